@@ -1,0 +1,63 @@
+/* Memory, errors and small numbers: what every other file may use.
+ *
+ * Out of memory is fatal (see xmalloc): Postgres holds the truth and systemd starts us again. */
+#pragma once
+
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+#define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
+#define MIN(a, b) ((a) < (b) ? (a) : (b))
+#define MAX(a, b) ((a) > (b) ? (a) : (b))
+
+/* CLEANUP(freep) char *s = …;  frees s when it goes out of scope. */
+#define CLEANUP(f) __attribute__((cleanup(f)))
+#define PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
+
+/* Hands a pointer over: the variable becomes NULL, its cleanup does nothing. */
+#define TAKE_PTR(p)                   \
+    ({                                \
+        __typeof__(p) taken_ = (p);   \
+        (p) = NULL;                   \
+        taken_;                       \
+    })
+
+/* Allocation that never returns NULL; on exhaustion writes one line to stderr and aborts. */
+void *xmalloc(size_t size);
+void *xcalloc(size_t count, size_t size);
+void *xreallocarray(void *p, size_t count, size_t size);
+char *xstrdup(const char *s); /* NULL gives NULL */
+char *xstrndup(const char *s, size_t len);
+void *xmemdup(const void *p, size_t len);
+char *xasprintf(const char *fmt, ...) PRINTF(1, 2);
+
+/* For CLEANUP on any pointer variable. */
+void freep(void *pointer_to_pointer);
+/* For CLEANUP on an int that holds a descriptor or -1. */
+void closep(int *fd);
+/* Wipes a secret (explicit_bzero) and frees it; NULL is legal. */
+void free_secret(char *s);
+
+/* Words for whoever decides whether to log: one sentence without a final full stop. Functions that take a
+ * struct error * set it exactly when they return a negative value (or the positive value their comment names);
+ * NULL is legal where the caller does not care. */
+struct error {
+    char text[1024];
+};
+void error_set(struct error *err, const char *fmt, ...) PRINTF(2, 3);
+
+/* Whole-string decimal integer within [min, max]. 0, or -EINVAL (not a number) or -ERANGE; *ret untouched then. */
+int parse_i64(const char *s, int64_t min, int64_t max, int64_t *ret);
+
+/* From getrandom(2); never fails. */
+uint64_t random_u64(void);
+/* Uniform in [0, 1). */
+double random_unit(void);
+
+/* Wake-ups across threads: eventfd(2), non-blocking, close-on-exec. */
+int wakefd_new(void);          /* descriptor; fatal when the system has none left */
+void wakefd_raise(int fd);     /* async-signal-safe */
+void wakefd_clear(int fd);
