@@ -1,0 +1,48 @@
+/* MESSAGE_IDs of the journal, one for each event that an operator may want to find or to have explained.
+ *
+ * Random UUIDs, never reused and never changed once released. Each has its entry in the message catalog
+ * (journalctl -x), and a test holds the two together. */
+#pragma once
+
+/* The daemon runs: configuration valid, threads started. */
+#define MSG_STARTED "3633a151c64f43e3a15f29258b758303"
+/* A stop was asked for; deliveries in flight are drained. */
+#define MSG_STOPPING "f6d5b2ec36fb4dcb9b01b25c2f00b147"
+/* All threads have ended; the process exits. */
+#define MSG_STOPPED "99bb2f393f57440a9a93e6471715a441"
+/* The configuration has errors; nothing was started. */
+#define MSG_CONFIG_INVALID "a85c41edd0ad425c84a55a48032850e6"
+/* A new configuration is in use. */
+#define MSG_RELOADED "1053c15179dd4a7c8a86b9857c33fbc3"
+/* The new configuration has errors; the old one stays. */
+#define MSG_RELOAD_REFUSED "31053229003f47be8324cbde063fe3b4"
+/* Keys have changed that only a restart takes over. */
+#define MSG_RESTART_NEEDED "10b3852d3933442291df36ae6eb28575"
+/* Postgres cannot be reached; tried again with growing pauses. */
+#define MSG_DATABASE_LOST "8cc2b9e85dcc4e9bab907f917be3bd80"
+/* Postgres answers again. */
+#define MSG_DATABASE_BACK "e3215bf2e394447b909d97230b882b41"
+/* No Kafka broker can be reached; deliveries go on, the ledger waits. */
+#define MSG_KAFKA_LOST "c5eb2a59b7d848f8b8ee36dd25ac43c2"
+/* Kafka answers again. */
+#define MSG_KAFKA_BACK "88e2e68629984111a89cc278a4129e90"
+/* The schema does not fit this version; the message names the command that mends it. */
+#define MSG_SCHEMA_MISMATCH "12611a021ff7414f8a0dcea9a6310e11"
+/* A subscription has failed for good. */
+#define MSG_DELIVERY_FAILED "65c144aadbcf4e4fa6a17488e127cfae"
+/* A lease expired, or a result came after its lease was lost and changed nothing. */
+#define MSG_LEASE_LOST "96103c98d764450896b8fdb5ac7f65b3"
+/* An integration was paused, with the reason. */
+#define MSG_INTEGRATION_PAUSED "db1e7c56c72e43b392aedc693dde8b42"
+/* The database refused a result for a reason in its data; the others were written. */
+#define MSG_SETTLE_SPLIT "7b05912b8ee8457fa164423da3e41fc9"
+/* This daemon's relay took over or gave up the leadership. */
+#define MSG_RELAY_LEADER "2a87a196cea44928a4530ca44616f449"
+/* Kafka can never take one event; the relay waits on it rather than drop it. */
+#define MSG_RELAY_STOPPED "f9f214be35cb4f3f8e8de60fad9faf86"
+/* A Kafka message could not be handled and was put aside. */
+#define MSG_DEAD_LETTER "d0103b15d38749c99343fb750be58f84"
+/* A consumer group is far behind. */
+#define MSG_CONSUMER_LAGGING "ce47dfaeca894c29bfd1648f7e5884ad"
+/* A thread makes no progress; systemd's watchdog is no longer fed. */
+#define MSG_THREAD_STUCK "ac69ccb9183c48178beeff797ccb841b"
