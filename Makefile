@@ -1,0 +1,146 @@
+# anubisd: GNU make, out of tree. `make help` lists the targets.
+#
+#   V=1          show the commands            WERROR=1       warnings are errors
+#   BUILD=DIR    another build folder         NO_INSTALL=1   name missing packages instead of installing them
+#   FULL=1       `make check` also installs and runs the heavy parts (real Kafka, systemd)
+
+VERSION := $(shell sed -n 's/^\#define ANUBIS_VERSION "\(.*\)"/\1/p' src/version.h)
+BUILD   ?= build
+PYTHON  ?= /usr/bin/python3
+
+PREFIX     ?= /usr
+SYSCONFDIR ?= /etc
+BINDIR     ?= $(PREFIX)/bin
+SBINDIR    ?= $(PREFIX)/sbin
+DATADIR    ?= $(PREFIX)/share
+MANDIR     ?= $(DATADIR)/man
+UNITDIR    ?= $(PREFIX)/lib/systemd/system
+SYSUSERDIR ?= $(PREFIX)/lib/sysusers.d
+CATALOGDIR ?= $(PREFIX)/lib/systemd/catalog
+
+LIBRARIES := libpq libcurl rdkafka libcjson libsystemd libconfig libcrypto
+TOOL_LIBS := libmicrohttpd
+UNIT_LIBS := cmocka
+
+OPT      ?= -O2 -g -D_FORTIFY_SOURCE=2
+WARNINGS := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wformat=2 -Wundef -Wvla \
+            -Wpointer-arith -Wwrite-strings -Wcast-qual -Wimplicit-fallthrough $(if $(WERROR),-Werror)
+HARDEN   := -fstack-protector-strong -fPIE -fno-common
+ALL_CFLAGS  = -std=gnu17 -D_GNU_SOURCE -pthread -Isrc -I$(BUILD)/generated $(WARNINGS) $(HARDEN) $(OPT) $(SANITIZE) \
+              $(shell pkg-config --cflags $(LIBRARIES)) $(CFLAGS)
+ALL_LDFLAGS = -pthread -pie -Wl,-z,relro,-z,now -Wl,--as-needed $(SANITIZE) $(LDFLAGS)
+LIBS        = $(shell pkg-config --libs $(LIBRARIES))
+
+MAINS     := src/anubisd.c src/anubisctl.c
+SOURCES   := $(filter-out $(MAINS),$(wildcard src/*.c))
+OBJECTS   := $(SOURCES:%.c=$(BUILD)/%.o) $(BUILD)/generated/sql_files.o
+ARCHIVE   := $(BUILD)/libanubis.a
+BINARIES  := $(BUILD)/anubisd $(BUILD)/anubisctl
+TOOLS     := $(patsubst tests/tools/%.c,$(BUILD)/tools/%,$(wildcard tests/tools/*.c))
+UNIT      := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(wildcard tests/unit/test_*.c))
+SQL       := $(sort $(wildcard sql/*.sql))
+C_FILES   := $(wildcard src/*.[ch] tests/unit/*.[ch] tests/tools/*.[ch])
+
+Q := $(if $(V),,@)
+say = $(if $(V),,@printf '  %-7s %s\n' '$(1)' '$(2)')
+
+.DEFAULT_GOAL := all
+.DELETE_ON_ERROR:
+.PHONY: all tools unit demo check bench lint format asan tsan coverage install uninstall clean help packages-build \
+        packages-check packages-lint FORCE
+
+all: $(BINARIES) ## build anubisd and anubisctl
+tools: $(TOOLS)  ## build the embedded broker and the sample institutions
+unit: $(UNIT)    ## build the unit tests
+
+$(BUILD)/%.o: %.c
+	$(call say,CC,$<)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
+
+# The schema travels inside the programs, so that they cannot disagree with the files of another release.
+$(BUILD)/generated/sql_files.c: $(SQL) .ci/embed-sql
+	$(call say,EMBED,sql/*.sql)
+	$(Q)mkdir -p $(@D)
+	$(Q)sh .ci/embed-sql $(SQL) >$@
+$(BUILD)/generated/sql_files.o: $(BUILD)/generated/sql_files.c
+	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
+
+$(ARCHIVE): $(OBJECTS)
+	$(call say,AR,$@)
+	$(Q)rm -f $@ && $(AR) rcs $@ $^
+
+$(BINARIES): $(BUILD)/%: $(BUILD)/src/%.o $(ARCHIVE)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
+
+$(TOOLS): $(BUILD)/tools/%: $(BUILD)/tests/tools/%.o $(ARCHIVE)
+	$(call say,LD,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS) $(shell pkg-config --libs $(TOOL_LIBS))
+
+$(UNIT): $(BUILD)/unit/%: $(BUILD)/tests/unit/%.o $(ARCHIVE)
+	$(call say,LD,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS) $(shell pkg-config --libs $(UNIT_LIBS)) -lm
+
+.SECONDARY:
+
+packages-%:
+	@sh .ci/packages $*
+
+demo: packages-check ## run the main job on this machine, from nothing to a summary
+	@$(MAKE) --no-print-directory all tools
+	@ANUBIS_BUILD=$(BUILD) $(PYTHON) tests/demo.py
+
+check: packages-check ## build and run every test this machine can run
+	@$(MAKE) --no-print-directory all tools unit
+	@ANUBIS_BUILD=$(BUILD) sh tests/run-checks
+
+bench: packages-check ## measure throughput, latency, memory and CPU
+	@$(MAKE) --no-print-directory all tools
+	@ANUBIS_BUILD=$(BUILD) $(PYTHON) tests/bench.py
+
+lint: packages-lint ## formatting, static analysis, layers, shell, man pages, documentation
+	@$(MAKE) --no-print-directory $(BUILD)/tools/list_keys
+	@ANUBIS_BUILD=$(BUILD) sh tests/lint
+
+format: ## lay the C sources out
+	clang-format -i $(C_FILES)
+
+asan: ## build/asan, with address and undefined-behaviour sanitizers
+	@$(MAKE) --no-print-directory BUILD=$(BUILD)/asan OPT='-O1 -g -fno-omit-frame-pointer' \
+	    SANITIZE='-fsanitize=address,undefined -fno-sanitize-recover=undefined' all tools unit
+tsan: ## build/tsan, with the thread sanitizer
+	@$(MAKE) --no-print-directory BUILD=$(BUILD)/tsan OPT='-O1 -g' SANITIZE=-fsanitize=thread all tools unit
+coverage: ## build/coverage, with gcov's counters
+	@$(MAKE) --no-print-directory BUILD=$(BUILD)/coverage OPT='-O0 -g' SANITIZE=--coverage all tools unit
+
+install: all ## install below $(DESTDIR)$(PREFIX); an existing anubisd.conf stays
+	install -D -m 755 $(BUILD)/anubisd $(DESTDIR)$(SBINDIR)/anubisd
+	install -D -m 755 $(BUILD)/anubisctl $(DESTDIR)$(BINDIR)/anubisctl
+	install -D -m 644 -t $(DESTDIR)$(DATADIR)/anubisd/sql $(SQL)
+	install -D -m 644 -t $(DESTDIR)$(DATADIR)/doc/anubisd README.md etc/anubisd.conf
+	install -D -m 644 -t $(DESTDIR)$(MANDIR)/man8 man/anubisd.8 man/anubisctl.8
+	install -D -m 644 -t $(DESTDIR)$(MANDIR)/man5 man/anubisd.conf.5
+	install -D -m 644 -t $(DESTDIR)$(SYSUSERDIR) systemd/anubisd.sysusers.conf
+	install -D -m 644 -t $(DESTDIR)$(CATALOGDIR) systemd/anubisd.catalog
+	install -d $(DESTDIR)$(UNITDIR)
+	sed 's,/usr/sbin/,$(SBINDIR)/,' systemd/anubisd.service >$(DESTDIR)$(UNITDIR)/anubisd.service
+	chmod 644 $(DESTDIR)$(UNITDIR)/anubisd.service
+	test -e $(DESTDIR)$(SYSCONFDIR)/anubisd.conf || \
+	    install -D -m 640 etc/anubisd.conf $(DESTDIR)$(SYSCONFDIR)/anubisd.conf
+uninstall: ## remove what install put there, but the configuration
+	rm -f $(DESTDIR)$(SBINDIR)/anubisd $(DESTDIR)$(BINDIR)/anubisctl $(DESTDIR)$(UNITDIR)/anubisd.service
+	rm -f $(DESTDIR)$(MANDIR)/man8/anubisd.8 $(DESTDIR)$(MANDIR)/man8/anubisctl.8 $(DESTDIR)$(MANDIR)/man5/anubisd.conf.5
+	rm -f $(DESTDIR)$(SYSUSERDIR)/anubisd.sysusers.conf $(DESTDIR)$(CATALOGDIR)/anubisd.catalog
+	rm -rf $(DESTDIR)$(DATADIR)/anubisd $(DESTDIR)$(DATADIR)/doc/anubisd
+
+clean: ## remove the build folder
+	rm -rf $(BUILD)
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
+	@sed -n 's/^#  /  /p' Makefile
+
+-include $(OBJECTS:.o=.d) $(MAINS:%.c=$(BUILD)/%.d) $(wildcard $(BUILD)/tests/*/*.d)
