@@ -152,7 +152,9 @@ begin
     end if;
     new.last_response_truncated := null;
     new.last_duration_ms := null;
-    new.last_ambiguous := null;
+    if new.last_ambiguous is not distinct from old.last_ambiguous then
+        new.last_ambiguous := null;
+    end if;
     if new.status in ('pending', 'retry') and new.next_attempt_at is not distinct from old.next_attempt_at then
         new.next_attempt_at := null;
     end if;

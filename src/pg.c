@@ -190,6 +190,8 @@ static int set_up_session(struct pg *pg, const struct pg_params *params, struct 
         "set idle_in_transaction_session_timeout = '5min'; set statement_timeout = %llu",
         schema, (unsigned long long) params->statement_timeout_usec / 1000);
     PQfreemem(schema);
+    if (params->keep_to_indexes)
+        strbuf_adds(&sql, "; set enable_seqscan = off; set plan_cache_mode = force_generic_plan");
     int r = pg_execute(pg, sql.data, err);
     if (r != PG_DONE)
         return r;

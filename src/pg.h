@@ -17,6 +17,7 @@ struct pg_params {
     uint64_t connect_timeout_usec;
     uint64_t statement_timeout_usec; /* the server's limit; ours is a little above; 0 = none */
     int stop_fd;                     /* readable = give up at once; -1 = none */
+    bool keep_to_indexes;          /* plans for queues: never a sequential scan because the table was small when planned */
     bool any_schema_version;         /* anubisctl migrate and the like: no check that the schema fits */
 };
 

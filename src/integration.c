@@ -1,0 +1,108 @@
+/* The integrations that this process has claimed for. See integration.h. */
+#include "integration.h"
+
+#include <search.h>
+#include <string.h>
+
+struct integrations {
+    void *tree; /* tsearch(3), by id */
+    int64_t *busy_ids;
+    int *busy_counts;
+    size_t busy, capacity;
+};
+
+static int by_id(const void *a, const void *b)
+{
+    int64_t x = ((const struct integration *) a)->id, y = ((const struct integration *) b)->id;
+    return (x > y) - (x < y);
+}
+
+struct integrations *integrations_new(void)
+{
+    return xcalloc(1, sizeof(struct integrations));
+}
+
+static void integration_free(void *node)
+{
+    struct integration *i = node;
+    free(i->endpoint_url);
+    free_secret(i->authorization);
+    free(i);
+}
+
+void integrations_free(struct integrations *all)
+{
+    if (!all)
+        return;
+    tdestroy(all->tree, integration_free);
+    free(all->busy_ids);
+    free(all->busy_counts);
+    free(all);
+}
+
+static bool has_control_character(const char *s)
+{
+    for (; *s; s++)
+        if ((unsigned char) *s < 0x20 || *s == 0x7f)
+            return true;
+    return false;
+}
+
+static void take_settings(struct integration *i, const struct store_claimed *row)
+{
+    i->timeout_usec = row->timeout_usec;
+    i->max_attempts = row->max_attempts;
+    if (!i->endpoint_url || strcmp(i->endpoint_url, row->endpoint_url) != 0) {
+        free(i->endpoint_url);
+        i->endpoint_url = xstrdup(row->endpoint_url);
+    }
+    free_secret(i->authorization);
+    i->token_invalid = has_control_character(row->auth_token);
+    i->authorization =
+        *row->auth_token && !i->token_invalid ? xasprintf("Authorization: Bearer %s", row->auth_token) : NULL;
+}
+
+struct integration *integrations_note(struct integrations *all, const struct store_claimed *row)
+{
+    struct integration key = {.id = row->integration_id};
+    struct integration **found = tfind(&key, &all->tree, by_id);
+    struct integration *i;
+    if (found) {
+        i = *found;
+    } else {
+        i = xcalloc(1, sizeof(*i));
+        i->id = row->integration_id;
+        i->endpoint_url = xstrdup("");
+        if (!tsearch(i, &all->tree, by_id))
+            abort();
+    }
+    if (row->has_integration) {
+        take_settings(i, row);
+        i->may_have_more = row->quota_used;
+    }
+    return i;
+}
+
+static void note_busy(const void *node, VISIT visit, void *closure)
+{
+    const struct integration *i = *(struct integration *const *) node;
+    struct integrations *all = closure;
+    if ((visit != postorder && visit != leaf) || i->in_flight == 0)
+        return;
+    if (all->busy == all->capacity) {
+        all->capacity = all->capacity ? 2 * all->capacity : 64;
+        all->busy_ids = xreallocarray(all->busy_ids, all->capacity, sizeof(*all->busy_ids));
+        all->busy_counts = xreallocarray(all->busy_counts, all->capacity, sizeof(*all->busy_counts));
+    }
+    all->busy_ids[all->busy] = i->id;
+    all->busy_counts[all->busy++] = i->in_flight;
+}
+
+size_t integrations_busy(struct integrations *all, const int64_t **ret_ids, const int **ret_in_flight)
+{
+    all->busy = 0;
+    twalk_r(all->tree, note_busy, all);
+    *ret_ids = all->busy_ids;
+    *ret_in_flight = all->busy_counts;
+    return all->busy;
+}

@@ -1,0 +1,26 @@
+/* The integrations that this process has claimed for: endpoint, headers, and how many requests are under way.
+ *
+ * Main thread only. Kept up to date by each claim, which brings the settings along. */
+#pragma once
+
+#include "store_dispatch.h"
+
+struct integration {
+    int64_t id;
+    int in_flight;
+    bool may_have_more; /* its last claim used all its slots */
+    char *endpoint_url;
+    char *authorization; /* "Authorization: Bearer …", NULL = none */
+    bool token_invalid;  /* auth_token holds control characters */
+    uint64_t timeout_usec;
+    int max_attempts; /* 0 = the default */
+};
+
+struct integrations; /* by id */
+
+struct integrations *integrations_new(void);
+void integrations_free(struct integrations *all);
+/* The entry of a claimed row, made or brought up to date as far as the row tells. */
+struct integration *integrations_note(struct integrations *all, const struct store_claimed *row);
+/* Those with requests under way: fills arrays that live until the next call, returns how many. */
+size_t integrations_busy(struct integrations *all, const int64_t **ret_ids, const int **ret_in_flight);
