@@ -1,7 +1,7 @@
 /* The configuration: an immutable, reference-counted snapshot, made whole or not at all.
  *
- * One table (config.c) says for each key its name, type, default, limits and whether a change needs a restart;
- * parsing, validation, environment, dump, reload and the documentation check derive from it. */
+ * One table (config_table.c) says for each key its name, type, default, limits and whether a change needs a
+ * restart; parsing, validation, environment, dump, reload and the documentation check derive from it. */
 #pragma once
 
 #include "strbuf.h"
@@ -10,6 +10,8 @@
 struct config_property {
     char *name;
     char *value;
+    char *reference; /* "credential:NAME" and the like when the value came from there, else NULL */
+    unsigned line;   /* where the file sets it */
 };
 struct config_properties {
     struct config_property *items;
@@ -75,7 +77,8 @@ struct config {
     struct {
         uint64_t events_usec, dead_letters_usec;
     } retention;
-    unsigned refs; /* atomic; config_ref() and config_unref() only */
+    struct config_origins *origins; /* where each value comes from: the config files' own business */
+    unsigned refs;                  /* atomic; config_ref() and config_unref() only */
 };
 
 enum config_secrets {
@@ -84,20 +87,24 @@ enum config_secrets {
 };
 
 /* Reads `path`, applies the environment and validates everything. 0 and a snapshot with one reference, or a
- * negative errno with `problems` holding one "FILE:LINE: what is wrong, and what would be right" a line, all of
- * them at once. `notices` gets remarks that are no errors (Rails URL parameters dropped …), one a line. */
+ * negative errno (of the file, else -EINVAL) with `problems` holding one "FILE:LINE: what is wrong, and what
+ * would be right" a line, all of them at once ("environment NAME: …" where a variable is wrong). `notices`
+ * gets remarks that are no errors (Rails URL parameters dropped …), one a line. */
 int config_load(struct config **ret, const char *path, enum config_secrets secrets, struct strbuf *problems,
                 struct strbuf *notices);
 struct config *config_ref(struct config *c);
 struct config *config_unref(struct config *c); /* returns NULL; NULL is legal */
 void config_unrefp(struct config **c);
 
-/* The effective configuration in the file's own syntax, each key with a comment saying where its value comes from;
- * secrets as ***. */
+/* The effective configuration in the file's own syntax, each key with a comment saying where its value comes
+ * from; secrets as ***. */
 void config_dump(const struct config *c, struct strbuf *out);
-/* Names of the keys whose values differ, one a line: those a running daemon takes over, and those that need a restart. */
-void config_diff(const struct config *before, const struct config *after, struct strbuf *live, struct strbuf *restart);
+/* Names of the keys whose values differ, one a line: those a running daemon takes over, and those that need a
+ * restart. */
+void config_diff(const struct config *before, const struct config *after, struct strbuf *live,
+                 struct strbuf *restart);
 /* Names of keys set to other than their default that this version does not act on yet, one a line. */
 void config_unused(const struct config *c, struct strbuf *out);
-/* Every key as the documentation check wants it: "group.key<TAB>default" a line. */
+/* Every key as the documentation check wants it, one a line: "group.key<TAB>default as the file spells
+ * it<TAB>words", where words are "live" or "restart", and "unused" for what config_unused() would name. */
 void config_list_keys(struct strbuf *out);
