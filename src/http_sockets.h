@@ -1,0 +1,28 @@
+/* The sockets of the HTTP transfers, in an epoll set of their own whose descriptor the event loop watches.
+ *
+ * Why not one event source a socket: sd-event dispatches a single source for each of its epoll_wait() calls,
+ * so many ready sockets would cost that call each. And a kept-alive connection is given up and taken again at
+ * every request: here its registration stays in the kernel meanwhile, which saves two system calls a request.
+ *
+ * Main thread only; nothing here blocks. */
+#pragma once
+
+#include <sys/epoll.h>
+
+#include "util.h"
+
+struct http_sockets;
+
+int http_sockets_new(struct http_sockets **ret); /* 0 or negative errno */
+void http_sockets_free(struct http_sockets *s);  /* closes none of the sockets */
+int http_sockets_fd(const struct http_sockets
+                        *s); /* readable when http_sockets_wait() has something; not the caller's to close */
+
+/* A socket was just made, or is about to be closed: whatever was registered under its number is no more. */
+void http_sockets_forget(struct http_sockets *s, int fd);
+/* `events`: EPOLLIN, EPOLLOUT; 0 = none. With `soon` the registration may stay a while, because the same
+ * socket is likely to be watched again; only for one whose end http_sockets_forget() will tell. 0 or negative
+ * errno. */
+int http_sockets_watch(struct http_sockets *s, int fd, uint32_t events, bool soon);
+/* Never waits. The number of ready sockets that are watched, at most `max`; data.fd says which. */
+int http_sockets_wait(struct http_sockets *s, struct epoll_event *ret_events, int max);
