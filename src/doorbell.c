@@ -2,9 +2,9 @@
 #include "doorbell.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
-#include "log.h"
 #include "pg_async.h"
 #include "store_dispatch.h"
 #include "timeutil.h"
@@ -201,4 +201,10 @@ void doorbell_release(struct doorbell *d)
 bool doorbell_is_held(const struct doorbell *d)
 {
     return d->held && d->wanted && d->listening;
+}
+
+void doorbell_reopen(struct doorbell *d)
+{
+    pg_async_reset(d->listener);
+    pg_async_reset(d->holder);
 }

@@ -23,6 +23,7 @@ struct doorbell_events {
 int doorbell_new(struct doorbell **ret, sd_event *event, const struct pg_params *params,
                  const struct doorbell_events *events, void *userdata);
 void doorbell_free(struct doorbell *d);
+void doorbell_reopen(struct doorbell *d);
 /* From now on inserts shall notify. `held` follows when that is so; it may not come at all (another daemon
  * has the seat, a long transaction holds the bell): the timed poll is the net below. Cheap to repeat. */
 void doorbell_ask(struct doorbell *d);

@@ -1,8 +1,10 @@
-/* One Postgres connection, for threads that may wait: bounded by a deadline and by the stop descriptor, never by libpq.
+/* One Postgres connection, for threads that may wait: bounded by a deadline and by the stop descriptor, never
+ * by libpq.
  *
- * One thread at a time. pg.c and pg_async.c are the only files that include libpq. Every session runs with TimeZone=UTC, the schema as its
- * search_path, jit off, server-side keepalives and an application_name; a schema that does not fit this program and
- * a pooler in transaction mode are refused when the session opens. */
+ * One thread at a time. pg.c and pg_async.c are the only files that include libpq. Every session runs with
+ * TimeZone=UTC, the schema as its search_path, jit off, server-side keepalives and an application_name; a
+ * schema that does not fit this program and a pooler in transaction mode are refused when the session opens.
+ */
 #pragma once
 
 #include "strbuf.h"
@@ -16,9 +18,11 @@ struct pg_params {
     const char *application_name;
     uint64_t connect_timeout_usec;
     uint64_t statement_timeout_usec; /* the server's limit; ours is a little above; 0 = none */
+    uint64_t lock_timeout_usec;      /* the server's limit on waiting for a lock; 0 = none */
     int stop_fd;                     /* readable = give up at once; -1 = none */
-    bool keep_to_indexes;          /* plans for queues: never a sequential scan because the table was small when planned */
-    bool any_schema_version;         /* anubisctl migrate and the like: no check that the schema fits */
+    bool keep_to_indexes;    /* plans for queues: never a sequential scan because the table was small when
+                                planned */
+    bool any_schema_version; /* anubisctl migrate and the like: no check that the schema fits */
 };
 
 /* Outcomes of pg_open() and pg_query(). */
@@ -27,8 +31,9 @@ enum {
     PG_STOPPED = 1,       /* stop_fd became readable; the connection is unusable */
     PG_SCHEMA_MISFIT = 2, /* pg_open() only: *err says which command mends it */
 };
-/* Errors: -ECONNRESET (connection lost or past our deadline: reopen), -EPERM (login or permission), -EBADMSG (the server refused
- * the statement: see pg_error_state(), the connection goes on). *err is set for all of them. */
+/* Errors: -ECONNRESET (connection lost or past our deadline: reopen), -EPERM (login or permission), -EBADMSG
+ * (the server refused the statement: see pg_error_state(), the connection goes on). *err is set for all of
+ * them. */
 int pg_open(struct pg **ret, const struct pg_params *params, struct error *err);
 void pg_close(struct pg *pg); /* NULL is legal; never blocks */
 void pg_closep(struct pg **pg);
@@ -43,7 +48,8 @@ struct pg_statement {
     const char *sql;
 };
 
-/* Parameters of one execution: built by the calls below, freed by pg_args_free(). All are passed in binary. Copies everything. */
+/* Parameters of one execution: built by the calls below, freed by pg_args_free(). All are passed in binary.
+ * Copies everything. */
 #define PG_ARGS_MAX 32
 struct pg_args {
     struct strbuf bytes;
@@ -53,7 +59,7 @@ struct pg_args {
     int lengths[PG_ARGS_MAX]; /* -1 = NULL */
     int open_array;           /* elements written into the array being built, -1 = none */
 };
-#define PG_ARGS_INIT ((struct pg_args) {.bytes = {.max = STRBUF_MAX_DEFAULT}, .open_array = -1})
+#define PG_ARGS_INIT ((struct pg_args){.bytes = {.max = STRBUF_MAX_DEFAULT}, .open_array = -1})
 void pg_args_clear(struct pg_args *a); /* keeps the memory */
 void pg_args_free(struct pg_args *a);
 void pg_arg_i64(struct pg_args *a, int64_t value);
@@ -72,10 +78,11 @@ void pg_array_bytes(struct pg_args *a, const char *value, size_t len); /* text o
 void pg_array_null(struct pg_args *a);
 void pg_array_end(struct pg_args *a);
 
-/* Executes and waits: at most statement_timeout and a margin. `args` NULL = none. Results come in binary; *ret (NULL = not wanted) is the
- * caller's to pg_result_free(). PG_DONE, PG_STOPPED or an error from above. */
-int pg_query(struct pg *pg, const struct pg_statement *statement, const struct pg_args *args, struct pg_result **ret,
-             struct error *err);
+/* Executes and waits: at most statement_timeout and a margin. `args` NULL = none. Results come in binary;
+ * *ret (NULL = not wanted) is the caller's to pg_result_free(). PG_DONE, PG_STOPPED or an error from above.
+ */
+int pg_query(struct pg *pg, const struct pg_statement *statement, const struct pg_args *args,
+             struct pg_result **ret, struct error *err);
 /* Several statements in text without parameters, as one simple query: BEGIN, COMMIT, migrations. */
 int pg_execute(struct pg *pg, const char *sql, struct error *err);
 

@@ -58,7 +58,8 @@ const struct pg_statement store_claim = {
     ") "
     "select c.id, c.integration_id::bigint, c.attempts, c.payload_version,"
     "       (extract(epoch from now() - c.created_at) * 1000000)::bigint, c.payload::text, c.traceparent,"
-    "       c.number = 1, c.taken >= c.slots, f.endpoint_url, f.auth_token, f.timeout_ms, f.max_attempts"
+    "       (select namespace from installation), c.number = 1, c.taken >= c.slots, f.endpoint_url, f.auth_token,"
+    "       f.timeout_ms, f.max_attempts"
     "  from claimed c left join free f on f.id = c.integration_id and c.number = 1"};
 
 void store_claim_args(struct pg_args *args, const struct store_claim_request *q, size_t busy,
@@ -93,12 +94,14 @@ void store_claim_row(const struct pg_result *r, int row, struct store_claimed *r
     ret->age_usec = (uint64_t) MAX(pg_get_i64(r, row, 4), 0);
     ret->payload = pg_get_bytes(r, row, 5, &ret->payload_len);
     ret->traceparent = pg_get_text(r, row, 6);
-    ret->has_integration = pg_get_bool(r, row, 7);
-    ret->quota_used = pg_get_bool(r, row, 8);
-    ret->endpoint_url = pg_get_text(r, row, 9);
-    ret->auth_token = pg_get_text(r, row, 10);
-    ret->timeout_usec = (uint64_t) pg_get_i64(r, row, 11) * USEC_PER_MSEC;
-    ret->max_attempts = (int) pg_get_i64(r, row, 12);
+    size_t len;
+    ret->namespace = (const unsigned char *) pg_get_bytes(r, row, 7, &len);
+    ret->has_integration = pg_get_bool(r, row, 8);
+    ret->quota_used = pg_get_bool(r, row, 9);
+    ret->endpoint_url = pg_get_text(r, row, 10);
+    ret->auth_token = pg_get_text(r, row, 11);
+    ret->timeout_usec = (uint64_t) pg_get_i64(r, row, 12) * USEC_PER_MSEC;
+    ret->max_attempts = (int) pg_get_i64(r, row, 13);
 }
 
 #define CLAIM_ENDS "claimed_by = null, claim_token = null, lease_expires_at = null, updated_at = now()"

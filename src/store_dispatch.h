@@ -35,6 +35,7 @@ struct store_claimed {
     const char *payload;
     size_t payload_len;
     const char *traceparent; /* "" = none */
+    const unsigned char *namespace; /* 16 bytes: the UUID that keys and trace ids are derived from */
     bool has_integration;
     bool quota_used;                       /* as many rows as it had free slots: there may be more */
     const char *endpoint_url, *auth_token; /* "" = none */

@@ -1,0 +1,119 @@
+/* anubisd: options, configuration, and off it goes. The daemon itself is in daemon.c. */
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sysexits.h>
+
+#include "config.h"
+#include "daemon.h"
+#include "log.h"
+#include "messages.h"
+#include "version.h"
+
+#define DEFAULT_CONFIG "/etc/anubisd.conf"
+
+enum mode { MODE_RUN, MODE_CHECK, MODE_DUMP };
+
+static const char help_text[] =
+    "anubisd takes subscriptions from Postgres to their institutions' HTTP APIs and tells Kafka what happened.\n"
+    "\n"
+    "Usage: anubisd [-c FILE] [--check-config | --dump-config]\n"
+    "\n"
+    "  -c, --config FILE   the configuration (" DEFAULT_CONFIG ")\n"
+    "      --check-config  read and validate it, say what is wrong, exit\n"
+    "      --dump-config   print the effective configuration, secrets as ***, exit\n"
+    "      --version       print the version, exit\n"
+    "  -h, --help          print this, exit\n"
+    "\n"
+    "It stays in the foreground and logs to the journal, or to stderr where there is none. SIGHUP reads the\n"
+    "configuration again, SIGTERM ends what is under way and stops. See anubisd(8) and anubisd.conf(5).\n";
+
+static int usage_error(const char *what)
+{
+    fprintf(stderr, "anubisd: %s\nTry \"anubisd --help\".\n", what);
+    return EX_USAGE;
+}
+
+/* -1 to go on, else the exit code. */
+static int parse_options(int argc, char **argv, const char **ret_path, enum mode *ret_mode)
+{
+    enum { OPT_CHECK = 256, OPT_DUMP, OPT_VERSION };
+    static const struct option options[] = {
+        {"config", required_argument, NULL, 'c'},
+        {"check-config", no_argument, NULL, OPT_CHECK},
+        {"dump-config", no_argument, NULL, OPT_DUMP},
+        {"version", no_argument, NULL, OPT_VERSION},
+        {"help", no_argument, NULL, 'h'},
+        {NULL, 0, NULL, 0},
+    };
+    int c;
+    while ((c = getopt_long(argc, argv, "c:h", options, NULL)) != -1) {
+        switch (c) {
+        case 'c':
+            *ret_path = optarg;
+            break;
+        case OPT_CHECK:
+            *ret_mode = MODE_CHECK;
+            break;
+        case OPT_DUMP:
+            *ret_mode = MODE_DUMP;
+            break;
+        case OPT_VERSION:
+            puts("anubisd " ANUBIS_VERSION);
+            return 0;
+        case 'h':
+            fputs(help_text, stdout);
+            return 0;
+        default:
+            fputs("Try \"anubisd --help\".\n", stderr);
+            return EX_USAGE;
+        }
+    }
+    return optind < argc ? usage_error("there are no arguments, only options") : -1;
+}
+
+static void log_problems(const char *problems)
+{
+    while (*problems) {
+        size_t len = strcspn(problems, "\n");
+        log_event(LOG_ERR, MSG_CONFIG_INVALID, NULL, "%.*s", (int) MIN(len, (size_t) 2000), problems);
+        problems += len + (problems[len] == '\n');
+    }
+}
+
+int main(int argc, char **argv)
+{
+    const char *path = DEFAULT_CONFIG;
+    enum mode mode = MODE_RUN;
+    CLEANUP(strbuf_free) struct strbuf problems = STRBUF_INIT(4 << 20), notices = STRBUF_INIT(1 << 20);
+    CLEANUP(strbuf_free) struct strbuf dump = STRBUF_INIT(4 << 20);
+    CLEANUP(config_unrefp) struct config *config = NULL;
+
+    int r = parse_options(argc, argv, &path, &mode);
+    if (r >= 0)
+        return r;
+    log_init();
+    r = config_load(&config, path, mode == MODE_RUN ? CONFIG_SECRETS_RESOLVE : CONFIG_SECRETS_KEEP, &problems,
+                    &notices);
+    if (mode == MODE_RUN && r < 0)
+        log_problems(strbuf_str(&problems));
+    else if (r < 0)
+        fputs(strbuf_str(&problems), stderr);
+    if (r < 0)
+        return EX_CONFIG;
+    switch (mode) {
+    case MODE_CHECK:
+        fputs(strbuf_str(&notices), stderr);
+        printf("%s: OK\n", path);
+        return 0;
+    case MODE_DUMP:
+        config_dump(config, &dump);
+        fputs(strbuf_str(&dump), stdout);
+        return 0;
+    default:
+        log_set_level(config->log_level);
+        log_event(LOG_DEBUG, NULL, NULL, "configuration %s", path);
+        return daemon_run(config, path);
+    }
+}

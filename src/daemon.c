@@ -1,0 +1,355 @@
+/* The process: main thread with the event loop, the dispatcher on it, and the threads that may wait beside
+ * it.
+ *
+ * Start:  signals blocked → threads (monitor, relay, consumers) → dispatcher → READY=1.
+ * Stop:   dispatcher drains and settles → stop descriptor raised → consumers, relay, monitor joined. A second
+ * signal ends at once: the database holds the truth, leases bring back what was under way.
+ *
+ * Nothing here waits for Postgres or Kafka: whatever is away, its part says so and tries again. */
+#include "daemon.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sysexits.h>
+#include <systemd/sd-daemon.h>
+#include <systemd/sd-event.h>
+#include <unistd.h>
+
+#include "consumer.h"
+#include "dispatcher.h"
+#include "log.h"
+#include "messages.h"
+#include "monitor.h"
+#include "relay.h"
+#include "stop.h"
+#include "timeutil.h"
+#include "version.h"
+
+#define TICK_USEC USEC_PER_SEC
+/* After the drain: how long results may wait for a database that is away. */
+#define SETTLE_AT_STOP_USEC (10 * USEC_PER_SEC)
+/* A heartbeat that has not moved for so long no longer feeds the watchdog. */
+#define STUCK_USEC (20 * USEC_PER_SEC)
+
+enum { HEART_MONITOR, HEART_RELAY, HEART_CONSUMERS, HEARTS = HEART_CONSUMERS + CONSUMER_THREADS_MAX };
+
+enum state {
+    STATE_RUNNING,
+    STATE_DRAINING, /* the dispatcher ends what is under way */
+    STATE_JOINING,  /* the threads end */
+};
+
+struct daemon {
+    sd_event *event;
+    struct config *config;
+    const char *path;
+    enum state state;
+    int stop_fd;   /* readable once the threads shall go */
+    int misfit_fd; /* raised by the monitor */
+    struct dispatcher *dispatcher;
+    struct relay *relay;
+    struct consumers *consumers;
+    struct monitor *monitor;
+    struct heartbeat hearts[HEARTS];
+    uint64_t beats[HEARTS], moved_at[HEARTS];
+    bool stuck_said;
+    uint64_t watchdog_usec; /* 0 = none */
+    struct dispatcher_stats before;
+    uint64_t before_at;
+};
+
+/* --- status and watchdog
+ * ------------------------------------------------------------------------------------------ */
+
+static bool all_alive(struct daemon *d, uint64_t now)
+{
+    for (size_t i = 0; i < HEARTS; i++) {
+        uint64_t beats = d->hearts[i].beats;
+        if (!d->hearts[i].name || beats != d->beats[i] || !d->moved_at[i]) {
+            d->beats[i] = beats;
+            d->moved_at[i] = now;
+        } else if (now - d->moved_at[i] > STUCK_USEC) {
+            if (!d->stuck_said)
+                log_event(LOG_ERR, MSG_THREAD_STUCK, NULL, "thread \"%s\" makes no progress",
+                          d->hearts[i].name);
+            d->stuck_said = true;
+            return false;
+        }
+    }
+    d->stuck_said = false;
+    return true;
+}
+
+static void describe(struct daemon *d, struct strbuf *out, uint64_t now)
+{
+    struct dispatcher_stats s;
+    const struct monitor_stats *m = monitor_stats(d->monitor);
+    dispatcher_stats(d->dispatcher, &s);
+    double seconds = (double) (now - d->before_at) / (double) USEC_PER_SEC;
+
+    if (!s.database_up)
+        strbuf_addf(out, "waiting for the database: %s; ", s.database_error.text);
+    if (!relay_stats(d->relay)->kafka_up)
+        strbuf_adds(out, "waiting for Kafka; ");
+    if (m->relay_stopped)
+        strbuf_adds(out, "the relay is stopped on an event, see the journal; ");
+    strbuf_addf(out, "%.0f sent/s, %d in flight",
+                seconds > 0 ? (double) (s.sent - d->before.sent) / seconds : 0.0, s.in_flight);
+    if (s.unsettled)
+        strbuf_addf(out, ", %zu to be settled", s.unsettled);
+    if (m->waiting >= 0)
+        strbuf_addf(out, ", %" PRId64 " waiting", (int64_t) m->waiting);
+    if (m->unrouted > 0)
+        strbuf_addf(out, ", %" PRId64 " unrouted", (int64_t) m->unrouted);
+    if (m->unpublished > 0)
+        strbuf_addf(out, ", %" PRId64 " events to be published", (int64_t) m->unpublished);
+    strbuf_addf(out, "; since start: %" PRIu64 " sent, %" PRIu64 " failed, %" PRIu64 " retried", s.sent,
+                s.failed, s.retried);
+    d->before = s;
+    d->before_at = now;
+}
+
+static int on_tick(sd_event_source *s, uint64_t usec, void *userdata)
+{
+    struct daemon *d = userdata;
+    CLEANUP(strbuf_free) struct strbuf status = STRBUF_INIT(4096);
+    uint64_t now = now_monotonic_usec();
+    (void) usec;
+    if (d->state == STATE_RUNNING) {
+        describe(d, &status, now);
+        sd_notifyf(0, "STATUS=%s", strbuf_str(&status));
+    }
+    if (all_alive(d, now) && d->watchdog_usec)
+        sd_notify(0, "WATCHDOG=1");
+    sd_event_source_set_time(s, now + TICK_USEC);
+    sd_event_source_set_enabled(s, SD_EVENT_ONESHOT);
+    return 0;
+}
+
+/* --- events of the parts
+ * ------------------------------------------------------------------------------------------ */
+
+static void on_progress(void *userdata)
+{
+    struct daemon *d = userdata;
+    relay_wake(d->relay);
+}
+
+static void on_stopped(void *userdata)
+{
+    struct daemon *d = userdata;
+    sd_event_exit(d->event, 0);
+}
+
+static void on_misfit_thread(void *userdata)
+{
+    struct daemon *d = userdata;
+    wakefd_raise(d->misfit_fd);
+}
+
+static int on_misfit(sd_event_source *s, int fd, uint32_t revents, void *userdata)
+{
+    struct daemon *d = userdata;
+    (void) s;
+    (void) revents;
+    wakefd_clear(fd);
+    dispatcher_reopen(d->dispatcher);
+    return 0;
+}
+
+/* --- signals
+ * ------------------------------------------------------------------------------------------------------ */
+
+static int on_stop_overdue(sd_event_source *s, uint64_t usec, void *userdata)
+{
+    struct daemon *d = userdata;
+    struct dispatcher_stats stats;
+    (void) s;
+    (void) usec;
+    dispatcher_stats(d->dispatcher, &stats);
+    log_warning(
+        "%zu results could not be written in time: their subscriptions come back when their leases are over",
+        stats.unsettled);
+    sd_event_exit(d->event, 0);
+    return 0;
+}
+
+static int on_terminate(sd_event_source *s, const struct signalfd_siginfo *si, void *userdata)
+{
+    struct daemon *d = userdata;
+    (void) s;
+    (void) si;
+    uint64_t drain_usec = d->config->delivery.drain_timeout_usec + SETTLE_AT_STOP_USEC;
+    if (d->state != STATE_RUNNING) {
+        log_notice("stopping at once: leases bring back what was under way");
+        _exit(0);
+    }
+    struct dispatcher_stats stats;
+    dispatcher_stats(d->dispatcher, &stats);
+    log_event(LOG_NOTICE, MSG_STOPPING, NULL,
+              "stopping: %d requests are under way, %zu results to be settled", stats.in_flight,
+              stats.unsettled);
+    sd_notifyf(0, "STOPPING=1\nSTATUS=draining: %d requests under way\nEXTEND_TIMEOUT_USEC=%" PRIu64,
+               stats.in_flight, drain_usec + 10 * USEC_PER_SEC);
+    d->state = STATE_DRAINING;
+    if (sd_event_add_time_relative(d->event, NULL, CLOCK_MONOTONIC, drain_usec, 0, on_stop_overdue, d) < 0)
+        abort();
+    dispatcher_stop(d->dispatcher);
+    return 0;
+}
+
+static void log_lines(int level, const char *message_id, const char *before, const char *text)
+{
+    while (*text) {
+        size_t len = strcspn(text, "\n");
+        log_event(level, message_id, NULL, "%s%.*s", before, (int) MIN(len, (size_t) 2000), text);
+        text += len + (text[len] == '\n');
+    }
+}
+
+static void reload(struct daemon *d)
+{
+    CLEANUP(strbuf_free) struct strbuf problems = STRBUF_INIT(1 << 20), notices = STRBUF_INIT(1 << 20);
+    CLEANUP(strbuf_free) struct strbuf live = STRBUF_INIT(1 << 16), restart = STRBUF_INIT(1 << 16);
+    struct config *next = NULL;
+
+    if (config_load(&next, d->path, CONFIG_SECRETS_RESOLVE, &problems, &notices) < 0) {
+        log_lines(LOG_ERR, MSG_RELOAD_REFUSED, "", strbuf_str(&problems));
+        log_event(LOG_ERR, MSG_RELOAD_REFUSED, NULL, "the configuration stays as it was");
+        return;
+    }
+    log_lines(LOG_NOTICE, NULL, "", strbuf_str(&notices));
+    config_diff(d->config, next, &live, &restart);
+    log_lines(LOG_NOTICE, MSG_RESTART_NEEDED, "changed, needs a restart: ", strbuf_str(&restart));
+    log_lines(LOG_NOTICE, MSG_RELOADED, "changed: ", strbuf_str(&live));
+    log_event(LOG_NOTICE, MSG_RELOADED, NULL, "configuration read again");
+    log_set_level(next->log_level);
+    dispatcher_reload(d->dispatcher, next);
+    config_unref(d->config);
+    d->config = next;
+}
+
+static int on_hangup(sd_event_source *s, const struct signalfd_siginfo *si, void *userdata)
+{
+    struct daemon *d = userdata;
+    (void) s;
+    (void) si;
+    if (d->state != STATE_RUNNING)
+        return 0;
+    sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%" PRIu64, now_monotonic_usec());
+    reload(d);
+    sd_notify(0, "READY=1");
+    return 0;
+}
+
+/* --- start and stop
+ * ----------------------------------------------------------------------------------------------- */
+
+static int start_loop(struct daemon *d)
+{
+    int r = sd_event_default(&d->event);
+    if (r >= 0)
+        r = sd_event_add_signal(d->event, NULL, SIGTERM, on_terminate, d);
+    if (r >= 0)
+        r = sd_event_add_signal(d->event, NULL, SIGINT, on_terminate, d);
+    if (r >= 0)
+        r = sd_event_add_signal(d->event, NULL, SIGHUP, on_hangup, d);
+    if (r >= 0)
+        r = sd_event_add_io(d->event, NULL, d->misfit_fd, EPOLLIN, on_misfit, d);
+    if (r >= 0)
+        r = sd_event_add_time_relative(d->event, NULL, CLOCK_MONOTONIC, 0, 0, on_tick, d);
+    return r;
+}
+
+static int start_threads(struct daemon *d, struct error *err)
+{
+    d->hearts[HEART_MONITOR].name = "monitor";
+    int r = monitor_start(&d->monitor,
+                          &(struct monitor_params){.config = d->config,
+                                                   .stop_fd = d->stop_fd,
+                                                   .heartbeat = &d->hearts[HEART_MONITOR],
+                                                   .schema_misfit = on_misfit_thread,
+                                                   .userdata = d},
+                          err);
+    if (r < 0)
+        return r;
+    d->hearts[HEART_RELAY].name = "relay";
+    r = relay_start(&d->relay,
+                    &(struct relay_params){
+                        .config = d->config, .stop_fd = d->stop_fd, .heartbeat = &d->hearts[HEART_RELAY]},
+                    err);
+    if (r < 0)
+        return r;
+    return consumers_start(&d->consumers,
+                           &(struct consumers_params){.config = d->config,
+                                                      .stop_fd = d->stop_fd,
+                                                      .heartbeats = &d->hearts[HEART_CONSUMERS]},
+                           err);
+}
+
+static int start(struct daemon *d, struct error *err)
+{
+    static const struct dispatcher_events events = {on_progress, on_stopped};
+    sigset_t signals;
+
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGHUP);
+    /* Before any library starts a thread that would inherit another mask. */
+    pthread_sigmask(SIG_BLOCK, &signals, NULL);
+    signal(SIGPIPE, SIG_IGN);
+
+    d->stop_fd = wakefd_new();
+    d->misfit_fd = wakefd_new();
+    d->before_at = now_monotonic_usec();
+    error_set(err, "could not set the event loop up");
+    int r = start_loop(d);
+    if (r >= 0)
+        r = dispatcher_new(&d->dispatcher, d->event, d->config, &events, d, err);
+    if (r >= 0)
+        r = start_threads(d, err);
+    return r;
+}
+
+static void stop(struct daemon *d)
+{
+    d->state = STATE_JOINING;
+    dispatcher_free(d->dispatcher);
+    if (d->stop_fd >= 0)
+        wakefd_raise(d->stop_fd);
+    consumers_join(d->consumers);
+    relay_join(d->relay);
+    monitor_join(d->monitor);
+    closep(&d->stop_fd);
+    closep(&d->misfit_fd);
+    d->event = sd_event_unref(d->event);
+    config_unref(d->config);
+}
+
+int daemon_run(struct config *config, const char *path)
+{
+    struct daemon d = {.config = config_ref(config), .path = path, .stop_fd = -1, .misfit_fd = -1};
+    CLEANUP(strbuf_free) struct strbuf unused = STRBUF_INIT(1 << 16);
+    struct error err;
+
+    (void) sd_watchdog_enabled(0, &d.watchdog_usec);
+    int r = start(&d, &err);
+    if (r < 0) {
+        log_error("cannot start: %s (%s)", err.text, strerror(-r));
+    } else {
+        config_unused(config, &unused);
+        log_lines(LOG_NOTICE, NULL, "set, but without effect in this version: ", strbuf_str(&unused));
+        log_event(LOG_NOTICE, MSG_STARTED, NULL, "anubisd " ANUBIS_VERSION " started as \"%s\"",
+                  config->instance);
+        sd_notify(0, "READY=1");
+        r = sd_event_loop(d.event);
+    }
+    stop(&d);
+    if (r >= 0)
+        log_event(LOG_NOTICE, MSG_STOPPED, NULL, "stopped");
+    return r < 0 ? EX_SOFTWARE : 0;
+}

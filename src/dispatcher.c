@@ -1,0 +1,562 @@
+/* The dispatcher. See dispatcher.h.
+ *
+ * When to claim: at once after a ring or a full batch; when slots of an integration that has more get free; a
+ * few times with short pauses after the last find; then by the doorbell, with a timed poll as the net below
+ * it.
+ *
+ * A claim's answer that gets lost leaves rows "processing" that nobody sends: its token is remembered and
+ * released first thing when the database is back. */
+#include "dispatcher.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "delivery.h"
+#include "doorbell.h"
+#include "log.h"
+#include "messages.h"
+#include "pg_async.h"
+#include "settler.h"
+#include "timeutil.h"
+
+#define DEADLINE_USEC (45 * USEC_PER_SEC)
+/* Pauses between claims that find nothing, before the doorbell is asked for. */
+#define SHORT_PAUSE_USEC (5 * USEC_PER_MSEC)
+#define SHORT_PAUSES 3
+/* Slots that get free are given out again together: a claim costs the database a millisecond, however few
+ * rows it takes. */
+#define REFILL_PAUSE_USEC (2 * USEC_PER_MSEC)
+#define STARVED_MAX_USEC (20 * USEC_PER_MSEC)
+/* From so many rows in a claim on, notifications would cost the writers more than polling costs us. */
+#define BUSY_ROWS 32
+/* After a ring that brought nothing (a paused integration, no free slot) rings are not wanted for so long. */
+#define FRUITLESS_PAUSE_USEC (200 * USEC_PER_MSEC)
+#define FRUITLESS_RINGS 3
+#define ERROR_PAUSE_USEC USEC_PER_SEC
+#define SWEEP_USEC (5 * USEC_PER_SEC)
+/* After an outage results are settled first, ours and those of other daemons, before leases count as over. */
+#define SWEEP_GRACE_USEC (15 * USEC_PER_SEC)
+
+enum phase {
+    PHASE_RUNNING,
+    PHASE_DRAINING, /* no claims; waiting for requests in flight */
+    PHASE_SETTLING, /* nothing in flight; waiting for the database to take the results */
+    PHASE_STOPPED,
+};
+
+struct tokens {
+    int64_t *data;
+    size_t count, capacity;
+};
+
+struct dispatcher {
+    sd_event *event;
+    struct config *config;
+    struct dispatcher_events events;
+    void *userdata;
+    enum phase phase;
+
+    struct pg_async *claimer;
+    struct settler *settler;
+    struct doorbell *doorbell;
+    struct deliveries *deliveries;
+
+    sd_event_source *claim_timer, *drain_timer;
+    struct pg_args args;
+    int64_t token;      /* of the claim under way */
+    struct tokens lost; /* tokens of claims whose answers got lost */
+    struct tokens live; /* scratch: tokens that are ours */
+    int64_t last_integration;
+    int limit;              /* of the claim under way */
+    bool rung;              /* since the claim under way was sent */
+    bool claim_was_rung;    /* a ring led to the claim under way */
+    uint64_t starved_since; /* monotonic; no room for a worthwhile claim since; 0 = there was */
+    int empty_claims;       /* in a row */
+    int fruitless_rings;    /* in a row */
+    uint64_t sweep_at;      /* monotonic */
+    bool was_up, said_down;
+    struct dispatcher_stats stats;
+};
+
+static void claim_soon(struct dispatcher *d, uint64_t delay_usec);
+static void advance_stop(struct dispatcher *d);
+
+/* --- tokens
+ * ------------------------------------------------------------------------------------------------------- */
+
+static void tokens_add(struct tokens *t, int64_t token)
+{
+    if (t->count > 0 && t->data[t->count - 1] == token)
+        return;
+    if (t->count == t->capacity) {
+        t->capacity = t->capacity ? 2 * t->capacity : 64;
+        t->data = xreallocarray(t->data, t->capacity, sizeof(*t->data));
+    }
+    t->data[t->count++] = token;
+}
+
+static void note_token(int64_t token, void *userdata)
+{
+    tokens_add(userdata, token);
+}
+
+static const struct tokens *live_tokens(struct dispatcher *d)
+{
+    d->live.count = 0;
+    deliveries_tokens(d->deliveries, note_token, &d->live);
+    settler_tokens(d->settler, note_token, &d->live);
+    return &d->live;
+}
+
+/* --- sweeping: leases that are over, claims whose answer got lost
+ * --------------------------------------------------- */
+
+static void log_expired(const struct pg_result *result, int rows)
+{
+    int failed = 0;
+    for (int i = 0; i < rows; i++) {
+        char id[24];
+        snprintf(id, sizeof(id), "%" PRId64, pg_get_i64(result, i, 0));
+        failed += strcmp(pg_get_text(result, i, 2), "failed") == 0;
+        log_event(LOG_DEBUG, MSG_LEASE_LOST, (struct log_field[]){{"SUBSCRIPTION_ID", id}, {0}},
+                  "lease of subscription %s is over: %s", id, pg_get_text(result, i, 2));
+    }
+    log_event(
+        LOG_NOTICE, MSG_LEASE_LOST, NULL,
+        "leases of %d subscriptions were over and nobody had given a result; the institutions may have received them: "
+        "%d will be tried again, %d have failed",
+        rows, rows - failed, failed);
+}
+
+static void on_swept(struct pg_result **result, int reason, const char *state, const struct error *err,
+                     void *userdata)
+{
+    struct dispatcher *d = userdata;
+    (void) state;
+    if (reason == -EBADMSG)
+        log_warning("could not look for expired leases: %s", err->text);
+    if (reason == 0) {
+        int rows = pg_rows(*result);
+        d->stats.expired += (uint64_t) rows;
+        if (rows > 0) {
+            log_expired(*result, rows);
+            d->events.progress(d->userdata);
+        }
+    }
+    claim_soon(d, 0);
+}
+
+static void on_released(struct pg_result **result, int reason, const char *state, const struct error *err,
+                        void *userdata)
+{
+    struct dispatcher *d = userdata;
+    (void) state;
+    if (reason == -EBADMSG)
+        log_warning("could not release claims whose answer got lost: %s", err->text);
+    if (reason == 0 && pg_affected(*result) > 0)
+        log_notice("%" PRId64 " subscriptions are back in their queue: the answer to their claim got lost",
+                   pg_affected(*result));
+    if (reason != -ECONNRESET)
+        d->lost.count = 0;
+    claim_soon(d, 0);
+}
+
+/* True when a statement of the kind was due and has been sent. */
+static bool sweep(struct dispatcher *d)
+{
+    uint64_t now = now_monotonic_usec();
+    if (d->lost.count > 0) {
+        store_release_tokens_args(&d->args, d->lost.count, d->lost.data);
+        return pg_async_query(d->claimer, &store_release_tokens, &d->args, DEADLINE_USEC, on_released, d) ==
+               0;
+    }
+    if (now < d->sweep_at)
+        return false;
+    d->sweep_at = now + SWEEP_USEC;
+    const struct tokens *live = live_tokens(d);
+    struct outcome_rules rules = deliveries_rules(d->config);
+    store_expire_leases_args(&d->args, &rules, live->count, live->data);
+    return pg_async_query(d->claimer, &store_expire_leases, &d->args, DEADLINE_USEC, on_swept, d) == 0;
+}
+
+/* --- claiming
+ * ----------------------------------------------------------------------------------------------------- */
+
+static void sleep_or_poll(struct dispatcher *d)
+{
+    uint64_t poll_usec = d->config->delivery.poll_interval_usec;
+    if (d->empty_claims <= SHORT_PAUSES && !doorbell_is_held(d->doorbell)) {
+        claim_soon(d, SHORT_PAUSE_USEC << MAX(d->empty_claims - 1, 0));
+        return;
+    }
+    if (d->fruitless_rings >= FRUITLESS_RINGS) {
+        d->fruitless_rings = 0;
+        doorbell_release(d->doorbell);
+        claim_soon(d, MIN(poll_usec, FRUITLESS_PAUSE_USEC));
+        return;
+    }
+    doorbell_ask(d->doorbell);
+    claim_soon(d, poll_usec);
+}
+
+/* After a claim that brought `rows`: when the next one is. */
+static void plan_next(struct dispatcher *d, int rows, bool was_rung)
+{
+    if (rows > 0) {
+        d->empty_claims = d->fruitless_rings = 0;
+        if (rows >= BUSY_ROWS)
+            doorbell_release(d->doorbell);
+        claim_soon(d, rows >= d->limit || d->rung ? 0 : REFILL_PAUSE_USEC);
+        return;
+    }
+    d->empty_claims++;
+    if (was_rung)
+        d->fruitless_rings++;
+    if (d->rung)
+        claim_soon(d, 0);
+    else
+        sleep_or_poll(d);
+}
+
+static void on_claimed(struct pg_result **result, int reason, const char *state, const struct error *err,
+                       void *userdata)
+{
+    struct dispatcher *d = userdata;
+    bool was_rung = d->claim_was_rung;
+
+    if (reason == -ECONNRESET) {
+        tokens_add(&d->lost, d->token);
+        return;
+    }
+    if (reason != 0) {
+        log_warning("could not claim subscriptions (SQLSTATE %s): %s", state, err->text);
+        claim_soon(d, ERROR_PAUSE_USEC);
+        return;
+    }
+    int rows = pg_rows(*result);
+    for (int i = 0; i < rows; i++) {
+        struct store_claimed row;
+        store_claim_row(*result, i, &row);
+        d->last_integration = row.integration_id;
+        deliveries_start(d->deliveries, &row, d->token);
+    }
+    d->stats.claimed += (uint64_t) rows;
+    if (rows > 0)
+        d->events.progress(d->userdata);
+    plan_next(d, rows, was_rung);
+}
+
+/* Room for new claims: what is in flight and what is not yet settled both count, so a database that is away
+ * stops the claims. */
+static int room(const struct dispatcher *d)
+{
+    size_t held = (size_t) deliveries_count(d->deliveries) + settler_pending(d->settler);
+    size_t max = (size_t) d->config->delivery.max_in_flight;
+    return held >= max ? 0 : (int) MIN(max - held, (size_t) d->config->delivery.batch_size);
+}
+
+/* True when it is better to let more slots get free first. */
+static bool starved(struct dispatcher *d, int64_t budget)
+{
+    int worthwhile = MIN(d->config->delivery.batch_size, MAX(d->config->delivery.max_in_flight / 4, 1));
+    uint64_t now = now_monotonic_usec();
+
+    if (d->limit >= worthwhile && (budget > 0 || deliveries_count(d->deliveries) == 0)) {
+        d->starved_since = 0;
+        return false;
+    }
+    if (!d->starved_since)
+        d->starved_since = now;
+    if (d->limit == 0 || budget <= 0)
+        return true; /* the end of a delivery looks in again */
+    if (now - d->starved_since >= STARVED_MAX_USEC) {
+        d->starved_since = 0;
+        return false;
+    }
+    claim_soon(d, d->starved_since + STARVED_MAX_USEC - now);
+    return true;
+}
+
+static void claim(struct dispatcher *d)
+{
+    const int64_t *ids;
+    const int *in_flight;
+    int64_t budget =
+        (int64_t) d->config->delivery.max_claim_bytes - (int64_t) deliveries_bytes(d->deliveries);
+
+    d->limit = room(d);
+    if (starved(d, budget))
+        return;
+    size_t busy = deliveries_busy(d->deliveries, &ids, &in_flight);
+    d->token = (int64_t) (random_u64() >> 1) | 1;
+    store_claim_args(&d->args,
+                     &(struct store_claim_request){
+                         .claimed_by = d->config->instance,
+                         .token = d->token,
+                         .lease_margin_usec = d->config->delivery.lease_usec,
+                         .default_timeout_usec = d->config->delivery.timeout_usec,
+                         .connect_timeout_usec = d->config->delivery.connect_timeout_usec,
+                         .limit = d->limit,
+                         .default_max_in_flight = d->config->delivery.max_in_flight_per_integration,
+                         .after_integration = d->last_integration,
+                         .byte_budget = MAX(budget, 1),
+                     },
+                     busy, ids, in_flight);
+    d->claim_was_rung = d->rung;
+    d->rung = false;
+    (void) pg_async_query(d->claimer, &store_claim, &d->args, DEADLINE_USEC, on_claimed, d);
+}
+
+static int on_claim_timer(sd_event_source *s, uint64_t usec, void *userdata)
+{
+    struct dispatcher *d = userdata;
+    (void) s;
+    (void) usec;
+    if (d->phase == PHASE_RUNNING && pg_async_idle(d->claimer) && !sweep(d))
+        claim(d);
+    return 0;
+}
+
+/* The earlier of this and what is planned already. */
+static void claim_soon(struct dispatcher *d, uint64_t delay_usec)
+{
+    uint64_t at = now_monotonic_usec() + delay_usec, planned;
+    int enabled = SD_EVENT_OFF;
+    (void) sd_event_source_get_enabled(d->claim_timer, &enabled);
+    if (enabled != SD_EVENT_OFF && sd_event_source_get_time(d->claim_timer, &planned) >= 0 && planned <= at)
+        return;
+    sd_event_source_set_time(d->claim_timer, at);
+    sd_event_source_set_enabled(d->claim_timer, SD_EVENT_ONESHOT);
+}
+
+/* --- events of the parts
+ * ------------------------------------------------------------------------------------------ */
+
+static void on_rung(void *userdata)
+{
+    struct dispatcher *d = userdata;
+    d->rung = true;
+    claim_soon(d, 0);
+}
+
+static void on_bell_held(void *userdata)
+{
+    /* A row written just before the bell was ours rang nobody. */
+    claim_soon(userdata, 0);
+}
+
+static void on_delivered(struct store_settlement *settlement, bool integration_has_more, void *userdata)
+{
+    struct dispatcher *d = userdata;
+    switch (settlement->outcome.state) {
+    case OUTCOME_SENT:
+        d->stats.sent++;
+        break;
+    case OUTCOME_FAILED:
+        d->stats.failed++;
+        break;
+    case OUTCOME_RETRY:
+        d->stats.retried++;
+        break;
+    case OUTCOME_RELEASE:
+        d->stats.released++;
+        break;
+    }
+    d->stats.ambiguous += settlement->outcome.ambiguous;
+    settler_add(d->settler, settlement);
+    if (integration_has_more || d->starved_since)
+        claim_soon(d, REFILL_PAUSE_USEC);
+    advance_stop(d);
+}
+
+static void on_pause_wanted(int64_t integration_id, const char *reason, void *userdata)
+{
+    struct dispatcher *d = userdata;
+    settler_pause(d->settler, integration_id, reason);
+}
+
+static void on_settled(size_t count, void *userdata)
+{
+    struct dispatcher *d = userdata;
+    if (count > 0)
+        d->events.progress(d->userdata);
+    if (d->starved_since)
+        claim_soon(d, REFILL_PAUSE_USEC);
+    advance_stop(d);
+}
+
+static void on_up(void *userdata)
+{
+    struct dispatcher *d = userdata;
+    d->stats.database_up = true;
+    d->stats.database_error.text[0] = '\0';
+    if (d->said_down)
+        log_event(LOG_NOTICE, MSG_DATABASE_BACK, NULL, "the database is back");
+    if (d->was_up)
+        d->sweep_at = now_monotonic_usec() + SWEEP_GRACE_USEC;
+    d->was_up = true;
+    d->said_down = false;
+    claim_soon(d, 0);
+}
+
+static void on_down(int reason, const struct error *err, void *userdata)
+{
+    struct dispatcher *d = userdata;
+    d->stats.database_up = false;
+    d->stats.database_error = *err;
+    if (d->said_down || d->phase == PHASE_STOPPED)
+        return;
+    d->said_down = true;
+    if (reason == PG_SCHEMA_MISFIT)
+        log_event(LOG_ERR, MSG_SCHEMA_MISMATCH, NULL, "%s", err->text);
+    else
+        log_event(LOG_WARNING, MSG_DATABASE_LOST, NULL, "could not work with the database: %s; trying again",
+                  err->text);
+}
+
+/* The settler's session goes with the claimer's as a rule; one voice is enough. */
+static void on_settler_up(void *userdata)
+{
+    (void) userdata;
+}
+
+static void on_settler_down(int reason, const struct error *err, void *userdata)
+{
+    (void) reason;
+    (void) err;
+    (void) userdata;
+}
+
+/* --- stopping
+ * ----------------------------------------------------------------------------------------------------- */
+
+static int on_drain_timeout(sd_event_source *s, uint64_t usec, void *userdata)
+{
+    struct dispatcher *d = userdata;
+    (void) s;
+    (void) usec;
+    int cut = deliveries_count(d->deliveries);
+    if (cut > 0)
+        log_warning("%d requests were still under way when drain_timeout was over: cutting them", cut);
+    deliveries_cancel_all(d->deliveries);
+    return 0;
+}
+
+static void advance_stop(struct dispatcher *d)
+{
+    if (d->phase == PHASE_DRAINING && deliveries_count(d->deliveries) == 0)
+        d->phase = PHASE_SETTLING;
+    if (d->phase == PHASE_SETTLING && settler_pending(d->settler) == 0 &&
+        pg_async_idle(d->claimer) == pg_async_up(d->claimer)) {
+        d->phase = PHASE_STOPPED;
+        d->events.stopped(d->userdata);
+    }
+}
+
+void dispatcher_stop(struct dispatcher *d)
+{
+    if (d->phase != PHASE_RUNNING)
+        return;
+    d->phase = PHASE_DRAINING;
+    doorbell_release(d->doorbell);
+    settler_hurry(d->settler);
+    if (sd_event_add_time_relative(d->event, &d->drain_timer, CLOCK_MONOTONIC,
+                                   d->config->delivery.drain_timeout_usec, 1000, on_drain_timeout, d) < 0)
+        abort();
+    advance_stop(d);
+}
+
+/* --- the interface
+ * ------------------------------------------------------------------------------------------------ */
+
+static int start_parts(struct dispatcher *d, struct error *err)
+{
+    static const struct pg_async_events claimer_events = {on_up, on_down, NULL};
+    static const struct doorbell_events doorbell_events = {on_rung, on_bell_held};
+    static const struct settler_events settler_events = {on_settled, on_settler_up, on_settler_down};
+    static const struct deliveries_events deliveries_events = {on_delivered, on_pause_wanted};
+    const struct pg_params params = {
+        .conninfo = d->config->database.conninfo,
+        .schema = d->config->database.schema,
+        .application_name = "anubisd claim",
+        .connect_timeout_usec = d->config->database.connect_timeout_usec,
+        .statement_timeout_usec = d->config->database.statement_timeout_usec,
+        .stop_fd = -1,
+        .keep_to_indexes = true,
+    };
+    int r = sd_event_add_time(d->event, &d->claim_timer, CLOCK_MONOTONIC, 0, 500, on_claim_timer, d);
+    if (r >= 0)
+        r = sd_event_source_set_enabled(d->claim_timer, SD_EVENT_OFF);
+    if (r >= 0)
+        r = deliveries_new(&d->deliveries, d->event, d->config, &deliveries_events, d, err);
+    if (r >= 0)
+        r = pg_async_new(&d->claimer, d->event, &params, &claimer_events, d);
+    if (r >= 0)
+        r = settler_new(&d->settler, d->event, &params, d->config->delivery.batch_size, &settler_events, d);
+    if (r >= 0)
+        r = doorbell_new(&d->doorbell, d->event, &params, &doorbell_events, d);
+    return r;
+}
+
+int dispatcher_new(struct dispatcher **ret, sd_event *event, struct config *config,
+                   const struct dispatcher_events *events, void *userdata, struct error *err)
+{
+    struct dispatcher *d = xcalloc(1, sizeof(*d));
+    d->event = sd_event_ref(event);
+    d->config = config_ref(config);
+    d->events = *events;
+    d->userdata = userdata;
+    d->args = PG_ARGS_INIT;
+    error_set(err, "could not set the dispatcher up");
+    int r = start_parts(d, err);
+    if (r < 0) {
+        dispatcher_free(d);
+        return r;
+    }
+    *ret = d;
+    return 0;
+}
+
+void dispatcher_free(struct dispatcher *d)
+{
+    if (!d)
+        return;
+    doorbell_free(d->doorbell);
+    deliveries_free(d->deliveries);
+    settler_free(d->settler);
+    pg_async_free(d->claimer);
+    sd_event_source_disable_unref(d->claim_timer);
+    sd_event_source_disable_unref(d->drain_timer);
+    pg_args_free(&d->args);
+    free(d->lost.data);
+    free(d->live.data);
+    config_unref(d->config);
+    sd_event_unref(d->event);
+    free(d);
+}
+
+void dispatcher_reload(struct dispatcher *d, struct config *config)
+{
+    config_unref(d->config);
+    d->config = config_ref(config);
+    deliveries_reload(d->deliveries, config);
+    if (d->phase == PHASE_RUNNING)
+        claim_soon(d, 0);
+}
+
+void dispatcher_reopen(struct dispatcher *d)
+{
+    pg_async_reset(d->claimer);
+    settler_reopen(d->settler);
+    doorbell_reopen(d->doorbell);
+}
+
+void dispatcher_stats(const struct dispatcher *d, struct dispatcher_stats *ret)
+{
+    *ret = d->stats;
+    ret->in_flight = deliveries_count(d->deliveries);
+    ret->unsettled = settler_pending(d->settler);
+    ret->asleep = doorbell_is_held(d->doorbell);
+}

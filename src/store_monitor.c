@@ -1,0 +1,13 @@
+/* The monitor's SQL. See store_monitor.h. */
+#include "store_monitor.h"
+
+const struct pg_statement store_extend_ledger = {"extend_ledger", "select ledger_extend()"};
+
+const struct pg_statement store_backlog = {
+    "backlog",
+    "select (select count(*) from (select from subscriptions"
+    "         where status in ('pending', 'retry') and held_at is null and integration_id is not null limit 10000) w),"
+    "       (select count(*) from (select from subscriptions"
+    "         where status in ('pending', 'retry') and held_at is null and integration_id is null limit 10000) u),"
+    "       greatest((select last_value from ledger_id_seq) - (select high from relay_state), 0),"
+    "       (select stopped_reason from relay_state)"};
