@@ -233,7 +233,7 @@ static void tell_repeats(int level, unsigned repeats)
 void log_event(int level, const char *message_id, const struct log_field *fields, const char *fmt, ...)
 {
     struct strbuf clean CLEANUP(strbuf_free) = STRBUF_INIT(4 * TEXT_MAX);
-    char text[TEXT_MAX + 1];
+    char text[TEXT_MAX + 2]; /* one byte more, which shows whether the limit cuts a character */
     unsigned repeats;
     int last_level;
     va_list args;

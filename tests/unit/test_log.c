@@ -1,0 +1,167 @@
+/* Lines on stderr: level words, hostile text, folding. The journal needs a journald and is tested elsewhere.
+ */
+#include <fcntl.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "log.h"
+#include "strbuf.h"
+
+/* stderr goes to a file while a test runs. */
+struct capture {
+    int saved, file;
+};
+
+static int capture_start(void **state)
+{
+    static struct capture capture;
+    char path[] = "/tmp/test_log.XXXXXX";
+
+    capture.file = mkstemp(path);
+    unlink(path);
+    capture.saved = dup(STDERR_FILENO);
+    dup2(capture.file, STDERR_FILENO);
+    *state = &capture;
+    unsetenv("JOURNAL_STREAM");
+    log_init();
+    log_set_level(LOG_INFO);
+    return 0;
+}
+
+static int capture_stop(void **state)
+{
+    struct capture *c = *state;
+
+    dup2(c->saved, STDERR_FILENO);
+    close(c->saved);
+    close(c->file);
+    return 0;
+}
+
+static void read_capture(struct capture *c, struct strbuf *out)
+{
+    char buffer[65536];
+    ssize_t n = pread(c->file, buffer, sizeof(buffer), 0);
+
+    assert_true(n >= 0);
+    strbuf_add(out, buffer, (size_t) n);
+}
+
+static void test_levels(void **state)
+{
+    CLEANUP(strbuf_free) struct strbuf out = STRBUF_INIT(STRBUF_MAX_DEFAULT);
+
+    log_debug("hidden %d", 1);
+    log_info("shown %d", 2);
+    log_error("could not do it: %s", "reason");
+    log_set_level(LOG_DEBUG);
+    log_debug("now");
+    log_set_level(LOG_ERR);
+    log_warning("hidden");
+    assert_false(log_enabled(LOG_WARNING));
+    read_capture(*state, &out);
+    assert_string_equal(strbuf_str(&out), "info: shown 2\nerror: could not do it: reason\ndebug: now\n");
+}
+
+static void test_hostile_text_stays_one_line(void **state)
+{
+    CLEANUP(strbuf_free) struct strbuf out = STRBUF_INIT(STRBUF_MAX_DEFAULT);
+
+    log_info("a\nerror: forged\x1b[2J\x7f \xff \xc2\x9b"
+             "31m \xc3\xa9");
+    read_capture(*state, &out);
+    assert_string_equal(strbuf_str(&out), "info: a error: forged?[2J? \xEF\xBF\xBD ??31m \xc3\xa9\n");
+}
+
+static void test_long_text_is_cut(void **state)
+{
+    CLEANUP(strbuf_free) struct strbuf out = STRBUF_INIT(STRBUF_MAX_DEFAULT);
+    CLEANUP(strbuf_free) struct strbuf text = STRBUF_INIT(STRBUF_MAX_DEFAULT);
+
+    strbuf_addc(&text, 'x');
+    for (int i = 0; i < 5000; i++)
+        strbuf_adds(&text, "\xc3\xa9"); /* the cut falls into the middle of one */
+    log_info("%s", text.data);
+    read_capture(*state, &out);
+    assert_in_range(out.len, 2000, 2100);
+    assert_null(strstr(out.data, "\xEF\xBF\xBD"));
+    assert_int_equal(out.data[out.len - 1], '\n');
+}
+
+static void test_a_flood_is_folded(void **state)
+{
+    CLEANUP(strbuf_free) struct strbuf out = STRBUF_INIT(STRBUF_MAX_DEFAULT);
+
+    for (int i = 0; i < 1000; i++)
+        log_warning("the same");
+    log_warning("another");
+    log_warning("once");
+    log_warning("once");
+    log_error("end");
+    read_capture(*state, &out);
+    assert_string_equal(strbuf_str(&out), "warning: the same\n"
+                                          "warning: last message repeated 999 times\n"
+                                          "warning: another\n"
+                                          "warning: once\n"
+                                          "warning: last message repeated 1 time\n"
+                                          "error: end\n");
+}
+
+static void test_fields_tell_lines_apart(void **state)
+{
+    CLEANUP(strbuf_free) struct strbuf out = STRBUF_INIT(STRBUF_MAX_DEFAULT);
+
+    for (int i = 0; i < 2; i++) {
+        struct log_field fields[] = {{"SUBSCRIPTION_ID", i ? "1" : "2"}, {"ERROR", NULL}, {NULL, NULL}};
+
+        log_event(LOG_INFO, NULL, fields, "the same words");
+    }
+    read_capture(*state, &out);
+    assert_string_equal(strbuf_str(&out), "info: the same words\ninfo: the same words\n");
+}
+
+static void *log_much(void *arg)
+{
+    for (int i = 0; i < 200; i++)
+        log_info("thread %s line %d", (const char *) arg, i / 2);
+    return NULL;
+}
+
+static void test_lines_of_threads_stay_whole(void **state)
+{
+    static const char *const names[] = {"one", "two", "three", "four"};
+    CLEANUP(strbuf_free) struct strbuf out = STRBUF_INIT(STRBUF_MAX_DEFAULT);
+    pthread_t threads[ARRAY_SIZE(names)];
+    char *save = NULL;
+
+    for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, log_much, (void *) (uintptr_t) names[i]), 0);
+    for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+        pthread_join(threads[i], NULL);
+    read_capture(*state, &out);
+    for (char *line = strtok_r(out.data, "\n", &save); line; line = strtok_r(NULL, "\n", &save))
+        assert_true(strncmp(line, "info: thread ", 13) == 0 || strncmp(line, "info: last message ", 19) == 0);
+}
+
+#define CAPTURED(test) cmocka_unit_test_setup_teardown(test, capture_start, capture_stop)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        CAPTURED(test_levels),
+        CAPTURED(test_hostile_text_stays_one_line),
+        CAPTURED(test_long_text_is_cut),
+        CAPTURED(test_a_flood_is_folded),
+        CAPTURED(test_fields_tell_lines_apart),
+        CAPTURED(test_lines_of_threads_stay_whole),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

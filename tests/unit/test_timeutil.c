@@ -1,0 +1,184 @@
+/* Timestamps against the C library's calendar; durations and sizes there and back. */
+#include <errno.h>
+#include <inttypes.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include <cmocka.h>
+
+#include "timeutil.h"
+
+#define SECOND_MIN INT64_C(-62135596800)
+#define SECOND_MAX INT64_C(253402300799)
+
+static void assert_timestamp(int64_t usec, const char *text)
+{
+    CLEANUP(strbuf_free) struct strbuf sb = STRBUF_INIT(100);
+
+    strbuf_add_timestamp(&sb, usec);
+    assert_string_equal(strbuf_str(&sb), text);
+}
+
+static void test_timestamps(void **state)
+{
+    (void) state;
+    assert_timestamp(0, "1970-01-01T00:00:00.000000Z");
+    assert_timestamp(-1, "1969-12-31T23:59:59.999999Z");
+    assert_timestamp(PG_EPOCH_USEC, "2000-01-01T00:00:00.000000Z");
+    assert_timestamp(INT64_C(951782400123456), "2000-02-29T00:00:00.123456Z");
+    assert_timestamp(INT64_MIN, "0001-01-01T00:00:00.000000Z");
+    assert_timestamp(INT64_MAX, "9999-12-31T23:59:59.999999Z");
+}
+
+static void test_timestamps_agree_with_the_library(void **state)
+{
+    (void) state;
+    /* Every 89 days and some, through all years, and each day around a leap year of each kind. */
+    for (int64_t sec = SECOND_MIN; sec <= SECOND_MAX; sec += 7777777) {
+        CLEANUP(strbuf_free) struct strbuf sb = STRBUF_INIT(100);
+        time_t t = (time_t) sec;
+        char text[64];
+        struct tm tm;
+
+        gmtime_r(&t, &tm);
+        snprintf(text, sizeof(text), "%04d-%02d-%02dT%02d:%02d:%02dZ", tm.tm_year + 1900, tm.tm_mon + 1,
+                 tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec);
+        strbuf_add_timestamp_sec(&sb, sec * 1000000);
+        assert_string_equal(strbuf_str(&sb), text);
+    }
+}
+
+static void test_clocks(void **state)
+{
+    uint64_t before = now_monotonic_usec();
+
+    (void) state;
+    assert_true(now_monotonic_usec() >= before);
+    assert_true(now_realtime_usec() > INT64_C(1700000000) * 1000000);
+}
+
+static void test_durations(void **state)
+{
+    static const struct {
+        const char *text;
+        int result;
+        uint64_t usec;
+        const char *back;
+    } cases[] = {
+        {"250ms", 0, 250000, "250ms"},
+        {"30s", 0, 30000000, "30s"},
+        {"5m", 0, 300000000, "5m"},
+        {"2h", 0, UINT64_C(7200000000), "2h"},
+        {"3d", 0, UINT64_C(259200000000), "3d"},
+        {"0s", 0, 0, "0s"},
+        {"0d", 0, 0, "0s"},
+        {"90s", 0, 90000000, "90s"},
+        {"120s", 0, 120000000, "2m"},
+        {"1000ms", 0, 1000000, "1s"},
+        {"24h", 0, UINT64_C(86400000000), "1d"},
+        {"213503982d", 0, UINT64_C(213503982) * 86400 * 1000000, "213503982d"},
+        {"213503983d", -ERANGE, 0, NULL},
+        {"99999999999999999999999s", -ERANGE, 0, NULL},
+        {"18446744073709551615us", -ERANGE, 0, NULL}, /* means "never" elsewhere */
+        {"", -EINVAL, 0, NULL},
+        {"30", -EINVAL, 0, NULL},
+        {"s", -EINVAL, 0, NULL},
+        {"-1s", -EINVAL, 0, NULL},
+        {"+1s", -EINVAL, 0, NULL},
+        {" 1s", -EINVAL, 0, NULL},
+        {"1 s", -EINVAL, 0, NULL},
+        {"1s ", -EINVAL, 0, NULL},
+        {"1.5s", -EINVAL, 0, NULL},
+        {"1S", -EINVAL, 0, NULL},
+        {"1min", -EINVAL, 0, NULL},
+        {"1m30s", -EINVAL, 0, NULL},
+    };
+
+    (void) state;
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        CLEANUP(strbuf_free) struct strbuf sb = STRBUF_INIT(100);
+        uint64_t usec = 42;
+
+        assert_int_equal(parse_duration(cases[i].text, &usec), cases[i].result);
+        if (cases[i].result < 0) {
+            assert_int_equal(usec, 42);
+            continue;
+        }
+        assert_true(usec == cases[i].usec);
+        strbuf_add_duration(&sb, usec);
+        assert_string_equal(strbuf_str(&sb), cases[i].back);
+    }
+}
+
+static void test_sizes(void **state)
+{
+    static const struct {
+        const char *text;
+        int result;
+        uint64_t bytes;
+        const char *back;
+    } cases[] = {
+        {"512B", 0, 512, "512B"},
+        {"64KiB", 0, 65536, "64KiB"},
+        {"16MiB", 0, 16777216, "16MiB"},
+        {"1GiB", 0, 1073741824, "1GiB"},
+        {"1024KiB", 0, 1048576, "1MiB"},
+        {"0KiB", 0, 0, "0B"},
+        {"17179869184GiB", -ERANGE, 0, NULL},
+        {"64", -EINVAL, 0, NULL},
+        {"64KB", -EINVAL, 0, NULL},
+        {"64kib", -EINVAL, 0, NULL},
+        {"1.5MiB", -EINVAL, 0, NULL},
+        {"-1B", -EINVAL, 0, NULL},
+        {"", -EINVAL, 0, NULL},
+    };
+
+    (void) state;
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        CLEANUP(strbuf_free) struct strbuf sb = STRBUF_INIT(100);
+        uint64_t bytes = 42;
+
+        assert_int_equal(parse_size(cases[i].text, &bytes), cases[i].result);
+        if (cases[i].result < 0)
+            continue;
+        assert_true(bytes == cases[i].bytes);
+        strbuf_add_size(&sb, bytes);
+        assert_string_equal(strbuf_str(&sb), cases[i].back);
+    }
+}
+
+static void test_durations_for_people(void **state)
+{
+    static const struct {
+        const char *duration;
+        const char *text;
+    } cases[] = {
+        {"0s", "0 ms"},      {"999ms", "999 ms"}, {"1s", "1 s"}, {"3200ms", "3.2 s"},   {"42s", "42 s"},
+        {"59999ms", "59 s"}, {"4m", "4 min"},     {"2h", "2 h"}, {"125m", "2 h 5 min"}, {"3d", "3 d"},
+    };
+
+    (void) state;
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        CLEANUP(strbuf_free) struct strbuf sb = STRBUF_INIT(100);
+        uint64_t usec = 0;
+
+        assert_int_equal(parse_duration(cases[i].duration, &usec), 0);
+        strbuf_add_duration_human(&sb, usec);
+        assert_string_equal(strbuf_str(&sb), cases[i].text);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_timestamps), cmocka_unit_test(test_timestamps_agree_with_the_library),
+        cmocka_unit_test(test_clocks),     cmocka_unit_test(test_durations),
+        cmocka_unit_test(test_sizes),      cmocka_unit_test(test_durations_for_people),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

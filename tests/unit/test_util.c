@@ -1,0 +1,159 @@
+/* Memory, numbers, randomness, wake-ups. */
+#include <errno.h>
+#include <poll.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "util.h"
+
+static void test_empty_allocations_are_usable(void **state)
+{
+    CLEANUP(freep) void *a = xmalloc(0);
+    CLEANUP(freep) void *b = xcalloc(0, 8);
+    CLEANUP(freep) void *c = xreallocarray(NULL, 0, 8);
+    CLEANUP(freep) void *d = xmemdup(NULL, 0);
+
+    (void) state;
+    assert_non_null(a);
+    assert_non_null(b);
+    assert_non_null(c);
+    assert_non_null(d);
+}
+
+static void test_strings_are_copied(void **state)
+{
+    CLEANUP(freep) char *part = xstrndup("abcdef", 3);
+    CLEANUP(freep) char *text = xasprintf("%s-%d", part, 7);
+
+    (void) state;
+    assert_null(xstrdup(NULL));
+    assert_string_equal(part, "abc");
+    assert_string_equal(text, "abc-7");
+}
+
+static void test_take_ptr_leaves_null_behind(void **state)
+{
+    CLEANUP(freep) char *owner = xstrdup("x");
+    char *taken = TAKE_PTR(owner);
+
+    (void) state;
+    assert_null(owner);
+    assert_string_equal(taken, "x");
+    free_secret(taken);
+    free_secret(NULL);
+}
+
+static void test_closep_keeps_errno(void **state)
+{
+    int fd = dup(STDERR_FILENO), none = -1;
+
+    (void) state;
+    errno = ENOENT;
+    closep(&fd);
+    closep(&none);
+    assert_int_equal(errno, ENOENT);
+    assert_int_equal(fd, -1);
+}
+
+static void test_error_text_is_bounded(void **state)
+{
+    struct error err;
+    char big[3000];
+
+    (void) state;
+    memset(big, 'x', sizeof(big) - 1);
+    big[sizeof(big) - 1] = '\0';
+    error_set(&err, "%s", big);
+    assert_int_equal(strlen(err.text), sizeof(err.text) - 1);
+    error_set(NULL, "%s", "nobody listens");
+}
+
+static void test_integers_are_whole_strings_in_range(void **state)
+{
+    static const struct {
+        const char *text;
+        int result;
+        int64_t value;
+    } cases[] = {
+        {"0", 0, 0},
+        {"-7", 0, -7},
+        {"007", 0, 7},
+        {"100", 0, 100},
+        {"101", -ERANGE, 0},
+        {"-101", -ERANGE, 0},
+        {"99999999999999999999", -ERANGE, 0},
+        {"", -EINVAL, 0},
+        {"-", -EINVAL, 0},
+        {"+1", -EINVAL, 0},
+        {" 1", -EINVAL, 0},
+        {"1 ", -EINVAL, 0},
+        {"1x", -EINVAL, 0},
+        {"0x10", -EINVAL, 0},
+        {"--1", -EINVAL, 0},
+    };
+
+    (void) state;
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        int64_t value = 12345;
+
+        assert_int_equal(parse_i64(cases[i].text, -100, 100, &value), cases[i].result);
+        assert_int_equal(value, cases[i].result == 0 ? cases[i].value : 12345);
+    }
+}
+
+static void test_random_numbers_differ_and_stay_in_range(void **state)
+{
+    uint64_t first = random_u64();
+    bool differs = false;
+
+    (void) state;
+    for (int i = 0; i < 1000; i++) {
+        double unit = random_unit();
+
+        assert_true(unit >= 0.0 && unit < 1.0);
+        differs |= random_u64() != first;
+    }
+    assert_true(differs);
+}
+
+static bool is_readable(int fd)
+{
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+
+    return poll(&p, 1, 0) == 1;
+}
+
+static void test_wakefd_collects_wakeups(void **state)
+{
+    CLEANUP(closep) int fd = wakefd_new();
+
+    (void) state;
+    assert_false(is_readable(fd));
+    wakefd_raise(fd);
+    wakefd_raise(fd);
+    assert_true(is_readable(fd));
+    wakefd_clear(fd);
+    assert_false(is_readable(fd));
+    wakefd_clear(fd); /* must not block */
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_empty_allocations_are_usable),
+        cmocka_unit_test(test_strings_are_copied),
+        cmocka_unit_test(test_take_ptr_leaves_null_behind),
+        cmocka_unit_test(test_closep_keeps_errno),
+        cmocka_unit_test(test_error_text_is_bounded),
+        cmocka_unit_test(test_integers_are_whole_strings_in_range),
+        cmocka_unit_test(test_random_numbers_differ_and_stay_in_range),
+        cmocka_unit_test(test_wakefd_collects_wakeups),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
