@@ -366,6 +366,8 @@ static void on_delivered(struct store_settlement *settlement, bool integration_h
     }
     d->stats.ambiguous += settlement->outcome.ambiguous;
     settler_add(d->settler, settlement);
+    if (deliveries_count(d->deliveries) == 0)
+        settler_flush(d->settler);
     if (integration_has_more || d->starved_since)
         claim_soon(d, REFILL_PAUSE_USEC);
     advance_stop(d);

@@ -412,6 +412,11 @@ void settler_hurry(struct settler *s)
     step(s);
 }
 
+void settler_flush(struct settler *s)
+{
+    step(s);
+}
+
 void settler_tokens(const struct settler *s, void (*note)(int64_t token, void *userdata), void *userdata)
 {
     const struct items *lists[] = {&s->queue, &s->batch};

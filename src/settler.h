@@ -31,6 +31,8 @@ void settler_pause(struct settler *s, int64_t integration_id, const char *reason
 size_t settler_pending(const struct settler *s);
 /* Nothing more will come: do not wait for a batch to fill. */
 void settler_hurry(struct settler *s);
+/* Nothing else is under way just now: settle what there is. */
+void settler_flush(struct settler *s);
 /* Distinct claim tokens of the results waiting are reported by `note`. */
 void settler_tokens(const struct settler *s, void (*note)(int64_t token, void *userdata), void *userdata);
 
