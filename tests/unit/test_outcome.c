@@ -1,0 +1,203 @@
+/* The outcome table, row by row. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <string.h>
+
+#include "outcome.h"
+#include "timeutil.h"
+
+static const struct outcome_rules rules = {
+    .max_attempts = 10,
+    .max_age_usec = 3 * 86400 * USEC_PER_SEC,
+    .base_delay_usec = 30 * USEC_PER_SEC,
+    .max_delay_usec = 3600 * USEC_PER_SEC,
+};
+
+static struct outcome decide(const struct http_result *result, int attempts, uint64_t age_usec)
+{
+    const struct outcome_attempt attempt = {
+        .result = result, .attempts = attempts, .age_usec = age_usec, .unit = 0.5};
+    return outcome_decide(&rules, &attempt);
+}
+
+static void every_status_has_its_outcome(void **state)
+{
+    static const struct {
+        int status;
+        enum outcome_state expected;
+        bool ambiguous, costs, pauses;
+    } rows[] = {
+        {200, OUTCOME_SENT, false, true, false},   {201, OUTCOME_SENT, false, true, false},
+        {204, OUTCOME_SENT, false, true, false},   {299, OUTCOME_SENT, false, true, false},
+        {301, OUTCOME_RETRY, false, true, false},  {302, OUTCOME_RETRY, false, true, false},
+        {308, OUTCOME_RETRY, false, true, false},  {400, OUTCOME_FAILED, false, true, false},
+        {401, OUTCOME_RETRY, false, false, false}, {403, OUTCOME_RETRY, false, true, false},
+        {404, OUTCOME_RETRY, false, true, false},  {405, OUTCOME_RETRY, false, true, false},
+        {409, OUTCOME_RETRY, true, true, false},   {410, OUTCOME_RETRY, false, false, true},
+        {413, OUTCOME_FAILED, false, true, false}, {415, OUTCOME_FAILED, false, true, false},
+        {422, OUTCOME_FAILED, false, true, false}, {429, OUTCOME_RETRY, false, true, false},
+        {500, OUTCOME_RETRY, false, true, false},  {502, OUTCOME_RETRY, false, true, false},
+        {503, OUTCOME_RETRY, false, true, false},  {504, OUTCOME_RETRY, false, true, false},
+        {599, OUTCOME_RETRY, false, true, false},  {999, OUTCOME_RETRY, false, true, false},
+    };
+    (void) state;
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        const struct http_result result = {.cause = HTTP_ANSWERED,
+                                           .status = rows[i].status,
+                                           .body_handed_over = true,
+                                           .body = "",
+                                           .detail = ""};
+        struct outcome o = decide(&result, 1, 0);
+        assert_int_equal(o.state, rows[i].expected);
+        assert_int_equal(o.ambiguous, rows[i].ambiguous);
+        assert_int_equal(o.costs_attempt, rows[i].costs);
+        assert_int_equal(o.pause_reason != NULL, rows[i].pauses);
+    }
+}
+
+static void without_an_answer_the_body_decides_on_ambiguity(void **state)
+{
+    static const struct {
+        enum http_cause cause;
+        enum outcome_state unsent, handed_over;
+        bool costs, pauses;
+    } rows[] = {
+        {HTTP_DNS, OUTCOME_RETRY, OUTCOME_RETRY, true, false},
+        {HTTP_CONNECT, OUTCOME_RETRY, OUTCOME_RETRY, true, false},
+        {HTTP_TLS, OUTCOME_RETRY, OUTCOME_RETRY, true, false},
+        {HTTP_TIMEOUT, OUTCOME_RETRY, OUTCOME_RETRY, true, false},
+        {HTTP_CONNECTION_LOST, OUTCOME_RETRY, OUTCOME_RETRY, true, false},
+        {HTTP_INTERNAL, OUTCOME_RETRY, OUTCOME_RETRY, true, false},
+        {HTTP_URL_INVALID, OUTCOME_RETRY, OUTCOME_RETRY, false, true},
+        {HTTP_ADDRESS_REFUSED, OUTCOME_RETRY, OUTCOME_RETRY, false, true},
+    };
+    (void) state;
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        struct http_result result = {.cause = rows[i].cause, .body = "", .detail = ""};
+        struct outcome o = decide(&result, 1, 0);
+        assert_int_equal(o.state, rows[i].unsent);
+        assert_false(o.ambiguous);
+        assert_int_equal(o.costs_attempt, rows[i].costs);
+        assert_int_equal(o.pause_reason != NULL, rows[i].pauses);
+        result.body_handed_over = true;
+        o = decide(&result, 1, 0);
+        assert_int_equal(o.state, rows[i].handed_over);
+        assert_int_equal(o.ambiguous, rows[i].costs); /* where a request can have been made at all */
+    }
+}
+
+static void a_cut_request_goes_back_unless_it_was_handed_over(void **state)
+{
+    struct http_result result = {.cause = HTTP_CANCELLED, .body = "", .detail = ""};
+    (void) state;
+    struct outcome o = decide(&result, 10, 0);
+    assert_int_equal(o.state, OUTCOME_RELEASE);
+    assert_false(o.costs_attempt);
+    result.body_handed_over = true;
+    o = decide(&result, 3, 0);
+    assert_int_equal(o.state, OUTCOME_RETRY);
+    assert_true(o.ambiguous);
+    assert_true(o.costs_attempt);
+}
+
+static void the_last_attempt_fails(void **state)
+{
+    const struct http_result busy = {.cause = HTTP_ANSWERED, .status = 500, .body = "", .detail = ""};
+    const struct http_result unauthorized = {.cause = HTTP_ANSWERED, .status = 401, .body = "", .detail = ""};
+    (void) state;
+    assert_int_equal(decide(&busy, 9, 0).state, OUTCOME_RETRY);
+    assert_int_equal(decide(&busy, 10, 0).state, OUTCOME_FAILED);
+    assert_int_equal(decide(&busy, 1, rules.max_age_usec - 1).state, OUTCOME_RETRY);
+    assert_int_equal(decide(&busy, 1, rules.max_age_usec).state, OUTCOME_FAILED);
+    /* What costs no attempt ends by age alone. */
+    assert_int_equal(decide(&unauthorized, 10, 0).state, OUTCOME_RETRY);
+    assert_int_equal(decide(&unauthorized, 10, rules.max_age_usec).state, OUTCOME_FAILED);
+}
+
+static void delays_double_up_to_the_maximum(void **state)
+{
+    const struct http_result busy = {.cause = HTTP_ANSWERED, .status = 500, .body = "", .detail = ""};
+    (void) state;
+    assert_int_equal(decide(&busy, 1, 0).delay_usec, 30 * USEC_PER_SEC);
+    assert_int_equal(decide(&busy, 2, 0).delay_usec, 60 * USEC_PER_SEC);
+    assert_int_equal(decide(&busy, 3, 0).delay_usec, 120 * USEC_PER_SEC);
+    assert_int_equal(decide(&busy, 9, 0).delay_usec, 3600 * USEC_PER_SEC);
+}
+
+static void retry_after_is_heeded_up_to_the_maximum(void **state)
+{
+    static const struct {
+        int status;
+        int64_t asked;
+        uint64_t expected_sec;
+    } rows[] = {
+        {429, 0, 0},       {429, 7, 7},       {503, 90, 90},
+        {429, 3600, 3600}, {429, 3601, 3600}, {503, INT64_MAX, 3600},
+        {500, 7, 30},
+    };
+    (void) state;
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        const struct http_result result = {.cause = HTTP_ANSWERED,
+                                           .status = rows[i].status,
+                                           .has_retry_after = true,
+                                           .retry_after_sec = rows[i].asked,
+                                           .body = "",
+                                           .detail = ""};
+        assert_int_equal(decide(&result, 1, 0).delay_usec, rows[i].expected_sec * USEC_PER_SEC);
+    }
+}
+
+static void error_messages_are_bounded_and_valid(void **state)
+{
+    static char body[5000];
+    struct strbuf text = STRBUF_INIT(8192);
+    struct http_result result = {
+        .cause = HTTP_ANSWERED, .status = 422, .body = "cpf: inv\xe1lido", .body_len = 13, .detail = ""};
+    (void) state;
+    outcome_error_message(&result, &text);
+    assert_string_equal(text.data, "HTTP 422: cpf: inv\xef\xbf\xbdlido");
+
+    strbuf_clear(&text);
+    for (size_t i = 0; i + 1 < sizeof(body); i += 2)
+        memcpy(body + i, "\xc3\xa9", 2);
+    result.body = body;
+    result.body_len = sizeof(body) - 1;
+    outcome_error_message(&result, &text);
+    assert_in_range(text.len, 900, 1100);
+    assert_null(strstr(text.data, "\xef\xbf\xbd"));
+
+    strbuf_clear(&text);
+    result = (struct http_result){.cause = HTTP_TIMEOUT, .body = "", .detail = ""};
+    outcome_error_message(&result, &text);
+    assert_string_equal(text.data, http_cause_word(HTTP_TIMEOUT));
+    strbuf_free(&text);
+}
+
+static void the_class_holds_nothing_of_the_answer(void **state)
+{
+    char class[64];
+    const struct http_result result = {
+        .cause = HTTP_ANSWERED, .status = 422, .body = "cpf 12345678909", .body_len = 15, .detail = ""};
+    (void) state;
+    outcome_error_class(&result, class, sizeof(class));
+    assert_string_equal(class, "HTTP 422");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_status_has_its_outcome),
+        cmocka_unit_test(without_an_answer_the_body_decides_on_ambiguity),
+        cmocka_unit_test(a_cut_request_goes_back_unless_it_was_handed_over),
+        cmocka_unit_test(the_last_attempt_fails),
+        cmocka_unit_test(delays_double_up_to_the_maximum),
+        cmocka_unit_test(retry_after_is_heeded_up_to_the_maximum),
+        cmocka_unit_test(error_messages_are_bounded_and_valid),
+        cmocka_unit_test(the_class_holds_nothing_of_the_answer),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
