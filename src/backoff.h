@@ -11,7 +11,8 @@ struct backoff {
 
 /* Exponential with full range kept: attempt n (from 1) waits base * 2^(n-1), capped at max, times a factor
  * drawn from [1 - jitter, 1 + jitter] by `unit` in [0, 1); never above max * (1 + jitter). Pure. */
-uint64_t backoff_exponential_usec(uint64_t base_usec, uint64_t max_usec, int attempt, double jitter, double unit);
+uint64_t backoff_exponential_usec(uint64_t base_usec, uint64_t max_usec, int attempt, double jitter,
+                                  double unit);
 
 /* Decorrelated jitter for reconnects: uniform in [base, 3 * last], capped ("Exponential Backoff And Jitter",
  * AWS Architecture Blog, 2015). Remembers what it answered. */

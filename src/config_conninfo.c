@@ -6,6 +6,7 @@
 #include "config_private.h"
 
 #define HIDDEN "***"
+#define SPACE " \t\n\r\f\v"
 
 /* All that any supported libpq knows; one that the installed libpq does not know it refuses by name itself.
  */
@@ -121,10 +122,13 @@ static bool is_postgres_url(const char *s)
     return strncmp(s, "postgres://", 11) == 0 || strncmp(s, "postgresql://", 13) == 0;
 }
 
-/* Where a URL's parameters start (behind the '?'), or NULL. */
+/* Where a URL's parameters start (behind the '?'), or NULL. As libpq does, a '?' before the '@' is taken for
+ * a part of the password. */
 static const char *url_query(const char *url)
 {
-    const char *mark = strchr(url, '?');
+    const char *scheme = strstr(url, "://"), *authority = scheme ? scheme + 3 : url;
+    const char *end = strpbrk(authority, "@/");
+    const char *mark = strchr(end && *end == '@' ? end : authority, '?');
 
     return mark ? mark + 1 : NULL;
 }
@@ -189,30 +193,31 @@ void config_url_scrub(const char *text, struct strbuf *out)
  * mistake. */
 static const char *next_pair(const char *p, struct parameter *ret)
 {
-    static const char space[] = " \t\n\r\f\v";
     bool quoted;
 
     ret->name = p;
-    ret->name_len = strcspn(p, "= \t\n\r\f\v");
+    ret->name_len = strcspn(p, "=" SPACE);
     p += ret->name_len;
-    p += strspn(p, space);
-    if (*p++ != '=' || ret->name_len == 0)
+    p += strspn(p, SPACE);
+    if (*p != '=' || ret->name_len == 0)
         return NULL;
-    p += strspn(p, space);
+    p++;
+    p += strspn(p, SPACE);
     quoted = *p == '\'';
     ret->value = p;
     p += quoted;
-    while (*p && (quoted ? *p != '\'' : !strchr(space, *p)))
+    while (*p && (quoted ? *p != '\'' : !strchr(SPACE, *p)))
         p += *p == '\\' && p[1] ? 2 : 1;
-    if (quoted && *p++ != '\'')
+    if (quoted && *p != '\'')
         return NULL;
+    p += quoted;
     ret->end = p;
-    return p + strspn(p, space);
+    return p + strspn(p, SPACE);
 }
 
 static void scrub_pairs(const char *conninfo, struct strbuf *out)
 {
-    const char *p = conninfo + strspn(conninfo, " \t\n\r\f\v");
+    const char *p = conninfo + strspn(conninfo, SPACE);
 
     while (*p) {
         struct parameter pair;
@@ -242,12 +247,29 @@ void config_conninfo_scrub(const char *conninfo, struct strbuf *out)
         scrub_pairs(conninfo, out);
 }
 
-static bool check_name(const struct parameter *q, struct strbuf *why)
+/* What an unquoted password spills over into must not be quoted. */
+static bool is_quotable(const struct parameter *q)
+{
+    for (size_t i = 0; i < q->name_len; i++) {
+        char c = q->name[i];
+
+        if (!(c >= 'a' && c <= 'z') && !(c >= 'A' && c <= 'Z') && !(c >= '0' && c <= '9') && c != '_' &&
+            c != '-')
+            return false;
+    }
+    return true;
+}
+
+static bool check_name(const struct parameter *q, bool quotable, struct strbuf *why)
 {
     CLEANUP(freep) char *name = NULL;
 
     if (is_listed(libpq_parameters, q->name, q->name_len))
         return true;
+    if (!quotable || !is_quotable(q)) {
+        strbuf_adds(why, "must not have a parameter that libpq does not know");
+        return false;
+    }
     name = xstrndup(q->name, q->name_len);
     strbuf_adds(why, "must not have the parameter ");
     config_add_quoted(why, name);
@@ -263,7 +285,7 @@ static bool check_url(const char *url, struct strbuf *why)
     while (p && *p) {
         struct parameter q = parameter_at(p);
 
-        if (q.end > p && !check_name(&q, why))
+        if (q.end > p && !check_name(&q, true, why))
             return false;
         p = *q.end == '&' ? q.end + 1 : NULL;
     }
@@ -272,7 +294,8 @@ static bool check_url(const char *url, struct strbuf *why)
 
 static bool check_pairs(const char *conninfo, struct strbuf *why)
 {
-    const char *p = conninfo + strspn(conninfo, " \t\n\r\f\v");
+    const char *p = conninfo + strspn(conninfo, SPACE);
+    bool after_secret = false;
 
     while (*p) {
         struct parameter pair;
@@ -284,8 +307,9 @@ static bool check_pairs(const char *conninfo, struct strbuf *why)
                         "\"postgres://user@host/anubis\"");
             return false;
         }
-        if (!check_name(&pair, why))
+        if (!check_name(&pair, !after_secret, why))
             return false;
+        after_secret = config_is_secret_name(pair.name, pair.name_len);
         p = next;
     }
     return true;

@@ -128,7 +128,12 @@ static void take_string(struct source *s)
 
     while (to < s->end && *to != '"')
         to += *to == '\\' && to + 1 < s->end ? 2 : 1;
-    if (to >= s->end)
+    /* One missing quote turns strings and what is between them about, up to the end of the file: the first
+     * string with a line feed in it is where that began. */
+    if (to >= s->end && s->open_string > 0)
+        refuse(s, s->open_string,
+               "the string that starts here runs over several lines: is its closing quote missing?");
+    else if (to >= s->end)
         refuse(s, line, "the string that starts here has no closing quote");
     take(s, to < s->end ? to + 1 : s->end);
     if (s->line > line && s->open_string == 0)

@@ -297,6 +297,11 @@ size_t deliveries_busy(struct deliveries *d, const int64_t **ret_ids, const int 
     return integrations_busy(d->integrations, ret_ids, ret_in_flight);
 }
 
+size_t deliveries_take_places(struct deliveries *d, const struct store_place **ret)
+{
+    return integrations_take_places(d->integrations, ret);
+}
+
 void deliveries_tokens(const struct deliveries *all, void (*note)(int64_t token, void *userdata),
                        void *userdata)
 {

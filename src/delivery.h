@@ -27,6 +27,8 @@ int deliveries_count(const struct deliveries *d);
 size_t deliveries_bytes(const struct deliveries *d); /* of payloads held */
 /* Integrations with requests under way; arrays live until the next call. */
 size_t deliveries_busy(struct deliveries *d, const int64_t **ret_ids, const int **ret_in_flight);
+/* See integrations_take_places(). */
+size_t deliveries_take_places(struct deliveries *d, const struct store_place **ret);
 void deliveries_tokens(const struct deliveries *d, void (*note)(int64_t token, void *userdata),
                        void *userdata);
 

@@ -29,6 +29,8 @@
  * rows it takes. */
 #define REFILL_PAUSE_USEC (2 * USEC_PER_MSEC)
 #define STARVED_MAX_USEC (20 * USEC_PER_MSEC)
+/* Between two looks at everything claims go on where the last ones ended: see store_claim. */
+#define LOOK_EVERYWHERE_USEC (100 * USEC_PER_MSEC)
 /* From so many rows in a claim on, notifications would cost the writers more than polling costs us. */
 #define BUSY_ROWS 32
 /* After a ring that brought nothing (a paused integration, no free slot) rings are not wanted for so long. */
@@ -65,17 +67,19 @@ struct dispatcher {
 
     sd_event_source *claim_timer, *drain_timer;
     struct pg_args args;
-    int64_t token;      /* of the claim under way */
-    struct tokens lost; /* tokens of claims whose answers got lost */
-    struct tokens live; /* scratch: tokens that are ours */
-    int64_t last_integration;
-    int limit;              /* of the claim under way */
-    bool rung;              /* since the claim under way was sent */
-    bool claim_was_rung;    /* a ring led to the claim under way */
-    uint64_t starved_since; /* monotonic; no room for a worthwhile claim since; 0 = there was */
-    int empty_claims;       /* in a row */
-    int fruitless_rings;    /* in a row */
-    uint64_t sweep_at;      /* monotonic */
+    int64_t token;             /* of the claim under way */
+    struct tokens lost;        /* tokens of claims whose answers got lost */
+    struct tokens live;        /* scratch: tokens that are ours */
+    int64_t first_integration; /* where the claim under way began */
+    int64_t last_integration;  /* the last one that gave a row */
+    int limit;                 /* of the claim under way */
+    bool rung;                 /* since the claim under way was sent */
+    bool claim_was_rung;       /* a ring led to the claim under way */
+    uint64_t starved_since;    /* monotonic; no room for a worthwhile claim since; 0 = there was */
+    int empty_claims;          /* in a row */
+    int fruitless_rings;       /* in a row */
+    uint64_t everywhere_at;    /* monotonic: the next look at everything */
+    uint64_t sweep_at;         /* monotonic */
     bool was_up, said_down;
     struct dispatcher_stats stats;
 };
@@ -220,6 +224,13 @@ static void plan_next(struct dispatcher *d, int rows, bool was_rung)
         sleep_or_poll(d);
 }
 
+/* Round robin: a claim takes integrations in the order of their ids from `first` on, and around. */
+static bool comes_later(int64_t a, int64_t b, int64_t first)
+{
+    bool a_wrapped = a <= first, b_wrapped = b <= first;
+    return a_wrapped != b_wrapped ? a_wrapped : a > b;
+}
+
 static void on_claimed(struct pg_result **result, int reason, const char *state, const struct error *err,
                        void *userdata)
 {
@@ -239,7 +250,8 @@ static void on_claimed(struct pg_result **result, int reason, const char *state,
     for (int i = 0; i < rows; i++) {
         struct store_claimed row;
         store_claim_row(*result, i, &row);
-        d->last_integration = row.integration_id;
+        if (i == 0 || comes_later(row.integration_id, d->last_integration, d->first_integration))
+            d->last_integration = row.integration_id;
         deliveries_start(d->deliveries, &row, d->token);
     }
     d->stats.claimed += (uint64_t) rows;
@@ -279,6 +291,23 @@ static bool starved(struct dispatcher *d, int64_t budget)
     return true;
 }
 
+/* A ring may come from anywhere; else what is known to have more goes first for a while. */
+static const struct pg_statement *choose_claim(struct dispatcher *d)
+{
+    uint64_t now = now_monotonic_usec();
+    const struct store_place *places;
+    size_t count = 0;
+
+    if (!d->claim_was_rung && now < d->everywhere_at)
+        count = deliveries_take_places(d->deliveries, &places);
+    if (count > 0) {
+        store_claim_on_args(&d->args, count, places);
+        return &store_claim_on;
+    }
+    d->everywhere_at = now + LOOK_EVERYWHERE_USEC;
+    return &store_claim;
+}
+
 static void claim(struct dispatcher *d)
 {
     const int64_t *ids;
@@ -290,6 +319,7 @@ static void claim(struct dispatcher *d)
     if (starved(d, budget))
         return;
     size_t busy = deliveries_busy(d->deliveries, &ids, &in_flight);
+    d->first_integration = d->last_integration;
     d->token = (int64_t) (random_u64() >> 1) | 1;
     store_claim_args(&d->args,
                      &(struct store_claim_request){
@@ -300,13 +330,13 @@ static void claim(struct dispatcher *d)
                          .connect_timeout_usec = d->config->delivery.connect_timeout_usec,
                          .limit = d->limit,
                          .default_max_in_flight = d->config->delivery.max_in_flight_per_integration,
-                         .after_integration = d->last_integration,
+                         .after_integration = d->first_integration,
                          .byte_budget = MAX(budget, 1),
                      },
                      busy, ids, in_flight);
     d->claim_was_rung = d->rung;
     d->rung = false;
-    (void) pg_async_query(d->claimer, &store_claim, &d->args, DEADLINE_USEC, on_claimed, d);
+    (void) pg_async_query(d->claimer, choose_claim(d), &d->args, DEADLINE_USEC, on_claimed, d);
 }
 
 static int on_claim_timer(sd_event_source *s, uint64_t usec, void *userdata)

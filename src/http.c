@@ -28,7 +28,6 @@ struct http {
     bool driving; /* libcurl or a requester's callback may be on the stack; settle() comes after it */
 
     sd_event_source *sockets_source;
-    sd_event_source *soon_source; /* the loop's next turn */
     sd_event_source *timer_source;
     bool run_now;           /* libcurl wants to be called without delay */
     uint64_t deadline_usec; /* when libcurl wants to be called; USEC_INFINITY = never */
@@ -56,7 +55,7 @@ const char *http_cause_word(enum http_cause cause)
 static void run_soon(struct http *h)
 {
     if (!h->driving)
-        sd_event_source_set_enabled(h->soon_source, SD_EVENT_ONESHOT);
+        http_sockets_wake(h->context.sockets);
 }
 
 /* Deadlines mostly move away (each new request has the latest one), so the timer is left to fire too early
@@ -219,18 +218,6 @@ static int on_sockets(sd_event_source *source, int fd, uint32_t revents, void *u
     return 0;
 }
 
-static int on_soon(sd_event_source *source, void *userdata)
-{
-    struct http *h = userdata;
-
-    (void) source;
-    h->driving = true;
-    if (h->run_now)
-        act_on_timeout(h);
-    settle(h);
-    return 0;
-}
-
 static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
 {
     struct http *h = userdata;
@@ -273,10 +260,6 @@ static int add_sources(struct http *h, sd_event *event)
     int r = sd_event_add_io(event, &h->sockets_source, http_sockets_fd(h->context.sockets), EPOLLIN,
                             on_sockets, h);
 
-    if (r >= 0)
-        r = sd_event_add_defer(event, &h->soon_source, on_soon, h);
-    if (r >= 0)
-        r = sd_event_source_set_enabled(h->soon_source, SD_EVENT_OFF);
     if (r >= 0)
         r = sd_event_add_time(event, &h->timer_source, CLOCK_MONOTONIC, 0, USEC_PER_MSEC, on_timer, h);
     if (r >= 0)
@@ -354,7 +337,6 @@ void http_free(struct http *h)
         curl_global_cleanup();
     }
     sd_event_source_disable_unref(h->timer_source);
-    sd_event_source_disable_unref(h->soon_source);
     sd_event_source_disable_unref(h->sockets_source);
     http_sockets_free(h->context.sockets);
     free_params(&h->context);

@@ -6,6 +6,7 @@
 #include "http_sockets.h"
 
 #include <errno.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
 
 struct socket_state {
@@ -15,19 +16,24 @@ struct socket_state {
 
 struct http_sockets {
     int epoll_fd;
+    int wake_fd; /* an eventfd, readable for ever; looked at by the kernel only when asked to */
     struct socket_state *states; /* by descriptor */
     size_t count;
 };
 
 int http_sockets_new(struct http_sockets **ret)
 {
-    int fd = epoll_create1(EPOLL_CLOEXEC);
-    struct http_sockets *s;
+    struct epoll_event none = {0};
+    struct http_sockets *s = xcalloc(1, sizeof(*s));
 
-    if (fd < 0)
-        return -errno;
-    s = xcalloc(1, sizeof(*s));
-    s->epoll_fd = fd;
+    s->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    s->wake_fd = eventfd(1, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (s->epoll_fd < 0 || s->wake_fd < 0 || epoll_ctl(s->epoll_fd, EPOLL_CTL_ADD, s->wake_fd, &none) < 0) {
+        int r = -errno;
+
+        http_sockets_free(s);
+        return r;
+    }
     *ret = s;
     return 0;
 }
@@ -36,7 +42,10 @@ void http_sockets_free(struct http_sockets *s)
 {
     if (!s)
         return;
-    close(s->epoll_fd);
+    if (s->wake_fd >= 0)
+        close(s->wake_fd);
+    if (s->epoll_fd >= 0)
+        close(s->epoll_fd);
     free(s->states);
     free(s);
 }
@@ -101,6 +110,13 @@ int http_sockets_watch(struct http_sockets *s, int fd, uint32_t events, bool soo
     return registration_set(s, fd, state, events);
 }
 
+void http_sockets_wake(struct http_sockets *s)
+{
+    struct epoll_event event = {.events = EPOLLIN | EPOLLONESHOT, .data.fd = s->wake_fd};
+
+    epoll_ctl(s->epoll_fd, EPOLL_CTL_MOD, s->wake_fd, &event);
+}
+
 int http_sockets_wait(struct http_sockets *s, struct epoll_event *ret_events, int max)
 {
     int ready = epoll_wait(s->epoll_fd, ret_events, max, 0), watched = 0;
@@ -109,6 +125,8 @@ int http_sockets_wait(struct http_sockets *s, struct epoll_event *ret_events, in
         int fd = ret_events[i].data.fd;
         struct socket_state *state = find(s, fd, true);
 
+        if (fd == s->wake_fd)
+            continue;
         if (state->wanted)
             ret_events[watched++] = ret_events[i];
         else

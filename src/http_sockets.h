@@ -24,5 +24,9 @@ void http_sockets_forget(struct http_sockets *s, int fd);
  * socket is likely to be watched again; only for one whose end http_sockets_forget() will tell. 0 or negative
  * errno. */
 int http_sockets_watch(struct http_sockets *s, int fd, uint32_t events, bool soon);
+/* Makes the descriptor readable once, for work that waits for the loop's next turn. Why not a deferred event
+ * source: sd-event keeps its place at the head of the queue when it is enabled again, so one that is always
+ * needed again starves all other sources. */
+void http_sockets_wake(struct http_sockets *s);
 /* Never waits. The number of ready sockets that are watched, at most `max`; data.fd says which. */
 int http_sockets_wait(struct http_sockets *s, struct epoll_event *ret_events, int max);

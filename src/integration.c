@@ -8,7 +8,9 @@ struct integrations {
     void *tree; /* tsearch(3), by id */
     int64_t *busy_ids;
     int *busy_counts;
-    size_t busy, capacity;
+    size_t busy, busy_capacity;
+    struct store_place *places;
+    size_t place_count, place_capacity;
 };
 
 static int by_id(const void *a, const void *b)
@@ -37,6 +39,7 @@ void integrations_free(struct integrations *all)
     tdestroy(all->tree, integration_free);
     free(all->busy_ids);
     free(all->busy_counts);
+    free(all->places);
     free(all);
 }
 
@@ -79,8 +82,35 @@ struct integration *integrations_note(struct integrations *all, const struct sto
     if (row->has_integration) {
         take_settings(i, row);
         i->may_have_more = row->quota_used;
+        i->place = (struct store_place){.integration_id = i->id, .due = INT64_MIN};
+    }
+    if (row->due > i->place.due || (row->due == i->place.due && row->id > i->place.id)) {
+        i->place.due = row->due;
+        i->place.id = row->id;
     }
     return i;
+}
+
+static void take_place(const void *node, VISIT visit, void *closure)
+{
+    struct integration *i = *(struct integration *const *) node;
+    struct integrations *all = closure;
+    if ((visit != postorder && visit != leaf) || !i->may_have_more)
+        return;
+    if (all->place_count == all->place_capacity) {
+        all->place_capacity = all->place_capacity ? 2 * all->place_capacity : 64;
+        all->places = xreallocarray(all->places, all->place_capacity, sizeof(*all->places));
+    }
+    all->places[all->place_count++] = i->place;
+    i->may_have_more = false;
+}
+
+size_t integrations_take_places(struct integrations *all, const struct store_place **ret)
+{
+    all->place_count = 0;
+    twalk_r(all->tree, take_place, all);
+    *ret = all->places;
+    return all->place_count;
 }
 
 static void note_busy(const void *node, VISIT visit, void *closure)
@@ -89,10 +119,10 @@ static void note_busy(const void *node, VISIT visit, void *closure)
     struct integrations *all = closure;
     if ((visit != postorder && visit != leaf) || i->in_flight == 0)
         return;
-    if (all->busy == all->capacity) {
-        all->capacity = all->capacity ? 2 * all->capacity : 64;
-        all->busy_ids = xreallocarray(all->busy_ids, all->capacity, sizeof(*all->busy_ids));
-        all->busy_counts = xreallocarray(all->busy_counts, all->capacity, sizeof(*all->busy_counts));
+    if (all->busy == all->busy_capacity) {
+        all->busy_capacity = all->busy_capacity ? 2 * all->busy_capacity : 64;
+        all->busy_ids = xreallocarray(all->busy_ids, all->busy_capacity, sizeof(*all->busy_ids));
+        all->busy_counts = xreallocarray(all->busy_counts, all->busy_capacity, sizeof(*all->busy_counts));
     }
     all->busy_ids[all->busy] = i->id;
     all->busy_counts[all->busy++] = i->in_flight;

@@ -8,7 +8,8 @@
 struct integration {
     int64_t id;
     int in_flight;
-    bool may_have_more; /* its last claim used all its slots */
+    bool may_have_more;       /* its last claim used all its slots */
+    struct store_place place; /* where its last claim ended */
     char *endpoint_url;
     char *authorization; /* "Authorization: Bearer …", NULL = none */
     bool token_invalid;  /* auth_token holds control characters */
@@ -22,5 +23,8 @@ struct integrations *integrations_new(void);
 void integrations_free(struct integrations *all);
 /* The entry of a claimed row, made or brought up to date as far as the row tells. */
 struct integration *integrations_note(struct integrations *all, const struct store_claimed *row);
+/* Those where more rows may wait, as far as the last claims tell; each is taken for exhausted from now on
+ * until a claim says otherwise. The array lives until the next call. */
+size_t integrations_take_places(struct integrations *all, const struct store_place **ret);
 /* Those with requests under way: fills arrays that live until the next call, returns how many. */
 size_t integrations_busy(struct integrations *all, const int64_t **ret_ids, const int **ret_in_flight);

@@ -6,8 +6,9 @@
 
 #include "strbuf.h"
 
-/* True when text[0..len) is exactly one RFC 8259 value in valid UTF-8 (surrounding white space allowed, no BOM, lone
- * surrogate escapes refused, no raw control characters, at most `max_depth` levels). Linear, no recursion, no allocation. */
+/* True when text[0..len) is exactly one RFC 8259 value in valid UTF-8 (surrounding white space allowed, no
+ * BOM, lone surrogate escapes refused, no raw control characters, at most `max_depth` levels). Linear, no
+ * recursion, no allocation. */
 bool json_is_valid(const char *text, size_t len, int max_depth);
 #define JSON_MAX_DEPTH 512
 

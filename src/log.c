@@ -102,8 +102,9 @@ static void add_clean(struct strbuf *sb, const char *text)
     size_t from = sb->len, len = strnlen(text, TEXT_MAX);
 
     /* A character that the limit cuts in two goes as a whole. */
-    while (len == TEXT_MAX && len > 0 && ((unsigned char) text[len] & 0xC0) == 0x80)
-        len--;
+    if (len == TEXT_MAX)
+        while (len > 0 && ((unsigned char) text[len] & 0xC0) == 0x80)
+            len--;
     strbuf_add_utf8(sb, text, len);
     for (size_t i = from; i < sb->len; i++) {
         unsigned char c = (unsigned char) sb->data[i];

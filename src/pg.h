@@ -69,7 +69,14 @@ void pg_arg_text(struct pg_args *a, const char *value); /* NULL = NULL; valid UT
 void pg_arg_text_len(struct pg_args *a, const char *value, size_t len);
 void pg_arg_bytea(struct pg_args *a, const void *value, size_t len);
 /* One-dimensional arrays: begin, elements, end. */
-enum pg_element { PG_BOOL, PG_INT4, PG_INT8, PG_TEXT, PG_BYTEA };
+enum pg_element {
+    PG_BOOL,
+    PG_INT4,
+    PG_INT8,
+    PG_TEXT,
+    PG_BYTEA,
+    PG_TIMESTAMPTZ /* by pg_array_i64(), as Postgres counts */
+};
 void pg_array_begin(struct pg_args *a, enum pg_element type);
 void pg_array_i64(struct pg_args *a, int64_t value);
 void pg_array_i32(struct pg_args *a, int32_t value);

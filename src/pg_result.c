@@ -24,7 +24,7 @@ static const struct {
     unsigned type, array;
 } elements[] = {
     [PG_BOOL] = {OID_BOOL, 1000}, [PG_INT4] = {OID_INT4, 1007},   [PG_INT8] = {OID_INT8, OID_INT8_ARRAY},
-    [PG_TEXT] = {OID_TEXT, 1009}, [PG_BYTEA] = {OID_BYTEA, 1001},
+    [PG_TEXT] = {OID_TEXT, 1009}, [PG_BYTEA] = {OID_BYTEA, 1001}, [PG_TIMESTAMPTZ] = {1184, 1185},
 };
 
 /* --- parameters

@@ -5,62 +5,75 @@
 
 #include "timeutil.h"
 
-/* Sessions have jit off: it set in at 10,000 integrations and cost more than the rest. */
+/* Sessions have jit off: it set in at 10,000 integrations and cost more than the rest. Theirs is TimeZone
+ * UTC. */
 
-/* The integrations that have waiting rows come from a skip scan of subscriptions_due (one index probe each,
- * however many rows wait), and each gives at most as many rows as it has free slots: one with a million rows
- * or a dead endpoint hides no other. The order is the index's, so fresh rows (due at -infinity) come before
- * retries that have fallen due.
+/* Two ways to find out where rows wait. "claim" looks everywhere: a skip scan of subscriptions_due, one index
+ * probe an integration, however many rows wait. But entries of rows claimed lately stay in the index until
+ * the next VACUUM, and each probe walks over them; so between two such looks "claim_on" goes on where each
+ * integration's last claim ended. Rows that were committed late or became due before that place are found by
+ * the next full look.
  *
  * $1 limit, $2 byte budget, $3 $4 busy integrations and their requests in flight, $5 default slots, $6
  * round-robin position, $7 claimed_by, $8 token, $9 lease in ms, $10 default timeout in ms, $11 margin of the
- * lease over the timeout in ms */
-const struct pg_statement store_claim = {
-    "claim",
-    "with recursive waiting (integration_id) as ("
-    "  (select integration_id from subscriptions"
-    "    where status in ('pending', 'retry') and held_at is null and integration_id is not null"
-    "    order by integration_id limit 1)"
-    "  union all"
-    "  select (select s.integration_id from subscriptions s"
-    "           where s.status in ('pending', 'retry') and s.held_at is null and s.integration_id > w.integration_id"
-    "           order by s.integration_id limit 1)"
-    "    from waiting w where w.integration_id is not null"
-    "), free as materialized ("
-    "  select i.id, i.endpoint_url, i.auth_token, coalesce(i.timeout_ms, $10) as timeout_ms, i.max_attempts,"
-    "         coalesce(i.max_in_flight, $5) - coalesce(b.in_flight, 0) as slots"
-    "    from waiting w join integrations i on i.id = w.integration_id"
-    "    left join unnest($3, $4) as b (id, in_flight) on b.id = i.id"
-    "   where i.enabled and i.circuit_state <> 'open' and (i.paused_until is null or i.paused_until <= now())"
-    "     and coalesce(i.max_in_flight, $5) > coalesce(b.in_flight, 0)"
-    "   order by i.id <= $6, i.id"
-    "), locked as materialized ("
-    "  select f.id as integration_id, f.slots, f.timeout_ms, s.id,"
-    "         case when pg_column_size(s.payload) < 1000 then 1000 else octet_length(s.payload::text) end as bytes"
-    "    from free f cross join lateral ("
-    "      select id, payload from subscriptions"
-    "       where integration_id = f.id and status in ('pending', 'retry') and held_at is null"
-    "         and subscription_due(next_attempt_at, scheduled_to) <= now()"
-    "       order by integration_id, subscription_due(next_attempt_at, scheduled_to), id limit f.slots"
-    "       for no key update skip locked) s"
-    "   limit $1"
-    "), within as ("
-    "  select *, count(*) over (partition by integration_id) as taken,"
-    "         row_number() over (partition by integration_id) as number"
-    "    from (select *, sum(bytes) over (rows unbounded preceding) - bytes as before from locked) l"
-    "   where before < $2"
-    "), claimed as ("
-    "  update subscriptions s set status = 'processing', attempts = s.attempts + 1, claimed_by = $7, claim_token = $8,"
-    "         lease_expires_at = now() + greatest($9, w.timeout_ms + $11) * interval '1 ms', updated_at = now()"
-    "    from within w where s.id = w.id"
-    "  returning s.id, s.integration_id, s.attempts, s.payload_version, s.created_at, s.payload, s.traceparent,"
-    "            w.number, w.taken, w.slots"
-    ") "
-    "select c.id, c.integration_id::bigint, c.attempts, c.payload_version,"
-    "       (extract(epoch from now() - c.created_at) * 1000000)::bigint, c.payload::text, c.traceparent,"
-    "       (select namespace from installation), c.number = 1, c.taken >= c.slots, f.endpoint_url, f.auth_token,"
-    "       f.timeout_ms, f.max_attempts"
-    "  from claimed c left join free f on f.id = c.integration_id and c.number = 1"};
+ * lease over the timeout in ms, $12 $13 $14 (claim_on) integrations, due times and ids where their last
+ * claims ended */
+#define CLAIM_EVERYWHERE                                                                                              \
+    "with recursive waiting (integration_id) as ("                                                                    \
+    "  (select integration_id from subscriptions"                                                                     \
+    "    where status in ('pending', 'retry') and held_at is null and integration_id is not null"                     \
+    "    order by integration_id limit 1)"                                                                            \
+    "  union all"                                                                                                     \
+    "  select (select s.integration_id from subscriptions s"                                                          \
+    "           where s.status in ('pending', 'retry') and s.held_at is null and s.integration_id > w.integration_id" \
+    "           order by s.integration_id limit 1)"                                                                   \
+    "    from waiting w where w.integration_id is not null"                                                           \
+    "), place as (select integration_id, '-infinity'::timestamptz as due, 0::bigint as id from waiting), "
+#define CLAIM_ON "with place as (select * from unnest($12, $13, $14) as p (integration_id, due, id)), "
+
+/* Each integration gives at most as many rows as it has free slots: one with a million rows or a dead
+ * endpoint hides no other. The order is the index's, so fresh rows (due at -infinity) come before retries
+ * that have fallen due. A locked row's ctid is stable, so the update needs no second index. */
+#define CLAIM_ROWS                                                                                                        \
+    "free as materialized ("                                                                                              \
+    "  select i.id, i.endpoint_url, i.auth_token, coalesce(i.timeout_ms, $10) as timeout_ms, i.max_attempts,"             \
+    "         coalesce(i.max_in_flight, $5) - coalesce(b.in_flight, 0) as slots, p.due, p.id as after_id"                 \
+    "    from place p join integrations i on i.id = p.integration_id"                                                     \
+    "    left join unnest($3, $4) as b (id, in_flight) on b.id = i.id"                                                    \
+    "   where i.enabled and i.circuit_state <> 'open' and (i.paused_until is null or i.paused_until <= now())"            \
+    "     and coalesce(i.max_in_flight, $5) > coalesce(b.in_flight, 0)"                                                   \
+    "   order by i.id <= $6, i.id"                                                                                        \
+    "), locked as materialized ("                                                                                         \
+    "  select f.id as integration_id, f.slots, f.timeout_ms, s.row_at,"                                                   \
+    "         case when pg_column_size(s.payload) < 1000 then 1000 else octet_length(s.payload::text) end as bytes"       \
+    "    from free f cross join lateral ("                                                                                \
+    "      select ctid as row_at, payload from subscriptions"                                                             \
+    "       where integration_id = f.id and status in ('pending', 'retry') and held_at is null"                           \
+    "         and (subscription_due(next_attempt_at, scheduled_to), id) > (f.due, f.after_id)"                            \
+    "         and subscription_due(next_attempt_at, scheduled_to) <= now()"                                               \
+    "       order by integration_id, subscription_due(next_attempt_at, scheduled_to), id limit f.slots"                   \
+    "       for no key update skip locked) s"                                                                             \
+    "   limit $1"                                                                                                         \
+    "), within as ("                                                                                                      \
+    "  select *, count(*) over (partition by integration_id) as taken,"                                                   \
+    "         row_number() over (partition by integration_id) as number"                                                  \
+    "    from (select *, sum(bytes) over (rows unbounded preceding) - bytes as before from locked) l"                     \
+    "   where before < $2"                                                                                                \
+    "), claimed as ("                                                                                                     \
+    "  update subscriptions s set status = 'processing', attempts = s.attempts + 1, claimed_by = $7, claim_token = $8,"   \
+    "         lease_expires_at = now() + greatest($9, w.timeout_ms + $11) * interval '1 ms', updated_at = now()"          \
+    "    from within w where s.ctid = w.row_at"                                                                           \
+    "  returning s.id, s.integration_id, s.attempts, s.payload_version, s.created_at, s.payload, s.traceparent,"          \
+    "            subscription_due(s.next_attempt_at, s.scheduled_to) as due, w.number, w.taken, w.slots"                  \
+    ") "                                                                                                                  \
+    "select c.id::bigint, c.integration_id::bigint, c.attempts, c.payload_version,"                                       \
+    "       (extract(epoch from now() - c.created_at) * 1000000)::bigint, c.payload::text, c.traceparent,"                \
+    "       (select namespace from installation), c.due, c.number = 1, c.taken >= c.slots, f.endpoint_url, f.auth_token," \
+    "       f.timeout_ms, f.max_attempts"                                                                                 \
+    "  from claimed c left join free f on f.id = c.integration_id and c.number = 1"
+
+const struct pg_statement store_claim = {"claim", CLAIM_EVERYWHERE CLAIM_ROWS};
+const struct pg_statement store_claim_on = {"claim_on", CLAIM_ON CLAIM_ROWS};
 
 void store_claim_args(struct pg_args *args, const struct store_claim_request *q, size_t busy,
                       const int64_t *ids, const int *in_flight)
@@ -85,6 +98,22 @@ void store_claim_args(struct pg_args *args, const struct store_claim_request *q,
     pg_arg_i64(args, (int64_t) ((q->connect_timeout_usec + 10 * USEC_PER_SEC) / USEC_PER_MSEC));
 }
 
+void store_claim_on_args(struct pg_args *args, size_t count, const struct store_place *places)
+{
+    pg_array_begin(args, PG_INT8);
+    for (size_t i = 0; i < count; i++)
+        pg_array_i64(args, places[i].integration_id);
+    pg_array_end(args);
+    pg_array_begin(args, PG_TIMESTAMPTZ);
+    for (size_t i = 0; i < count; i++)
+        pg_array_i64(args, places[i].due);
+    pg_array_end(args);
+    pg_array_begin(args, PG_INT8);
+    for (size_t i = 0; i < count; i++)
+        pg_array_i64(args, places[i].id);
+    pg_array_end(args);
+}
+
 void store_claim_row(const struct pg_result *r, int row, struct store_claimed *ret)
 {
     ret->id = pg_get_i64(r, row, 0);
@@ -96,12 +125,13 @@ void store_claim_row(const struct pg_result *r, int row, struct store_claimed *r
     ret->traceparent = pg_get_text(r, row, 6);
     size_t len;
     ret->namespace = (const unsigned char *) pg_get_bytes(r, row, 7, &len);
-    ret->has_integration = pg_get_bool(r, row, 8);
-    ret->quota_used = pg_get_bool(r, row, 9);
-    ret->endpoint_url = pg_get_text(r, row, 10);
-    ret->auth_token = pg_get_text(r, row, 11);
-    ret->timeout_usec = (uint64_t) pg_get_i64(r, row, 12) * USEC_PER_MSEC;
-    ret->max_attempts = (int) pg_get_i64(r, row, 13);
+    ret->due = pg_get_i64(r, row, 8);
+    ret->has_integration = pg_get_bool(r, row, 9);
+    ret->quota_used = pg_get_bool(r, row, 10);
+    ret->endpoint_url = pg_get_text(r, row, 11);
+    ret->auth_token = pg_get_text(r, row, 12);
+    ret->timeout_usec = (uint64_t) pg_get_i64(r, row, 13) * USEC_PER_MSEC;
+    ret->max_attempts = (int) pg_get_i64(r, row, 14);
 }
 
 #define CLAIM_ENDS "claimed_by = null, claim_token = null, lease_expires_at = null, updated_at = now()"
@@ -130,6 +160,8 @@ void store_release_tokens_args(struct pg_args *args, size_t count, const int64_t
 
 /* $1 ids, $2 tokens, $3 states, $4 costs an attempt, $5 delays in ms, $6 HTTP statuses, $7 durations, $8
  * errors, $9 responses, $10 truncated, $11 ambiguous */
+/* The token alone says that the claim stands (a trigger ends it with any change by others); a condition on
+ * the status would invite the planner to go by subscriptions_lease. */
 #define SETTLE_ROWS                                                                                              \
     "unnest($1::bigint[], $2::bigint[], $3::text[], $4::bool[], $5::bigint[], $6::int[], $7::int[], $8::text[]," \
     "       $9::text[], $10::bool[], $11::bool[])"                                                               \
@@ -146,10 +178,10 @@ void store_release_tokens_args(struct pg_args *args, size_t count, const int64_t
     "       last_response_truncated = r.truncated, last_duration_ms = r.duration_ms,"                            \
     "       last_ambiguous = r.ambiguous, " CLAIM_ENDS
 
-const struct pg_statement store_settle = {
-    "settle", "with settled as (" SETTLE_SET " from " SETTLE_ROWS
-              "  where s.id = r.id and s.claim_token = r.token and s.status = 'processing' returning s.id)"
-              " select id::bigint from settled order by id"};
+const struct pg_statement store_settle = {"settle",
+                                          "with settled as (" SETTLE_SET " from " SETTLE_ROWS
+                                          "  where s.id = r.id and s.claim_token = r.token returning s.id)"
+                                          " select id::bigint from settled order by id"};
 
 const struct pg_statement store_settle_unlocked = {
     "settle_unlocked",
@@ -157,7 +189,7 @@ const struct pg_statement store_settle_unlocked = {
     "  select s.id, s.claim_token from subscriptions s join unnest($1::bigint[], $2::bigint[]) as r (id, token)"
     "      on s.id = r.id and s.claim_token = r.token for no key update of s skip locked"
     "), settled as (" SETTLE_SET " from " SETTLE_ROWS " join free f on f.id = r.id"
-    "  where s.id = r.id and s.claim_token = r.token and s.status = 'processing' returning s.id)"
+    "  where s.id = r.id and s.claim_token = r.token returning s.id)"
     " select id::bigint from settled order by id"};
 
 typedef void (*add_field)(struct pg_args *, const struct store_settlement *);
@@ -243,7 +275,7 @@ void store_settle_args(struct pg_args *args, size_t count, const struct store_se
 const struct pg_statement store_still_claimed = {
     "still_claimed",
     "select s.id::bigint from subscriptions s join unnest($1::bigint[], $2::bigint[]) as r (id, token)"
-    "    on s.id = r.id and s.claim_token = r.token where s.status = 'processing' order by 1"};
+    "    on s.id = r.id and s.claim_token = r.token order by 1"};
 
 void store_still_claimed_args(struct pg_args *args, size_t count, const int64_t *ids, const int64_t *tokens)
 {
@@ -301,8 +333,9 @@ void store_pause_integration_args(struct pg_args *args, int64_t integration_id, 
 }
 
 const struct pg_statement store_listen_channel = {"", "select doorbell_channel()"};
-const struct pg_statement store_take_seat = {"take_seat", "select pg_try_advisory_lock(lock_key('seat')), set_config('lock_timeout', '1000', false),"
-                                                          "       set_config('statement_timeout', '0', false)"};
+const struct pg_statement store_take_seat = {
+    "take_seat", "select pg_try_advisory_lock(lock_key('seat')), set_config('lock_timeout', '1000', false),"
+                 "       set_config('statement_timeout', '0', false)"};
 const struct pg_statement store_hold_bell = {"hold_bell", "select pg_advisory_lock(lock_key('bell'))"};
 const struct pg_statement store_release_bell = {"release_bell",
                                                 "select pg_advisory_unlock(lock_key('bell'))"};

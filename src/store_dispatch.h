@@ -8,7 +8,8 @@
 /* --- claim
  * -------------------------------------------------------------------------------------------------------- */
 
-extern const struct pg_statement store_claim;
+/* The first looks everywhere; the second goes on where the claims of some integrations have ended. */
+extern const struct pg_statement store_claim, store_claim_on;
 
 struct store_claim_request {
     const char *claimed_by;
@@ -25,7 +26,16 @@ struct store_claim_request {
 void store_claim_args(struct pg_args *args, const struct store_claim_request *request, size_t busy,
                       const int64_t *ids, const int *in_flight);
 
-/* One row of its result; pointers live as long as the result. The integration's columns are given in the
+/* Where an integration's last claim ended, in the order of subscriptions_due. */
+struct store_place {
+    int64_t integration_id;
+    int64_t due; /* as Postgres counts timestamptz */
+    int64_t id;
+};
+/* For store_claim_on: after store_claim_args(). */
+void store_claim_on_args(struct pg_args *args, size_t count, const struct store_place *places);
+
+/* One row of the result; pointers live as long as the result. The integration's columns are given in the
  * first of its rows. */
 struct store_claimed {
     int64_t id, integration_id;
@@ -34,8 +44,9 @@ struct store_claimed {
     uint64_t age_usec;
     const char *payload;
     size_t payload_len;
-    const char *traceparent; /* "" = none */
+    const char *traceparent;        /* "" = none */
     const unsigned char *namespace; /* 16 bytes: the UUID that keys and trace ids are derived from */
+    int64_t due;                    /* as Postgres counts timestamptz */
     bool has_integration;
     bool quota_used;                       /* as many rows as it had free slots: there may be more */
     const char *endpoint_url, *auth_token; /* "" = none */

@@ -39,7 +39,7 @@ char *strbuf_take(struct strbuf *sb)
 
 char *strbuf_reserve(struct strbuf *sb, size_t len)
 {
-    size_t wanted, capacity;
+    size_t wanted;
 
     if (sb->len > sb->max || len > sb->max - sb->len || sb->max == SIZE_MAX) {
         sb->overflowed = true;
@@ -48,7 +48,8 @@ char *strbuf_reserve(struct strbuf *sb, size_t len)
     wanted = sb->len + len + 1;
     if (wanted > sb->capacity) {
         /* Doubling keeps appends linear; the maximum is never passed by it. */
-        capacity = MAX(sb->capacity, (size_t) FIRST_CAPACITY);
+        size_t capacity = MAX(sb->capacity, (size_t) FIRST_CAPACITY);
+
         while (capacity < wanted)
             capacity = capacity > sb->max / 2 ? sb->max + 1 : capacity * 2;
         sb->data = xreallocarray(sb->data, MAX(capacity, wanted), 1);

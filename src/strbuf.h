@@ -1,7 +1,10 @@
 /* A growing byte buffer with a hard maximum, NUL-terminated after its last byte.
  *
  * An append that would pass the maximum appends nothing and sets `overflowed`, which stays set until
- * strbuf_clear(): check it once, when all is written. */
+ * strbuf_clear(): check it once, when all is written.
+ *
+ * No function here may be called strbuf_append or strbuf_release: libconfig 1.5 exports these names, and
+ * would then call ours. */
 #pragma once
 
 #include "util.h"
@@ -15,7 +18,7 @@ struct strbuf {
 };
 
 #define STRBUF_MAX_DEFAULT ((size_t) 1 << 30)
-#define STRBUF_INIT(max_bytes) ((struct strbuf) {.max = (max_bytes)})
+#define STRBUF_INIT(max_bytes) ((struct strbuf){.max = (max_bytes)})
 
 void strbuf_free(struct strbuf *sb);  /* legal on a zeroed one; also for CLEANUP */
 void strbuf_clear(struct strbuf *sb); /* keeps the memory */

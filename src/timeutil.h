@@ -1,6 +1,7 @@
 /* Clocks, durations and timestamps. Units are in the names: _usec microseconds, _ms milliseconds.
  *
- * Deadlines and durations use the monotonic clock; wall time is only for what people or other systems read. */
+ * Deadlines and durations use the monotonic clock; wall time is only for what people or other systems read.
+ */
 #pragma once
 
 #include "strbuf.h"
@@ -16,7 +17,8 @@ int64_t now_realtime_usec(void);   /* microseconds since 1970-01-01 UTC */
 #define PG_EPOCH_USEC INT64_C(946684800000000)
 
 /* Appends ISO 8601 / RFC 3339 in UTC: 2026-11-24T10:59:39.123456Z (six digits always).
- * `usec` is microseconds since 1970; years 0001 to 9999, others are clamped to those ends (infinity included). */
+ * `usec` is microseconds since 1970; years 0001 to 9999, others are clamped to those ends (infinity
+ * included). */
 void strbuf_add_timestamp(struct strbuf *sb, int64_t usec);
 /* The same to the second with a trailing Z. */
 void strbuf_add_timestamp_sec(struct strbuf *sb, int64_t usec);

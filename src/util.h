@@ -18,11 +18,11 @@
 #define PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
 
 /* Hands a pointer over: the variable becomes NULL, its cleanup does nothing. */
-#define TAKE_PTR(p)                   \
-    ({                                \
-        __typeof__(p) taken_ = (p);   \
-        (p) = NULL;                   \
-        taken_;                       \
+#define TAKE_PTR(p)                                                                                          \
+    ({                                                                                                       \
+        __typeof__(p) taken_ = (p);                                                                          \
+        (p) = NULL;                                                                                          \
+        taken_;                                                                                              \
     })
 
 /* Allocation that never returns NULL; on exhaustion writes one line to stderr and aborts. */
@@ -42,14 +42,15 @@ void closep(int *fd);
 void free_secret(char *s);
 
 /* Words for whoever decides whether to log: one sentence without a final full stop. Functions that take a
- * struct error * set it exactly when they return a negative value (or the positive value their comment names);
- * NULL is legal where the caller does not care. */
+ * struct error * set it exactly when they return a negative value (or the positive value their comment
+ * names); NULL is legal where the caller does not care. */
 struct error {
     char text[1024];
 };
 void error_set(struct error *err, const char *fmt, ...) PRINTF(2, 3);
 
-/* Whole-string decimal integer within [min, max]. 0, or -EINVAL (not a number) or -ERANGE; *ret untouched then. */
+/* Whole-string decimal integer within [min, max]. 0, or -EINVAL (not a number) or -ERANGE; *ret untouched
+ * then. */
 int parse_i64(const char *s, int64_t min, int64_t max, int64_t *ret);
 
 /* From getrandom(2); never fails. */
@@ -58,6 +59,6 @@ uint64_t random_u64(void);
 double random_unit(void);
 
 /* Wake-ups across threads: eventfd(2), non-blocking, close-on-exec. */
-int wakefd_new(void);          /* descriptor; fatal when the system has none left */
-void wakefd_raise(int fd);     /* async-signal-safe */
+int wakefd_new(void);      /* descriptor; fatal when the system has none left */
+void wakefd_raise(int fd); /* async-signal-safe */
 void wakefd_clear(int fd);
