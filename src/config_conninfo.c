@@ -197,9 +197,11 @@ static const char *next_pair(const char *p, struct parameter *ret)
 
     ret->name = p;
     ret->name_len = strcspn(p, "=" SPACE);
+    if (ret->name_len == 0)
+        return NULL;
     p += ret->name_len;
     p += strspn(p, SPACE);
-    if (*p != '=' || ret->name_len == 0)
+    if (*p != '=')
         return NULL;
     p++;
     p += strspn(p, SPACE);

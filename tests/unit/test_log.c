@@ -87,7 +87,7 @@ static void test_long_text_is_cut(void **state)
 
     strbuf_addc(&text, 'x');
     for (int i = 0; i < 5000; i++)
-        strbuf_adds(&text, "\xc3\xa9"); /* the cut falls into the middle of one */
+        strbuf_adds(&text, "\xf0\x9f\x98\x80"); /* the cut falls into the middle of one */
     log_info("%s", text.data);
     read_capture(*state, &out);
     assert_in_range(out.len, 2000, 2100);
