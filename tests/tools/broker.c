@@ -3,15 +3,19 @@
  *
  * It holds what it is sent in memory and forgets old messages after a few MB of a partition; it knows no
  * durability. The main thread reads commands from standard input; the cluster has threads of its own. */
+#include <arpa/inet.h>
 #include <errno.h>
 #include <getopt.h>
 #include <librdkafka/rdkafka.h>
 #include <librdkafka/rdkafka_mock.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "util.h"
@@ -36,6 +40,8 @@ struct options {
 struct broker {
     rd_kafka_t *host; /* does nothing but carry the cluster */
     rd_kafka_mock_cluster_t *cluster;
+    in_port_t port; /* of its first listener, in network order */
+    atomic_bool busy;
 };
 
 /* The daemon's own topics: the mock answers no topic creation. */
@@ -47,6 +53,31 @@ static const struct topic topics[] = {
     {"confirmations", 1},
 };
 
+/* The mock cluster's thread can miss the wake-up for an operation of ours and then sleeps for a second. While
+ * one is under way, connections to its first port wake it. */
+static void *nudger_run(void *data)
+{
+    const struct broker *b = data;
+    struct sockaddr_in address = {
+        .sin_family = AF_INET, .sin_addr = {.s_addr = htonl(INADDR_LOOPBACK)}, .sin_port = b->port};
+    for (;; usleep(5000)) {
+        if (!atomic_load(&b->busy))
+            continue;
+        CLEANUP(closep) int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        (void) !connect(fd, (struct sockaddr *) &address, sizeof address);
+    }
+    return NULL;
+}
+
+static void nudger_start(struct broker *b)
+{
+    pthread_t thread;
+    const char *colon = strchr(rd_kafka_mock_cluster_bootstraps(b->cluster), ':');
+    b->port = htons((uint16_t) strtol(colon + 1, NULL, 10));
+    if (pthread_create(&thread, NULL, nudger_run, b) == 0)
+        pthread_detach(thread);
+}
+
 static int topic_create(struct broker *b, const char *name, int partitions)
 {
     rd_kafka_resp_err_t err = rd_kafka_mock_topic_create(b->cluster, name, partitions, 1);
@@ -54,14 +85,6 @@ static int topic_create(struct broker *b, const char *name, int partitions)
         return 0;
     fprintf(stderr, "broker: could not create topic \"%s\": %s\n", name, rd_kafka_err2str(err));
     return -EIO;
-}
-
-static void broker_free(struct broker *b)
-{
-    if (b->cluster)
-        rd_kafka_mock_cluster_destroy(b->cluster);
-    if (b->host)
-        rd_kafka_destroy(b->host);
 }
 
 static int broker_start(struct broker *b, const struct options *o)
@@ -81,6 +104,7 @@ static int broker_start(struct broker *b, const struct options *o)
         fprintf(stderr, "broker: could not start the mock cluster\n");
         return -EIO;
     }
+    nudger_start(b);
     for (size_t i = 0; i < ARRAY_SIZE(topics); i++) {
         CLEANUP(freep) char *name = xasprintf("%s%s", o->prefix, topics[i].name);
         if (topic_create(b, name, topics[i].partitions) < 0)
@@ -162,7 +186,9 @@ static void command_run(struct broker *b, char *line)
         const struct command *c = &commands[i];
         if (strlen(c->name) != len || strncmp(c->name, line, len) != 0)
             continue;
+        atomic_store(&b->busy, true);
         puts(c->run(b, line + len + (line[len] == ' ')) ? "ok" : "error: cannot do that");
+        atomic_store(&b->busy, false);
         fflush(stdout);
         return;
     }
@@ -278,13 +304,12 @@ int main(int argc, char **argv)
     CLEANUP(closep) int signal_fd = signalfd(-1, &signals, SFD_CLOEXEC);
     signal(SIGPIPE, SIG_IGN);
 
-    struct broker b = {0};
-    int r = broker_start(&b, &o);
-    if (r == 0) {
-        printf("listening on %s\n", rd_kafka_mock_cluster_bootstraps(b.cluster));
-        fflush(stdout);
-        broker_run(&b, signal_fd, o.lifeline);
-    }
-    broker_free(&b);
-    return r < 0;
+    static struct broker b = {.busy = true};
+    if (broker_start(&b, &o) < 0)
+        return 1;
+    atomic_store(&b.busy, false);
+    printf("listening on %s\n", rd_kafka_mock_cluster_bootstraps(b.cluster));
+    fflush(stdout);
+    broker_run(&b, signal_fd, o.lifeline);
+    _exit(0); /* taking the cluster apart would last two seconds and change nothing */
 }
