@@ -104,8 +104,8 @@ void config_wipe(struct strbuf *sb); /* for CLEANUP: zeroes and frees what may h
 
 /* config_reference.c: values that stand elsewhere. */
 bool config_is_reference(const char *text);
-/* The value behind "credential:NAME", "file:/path" or "env:NAME" in `ret`, or -EINVAL with `why`. Under
- * CONFIG_SECRETS_KEEP only the reference itself is checked and `ret` stays empty. */
+/* `text` is a reference. The value behind "credential:NAME", "file:/path" or "env:NAME" in `ret`, or -EINVAL
+ * with `why`. Under CONFIG_SECRETS_KEEP only the reference itself is checked and `ret` stays empty. */
 int config_resolve(const char *text, enum config_secrets secrets, struct strbuf *ret, struct strbuf *why);
 
 /* config_value.c: text and fields. */

@@ -1,6 +1,7 @@
 /* Values that stand elsewhere: "credential:NAME", "file:/path", "env:NAME". Main thread, at load only.
  *
  * What is read here may be a secret: buffers are wiped, messages name the reference and never the value. */
+#include <assert.h>
 #include <errno.h>
 #include <string.h>
 
@@ -116,8 +117,10 @@ static int check_content(const struct strbuf *value, struct strbuf *why)
 int config_resolve(const char *text, enum config_secrets secrets, struct strbuf *ret, struct strbuf *why)
 {
     const struct scheme *scheme = find_scheme(text);
-    const char *name = text + strlen(scheme->prefix);
+    const char *name;
 
+    assert(scheme);
+    name = text + strlen(scheme->prefix);
     if (!scheme->check(name, why))
         return -EINVAL;
     if (secrets == CONFIG_SECRETS_KEEP)

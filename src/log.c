@@ -26,19 +26,20 @@
 #define FOLD_WINDOW_USEC (10 * USEC_PER_SEC)
 
 struct level {
+    const char *priority; /* as the journal takes it */
     const char *word;
     const char *colour; /* ECMA-48, on a terminal only */
 };
 
 static const struct level levels[] = {
-    [LOG_EMERG] = {"emergency", "\x1b[1;31m"},
-    [LOG_ALERT] = {"alert", "\x1b[1;31m"},
-    [LOG_CRIT] = {"critical", "\x1b[1;31m"},
-    [LOG_ERR] = {"error", "\x1b[31m"},
-    [LOG_WARNING] = {"warning", "\x1b[33m"},
-    [LOG_NOTICE] = {"notice", "\x1b[1m"},
-    [LOG_INFO] = {"info", ""},
-    [LOG_DEBUG] = {"debug", "\x1b[2m"},
+    [LOG_EMERG] = {"0", "emergency", "\x1b[1;31m"},
+    [LOG_ALERT] = {"1", "alert", "\x1b[1;31m"},
+    [LOG_CRIT] = {"2", "critical", "\x1b[1;31m"},
+    [LOG_ERR] = {"3", "error", "\x1b[31m"},
+    [LOG_WARNING] = {"4", "warning", "\x1b[33m"},
+    [LOG_NOTICE] = {"5", "notice", "\x1b[1m"},
+    [LOG_INFO] = {"6", "info", ""},
+    [LOG_DEBUG] = {"7", "debug", "\x1b[2m"},
 };
 
 /* One line, ready to be written: text bounded and free of control characters. */
@@ -95,17 +96,25 @@ bool log_enabled(int level)
     return level <= atomic_load_explicit(&log_level, memory_order_relaxed);
 }
 
-/* Valid UTF-8 of at most TEXT_MAX bytes. Control characters become '?' (white space a blank), C1 ones too:
- * some terminals act on them. */
+/* At most TEXT_MAX bytes; a character that the limit cuts in two goes as a whole. */
+static size_t shortened_length(const char *text)
+{
+    size_t len = strlen(text);
+
+    if (len <= TEXT_MAX)
+        return len;
+    for (len = TEXT_MAX; len > 0 && ((unsigned char) text[len] & 0xC0) == 0x80;)
+        len--;
+    return len;
+}
+
+/* Valid UTF-8, bounded. Control characters become '?' (white space a blank), C1 ones too: some terminals act
+ * on them. */
 static void add_clean(struct strbuf *sb, const char *text)
 {
-    size_t from = sb->len, len = strnlen(text, TEXT_MAX);
+    size_t from = sb->len;
 
-    /* A character that the limit cuts in two goes as a whole. */
-    if (len == TEXT_MAX)
-        while (len > 0 && ((unsigned char) text[len] & 0xC0) == 0x80)
-            len--;
-    strbuf_add_utf8(sb, text, len);
+    strbuf_add_utf8(sb, text, shortened_length(text));
     for (size_t i = from; i < sb->len; i++) {
         unsigned char c = (unsigned char) sb->data[i];
         bool c1 = c == 0xC2 && (unsigned char) sb->data[i + 1] < 0xA0;
@@ -161,11 +170,11 @@ static int write_journal(const struct line *l)
 {
     struct strbuf out CLEANUP(strbuf_free) = STRBUF_INIT((size_t) 4 * FIELDS_MAX * TEXT_MAX);
     struct iovec iov[FIELDS_MAX];
-    size_t ends[FIELDS_MAX], start = 0;
+    size_t ends[FIELDS_MAX] = {0}, start = 0;
     int n = 0;
 
     add_field(&out, ends, &n, "MESSAGE", l->text);
-    add_field(&out, ends, &n, "PRIORITY", (char[]){(char) ('0' + l->level), '\0'});
+    add_field(&out, ends, &n, "PRIORITY", levels[l->level].priority);
     add_field(&out, ends, &n, "MESSAGE_ID", l->message_id);
     for (const struct log_field *f = l->fields; f && f->name; f++)
         add_field(&out, ends, &n, f->name, f->value);
