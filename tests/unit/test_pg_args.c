@@ -1,0 +1,121 @@
+/* Statement parameters in Postgres's binary format. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "pg_internal.h"
+
+static void test_scalars(void **state)
+{
+    struct pg_args args = PG_ARGS_INIT;
+    struct pg_wire wire;
+    (void) state;
+    pg_arg_i64(&args, -2);
+    pg_arg_i32(&args, 258);
+    pg_arg_bool(&args, true);
+    pg_arg_text(&args, "São Paulo");
+    pg_arg_text(&args, NULL);
+    pg_arg_bytea(&args, "a\0b", 3);
+    pg_wire_fill(&wire, &args);
+    assert_int_equal(wire.count, 6);
+    assert_memory_equal(wire.values[0], "\xff\xff\xff\xff\xff\xff\xff\xfe", 8);
+    assert_memory_equal(wire.values[1], "\0\0\1\2", 4);
+    assert_memory_equal(wire.values[2], "\1", 1);
+    assert_int_equal(wire.lengths[3], 10);
+    assert_memory_equal(wire.values[3], "São Paulo", 10);
+    assert_null(wire.values[4]);
+    assert_int_equal(wire.lengths[5], 3);
+    assert_memory_equal(wire.values[5], "a\0b", 3);
+    assert_int_equal(wire.types[0], 20);
+    assert_int_equal(wire.types[3], 25);
+    pg_args_free(&args);
+}
+
+static void test_arrays(void **state)
+{
+    /* array_recv: dimensions, NULLs, element type, length, lower bound, then length and bytes of each
+     * element. */
+    static const char numbers[] = "\0\0\0\1"
+                                  "\0\0\0\0"
+                                  "\0\0\0\x14"
+                                  "\0\0\0\2"
+                                  "\0\0\0\1"
+                                  "\0\0\0\x8"
+                                  "\0\0\0\0\0\0\0\5"
+                                  "\0\0\0\x8"
+                                  "\0\0\0\0\0\0\1\0";
+    static const char texts[] = "\0\0\0\1"
+                                "\0\0\0\1"
+                                "\0\0\0\x19"
+                                "\0\0\0\3"
+                                "\0\0\0\1"
+                                "\0\0\0\2"
+                                "hi"
+                                "\xff\xff\xff\xff"
+                                "\0\0\0\0";
+    static const char none[] = "\0\0\0\1"
+                               "\0\0\0\0"
+                               "\0\0\0\x17"
+                               "\0\0\0\0"
+                               "\0\0\0\1";
+    struct pg_args args = PG_ARGS_INIT;
+    struct pg_wire wire;
+    (void) state;
+    pg_array_begin(&args, PG_INT8);
+    pg_array_i64(&args, 5);
+    pg_array_i64(&args, 256);
+    pg_array_end(&args);
+    pg_array_begin(&args, PG_TEXT);
+    pg_array_bytes(&args, "hi", 2);
+    pg_array_null(&args);
+    pg_array_bytes(&args, "", 0);
+    pg_array_end(&args);
+    pg_array_begin(&args, PG_INT4);
+    pg_array_end(&args);
+    pg_wire_fill(&wire, &args);
+    assert_int_equal(wire.count, 3);
+    assert_int_equal(wire.types[0], 1016);
+    assert_int_equal(wire.lengths[0], sizeof(numbers) - 1);
+    assert_memory_equal(wire.values[0], numbers, sizeof(numbers) - 1);
+    assert_int_equal(wire.lengths[1], sizeof(texts) - 1);
+    assert_memory_equal(wire.values[1], texts, sizeof(texts) - 1);
+    assert_int_equal(wire.lengths[2], sizeof(none) - 1);
+    assert_memory_equal(wire.values[2], none, sizeof(none) - 1);
+
+    /* The same memory serves the next statement. */
+    pg_args_clear(&args);
+    pg_arg_i32(&args, 1);
+    pg_wire_fill(&wire, &args);
+    assert_int_equal(wire.count, 1);
+    pg_args_free(&args);
+}
+
+static void test_conninfo_is_printed_without_its_password(void **state)
+{
+    (void) state;
+    char *text = pg_conninfo_printable("host=db user=anubis password=s3cret dbname=x");
+    assert_null(strstr(text, "s3cret"));
+    assert_non_null(strstr(text, "host=db"));
+    free(text);
+    text = pg_conninfo_printable("postgres://anubis:s3cret@db/x");
+    assert_null(strstr(text, "s3cret"));
+    assert_non_null(strstr(text, "dbname=x"));
+    free(text);
+    text = pg_conninfo_printable("no conninfo = at all '");
+    assert_non_null(text);
+    free(text);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_scalars),
+        cmocka_unit_test(test_arrays),
+        cmocka_unit_test(test_conninfo_is_printed_without_its_password),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
