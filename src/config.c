@@ -84,6 +84,13 @@ static const char *without_rails(struct config_loader *l, const char *url, const
     return strbuf_str(ret);
 }
 
+enum config_secrets config_secrets_of(const struct config_loader *l, const struct config_key *key)
+{
+    if (l->secrets != CONFIG_SECRETS_DATABASE)
+        return l->secrets;
+    return strcmp(key->group, "database") == 0 ? CONFIG_SECRETS_RESOLVE : CONFIG_SECRETS_KEEP;
+}
+
 static void set_plain(struct config_loader *l, const struct config_key *key, const char *text,
                       const struct config_origin *where)
 {
@@ -109,12 +116,13 @@ static void set_reference(struct config_loader *l, const struct config_key *key,
 {
     CLEANUP(config_wipe) struct strbuf value = STRBUF_INIT(2 * CONFIG_SECRET_MAX);
     CLEANUP(strbuf_free) struct strbuf why = STRBUF_INIT(STRBUF_MAX_DEFAULT);
+    enum config_secrets secrets = config_secrets_of(l, key);
 
     config_origin(l->config, key)->reference = xstrdup(reference);
-    if (config_resolve(reference, l->secrets, &value, &why) < 0)
+    if (config_resolve(reference, secrets, &value, &why) < 0)
         config_problem(l, where, "%s%s%s: %s: %s", key->group, *key->group ? "." : "", key->name, reference,
                        strbuf_str(&why));
-    else if (l->secrets == CONFIG_SECRETS_RESOLVE)
+    else if (secrets == CONFIG_SECRETS_RESOLVE)
         set_plain(l, key, strbuf_str(&value), where);
     else if (key->type == TYPE_STRING)
         config_value_set(l->config, key, (union config_value){.s = reference});

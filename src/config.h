@@ -82,8 +82,10 @@ struct config {
 };
 
 enum config_secrets {
-    CONFIG_SECRETS_RESOLVE, /* credential:, file: and env: are read; a missing one is an error */
-    CONFIG_SECRETS_KEEP,    /* left as written: --check-config */
+    CONFIG_SECRETS_RESOLVE,  /* credential:, file: and env: are read; a missing one is an error */
+    CONFIG_SECRETS_KEEP,     /* left as written: --check-config */
+    CONFIG_SECRETS_DATABASE, /* only those of the group "database" are read: anubisctl, which needs no others
+                              */
 };
 
 /* Reads `path`, applies the environment and validates everything. 0 and a snapshot with one reference, or a

@@ -80,6 +80,8 @@ struct config_loader {
     unsigned n_problems;
 };
 
+/* Whether references of this key are read: RESOLVE or KEEP. */
+enum config_secrets config_secrets_of(const struct config_loader *l, const struct config_key *key);
 /* Adds one line that names the place. The text must not quote a secret. */
 void config_problem(struct config_loader *l, const struct config_origin *where, const char *fmt, ...)
     PRINTF(3, 4);

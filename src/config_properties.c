@@ -138,16 +138,17 @@ void config_property_set(struct config_loader *l, const struct config_key *key, 
     CLEANUP(strbuf_free) struct strbuf why = STRBUF_INIT(STRBUF_MAX_DEFAULT);
     CLEANUP(freep) char *dotted = with_dots(name);
     const char *refusal = refusal_of(dotted), *reference = config_is_reference(value) ? value : NULL;
+    enum config_secrets secrets = config_secrets_of(l, key);
 
     if (refusal) {
         config_problem(l, where, "property %s cannot be set here: %s", dotted, refusal);
         return;
     }
-    if (reference && config_resolve(reference, l->secrets, &resolved, &why) < 0) {
+    if (reference && config_resolve(reference, secrets, &resolved, &why) < 0) {
         config_problem(l, where, "property %s: %s: %s", dotted, reference, strbuf_str(&why));
         return;
     }
-    if (reference && l->secrets == CONFIG_SECRETS_RESOLVE)
+    if (reference && secrets == CONFIG_SECRETS_RESOLVE)
         value = strbuf_str(&resolved);
     if (value == reference || check_value(l, dotted, value, where))
         append(config_properties_of(l->config, key), dotted, value, reference, where->line);

@@ -451,6 +451,21 @@ static void test_checking_reads_no_secret(void **state)
     assert_string_equal(f->config->kafka.sasl_password, "credential:kafka");
 }
 
+static void test_the_operators_tool_reads_only_the_databases_secrets(void **state)
+{
+    struct fixture *f = *state;
+    static const char text[] = "database: { conninfo = \"env:TEST_CONNINFO\"; };\n"
+                               "kafka: { sasl_password = \"credential:kafka\";\n"
+                               "  properties: { ssl_key_password = \"file:/nonexistent\"; }; };\n";
+
+    setenv("TEST_CONNINFO", "dbname=there", 1);
+    fixture_write(f->path, text, strlen(text));
+    fixture_load_path(f, f->path, CONFIG_SECRETS_DATABASE);
+    assert_string_equal(strbuf_str(&f->problems), "");
+    assert_string_equal(f->config->database.conninfo, "dbname=there");
+    assert_string_equal(f->config->kafka.sasl_password, "credential:kafka");
+}
+
 static void assert_secret_problem(struct fixture *f, const char *reference, const char *words)
 {
     CLEANUP(freep) char *text = xasprintf("status: { token = \"%s\"; };", reference);
@@ -672,6 +687,7 @@ int main(void)
         WITH_FIXTURE(test_mistakes_in_the_environment_name_the_variable),
         WITH_FIXTURE(test_references_are_resolved),
         WITH_FIXTURE(test_checking_reads_no_secret),
+        WITH_FIXTURE(test_the_operators_tool_reads_only_the_databases_secrets),
         WITH_FIXTURE(test_references_that_lead_nowhere),
         WITH_FIXTURE(test_the_dump_hides_secrets),
         WITH_FIXTURE(test_the_dump_hides_passwords_in_urls),
