@@ -159,7 +159,7 @@ begin
     execute format($f$
         create function @extschema@.subscription_due(next_attempt_at timestamptz, scheduled_to %s) returns timestamptz
             language sql immutable parallel safe
-            as 'select coalesce(greatest($1, $2%s), ''-infinity''::timestamptz)'$f$,
+            as $due$ select coalesce(greatest($1, $2%s), '-infinity'::timestamptz) $due$ $f$,
         pg_temp.column_type('subscriptions', 'scheduled_to'),
         case pg_temp.column_type('subscriptions', 'scheduled_to') when 'timestamp without time zone' then ' at time zone ''UTC''' else '' end);
 end $$;

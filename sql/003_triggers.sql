@@ -183,6 +183,17 @@ begin
                     execute function @extschema@.subscription_payload_changed()',
                    case pg_temp.column_type('subscriptions', 'payload') when 'json' then '::text' else '' end);
 end $$;
+create function @extschema@.subscription_deletion_refused() returns trigger language plpgsql as $$
+begin
+    raise exception using errcode = 'restrict_violation',
+        message = format('cannot %s subscriptions: the ledger tells their history', lower(tg_op)),
+        hint = 'One that shall not be sent is set to status "failed"; a person''s data is erased by "anubisctl erase".';
+end $$;
+create trigger anubis_no_delete before delete on @extschema@.subscriptions
+    for each row execute function @extschema@.subscription_deletion_refused();
+create trigger anubis_no_truncate before truncate on @extschema@.subscriptions
+    for each statement execute function @extschema@.subscription_deletion_refused();
+
 create trigger anubis_inserted after insert on @extschema@.subscriptions referencing new table as new_rows
     for each statement execute function @extschema@.subscription_inserted();
 create trigger anubis_updated after update on @extschema@.subscriptions referencing old table as old_rows new table as new_rows
