@@ -18,8 +18,14 @@ struct kafka_consumer {
     rd_kafka_t *rk;
     rd_kafka_queue_t *queue;
     char **topics;
-    rd_kafka_event_t *event; /* the last one polled, when the caller looks into it */
+    rd_kafka_event_t *event; /* the last one polled: what was handed out points into it */
+    const rd_kafka_message_t *message;
     struct kafka_partition *partitions;
+};
+
+struct kafka_kept {
+    rd_kafka_event_t *event;
+    const rd_kafka_message_t *message;
 };
 
 /* --- configuration
@@ -127,7 +133,8 @@ int kafka_consumer_check(const struct config *config, struct error *err)
 }
 
 /* --- life
- * ---------------------------------------------------------------------------------------------------------- */
+ * ----------------------------------------------------------------------------------------------------------
+ */
 
 static int subscribe(struct kafka_consumer *k, const char *const *topics, struct error *err)
 {
@@ -149,7 +156,8 @@ static int subscribe(struct kafka_consumer *k, const char *const *topics, struct
     return -EINVAL;
 }
 
-int kafka_consumer_new(struct kafka_consumer **ret, const struct kafka_consumer_params *params, struct error *err)
+int kafka_consumer_new(struct kafka_consumer **ret, const struct kafka_consumer_params *params,
+                       struct error *err)
 {
     struct kafka_consumer *k = xcalloc(1, sizeof(*k));
     rd_kafka_conf_t *conf;
@@ -226,7 +234,6 @@ void kafka_consumer_free(struct kafka_consumer *k)
 /* --- messages
  * ------------------------------------------------------------------------------------------------------ */
 
-/* A handle is the event that brought the message. */
 static void view_headers(const rd_kafka_message_t *m, struct kafka_message *ret)
 {
     rd_kafka_headers_t *headers;
@@ -244,9 +251,8 @@ static void view_headers(const rd_kafka_message_t *m, struct kafka_message *ret)
     }
 }
 
-static void view(const rd_kafka_message_t *m, void *handle, struct kafka_message *ret)
+static void view(const rd_kafka_message_t *m, struct kafka_message *ret)
 {
-    ret->handle = handle;
     ret->topic = rd_kafka_topic_name(m->rkt);
     ret->partition = m->partition;
     ret->offset = m->offset;
@@ -255,4 +261,273 @@ static void view(const rd_kafka_message_t *m, void *handle, struct kafka_message
     ret->value = m->payload;
     ret->value_len = m->payload ? m->len : 0;
     view_headers(m, ret);
+}
+
+struct kafka_kept *kafka_consumer_keep(struct kafka_consumer *k)
+{
+    struct kafka_kept *kept = xmalloc(sizeof(*kept));
+
+    kept->message = TAKE_PTR(k->message);
+    kept->event = TAKE_PTR(k->event);
+    return kept;
+}
+
+void kafka_kept_view(const struct kafka_kept *kept, struct kafka_message *ret)
+{
+    view(kept->message, ret);
+}
+
+void kafka_kept_free(struct kafka_kept *kept)
+{
+    if (!kept)
+        return;
+    rd_kafka_event_destroy(kept->event);
+    free(kept);
+}
+
+/* --- events
+ * -------------------------------------------------------------------------------------------------------- */
+
+static void view_partitions(struct kafka_consumer *k, const rd_kafka_topic_partition_list_t *list,
+                            struct kafka_poll *ret)
+{
+    ret->count = list ? (size_t) list->cnt : 0;
+    k->partitions = xcalloc(ret->count + 1, sizeof(*k->partitions));
+    for (size_t i = 0; i < ret->count; i++) {
+        k->partitions[i].topic = list->elems[i].topic;
+        k->partitions[i].partition = list->elems[i].partition;
+    }
+    ret->partitions = k->partitions;
+}
+
+/* The assignment is taken over empty: partitions are started one by one, at offsets that the caller knows. */
+static void acknowledge_assignment(struct kafka_consumer *k)
+{
+    rd_kafka_topic_partition_list_t *none = rd_kafka_topic_partition_list_new(0);
+
+    rd_kafka_error_destroy(rd_kafka_incremental_assign(k->rk, none));
+    rd_kafka_topic_partition_list_destroy(none);
+}
+
+static enum kafka_event take_rebalance(struct kafka_consumer *k, struct kafka_poll *ret)
+{
+    rd_kafka_resp_err_t code = rd_kafka_event_error(k->event);
+
+    if (code != RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS && code != RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS) {
+        error_set(&ret->error, "could not rebalance: %s", rd_kafka_err2str(code));
+        rd_kafka_assign(k->rk, NULL);
+        return KAFKA_FATAL;
+    }
+    view_partitions(k, rd_kafka_event_topic_partition_list(k->event), ret);
+    if (code == RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS) {
+        acknowledge_assignment(k);
+        return KAFKA_ASSIGNED;
+    }
+    ret->lost = rd_kafka_assignment_lost(k->rk);
+    return KAFKA_REVOKED;
+}
+
+static bool is_offset_error(rd_kafka_resp_err_t code)
+{
+#if RD_KAFKA_VERSION >= 0x020100ff
+    if (code == RD_KAFKA_RESP_ERR__LOG_TRUNCATION)
+        return true;
+#endif
+    return code == RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET || code == RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE;
+}
+
+/* An error about one partition says which; *ret gets it. */
+static bool take_partition_error(struct kafka_consumer *k, struct kafka_poll *ret)
+{
+    rd_kafka_topic_partition_t *at = rd_kafka_event_topic_partition(k->event);
+
+    if (!at)
+        return false;
+    for (size_t i = 0; k->topics[i]; i++) {
+        if (strcmp(k->topics[i], at->topic) != 0)
+            continue;
+        k->partitions = xcalloc(1, sizeof(*k->partitions));
+        k->partitions[0] = (struct kafka_partition){.topic = k->topics[i], .partition = at->partition};
+        ret->partitions = k->partitions;
+        ret->count = 1;
+        break;
+    }
+    rd_kafka_topic_partition_destroy(at);
+    return ret->count > 0;
+}
+
+static enum kafka_event take_error(struct kafka_consumer *k, rd_kafka_resp_err_t code, const char *words,
+                                   struct kafka_poll *ret)
+{
+    char reason[512];
+
+    if (code == RD_KAFKA_RESP_ERR__FATAL || rd_kafka_fatal_error(k->rk, NULL, 0)) {
+        rd_kafka_fatal_error(k->rk, reason, sizeof(reason));
+        error_set(&ret->error, "%s", reason);
+        return KAFKA_FATAL;
+    }
+    error_set(&ret->error, "%s", words && *words ? words : rd_kafka_err2str(code));
+    if (code == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN)
+        return KAFKA_AWAY;
+    if (is_offset_error(code) && take_partition_error(k, ret))
+        return KAFKA_OUT_OF_RANGE;
+    return KAFKA_TROUBLE;
+}
+
+static enum kafka_event take_message(struct kafka_consumer *k, struct kafka_poll *ret)
+{
+    k->message = rd_kafka_event_message_next(k->event);
+    if (!k->message)
+        return KAFKA_NOTHING;
+    if (k->message->err)
+        return take_error(k, k->message->err, rd_kafka_message_errstr(k->message), ret);
+    view(k->message, &ret->message);
+    return KAFKA_MESSAGE;
+}
+
+enum kafka_event kafka_consumer_poll(struct kafka_consumer *k, int timeout_ms, struct kafka_poll *ret)
+{
+    drop_event(k);
+    ret->partitions = NULL;
+    ret->count = 0;
+    ret->lost = false;
+    k->event = rd_kafka_queue_poll(k->queue, timeout_ms);
+    switch (rd_kafka_event_type(k->event)) {
+    case RD_KAFKA_EVENT_FETCH:
+        return take_message(k, ret);
+    case RD_KAFKA_EVENT_REBALANCE:
+        return take_rebalance(k, ret);
+    case RD_KAFKA_EVENT_ERROR:
+        return take_error(k, rd_kafka_event_error(k->event), rd_kafka_event_error_string(k->event), ret);
+    default:
+        return KAFKA_NOTHING;
+    }
+}
+
+/* --- partitions and offsets
+ * ---------------------------------------------------------------------------------------- */
+
+static rd_kafka_topic_partition_list_t *list_of(const struct kafka_partition *partitions, size_t count)
+{
+    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new((int) count);
+
+    for (size_t i = 0; i < count; i++)
+        rd_kafka_topic_partition_list_add(list, partitions[i].topic, partitions[i].partition)->offset =
+            partitions[i].offset;
+    return list;
+}
+
+int kafka_consumer_start(struct kafka_consumer *k, const struct kafka_partition *partitions, size_t count,
+                         struct error *err)
+{
+    rd_kafka_topic_partition_list_t *list = list_of(partitions, count);
+    rd_kafka_error_t *error = rd_kafka_incremental_assign(k->rk, list);
+
+    rd_kafka_topic_partition_list_destroy(list);
+    if (!error)
+        return 0;
+    error_set(err, "could not start reading: %s", rd_kafka_error_string(error));
+    rd_kafka_error_destroy(error);
+    return -EIO;
+}
+
+/* Fails only for partitions that were never started, or when this member has ended anyway. */
+static void stop_reading(struct kafka_consumer *k, const struct kafka_partition *partitions, size_t count)
+{
+    rd_kafka_topic_partition_list_t *list = list_of(partitions, count);
+
+    rd_kafka_error_destroy(rd_kafka_incremental_unassign(k->rk, list));
+    rd_kafka_topic_partition_list_destroy(list);
+}
+
+void kafka_consumer_park(struct kafka_consumer *k, const struct kafka_partition *partitions, size_t count)
+{
+    if (count > 0)
+        stop_reading(k, partitions, count);
+}
+
+void kafka_consumer_give_up(struct kafka_consumer *k, const struct kafka_partition *started, size_t count)
+{
+    /* Also with none: the group waits for this answer. */
+    stop_reading(k, started, count);
+}
+
+void kafka_consumer_commit(struct kafka_consumer *k, const struct kafka_partition *partitions, size_t count)
+{
+    rd_kafka_topic_partition_list_t *list = list_of(partitions, count);
+
+    rd_kafka_commit(k->rk, list, 1);
+    rd_kafka_topic_partition_list_destroy(list);
+}
+
+static int refused(rd_kafka_resp_err_t code, const char *what, const char *topic, int32_t partition,
+                   struct error *err)
+{
+    error_set(err, "could not read the %s of %s/%d: %s", what, topic, (int) partition,
+              rd_kafka_err2str(code));
+    return -EIO;
+}
+
+int kafka_consumer_range(struct kafka_consumer *k, const char *topic, int32_t partition, int timeout_ms,
+                         int64_t *ret_first, int64_t *ret_end, struct error *err)
+{
+    int64_t first, end;
+    rd_kafka_resp_err_t code =
+        rd_kafka_query_watermark_offsets(k->rk, topic, partition, &first, &end, timeout_ms);
+
+    if (code)
+        return refused(code, "offsets", topic, partition, err);
+    *ret_first = first;
+    *ret_end = end;
+    return 0;
+}
+
+int kafka_consumer_committed(struct kafka_consumer *k, const char *topic, int32_t partition, int timeout_ms,
+                             int64_t *ret_offset, struct error *err)
+{
+    const struct kafka_partition at = {.topic = topic, .partition = partition};
+    rd_kafka_topic_partition_list_t *list = list_of(&at, 1);
+    rd_kafka_resp_err_t code = rd_kafka_committed(k->rk, list, timeout_ms);
+
+    if (!code)
+        code = list->elems[0].err;
+    if (!code)
+        *ret_offset = MAX(list->elems[0].offset, -1);
+    rd_kafka_topic_partition_list_destroy(list);
+    return code ? refused(code, "committed offset", topic, partition, err) : 0;
+}
+
+int64_t kafka_consumer_known_end(struct kafka_consumer *k, const char *topic, int32_t partition)
+{
+    int64_t first, end;
+
+    if (rd_kafka_get_watermark_offsets(k->rk, topic, partition, &first, &end) || end < 0)
+        return -1;
+    return end;
+}
+
+static bool has_topic(const struct rd_kafka_metadata *metadata, const char *topic)
+{
+    for (int i = 0; i < metadata->topic_cnt; i++)
+        if (strcmp(metadata->topics[i].topic, topic) == 0)
+            return metadata->topics[i].err == RD_KAFKA_RESP_ERR_NO_ERROR &&
+                   metadata->topics[i].partition_cnt > 0;
+    return false;
+}
+
+int kafka_consumer_look(struct kafka_consumer *k, int timeout_ms, size_t *ret_missing, struct error *err)
+{
+    const struct rd_kafka_metadata *metadata;
+    /* All topics: only then the library compares the answer with the subscription. */
+    rd_kafka_resp_err_t code = rd_kafka_metadata(k->rk, 1, NULL, &metadata, timeout_ms);
+
+    if (code) {
+        error_set(err, "could not reach Kafka: %s", rd_kafka_err2str(code));
+        return -EIO;
+    }
+    *ret_missing = 0;
+    for (size_t i = 0; k->topics[i]; i++)
+        *ret_missing += !has_topic(metadata, k->topics[i]);
+    rd_kafka_metadata_destroy(metadata);
+    return 0;
 }

@@ -3,9 +3,10 @@
  * One thread at a time. kafka*.c are the only files that include librdkafka.
  *
  * What the group assigns to us is not read at once: the caller owns the partition from KAFKA_ASSIGNED to
- * KAFKA_REVOKED and in between starts it at an offset of his own choosing, and parks it, as often as he likes.
- * Neither costs the membership, so a caller who cannot work (the database is away) parks everything, goes on
- * polling, and starts again where his database says. No message of before a parking is handed out after it. */
+ * KAFKA_REVOKED and in between starts it at an offset of his own choosing, and parks it, as often as he
+ * likes. Neither costs the membership, so a caller who cannot work (the database is away) parks everything,
+ * goes on polling, and starts again where his database says. No message of before a parking is handed out
+ * after it. */
 #pragma once
 
 #include "config.h"
@@ -20,11 +21,12 @@ struct kafka_consumer_params {
 };
 
 /* Joins the group in the background. 0, or -EINVAL with *err: librdkafka refuses a property. */
-int kafka_consumer_new(struct kafka_consumer **ret, const struct kafka_consumer_params *params, struct error *err);
+int kafka_consumer_new(struct kafka_consumer **ret, const struct kafka_consumer_params *params,
+                       struct error *err);
 /* The same check without a broker or a member. */
 int kafka_consumer_check(const struct config *config, struct error *err);
-/* Leaves the group (a static member does not: it may come back) within seconds. Messages that are kept must be
- * freed first. NULL is legal. */
+/* Leaves the group (a static member does not: it may come back) within seconds. Messages that were kept must
+ * be freed first. NULL is legal. */
 void kafka_consumer_free(struct kafka_consumer *k);
 
 struct kafka_partition {
@@ -41,9 +43,8 @@ struct kafka_header {
     size_t value_len;
 };
 
-/* A view: everything points into `handle`. */
+/* A view: nothing in it is a copy. */
 struct kafka_message {
-    void *handle; /* keep it as long as the message is needed, then kafka_message_free() it */
     const char *topic;
     int32_t partition;
     int64_t offset;
@@ -52,9 +53,6 @@ struct kafka_message {
     size_t header_count; /* what follows the first KAFKA_HEADERS_MAX is left out */
     struct kafka_header headers[KAFKA_HEADERS_MAX];
 };
-
-void kafka_message_view(void *handle, struct kafka_message *ret);
-void kafka_message_free(void *handle); /* NULL is legal */
 
 enum kafka_event {
     KAFKA_NOTHING,
@@ -80,6 +78,12 @@ struct kafka_poll {
  * partitions away (max.poll.interval.ms). */
 enum kafka_event kafka_consumer_poll(struct kafka_consumer *k, int timeout_ms, struct kafka_poll *ret);
 
+/* Keeps the message of the last poll beyond the next one. The caller frees it. */
+struct kafka_kept;
+struct kafka_kept *kafka_consumer_keep(struct kafka_consumer *k);
+void kafka_kept_view(const struct kafka_kept *kept, struct kafka_message *ret);
+void kafka_kept_free(struct kafka_kept *kept); /* NULL is legal */
+
 /* Partitions that are assigned and parked. 0 or -EIO with *err. */
 int kafka_consumer_start(struct kafka_consumer *k, const struct kafka_partition *partitions, size_t count,
                          struct error *err);
@@ -91,7 +95,8 @@ void kafka_consumer_give_up(struct kafka_consumer *k, const struct kafka_partiti
 /* Tells Kafka how far we are, for tools that show lag; nobody waits for it. */
 void kafka_consumer_commit(struct kafka_consumer *k, const struct kafka_partition *partitions, size_t count);
 
-/* What the broker has: first offset, and the one behind the last. Waits up to timeout_ms. 0 or -EIO with *err. */
+/* What the broker has: first offset, and the one behind the last. Waits up to timeout_ms. 0 or -EIO with
+ * *err. */
 int kafka_consumer_range(struct kafka_consumer *k, const char *topic, int32_t partition, int timeout_ms,
                          int64_t *ret_first, int64_t *ret_end, struct error *err);
 /* The group's committed offset, -1 = none. Waits up to timeout_ms. 0 or -EIO with *err. */
@@ -99,6 +104,6 @@ int kafka_consumer_committed(struct kafka_consumer *k, const char *topic, int32_
                              int64_t *ret_offset, struct error *err);
 /* The end that the last fetch saw, without asking; -1 = not known yet. */
 int64_t kafka_consumer_known_end(struct kafka_consumer *k, const char *topic, int32_t partition);
-/* Looks whether a broker answers and how many of our topics it does not have; makes the library take notice of
- * new ones at once. Waits up to timeout_ms. 0 or -EIO with *err. */
+/* Looks whether a broker answers and how many of our topics it does not have; makes the library take notice
+ * of new ones at once. Waits up to timeout_ms. 0 or -EIO with *err. */
 int kafka_consumer_look(struct kafka_consumer *k, int timeout_ms, size_t *ret_missing, struct error *err);

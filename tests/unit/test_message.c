@@ -1,0 +1,377 @@
+/* Kafka messages: what makes an event, what is foreign, what is at fault, and any bytes at all. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "json.h"
+#include "message.h"
+
+#define VALUE                                                                                                \
+    "{\"event_type\":\"sent\",\"subscription\":{\"id\":42,\"integration_id\":7,\"order_id\":null,"           \
+    "\"origin\":\"site\",\"cpf\":\"52998224725\",\"status\":\"sent\"},\"integration\":{\"id\":7},"           \
+    "\"response_data\":{\"a\":[1,2,{\"b\":\"]}\\\"\"}]},\"timestamp\":\"2026-11-24T10:59:39Z\","             \
+    "\"version\":\"1.0\"}"
+
+/* A copy of its own on the heap for each value, so that a sanitizer sees a read beyond it. */
+static char *bytes(const char *text, size_t len)
+{
+    return len > 0 ? xmemdup(text, len) : NULL;
+}
+
+static void add_header(struct kafka_message *m, const char *name, const char *value)
+{
+    struct kafka_header *h = &m->headers[m->header_count++];
+
+    h->name = name;
+    h->value_len = value ? strlen(value) : 0;
+    h->value = value && *value ? bytes(value, h->value_len) : value;
+}
+
+static void set_value(struct kafka_message *m, const char *value, size_t len)
+{
+    m->value = bytes(value, len);
+    m->value_len = len;
+}
+
+static void set_key(struct kafka_message *m, const char *key)
+{
+    m->key = bytes(key, strlen(key));
+    m->key_len = strlen(key);
+}
+
+static void make_good(struct kafka_message *m)
+{
+    memset(m, 0, sizeof(*m));
+    m->topic = "anubis.subscriptions.sent";
+    set_key(m, "42");
+    set_value(m, VALUE, sizeof(VALUE) - 1);
+    add_header(m, "event_id", "0a1b2c3d-4e5f-6071-8293-A4b5C6d7E8f9");
+    add_header(m, "timestamp", "2026-11-24T10:59:39.123456Z");
+    add_header(m, "service", "anubis");
+    add_header(m, "version", "1.0");
+    add_header(m, "event_type", "sent");
+    add_header(m, "integration_id", "7");
+    add_header(m, "origin", "site");
+    add_header(m, "sequence", "9007199254740993");
+    add_header(m, "attempt", "3");
+    add_header(m, "content_type", "application/json");
+}
+
+static struct kafka_header *header(struct kafka_message *m, const char *name)
+{
+    for (size_t i = 0; i < m->header_count; i++)
+        if (strcmp(m->headers[i].name, name) == 0)
+            return &m->headers[i];
+    fail_msg("no header %s", name);
+    return NULL;
+}
+
+/* The tests' messages are few and short-lived: their memory goes with a message's own bytes. */
+static void drop(struct kafka_message *m)
+{
+    for (size_t i = 0; i < m->header_count; i++)
+        if (m->headers[i].value_len > 0)
+            free((void *) (uintptr_t) m->headers[i].value);
+    free((void *) (uintptr_t) m->key);
+    free((void *) (uintptr_t) m->value);
+}
+
+static enum message_verdict parse(struct kafka_message *m, struct message_event *e, const char **fault)
+{
+    *fault = NULL;
+    return message_parse(m, MESSAGE_SENT, e, fault);
+}
+
+static void assert_faulty(struct kafka_message *m, const char *expected)
+{
+    struct message_event e;
+    const char *fault;
+
+    assert_int_equal(parse(m, &e, &fault), MESSAGE_FAULTY);
+    assert_string_equal(fault, expected);
+    drop(m);
+}
+
+static void test_an_event(void **state)
+{
+    static const unsigned char id[16] = {0x0a, 0x1b, 0x2c, 0x3d, 0x4e, 0x5f, 0x60, 0x71,
+                                         0x82, 0x93, 0xa4, 0xb5, 0xc6, 0xd7, 0xe8, 0xf9};
+    struct kafka_message m;
+    struct message_event e;
+    const char *fault;
+
+    (void) state;
+    make_good(&m);
+    assert_int_equal(parse(&m, &e, &fault), MESSAGE_EVENT);
+    assert_int_equal(e.type, MESSAGE_SENT);
+    assert_true(e.sequence == INT64_C(9007199254740993));
+    assert_int_equal(e.subscription_id, 42);
+    assert_int_equal(e.integration_id, 7);
+    assert_int_equal(e.attempt, 3);
+    assert_memory_equal(e.event_id, id, sizeof(id));
+    drop(&m);
+}
+
+static void remove_header(struct kafka_message *m, const char *name)
+{
+    struct kafka_header *h = header(m, name);
+
+    if (h->value_len > 0)
+        free((void *) (uintptr_t) h->value);
+    *h = m->headers[--m->header_count];
+}
+
+static void test_headers_that_may_be_null(void **state)
+{
+    struct kafka_message m;
+    struct message_event e;
+    const char *fault;
+
+    (void) state;
+    make_good(&m);
+    remove_header(&m, "integration_id");
+    remove_header(&m, "attempt");
+    remove_header(&m, "origin");
+    assert_int_equal(parse(&m, &e, &fault), MESSAGE_EVENT);
+    assert_int_equal(e.integration_id, 0);
+    assert_int_equal(e.attempt, -1);
+    drop(&m);
+}
+
+static void test_headers_that_must_be_there(void **state)
+{
+    static const char *const names[] = {"event_id", "timestamp",  "service",
+                                        "version",  "event_type", "content_type"};
+    struct kafka_message m;
+
+    (void) state;
+    for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+        CLEANUP(freep) char *expected = xasprintf("the header \"%s\" is missing", names[i]);
+        make_good(&m);
+        remove_header(&m, names[i]);
+        assert_faulty(&m, expected);
+    }
+}
+
+static void test_without_sequence_it_is_foreign(void **state)
+{
+    struct kafka_message m;
+    struct message_event e;
+    const char *fault;
+
+    (void) state;
+    make_good(&m);
+    remove_header(&m, "sequence");
+    assert_int_equal(parse(&m, &e, &fault), MESSAGE_FOREIGN);
+    drop(&m);
+    memset(&m, 0, sizeof(m));
+    assert_int_equal(parse(&m, &e, &fault), MESSAGE_FOREIGN);
+    /* Whatever else is wrong with it. */
+    set_value(&m, "{", 1);
+    add_header(&m, "Sequence", "12");
+    add_header(&m, "sequences", "12");
+    assert_int_equal(parse(&m, &e, &fault), MESSAGE_FOREIGN);
+    drop(&m);
+}
+
+static void test_headers_that_are_malformed(void **state)
+{
+    static const struct {
+        const char *name, *value;
+    } cases[] = {
+        {"sequence", "0"},
+        {"sequence", ""},
+        {"sequence", NULL},
+        {"sequence", "-1"},
+        {"sequence", " 12"},
+        {"sequence", "12 "},
+        {"sequence", "9223372036854775808"},
+        {"sequence", "00000000000000000001"},
+        {"sequence", "1e3"},
+        {"event_id", ""},
+        {"event_id", "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f"},
+        {"event_id", "0a1b2c3d04e5f-6071-8293-a4b5c6d7e8f9"},
+        {"event_id", "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8g9"},
+        {"event_type", "failed"},
+        {"event_type", "sentt"},
+        {"event_type", ""},
+        {"version", "2.0"},
+        {"version", "1"},
+        {"timestamp", ""},
+        {"service", NULL},
+        {"integration_id", "x"},
+        {"integration_id", "0"},
+        {"integration_id", ""},
+        {"attempt", "4294967296"},
+        {"attempt", "-1"},
+    };
+    struct kafka_message m;
+
+    (void) state;
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        CLEANUP(freep) char *expected = xasprintf("the header \"%s\" is malformed", cases[i].name);
+        make_good(&m);
+        remove_header(&m, cases[i].name);
+        add_header(&m, cases[i].name, cases[i].value);
+        assert_faulty(&m, expected);
+    }
+}
+
+static void test_of_equal_headers_the_last_counts(void **state)
+{
+    struct kafka_message m;
+    struct message_event e;
+    const char *fault;
+
+    (void) state;
+    make_good(&m);
+    add_header(&m, "sequence", "5");
+    assert_int_equal(parse(&m, &e, &fault), MESSAGE_EVENT);
+    assert_int_equal(e.sequence, 5);
+    add_header(&m, "sequence", "five");
+    assert_faulty(&m, "the header \"sequence\" is malformed");
+}
+
+static void test_keys(void **state)
+{
+    static const char *const keys[] = {"", "0", "43", "42 ", "0x2a", "-42", "92233720368547758070"};
+    struct kafka_message m;
+
+    (void) state;
+    for (size_t i = 0; i < ARRAY_SIZE(keys); i++) {
+        make_good(&m);
+        free((void *) (uintptr_t) m.key);
+        set_key(&m, keys[i]);
+        assert_faulty(&m, "the key is not the subscription's id");
+    }
+}
+
+static void test_values(void **state)
+{
+    static const struct {
+        const char *value, *fault;
+    } cases[] = {
+        {"", "the value is empty"},
+        {" ", "the value is not JSON"},
+        {"{", "the value is not JSON"},
+        {VALUE "x", "the value is not JSON"},
+        {"{\"subscription\":{\"id\":42}},", "the value is not JSON"},
+        {"{\"subscription\":{\"id\":\"\xff\"}}", "the value is not JSON"},
+        {"null", "the value is no event of a subscription"},
+        {"[]", "the value is no event of a subscription"},
+        {"{}", "the value is no event of a subscription"},
+        {"\"subscription\"", "the value is no event of a subscription"},
+        {"{\"subscription\":null}", "the value is no event of a subscription"},
+        {"{\"subscription\":{}}", "the value is no event of a subscription"},
+        {"{\"subscription\":{\"id\":\"42\"}}", "the value is no event of a subscription"},
+        {"{\"subscription\":{\"id\":-42}}", "the value is no event of a subscription"},
+        {"{\"subscription\":{\"id\":42.0}}", "the value is no event of a subscription"},
+        {"{\"id\":42,\"x\":{\"subscription\":{\"id\":42}}}", "the value is no event of a subscription"},
+        {"{\"subscription\":[{\"id\":42}]}", "the value is no event of a subscription"},
+        {"{\"subscription\":{\"id\":41}}", "the key is not the subscription's id"},
+    };
+    struct kafka_message m;
+
+    (void) state;
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        make_good(&m);
+        free((void *) (uintptr_t) m.value);
+        set_value(&m, cases[i].value, strlen(cases[i].value));
+        assert_faulty(&m, cases[i].fault);
+    }
+}
+
+static void test_values_in_other_clothes(void **state)
+{
+    static const char *const values[] = {
+        "{\"subscription\":{\"id\":42}}",
+        " { \"x\" : [ ] , \"subscription\" : { \"id\" : 42 } } \n",
+        "{\"a\":{\"b\":[{},\"}\",\"\\\\\"]},\"n\":-1.5e+3,\"t\":true,\"subscription\":{\"x\":{\"id\":1},\"id\":42}}",
+        "{\"\\\"subscription\":1,\"subscription\":{\"id\" :42 ,\"id\":7}}",
+    };
+    struct kafka_message m;
+    struct message_event e;
+    const char *fault;
+
+    (void) state;
+    for (size_t i = 0; i < ARRAY_SIZE(values); i++) {
+        make_good(&m);
+        free((void *) (uintptr_t) m.value);
+        set_value(&m, values[i], strlen(values[i]));
+        assert_int_equal(parse(&m, &e, &fault), MESSAGE_EVENT);
+        drop(&m);
+    }
+}
+
+/* One byte of a good message changed, or its end cut off: never a crash, never another subscription. */
+static void test_damaged_messages(void **state)
+{
+    struct kafka_message m;
+    struct message_event e;
+    const char *fault;
+    uint32_t seed = 1;
+
+    (void) state;
+    for (int i = 0; i < 20000; i++) {
+        char copy[sizeof(VALUE)] = VALUE;
+        size_t len = sizeof(VALUE) - 1;
+        seed = seed * 1664525 + 1013904223;
+        if (seed >> 31)
+            len = (seed >> 8) % len;
+        else
+            copy[(seed >> 8) % len] = (char) (seed >> 24);
+        make_good(&m);
+        free((void *) (uintptr_t) m.value);
+        set_value(&m, copy, len);
+        if (parse(&m, &e, &fault) == MESSAGE_EVENT)
+            assert_int_equal(e.subscription_id, 42);
+        else
+            assert_non_null(fault);
+        drop(&m);
+    }
+}
+
+static void test_headers_as_json(void **state)
+{
+    CLEANUP(strbuf_free) struct strbuf sb = STRBUF_INIT(STRBUF_MAX_DEFAULT);
+    struct kafka_message m = {.header_count = 0};
+
+    (void) state;
+    message_headers_json(&m, &sb);
+    assert_string_equal(strbuf_str(&sb), "{}");
+    strbuf_clear(&sb);
+    add_header(&m, "a\"\x80", "x\n\xff");
+    add_header(&m, "null", NULL);
+    add_header(&m, "empty", "");
+    m.headers[m.header_count++] =
+        (struct kafka_header){.name = "nul", .value = bytes("a\0b", 3), .value_len = 3};
+    message_headers_json(&m, &sb);
+    assert_string_equal(strbuf_str(&sb),
+                        "{\"a\\\"\xEF\xBF\xBD\":\"x\\n\xEF\xBF\xBD\",\"null\":null,\"empty\":\"\","
+                        "\"nul\":\"a\xEF\xBF\xBD"
+                        "b\"}");
+    assert_true(json_is_valid(sb.data, sb.len, JSON_MAX_DEPTH));
+    drop(&m);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_an_event),
+        cmocka_unit_test(test_headers_that_may_be_null),
+        cmocka_unit_test(test_headers_that_must_be_there),
+        cmocka_unit_test(test_without_sequence_it_is_foreign),
+        cmocka_unit_test(test_headers_that_are_malformed),
+        cmocka_unit_test(test_of_equal_headers_the_last_counts),
+        cmocka_unit_test(test_keys),
+        cmocka_unit_test(test_values),
+        cmocka_unit_test(test_values_in_other_clothes),
+        cmocka_unit_test(test_damaged_messages),
+        cmocka_unit_test(test_headers_as_json),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
