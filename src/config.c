@@ -94,7 +94,7 @@ enum config_secrets config_secrets_of(const struct config_loader *l, const struc
 static void set_plain(struct config_loader *l, const struct config_key *key, const char *text,
                       const struct config_origin *where)
 {
-    CLEANUP(config_wipe) struct strbuf cleaned = STRBUF_INIT(STRBUF_MAX_DEFAULT);
+    CLEANUP(strbuf_wipe) struct strbuf cleaned = STRBUF_INIT(STRBUF_MAX_DEFAULT);
     CLEANUP(strbuf_free) struct strbuf why = STRBUF_INIT(STRBUF_MAX_DEFAULT);
     struct config_origin *origin = config_origin(l->config, key);
     bool quotable = !origin->reference && !(key->flags & (KEY_SECRET | KEY_CONNINFO));
@@ -114,7 +114,7 @@ static void set_plain(struct config_loader *l, const struct config_key *key, con
 static void set_reference(struct config_loader *l, const struct config_key *key, const char *reference,
                           const struct config_origin *where)
 {
-    CLEANUP(config_wipe) struct strbuf value = STRBUF_INIT(2 * CONFIG_SECRET_MAX);
+    CLEANUP(strbuf_wipe) struct strbuf value = STRBUF_INIT(2 * CONFIG_SECRET_MAX);
     CLEANUP(strbuf_free) struct strbuf why = STRBUF_INIT(STRBUF_MAX_DEFAULT);
     enum config_secrets secrets = config_secrets_of(l, key);
 
@@ -171,8 +171,8 @@ static const char *hint_for(int r)
 
 static int read_file(struct config_loader *l)
 {
-    CLEANUP(config_wipe) struct strbuf source = STRBUF_INIT(2 * CONFIG_FILE_MAX);
-    CLEANUP(config_wipe) struct strbuf text = STRBUF_INIT(8 * CONFIG_FILE_MAX);
+    CLEANUP(strbuf_wipe) struct strbuf source = STRBUF_INIT(2 * CONFIG_FILE_MAX);
+    CLEANUP(strbuf_wipe) struct strbuf text = STRBUF_INIT(8 * CONFIG_FILE_MAX);
     CLEANUP(strbuf_free) struct strbuf why = STRBUF_INIT(STRBUF_MAX_DEFAULT);
     unsigned open_string;
     int r = config_file_read(l->path, CONFIG_FILE_MAX, &source, &why);

@@ -98,6 +98,11 @@ struct config *config_ref(struct config *c);
 struct config *config_unref(struct config *c); /* returns NULL; NULL is legal */
 void config_unrefp(struct config **c);
 
+/* For secrets that stand in the database: the value behind "credential:NAME", or any other text as it is.
+ * -EINVAL with *err, which names the credential. "file:" and "env:" are not followed there: whoever may write
+ * a row shall not read our files. */
+int config_database_secret(const char *text, struct strbuf *ret, struct error *err);
+
 /* The effective configuration in the file's own syntax, each key with a comment saying where its value comes
  * from; secrets as ***. */
 void config_dump(const struct config *c, struct strbuf *out);

@@ -102,7 +102,6 @@ int config_file_read(const char *path, size_t max, struct strbuf *ret, struct st
  * syntax error further down. */
 int config_source_prepare(struct config_loader *l, const struct strbuf *source, struct strbuf *ret,
                           unsigned *ret_open_string);
-void config_wipe(struct strbuf *sb); /* for CLEANUP: zeroes and frees what may hold secrets */
 
 /* config_reference.c: values that stand elsewhere. */
 bool config_is_reference(const char *text);

@@ -134,7 +134,7 @@ static void append(struct config_properties *to, const char *name, const char *v
 void config_property_set(struct config_loader *l, const struct config_key *key, const char *name,
                          const char *value, const struct config_origin *where)
 {
-    CLEANUP(config_wipe) struct strbuf resolved = STRBUF_INIT(2 * CONFIG_SECRET_MAX);
+    CLEANUP(strbuf_wipe) struct strbuf resolved = STRBUF_INIT(2 * CONFIG_SECRET_MAX);
     CLEANUP(strbuf_free) struct strbuf why = STRBUF_INIT(STRBUF_MAX_DEFAULT);
     CLEANUP(freep) char *dotted = with_dots(name);
     const char *refusal = refusal_of(dotted), *reference = config_is_reference(value) ? value : NULL;

@@ -130,3 +130,17 @@ int config_resolve(const char *text, enum config_secrets secrets, struct strbuf 
     strip_line_end(ret);
     return check_content(ret, why);
 }
+
+int config_database_secret(const char *text, struct strbuf *ret, struct error *err)
+{
+    CLEANUP(strbuf_free) struct strbuf why = STRBUF_INIT(4096);
+
+    if (find_scheme(text) != &schemes[0]) {
+        strbuf_adds(ret, text);
+        return 0;
+    }
+    if (config_resolve(text, CONFIG_SECRETS_RESOLVE, ret, &why) == 0)
+        return 0;
+    error_set(err, "\"%.200s\": %s", text, strbuf_str(&why));
+    return -EINVAL;
+}

@@ -14,13 +14,6 @@
 
 #define DEPTH_MAX 16
 
-void config_wipe(struct strbuf *sb)
-{
-    if (sb->data)
-        explicit_bzero(sb->data, sb->capacity);
-    strbuf_free(sb);
-}
-
 static int read_all(int fd, size_t max, struct strbuf *ret)
 {
     /* One byte more than allowed tells a file that is too long, even one that grows meanwhile. */

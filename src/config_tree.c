@@ -131,7 +131,7 @@ static void report_clamped(struct config_loader *l, const config_setting_t *sett
 static void read_property(struct config_loader *l, const struct config_key *key,
                           const config_setting_t *setting)
 {
-    CLEANUP(config_wipe) struct strbuf text = STRBUF_INIT(STRBUF_MAX_DEFAULT);
+    CLEANUP(strbuf_wipe) struct strbuf text = STRBUF_INIT(STRBUF_MAX_DEFAULT);
     struct config_origin where = {.source = SOURCE_FILE, .line = setting->line};
 
     if (is_clamped(setting))
@@ -145,7 +145,7 @@ static void read_property(struct config_loader *l, const struct config_key *key,
 
 static void read_key(struct config_loader *l, const struct config_key *key, const config_setting_t *setting)
 {
-    CLEANUP(config_wipe) struct strbuf text = STRBUF_INIT(STRBUF_MAX_DEFAULT);
+    CLEANUP(strbuf_wipe) struct strbuf text = STRBUF_INIT(STRBUF_MAX_DEFAULT);
     struct config_origin where = {.source = SOURCE_FILE, .line = setting->line};
 
     /* Until a value is taken, no rule may judge the default that nobody meant. */

@@ -209,9 +209,9 @@ void deliveries_start(struct deliveries *all, const struct store_claimed *row, i
     };
     memcpy(d->payload, row->payload, row->payload_len + 1);
     link_delivery(all, d);
-    if (d->integration->token_invalid) {
+    if (d->integration->problem) {
         const struct http_result refused = {.cause = HTTP_URL_INVALID, .body = "", .detail = "auth_token"};
-        finish(d, &refused, "its auth_token holds control characters");
+        finish(d, &refused, d->integration->problem);
         return;
     }
     send_request(d, row);

@@ -4,6 +4,8 @@
 #include <search.h>
 #include <string.h>
 
+#include "config.h"
+
 struct integrations {
     void *tree; /* tsearch(3), by id */
     int64_t *busy_ids;
@@ -28,6 +30,7 @@ static void integration_free(void *node)
 {
     struct integration *i = node;
     free(i->endpoint_url);
+    free_secret(i->auth_token);
     free_secret(i->authorization);
     free(i);
 }
@@ -51,18 +54,35 @@ static bool has_control_character(const char *s)
     return false;
 }
 
+/* What stands in the way of using the token, or NULL. */
+static const char *take_token(struct integration *i, const char *auth_token)
+{
+    CLEANUP(strbuf_wipe) struct strbuf token = STRBUF_INIT(64 << 10);
+
+    free_secret(TAKE_PTR(i->authorization));
+    if (!*auth_token)
+        return NULL;
+    if (config_database_secret(auth_token, &token, NULL) < 0)
+        return "its auth_token names a credential that cannot be read";
+    if (has_control_character(strbuf_str(&token)))
+        return "its auth_token holds control characters";
+    i->authorization = xasprintf("Authorization: Bearer %s", strbuf_str(&token));
+    return NULL;
+}
+
 static void take_settings(struct integration *i, const struct store_claimed *row)
 {
     i->timeout_usec = row->timeout_usec;
     i->max_attempts = row->max_attempts;
-    if (!i->endpoint_url || strcmp(i->endpoint_url, row->endpoint_url) != 0) {
+    if (strcmp(i->endpoint_url, row->endpoint_url) != 0) {
         free(i->endpoint_url);
         i->endpoint_url = xstrdup(row->endpoint_url);
     }
-    free_secret(i->authorization);
-    i->token_invalid = has_control_character(row->auth_token);
-    i->authorization =
-        *row->auth_token && !i->token_invalid ? xasprintf("Authorization: Bearer %s", row->auth_token) : NULL;
+    if (i->auth_token && strcmp(i->auth_token, row->auth_token) == 0)
+        return;
+    free_secret(i->auth_token);
+    i->auth_token = xstrdup(row->auth_token);
+    i->problem = take_token(i, row->auth_token);
 }
 
 struct integration *integrations_note(struct integrations *all, const struct store_claimed *row)

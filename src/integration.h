@@ -11,8 +11,9 @@ struct integration {
     bool may_have_more;       /* its last claim used all its slots */
     struct store_place place; /* where its last claim ended */
     char *endpoint_url;
+    char *auth_token;    /* as the database has it */
     char *authorization; /* "Authorization: Bearer …", NULL = none */
-    bool token_invalid;  /* auth_token holds control characters */
+    const char *problem; /* why nothing can be sent, or NULL */
     uint64_t timeout_usec;
     int max_attempts; /* 0 = the default */
 };

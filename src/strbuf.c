@@ -15,6 +15,13 @@ void strbuf_free(struct strbuf *sb)
     sb->overflowed = false;
 }
 
+void strbuf_wipe(struct strbuf *sb)
+{
+    if (sb->data)
+        explicit_bzero(sb->data, sb->capacity);
+    strbuf_free(sb);
+}
+
 void strbuf_clear(struct strbuf *sb)
 {
     sb->len = 0;

@@ -21,6 +21,7 @@ struct strbuf {
 #define STRBUF_INIT(max_bytes) ((struct strbuf){.max = (max_bytes)})
 
 void strbuf_free(struct strbuf *sb);  /* legal on a zeroed one; also for CLEANUP */
+void strbuf_wipe(struct strbuf *sb);  /* for CLEANUP too: zeroes what may be a secret, then frees */
 void strbuf_clear(struct strbuf *sb); /* keeps the memory */
 const char *strbuf_str(const struct strbuf *sb);
 char *strbuf_take(struct strbuf *sb); /* the caller frees; sb is empty afterwards */

@@ -43,7 +43,7 @@ static void test_settings_follow_each_claim(void **state)
 
     r.auth_token = "evil\r\nX-Admin: 1";
     integrations_note(all, &r);
-    assert_true(i->token_invalid);
+    assert_string_equal(i->problem, "its auth_token holds control characters");
     assert_null(i->authorization);
 
     /* A row that does not carry the settings changes none. */
