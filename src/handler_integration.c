@@ -1,0 +1,112 @@
+/* The integration status handler: integrations.successful_sends and failed_sends. See handler.h.
+ *
+ * On a consumer's thread. One row update for each integration of a batch, however many events it holds: the
+ * row is hot (each inserted subscription takes a key-share lock on it), so it is updated late in a short
+ * transaction, and seldom. */
+#include "handler_integration.h"
+
+#include "handler.h"
+#include "store_consumer.h"
+
+static void add(struct integration_deltas *d, const struct message_event *e)
+{
+    if (d->count > 0 && d->items[d->count - 1].integration_id == e->integration_id) {
+        d->items[d->count - 1].sent += e->type == MESSAGE_SENT;
+        d->items[d->count - 1].failed += e->type == MESSAGE_FAILED;
+        return;
+    }
+    if (d->count == d->capacity) {
+        d->capacity = MAX(d->capacity * 2, (size_t) 64);
+        d->items = xreallocarray(d->items, d->capacity, sizeof(*d->items));
+    }
+    d->items[d->count++] = (struct integration_delta){.integration_id = e->integration_id,
+                                                      .sent = e->type == MESSAGE_SENT,
+                                                      .failed = e->type == MESSAGE_FAILED};
+}
+
+static int by_id(const void *a, const void *b)
+{
+    const struct integration_delta *x = a, *y = b;
+
+    return (x->integration_id > y->integration_id) - (x->integration_id < y->integration_id);
+}
+
+static void merge(struct integration_deltas *d)
+{
+    size_t n = 0;
+
+    for (size_t i = 1; i < d->count; i++) {
+        if (d->items[n].integration_id == d->items[i].integration_id) {
+            d->items[n].sent += d->items[i].sent;
+            d->items[n].failed += d->items[i].failed;
+        } else {
+            d->items[++n] = d->items[i];
+        }
+    }
+    d->count = MIN(d->count, n + 1);
+}
+
+void integration_deltas_collect(struct integration_deltas *d, const struct message_event *const *events,
+                                size_t count)
+{
+    d->count = 0;
+    for (size_t i = 0; i < count; i++)
+        if (events[i]->integration_id &&
+            (events[i]->type == MESSAGE_SENT || events[i]->type == MESSAGE_FAILED))
+            add(d, events[i]);
+    if (d->count == 0)
+        return;
+    qsort(d->items, d->count, sizeof(*d->items), by_id);
+    merge(d);
+}
+
+void integration_deltas_free(struct integration_deltas *d)
+{
+    free(d->items);
+    *d = (struct integration_deltas){0};
+}
+
+static void *state_new(void)
+{
+    return xcalloc(1, sizeof(struct integration_deltas));
+}
+
+static void state_free(void *state)
+{
+    integration_deltas_free(state);
+    free(state);
+}
+
+static int compare_ids(const void *a, const void *b)
+{
+    const int64_t *x = a, *y = b;
+
+    return (*x > *y) - (*x < *y);
+}
+
+static int apply(void *state, struct pg *pg, const struct message_event *const *events, size_t count,
+                 const char **faults, struct error *err)
+{
+    struct integration_deltas *d = state;
+    CLEANUP(freep) int64_t *unknown = NULL;
+    size_t n_unknown = 0;
+
+    integration_deltas_collect(d, events, count);
+    if (d->count == 0)
+        return PG_DONE;
+    int r = store_count_sends(pg, d, &unknown, &n_unknown, err);
+    if (r != PG_DONE || n_unknown == 0)
+        return r;
+    for (size_t i = 0; i < count; i++)
+        if (bsearch(&events[i]->integration_id, unknown, n_unknown, sizeof(*unknown), compare_ids))
+            faults[i] = "the integration does not exist";
+    return PG_DONE;
+}
+
+const struct handler handler_integration = {
+    .name = "integration status",
+    .types = 1U << MESSAGE_SENT | 1U << MESSAGE_FAILED,
+    .state_new = state_new,
+    .state_free = state_free,
+    .apply = apply,
+};

@@ -1,0 +1,290 @@
+/* SQL of the consumers. See store_consumer.h.
+ *
+ * On the consumers' threads. Everything is set-based: one statement for a batch, never one for an event. */
+#include "store_consumer.h"
+
+#include <string.h>
+
+/* One column of an array of structs as a parameter: `first` is the field of the first one. */
+static const void *field(const void *first, size_t stride, size_t i)
+{
+    return (const char *) first + i * stride;
+}
+
+static void add_texts(struct pg_args *args, const char *const *first, size_t stride, size_t count)
+{
+    pg_array_begin(args, PG_TEXT);
+    for (size_t i = 0; i < count; i++) {
+        const char *const *text = field(first, stride, i);
+        pg_array_bytes(args, *text, strlen(*text));
+    }
+    pg_array_end(args);
+}
+
+static void add_i32s(struct pg_args *args, const int32_t *first, size_t stride, size_t count)
+{
+    pg_array_begin(args, PG_INT4);
+    for (size_t i = 0; i < count; i++)
+        pg_array_i32(args, *(const int32_t *) field(first, stride, i));
+    pg_array_end(args);
+}
+
+static void add_i64s(struct pg_args *args, const int64_t *first, size_t stride, size_t count)
+{
+    pg_array_begin(args, PG_INT8);
+    for (size_t i = 0; i < count; i++)
+        pg_array_i64(args, *(const int64_t *) field(first, stride, i));
+    pg_array_end(args);
+}
+
+static void add_bytes(struct pg_args *args, const char *bytes, size_t len)
+{
+    if (bytes)
+        pg_array_bytes(args, bytes, len);
+    else
+        pg_array_null(args);
+}
+
+/* --- members
+ * ------------------------------------------------------------------------------------------------------- */
+
+static const struct pg_statement take_member = {
+    "take_member", "select pg_try_advisory_lock(hashtextextended($1 || '/' || $2, lock_key('Instance')))"};
+
+int store_take_member(struct pg *pg, const char *group, const char *member, bool *ret, struct error *err)
+{
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+    CLEANUP(pg_result_freep) struct pg_result *result = NULL;
+
+    pg_arg_text(&args, group);
+    pg_arg_text(&args, member);
+    int r = pg_query(pg, &take_member, &args, &result, err);
+    if (r == PG_DONE)
+        *ret = pg_get_bool(result, 0, 0);
+    return r;
+}
+
+/* --- offsets
+ * ------------------------------------------------------------------------------------------------------- */
+
+static const struct pg_statement read_offsets = {
+    "read_offsets", "select a.n, o.next_offset"
+                    "  from unnest($2::text[], $3::int[]) with ordinality as a (topic, partition, n)"
+                    "  join consumer_offsets o on o.consumer_group = $1 and o.topic = a.topic"
+                    "                         and o.partition = a.partition"};
+
+int store_read_offsets(struct pg *pg, const char *group, struct store_offset *items, size_t count,
+                       struct error *err)
+{
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+    CLEANUP(pg_result_freep) struct pg_result *result = NULL;
+
+    pg_arg_text(&args, group);
+    add_texts(&args, &items->topic, sizeof(*items), count);
+    add_i32s(&args, &items->partition, sizeof(*items), count);
+    int r = pg_query(pg, &read_offsets, &args, &result, err);
+    if (r != PG_DONE)
+        return r;
+    for (size_t i = 0; i < count; i++)
+        items[i].next = -1;
+    for (int row = 0; row < pg_rows(result); row++)
+        items[pg_get_i64(result, row, 0) - 1].next = pg_get_i64(result, row, 1);
+    return PG_DONE;
+}
+
+static const struct pg_statement place_offset = {
+    "place_offset", "insert into consumer_offsets as o (consumer_group, topic, partition, next_offset)"
+                    "  values ($1, $2, $3, $5)"
+                    "  on conflict (consumer_group, topic, partition)"
+                    "  do update set next_offset = excluded.next_offset, updated_at = now()"
+                    "  where o.next_offset = $4"};
+
+int store_place_offset(struct pg *pg, const char *group, const struct store_offset *item, struct error *err)
+{
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+
+    pg_arg_text(&args, group);
+    pg_arg_text(&args, item->topic);
+    pg_arg_i32(&args, item->partition);
+    pg_arg_i64(&args, item->expected);
+    pg_arg_i64(&args, item->next);
+    return pg_query(pg, &place_offset, &args, NULL, err);
+}
+
+static const struct pg_statement advance = {
+    "advance",
+    "update consumer_offsets o"
+    "   set next_offset = a.next, foreign_messages = o.foreign_messages + a.foreign_messages, updated_at = now()"
+    "  from unnest($2::text[], $3::int[], $4::bigint[], $5::bigint[], $6::bigint[])"
+    "       as a (topic, partition, expected, next, foreign_messages)"
+    " where o.consumer_group = $1 and o.topic = a.topic and o.partition = a.partition"
+    "   and o.next_offset = a.expected"};
+
+int store_advance(struct pg *pg, const char *group, const struct store_offset *items, size_t count,
+                  bool *ret_fenced, struct error *err)
+{
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+    CLEANUP(pg_result_freep) struct pg_result *result = NULL;
+
+    pg_arg_text(&args, group);
+    add_texts(&args, &items->topic, sizeof(*items), count);
+    add_i32s(&args, &items->partition, sizeof(*items), count);
+    add_i64s(&args, &items->expected, sizeof(*items), count);
+    add_i64s(&args, &items->next, sizeof(*items), count);
+    add_i64s(&args, &items->foreign, sizeof(*items), count);
+    int r = pg_query(pg, &advance, &args, &result, err);
+    if (r == PG_DONE)
+        *ret_fenced = pg_affected(result) != (int64_t) count;
+    return r;
+}
+
+/* --- bitmaps
+ * ------------------------------------------------------------------------------------------------------- */
+
+static const struct pg_statement read_chunks = {
+    "read_chunks",
+    "select a.n, b.version, b.bits"
+    "  from unnest($2::text[], $3::int[], $4::bigint[]) with ordinality as a (topic, partition, chunk, n)"
+    "  join consumer_bitmaps b on b.consumer_group = $1 and b.topic = a.topic and b.partition = a.partition"
+    "                         and b.chunk = a.chunk"};
+
+static void add_places(struct pg_args *args, const char *group, const struct store_chunk *items, size_t count)
+{
+    pg_arg_text(args, group);
+    add_texts(args, &items->topic, sizeof(*items), count);
+    add_i32s(args, &items->partition, sizeof(*items), count);
+    pg_array_begin(args, PG_INT8);
+    for (size_t i = 0; i < count; i++)
+        pg_array_i64(args, items[i].chunk->number);
+    pg_array_end(args);
+}
+
+int store_read_chunks(struct pg *pg, const char *group, const struct store_chunk *items, size_t count,
+                      struct error *err)
+{
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+    CLEANUP(pg_result_freep) struct pg_result *result = NULL;
+
+    add_places(&args, group, items, count);
+    int r = pg_query(pg, &read_chunks, &args, &result, err);
+    if (r != PG_DONE)
+        return r;
+    for (int row = 0; row < pg_rows(result); row++) {
+        struct bitmap_chunk *chunk = items[pg_get_i64(result, row, 0) - 1].chunk;
+        size_t len;
+        const char *bits = pg_get_bytes(result, row, 2, &len);
+        chunk->version = pg_get_i64(result, row, 1);
+        memcpy(chunk->bits, bits, MIN(len, sizeof(chunk->bits)));
+    }
+    return PG_DONE;
+}
+
+/* Versions are counted from 1, so 0 says that the row is still to be made. */
+static const struct pg_statement write_chunks = {
+    "write_chunks",
+    "with a as materialized ("
+    "  select * from unnest($2::text[], $3::int[], $4::bigint[], $5::bigint[], $6::bytea[])"
+    "         as a (topic, partition, chunk, version, bits)"
+    "), made as ("
+    "  insert into consumer_bitmaps (consumer_group, topic, partition, chunk, bits)"
+    "  select $1, topic, partition, chunk, bits from a where version = 0"
+    "      on conflict do nothing returning 1"
+    "), changed as ("
+    "  update consumer_bitmaps b set bits = a.bits, version = b.version + 1 from a"
+    "   where b.consumer_group = $1 and b.topic = a.topic and b.partition = a.partition and b.chunk = a.chunk"
+    "     and b.version = a.version and a.version > 0 returning 1)"
+    " select (select count(*) from made) + (select count(*) from changed)"};
+
+int store_write_chunks(struct pg *pg, const char *group, const struct store_chunk *items, size_t count,
+                       bool *ret_fenced, struct error *err)
+{
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+    CLEANUP(pg_result_freep) struct pg_result *result = NULL;
+
+    add_places(&args, group, items, count);
+    pg_array_begin(&args, PG_INT8);
+    for (size_t i = 0; i < count; i++)
+        pg_array_i64(&args, items[i].chunk->version);
+    pg_array_end(&args);
+    pg_array_begin(&args, PG_BYTEA);
+    for (size_t i = 0; i < count; i++)
+        pg_array_bytes(&args, (const char *) items[i].chunk->bits, sizeof(items[i].chunk->bits));
+    pg_array_end(&args);
+    int r = pg_query(pg, &write_chunks, &args, &result, err);
+    if (r == PG_DONE)
+        *ret_fenced = pg_get_i64(result, 0, 0) != (int64_t) count;
+    return r;
+}
+
+/* --- dead letters
+ * -------------------------------------------------------------------------------------------------- */
+
+static const struct pg_statement dead_letters = {
+    "dead_letters",
+    "insert into dead_letters (consumer_group, topic, partition, \"offset\", key, headers, value, error)"
+    "  select $1, a.topic, a.partition, a.position, a.key, a.headers::jsonb, a.value, a.error"
+    "    from unnest($2::text[], $3::int[], $4::bigint[], $5::bytea[], $6::text[], $7::bytea[], $8::text[])"
+    "         as a (topic, partition, position, key, headers, value, error)"
+    "  on conflict do nothing"};
+
+int store_dead_letters(struct pg *pg, const char *group, const struct store_dead_letter *items, size_t count,
+                       struct error *err)
+{
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+
+    pg_arg_text(&args, group);
+    add_texts(&args, &items->topic, sizeof(*items), count);
+    add_i32s(&args, &items->partition, sizeof(*items), count);
+    add_i64s(&args, &items->offset, sizeof(*items), count);
+    pg_array_begin(&args, PG_BYTEA);
+    for (size_t i = 0; i < count; i++)
+        add_bytes(&args, items[i].key, items[i].key_len);
+    pg_array_end(&args);
+    pg_array_begin(&args, PG_TEXT);
+    for (size_t i = 0; i < count; i++)
+        add_bytes(&args, items[i].headers, items[i].headers_len);
+    pg_array_end(&args);
+    pg_array_begin(&args, PG_BYTEA);
+    for (size_t i = 0; i < count; i++)
+        add_bytes(&args, items[i].value, items[i].value_len);
+    pg_array_end(&args);
+    add_texts(&args, &items->error, sizeof(*items), count);
+    return pg_query(pg, &dead_letters, &args, NULL, err);
+}
+
+/* --- counters
+ * ------------------------------------------------------------------------------------------------------ */
+
+/* Locks in the order of ids first: an UPDATE … FROM takes its rows as the plan finds them, and two consumers
+ * would deadlock. updated_at stays as it is: it is the application's, which may compare it to see whether
+ * somebody has edited the row, and the counters are no edit. */
+static const struct pg_statement count_sends = {
+    "count_sends",
+    "with a as materialized ("
+    "  select * from unnest($1::bigint[], $2::bigint[], $3::bigint[]) as a (id, sent, failed)"
+    "), locked as materialized ("
+    "  select id from integrations where id = any ($1) order by id for no key update"
+    "), counted as ("
+    "  update integrations i set successful_sends = coalesce(i.successful_sends, 0) + a.sent,"
+    "         failed_sends = coalesce(i.failed_sends, 0) + a.failed"
+    "    from a join locked using (id) where i.id = a.id returning i.id)"
+    " select a.id from a where not exists (select from counted where counted.id = a.id) order by a.id"};
+
+int store_count_sends(struct pg *pg, const struct integration_deltas *deltas, int64_t **ret_unknown,
+                      size_t *ret_count, struct error *err)
+{
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+    CLEANUP(pg_result_freep) struct pg_result *result = NULL;
+
+    add_i64s(&args, &deltas->items->integration_id, sizeof(*deltas->items), deltas->count);
+    add_i64s(&args, &deltas->items->sent, sizeof(*deltas->items), deltas->count);
+    add_i64s(&args, &deltas->items->failed, sizeof(*deltas->items), deltas->count);
+    int r = pg_query(pg, &count_sends, &args, &result, err);
+    if (r != PG_DONE)
+        return r;
+    *ret_count = (size_t) pg_rows(result);
+    *ret_unknown = xcalloc(*ret_count + 1, sizeof(**ret_unknown));
+    for (size_t i = 0; i < *ret_count; i++)
+        (*ret_unknown)[i] = pg_get_i64(result, (int) i, 0);
+    return PG_DONE;
+}
