@@ -42,6 +42,8 @@
 #define MSG_RELAY_STOPPED "f9f214be35cb4f3f8e8de60fad9faf86"
 /* A Kafka message could not be handled and was put aside. */
 #define MSG_DEAD_LETTER "d0103b15d38749c99343fb750be58f84"
+/* Messages were gone before a consumer group read them, or a topic was made anew under it. */
+#define MSG_CONSUMER_GAP "ea68e596013749f083257da91ebd2a4d"
 /* A consumer group is far behind. */
 #define MSG_CONSUMER_LAGGING "ce47dfaeca894c29bfd1648f7e5884ad"
 /* A thread makes no progress; systemd's watchdog is no longer fed. */
