@@ -369,6 +369,8 @@ static enum kafka_event take_error(struct kafka_consumer *k, rd_kafka_resp_err_t
     error_set(&ret->error, "%s", words && *words ? words : rd_kafka_err2str(code));
     if (code == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN)
         return KAFKA_AWAY;
+    if (code == RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART || code == RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC)
+        return KAFKA_NO_TOPIC;
     if (is_offset_error(code) && take_partition_error(k, ret))
         return KAFKA_OUT_OF_RANGE;
     return KAFKA_TROUBLE;

@@ -60,6 +60,7 @@ enum kafka_event {
     KAFKA_ASSIGNED,     /* these partitions are ours now, parked */
     KAFKA_REVOKED,      /* these are to go: finish, then kafka_consumer_give_up() at once */
     KAFKA_OUT_OF_RANGE, /* partitions[0]: the log does not have that offset (any more, or yet): park it */
+    KAFKA_NO_TOPIC,     /* a topic of ours does not exist (yet): see kafka_consumer_look() */
     KAFKA_TROUBLE,      /* `error` says what; the library tries again by itself */
     KAFKA_AWAY,         /* no broker can be reached; the library tries again by itself */
     KAFKA_FATAL,        /* this member is done for (fenced …): free it, make a new one */

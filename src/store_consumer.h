@@ -52,7 +52,7 @@ struct store_dead_letter {
     int64_t offset;
     const char *key, *value; /* NULL = absent */
     size_t key_len, value_len;
-    const char *headers; /* a JSON object */
+    char *headers; /* a JSON object */
     size_t headers_len;
     const char *error;
 };

@@ -1,0 +1,301 @@
+/* Which partitions a consumer thread owns, and where each goes on. See consumer_internal.h.
+ *
+ * On the consumer's thread. The database says where: next_offset stands in the transaction that made the
+ * effects, so after a restore, a promotion or a lost answer it is the one truth. Kafka's committed offset
+ * counts only for a partition that the database has never seen. */
+#include <inttypes.h>
+#include <string.h>
+
+#include "consumer_internal.h"
+#include "log.h"
+#include "messages.h"
+#include "store_consumer.h"
+#include "timeutil.h"
+
+/* A question to Kafka; none is worth more than the heartbeat's second. */
+#define ASK_MS 1000
+/* After a broker failed, the new leader may for a moment tell an end that lies before what was read. */
+#define BEYOND_USEC (10 * USEC_PER_SEC)
+
+static struct consumer_partition *find(const struct consumer *c, const char *topic, int32_t number)
+{
+    for (size_t i = 0; i < c->partition_count; i++)
+        if (c->partitions[i]->number == number && strcmp(c->partitions[i]->topic, topic) == 0)
+            return c->partitions[i];
+    return NULL;
+}
+
+struct consumer_partition *consumer_started(struct consumer *c, const char *topic, int32_t number)
+{
+    struct consumer_partition *p = find(c, topic, number);
+
+    return p && p->started ? p : NULL;
+}
+
+bool consumer_has_parked(const struct consumer *c)
+{
+    for (size_t i = 0; i < c->partition_count; i++)
+        if (!c->partitions[i]->started)
+            return true;
+    return false;
+}
+
+/* --- coming and going
+ * ---------------------------------------------------------------------------------------------- */
+
+static void partition_free(struct consumer_partition *p)
+{
+    bitmap_clear(&p->handled);
+    free(p->topic);
+    free(p);
+}
+
+static enum message_type type_of(const struct consumer *c, const char *topic)
+{
+    size_t i = 0;
+
+    while (c->topics[i + 1] && strcmp(c->topics[i], topic) != 0)
+        i++;
+    return c->topic_types[i];
+}
+
+void consumer_take_over(struct consumer *c, const struct kafka_poll *poll)
+{
+    for (size_t i = 0; i < poll->count; i++) {
+        const struct kafka_partition *given = &poll->partitions[i];
+        if (find(c, given->topic, given->partition))
+            continue;
+        struct consumer_partition *p = xcalloc(1, sizeof(*p));
+        p->topic = xstrdup(given->topic);
+        p->number = given->partition;
+        p->type = type_of(c, given->topic);
+        p->window_next = -1;
+        c->partitions =
+            xreallocarray(c->partitions, c->partition_count + 1, sizeof(struct consumer_partition *));
+        c->partitions[c->partition_count++] = p;
+    }
+    c->stats.assigned = (int) c->partition_count;
+    c->start_at = 0;
+    if (poll->count > 0)
+        log_info("%s: has taken over %zu partitions", c->name, poll->count);
+}
+
+static void remove_partition(struct consumer *c, struct consumer_partition *p)
+{
+    for (size_t i = 0; i < c->partition_count; i++) {
+        if (c->partitions[i] != p)
+            continue;
+        c->partitions[i] = c->partitions[--c->partition_count];
+        partition_free(p);
+        return;
+    }
+}
+
+void consumer_hand_back(struct consumer *c, const struct kafka_poll *poll)
+{
+    struct kafka_partition *started = xcalloc(poll->count + 1, sizeof(*started));
+    size_t count = 0;
+
+    for (size_t i = 0; i < poll->count; i++)
+        if (consumer_started(c, poll->partitions[i].topic, poll->partitions[i].partition))
+            started[count++] = poll->partitions[i];
+    kafka_consumer_give_up(c->kafka, started, count);
+    free(started);
+    for (size_t i = 0; i < poll->count; i++)
+        remove_partition(c, find(c, poll->partitions[i].topic, poll->partitions[i].partition));
+    c->stats.assigned = (int) c->partition_count;
+    log_info("%s: %s %zu partitions", c->name, poll->lost ? "has lost" : "hands back", poll->count);
+}
+
+void consumer_forget_all(struct consumer *c)
+{
+    for (size_t i = 0; i < c->partition_count; i++)
+        partition_free(c->partitions[i]);
+    free(TAKE_PTR(c->partitions));
+    c->partition_count = 0;
+    c->stats.assigned = 0;
+    c->stats.lag = -1;
+}
+
+void consumer_drop_cache(struct consumer *c)
+{
+    for (size_t i = 0; i < c->partition_count; i++)
+        bitmap_clear(&c->partitions[i]->handled);
+}
+
+/* --- parking
+ * ------------------------------------------------------------------------------------------------------- */
+
+static void park(struct consumer *c, struct consumer_partition *p)
+{
+    kafka_consumer_park(c->kafka, &(struct kafka_partition){.topic = p->topic, .partition = p->number}, 1);
+    bitmap_clear(&p->handled);
+    p->started = false;
+}
+
+void consumer_park_all(struct consumer *c)
+{
+    for (size_t i = 0; i < c->partition_count; i++)
+        if (c->partitions[i]->started)
+            park(c, c->partitions[i]);
+}
+
+void consumer_park_one(struct consumer *c, const char *topic, int32_t number)
+{
+    struct consumer_partition *p = consumer_started(c, topic, number);
+
+    if (p)
+        park(c, p);
+}
+
+/* --- starting
+ * ------------------------------------------------------------------------------------------------------ */
+
+static void say_gap(const struct consumer *c, const struct consumer_partition *p, int64_t from, int64_t to,
+                    int64_t end)
+{
+    CLEANUP(freep) char *partition = xasprintf("%d", (int) p->number);
+    CLEANUP(freep) char *offset = xasprintf("%" PRId64, from);
+    const struct log_field fields[] = {
+        {"KAFKA_TOPIC", p->topic}, {"KAFKA_PARTITION", partition}, {"KAFKA_OFFSET", offset}, {NULL, NULL}};
+
+    if (from < to)
+        log_event(LOG_WARNING, MSG_CONSUMER_GAP, fields,
+                  "%s: %" PRId64
+                  " messages of \"%s\", partition %d, are gone before they were read: Kafka has none "
+                  "before offset %" PRId64 ", where this goes on",
+                  c->name, to - from, p->topic, (int) p->number, to);
+    else
+        log_event(LOG_WARNING, MSG_CONSUMER_GAP, fields,
+                  "%s: partition %d of \"%s\" ends at offset %" PRId64 ", but was read up to %" PRId64
+                  " before: it was made anew or restored; goes on from its beginning, offset %" PRId64,
+                  c->name, (int) p->number, p->topic, end, from, to);
+}
+
+/* Where a partition without a row begins. 0 or -EIO. */
+static int first_offset(struct consumer *c, const struct consumer_partition *p, int64_t first, int64_t end,
+                        int64_t *ret, struct error *err)
+{
+    int64_t committed;
+    int r = kafka_consumer_committed(c->kafka, p->topic, p->number, ASK_MS, &committed, err);
+
+    if (r == 0)
+        *ret = committed >= first && committed <= end ? committed : first;
+    return r;
+}
+
+enum { PLACED = 10, NOT_YET = 11 };
+
+/* Compares the database's offset with the log. 0 = start there; PLACED = the row was made or moved, read it
+ * again; NOT_YET; or an error or outcome of the database. */
+static int place(struct consumer *c, struct consumer_partition *p, struct store_offset *at, struct error *err)
+{
+    int64_t first, end;
+    uint64_t now = now_monotonic_usec();
+
+    if (kafka_consumer_range(c->kafka, p->topic, p->number, ASK_MS, &first, &end, err) < 0)
+        return NOT_YET;
+    at->expected = at->next;
+    if (at->next < 0) {
+        if (first_offset(c, p, first, end, &at->next, err) < 0)
+            return NOT_YET;
+    } else if (at->next > end && (!p->beyond_since || now < p->beyond_since + BEYOND_USEC)) {
+        p->beyond_since = p->beyond_since ? p->beyond_since : now;
+        error_set(err, "the end of %s/%d lies before what was read", p->topic, (int) p->number);
+        return NOT_YET;
+    } else if (at->next > end || at->next < first) {
+        say_gap(c, p, at->next, first, end);
+        at->next = first;
+    } else {
+        p->beyond_since = 0;
+        return 0;
+    }
+    p->beyond_since = 0;
+    int r = store_place_offset(c->pg, c->group_id, at, err);
+    return r == PG_DONE ? PLACED : r;
+}
+
+/* The parked ones and what the database says of them. */
+static int read_parked(struct consumer *c, struct consumer_partition **parked, struct store_offset *offsets,
+                       size_t *ret_count, struct error *err)
+{
+    size_t count = 0;
+
+    for (size_t i = 0; i < c->partition_count; i++) {
+        if (c->partitions[i]->started)
+            continue;
+        parked[count] = c->partitions[i];
+        offsets[count++] =
+            (struct store_offset){.topic = c->partitions[i]->topic, .partition = c->partitions[i]->number};
+    }
+    *ret_count = count;
+    return store_read_offsets(c->pg, c->group_id, offsets, count, err);
+}
+
+static void start(struct consumer *c, struct consumer_partition *p, int64_t offset)
+{
+    const struct kafka_partition at = {.topic = p->topic, .partition = p->number, .offset = offset};
+    struct error err;
+
+    if (kafka_consumer_start(c->kafka, &at, 1, &err) < 0) {
+        log_warning("%s: %s", c->name, err.text);
+        return;
+    }
+    p->next = offset;
+    p->started = true;
+}
+
+/* PLACED when one of them is to be read again, NOT_YET when one must wait, else as place(). */
+static int start_each(struct consumer *c, struct consumer_partition **parked, struct store_offset *offsets,
+                      size_t count, struct error *err)
+{
+    int worst = 0;
+
+    for (size_t i = 0; i < count; i++) {
+        uint64_t asked_at = now_monotonic_usec();
+        int r = place(c, parked[i], &offsets[i], err);
+        heartbeat_beat(c->heartbeat);
+        if (r < 0 || r == PG_STOPPED)
+            return r;
+        if (r == 0)
+            start(c, parked[i], offsets[i].next);
+        else if (worst != PLACED)
+            worst = r;
+        /* One that does not answer is enough. */
+        if (r == NOT_YET && now_monotonic_usec() - asked_at > ASK_MS * USEC_PER_MSEC / 2)
+            return NOT_YET;
+    }
+    return worst;
+}
+
+int consumer_start_parked(struct consumer *c, struct error *err)
+{
+    CLEANUP(freep) struct consumer_partition **parked = xcalloc(c->partition_count + 1, sizeof(*parked));
+    CLEANUP(freep) struct store_offset *offsets = xcalloc(c->partition_count + 1, sizeof(*offsets));
+    size_t count;
+    int r = PLACED;
+
+    for (int pass = 0; pass < 2 && r == PLACED; pass++) {
+        r = read_parked(c, parked, offsets, &count, err);
+        if (r == PG_DONE)
+            r = start_each(c, parked, offsets, count, err);
+    }
+    if (r == NOT_YET)
+        log_debug("%s: %s", c->name, err->text);
+    c->start_at = r == 0 ? 0 : now_monotonic_usec() + USEC_PER_SEC;
+    return r == PLACED || r == NOT_YET ? 0 : r;
+}
+
+int64_t consumer_lag(struct consumer *c)
+{
+    int64_t lag = 0;
+
+    for (size_t i = 0; i < c->partition_count; i++) {
+        const struct consumer_partition *p = c->partitions[i];
+        int64_t end = p->started ? kafka_consumer_known_end(c->kafka, p->topic, p->number) : -1;
+        if (end < 0)
+            return -1;
+        lag += MAX(end - p->next, 0);
+    }
+    return lag;
+}
