@@ -13,11 +13,14 @@
 #include "timeutil.h"
 
 #define CLOSE_USEC (5 * USEC_PER_SEC)
+#define WAKE_BYTES ((size_t) 2 << 20)
+#define WAKE_MS 100
 
 struct kafka_consumer {
     rd_kafka_t *rk;
     rd_kafka_queue_t *queue;
     char **topics;
+    size_t taken;            /* bytes handed out since the fetcher was woken */
     rd_kafka_event_t *event; /* the last one polled: what was handed out points into it */
     const rd_kafka_message_t *message;
     struct kafka_partition *partitions;
@@ -46,6 +49,10 @@ static const struct setting defaults[] = {
     {"topic.metadata.refresh.interval.ms", "30000"},
     /* The thread may wait for the database meanwhile, up to its statement_timeout. */
     {"max.poll.interval.ms", "600000"},
+#if RD_KAFKA_VERSION >= 0x020200ff
+    /* How soon a queue that was full is filled again; see wake_fetcher(). */
+    {"fetch.queue.backoff.ms", "10"},
+#endif
 };
 
 /* What exactly-once effects rest on; the configuration refuses these as properties. */
@@ -384,7 +391,24 @@ static enum kafka_event take_message(struct kafka_consumer *k, struct kafka_poll
     if (k->message->err)
         return take_error(k, k->message->err, rd_kafka_message_errstr(k->message), ret);
     view(k->message, &ret->message);
+    k->taken += ret->message.value_len;
     return KAFKA_MESSAGE;
+}
+
+/* librdkafka before 2.2 stops fetching for up to a second once its queue has been full, however fast that is
+ * emptied. Any request to the partitions' leaders wakes it. */
+static void wake_fetcher(struct kafka_consumer *k)
+{
+    rd_kafka_topic_partition_list_t *list;
+
+    if (k->taken < WAKE_BYTES || rd_kafka_assignment(k->rk, &list))
+        return;
+    k->taken = 0;
+    for (int i = 0; i < list->cnt; i++)
+        list->elems[i].offset = RD_KAFKA_OFFSET_END;
+    if (list->cnt > 0)
+        rd_kafka_offsets_for_times(k->rk, list, WAKE_MS);
+    rd_kafka_topic_partition_list_destroy(list);
 }
 
 enum kafka_event kafka_consumer_poll(struct kafka_consumer *k, int timeout_ms, struct kafka_poll *ret)
@@ -402,6 +426,7 @@ enum kafka_event kafka_consumer_poll(struct kafka_consumer *k, int timeout_ms, s
     case RD_KAFKA_EVENT_ERROR:
         return take_error(k, rd_kafka_event_error(k->event), rd_kafka_event_error_string(k->event), ret);
     default:
+        wake_fetcher(k);
         return KAFKA_NOTHING;
     }
 }
