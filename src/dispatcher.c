@@ -37,7 +37,8 @@
 #define FRUITLESS_PAUSE_USEC (200 * USEC_PER_MSEC)
 #define FRUITLESS_RINGS 3
 #define ERROR_PAUSE_USEC USEC_PER_SEC
-#define SWEEP_USEC (5 * USEC_PER_SEC)
+#define SWEEP_MIN_USEC (250 * USEC_PER_MSEC)
+#define SWEEP_MAX_USEC (5 * USEC_PER_SEC)
 /* After an outage results are settled first, ours and those of other daemons, before leases count as over. */
 #define SWEEP_GRACE_USEC (15 * USEC_PER_SEC)
 
@@ -178,7 +179,7 @@ static bool sweep(struct dispatcher *d)
     }
     if (now < d->sweep_at)
         return false;
-    d->sweep_at = now + SWEEP_USEC;
+    d->sweep_at = now + MIN(MAX(d->config->delivery.lease_usec / 8, SWEEP_MIN_USEC), SWEEP_MAX_USEC);
     const struct tokens *live = live_tokens(d);
     struct outcome_rules rules = deliveries_rules(d->config);
     store_expire_leases_args(&d->args, &rules, live->count, live->data);
@@ -325,9 +326,8 @@ static void claim(struct dispatcher *d)
                      &(struct store_claim_request){
                          .claimed_by = d->config->instance,
                          .token = d->token,
-                         .lease_margin_usec = d->config->delivery.lease_usec,
+                         .lease_usec = d->config->delivery.lease_usec,
                          .default_timeout_usec = d->config->delivery.timeout_usec,
-                         .connect_timeout_usec = d->config->delivery.connect_timeout_usec,
                          .limit = d->limit,
                          .default_max_in_flight = d->config->delivery.max_in_flight_per_integration,
                          .after_integration = d->first_integration,

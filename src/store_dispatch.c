@@ -93,9 +93,9 @@ void store_claim_args(struct pg_args *args, const struct store_claim_request *q,
     pg_arg_i64(args, q->after_integration);
     pg_arg_text(args, q->claimed_by);
     pg_arg_i64(args, q->token);
-    pg_arg_i64(args, (int64_t) (q->lease_margin_usec / USEC_PER_MSEC));
+    pg_arg_i64(args, (int64_t) (q->lease_usec / USEC_PER_MSEC));
     pg_arg_i32(args, (int32_t) (q->default_timeout_usec / USEC_PER_MSEC));
-    pg_arg_i64(args, (int64_t) ((q->connect_timeout_usec + 10 * USEC_PER_SEC) / USEC_PER_MSEC));
+    pg_arg_i64(args, (int64_t) ((q->lease_usec - q->default_timeout_usec) / USEC_PER_MSEC));
 }
 
 void store_claim_on_args(struct pg_args *args, size_t count, const struct store_place *places)

@@ -13,10 +13,9 @@ extern const struct pg_statement store_claim, store_claim_on;
 
 struct store_claim_request {
     const char *claimed_by;
-    int64_t token; /* of the whole batch; never used again */
-    uint64_t
-        lease_margin_usec; /* a claim's lease: the longer of this and the request's timeout with a margin */
-    uint64_t default_timeout_usec, connect_timeout_usec;
+    int64_t token;       /* of the whole batch; never used again */
+    uint64_t lease_usec; /* above default_timeout_usec; a longer timeout gets the same margin */
+    uint64_t default_timeout_usec;
     int limit;
     int default_max_in_flight; /* per integration */
     int64_t after_integration; /* begin with the integrations after this one: round robin */

@@ -1,0 +1,246 @@
+"""Each kind of answer, and of silence, has its outcome: in the row, in the ledger, at the institution."""
+import json
+import re
+
+import pytest
+from harness.processes import wait_for
+
+# Longer than any test: a retry shows its state and stays there.
+LATER = {"retry": {"base_delay": "1h", "max_delay": "2h"}, "delivery": {"timeout": "1s", "connect_timeout": "1s", "lease": "5s"}}
+
+# character: status, HTTP status, ambiguous, attempts, beginning of last_error
+OUTCOMES = {
+    "/good": ("sent", 200, False, 1, None),
+    "/slow/300": ("sent", 200, False, 1, None),
+    "/hints": ("sent", 201, False, 1, None),
+    "/cut": ("sent", 200, False, 1, None),
+    "/short": ("sent", 200, False, 1, None),
+    "/early": ("sent", 200, False, 1, None),
+    "/huge/1000000": ("sent", 200, False, 1, None),
+    "/latin1": ("sent", 200, False, 1, None),
+    "/gzip": ("sent", 200, False, 1, None),
+    "/reject/400": ("failed", 400, False, 1, "HTTP 400"),
+    "/reject/413": ("failed", 413, False, 1, "HTTP 413"),
+    "/reject/415": ("failed", 415, False, 1, "HTTP 415"),
+    "/reject/422": ("failed", 422, False, 1, "HTTP 422"),
+    "/early-reject": ("failed", 413, False, 1, "HTTP 413"),
+    "/reject/302": ("retry", 302, False, 1, "HTTP 302"),
+    "/reject/401": ("retry", 401, False, 0, "HTTP 401"),
+    "/reject/403": ("retry", 403, False, 1, "HTTP 403"),
+    "/reject/404": ("retry", 404, False, 1, "HTTP 404"),
+    "/reject/409": ("retry", 409, True, 1, "HTTP 409"),
+    "/reject/410": ("retry", 410, False, 0, "HTTP 410"),
+    "/reject/429": ("retry", 429, False, 1, "HTTP 429"),
+    "/reject/500": ("retry", 500, False, 1, "HTTP 500"),
+    "/reject/503": ("retry", 503, False, 1, "HTTP 503"),
+    "/silent": ("retry", None, True, 1, "timeout"),
+    "/reset": ("retry", None, True, 1, "connection"),
+    "/close": ("retry", None, True, 1, "connection"),
+    "/garbage": ("retry", None, True, 1, "connection"),
+}
+
+
+def test_every_character_has_its_outcome(app, institutions, make_daemon):
+    """All at once: none of them keeps another one from being sent."""
+    daemon = make_daemon(LATER).start()
+    ids = {path: app.subscription(app.integration(institutions.url(path), name=path)) for path in OUTCOMES}
+    wait_for(lambda: not set(app.states()) - {"sent", "failed", "retry"}, 60, lambda: f"outcomes, now {app.states()}")
+    for path, (status, http_status, ambiguous, attempts, error) in OUTCOMES.items():
+        row = app.row(ids[path])
+        found = (row["status"], row["last_http_status"], row["attempts"])
+        assert found == (status, http_status, attempts), (path, row)
+        assert row["last_ambiguous"] is ambiguous, (path, row)
+        assert (row["last_error"] or "").startswith(error or ""), (path, row["last_error"])
+        assert row["claimed_by"] is None and row["claim_token"] is None and row["lease_expires_at"] is None, path
+        assert (row["sent_at"] is not None) == (status == "sent"), path
+        events = app.events(ids[path])
+        assert [e["event_type"] for e in events] == ["created", "updated", {"retry": "retried"}.get(status, status)], path
+        last = events[-1]
+        assert last["to_status"] == status and last["http_status"] == http_status and last["attempt"] == 1, (path, last)
+        assert last["status"] == ("success" if status == "sent" else "error"), path
+        if status == "failed":
+            assert json.loads(last["request"]) == row["payload"], path
+    assert institutions.violations() == 0
+    paused = dict(app.query("select name, pause_reason from {s}.integrations where paused_until is not null"))
+    assert list(paused) == ["/reject/410"] and "410" in paused["/reject/410"]
+    assert "HTTP 422" in daemon.log
+
+
+def test_request_is_what_the_guide_says(app, institutions, make_daemon):
+    daemon = make_daemon().start()
+    payload = '{"a": 9007199254740993, "b": 1.10, "ç": "\\u00e7\\n", "deep": [[[[1]]]]}'
+    integration = app.integration(institutions.url("/good/usp"), auth_token="t0ken")
+    first = app.subscription(integration, payload)
+    app.wait_states(sent=1)
+    line, headers, body = institutions.last("/good/usp")
+    assert line == "POST /good/usp"
+    assert headers["authorization"] == "Bearer t0ken"
+    assert headers["content-type"] == "application/json"
+    assert headers["user-agent"].startswith("anubisd/")
+    assert re.fullmatch(r"[0-9a-f]{8}-[0-9a-f]{4}-5[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", headers["idempotency-key"])
+    assert re.fullmatch(r"00-[0-9a-f]{32}-[0-9a-f]{16}-01", headers["traceparent"])
+    assert body == app.value("select payload::text from {s}.subscriptions where id = %s", (first,))
+    assert "9007199254740993" in body and "1.10" in body
+    assert daemon.is_running()
+
+
+def test_key_stays_with_the_payload_and_changes_with_it(app, institutions, make_daemon):
+    make_daemon({"retry": {"base_delay": "50ms", "max_delay": "50ms"}}).start()
+    integration = app.integration(institutions.url("/reject/500"))
+    subscription = app.subscription(integration, {"a": 1})
+    wait_for(lambda: institutions.counts("/reject/500")["requests"] >= 3, 30, "three attempts")
+    assert len(institutions.keys("/reject/500")) == 1
+    app.query("update {s}.subscriptions set payload = '{\"a\": 2}' where id = %s", (subscription,))
+    wait_for(lambda: len(institutions.keys("/reject/500")) == 2, 30, "another key for another payload")
+
+
+def test_attempts_end(app, institutions, make_daemon):
+    make_daemon({"retry": {"base_delay": "20ms", "max_delay": "50ms", "max_attempts": 4}}).start()
+    general = app.subscription(app.integration(institutions.url("/reject/500/a")))
+    own = app.subscription(app.integration(institutions.url("/reject/500/b"), max_attempts=2))
+    app.wait_states(failed=2)
+    assert app.row(general)["attempts"] == 4 and app.row(own)["attempts"] == 2
+    types = [e["event_type"] for e in app.events(own)]
+    assert types == ["created", "updated", "retried", "updated", "failed"]
+    assert institutions.counts("/reject/500/a")["requests"] == 4
+
+
+def test_too_old_fails(app, institutions, make_daemon):
+    subscription = app.subscription(app.integration(institutions.url("/dead")), created_at="2020-01-01T00:00:00Z")
+    make_daemon().start()
+    app.wait_states(failed=1)
+    assert app.row(subscription)["attempts"] == 1
+
+
+def test_retry_after_is_heeded(app, institutions, make_daemon):
+    make_daemon({"retry": {"base_delay": "1h", "max_delay": "1h"}}).start()
+    integration = app.integration(institutions.url("/limited/1"), max_in_flight=3)
+    app.subscriptions(integration, 3)
+    # Without Retry-After: 1 the second one would wait an hour.
+    app.wait_states(sent=3)
+
+
+def test_scheduled_and_paused_wait(app, institutions, make_daemon):
+    make_daemon().start()
+    integration = app.integration(institutions.url("/good"))
+    paused = app.integration(institutions.url("/good"), paused_until="infinity")
+    disabled = app.integration(institutions.url("/good"), enabled=False)
+    later = app.subscription(integration, scheduled_to="2999-01-01T00:00:00Z")
+    waiting = [app.subscription(paused), app.subscription(disabled), app.subscription(None)]
+    app.subscription(integration)
+    app.wait_states(sent=1, pending=4)
+    app.query("update {s}.subscriptions set scheduled_to = now() where id = %s", (later,))
+    app.query("update {s}.integrations set paused_until = null, enabled = true")
+    app.wait_states(sent=4, pending=1)
+    assert app.row(waiting[2])["status"] == "pending"
+
+
+@pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://127.0.0.1/x", "", "not a url", "http://", "//x",
+                                 "http://user:s3cret@127.0.0.1/", "http://127.0.0.1:99999/", "http://x" + "a" * 9000])
+def test_wrong_urls_are_refused_when_written(app, url):
+    with pytest.raises(Exception, match="endpoint_url"):
+        app.integration(url)
+
+
+def test_wrong_urls_that_were_there_before_pause_their_integration(app, institutions, make_daemon):
+    app.query("alter table {s}.integrations disable trigger user")
+    urls = ["file:///etc/passwd", "", "not a url", "http://user:s3cret@127.0.0.1/", "http://127.0.0.1/" + "a" * 9000,
+            "gopher://127.0.0.1/"]
+    wrong = [app.subscription(app.integration(u, name=str(i))) for i, u in enumerate(urls)]
+    app.query("alter table {s}.integrations enable trigger user")
+    daemon = make_daemon(LATER).start()
+    app.subscription(app.integration(institutions.url("/good")))
+    app.wait_states(sent=1, retry=len(urls))
+    wait_for(lambda: app.value("select count(*) from {s}.integrations where pause_reason like '%%endpoint_url%%'") == len(urls),
+             30, "all to be paused")
+    for subscription in wrong:
+        assert app.row(subscription)["attempts"] == 0
+    assert "s3cret" not in daemon.log and "/etc/passwd" not in daemon.log
+
+
+def test_private_networks_and_plain_http_are_refused(app, institutions, make_daemon):
+    make_daemon({**LATER, "delivery": {**LATER["delivery"], "allow_private_networks": False}}).start()
+    subscription = app.subscription(app.integration(institutions.url("/good")))
+    app.wait_states(retry=1)
+    wait_for(lambda: app.value("select pause_reason from {s}.integrations"), 30, "the integration to be paused")
+    assert "private network" in app.value("select pause_reason from {s}.integrations")
+    assert app.row(subscription)["attempts"] == 0
+    assert institutions.counts()["total"]["requests"] == 0
+
+
+def test_a_token_with_a_line_feed_is_not_sent(app, institutions, make_daemon):
+    make_daemon(LATER).start()
+    app.subscription(app.integration(institutions.url("/good"), auth_token="a\r\nX-Admin: 1"))
+    app.wait_states(retry=1)
+    assert institutions.counts()["total"]["requests"] == 0
+
+
+def test_token_from_a_credential(app, institutions, make_daemon, tmp_path):
+    (tmp_path / "usp").write_text("from-a-file\n")
+    make_daemon(env={"CREDENTIALS_DIRECTORY": str(tmp_path)}).start()
+    app.subscription(app.integration(institutions.url("/good/usp"), auth_token="credential:usp"))
+    app.wait_states(sent=1)
+    assert institutions.last("/good/usp")[1]["authorization"] == "Bearer from-a-file"
+
+
+def test_slots_of_an_integration_are_kept(app, institutions, make_daemon):
+    make_daemon().start()
+    integration = app.integration(institutions.url("/slow/200"), max_in_flight=3)
+    app.subscriptions(integration, 20)
+    most = 0
+
+    def look():
+        nonlocal most
+        states = app.states()
+        most = max(most, states["processing"])
+        return states["sent"] == 20
+    wait_for(look, 60, "all to be sent", interval=0.01)
+    assert 1 <= most <= 3
+
+
+def test_a_dead_and_a_silent_one_hold_up_nobody(app, institutions, make_daemon):
+    make_daemon({"delivery": {"timeout": "20s", "lease": "60s"}, "retry": {"base_delay": "1h", "max_delay": "1h"}}).start()
+    for path in ("/silent", "/dead"):
+        app.subscriptions(app.integration(institutions.url(path)), 1000)
+    good = app.integration(institutions.url("/good"))
+    app.subscriptions(good, 300)
+    app.wait_states(integration_id=good, sent=300, deadline=15)
+
+
+@pytest.mark.parametrize("payload", [
+    "null", '"text"', "[]", '{"nul": "\\\\u0000 as text"}', "[" * 1000 + "]" * 1000, '{"big": ' + "9" * 3000 + "}",
+    json.dumps({"blob": "x" * 10_000_000}),
+], ids=["null", "string", "array", "escape", "deep", "digits", "10MB"])
+def test_odd_payloads(app, institutions, make_daemon, payload):
+    daemon = make_daemon().start()
+    subscription = app.subscription(app.integration(institutions.url("/good/odd")), payload)
+    app.wait_states(sent=1)
+    sent = app.value("select payload::text from {s}.subscriptions where id = %s", (subscription,))
+    assert institutions.counts("/good/odd")["violations"] == 0
+    if len(sent) < 100_000:
+        assert institutions.last("/good/odd")[2] == sent
+    assert daemon.is_running()
+
+
+def test_endless_answers_are_bounded(app, institutions, make_daemon):
+    daemon = make_daemon({**LATER, "delivery": {**LATER["delivery"], "response_limit": "4KiB"}}).start()
+    paths = ["/huge/1000000000", "/endless", "/endless-headers", "/continues", "/drip"]
+    ids = {p: app.subscription(app.integration(institutions.url(p))) for p in paths}
+    wait_for(lambda: not app.states()["pending"] + app.states()["processing"], 60, lambda: f"outcomes: {app.states()}")
+    for path in ("/huge/1000000000", "/endless", "/drip"):
+        event = app.events(ids[path])[-1]
+        assert event["to_status"] == "sent" and event["response_truncated"] and len(event["response"]) <= 4096, path
+    for path in ("/endless-headers", "/continues"):
+        assert app.row(ids[path])["status"] == "retry", path
+    rss = int(re.search(r"VmHWM:\s+(\d+)", open(f"/proc/{daemon.pid}/status").read()).group(1))
+    assert rss < 200_000 or "asan" in daemon.child.argv[0], f"{rss} KiB"
+
+
+def test_nothing_personal_in_the_log(app, institutions, make_daemon):
+    daemon = make_daemon({"retry": {"base_delay": "20ms", "max_delay": "20ms", "max_attempts": 2}}).start()
+    for path in ("/echo", "/reject/422", "/reject/500", "/good", "/close"):
+        app.subscription(app.integration(institutions.url(path), auth_token="MARK-token"),
+                         {"name": "MARK-name", "cpf": "MARK-cpf"}, cpf="MARK-cpf")
+    app.wait_settled()
+    daemon.term()
+    assert "MARK" not in daemon.log and "harness-token" not in daemon.log
