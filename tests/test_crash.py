@@ -1,0 +1,229 @@
+"""Whatever dies, and whenever: nothing is lost, nothing is forgotten, and what was sent twice was in flight."""
+import random
+import time
+
+import pytest
+from conftest import migrate
+from harness.application import Application
+from harness.processes import wait_for
+from harness.toxic import Proxy
+
+# The shortest lease that the timeout allows: what a dead daemon left behind comes back soon.
+SETTINGS = {"delivery": {"timeout": "2s", "connect_timeout": "1s", "lease": "3s", "poll_interval": "100ms", "batch_size": 100,
+                         "max_in_flight": 200},
+            "retry": {"base_delay": "50ms", "max_delay": "200ms", "max_attempts": 50}}
+
+
+def enrol(app, institutions, count, paths=("/good", "/slow/20", "/slow/50")):
+    """`count` subscriptions spread over integrations; their ids."""
+    ids = []
+    for path in paths:
+        ids += app.subscriptions(app.integration(institutions.url(path)), count // len(paths))
+    return ids
+
+
+def check_nothing_lost(app, institutions, ids):
+    """Every subscription is sent and was received; ledger and state agree; what was received twice may have been: its ledger says that
+    an attempt before was ambiguous."""
+    assert app.states() == {"sent": len(ids)}
+    keys = institutions.keys()
+    assert len(keys) == len(ids)
+    assert all(k.acknowledged >= 1 for k in keys.values())
+    again = [k for k in keys.values() if k.received > 1]
+    ambiguous = app.value("select count(distinct subscription_id) from {s}.subscription_events where ambiguous")
+    assert len(again) <= ambiguous, f"{len(again)} were received again, {ambiguous} known to be ambiguous"
+    assert institutions.violations() == 0
+    wrong = app.query("""select s.id, s.status, e.to_status from {s}.subscriptions s
+        left join lateral (select to_status from {s}.subscription_events where subscription_id = s.id order by id desc limit 1) e
+        on true where s.status is distinct from e.to_status""")
+    assert not wrong, wrong[:5]
+    broken = app.query("""select subscription_id, id from (select *, lag(to_status) over (partition by subscription_id order by id)
+        as before from {s}.subscription_events) e where from_status is distinct from before""")
+    assert not broken, f"ledger rows that do not follow from the one before: {broken[:5]}"
+    return len(again)
+
+
+def sent_so_far(app):
+    return app.states()["sent"]
+
+
+def test_ten_kills_of_the_daemon(app, institutions, make_daemon):
+    daemon = make_daemon(SETTINGS)
+    ids = enrol(app, institutions, 3000)
+    chance = random.Random(7)
+    for _ in range(10):
+        before = sent_so_far(app)
+        daemon.start()
+        goal = before + chance.randint(1, 250)
+        wait_for(lambda goal=goal: sent_so_far(app) >= goal, 60, f"{goal} to be sent", interval=0.005)
+        daemon.kill9()
+    daemon.start()
+    app.wait_states(sent=len(ids), deadline=120)
+    check_nothing_lost(app, institutions, ids)
+
+
+def test_ordered_stop_sends_nothing_twice(app, institutions, make_daemon):
+    daemon = make_daemon({**SETTINGS, "delivery": {**SETTINGS["delivery"], "drain_timeout": "10s"}})
+    ids = enrol(app, institutions, 1500)
+    for _ in range(5):
+        before = sent_so_far(app)
+        daemon.start()
+        wait_for(lambda before=before: sent_so_far(app) > before + 20, 60, "some to be sent", interval=0.005)
+        assert daemon.term() == 0
+        states = app.states()
+        assert not states["processing"], states
+    daemon.start()
+    app.wait_states(sent=len(ids), deadline=120)
+    assert check_nothing_lost(app, institutions, ids) == 0
+
+
+def test_drain_that_ends_gives_back_or_says_ambiguous(app, institutions, make_daemon):
+    daemon = make_daemon({"delivery": {"timeout": "60s", "lease": "90s", "drain_timeout": "300ms"},
+                          "retry": {"base_delay": "1h", "max_delay": "1h"}}).start()
+    ids = app.subscriptions(app.integration(institutions.url("/silent")), 5)
+    wait_for(lambda: institutions.counts("/silent")["requests"] == 5, 30, "five requests")
+    assert daemon.term() == 0
+    assert app.states() == {"retry": 5}
+    for i in ids:
+        event = app.events(i)[-1]
+        assert event["event_type"] == "retried" and event["ambiguous"], event
+
+
+def test_second_signal_ends_at_once(app, institutions, make_daemon):
+    daemon = make_daemon({"delivery": {"timeout": "60s", "lease": "90s", "drain_timeout": "50s"}}).start()
+    app.subscription(app.integration(institutions.url("/silent")))
+    wait_for(lambda: institutions.counts("/silent")["requests"] == 1, 30, "the request")
+    daemon.child.signal(15)
+    daemon.wait_log("stopping: 1 requests are under way")
+    started = time.monotonic()
+    assert daemon.term() == 0
+    assert time.monotonic() - started < 20
+
+
+@pytest.mark.parametrize("way", ["immediate", "kill9", "backends"])
+def test_postgres_dies(own_postgres, institutions, broker, make_daemon, way):
+    server = own_postgres(settings={"fsync": "on"})
+    database = server.create_database("crash")
+    migrate(database)
+    app = Application(database)
+    ids = enrol(app, institutions, 3000)
+    daemon = make_daemon(SETTINGS, database=database).start()
+    for turn in range(3):
+        goal = min((turn + 1) * 400, len(ids))
+        wait_for(lambda goal=goal: sent_so_far(app) >= goal, 60, f"{goal} to be sent", interval=0.01)
+        if way == "backends":
+            app.query("select pg_terminate_backend(pid) from pg_stat_activity where application_name like 'anubisd%'")
+        else:
+            (server.kill9 if way == "kill9" else lambda: server.stop("immediate"))()
+            server.start()
+    app.wait_states(sent=len(ids), deadline=120)
+    check_nothing_lost(app, institutions, ids)
+    assert daemon.is_running()
+    if way != "backends":
+        assert "the database is back" in daemon.log
+
+
+def test_postgres_stalls(database, app, institutions, make_daemon):
+    """A connection on which nothing comes any more, and nothing says so."""
+    with Proxy(("127.0.0.1", database.server.port)) as proxy:
+        daemon = make_daemon({**SETTINGS, "database": {"statement_timeout": "1s", "connect_timeout": "1s"}},
+                             database=database.conninfo(tcp=True, port=proxy.port)).start()
+        ids = enrol(app, institutions, 600, ("/slow/50",))
+        wait_for(lambda: sent_so_far(app) >= 50, 60, "some to be sent", interval=0.005)
+        proxy.stall()
+        daemon.wait_log("could not work with the database", deadline=90)
+        proxy.resume()
+        app.wait_states(sent=len(ids), deadline=120)
+    check_nothing_lost(app, institutions, ids)
+
+
+def test_result_waits_for_a_locked_row(app, institutions, make_daemon):
+    """Somebody who sits on one row keeps no other result from being written, and does not lose that one."""
+    make_daemon({"delivery": {"timeout": "20s", "lease": "60s"}}).start()
+    integration = app.integration(institutions.url("/slow/700"))
+    ids = app.subscriptions(integration, 10)
+    app.wait_states(processing=10)
+    with app.database.connect(autocommit=False) as other, other.cursor() as cursor:
+        cursor.execute("select 1 from anubis.subscriptions where id = %s for update", (ids[3],))
+        app.wait_states(sent=9, deadline=30)
+        assert app.row(ids[3])["status"] == "processing"
+        other.rollback()
+    app.wait_states(sent=10)
+    check_nothing_lost(app, institutions, ids)
+
+
+def test_two_daemons_share_without_doubles(app, institutions, make_daemon):
+    daemons = [make_daemon({**SETTINGS, "delivery": {**SETTINGS["delivery"], "timeout": "20s", "lease": "60s"}})
+               for _ in range(2)]
+    ids = enrol(app, institutions, 3000)
+    for daemon in daemons:
+        daemon.start()
+    app.wait_states(sent=len(ids), deadline=120)
+    assert check_nothing_lost(app, institutions, ids) == 0
+    claimed = dict(app.query("select split_part(claimed_by, ' ', 1), 1 from {s}.subscriptions where claimed_by is not null"))
+    assert not claimed
+    assert all("claimed" in d.log or d.is_running() for d in daemons)
+
+
+def test_late_result_of_a_lost_lease_changes_nothing(app, institutions, make_daemon):
+    """The daemon hangs beyond its lease, another one takes over; what the first one then knows is too late."""
+    first = make_daemon(SETTINGS).start()
+    subscription = app.subscription(app.integration(institutions.url("/slow/500")))
+    app.wait_states(processing=1)
+    first.stop()
+    second = make_daemon(SETTINGS).start()
+    app.wait_states(sent=1, deadline=60)
+    events = len(app.events(subscription))
+    first.cont()
+    first.wait_log("after its claim had ended")
+    assert len(app.events(subscription)) == events
+    assert app.row(subscription)["status"] == "sent"
+    assert second.is_running()
+
+
+def test_the_application_changes_a_row_under_way(app, institutions, make_daemon):
+    make_daemon({"delivery": {"timeout": "20s", "lease": "60s"}}).start()
+    subscription = app.subscription(app.integration(institutions.url("/slow/600")))
+    app.wait_states(processing=1)
+    app.query("update {s}.subscriptions set status = 'failed', last_error = 'cancelled by the student' where id = %s",
+              (subscription,))
+    wait_for(lambda: institutions.keys("/slow/600"), 30, "the request")
+    app.query("select pg_sleep(1)")
+    assert app.row(subscription)["status"] == "failed"
+    assert [e["event_type"] for e in app.events(subscription)] == ["created", "updated", "failed"]
+
+
+def test_a_dropped_table_is_said_and_survived(app, institutions, make_daemon):
+    daemon = make_daemon(SETTINGS).start()
+    ids = app.subscriptions(app.integration(institutions.url("/good")), 5)
+    app.wait_states(sent=5)
+    app.query("alter table {s}.subscriptions rename to gone")
+    daemon.wait_log("subscriptions.* does not exist")
+    app.query("alter table {s}.gone rename to subscriptions")
+    ids += app.subscriptions(app.value("select id from {s}.integrations"), 5)
+    app.wait_states(sent=10)
+    check_nothing_lost(app, institutions, ids)
+
+
+def test_new_rows_are_picked_up_at_once(app, institutions, make_daemon):
+    """With a poll of a minute it is the doorbell that wakes."""
+    daemon = make_daemon({"delivery": {"poll_interval": "1m"}}).start()
+    integration = app.integration(institutions.url("/good"))
+    for n in range(1, 6):
+        wait_for(lambda: app.value("""select count(*) from pg_locks l join pg_stat_activity a using (pid)
+            where a.datname = current_database() and a.application_name = 'anubisd doorbell' and l.locktype = 'advisory'
+              and l.mode = 'ExclusiveLock' and l.granted""") == 2, 30, "the bell to be held")
+        app.subscription(integration)
+        app.wait_states(sent=n, deadline=20)
+    assert daemon.is_running()
+
+
+def test_a_long_transaction_delays_nobody_else(app, institutions, make_daemon):
+    make_daemon({"delivery": {"poll_interval": "1s"}}).start()
+    integration = app.integration(institutions.url("/good"))
+    with app.database.connect(autocommit=False) as other, other.cursor() as cursor:
+        cursor.execute("insert into anubis.subscriptions (integration_id) values (%s)", (integration,))
+        app.subscriptions(integration, 10)
+        app.wait_states(sent=10, deadline=20)
+        other.commit()
+    app.wait_states(sent=11, deadline=20)
