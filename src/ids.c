@@ -62,17 +62,19 @@ void ids_idempotency_key(const unsigned char name_space[16], int64_t subscriptio
 void ids_traceparent(const unsigned char name_space[16], int64_t subscription_id, uint64_t span,
                      char ret[IDS_TRACEPARENT_TEXT])
 {
-    char name[NAME_MAX_LEN];
-    unsigned char trace[16], bytes[8];
-    int len = snprintf(name, sizeof(name), "trace:%" PRId64, subscription_id);
+    unsigned char in[16 + NAME_MAX_LEN], trace[EVP_MAX_MD_SIZE], bytes[8];
+    int len = snprintf((char *) in + 16, NAME_MAX_LEN, "trace:%" PRId64, subscription_id);
 
-    ids_uuid_v5(name_space, name, (size_t) len, trace);
+    memcpy(in, name_space, 16);
+    /* SHA-256, which SQL has too: the view of the messages computes the same. */
+    if (EVP_Digest(in, 16 + (size_t) len, trace, NULL, EVP_sha256(), NULL) != 1)
+        abort();
     if (span == 0)
         span = 1; /* zero is no span */
     for (int i = 0; i < 8; i++)
         bytes[i] = (unsigned char) (span >> (56 - 8 * i));
     memcpy(ret, "00-", 3);
-    char *p = add_hex(ret + 3, trace, sizeof(trace));
+    char *p = add_hex(ret + 3, trace, 16);
     *p++ = '-';
     p = add_hex(p, bytes, sizeof(bytes));
     memcpy(p, "-01", 4);
@@ -95,8 +97,8 @@ bool ids_is_traceparent(const char *text, size_t len)
 {
     bool zero;
 
-    if (len != IDS_TRACEPARENT_TEXT - 1 || memcmp(text, "00-", 3) != 0 || text[35] != '-' || text[52] != '-')
+    if (len != IDS_TRACEPARENT_TEXT - 1 || text[2] != '-' || text[35] != '-' || text[52] != '-')
         return false;
-    return is_hex(text + 3, 32, &zero) && !zero && is_hex(text + 36, 16, &zero) && !zero &&
-           is_hex(text + 53, 2, &zero);
+    return is_hex(text, 2, &zero) && memcmp(text, "ff", 2) != 0 && is_hex(text + 3, 32, &zero) && !zero &&
+           is_hex(text + 36, 16, &zero) && !zero && is_hex(text + 53, 2, &zero);
 }

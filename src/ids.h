@@ -17,8 +17,10 @@ void ids_uuid_text(const unsigned char uuid[16], char ret[IDS_UUID_TEXT]);
 void ids_idempotency_key(const unsigned char name_space[16], int64_t subscription_id, int payload_version,
                          char ret[IDS_UUID_TEXT]);
 
-/* W3C Trace Context: "00-<trace id>-<span>-01". All events and attempts of a subscription share one trace. */
+/* W3C Trace Context: "00-<trace id>-<span>-01", the trace id being the beginning of SHA-256 of name space and
+ * "trace:<subscription>". All events and attempts of a subscription share one trace. */
 void ids_traceparent(const unsigned char name_space[16], int64_t subscription_id, uint64_t span,
                      char ret[IDS_TRACEPARENT_TEXT]);
-/* True for a traceparent of version 00 whose ids are not zero (W3C Trace Context, section 3.2.2). */
+/* True for the shape of version 00, whatever the version, with ids that are not zero (W3C Trace Context,
+ * section 3.2). */
 bool ids_is_traceparent(const char *text, size_t len);
