@@ -23,6 +23,8 @@ struct pg {
     struct pg_prepared prepared;
     char state[6];
     bool broken;
+    void (*remark)(void *userdata, const char *severity, const char *state, const char *words);
+    void *userdata;
 };
 
 /* --- waiting
@@ -168,11 +170,21 @@ static int wait_connected(struct pg *pg, uint64_t deadline_usec, struct error *e
     return -ECONNRESET;
 }
 
-/* What the server remarks at warning level and above is not for the journal: refusals arrive as errors. */
-static void ignore_notice(void *userdata, const char *message)
+/* What the server remarks is not for the journal: refusals arrive as errors. */
+static void ignore_notice(void *userdata, const PGresult *result)
 {
     (void) userdata;
-    (void) message;
+    (void) result;
+}
+
+static void pass_notice_on(void *userdata, const PGresult *result)
+{
+    struct pg *pg = userdata;
+    struct error words;
+    const char *severity = PQresultErrorField(result, PG_DIAG_SEVERITY_NONLOCALIZED);
+
+    pg_words(&words, NULL, result);
+    pg->remark(pg->userdata, severity ? severity : "NOTICE", pg_sqlstate(result), words.text);
 }
 
 static int set_up_session(struct pg *pg, const struct pg_params *params, struct error *err)
@@ -185,10 +197,12 @@ static int set_up_session(struct pg *pg, const struct pg_params *params, struct 
     strbuf_addf(
         &sql,
         "set timezone = 'UTC'; set search_path = %s; set jit = off; set datestyle = 'ISO'; "
-        "set standard_conforming_strings = on; set client_min_messages = warning; "
+        "set standard_conforming_strings = on; set client_min_messages = %s; "
         "set tcp_keepalives_idle = 15; set tcp_keepalives_interval = 5; set tcp_keepalives_count = 3; "
-        "set idle_in_transaction_session_timeout = '5min'; set statement_timeout = %llu",
-        schema, (unsigned long long) params->statement_timeout_usec / 1000);
+        "set idle_in_transaction_session_timeout = '5min'; set statement_timeout = %llu; set lock_timeout = %llu",
+        schema, params->remark ? "notice" : "warning",
+        (unsigned long long) params->statement_timeout_usec / 1000,
+        (unsigned long long) params->lock_timeout_usec / 1000);
     PQfreemem(schema);
     if (params->keep_to_indexes)
         strbuf_adds(&sql, "; set enable_seqscan = off; set plan_cache_mode = force_generic_plan");
@@ -231,7 +245,9 @@ int pg_open(struct pg **ret, const struct pg_params *params, struct error *err)
     int r = wait_connected(pg, deadline, err);
     if (r != PG_DONE)
         return r;
-    PQsetNoticeProcessor(pg->conn, ignore_notice, NULL);
+    pg->remark = params->remark;
+    pg->userdata = params->userdata;
+    PQsetNoticeReceiver(pg->conn, pg->remark ? pass_notice_on : ignore_notice, pg);
     if (PQsetnonblocking(pg->conn, 1) != 0)
         return broken(pg, -ECONNRESET, err);
     r = set_up_session(pg, params, err);

@@ -23,6 +23,11 @@ struct pg_params {
     bool keep_to_indexes;    /* plans for queues: never a sequential scan because the table was small when
                                 planned */
     bool any_schema_version; /* anubisctl migrate and the like: no check that the schema fits */
+    /* What the server remarks besides, at level notice and above ("severity" is WARNING, NOTICE …; "state" a
+     * SQLSTATE); NULL = of no interest. Called on the session's thread; the strings live as long as the call.
+     */
+    void (*remark)(void *userdata, const char *severity, const char *state, const char *words);
+    void *userdata;
 };
 
 /* Outcomes of pg_open() and pg_query(). */

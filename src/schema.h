@@ -12,7 +12,7 @@
 #include "pg.h"
 
 /* The version below which this program cannot work: to be raised when a statement needs a later one. */
-#define SCHEMA_NEEDED 3
+#define SCHEMA_NEEDED 4
 
 /* The latest version this program was built with. */
 int schema_known(void);

@@ -130,6 +130,43 @@ int parse_i64(const char *s, int64_t min, int64_t max, int64_t *ret)
     return 0;
 }
 
+/* Longer words than ours are no misspelling of them. */
+#define WORD_MAX_LEN 40
+
+unsigned words_distance(const char *a, const char *b)
+{
+    unsigned rows[3][WORD_MAX_LEN + 1];
+    unsigned *before = rows[0], *above = rows[1], *row = rows[2];
+    size_t len_a = strlen(a), len_b = strlen(b);
+
+    if (len_a > WORD_MAX_LEN || len_b > WORD_MAX_LEN)
+        return WORD_MAX_LEN;
+    for (size_t j = 0; j <= len_b; j++)
+        row[j] = (unsigned) j;
+    for (size_t i = 1; i <= len_a; i++) {
+        unsigned *recycled = before;
+
+        before = above;
+        above = row;
+        row = recycled;
+        row[0] = (unsigned) i;
+        for (size_t j = 1; j <= len_b; j++) {
+            bool swapped = i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1];
+
+            row[j] = MIN(above[j] + 1, row[j - 1] + 1);
+            row[j] = MIN(row[j], above[j - 1] + (a[i - 1] != b[j - 1]));
+            if (swapped)
+                row[j] = MIN(row[j], before[j - 2] + 1);
+        }
+    }
+    return row[len_b];
+}
+
+unsigned words_tolerance(const char *word)
+{
+    return MAX(1U, MIN(4U, (unsigned) strlen(word) / 3));
+}
+
 uint64_t random_u64(void)
 {
     uint64_t value;

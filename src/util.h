@@ -53,6 +53,12 @@ void error_set(struct error *err, const char *fmt, ...) PRINTF(2, 3);
  * then. */
 int parse_i64(const char *s, int64_t min, int64_t max, int64_t *ret);
 
+/* How many letters differ: insertions, deletions, substitutions and swaps of neighbours each count one
+ * (optimal string alignment). Words longer than 40 bytes are far from everything. */
+unsigned words_distance(const char *a, const char *b);
+/* The distance up to which "did you mean" makes sense for a word. */
+unsigned words_tolerance(const char *word);
+
 /* From getrandom(2); never fails. */
 uint64_t random_u64(void);
 /* Uniform in [0, 1). */
