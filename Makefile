@@ -95,7 +95,7 @@ demo: packages-check ## run the main job on this machine, from nothing to a summ
 
 check: packages-check ## build and run every test this machine can run
 	@$(MAKE) --no-print-directory all tools unit
-	@ANUBIS_BUILD=$(BUILD) sh tests/run-checks
+	@ANUBIS_BUILD=$(BUILD) $(PYTHON) tests/run-checks
 
 bench: packages-check ## measure throughput, latency, memory and CPU
 	@$(MAKE) --no-print-directory all tools
