@@ -57,7 +57,7 @@ static bool has_control_character(const char *s)
 /* What stands in the way of using the token, or NULL. */
 static const char *take_token(struct integration *i, const char *auth_token)
 {
-    CLEANUP(strbuf_wipe) struct strbuf token = STRBUF_INIT(64 << 10);
+    CLEANUP(strbuf_wipe) struct strbuf token = STRBUF_INIT(128 << 10);
 
     free_secret(TAKE_PTR(i->authorization));
     if (!*auth_token)

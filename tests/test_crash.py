@@ -32,7 +32,7 @@ def check_nothing_lost(app, institutions, ids):
     again = [k for k in keys.values() if k.received > 1]
     ambiguous = app.value("select count(distinct subscription_id) from {s}.subscription_events where ambiguous")
     assert len(again) <= ambiguous, f"{len(again)} were received again, {ambiguous} known to be ambiguous"
-    assert institutions.violations() == 0
+    assert not institutions.violations()
     wrong = app.query("""select s.id, s.status, e.to_status from {s}.subscriptions s
         left join lateral (select to_status from {s}.subscription_events where subscription_id = s.id order by id desc limit 1) e
         on true where s.status is distinct from e.to_status""")

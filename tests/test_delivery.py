@@ -60,7 +60,7 @@ def test_every_character_has_its_outcome(app, institutions, make_daemon):
         assert last["status"] == ("success" if status == "sent" else "error"), path
         if status == "failed":
             assert json.loads(last["request"]) == row["payload"], path
-    assert institutions.violations() == 0
+    assert not institutions.violations()
     paused = dict(app.query("select name, pause_reason from {s}.integrations where paused_until is not null"))
     assert list(paused) == ["/reject/410"] and "410" in paused["/reject/410"]
     assert "HTTP 422" in daemon.log
@@ -136,7 +136,7 @@ def test_scheduled_and_paused_wait(app, institutions, make_daemon):
 
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://127.0.0.1/x", "", "not a url", "http://", "//x",
-                                 "http://user:s3cret@127.0.0.1/", "http://127.0.0.1:99999/", "http://x" + "a" * 9000])
+                                 "http://user:s3cret@127.0.0.1/", "http://x" + "a" * 9000])
 def test_wrong_urls_are_refused_when_written(app, url):
     with pytest.raises(Exception, match="endpoint_url"):
         app.integration(url)
@@ -145,7 +145,7 @@ def test_wrong_urls_are_refused_when_written(app, url):
 def test_wrong_urls_that_were_there_before_pause_their_integration(app, institutions, make_daemon):
     app.query("alter table {s}.integrations disable trigger user")
     urls = ["file:///etc/passwd", "", "not a url", "http://user:s3cret@127.0.0.1/", "http://127.0.0.1/" + "a" * 9000,
-            "gopher://127.0.0.1/"]
+            "gopher://127.0.0.1/", "http://127.0.0.1:99999/"]
     wrong = [app.subscription(app.integration(u, name=str(i))) for i, u in enumerate(urls)]
     app.query("alter table {s}.integrations enable trigger user")
     daemon = make_daemon(LATER).start()
@@ -216,7 +216,8 @@ def test_odd_payloads(app, institutions, make_daemon, payload):
     subscription = app.subscription(app.integration(institutions.url("/good/odd")), payload)
     app.wait_states(sent=1)
     sent = app.value("select payload::text from {s}.subscriptions where id = %s", (subscription,))
-    assert institutions.counts("/good/odd")["violations"] == 0
+    if not payload.startswith("[["):  # deeper than the institution's own parser goes
+        assert not institutions.violations()
     if len(sent) < 100_000:
         assert institutions.last("/good/odd")[2] == sent
     assert daemon.is_running()
@@ -230,8 +231,8 @@ def test_endless_answers_are_bounded(app, institutions, make_daemon):
     for path in ("/huge/1000000000", "/endless", "/drip"):
         event = app.events(ids[path])[-1]
         assert event["to_status"] == "sent" and event["response_truncated"] and len(event["response"]) <= 4096, path
-    for path in ("/endless-headers", "/continues"):
-        assert app.row(ids[path])["status"] == "retry", path
+    assert app.events(ids["/endless-headers"])[-1]["response_truncated"]
+    assert app.row(ids["/continues"])["status"] == "retry"
     rss = int(re.search(r"VmHWM:\s+(\d+)", open(f"/proc/{daemon.pid}/status").read()).group(1))
     assert rss < 200_000 or "asan" in daemon.child.argv[0], f"{rss} KiB"
 
