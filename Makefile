@@ -46,12 +46,13 @@ say = $(if $(V),,@printf '  %-7s %s\n' '$(1)' '$(2)')
 
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
-.PHONY: all tools unit demo check bench lint format asan tsan coverage install uninstall clean help packages-build \
+.PHONY: all tools unit objects demo check bench lint format asan tsan coverage install uninstall clean help packages-build \
         packages-check packages-lint FORCE
 
 all: $(BINARIES) ## build anubisd and anubisctl
 tools: $(TOOLS)  ## build the embedded broker and the sample institutions
 unit: $(UNIT)    ## build the unit tests
+objects: $(OBJECTS) $(MAINS:%.c=$(BUILD)/%.o)
 
 $(BUILD)/%.o: %.c
 	$(call say,CC,$<)
