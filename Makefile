@@ -16,6 +16,7 @@ DATADIR    ?= $(PREFIX)/share
 MANDIR     ?= $(DATADIR)/man
 UNITDIR    ?= $(PREFIX)/lib/systemd/system
 SYSUSERDIR ?= $(PREFIX)/lib/sysusers.d
+TMPFILEDIR ?= $(PREFIX)/lib/tmpfiles.d
 CATALOGDIR ?= $(PREFIX)/lib/systemd/catalog
 
 LIBRARIES := libpq libcurl rdkafka libcjson libsystemd libconfig libcrypto
@@ -124,7 +125,8 @@ install: all ## install below $(DESTDIR)$(PREFIX); an existing anubisd.conf stay
 	install -D -m 644 -t $(DESTDIR)$(DATADIR)/doc/anubisd README.md etc/anubisd.conf
 	install -D -m 644 -t $(DESTDIR)$(MANDIR)/man8 man/anubisd.8 man/anubisctl.8
 	install -D -m 644 -t $(DESTDIR)$(MANDIR)/man5 man/anubisd.conf.5
-	install -D -m 644 -t $(DESTDIR)$(SYSUSERDIR) systemd/anubisd.sysusers.conf
+	install -D -m 644 systemd/anubisd.sysusers.conf $(DESTDIR)$(SYSUSERDIR)/anubisd.conf
+	install -D -m 644 systemd/anubisd.tmpfiles.conf $(DESTDIR)$(TMPFILEDIR)/anubisd.conf
 	install -D -m 644 -t $(DESTDIR)$(CATALOGDIR) systemd/anubisd.catalog
 	install -d $(DESTDIR)$(UNITDIR)
 	sed 's,/usr/sbin/,$(SBINDIR)/,' systemd/anubisd.service >$(DESTDIR)$(UNITDIR)/anubisd.service
@@ -134,7 +136,7 @@ install: all ## install below $(DESTDIR)$(PREFIX); an existing anubisd.conf stay
 uninstall: ## remove what install put there, but the configuration
 	rm -f $(DESTDIR)$(SBINDIR)/anubisd $(DESTDIR)$(BINDIR)/anubisctl $(DESTDIR)$(UNITDIR)/anubisd.service
 	rm -f $(DESTDIR)$(MANDIR)/man8/anubisd.8 $(DESTDIR)$(MANDIR)/man8/anubisctl.8 $(DESTDIR)$(MANDIR)/man5/anubisd.conf.5
-	rm -f $(DESTDIR)$(SYSUSERDIR)/anubisd.sysusers.conf $(DESTDIR)$(CATALOGDIR)/anubisd.catalog
+	rm -f $(DESTDIR)$(SYSUSERDIR)/anubisd.conf $(DESTDIR)$(TMPFILEDIR)/anubisd.conf $(DESTDIR)$(CATALOGDIR)/anubisd.catalog
 	rm -rf $(DESTDIR)$(DATADIR)/anubisd $(DESTDIR)$(DATADIR)/doc/anubisd
 
 clean: ## remove the build folder
