@@ -5,6 +5,8 @@
 --
 -- Tables that the application already owns are adopted: missing columns are added with constant defaults (which
 -- rewrites nothing), present ones stay as they are, and no row is touched.
+--
+-- locks: subscriptions subscription_events integration_filters integrations
 
 create function pg_temp.column_type(relation text, column_name text) returns text language sql stable as $$
     select format_type(a.atttypid, null) from pg_attribute a

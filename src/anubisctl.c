@@ -1,0 +1,178 @@
+/* anubisctl: the table of commands, the options, and off it goes. Each command is in a ctl_*.c of its own. */
+#include <getopt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sysexits.h>
+
+#include "ctl.h"
+#include "version.h"
+
+#define DEFAULT_CONFIG "/etc/anubisd.conf"
+#define DEFAULT_ENVIRONMENT "/etc/default/anubisd"
+
+enum { TAKES_JSON = 1, TAKES_DRY_RUN = 2 };
+
+struct command {
+    const char *name, *argument; /* the name of its one argument, or NULL */
+    const char *summary;
+    unsigned takes;
+    int (*run)(struct ctl *c);
+};
+
+static const struct command commands[] = {
+    {"migrate", NULL, "bring the database's schema up to this version", TAKES_DRY_RUN, ctl_migrate},
+    {"status", NULL, "subscriptions, integrations, relay and consumers on one screen", TAKES_JSON,
+     ctl_status},
+    {"explain", "ID", "one subscription's whole story, and what happens next", TAKES_JSON, ctl_explain},
+    {"verify", NULL, "prove subscriptions, ledger and counters against each other", TAKES_JSON, ctl_verify},
+};
+
+static int stop_fd;
+
+static void on_signal(int number)
+{
+    (void) number;
+    wakefd_raise(stop_fd);
+}
+
+static void print_help(void)
+{
+    puts("anubisctl looks after anubisd's database; it needs no running daemon.\n\n"
+         "Usage: anubisctl [OPTION…] COMMAND [ID]\n\nCommands:");
+    for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
+        printf("  %-8s %-3s  %s%s\n", commands[i].name, commands[i].argument ? commands[i].argument : "",
+               commands[i].summary, commands[i].takes & TAKES_JSON ? " [--json]" : " [--dry-run]");
+    puts("\nOptions:\n"
+         "  -c, --config FILE       the configuration (" DEFAULT_CONFIG ")\n"
+         "      --environment FILE  variables that override it (" DEFAULT_ENVIRONMENT ")\n"
+         "      --database CONNINFO connect to this instead, say as the role that owns the schema\n"
+         "      --json              answer in JSON\n"
+         "      --dry-run           show what would be done, and do nothing\n"
+         "      --version           print the version, exit\n"
+         "  -h, --help              print this, exit\n\n"
+         "Exit status: 0 done; 1 verify found differences, or there is no such subscription; 2 verify found\n"
+         "none but not everything has been done yet; 64 usage; 69 the database is away or refuses; 77 a\n"
+         "permission is missing; 78 configuration. See anubisctl(8).");
+}
+
+static int usage_error(const char *what, const char *word, const char *hint)
+{
+    fprintf(stderr, "anubisctl: %s%s%s%s%s\nTry \"anubisctl --help\".\n", what, word ? " \"" : "",
+            word ? word : "", word ? "\"" : "", hint);
+    return EX_USAGE;
+}
+
+static const struct command *find_command(const char *name)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
+        if (strcmp(commands[i].name, name) == 0)
+            return &commands[i];
+    return NULL;
+}
+
+static int unknown_command(const char *name)
+{
+    const char *nearest = NULL;
+    unsigned best = words_tolerance(name) + 1;
+
+    for (size_t i = 0; i < ARRAY_SIZE(commands); i++) {
+        unsigned distance = words_distance(name, commands[i].name);
+        if (strncmp(name, commands[i].name, strlen(name)) == 0)
+            distance = 1;
+        if (distance < best) {
+            best = distance;
+            nearest = commands[i].name;
+        }
+    }
+    CLEANUP(freep) char *hint = nearest ? xasprintf("; did you mean \"%s\"?", nearest) : xstrdup("");
+    return usage_error("there is no command", name, hint);
+}
+
+/* -1 to go on, else the exit code. */
+static int parse_options(int argc, char **argv, struct ctl *c)
+{
+    enum { OPT_ENVIRONMENT = 256, OPT_DATABASE, OPT_JSON, OPT_DRY_RUN, OPT_VERSION };
+    static const struct option options[] = {
+        {"config", required_argument, NULL, 'c'},
+        {"environment", required_argument, NULL, OPT_ENVIRONMENT},
+        {"database", required_argument, NULL, OPT_DATABASE},
+        {"json", no_argument, NULL, OPT_JSON},
+        {"dry-run", no_argument, NULL, OPT_DRY_RUN},
+        {"version", no_argument, NULL, OPT_VERSION},
+        {"help", no_argument, NULL, 'h'},
+        {NULL, 0, NULL, 0},
+    };
+    int o;
+    while ((o = getopt_long(argc, argv, "c:h", options, NULL)) != -1) {
+        switch (o) {
+        case 'c':
+            c->config_path = optarg;
+            break;
+        case OPT_ENVIRONMENT:
+            c->environment_path = optarg;
+            break;
+        case OPT_DATABASE:
+            c->database = optarg;
+            break;
+        case OPT_JSON:
+            c->json = true;
+            break;
+        case OPT_DRY_RUN:
+            c->dry_run = true;
+            break;
+        case OPT_VERSION:
+            puts("anubisctl " ANUBIS_VERSION);
+            return 0;
+        case 'h':
+            print_help();
+            return 0;
+        default:
+            fputs("Try \"anubisctl --help\".\n", stderr);
+            return EX_USAGE;
+        }
+    }
+    return -1;
+}
+
+/* The command and its argument. -1 to go on, else the exit code. */
+static int parse_command(int argc, char **argv, struct ctl *c, const struct command **ret)
+{
+    if (argc == 0)
+        return usage_error("a command is missing", NULL, "");
+    const struct command *command = find_command(argv[0]);
+    if (!command)
+        return unknown_command(argv[0]);
+    if (argc < 2 && command->argument)
+        return usage_error("the subscription's id is missing after", command->name, "");
+    if (argc > (command->argument ? 2 : 1))
+        return usage_error("there is an argument too many:", argv[command->argument ? 2 : 1], "");
+    if (c->json && !(command->takes & TAKES_JSON))
+        return usage_error("there is no --json for", command->name, "");
+    if (c->dry_run && !(command->takes & TAKES_DRY_RUN))
+        return usage_error("there is no --dry-run for", command->name, ", which changes nothing");
+    c->args = argv + 1;
+    *ret = command;
+    return -1;
+}
+
+int main(int argc, char **argv)
+{
+    struct ctl c = {.config_path = DEFAULT_CONFIG, .environment_path = DEFAULT_ENVIRONMENT};
+    const struct command *command = NULL;
+
+    int code = parse_options(argc, argv, &c);
+    if (code < 0)
+        code = parse_command(argc - optind, argv + optind, &c, &command);
+    if (code >= 0)
+        return code;
+    c.stop_fd = stop_fd = wakefd_new();
+    signal(SIGINT, on_signal);
+    signal(SIGTERM, on_signal);
+    code = ctl_configure(&c);
+    if (code == 0)
+        code = command->run(&c);
+    config_unref(c.config);
+    return code;
+}

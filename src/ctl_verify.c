@@ -1,0 +1,11 @@
+/* anubisctl verify. See ctl.h. */
+#include <sysexits.h>
+
+#include "ctl.h"
+
+int ctl_verify(struct ctl *c)
+{
+    (void) c;
+    ctl_say("cannot do this yet");
+    return EX_SOFTWARE;
+}
