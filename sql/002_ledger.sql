@@ -102,6 +102,17 @@ create index subscription_events_subscription on @extschema@.subscription_events
 -- The net below it all: should anubisd be away so long that its partitions run out, the application's inserts go on.
 create table @extschema@.subscription_events_default partition of @extschema@.subscription_events default;
 
+-- Keys of the advisory locks, one for each kind, and the channel of the doorbell: drawn once, so that the insert trigger has constants.
+do $do$
+declare
+    base bigint := ('x' || substr(md5(gen_random_uuid()::text), 1, 14))::bit(56)::bigint << 7;
+begin
+    execute format('create function @extschema@.lock_key(kind text) returns bigint language sql immutable parallel safe
+                    as $$ select %s + ascii(kind) $$', base);
+    execute format('create function @extschema@.doorbell_channel() returns text language sql immutable parallel safe
+                    as $$ select %L $$', 'anubisd_' || to_hex(base));
+end $do$;
+
 -- Makes partitions ahead: at least two lie before the ids being given out. A partition that filled up within a day is followed by one
 -- of twice its width. Returns how many were made. LIKE and ATTACH, because CREATE … PARTITION OF would wait for every open
 -- transaction with all inserts queued behind it. The caller sets lock_timeout.
@@ -140,10 +151,6 @@ begin
     end loop;
     return made;
 end $$;
-
--- Keys of the advisory locks: one for each kind and schema.
-create function @extschema@.lock_key(kind text) returns bigint language sql stable as
-    'select (1634628960 + ascii(kind))::bigint << 32 | ''@extschema@''::regnamespace::oid::bigint';
 
 select @extschema@.ledger_extend();
 

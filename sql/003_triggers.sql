@@ -30,9 +30,6 @@ exception when others then
     return to_json(replace(document, '\u0000', '�'));
 end $$;
 
-create function @extschema@.doorbell_channel() returns text language sql stable as
-    'select ''anubisd_'' || ''@extschema@''::regnamespace::oid';
-
 -- Rings only when a daemon sleeps: one that is about to sleep asks for the exclusive lock, and from then on no shared one is granted.
 -- NOTIFY takes a lock that all committing writers share, so a busy daemon must not cause any.
 create function @extschema@.doorbell_ring() returns void language plpgsql as $$
@@ -49,24 +46,25 @@ declare
             attempt, http_status, duration_ms, request, response, error_message, from_status, to_status, order_id, origin, cpf,
             sent_at, scheduled_to, next_attempt_at, subscription_created_at, subscription_updated_at, ambiguous, response_truncated,
             traceparent)
-        select nextval('@extschema@.ledger_id_seq'::regclass), $c$;
+        select pg_catalog.nextval('@extschema@.ledger_id_seq'::pg_catalog.regclass), $c$;
     times text := format('%s, %s, n.next_attempt_at, %s, %s',
         pg_temp.instant('n', 'sent_at'), pg_temp.instant('n', 'scheduled_to'),
         pg_temp.instant('n', 'created_at'), pg_temp.instant('n', 'updated_at'));
     names text := 'n.order_id, n.origin, n.cpf';
 begin
+    -- Without "set search_path", for which the application's insert would pay: every name is
+    -- qualified, and there is no operator.
     execute format($f$
-create function @extschema@.subscription_inserted() returns trigger
-    language plpgsql security definer set search_path = pg_catalog, pg_temp as $body$
+create function @extschema@.subscription_inserted() returns trigger language plpgsql security definer as $body$
 begin
     %s 'created', n.id, n.integration_id, null, 'create', n.attempts, null, null, null, null, null, null, n.status,
        %s, %s, null, null, n.traceparent
       from new_rows n;
-    if not pg_try_advisory_xact_lock_shared(@extschema@.lock_key('bell')) then
-        perform pg_notify(@extschema@.doorbell_channel(), '');
+    if not pg_catalog.pg_try_advisory_xact_lock_shared(%s) then
+        perform pg_catalog.pg_notify(%L, '');
     end if;
     return null;
-end $body$ $f$, common, names, times);
+end $body$ $f$, common, names, times, @extschema@.lock_key('bell'), @extschema@.doorbell_channel());
 
     -- Without nested loops: the plan is kept for the session, and one made for a single row would take a quarter of a million steps for 500.
     execute format($f$
@@ -169,9 +167,8 @@ create trigger anubis_1_transition before update on @extschema@.subscriptions fo
     when (new.id <> old.id or (new.status <> old.status
           and (old.status = 'sent' or new.status not in ('pending', 'processing', 'sent', 'failed', 'retry'))))
     execute function @extschema@.subscription_transition_refused();
-create trigger anubis_1_status before insert on @extschema@.subscriptions for each row
-    when (new.status is null or new.status not in ('pending', 'processing', 'sent', 'failed', 'retry'))
-    execute function @extschema@.subscription_transition_refused();
+alter table @extschema@.subscriptions add constraint subscriptions_status_is_known
+    check (status is not null and status in ('pending', 'processing', 'sent', 'failed', 'retry')) not valid;
 create trigger anubis_2_foreign_change before update on @extschema@.subscriptions for each row
     when (new.status <> old.status and new.claim_token is not distinct from old.claim_token)
     execute function @extschema@.subscription_changed_by_others();
