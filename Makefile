@@ -3,6 +3,7 @@
 #   V=1          show the commands            WERROR=1       warnings are errors
 #   BUILD=DIR    another build folder         NO_INSTALL=1   name missing packages instead of installing them
 #   FULL=1       `make check` also installs and runs the heavy parts (real Kafka, systemd)
+#   KAFKA=real   `make demo` with Apache Kafka   KEEP=1         `make demo` leaves everything running
 
 VERSION := $(shell sed -n 's/^\#define ANUBIS_VERSION "\(.*\)"/\1/p' src/version.h)
 BUILD   ?= build
@@ -42,13 +43,16 @@ UNIT      := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(wildcard tests/unit/tes
 SQL       := $(sort $(wildcard sql/*.sql))
 C_FILES   := $(wildcard src/*.[ch] tests/unit/*.[ch] tests/tools/*.[ch])
 
+# Of the targets that build on the way; `make -j` decides for itself.
+PARALLEL = $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$(shell nproc))
+
 Q := $(if $(V),,@)
 say = $(if $(V),,@printf '  %-7s %s\n' '$(1)' '$(2)')
 
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
-.PHONY: all tools unit objects demo check bench lint format asan tsan coverage install uninstall clean help packages-build \
-        packages-check packages-lint FORCE
+.PHONY: all tools unit objects demo check bench lint format asan tsan coverage install uninstall clean help \
+        packages-check packages-lint packages-kafka
 
 all: $(BINARIES) ## build anubisd and anubisctl
 tools: $(TOOLS)  ## build the embedded broker and the sample institutions
@@ -88,19 +92,19 @@ $(UNIT): $(BUILD)/unit/%: $(BUILD)/tests/unit/%.o $(ARCHIVE)
 
 .SECONDARY:
 
-packages-%:
-	@sh .ci/packages $*
+packages-check packages-lint packages-kafka:
+	@sh .ci/packages $(@:packages-%=%)
 
-demo: packages-check ## run the main job on this machine, from nothing to a summary
-	@$(MAKE) --no-print-directory all tools
+demo: packages-check $(if $(filter real,$(KAFKA)),packages-kafka) ## run the main job on this machine, from nothing to a summary
+	@$(MAKE) --no-print-directory $(PARALLEL) all tools
 	@ANUBIS_BUILD=$(BUILD) $(PYTHON) tests/demo.py
 
 check: packages-check ## build and run every test this machine can run
-	@$(MAKE) --no-print-directory all tools unit
+	@$(MAKE) --no-print-directory $(PARALLEL) all tools unit
 	@ANUBIS_BUILD=$(BUILD) $(PYTHON) tests/run-checks
 
 bench: packages-check ## measure throughput, latency, memory and CPU
-	@$(MAKE) --no-print-directory all tools
+	@$(MAKE) --no-print-directory $(PARALLEL) all tools
 	@ANUBIS_BUILD=$(BUILD) $(PYTHON) tests/bench.py
 
 lint: packages-lint ## formatting, static analysis, layers, shell, man pages, documentation
@@ -111,12 +115,12 @@ format: ## lay the C sources out
 	clang-format -i $(C_FILES)
 
 asan: ## build/asan, with address and undefined-behaviour sanitizers
-	@$(MAKE) --no-print-directory BUILD=$(BUILD)/asan OPT='-O1 -g -fno-omit-frame-pointer' \
+	@$(MAKE) --no-print-directory $(PARALLEL) BUILD=$(BUILD)/asan OPT='-O1 -g -fno-omit-frame-pointer' \
 	    SANITIZE='-fsanitize=address,undefined -fno-sanitize-recover=undefined' all tools unit
 tsan: ## build/tsan, with the thread sanitizer
-	@$(MAKE) --no-print-directory BUILD=$(BUILD)/tsan OPT='-O1 -g' SANITIZE=-fsanitize=thread all tools unit
+	@$(MAKE) --no-print-directory $(PARALLEL) BUILD=$(BUILD)/tsan OPT='-O1 -g' SANITIZE=-fsanitize=thread all tools unit
 coverage: ## build/coverage, with gcov's counters
-	@$(MAKE) --no-print-directory BUILD=$(BUILD)/coverage OPT='-O0 -g' SANITIZE=--coverage all tools unit
+	@$(MAKE) --no-print-directory $(PARALLEL) BUILD=$(BUILD)/coverage OPT='-O0 -g' SANITIZE=--coverage all tools unit
 
 install: all ## install below $(DESTDIR)$(PREFIX); an existing anubisd.conf stays
 	install -D -m 755 $(BUILD)/anubisd $(DESTDIR)$(SBINDIR)/anubisd

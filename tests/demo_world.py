@@ -1,0 +1,146 @@
+"""What the demo watches: six institutions of different character, an application that enrols people, and an ordinary
+Kafka consumer that reads the events back."""
+import collections
+import threading
+
+import confluent_kafka as ck
+
+from harness.application import Application
+from harness.kafka import TOPICS
+from harness.processes import wait_for
+
+# What becomes of all of an institution's subscriptions when everything is right.
+Character = collections.namedtuple("Character", "name what path count ends max_attempts")
+
+CHARACTERS = [
+    Character("Universidade Pontual", "answers at once", "/good/pontual", 1200, "sent", None),
+    Character("Faculdade Sem Pressa", "takes 250 ms", "/slow/250/sem-pressa", 400, "sent", None),
+    Character("Instituto Talvez", "30 % are HTTP 500", "/flaky/30/talvez", 600, "sent", 15),
+    Character("Universidade Conta-Gotas", "80 a second, else 429", "/limited/80/conta-gotas", 400, "sent", 30),
+    Character("Faculdade Exigente", "refuses all: 422", "/reject/422/exigente", 200, "failed", None),
+    Character("Centro Fora do Ar", "dead: 502 and 503", "/dead/fora-do-ar", 200, "failed", None),
+]
+TOTAL = sum(c.count for c in CHARACTERS)
+
+SETTINGS = {
+    "log_level": "info",
+    "delivery": {"poll_interval": "500ms", "timeout": "5s", "lease": "15s", "drain_timeout": "10s", "allow_http": True,
+                 "allow_private_networks": True},
+    # Minutes and hours in real life; here a dead institution's subscriptions are given up within seconds.
+    "retry": {"base_delay": "200ms", "max_delay": "2s", "max_attempts": 5},
+    "status": {"listen": ""},
+}
+
+STATES = ("sent", "failed", "retry", "processing", "pending")
+
+
+class Enrolments:
+    """The web application: a part is waiting when anubisd starts, the others come while it works."""
+
+    def __init__(self, database, institutions, seconds=8.0, waiting=0.4):
+        self.app = Application(database)
+        self.connection = database.connect()
+        self.seconds = seconds
+        self.waiting = waiting
+        self.inserted = collections.Counter()
+        self.ids = {c: self.app.integration(institutions.url(c.path), c.name, max_attempts=c.max_attempts)
+                    for c in CHARACTERS}
+        self._insert(waiting)
+
+    def _insert(self, share):
+        for c, integration_id in self.ids.items():
+            count = min(c.count, round(c.count * share)) - self.inserted[c]
+            if count > 0:
+                self.app.subscriptions(integration_id, count, connection=self.connection)
+                self.inserted[c] += count
+
+    def go_on(self, elapsed):
+        """Enrols as many as are due `elapsed` seconds after the start."""
+        self._insert(min(1.0, self.waiting + (1 - self.waiting) * elapsed / self.seconds))
+
+    def close(self):
+        self.connection.close()
+
+
+class Reader(threading.Thread):
+    """An ordinary Kafka client, not ours: reads every subscription topic from its beginning."""
+
+    def __init__(self, cluster, prefix="anubis."):
+        super().__init__(daemon=True, name="reader")
+        self.topics = [prefix + t for t in TOPICS if t.startswith("subscriptions.")]
+        self.cluster = cluster
+        self.messages = collections.Counter()  # by topic
+        self.sequences = {t: set() for t in self.topics}
+        self.error = None
+        self._ended = threading.Event()
+        self.start()
+
+    def run(self):
+        consumer = self.cluster._consumer()  # pylint: disable=protected-access
+        try:
+            while not self._ended.is_set() and not self._assign(consumer):
+                self._ended.wait(0.2)
+            while not self._ended.is_set():
+                for m in consumer.consume(1000, timeout=0.2):
+                    if not m.error():
+                        headers = dict(m.headers() or [])
+                        self.messages[m.topic()] += 1
+                        self.sequences[m.topic()].add(int(headers["sequence"]))
+        except Exception as e:  # pylint: disable=broad-except
+            self.error = e
+        finally:
+            consumer.close()
+
+    def _assign(self, consumer):
+        """anubisd creates the topics that are missing, so they may come later than we do."""
+        try:
+            known = consumer.list_topics(timeout=5).topics
+        except ck.KafkaException:
+            return False
+        if any(t not in known or not known[t].partitions for t in self.topics):
+            return False
+        consumer.assign([ck.TopicPartition(t, p, ck.OFFSET_BEGINNING) for t in self.topics for p in known[t].partitions])
+        return True
+
+    def total(self):
+        return sum(self.messages.values())
+
+    def distinct(self):
+        return sum(len(s) for s in self.sequences.values())
+
+    def stop(self):
+        self._ended.set()
+        self.join(10)
+
+
+class Sample:
+    """One look at the database."""
+
+    def __init__(self, cursor, ids, reader):
+        cursor.execute("select integration_id, status, count(*) from anubis.subscriptions group by 1, 2")
+        self.states = {integration_id: collections.Counter() for integration_id in ids.values()}
+        for integration_id, status, count in cursor.fetchall():
+            self.states[integration_id][status] = count
+        self.total = sum(self.states.values(), collections.Counter())
+        cursor.execute("select event_type, count(*) from anubis.subscription_events group by 1")
+        self.events = collections.Counter(dict(cursor.fetchall()))
+        cursor.execute("select integration_id, count(*) from anubis.subscription_events where event_type = 'retried' "
+                       "group by 1")
+        self.retried = collections.Counter(dict(cursor.fetchall()))
+        cursor.execute("select coalesce(sum(successful_sends), 0)::int, coalesce(sum(failed_sends), 0)::int "
+                       "from anubis.integrations")
+        self.counted_sent, self.counted_failed = cursor.fetchone()
+        self.read_back = reader.distinct()
+
+    def settled(self):
+        return self.total["sent"] + self.total["failed"]
+
+    def quiet(self):
+        """Everything is delivered or given up, published, read back and counted."""
+        return (self.settled() == TOTAL and self.read_back == sum(self.events.values())
+                and (self.counted_sent, self.counted_failed) == (self.total["sent"], self.total["failed"]))
+
+
+def wait_published(sampler, deadline):
+    """The last sample."""
+    return wait_for(lambda: (s := sampler()).quiet() and s, deadline, "the events to be published and counted")
