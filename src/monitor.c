@@ -108,6 +108,7 @@ static void look(struct monitor *m)
 static void *run(void *userdata)
 {
     struct monitor *m = userdata;
+    pthread_setname_np(pthread_self(), "monitor");
     do {
         uint64_t now = now_monotonic_usec();
         if (!m->pg && now >= m->open_at)

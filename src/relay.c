@@ -587,6 +587,7 @@ static void finish(struct relay *r)
 static void *run(void *userdata)
 {
     struct relay *r = userdata;
+    pthread_setname_np(pthread_self(), "relay");
 
     while (!stopping(r)) {
         heartbeat_beat(r->params.heartbeat);

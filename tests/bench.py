@@ -65,6 +65,7 @@ class Bench:
         self.sink = Institutions(count=False)
         self.sink.start()
         self.number = 0
+        self.warm = False
 
     def fresh(self, integrations=INTEGRATIONS):
         """A migrated database with integrations that answer at once."""
@@ -93,6 +94,9 @@ class Bench:
                       database=app.database, kafka=self.kafka)
 
     def throughput(self, rows):
+        if not self.warm:  # a broker whose code is not yet compiled takes several times the CPU
+            self.warm = True
+            self.throughput(40000)
         app, _ = self.fresh()
         self.fill(app, rows)
         daemon = self.daemon(app)
