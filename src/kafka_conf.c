@@ -76,17 +76,18 @@ static int set_common(rd_kafka_conf_t *conf, const struct config *config, struct
     return r;
 }
 
-/* That brokers come and go is told once by whoever uses the client, not at each try by each of its threads.
- */
-static bool is_connection_noise(const char *facility)
+/* That brokers come and go, or take their time, is told once by whoever uses the client, not at each try by
+ * each of its threads. */
+static bool is_noise(const char *facility, const char *text)
 {
-    return strcmp(facility, "FAIL") == 0 || strcmp(facility, "ERROR") == 0;
+    return strcmp(facility, "FAIL") == 0 || strcmp(facility, "ERROR") == 0 ||
+           strcmp(facility, "GETPID") == 0 || strstr(text, "enable.gapless.guarantee is experimental");
 }
 
 static void on_log(const rd_kafka_t *rk, int level, const char *facility, const char *text)
 {
     (void) rk;
-    if (level <= LOG_WARNING && !is_connection_noise(facility))
+    if (level <= LOG_WARNING && !is_noise(facility, text))
         log_warning("Kafka client: %s", text);
     else
         log_debug("Kafka client: %s: %s", facility, text);

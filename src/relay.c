@@ -44,7 +44,7 @@
  * without it. */
 #define LONG_READ_USEC (20 * USEC_PER_MSEC)
 
-#define ROWS_MAX 4000
+#define ROWS_MAX 3000
 #define BYTES_MAX ((int64_t) 4 << 20)
 #define VALUE_SPARE 32768 /* of a message: key, headers, and what the protocol adds */
 
