@@ -171,6 +171,7 @@ create index subscriptions_due on @extschema@.subscriptions
     (integration_id, @extschema@.subscription_due(next_attempt_at, scheduled_to), id)
     where status in ('pending', 'retry') and held_at is null;
 create index subscriptions_lease on @extschema@.subscriptions (lease_expires_at) where status = 'processing';
+create index subscriptions_held on @extschema@.subscriptions (integration_id, held_at) where held_at is not null;
 
 -- ---------------------------------------------------------------------------------------------------------------------
 -- Read models, written by the consumers.

@@ -173,21 +173,23 @@ void sheet_line(struct sheet *s, const char *text)
     add_entry(s, KIND_LINE, NULL, text);
 }
 
-static struct entry *find_list(struct sheet *s, const char *key)
+static struct entry *find_list(const struct sheet *s, const char *key)
 {
     for (size_t i = 0; i < s->count; i++)
         if (s->entries[i]->kind == KIND_LIST && strcmp(s->entries[i]->key, key) == 0)
             return s->entries[i];
-    return add_entry(s, KIND_LIST, key, NULL);
+    return NULL;
 }
 
 void sheet_list(struct sheet *s, const char *key)
 {
-    (void) find_list(s, key);
+    if (!find_list(s, key))
+        add_entry(s, KIND_LIST, key, NULL);
 }
 
 void sheet_item(struct sheet *s, const char *key, const char *text)
 {
+    sheet_list(s, key);
     struct entry *list = find_list(s, key);
 
     list->items = xreallocarray(list->items, list->item_count + 1, sizeof(*list->items));
@@ -291,10 +293,12 @@ static void add_row(struct strbuf *out, const struct table *t, const size_t *wid
     size_t filled = t->column_count;
 
     /* No white space at the end of a line. */
-    while (row && filled > 1 && !*row[filled - 1].words)
+    while (filled > 1 && (!t->columns[filled - 1].title || (row && !*row[filled - 1].words)))
         filled--;
     for (size_t c = 0; c < filled; c++) {
         const struct table_column *column = &t->columns[c];
+        if (!column->title)
+            continue;
         strbuf_adds(out, "  ");
         add_padded(out, row ? row[c].words : column->title, widths[c], column->right, c + 1 == filled);
     }
@@ -306,7 +310,7 @@ static void add_table_words(struct strbuf *out, const struct table *t)
     CLEANUP(freep) size_t *widths = xcalloc(t->column_count, sizeof(*widths));
 
     for (size_t c = 0; c < t->column_count; c++)
-        widths[c] = width(t->columns[c].title);
+        widths[c] = t->columns[c].title ? width(t->columns[c].title) : 0;
     for (size_t i = 0; i < t->count; i++)
         widths[i % t->column_count] = MAX(widths[i % t->column_count], width(t->cells[i].words));
     add_row(out, t, widths, NULL);

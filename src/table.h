@@ -12,7 +12,7 @@ struct table; /* a table within it */
 
 struct table_column {
     const char *key;   /* in JSON */
-    const char *title; /* above the column */
+    const char *title; /* above the column; NULL = not for people */
     bool right;        /* numbers */
 };
 
