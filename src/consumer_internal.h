@@ -70,7 +70,7 @@ struct consumer {
     struct consumer_stats stats;
 
     struct pg *pg;
-    bool pg_troubled;
+    bool pg_troubled, pg_troubled_applying;
     struct backoff pg_backoff;
     uint64_t pg_retry_at;
 

@@ -41,8 +41,9 @@ static void wait_stop(const struct consumer *c, uint64_t usec)
 /* --- the database session
  * ------------------------------------------------------------------------------------------ */
 
-/* Said once, until it works again. */
-static void database_trouble(struct consumer *c, int reason, const struct error *err)
+/* Said once, until it works again: `applying` trouble until a batch was applied, other until it is reached.
+ */
+static void database_trouble(struct consumer *c, int reason, bool applying, const struct error *err)
 {
     if (!c->pg_troubled)
         log_event(LOG_WARNING, MSG_DATABASE_LOST, NULL, "%s: could not %s the database: %s; trying again",
@@ -50,16 +51,19 @@ static void database_trouble(struct consumer *c, int reason, const struct error 
     else
         log_debug("%s: the database: %s", c->name, err->text);
     c->pg_troubled = true;
+    c->pg_troubled_applying |= applying;
     c->stats.database_up = false;
     pg_close(TAKE_PTR(c->pg));
     c->pg_retry_at = now_monotonic_usec() + backoff_next_usec(&c->pg_backoff);
 }
 
-static void database_works(struct consumer *c)
+static void database_works(struct consumer *c, bool applying)
 {
+    if (c->pg_troubled_applying && !applying)
+        return;
     if (c->pg_troubled)
         log_event(LOG_NOTICE, MSG_DATABASE_BACK, NULL, "%s: the database is back", c->name);
-    c->pg_troubled = false;
+    c->pg_troubled = c->pg_troubled_applying = false;
     c->stats.database_up = true;
     backoff_reset(&c->pg_backoff);
 }
@@ -76,10 +80,11 @@ static void start_over(struct consumer *c)
 static void open_session(struct consumer *c)
 {
     const struct config *config = c->config;
+    CLEANUP(freep) char *application_name = xasprintf("anubisd %s", c->name);
     const struct pg_params params = {
         .conninfo = config->database.conninfo,
         .schema = config->database.schema,
-        .application_name = c->name,
+        .application_name = application_name,
         .connect_timeout_usec = MIN(config->database.connect_timeout_usec, CONNECT_MAX_USEC),
         .statement_timeout_usec = MIN(
             config->database.statement_timeout_usec ? config->database.statement_timeout_usec : USEC_INFINITY,
@@ -94,7 +99,7 @@ static void open_session(struct consumer *c)
     if (r == PG_STOPPED)
         return;
     if (r != PG_DONE) {
-        database_trouble(c, r, &err);
+        database_trouble(c, r, false, &err);
         return;
     }
     /* The lock on our name went with the former session. Should somebody else have it now, Kafka will end our
@@ -102,7 +107,7 @@ static void open_session(struct consumer *c)
     if (c->kafka && c->name_taken)
         (void) store_take_member(c->pg, c->group_id, c->member, &c->name_taken, &err);
     if (!consumer_has_parked(c))
-        database_works(c);
+        database_works(c, false);
 }
 
 /* Another session means that everything known about the database may be wrong: start over. */
@@ -178,7 +183,7 @@ static void join_group(struct consumer *c)
     if (r == MEMBER_LATER || r == PG_STOPPED)
         return;
     if (r != MEMBER_NAMED && r != MEMBER_NAMELESS) {
-        database_trouble(c, r, &err);
+        database_trouble(c, r, false, &err);
         return;
     }
     const struct kafka_consumer_params params = {.config = c->config,
@@ -216,7 +221,7 @@ static void judge(struct consumer *c, int r, const struct error *err)
 {
     switch (r) {
     case APPLY_DONE:
-        database_works(c);
+        database_works(c, true);
         backoff_reset(&c->kafka_backoff);
         return;
     case APPLY_STOPPED:
@@ -226,7 +231,7 @@ static void judge(struct consumer *c, int r, const struct error *err)
         log_notice("%s: somebody else has moved the offset of a partition; starting over from it", c->name);
         break;
     default:
-        database_trouble(c, r, err);
+        database_trouble(c, r, true, err);
         break;
     }
     start_over(c);
@@ -252,9 +257,9 @@ static void start_parked(struct consumer *c)
         return;
     int r = consumer_start_parked(c, &err);
     if (r == PG_DONE)
-        database_works(c);
+        database_works(c, false);
     else if (r != PG_STOPPED)
-        database_trouble(c, r, &err);
+        database_trouble(c, r, false, &err);
 }
 
 static void revoke(struct consumer *c, const struct kafka_poll *poll)

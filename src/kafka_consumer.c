@@ -21,6 +21,7 @@ struct kafka_consumer {
     rd_kafka_queue_t *queue;
     char **topics;
     size_t taken;            /* bytes handed out since the fetcher was woken */
+    struct error refusal;    /* why the last connection could not be made, or was lost */
     rd_kafka_event_t *event; /* the last one polled: what was handed out points into it */
     const rd_kafka_message_t *message;
     struct kafka_partition *partitions;
@@ -343,6 +344,13 @@ static bool is_offset_error(rd_kafka_resp_err_t code)
     return code == RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET || code == RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE;
 }
 
+/* Brokers come and go, and are tried again; that none is left is told apart. */
+static bool is_about_one_connection(rd_kafka_resp_err_t code)
+{
+    return code == RD_KAFKA_RESP_ERR__TRANSPORT || code == RD_KAFKA_RESP_ERR__RESOLVE ||
+           code == RD_KAFKA_RESP_ERR__TIMED_OUT;
+}
+
 /* An error about one partition says which; *ret gets it. */
 static bool take_partition_error(struct kafka_consumer *k, struct kafka_poll *ret)
 {
@@ -373,9 +381,15 @@ static enum kafka_event take_error(struct kafka_consumer *k, rd_kafka_resp_err_t
         error_set(&ret->error, "%s", reason);
         return KAFKA_FATAL;
     }
-    error_set(&ret->error, "%s", words && *words ? words : rd_kafka_err2str(code));
-    if (code == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN)
+    if (is_about_one_connection(code)) {
+        error_set(&k->refusal, "%s", words);
+        return KAFKA_NOTHING;
+    }
+    if (code == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN) {
+        error_set(&ret->error, "%s", *k->refusal.text ? k->refusal.text : words);
         return KAFKA_AWAY;
+    }
+    error_set(&ret->error, "%s", words && *words ? words : rd_kafka_err2str(code));
     if (code == RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART || code == RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC)
         return KAFKA_NO_TOPIC;
     if (is_offset_error(code) && take_partition_error(k, ret))

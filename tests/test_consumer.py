@@ -1,0 +1,687 @@
+"""Consumers: every event has its effect once, whatever is delivered how often, and whoever dies meanwhile."""
+import collections
+import json
+import random
+import time
+import uuid
+import zlib
+
+import pytest
+from harness.kafka import EmbeddedBroker
+from harness.processes import wait_for
+
+GROUP = "anubis-integration-group"
+TYPES = ("sent", "failed")
+PARTITIONS = 3
+CPF = "52998224725"
+
+# Quick to notice a member that died; a Kafka of the tests allows it.
+SETTINGS = {"consumers": {"session_timeout": "6s", "heartbeat_interval": "500ms"}}
+
+
+def event(kind, subscription, sequence, integration, **changes):
+    """What Cluster.produce() takes, as the relay publishes it. Changes: value, key, headers (a dict; None removes one)."""
+    key = changes.get("key", str(subscription))
+    value = {"event_type": kind, "timestamp": "2026-11-24T10:59:39.123456Z", "version": "1.0",
+             "subscription": {"id": subscription, "integration_id": integration, "order_id": None, "origin": "site",
+                              "cpf": CPF, "status": kind, "sent_at": None, "scheduled_to": None,
+                              "created_at": "2026-11-24T10:59:39Z", "updated_at": "2026-11-24T10:59:39Z"},
+             "integration": integration and {"id": integration, "name": "x", "type": "api"}, "attempt": 1,
+             "response_data" if kind == "sent" else "error_message": "ok"}
+    headers = {"event_id": str(uuid.uuid4()), "timestamp": "2026-11-24T10:59:39.123456Z", "service": "anubis",
+               "version": "1.0", "event_type": kind, "integration_id": integration and str(integration), "origin": "site",
+               "sequence": str(sequence), "attempt": "1", "content_type": "application/json",
+               **changes.get("headers", {})}
+    return {"key": key, "value": changes.get("value", json.dumps(value)),
+            "partition": zlib.crc32(str(subscription).encode()) % PARTITIONS,
+            "headers": [(k, v) for k, v in headers.items() if v is not None]}
+
+
+class Scene:
+    """A database, a broker and what was published to it: the counters must always be what a plain count gives."""
+
+    def __init__(self, app, cluster, prefix="anubis.", integrations=4):
+        self.app, self.cluster, self.prefix = app, cluster, prefix
+        self.integrations = [app.value("insert into {s}.integrations (name) values (%s) returning id", (f"i{n}",))
+                             for n in range(integrations)]
+        self.expected = collections.Counter()  # (integration, type): how many
+        self.sequence = 0
+        self.random = random.Random(1)
+
+    def topic(self, kind):
+        return f"{self.prefix}subscriptions.{kind}"
+
+    def make(self, count, integration=None):
+        """{type: events} that were not there before."""
+        made = {kind: [] for kind in TYPES}
+        for _ in range(count):
+            self.sequence += self.random.choice((1, 1, 3, 200))
+            kind = "failed" if self.random.random() < 0.2 else "sent"
+            chosen = integration or self.random.choice(self.integrations)
+            made[kind].append(event(kind, self.random.randrange(1, 10 ** 9), self.sequence, chosen))
+            self.expected[chosen, kind] += 1
+        return made
+
+    def send(self, events):
+        for kind, messages in events.items():
+            if messages:
+                self.cluster.produce(self.topic(kind), messages)
+
+    def publish(self, count, integration=None):
+        events = self.make(count, integration)
+        self.send(events)
+        return events
+
+    def counters(self):
+        rows = self.app.query("select id, successful_sends, failed_sends from {s}.integrations")
+        return collections.Counter({(i, kind): n for i, *counts in rows for kind, n in zip(TYPES, counts) if n})
+
+    def offsets(self):
+        """{(topic, partition): next offset} in the database."""
+        return {(t, p): n for t, p, n in self.app.query(
+            "select topic, partition, next_offset from {s}.consumer_offsets where consumer_group = %s", (GROUP,))}
+
+    def ends(self):
+        return {(self.topic(kind), p): high
+                for kind in TYPES for p, (_, high) in self.cluster.watermarks(self.topic(kind)).items()}
+
+    def wait_caught_up(self, deadline=60):
+        ends = self.ends()
+        wait_for(lambda: self.offsets() == ends, deadline, lambda: f"offsets {ends}, now {self.offsets()}", interval=0.05)
+
+    def check(self, deadline=60):
+        """Everything published is counted, once."""
+        self.wait_caught_up(deadline)
+        assert self.counters() == self.expected
+
+    def dead_letters(self):
+        """As dicts, in order."""
+        rows = self.app.query("select to_jsonb(d), key, value from {s}.dead_letters d order by topic, partition, \"offset\"")
+        return [{**d, "key": key if key is None else bytes(key),
+                 "value": value if value is None else bytes(value)} for d, key, value in rows]
+
+    def foreign(self):
+        return self.app.value("select coalesce(sum(foreign_messages), 0)::int from {s}.consumer_offsets")
+
+    def rewind(self):
+        """As if nothing had been read; what was handled stays known."""
+        self.app.query("update {s}.consumer_offsets set next_offset = 0")
+
+
+@pytest.fixture
+def scene(app, broker):
+    return Scene(app, broker)
+
+
+@pytest.fixture
+def real_scene(app, real_kafka, topic_prefix):
+    for kind in TYPES:
+        real_kafka.create_topic(f"{topic_prefix}subscriptions.{kind}", PARTITIONS)
+    return Scene(app, real_kafka, topic_prefix)
+
+
+@pytest.fixture
+def make_member(make_daemon, real_scene):
+    """make_member(name, settings): a daemon whose consumers work on the real scene."""
+    def make(name="anubisd1", settings=None, **arguments):
+        return make_daemon({**SETTINGS, **(settings or {}),
+                            "kafka": {"topic_prefix": real_scene.prefix, **(settings or {}).get("kafka", {})}},
+                           kafka=real_scene.cluster, name=name, **arguments)
+    return make
+
+
+def logged(daemon, text):
+    return daemon.log.count(text)
+
+
+# --- counting ---
+
+
+def test_counters_follow_the_topics(scene, make_daemon):
+    scene.publish(500)
+    make_daemon(SETTINGS).start()
+    scene.check()
+    scene.publish(500)
+    scene.check()
+    wait_for(lambda: scene.cluster.group_offsets(GROUP, [scene.topic(k) for k in TYPES]) ==
+             {k: n for k, n in scene.ends().items() if n}, what="Kafka's committed offsets to follow")
+    assert scene.dead_letters() == []
+
+
+def test_several_threads_share_the_partitions(scene, make_daemon):
+    daemon = make_daemon({"consumers": {**SETTINGS["consumers"], "threads": 3}}).start()
+    daemon.wait_log(r"integration-group/3: has taken over", 60)
+    for _ in range(10):
+        scene.publish(300)
+    scene.check()
+
+
+def test_unrouted_events_count_for_nobody(scene, make_daemon):
+    scene.send({"failed": [event("failed", 7, 1, None)]})
+    make_daemon(SETTINGS).start()
+    scene.check()
+    assert scene.dead_letters() == []
+
+
+def test_duplicates_in_one_batch_and_across_batches(scene, make_daemon):
+    first = scene.make(300)
+    scene.send({kind: messages * 3 for kind, messages in first.items()})
+    make_daemon(SETTINGS).start()
+    scene.check()
+    scene.send(first)
+    scene.send(scene.make(100))
+    scene.send(first)
+    scene.check()
+
+
+def test_redelivery_of_everything_changes_nothing(scene, make_daemon):
+    events = scene.publish(2000)
+    bad = {"sent": [event("sent", n, 10 ** 6 + n, 10 ** 6) for n in range(5)]}
+    scene.send(bad)
+    daemon = make_daemon(SETTINGS).start()
+    scene.check()
+    letters = scene.dead_letters()
+    assert len(letters) == 5
+    for _ in range(3):
+        daemon.term()
+        scene.rewind()
+        scene.send(events)
+        daemon.start()
+        scene.check()
+    assert scene.dead_letters() == letters
+
+
+def test_bits_are_where_sql_finds_them(scene, make_daemon):
+    sent = event("sent", 5, 8192 * 3 + 77, scene.integrations[0])
+    scene.expected[scene.integrations[0], "sent"] = 1
+    scene.send({"sent": [sent]})
+    make_daemon(SETTINGS).start()
+    scene.check()
+    assert scene.app.query("select topic, partition, chunk, version, get_bit(bits, 77), bit_count from {s}.consumer_bitmaps, "
+                           "lateral (select sum(get_bit(bits, n))::int bit_count from generate_series(0, 8191) n) c") == \
+        [(scene.topic("sent"), sent["partition"], 3, 1, 1, 1)]
+
+
+# --- messages that are none ---
+
+
+def bad_messages(integration):
+    """(reason, event)"""
+    def made(reason, subscription, **changes):
+        return reason, event("sent", subscription, 500000 + subscription, integration, **changes)
+    return [
+        made("the value is not JSON", 1, value="{\"subscription\":"),
+        made("the value is not JSON", 2, value=b"\xff\xfe\x00binary"),
+        made("the value is empty", 3, value=b""),
+        made("the value is empty", 4, value=None),
+        made("the value is not JSON", 5, value="[" * 1000 + "]" * 1000),
+        made("the value is not JSON", 6, value=b"x" * 990000),
+        made("the value is no event of a subscription", 7, value="{\"cpf\":\"" + CPF + "\"}"),
+        made("the key is not the subscription's id", 8, key="9"),
+        made("the key is not the subscription's id", 9, key=b""),
+        made("the key is not the subscription's id", 10, key=b"\x00\xff"),
+        made("the header \"event_id\" is missing", 11, headers={"event_id": None}),
+        made("the header \"event_type\" is malformed", 12, headers={"event_type": "failed"}),
+        made("the header \"sequence\" is malformed", 13, headers={"sequence": "-1"}),
+        made("the header \"timestamp\" is malformed", 14, headers={"timestamp": b"", "cut": b"a\x00b\xff\"\\"}),
+        ("the integration does not exist", event("sent", 15, 500015, 999999)),
+        ("the integration does not exist", event("sent", 16, 500016, 2 ** 63 - 1)),
+    ]
+
+
+def test_bad_messages_are_put_aside_and_the_others_counted(scene, make_daemon):
+    bad = bad_messages(scene.integrations[0])
+    for reason, message in bad:
+        scene.send(scene.make(20))
+        scene.cluster.produce(scene.topic("sent"), [message])
+    scene.publish(200)
+    daemon = make_daemon(SETTINGS).start()
+    scene.check()
+    letters = scene.dead_letters()
+    assert sorted(d["error"] for d in letters) == sorted(reason for reason, _ in bad)
+    by_reason = {d["error"]: d for d in letters}
+    cut = by_reason["the header \"timestamp\" is malformed"]
+    assert cut["headers"]["cut"] == "a\ufffdb\ufffd\"\\"
+    assert cut["headers"]["sequence"] == "500014" and cut["key"] == b"14" and cut["topic"] == scene.topic("sent")
+    assert json.loads(cut["value"])["subscription"]["id"] == 14
+    assert {len(d["value"]) for d in letters if d["value"]} >= {990000, 2000}
+    assert {d["value"] for d in letters if d["error"] == "the value is empty"} == {b"", None}
+    assert logged(daemon, "cannot handle the message") >= 10
+    assert CPF not in daemon.log and "xxxxx" not in daemon.log
+    # They do not come back, and neither do the good ones.
+    daemon.term()
+    scene.rewind()
+    daemon.start()
+    scene.publish(50)
+    scene.check()
+    assert scene.dead_letters() == letters
+
+
+def test_a_dead_letter_can_be_published_again_once_its_integration_exists(scene, make_daemon):
+    early = event("sent", 3, 77, 5000)
+    scene.send({"sent": [early]})
+    make_daemon(SETTINGS).start()
+    scene.check()
+    assert len(scene.dead_letters()) == 1
+    scene.app.query("insert into {s}.integrations (id, name) overriding system value values (5000, 'late')")
+    scene.expected[5000, "sent"] = 1
+    for _ in range(3):
+        scene.send({"sent": [early]})
+    scene.check()
+    assert len(scene.dead_letters()) == 1
+
+
+def test_messages_of_others_are_counted_and_passed_over(scene, make_daemon):
+    scene.publish(100)
+    scene.cluster.produce(scene.topic("sent"), [{"key": "1", "value": "{\"event_type\":\"sent\"}", "partition": 0},
+                                                {"value": b"\xff", "partition": 1, "headers": [("event_type", "sent")]},
+                                                {"key": None, "value": None, "partition": 2}])
+    daemon = make_daemon(SETTINGS).start()
+    scene.publish(100)
+    scene.check()
+    assert scene.foreign() == 3 and scene.dead_letters() == []
+    assert "cannot handle" not in daemon.log
+
+
+def test_when_every_message_is_poison(scene, make_daemon):
+    scene.send({"sent": [event("sent", n, n, 10 ** 7 + n) for n in range(1, 5001)]})
+    daemon = make_daemon(SETTINGS).start()
+    scene.publish(10)
+    scene.check()
+    assert scene.app.value("select count(*) from {s}.dead_letters") == 5000
+    assert logged(daemon, "cannot handle") < 1000
+
+
+def test_what_the_database_refuses_is_found_among_the_others(scene, make_daemon):
+    victim = scene.integrations[1]
+    scene.app.query(f"alter table {{s}}.integrations add check (id <> {victim} or successful_sends <= 3)")
+    scene.publish(1000)
+    scene.publish(20, victim)
+    scene.publish(1000)
+    make_daemon(SETTINGS).start()
+    scene.wait_caught_up()
+    refused = scene.expected[victim, "sent"] - 3
+    assert len(scene.dead_letters()) == refused > 10
+    assert {d["error"] for d in scene.dead_letters()} == {"the database refuses it (SQLSTATE 23514)"}
+    scene.expected[victim, "sent"] = 3
+    assert scene.counters() == scene.expected
+
+
+def test_counters_of_an_adopted_table_may_be_small(scene, make_daemon):
+    scene.app.query("alter table {s}.integrations alter successful_sends type integer, alter failed_sends drop not null")
+    scene.app.query("update {s}.integrations set failed_sends = null, successful_sends = case id when %s then 2147483640 "
+                    "else 0 end", (scene.integrations[0],))
+    scene.publish(400)
+    make_daemon(SETTINGS).start()
+    scene.wait_caught_up()
+    counters = scene.counters()
+    assert counters[scene.integrations[0], "sent"] == 2147483647
+    refused = scene.expected[scene.integrations[0], "sent"] - 7
+    assert {d["error"] for d in scene.dead_letters()} == {"the database refuses it (SQLSTATE 22003)"}
+    assert len(scene.dead_letters()) == refused
+    assert all(counters[k] == n for k, n in scene.expected.items() if k != (scene.integrations[0], "sent"))
+
+
+# --- the database goes away ---
+
+
+@pytest.fixture
+def fragile(own_postgres, broker):
+    """(server, scene) on a Postgres of the test's own."""
+    from conftest import migrate
+    from harness.application import Application
+    server = own_postgres()
+    database = server.create_database("anubis")
+    migrate(database)
+    return server, Scene(Application(database), broker)
+
+
+def test_postgres_is_killed_and_comes_back(fragile, make_daemon):
+    server, scene = fragile
+    daemon = make_daemon(SETTINGS, database=scene.app.database).start()
+    scene.publish(300)
+    scene.check()
+    for _ in range(3):
+        scene.publish(300)
+        server.kill9()
+        scene.publish(300)
+        daemon.wait_log(rf"{GROUP}: could not reach the database")
+        server.start()
+        scene.check()
+    assert logged(daemon, f"{GROUP}: the database is back") >= 3
+    # Its membership stayed: partitions came once.
+    assert logged(daemon, "has taken over") == 1
+    assert scene.dead_letters() == []
+
+
+def test_postgres_hangs_for_longer_than_a_statement_may(fragile, make_daemon):
+    server, scene = fragile
+    daemon = make_daemon({**SETTINGS, "database": {"statement_timeout": "1s", "connect_timeout": "1s"}},
+                         database=scene.app.database).start()
+    scene.publish(300)
+    scene.check()
+    server.freeze()
+    try:
+        scene.publish(300)
+        daemon.wait_log(rf"{GROUP}: could not reach the database")
+    finally:
+        server.thaw()
+    scene.check()
+    assert logged(daemon, "has taken over") == 1 and scene.dead_letters() == []
+
+
+def test_sessions_are_cut_under_load(fragile, make_daemon):
+    server, scene = fragile
+    make_daemon(SETTINGS, database=scene.app.database).start()
+    for _ in range(15):
+        scene.publish(200)
+        server.terminate_backends("anubisd%integration-group%", "anubis")
+    scene.check()
+    assert scene.dead_letters() == []
+
+
+def test_a_table_that_is_missing_is_waited_for(scene, make_daemon):
+    scene.app.query("alter table {s}.consumer_bitmaps rename to elsewhere")
+    scene.publish(100)
+    daemon = make_daemon(SETTINGS).start()
+    daemon.wait_log(rf"{GROUP}: could not write to the database")
+    time.sleep(1)
+    assert daemon.is_running() and not scene.counters()
+    scene.app.query("alter table {s}.elsewhere rename to consumer_bitmaps")
+    scene.check()
+    assert logged(daemon, f"{GROUP}: could not write to the database") == 1 and scene.dead_letters() == []
+
+
+def test_the_daemon_starts_before_its_database(fragile, make_daemon):
+    server, scene = fragile
+    scene.publish(100)
+    scene.wait_ends = scene.ends()
+    server.stop()
+    daemon = make_daemon(SETTINGS, database=scene.app.database).start()
+    daemon.wait_log(rf"{GROUP}: could not reach the database")
+    server.start()
+    scene.check()
+
+
+def test_two_consumers_of_one_integration_do_not_deadlock(scene, make_daemon):
+    """Others lock rows of integrations in another order: the batch is done again."""
+    daemon = make_daemon(SETTINGS).start()
+    scene.publish(50)
+    scene.check()
+    connection = scene.app.database.connect()
+    connection.autocommit = False
+    for _ in range(5):
+        with connection.cursor() as cursor:
+            cursor.execute("update anubis.integrations set name = name where id = %s", (scene.integrations[-1],))
+            scene.publish(200)
+            time.sleep(0.3)
+            cursor.execute("update anubis.integrations set name = name where id = %s", (scene.integrations[0],))
+        connection.commit()
+    connection.close()
+    scene.check()
+    assert daemon.is_running() and scene.dead_letters() == []
+
+
+# --- where to go on ---
+
+
+def test_the_databases_offset_wins_over_kafkas(scene, make_daemon):
+    """After a restore the database is behind: what it lost is counted again, though Kafka says it was read."""
+    scene.publish(500)
+    daemon = make_daemon(SETTINGS).start()
+    scene.check()
+    daemon.term()
+    scene.app.query("update {s}.consumer_offsets set next_offset = 0")
+    scene.app.query("delete from {s}.consumer_bitmaps")
+    scene.app.query("update {s}.integrations set successful_sends = 0, failed_sends = 0")
+    daemon.start()
+    scene.check()
+
+
+def test_kafkas_offset_counts_where_the_database_has_none(scene, make_daemon):
+    scene.publish(300)
+    daemon = make_daemon(SETTINGS).start()
+    scene.check()
+    wait_for(lambda: scene.cluster.group_offsets(GROUP, [scene.topic(k) for k in TYPES]) ==
+             {k: n for k, n in scene.ends().items() if n}, what="Kafka's committed offsets to follow")
+    daemon.term()
+    scene.app.query("delete from {s}.consumer_offsets")
+    scene.app.query("delete from {s}.consumer_bitmaps")
+    scene.publish(100)
+    daemon.start()
+    scene.check()
+
+
+def test_an_operator_moves_the_offset_of_a_running_daemon(scene, make_daemon):
+    daemon = make_daemon(SETTINGS).start()
+    scene.publish(500)
+    scene.check()
+    scene.rewind()
+    scene.publish(100)
+    daemon.wait_log("somebody else has moved the offset")
+    scene.check()
+
+
+def test_a_bitmap_written_by_somebody_else_rolls_the_batch_back(scene, make_daemon):
+    daemon = make_daemon(SETTINGS).start()
+    scene.publish(50)
+    scene.check()
+    # Another owner has handled everything up to here, and a while more, in our chunks.
+    scene.app.query("update {s}.consumer_bitmaps set version = version + 1, bits = decode(repeat('ff', 1024), 'hex')")
+    known = {(t, p): set(c) for t, p, c in scene.app.query(
+        "select topic, partition, array_agg(chunk) from {s}.consumer_bitmaps group by 1, 2")}
+    events = scene.make(50)
+    for kind, messages in events.items():
+        for m in messages:
+            sequence = int(dict(m["headers"])["sequence"])
+            if sequence // 8192 in known.get((scene.topic(kind), m["partition"]), ()):
+                scene.expected[int(dict(m["headers"])["integration_id"]), kind] -= 1
+    scene.expected = +scene.expected
+    scene.send(events)
+    scene.check()
+    daemon.wait_log("somebody else has moved")
+
+
+def test_a_log_that_ends_before_where_we_stood(scene, make_daemon):
+    scene.publish(100)
+    daemon = make_daemon(SETTINGS).start()
+    scene.check()
+    daemon.term()
+    scene.app.query("update {s}.consumer_offsets set next_offset = 5000 where topic = %s and partition = 1",
+                    (scene.topic("sent"),))
+    daemon.start()
+    daemon.wait_log(r"partition 1 of .*sent\" ends at offset \d+, but was read up to 5000", 60)
+    scene.publish(100)
+    scene.check()
+
+
+def test_messages_that_are_gone_are_said_loudly(app, make_daemon):
+    with EmbeddedBroker(topics={}) as broker:
+        scene = Scene(app, broker)
+        scene.publish(100)
+        daemon = make_daemon(SETTINGS, kafka=broker).start()
+        scene.check()
+        daemon.term()
+        # More than the embedded broker keeps.
+        lost = {"sent": [event("sent", 1, 10 ** 6 + n, scene.integrations[0], value="x" * 100000) for n in range(150)]}
+        scene.send(lost)
+        first = scene.cluster.watermarks(scene.topic("sent"))[lost["sent"][0]["partition"]][0]
+        assert first > 100, "the broker has forgotten nothing"
+        daemon.start()
+        daemon.wait_log(r"\d+ messages of \"anubis.subscriptions.sent\", partition \d, are gone before they were read", 60)
+        scene.publish(100)
+        scene.check()
+
+
+# --- Kafka goes away ---
+
+
+def test_kafka_is_away_and_comes_back(scene, make_daemon):
+    daemon = make_daemon(SETTINGS).start()
+    scene.publish(100)
+    scene.check()
+    scene.cluster.down()
+    daemon.wait_log(rf"{GROUP}: could not reach Kafka", 60)
+    scene.cluster.up()
+    daemon.wait_log(rf"{GROUP}: Kafka is back", 60)
+    scene.publish(100)
+    scene.check()
+
+
+@pytest.mark.parametrize("away", ["kafka", "postgres", "both"])
+def test_stopping_does_not_wait_for_who_is_away(fragile, make_daemon, away):
+    server, scene = fragile
+    daemon = make_daemon(SETTINGS, database=scene.app.database).start()
+    scene.publish(100)
+    scene.check()
+    if away != "postgres":
+        scene.cluster.down()
+        daemon.wait_log(rf"{GROUP}: could not reach Kafka", 60)
+    if away != "kafka":
+        server.kill9()
+    if away == "postgres":
+        scene.publish(100)
+        daemon.wait_log(rf"{GROUP}: could not reach the database", 60)
+    before = time.monotonic()
+    assert daemon.term() == 0
+    assert time.monotonic() - before < 30
+
+
+# --- on real Kafka: members come and go ---
+
+
+@pytest.mark.real_kafka
+def test_real_kafka_from_the_beginning_and_on(real_scene, make_member):
+    real_scene.publish(3000)
+    make_member().start()
+    real_scene.check()
+    real_scene.publish(3000)
+    real_scene.check()
+
+
+@pytest.mark.real_kafka
+@pytest.mark.timeout(600)
+def test_members_come_and_go_under_load(real_scene, make_member):
+    members = [make_member(f"member{n}") for n in range(3)]
+    chance = random.Random(3)
+    members[0].start()
+    for turn in range(12):
+        real_scene.publish(700)
+        member = chance.choice(members)
+        if not member.is_running():
+            member.start()
+        elif turn % 3 == 0:
+            member.kill9()
+        else:
+            member.term()
+    for member in members:
+        if not member.is_running():
+            member.start()
+    real_scene.publish(700)
+    real_scene.check(120)
+    assert real_scene.dead_letters() == []
+
+
+@pytest.mark.real_kafka
+@pytest.mark.timeout(600)
+def test_a_member_that_was_thought_dead_changes_nothing(real_scene, make_member):
+    zombie, heir = make_member("zombie"), make_member("heir")
+    zombie.start()
+    real_scene.publish(500)
+    real_scene.check()
+    heir.start()
+    for _ in range(3):
+        real_scene.publish(2000)
+        zombie.stop()  # somewhere in the middle of a batch, or of a transaction
+        try:
+            real_scene.publish(500)
+            wait_for(lambda: real_scene.offsets() == real_scene.ends(), 60, "the heir to take everything over")
+        finally:
+            zombie.cont()
+        real_scene.publish(500)
+        real_scene.check()
+    assert real_scene.dead_letters() == []
+
+
+@pytest.mark.real_kafka
+def test_two_processes_of_one_name(real_scene, make_member):
+    first, second = (make_member(name, {"instance": "twin"}) for name in ("twin1", "twin2"))
+    first.start()
+    real_scene.publish(200)
+    real_scene.check()
+    second.start()
+    second.wait_log("another process is \"twin-1\", so this one joins without a fixed name", 60)
+    second.wait_log("has taken over", 60)
+    for _ in range(3):
+        real_scene.publish(500)
+    real_scene.check()
+    for member in (first, second):
+        assert "ended this membership" not in member.log
+
+
+@pytest.mark.real_kafka
+def test_a_restart_keeps_the_partitions(real_scene, make_member):
+    """Static membership: the others do not notice a quick restart."""
+    settings = {"consumers": {"session_timeout": "30s", "heartbeat_interval": "500ms"}}
+    one, two = make_member("one", settings), make_member("two", settings)
+    one.start()
+    two.start()
+    two.wait_log("has taken over", 60)
+    real_scene.publish(200)
+    real_scene.check()
+    seen = logged(one, "partitions")
+    two.term()
+    two.start()
+    two.wait_log("has taken over", 60)
+    real_scene.publish(500)
+    real_scene.check()
+    assert logged(one, "partitions") == seen
+
+
+@pytest.mark.real_kafka
+@pytest.mark.timeout(600)
+def test_real_kafka_is_killed_and_comes_back(real_scene, make_member):
+    make_member().start()
+    for _ in range(2):
+        real_scene.publish(1000)
+        real_scene.cluster.kill9()
+        real_scene.cluster.start()
+        real_scene.publish(1000)
+        real_scene.check(120)
+
+
+@pytest.mark.real_kafka
+def test_topics_that_come_later(app, real_kafka, topic_prefix, make_daemon):
+    daemon = make_daemon({**SETTINGS, "kafka": {"topic_prefix": topic_prefix, "create_topics": False}}, kafka=real_kafka).start()
+    daemon.wait_log("waits for 2 topics that do not exist yet", 60)
+    real_kafka.create_topic(f"{topic_prefix}subscriptions.sent", PARTITIONS)
+    daemon.wait_log("has taken over 3 partitions", 60)
+    real_kafka.create_topic(f"{topic_prefix}subscriptions.failed", PARTITIONS)
+    scene = Scene(app, real_kafka, topic_prefix)
+    scene.publish(500)
+    scene.check(90)
+
+
+@pytest.mark.real_kafka
+def test_a_topic_is_made_anew_under_way(real_scene, make_member):
+    daemon = make_member(settings={"kafka": {"create_topics": False}}).start()
+    real_scene.publish(2000)
+    real_scene.check()
+    topic = real_scene.topic("sent")
+    real_scene.cluster.delete_topic(topic)
+    real_scene.cluster.create_topic(topic, PARTITIONS)
+    real_scene.publish(200)
+    daemon.wait_log("it was made anew or restored", 120)
+    real_scene.check(120)
+
+
+@pytest.mark.real_kafka
+def test_partitions_are_added_under_way(real_scene, make_member):
+    make_member().start()
+    real_scene.publish(300)
+    real_scene.check()
+    real_scene.cluster.create_partitions(real_scene.topic("sent"), PARTITIONS + 2)
+    more = [dict(event("sent", n, 10 ** 7 + n, real_scene.integrations[0]), partition=PARTITIONS + n % 2) for n in range(1, 101)]
+    real_scene.expected[real_scene.integrations[0], "sent"] += len(more)
+    real_scene.send({"sent": more})
+    real_scene.check(120)
