@@ -138,6 +138,7 @@ static size_t on_header(char *line, size_t size, size_t count, void *userdata)
         return 0;
     if (t->body_started) /* trailers say nothing to us */
         return len;
+    t->headers_ended = len <= 2; /* the empty line */
     if (starts_with(line, len, "HTTP/")) /* another answer after an interim one */
         t->has_retry_after = false;
     else if (starts_with(line, len, retry_after))
@@ -337,7 +338,7 @@ static void forget_last_request(struct http_transfer *t)
     t->socket_opened = t->address_refused = t->handed_over = t->repeat_refused = false;
     t->local_errno = 0;
     t->header_bytes = t->body_excess = 0;
-    t->body_started = t->has_retry_after = false;
+    t->headers_ended = t->body_started = t->has_retry_after = false;
     t->status = 0;
     t->truncated = false;
     t->detail = "";
@@ -464,7 +465,7 @@ static void finish(struct http_transfer *t)
 void http_transfer_conclude(struct http_transfer *t, CURLcode code)
 {
     if (take_answer(t))
-        t->truncated = code != CURLE_OK || t->body_excess > 0;
+        t->truncated = code != CURLE_OK || t->body_excess > 0 || !t->headers_ended;
     else
         t->cause = cause_of(t, code);
     t->detail = detail_of(t, code);

@@ -48,6 +48,7 @@ struct http_transfer {
     size_t header_bytes;
     struct strbuf body;
     size_t body_excess; /* bytes beyond body.max, read and dropped */
+    bool headers_ended;
     bool body_started;
     bool has_retry_after;
     int64_t retry_after_sec;

@@ -1,0 +1,388 @@
+/* What the tests of the HTTP client share: a server that answers by script, and a client to run against it.
+ *
+ * The server has a thread for itself and one for each connection; all end in server_stop(). */
+#pragma once
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <arpa/inet.h>
+#include <cmocka.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "http.h"
+#include "timeutil.h"
+
+#define CONNECTIONS_MAX 512
+#define PATIENCE_USEC (30 * USEC_PER_SEC) /* until a test is given up */
+
+enum after {
+    KEEP,   /* wait for the next request */
+    CLOSE,  /* end the connection */
+    RESET,  /* with a RST */
+    HOLD,   /* say no more until the client goes away */
+    REPEAT, /* send `repeated` until the client goes away */
+};
+
+struct reply {
+    const char *text; /* NULL = nothing */
+    enum after after;
+    const char *repeated;
+    bool early; /* do not read the request first */
+};
+
+struct server {
+    const struct reply *replies; /* the last one serves all further requests */
+    size_t reply_count;
+    int listen_fd;
+    uint16_t port;
+    pthread_t thread;
+    atomic_bool stopping;
+    atomic_int connections, requests;
+    atomic_long sent; /* bytes of repeated text */
+    pthread_mutex_t lock;
+    pthread_t threads[CONNECTIONS_MAX];
+    int fds[CONNECTIONS_MAX];
+    char request[12288]; /* the beginning of the last one, its body after the empty line */
+    size_t body_len;
+};
+
+struct connection {
+    struct server *server;
+    int fd;
+};
+
+static inline bool send_all(int fd, const char *bytes, size_t len)
+{
+    while (len > 0) {
+        ssize_t n = send(fd, bytes, len, MSG_NOSIGNAL);
+
+        if (n <= 0)
+            return false;
+        bytes += n;
+        len -= (size_t) n;
+    }
+    return true;
+}
+
+/* Reads one request; false when the client has gone away before its end. */
+static inline bool read_request(struct server *s, int fd)
+{
+    char head[12288] = "", sink[65536];
+    const char *end = NULL, *length;
+    size_t have = 0, body, wanted;
+
+    while (!end) {
+        ssize_t n = recv(fd, head + have, sizeof(head) - 1 - have, 0);
+
+        if (n <= 0)
+            return false;
+        have += (size_t) n;
+        head[have] = '\0';
+        end = strstr(head, "\r\n\r\n");
+    }
+    length = strcasestr(head, "\r\nContent-Length:");
+    wanted = length ? strtoul(length + strlen("\r\nContent-Length:"), NULL, 10) : 0;
+    for (body = have - (size_t) (end + 4 - head); body < wanted;) {
+        ssize_t n = recv(fd, sink, sizeof(sink), 0);
+
+        if (n <= 0)
+            return false;
+        body += (size_t) n;
+    }
+    pthread_mutex_lock(&s->lock);
+    memcpy(s->request, head, sizeof(head));
+    s->body_len = body;
+    pthread_mutex_unlock(&s->lock);
+    return true;
+}
+
+static inline void reset_on_close(int fd)
+{
+    struct linger linger = {.l_onoff = 1};
+
+    setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
+}
+
+static inline void wait_for_end(int fd)
+{
+    char sink[4096];
+
+    while (recv(fd, sink, sizeof(sink), 0) > 0)
+        ;
+}
+
+/* False when the connection is to end. */
+static inline bool give_reply(struct server *s, int fd, const struct reply *reply)
+{
+    if (reply->text && !send_all(fd, reply->text, strlen(reply->text)))
+        return false;
+    switch (reply->after) {
+    case KEEP:
+        return true;
+    case RESET:
+        reset_on_close(fd);
+        return false;
+    case HOLD:
+        wait_for_end(fd);
+        return false;
+    case REPEAT:
+        while (send_all(fd, reply->repeated, strlen(reply->repeated)))
+            s->sent += (long) strlen(reply->repeated);
+        return false;
+    case CLOSE:
+        break;
+    }
+    return false;
+}
+
+static inline void *connection_run(void *userdata)
+{
+    struct connection *c = userdata;
+    struct server *s = c->server;
+
+    for (bool open = true; open && !s->stopping;) {
+        const struct reply *reply = &s->replies[MIN((size_t) s->requests, s->reply_count - 1)];
+        size_t number;
+
+        if (!reply->early && !read_request(s, c->fd))
+            break;
+        number = (size_t) atomic_fetch_add(&s->requests, 1);
+        open = give_reply(s, c->fd, &s->replies[MIN(number, s->reply_count - 1)]);
+    }
+    pthread_mutex_lock(&s->lock);
+    for (int i = 0; i < CONNECTIONS_MAX; i++)
+        if (s->fds[i] == c->fd)
+            s->fds[i] = -1;
+    close(c->fd);
+    pthread_mutex_unlock(&s->lock);
+    free(c);
+    return NULL;
+}
+
+static inline void *server_run(void *userdata)
+{
+    struct server *s = userdata;
+
+    while (!s->stopping) {
+        int fd = accept4(s->listen_fd, NULL, NULL, SOCK_CLOEXEC), i = s->connections;
+        struct connection *c;
+
+        if (fd < 0)
+            continue;
+        c = malloc(sizeof(*c));
+        if (i == CONNECTIONS_MAX)
+            abort();
+        *c = (struct connection){s, fd};
+        pthread_mutex_lock(&s->lock);
+        s->fds[i] = fd;
+        pthread_create(&s->threads[i], NULL, connection_run, c);
+        s->connections++;
+        pthread_mutex_unlock(&s->lock);
+    }
+    return NULL;
+}
+
+static inline int listen_on_loopback(uint16_t *ret_port)
+{
+    struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct sockaddr address;
+    socklen_t len = sizeof(address);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    memcpy(&address, &in, sizeof(in));
+    assert_int_equal(bind(fd, &address, len), 0);
+    assert_int_equal(listen(fd, 1024), 0);
+    assert_int_equal(getsockname(fd, &address, &len), 0);
+    memcpy(&in, &address, sizeof(in));
+    *ret_port = ntohs(in.sin_port);
+    return fd;
+}
+
+static inline struct server *server_start(const struct reply *replies, size_t count)
+{
+    struct server *s = calloc(1, sizeof(*s));
+
+    s->replies = replies;
+    s->reply_count = count;
+    pthread_mutex_init(&s->lock, NULL);
+    for (int i = 0; i < CONNECTIONS_MAX; i++)
+        s->fds[i] = -1;
+    s->listen_fd = listen_on_loopback(&s->port);
+    assert_int_equal(pthread_create(&s->thread, NULL, server_run, s), 0);
+    return s;
+}
+
+static inline void server_stop(struct server *s)
+{
+    s->stopping = true;
+    shutdown(s->listen_fd, SHUT_RDWR);
+    pthread_join(s->thread, NULL);
+    pthread_mutex_lock(&s->lock);
+    for (int i = 0; i < CONNECTIONS_MAX; i++)
+        if (s->fds[i] >= 0)
+            shutdown(s->fds[i], SHUT_RDWR);
+    pthread_mutex_unlock(&s->lock);
+    for (int i = 0; i < s->connections; i++)
+        pthread_join(s->threads[i], NULL);
+    close(s->listen_fd);
+    pthread_mutex_destroy(&s->lock);
+    free(s);
+}
+
+/* The client. */
+
+struct client {
+    sd_event *event;
+    struct http *http;
+    struct http_params params;
+};
+
+/* A copy of a result, which lives only during its callback. */
+struct outcome {
+    bool done;
+    struct http_result result;
+    char body[70000];
+    char detail[512];
+    struct http_transfer *transfer;
+};
+
+static inline void on_result(const struct http_result *result, void *userdata)
+{
+    struct outcome *o = userdata;
+
+    assert_false(o->done);
+    assert_non_null(result->body);
+    assert_non_null(result->detail);
+    assert_true(result->body_len < sizeof(o->body));
+    o->done = true;
+    o->result = *result;
+    memcpy(o->body, result->body, result->body_len);
+    o->body[result->body_len] = '\0';
+    snprintf(o->detail, sizeof(o->detail), "%s", result->detail);
+}
+
+static inline int client_setup(void **state)
+{
+    struct client *c = calloc(1, sizeof(*c));
+    struct error err;
+
+    signal(SIGPIPE, SIG_IGN);
+    c->params = (struct http_params){
+        .connect_timeout_usec = 10 * USEC_PER_SEC,
+        .response_limit = 65536,
+        .max_connections = 512,
+        .allow_http = true,
+        .allow_private_networks = true,
+        .ca_file = "",
+        .proxy = "",
+        .user_agent = "anubisd/test",
+    };
+    assert_true(sd_event_new(&c->event) >= 0);
+    assert_int_equal(http_new(&c->http, c->event, &c->params, &err), 0);
+    *state = c;
+    return 0;
+}
+
+static inline int client_teardown(void **state)
+{
+    struct client *c = *state;
+
+    http_free(c->http);
+    assert_null(sd_event_unref(c->event));
+    free(c);
+    return 0;
+}
+
+static inline struct outcome *outcome_new(void)
+{
+    return calloc(1, sizeof(struct outcome));
+}
+
+static inline const char *const *json_headers(void)
+{
+    static const char *const headers[] = {"Content-Type: application/json", NULL};
+
+    return headers;
+}
+
+static inline struct outcome *post_within(struct client *c, const char *url, uint64_t timeout_usec)
+{
+    struct http_request request = {
+        .url = url,
+        .headers = json_headers(),
+        .body = "{\"a\":1}",
+        .body_len = 7,
+        .timeout_usec = timeout_usec,
+    };
+    struct outcome *o = outcome_new();
+
+    o->transfer = http_post(c->http, &request, on_result, o);
+    assert_false(o->done);
+    return o;
+}
+
+static inline struct outcome *post(struct client *c, const char *url)
+{
+    return post_within(c, url, 20 * USEC_PER_SEC);
+}
+
+static inline void turn(struct client *c)
+{
+    assert_true(sd_event_run(c->event, 10 * USEC_PER_MSEC) >= 0);
+}
+
+/* Turns the loop until the condition holds. */
+#define WAIT_FOR(client, condition)                                                                          \
+    for (uint64_t deadline_ = now_monotonic_usec() + PATIENCE_USEC; !(condition); turn(client))              \
+    assert_true(now_monotonic_usec() < deadline_)
+
+static inline struct outcome *finished(struct client *c, struct outcome *o)
+{
+    for (uint64_t deadline = now_monotonic_usec() + PATIENCE_USEC; !o->done; turn(c))
+        if (now_monotonic_usec() > deadline)
+            fail_msg("no result");
+    return o;
+}
+
+static inline const char *server_url(const struct server *s, const char *path)
+{
+    static char url[16][256];
+    static int next;
+    char *to = url[next++ % 16];
+
+    snprintf(to, sizeof(url[0]), "http://127.0.0.1:%d%s", s->port, path);
+    return to;
+}
+
+static inline struct outcome *post_to(struct client *c, const struct server *s)
+{
+    return finished(c, post(c, server_url(s, "/inscricoes")));
+}
+
+static inline void expect_cause(const struct outcome *o, enum http_cause cause)
+{
+    if (o->result.cause != cause)
+        fail_msg("\"%s\" (%s) instead of \"%s\"", http_cause_word(o->result.cause), o->detail,
+                 http_cause_word(cause));
+    if (cause != HTTP_ANSWERED)
+        assert_int_equal(o->result.status, 0);
+}
+
+static inline void expect_status(const struct outcome *o, int status)
+{
+    expect_cause(o, HTTP_ANSWERED);
+    assert_int_equal(o->result.status, status);
+    assert_true(o->result.body_handed_over);
+}

@@ -1,0 +1,502 @@
+/* The HTTP client against servers that break off, never end, say nonsense or nothing: what the outcome table
+ * needs to tell apart, and that nothing grows without bound. */
+#include "http_fixture.h"
+
+#define OK "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+#define KIB "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcde\n"
+
+/* One request, one answer. */
+struct scene {
+    const char *name;
+    struct reply reply;
+    enum http_cause cause;
+    int status;
+    const char *body; /* NULL = whatever the library makes of it */
+    bool truncated;   /* if there is a body to compare */
+};
+
+static const struct scene scenes[] = {
+    /* The status line decides, whatever becomes of the rest. */
+    {"nothing after the status line",
+     {"HTTP/1.1 200 OK\r\n", CLOSE, NULL, false},
+     HTTP_ANSWERED,
+     200,
+     "",
+     true},
+    {"reset after the status line",
+     {"HTTP/1.1 200 OK\r\n", RESET, NULL, false},
+     HTTP_ANSWERED,
+     200,
+     "",
+     true},
+    {"headers break off",
+     {"HTTP/1.1 201 Created\r\nContent-Le", CLOSE, NULL, false},
+     HTTP_ANSWERED,
+     201,
+     "",
+     true},
+    {"body breaks off",
+     {"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\npart", CLOSE, NULL, false},
+     HTTP_ANSWERED,
+     200,
+     "part",
+     true},
+    {"error's body breaks off",
+     {"HTTP/1.1 422 No\r\nContent-Length: 100\r\n\r\npart", CLOSE, NULL, false},
+     HTTP_ANSWERED,
+     422,
+     "part",
+     true},
+    {"chunk breaks off",
+     {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\npart\r\n9\r\nx", CLOSE, NULL, false},
+     HTTP_ANSWERED,
+     200,
+     "partx",
+     true},
+    {"nonsense for a chunk",
+     {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\npart\r\nzz\r\n", HOLD, NULL, false},
+     HTTP_ANSWERED,
+     200,
+     "part",
+     true},
+    {"nonsense for a length",
+     {"HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\nok", CLOSE, NULL, false},
+     HTTP_ANSWERED,
+     200,
+     NULL,
+     true},
+    {"enormous length",
+     {"HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999999\r\n\r\nok", CLOSE, NULL, false},
+     HTTP_ANSWERED,
+     200,
+     NULL,
+     true},
+    {"unknown transfer encoding",
+     {"HTTP/1.1 200 OK\r\nTransfer-Encoding: zstd\r\n\r\nok", CLOSE, NULL, false},
+     HTTP_ANSWERED,
+     200,
+     NULL,
+     true},
+    {"no length, ends with the connection",
+     {"HTTP/1.1 200 OK\r\n\r\nall of it", CLOSE, NULL, false},
+     HTTP_ANSWERED,
+     200,
+     "all of it",
+     false},
+    {"HTTP/1.0", {"HTTP/1.0 200 OK\r\n\r\nold", CLOSE, NULL, false}, HTTP_ANSWERED, 200, "old", false},
+    {"more than was asked for",
+     {OK "HTTP/1.1 500 No\r\n\r\n", CLOSE, NULL, false},
+     HTTP_ANSWERED,
+     200,
+     "ok",
+     false},
+    {"header without a colon",
+     {"HTTP/1.1 200 OK\r\nnonsense\r\nContent-Length: 2\r\n\r\nok", KEEP, NULL, false},
+     HTTP_ANSWERED,
+     200,
+     NULL,
+     true},
+    {"not UTF-8",
+     {"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n\xff\xfe", KEEP, NULL, false},
+     HTTP_ANSWERED,
+     200,
+     "\xff\xfe",
+     false},
+    /* No answer. */
+    {"closed without a word", {NULL, CLOSE, NULL, false}, HTTP_CONNECTION_LOST, 0, "", false},
+    {"reset without a word", {NULL, RESET, NULL, false}, HTTP_CONNECTION_LOST, 0, "", false},
+    {"half a status line", {"HTTP/1.1 20", CLOSE, NULL, false}, HTTP_CONNECTION_LOST, 0, "", false},
+    {"interim answer only",
+     {"HTTP/1.1 100 Continue\r\n\r\n", CLOSE, NULL, false},
+     HTTP_CONNECTION_LOST,
+     0,
+     "",
+     false},
+    {"early hints only",
+     {"HTTP/1.1 103 Early Hints\r\nLink: <x>\r\n\r\n", RESET, NULL, false},
+     HTTP_CONNECTION_LOST,
+     0,
+     "",
+     false},
+    {"garbage",
+     {"\x01\x02\x03 what is this\r\n\r\n", CLOSE, NULL, false},
+     HTTP_CONNECTION_LOST,
+     0,
+     "",
+     false},
+    {"another protocol", {"SSH-2.0-OpenSSH_9.2\r\n", CLOSE, NULL, false}, HTTP_CONNECTION_LOST, 0, "", false},
+    {"no such version", {"HTTP/7.3 200 OK\r\n\r\n", CLOSE, NULL, false}, HTTP_CONNECTION_LOST, 0, "", false},
+    /* Without end. */
+    {"endless interim answers",
+     {NULL, REPEAT, "HTTP/1.1 100 Continue\r\n\r\n", false},
+     HTTP_CONNECTION_LOST,
+     0,
+     "",
+     false},
+    {"endless garbage", {NULL, REPEAT, KIB, false}, HTTP_CONNECTION_LOST, 0, "", false},
+    {"endless status line",
+     {"HTTP/1.1 200 ", REPEAT, "and so on ", false},
+     HTTP_CONNECTION_LOST,
+     0,
+     "",
+     false},
+    {"endless headers",
+     {"HTTP/1.1 200 OK\r\n", REPEAT, "X-Header: one more\r\n", false},
+     HTTP_ANSWERED,
+     200,
+     "",
+     true},
+    {"endless header", {"HTTP/1.1 503 No\r\nX: ", REPEAT, "and so on ", false}, HTTP_ANSWERED, 503, "", true},
+    {"endless folded header",
+     {"HTTP/1.1 200 OK\r\nX: a\r\n", REPEAT, "  b\r\n", false},
+     HTTP_ANSWERED,
+     200,
+     "",
+     true},
+    {"endless trailers",
+     {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n", REPEAT, "X: y\r\n", false},
+     HTTP_ANSWERED,
+     200,
+     "ok",
+     true},
+};
+
+static void play(struct client *c, const struct scene *scene)
+{
+    struct server *s = server_start(&scene->reply, 1);
+    struct outcome *o = post_to(c, s);
+
+    if (o->result.cause != scene->cause || o->result.status != scene->status || !o->result.body_handed_over ||
+        (scene->body && (o->result.truncated != scene->truncated || strcmp(o->body, scene->body) != 0)))
+        fail_msg("%s: \"%s\", status %d, body \"%.20s\", truncated %d (%s)", scene->name,
+                 http_cause_word(o->result.cause), o->result.status, o->body, o->result.truncated, o->detail);
+    assert_int_equal(s->requests, 1);
+    assert_true(s->sent < 20 << 20); /* what fits into buffers on the way is sent in vain */
+    free(o);
+    server_stop(s);
+}
+
+static void test_scenes(void **state)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(scenes); i++)
+        play(*state, &scenes[i]);
+}
+
+/* Silence at each stage ends with the timeout, and says what is known. */
+static void test_silence(void **state)
+{
+    static const struct scene silent[] = {
+        {"nothing", {NULL, HOLD, NULL, false}, HTTP_TIMEOUT, 0, "", false},
+        {"half a status line", {"HTTP/1.1 2", HOLD, NULL, false}, HTTP_TIMEOUT, 0, "", false},
+        {"interim answer", {"HTTP/1.1 100 Continue\r\n\r\n", HOLD, NULL, false}, HTTP_TIMEOUT, 0, "", false},
+        {"status line", {"HTTP/1.1 200 OK\r\n", HOLD, NULL, false}, HTTP_ANSWERED, 200, "", true},
+        {"part of the body",
+         {"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\npart", HOLD, NULL, false},
+         HTTP_ANSWERED,
+         200,
+         "part",
+         true},
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(silent); i++) {
+        struct server *s = server_start(&silent[i].reply, 1);
+        struct outcome *o = finished(*state, post_within(*state, server_url(s, "/"), 200 * USEC_PER_MSEC));
+
+        expect_cause(o, silent[i].cause);
+        assert_int_equal(o->result.status, silent[i].status);
+        assert_string_equal(o->body, silent[i].body);
+        assert_int_equal(o->result.truncated, silent[i].truncated);
+        assert_true(o->result.body_handed_over);
+        assert_in_range(o->result.duration_usec, 190 * USEC_PER_MSEC, 10 * USEC_PER_SEC);
+        free(o);
+        server_stop(s);
+    }
+}
+
+/* The trap of traps: a kept-alive connection ends after the server has read the whole second request. libcurl
+ * by itself would send that request a third time, and report a clean 200. */
+static void test_no_request_is_sent_twice(void **state)
+{
+    static const struct reply ends[] = {{NULL, CLOSE, NULL, false}, {NULL, RESET, NULL, false}};
+
+    for (size_t i = 0; i < ARRAY_SIZE(ends); i++) {
+        const struct reply replies[] = {{OK, KEEP, NULL, false}, ends[i], {OK, KEEP, NULL, false}};
+        struct server *s = server_start(replies, 3);
+        struct outcome *o = post_to(*state, s);
+
+        expect_status(o, 200);
+        free(o);
+        o = post_to(*state, s);
+        expect_cause(o, HTTP_CONNECTION_LOST);
+        assert_true(o->result.body_handed_over);
+        assert_int_equal(s->requests, 2);
+        assert_int_equal(s->connections, 1);
+        free(o);
+        o = post_to(*state, s); /* the handle is none the worse for it */
+        expect_status(o, 200);
+        assert_int_equal(s->requests, 3);
+        free(o);
+        server_stop(s);
+    }
+}
+
+/* The same while other connections to the server are idle and could be taken for the repetition. */
+static void test_no_request_is_sent_twice_on_another_connection(void **state)
+{
+    enum { PARALLEL = 8 };
+    static const struct reply replies[] = {
+        [0 ... PARALLEL - 1] = {OK, KEEP, NULL, false},
+        {NULL, CLOSE, NULL, false},
+        {OK, KEEP, NULL, false},
+    };
+    struct client *c = *state;
+    struct server *s = server_start(replies, ARRAY_SIZE(replies));
+    struct outcome *o[PARALLEL], *lost;
+
+    for (int i = 0; i < PARALLEL; i++)
+        o[i] = post(c, server_url(s, "/"));
+    for (int i = 0; i < PARALLEL; i++) {
+        expect_status(finished(c, o[i]), 200);
+        free(o[i]);
+    }
+    lost = post_to(c, s);
+    expect_cause(lost, HTTP_CONNECTION_LOST);
+    assert_true(lost->result.body_handed_over);
+    assert_int_equal(s->requests, PARALLEL + 1);
+    free(lost);
+    server_stop(s);
+}
+
+/* A connection that the server closed while it was idle is no loss: that is seen before anything is sent. */
+static void test_idle_connection_closed_by_the_server(void **state)
+{
+    static const struct reply replies[] = {{OK, CLOSE, NULL, false}};
+    struct client *c = *state;
+    struct server *s = server_start(replies, 1);
+
+    for (int i = 1; i <= 5; i++) {
+        struct outcome *o = post_to(c, s);
+
+        expect_status(o, 200);
+        free(o);
+        for (int j = 0; j < 3; j++) /* and the loop does not spin meanwhile */
+            turn(c);
+        assert_int_equal(s->requests, i);
+    }
+    server_stop(s);
+}
+
+static int turns_within(struct client *c, uint64_t usec)
+{
+    uint64_t end = now_monotonic_usec() + usec;
+    int turns = 0;
+
+    for (; now_monotonic_usec() < end; turns++)
+        assert_true(sd_event_run(c->event, usec) >= 0);
+    return turns;
+}
+
+static void test_idle_loop_is_idle(void **state)
+{
+    static const struct reply replies[] = {{OK, CLOSE, NULL, false}};
+    struct client *c = *state;
+    struct server *s = server_start(replies, 1);
+    struct outcome *o = post_to(c, s);
+
+    expect_status(o, 200);
+    assert_true(turns_within(c, 100 * USEC_PER_MSEC) < 20);
+    free(o);
+    server_stop(s);
+}
+
+static void set_response_limit(struct client *c, size_t limit)
+{
+    c->params.response_limit = limit;
+    http_set_params(c->http, &c->params);
+}
+
+static void test_long_body(void **state)
+{
+    struct client *c = *state;
+    char text[21000];
+    int head = snprintf(text, sizeof(text), "HTTP/1.1 200 OK\r\nContent-Length: 20000\r\n\r\n");
+    struct reply reply = {text, KEEP, NULL, false};
+    struct server *s;
+
+    memset(text + head, 'y', 20000);
+    text[head + 20000] = '\0';
+    s = server_start(&reply, 1);
+    set_response_limit(c, 1000);
+    for (int i = 0; i < 3; i++) { /* a small excess does not cost the connection */
+        struct outcome *o = post_to(c, s);
+
+        expect_status(o, 200);
+        assert_int_equal(o->result.body_len, 1000);
+        assert_true(o->result.truncated);
+        free(o);
+    }
+    assert_int_equal(s->connections, 1);
+    set_response_limit(c, 20000);
+    for (size_t limit = 20000; limit <= 20001; limit++) {
+        struct outcome *o;
+
+        set_response_limit(c, limit);
+        o = post_to(c, s);
+        expect_status(o, 200);
+        assert_int_equal(o->result.body_len, 20000);
+        assert_false(o->result.truncated);
+        free(o);
+    }
+    server_stop(s);
+}
+
+static void test_endless_bodies(void **state)
+{
+    static const struct reply replies[] = {
+        {"HTTP/1.1 200 OK\r\n\r\n", REPEAT, KIB, false},
+        {"HTTP/1.1 400 No\r\nContent-Length: 1073741824\r\n\r\n", REPEAT, KIB, false},
+        {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", REPEAT, "8\r\nsame old\r\n", false},
+        {"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n", REPEAT, KIB, false},
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(replies); i++) {
+        struct server *s = server_start(&replies[i], 1);
+        struct outcome *o = post_to(*state, s);
+
+        expect_status(o, i == 1 ? 400 : 200);
+        assert_int_equal(o->result.body_len, 65536);
+        assert_true(o->result.truncated);
+        assert_true(s->sent < 20 << 20);
+        assert_true(o->result.duration_usec < 10 * USEC_PER_SEC);
+        free(o);
+        server_stop(s);
+    }
+}
+
+static void test_no_body_wanted(void **state)
+{
+    static const struct reply replies[] = {{OK, KEEP, NULL, false}};
+    struct client *c = *state;
+    struct server *s = server_start(replies, 1);
+    struct outcome *o;
+
+    set_response_limit(c, 0);
+    o = post_to(c, s);
+    expect_status(o, 200);
+    assert_int_equal(o->result.body_len, 0);
+    assert_true(o->result.truncated);
+    free(o);
+    server_stop(s);
+}
+
+static void test_100_kb_of_headers(void **state)
+{
+    static char text[101000] = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n";
+    static const char line[] = "X-Header: 0123456789abcdef0123456789abcdef\r\n";
+    struct reply reply = {text, KEEP, NULL, false};
+    size_t len = strlen(text);
+    struct server *s;
+    struct outcome *o;
+
+    for (; len + sizeof(line) + 8 < 100000; len += sizeof(line) - 1)
+        memcpy(text + len, line, sizeof(line));
+    memcpy(text + len, "\r\nok", sizeof("\r\nok"));
+    s = server_start(&reply, 1);
+    o = post_to(*state, s);
+    expect_status(o, 200);
+    assert_string_equal(o->body, "ok");
+    assert_false(o->result.truncated);
+    free(o);
+    server_stop(s);
+}
+
+/* A server that answers and leaves before it has read a large request. */
+static void test_answer_before_the_request_is_read(void **state)
+{
+    enum { SIZE = 8 * 1024 * 1024 };
+    static const struct reply replies[] = {
+        {"HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\n\r\nbig", HOLD, NULL, true},
+    };
+    struct client *c = *state;
+    struct server *s = server_start(replies, 1);
+    char *body = calloc(1, SIZE);
+    struct http_request request = {server_url(s, "/"), json_headers(), body, SIZE, 20 * USEC_PER_SEC};
+    struct outcome *o = outcome_new();
+
+    http_post(c->http, &request, on_result, o);
+    expect_status(finished(c, o), 413);
+    assert_string_equal(o->body, "big");
+    free(o);
+    free(body);
+    server_stop(s);
+}
+
+/* One that never reads: the request is half on its way when the time is over. */
+static void test_request_that_nobody_reads(void **state)
+{
+    enum { SIZE = 32 * 1024 * 1024 };
+    struct client *c = *state;
+    uint16_t port;
+    int fd = listen_on_loopback(&port);
+    char *body = calloc(1, SIZE), url[64];
+    struct http_request request = {url, json_headers(), body, SIZE, 300 * USEC_PER_MSEC};
+    struct outcome *o = outcome_new();
+
+    snprintf(url, sizeof(url), "http://127.0.0.1:%d/", port);
+    http_post(c->http, &request, on_result, o);
+    expect_cause(finished(c, o), HTTP_TIMEOUT);
+    assert_true(o->result.body_handed_over);
+    free(o);
+    free(body);
+    close(fd);
+}
+
+/* All of them at once must not disturb an institution that is well. */
+static void test_isolation(void **state)
+{
+    static const struct reply ok[] = {{OK, KEEP, NULL, false}};
+    struct client *c = *state;
+    struct server *good = server_start(ok, 1), *bad[ARRAY_SIZE(scenes)];
+    struct outcome *o[ARRAY_SIZE(scenes)];
+
+    for (size_t i = 0; i < ARRAY_SIZE(scenes); i++) {
+        bad[i] = server_start(&scenes[i].reply, 1);
+        o[i] = post(c, server_url(bad[i], "/"));
+    }
+    for (int i = 0; i < 200; i++) {
+        struct outcome *well = post_to(c, good);
+
+        expect_status(well, 200);
+        free(well);
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(scenes); i++) {
+        expect_cause(finished(c, o[i]), scenes[i].cause);
+        free(o[i]);
+        server_stop(bad[i]);
+    }
+    assert_int_equal(good->connections, 1);
+    server_stop(good);
+}
+
+#define TEST(function) cmocka_unit_test_setup_teardown(function, client_setup, client_teardown)
+
+int main(void)
+{
+    static const struct CMUnitTest tests[] = {
+        TEST(test_scenes),
+        TEST(test_silence),
+        TEST(test_no_request_is_sent_twice),
+        TEST(test_no_request_is_sent_twice_on_another_connection),
+        TEST(test_idle_connection_closed_by_the_server),
+        TEST(test_idle_loop_is_idle),
+        TEST(test_long_body),
+        TEST(test_endless_bodies),
+        TEST(test_no_body_wanted),
+        TEST(test_100_kb_of_headers),
+        TEST(test_answer_before_the_request_is_read),
+        TEST(test_request_that_nobody_reads),
+        TEST(test_isolation),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
