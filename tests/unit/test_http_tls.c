@@ -1,0 +1,213 @@
+/* The HTTP client and TLS: certificates are verified, and what goes wrong before the request is told apart.
+ * The one server that speaks TLS is openssl(1)'s; without it those tests are skipped. */
+#include "http_fixture.h"
+
+#include <fcntl.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+
+struct tls_server {
+    char directory[64], certificate[96], key[96];
+    pid_t pid;
+    int to, from; /* its standard input goes to the client, what the client sends comes out */
+    int port;
+    char output[8192];
+    size_t output_len;
+};
+
+static pid_t run(const char *const *argv, int in, int out)
+{
+    pid_t parent = getpid(), pid = fork();
+
+    if (pid != 0)
+        return pid;
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != parent)
+        _exit(127);
+    dup2(in, STDIN_FILENO);
+    dup2(out, STDOUT_FILENO);
+    dup2(out, STDERR_FILENO);
+    execvp(argv[0], (char *const *) (uintptr_t) argv);
+    _exit(127);
+}
+
+static bool make_certificate(struct tls_server *s)
+{
+    const char *const argv[] = {
+        "openssl",  "req",
+        "-x509",    "-newkey",
+        "rsa:2048", "-nodes",
+        "-days",    "2",
+        "-keyout",  s->key,
+        "-out",     s->certificate,
+        "-subj",    "/CN=institution",
+        "-addext",  "subjectAltName=IP:127.0.0.1",
+        NULL,
+    };
+    int null = open("/dev/null", O_RDWR | O_CLOEXEC), status = -1;
+
+    snprintf(s->directory, sizeof(s->directory), "/tmp/anubis-test-XXXXXX");
+    assert_non_null(mkdtemp(s->directory));
+    snprintf(s->certificate, sizeof(s->certificate), "%s/certificate.pem", s->directory);
+    snprintf(s->key, sizeof(s->key), "%s/key.pem", s->directory);
+    waitpid(run(argv, null, null), &status, 0);
+    close(null);
+    return status == 0;
+}
+
+/* Reads what there is. */
+static void tls_read(struct tls_server *s)
+{
+    ssize_t n = read(s->from, s->output + s->output_len, sizeof(s->output) - 1 - s->output_len);
+
+    if (n > 0)
+        s->output_len += (size_t) n;
+    s->output[s->output_len] = '\0';
+}
+
+static void tls_start(struct tls_server *s)
+{
+    const char *const argv[] = {
+        "openssl", "s_server", "-accept", "127.0.0.1:0", "-cert", s->certificate, "-key", s->key, NULL,
+    };
+    static const char ready[] = "ACCEPT 127.0.0.1:";
+    uint64_t deadline = now_monotonic_usec() + PATIENCE_USEC;
+    int in[2], out[2];
+
+    assert_int_equal(pipe2(in, O_CLOEXEC), 0);
+    assert_int_equal(pipe2(out, O_CLOEXEC), 0);
+    s->pid = run(argv, in[0], out[1]);
+    close(in[0]);
+    close(out[1]);
+    s->to = in[1];
+    s->from = out[0];
+    do {
+        assert_true(now_monotonic_usec() < deadline);
+        tls_read(s);
+    } while (!strstr(s->output, ready) || !strchr(strstr(s->output, ready), '\n'));
+    s->port = atoi(strstr(s->output, ready) + strlen(ready));
+    fcntl(s->from, F_SETFL, O_NONBLOCK);
+}
+
+static void tls_stop(struct tls_server *s)
+{
+    if (s->pid > 0) {
+        kill(s->pid, SIGKILL);
+        waitpid(s->pid, NULL, 0);
+        close(s->to);
+        close(s->from);
+    }
+    unlink(s->certificate);
+    unlink(s->key);
+    rmdir(s->directory);
+}
+
+static const char *tls_url(const struct tls_server *s, const char *scheme, const char *host)
+{
+    static char url[128];
+
+    snprintf(url, sizeof(url), "%s://%s:%d/inscricoes", scheme, host, s->port);
+    return url;
+}
+
+/* What happens when nobody is asked to trust the certificate, when somebody is, and when the name is
+ * another's. */
+static void test_certificate(void **state)
+{
+    static const char answer[] = "HTTP/1.1 201 Created\r\nContent-Length: 2\r\n\r\nok";
+    struct client *c = *state;
+    struct tls_server s = {0};
+    struct outcome *o;
+
+    if (!make_certificate(&s)) {
+        tls_stop(&s);
+        print_message("openssl is not installed\n");
+        skip();
+    }
+    tls_start(&s);
+    o = finished(c, post(c, tls_url(&s, "https", "127.0.0.1")));
+    expect_cause(o, HTTP_TLS);
+    assert_false(o->result.body_handed_over);
+    assert_true(strlen(o->detail) > 0);
+    free(o);
+
+    c->params.ca_file = s.certificate;
+    c->params.allow_http = false;
+    http_set_params(c->http, &c->params);
+    o = finished(c, post(c, tls_url(&s, "https", "localhost")));
+    expect_cause(o, HTTP_TLS);
+    assert_false(o->result.body_handed_over);
+    free(o);
+
+    o = post(c, tls_url(&s, "https", "127.0.0.1"));
+    WAIT_FOR(c, (tls_read(&s), strstr(s.output, "{\"a\":1}")));
+    assert_non_null(strstr(s.output, "POST /inscricoes HTTP/1.1\r\n"));
+    assert_int_equal(write(s.to, answer, strlen(answer)), strlen(answer));
+    expect_status(finished(c, o), 201);
+    assert_string_equal(o->body, "ok");
+    assert_false(o->result.truncated);
+    free(o);
+    tls_stop(&s);
+}
+
+static void test_no_such_ca_file(void **state)
+{
+    static const struct reply replies[] = {{NULL, HOLD, NULL, true}};
+    struct client *c = *state;
+    struct server *s = server_start(replies, 1);
+    char url[64];
+    struct outcome *o;
+
+    c->params.ca_file = "/nonexistent/ca.pem";
+    http_set_params(c->http, &c->params);
+    snprintf(url, sizeof(url), "https://127.0.0.1:%d/", s->port);
+    o = finished(c, post(c, url));
+    expect_cause(o, HTTP_TLS);
+    assert_false(o->result.body_handed_over);
+    free(o);
+    server_stop(s);
+}
+
+/* Whoever does not speak TLS gets no request. */
+static void test_handshakes_that_fail(void **state)
+{
+    static const struct {
+        struct reply reply;
+        enum http_cause cause;
+    } scenes[] = {
+        {{"HTTP/1.1 400 Bad Request\r\n\r\n", HOLD, NULL, true}, HTTP_TLS},
+        {{NULL, CLOSE, NULL, true}, HTTP_TLS},
+        {{NULL, RESET, NULL, true}, HTTP_TLS},
+        {{NULL, HOLD, NULL, true}, HTTP_CONNECT}, /* its time to connect runs out */
+    };
+    struct client *c = *state;
+
+    c->params.connect_timeout_usec = 300 * USEC_PER_MSEC;
+    http_set_params(c->http, &c->params);
+    for (size_t i = 0; i < ARRAY_SIZE(scenes); i++) {
+        struct server *s = server_start(&scenes[i].reply, 1);
+        char url[64];
+        struct outcome *o;
+
+        snprintf(url, sizeof(url), "https://127.0.0.1:%d/", s->port);
+        o = finished(c, post(c, url));
+        expect_cause(o, scenes[i].cause);
+        assert_false(o->result.body_handed_over);
+        assert_in_range(o->result.duration_usec, 1, 10 * USEC_PER_SEC);
+        free(o);
+        server_stop(s);
+    }
+}
+
+#define TEST(function) cmocka_unit_test_setup_teardown(function, client_setup, client_teardown)
+
+int main(void)
+{
+    static const struct CMUnitTest tests[] = {
+        TEST(test_certificate),
+        TEST(test_no_such_ca_file),
+        TEST(test_handshakes_that_fail),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
