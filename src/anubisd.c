@@ -7,6 +7,7 @@
 
 #include "config.h"
 #include "daemon.h"
+#include "kafka.h"
 #include "log.h"
 #include "messages.h"
 #include "version.h"
@@ -96,6 +97,8 @@ int main(int argc, char **argv)
     log_init();
     r = config_load(&config, path, mode == MODE_RUN ? CONFIG_SECRETS_RESOLVE : CONFIG_SECRETS_KEEP, &problems,
                     &notices);
+    if (r == 0)
+        r = kafka_conf_check(config, path, &problems);
     if (mode == MODE_RUN && r < 0)
         log_problems(strbuf_str(&problems));
     else if (r < 0)

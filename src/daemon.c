@@ -20,6 +20,7 @@
 
 #include "consumer.h"
 #include "dispatcher.h"
+#include "kafka.h"
 #include "log.h"
 #include "messages.h"
 #include "monitor.h"
@@ -216,7 +217,9 @@ static void reload(struct daemon *d)
     CLEANUP(strbuf_free) struct strbuf live = STRBUF_INIT(1 << 16), restart = STRBUF_INIT(1 << 16);
     struct config *next = NULL;
 
-    if (config_load(&next, d->path, CONFIG_SECRETS_RESOLVE, &problems, &notices) < 0) {
+    if (config_load(&next, d->path, CONFIG_SECRETS_RESOLVE, &problems, &notices) < 0 ||
+        kafka_conf_check(next, d->path, &problems) < 0) {
+        config_unref(next);
         log_lines(LOG_ERR, MSG_RELOAD_REFUSED, "", strbuf_str(&problems));
         log_event(LOG_ERR, MSG_RELOAD_REFUSED, NULL, "the configuration stays as it was");
         return;
@@ -351,5 +354,5 @@ int daemon_run(struct config *config, const char *path)
     stop(&d);
     if (r >= 0)
         log_event(LOG_NOTICE, MSG_STOPPED, NULL, "stopped");
-    return r < 0 ? EX_SOFTWARE : 0;
+    return r == -EINVAL ? EX_CONFIG : r < 0 ? EX_SOFTWARE : 0;
 }

@@ -113,3 +113,25 @@ int kafka_conf_new(void **ret, const struct config *config, enum kafka_role role
     *ret = conf;
     return 0;
 }
+
+int kafka_conf_check(const struct config *config, const char *path, struct strbuf *problems)
+{
+    const struct config_properties *lists[] = {&config->kafka.properties, &config->kafka.producer_properties,
+                                               &config->kafka.consumer_properties};
+    rd_kafka_conf_t *conf = rd_kafka_conf_new();
+    struct error err;
+    int r = set_common(conf, config, &err);
+
+    if (r < 0)
+        strbuf_addf(problems, "%s: %s\n", path, err.text);
+    for (size_t l = 0; l < ARRAY_SIZE(lists); l++)
+        for (size_t i = 0; i < lists[l]->count; i++) {
+            const struct config_property *property = &lists[l]->items[i];
+            if (property->reference || set_property(conf, property, &err) == 0)
+                continue;
+            strbuf_addf(problems, "%s:%u: %s\n", path, property->line, err.text);
+            r = -EINVAL;
+        }
+    rd_kafka_conf_destroy(conf);
+    return r;
+}
