@@ -81,7 +81,8 @@ struct dispatcher {
     int fruitless_rings;       /* in a row */
     uint64_t everywhere_at;    /* monotonic: the next look at everything */
     uint64_t sweep_at;         /* monotonic */
-    bool was_up, said_down;
+    bool was_up;
+    const char *said_down; /* the message's id; NULL while it is up */
     struct dispatcher_stats stats;
 };
 
@@ -429,7 +430,7 @@ static void on_up(void *userdata)
     if (d->was_up)
         d->sweep_at = now_monotonic_usec() + SWEEP_GRACE_USEC;
     d->was_up = true;
-    d->said_down = false;
+    d->said_down = NULL;
     claim_soon(d, 0);
 }
 
@@ -438,9 +439,11 @@ static void on_down(int reason, const struct error *err, void *userdata)
     struct dispatcher *d = userdata;
     d->stats.database_up = false;
     d->stats.database_error = *err;
-    if (d->said_down || d->phase == PHASE_STOPPED)
+    /* Once for each kind: a server that comes back without a schema needs somebody else. */
+    const char *message = reason == PG_SCHEMA_MISFIT ? MSG_SCHEMA_MISMATCH : MSG_DATABASE_LOST;
+    if (d->phase == PHASE_STOPPED || (d->said_down && strcmp(d->said_down, message) == 0))
         return;
-    d->said_down = true;
+    d->said_down = message;
     if (reason == PG_SCHEMA_MISFIT)
         log_event(LOG_ERR, MSG_SCHEMA_MISMATCH, NULL, "%s", err->text);
     else
