@@ -1,0 +1,684 @@
+"""The relay: every committed row of the ledger reaches its topic, in order, once; and what happens when parts are killed."""
+import collections
+import json
+import os
+import random
+import signal
+import threading
+import time
+import zlib
+
+import jsonschema
+import pytest
+from confluent_kafka.admin import AdminClient, ConfigResource
+
+from conftest import migrate
+from harness.application import Application
+from harness.processes import wait_for
+from test_migrate import adopt, rails
+
+EVENT_TOPICS = {f"subscriptions.{t}": n for t, n in
+                {"created": 3, "updated": 3, "sent": 3, "failed": 3, "retried": 2}.items()}
+WRITING_SECONDS = 60 if os.environ.get("FULL") == "1" else 15
+
+with open(os.path.join(os.path.dirname(__file__), "event.schema.json"), encoding="utf-8") as f:
+    VALIDATOR = jsonschema.Draft202012Validator(json.load(f))
+
+# What the other parts of the daemon would do is of no interest here.
+RELAY_ALONE = {"consumers": {"integration": False, "monitoring": False, "external": False}}
+
+
+class Ledger:
+    """The database's side: what was written, and what the relay says about it."""
+
+    def __init__(self, database, schema="anubis"):
+        self.database = database
+        self.app = Application(database, schema)
+
+    def value(self, sql, arguments=None):
+        return self.app.value(sql, arguments)
+
+    def query(self, sql, arguments=None):
+        return self.app.query(sql, arguments)
+
+    def connect(self):
+        connection = self.database.connect(autocommit=False)
+        connection.cursor().execute(f"set search_path = {self.app.schema}")
+        connection.commit()
+        return connection
+
+    def integration(self):
+        """One that nothing is delivered to: all changes are the test's own."""
+        return self.app.integration("http://127.0.0.1:9/nowhere", enabled=False)
+
+    def last_id(self):
+        return self.value("select coalesce(max(id), 0) from {s}.subscription_events")
+
+    def wait_published(self, deadline=60):
+        """Until all that is committed now is published, and no gap is open."""
+        last = self.last_id()
+        wait_for(lambda: self.value("select high >= %s and gap_first = '{}' from {s}.relay_state", (last,)), deadline,
+                 lambda: f"ledger id {last} to be published: {self.query('select * from {s}.relay_state')}")
+
+    def messages(self):
+        """{id: (topic, key, headers, value)} of every event, as the view shows them."""
+        return {r[0]: r[1:] for r in self.query("select id, topic, key, headers, value::text "
+                                                "from {s}.subscription_event_messages")}
+
+
+@pytest.fixture
+def ledger(database):
+    return Ledger(database)
+
+
+def read_topics(kafka, prefix="anubis."):
+    """{topic without prefix: its messages}"""
+    return {topic: kafka.read_all(prefix + topic) for topic in EVENT_TOPICS}
+
+
+def sequence(message):
+    return int(message.headers["sequence"])
+
+
+def check_published(ledger, kafka, prefix="anubis.", once=True, before=0):
+    """Kafka holds exactly the ledger: each event in its topic and partition, as the view has it, in order. Returns how many came twice."""
+    wanted = {number: message for number, message in ledger.messages().items() if number > before}
+    seen = collections.Counter()
+    for topic, messages in read_topics(kafka, prefix).items():
+        newest = {}
+        first = set()
+        for m in messages:
+            number = sequence(m)
+            assert number in wanted, f"event {number} is in Kafka, but not in the ledger"
+            suffix, key, headers, value = wanted[number]
+            assert (topic, m.key) == (suffix, key)
+            assert m.headers == headers
+            assert m.value.decode() == value
+            assert m.partition == zlib.crc32(m.key.encode()) % EVENT_TOPICS[topic]
+            if number not in first:
+                assert number > newest.get(m.key, 0), f"event {number} of subscription {m.key} comes after a newer one"
+                newest[m.key] = number
+            first.add(number)
+            seen[number] += 1
+    missing = set(wanted) - set(seen)
+    assert not missing, f"{len(missing)} events are not in Kafka: {sorted(missing)[:20]}"
+    twice = [n for n, c in seen.items() if c > 1]
+    if once:
+        assert not twice, f"{len(twice)} events are in Kafka more than once: {sorted(twice)[:20]}"
+    return len(twice)
+
+
+# --- what is published ---
+
+
+STRANGE_ANSWERS = [
+    '{"id": 9007199254740993, "x": 1e400, "y": 0.10000000000000000000001}', "", " ", "OK", "null", "12", '"text"', "[01]", "[1,]",
+    '{"a":1', ' [1,\n2]\t', '"\\u0000"', '"\\ud800"', '"\\ud83d\\ude00"', '"\\\\ud800"', '"a\\"b"', "[" * 512 + "]" * 512, "[" * 513 + "]" * 513,
+    '["' + "[" * 600 + '"]', '{"é":"\U0001f600"}', '"\x7f"', '"\t"', "<html>\n\x01&</html>", "NaN", "-", "-0", "1.", "0x10", "tru", '{"a":1}{',
+    '{"a" 1}', '{1:2}', "'a'", '"\\x"', '"unfinished', '{"a":' * 300 + "1" + "}" * 300, "x" * 65536, '{"' + "k" * 60000 + '":1}',
+]
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+def write_strange_events(ledger):
+    integration = ledger.app.integration("http://127.0.0.1:9/x", name='A "quoted"\\ näme\n', enabled=False)
+    connection = ledger.connect()
+    cursor = connection.cursor()
+    for answer in STRANGE_ANSWERS:
+        for truncated in (None, True):
+            # As the daemon settles: the claim changes, so the answer counts as this change's own.
+            cursor.execute("insert into subscriptions (integration_id, order_id, origin, cpf, payload) values (%s, 1, 'web', '1', '{}') "
+                           "returning id", (integration,))
+            number = cursor.fetchone()[0]
+            cursor.execute("update subscriptions set status = 'processing', claim_token = 1, attempts = 1 where id = %s", (number,))
+            cursor.execute("update subscriptions set status = 'sent', claim_token = null, sent_at = now(), last_response = %s, "
+                           "last_response_truncated = %s where id = %s", (answer, truncated, number))
+    for columns, values in [
+            ("origin, cpf", (None, None)), ("origin, cpf", ("é\U0001f600\"\\\n\x01", "x" * 3000)), ("order_id, origin", (-5, "")),
+            ("scheduled_to, traceparent", ("infinity", TRACE)), ("scheduled_to, traceparent", ("-infinity", TRACE.upper())),
+            ("scheduled_to, traceparent", ("0044-03-15 12:00:00+00 BC", "ff" + TRACE[2:])), ("traceparent", ("0" * 55,)),
+            ("traceparent", ("cc" + TRACE[2:],)), ("traceparent", ("00-" + "0" * 32 + TRACE[35:],)), ("traceparent", ("x" * 5000,)),
+            ("integration_id, created_at", (integration, "1999-12-31 23:59:59.999999+00")),
+            ("order_id, created_at", (9223372036854775807, "12345-01-01 00:00:00+00"))]:
+        cursor.execute(f"insert into subscriptions ({columns}) values ({', '.join(['%s'] * len(values))})", values)
+    for status, error, ambiguous, due in [("retry", "HTTP 500: \x01\"", True, "2030-01-01 00:00:00+00"), ("failed", None, None, None),
+                                          ("retry", "é" * 9000, False, None), ("failed", "", False, None),
+                                          ("retry", "x", None, "infinity"), ("pending", None, None, None)]:
+        cursor.execute("insert into subscriptions (integration_id) values (%s) returning id", (integration,))
+        number = cursor.fetchone()[0]
+        cursor.execute("update subscriptions set status = 'processing', claim_token = 1, attempts = 2 where id = %s", (number,))
+        cursor.execute("update subscriptions set status = %s, claim_token = null, last_error = %s, last_ambiguous = %s, next_attempt_at = %s "
+                       "where id = %s", (status, error, ambiguous, due, number))
+    connection.commit()
+    connection.close()
+
+
+def test_messages_are_what_the_view_shows(ledger, broker, make_daemon):
+    write_strange_events(ledger)
+    ledger.query("alter database \"" + ledger.database.name + "\" set timezone = 'America/Sao_Paulo'")
+    make_daemon(RELAY_ALONE).start()
+    ledger.wait_published()
+    check_published(ledger, broker)
+    for messages in read_topics(broker).values():
+        for m in messages:
+            VALIDATOR.validate(json.loads(m.value))
+            assert m.headers["service"] == "anubis" and m.headers["version"] == "1.0"
+
+
+def test_the_oldest_and_the_newest_postgres(own_postgres, postgres_version, broker, make_daemon):
+    server = own_postgres(version=postgres_version)
+    database = server.create_database("relay")
+    migrate(database)
+    ledger = Ledger(database)
+    write_strange_events(ledger)
+    make_daemon(RELAY_ALONE, database=database).start()
+    ledger.wait_published()
+    join(write_wildly(ledger, 3, clients=4))
+    ledger.wait_published()
+    check_published(ledger, broker)
+
+
+@pytest.mark.parametrize("json_type", ["json", "jsonb"])
+def test_adopted_tables(empty_database, json_type, broker, make_daemon):
+    """Timestamps without time zone, varchar and JSON columns; rows of before the adoption are not published."""
+    empty_database.query(f"alter database {empty_database.name} set timezone = 'America/Sao_Paulo'")
+    rails(empty_database, json_type)
+    adopt(empty_database).expect(0)
+    ledger = Ledger(empty_database, "public")
+    old = ledger.last_id()
+    ledger.query("update {s}.integrations set enabled = false")
+    ledger.query("insert into {s}.subscriptions (integration_id, integration_filter_id, created_at, updated_at, scheduled_to) "
+                 "select 1, 1, '2026-01-02 03:04:05.678901', '2026-01-02 03:04:05', '2030-01-01 12:00' from generate_series(1, 10)")
+    for answer in ('{"ok": true, "n": 9007199254740993.10}', "no JSON", '"\\u0000"'):
+        ledger.query("update {s}.subscriptions set status = 'sent', last_response = %s where id = "
+                     "(select max(id) from {s}.subscriptions where status = 'pending')", (answer,))
+    ledger.query("update {s}.subscriptions set status = 'failed', last_error = 'HTTP 500: x' where id = "
+                 "(select max(id) from {s}.subscriptions where status = 'pending')")
+    ledger.query("insert into {s}.subscription_events (subscription_id, status, operation_name, created_at, updated_at) "
+                 "values (1, 'success', 'looked_at', '2026-01-02 03:04:05', '2026-01-02 03:04:05')")
+    make_daemon({**RELAY_ALONE, "database": {"schema": "public"}}, database=empty_database).start()
+    ledger.wait_published()
+    check_published(ledger, broker, before=old)
+    created = json.loads(broker.read_all("anubis.subscriptions.created")[0].value)
+    VALIDATOR.validate(created)
+    assert created["subscription"]["created_at"] == "2026-01-02T03:04:05.678901Z"
+    assert created["subscription"]["scheduled_to"] == "2030-01-01T12:00:00.000000Z"
+    for messages in read_topics(broker).values():
+        for m in messages:
+            VALIDATOR.validate(json.loads(m.value))
+
+
+def test_answers_too_large_for_kafka_are_shortened(ledger, broker, make_daemon):
+    integration = ledger.integration()
+    ledger.query("insert into {s}.subscriptions (integration_id) values (%s)", (integration,))
+    ledger.query("update {s}.subscriptions set status = 'processing', claim_token = 1")
+    ledger.query("update {s}.subscriptions set status = 'sent', claim_token = null, last_response = repeat(chr(1), 1000000)")
+    make_daemon(RELAY_ALONE).start()
+    ledger.wait_published()
+    [message] = broker.read_all("anubis.subscriptions.sent")
+    assert 900000 < len(message.value) < 1000000
+    value = json.loads(message.value)
+    VALIDATOR.validate(value)
+    assert set(value["response_data"]) == {"\x01"}
+
+
+def test_rows_that_are_no_events_are_passed_over(ledger, broker, make_daemon):
+    """An adopted application's own notes: without a type, or of one of its own."""
+    integration = ledger.integration()
+    ledger.query("alter table {s}.subscription_events alter column event_type drop not null")
+    ledger.query("alter table {s}.subscription_events drop constraint if exists subscription_events_event_type_check")
+    ledger.query("insert into {s}.subscriptions (integration_id) values (%s)", (integration,))
+    ledger.query("insert into {s}.subscription_events (event_type, subscription_id) values (null, 1)")
+    ledger.query("insert into {s}.subscriptions (integration_id) values (%s)", (integration,))
+    ledger.query("insert into {s}.subscription_events (event_type, subscription_id) values (null, 1)")
+    make_daemon(RELAY_ALONE).start()
+    ledger.wait_published()
+    check_published(ledger, broker)
+    assert broker.count("anubis.subscriptions.created") == 2
+
+
+# --- order and completeness ---
+
+
+def test_a_late_commit_behind_thousands(ledger, broker, make_daemon):
+    integration = ledger.integration()
+    make_daemon(RELAY_ALONE).start()
+    late = ledger.connect()
+    cursor = late.cursor()
+    cursor.execute("insert into subscriptions (integration_id) values (%s)", (integration,))
+    cursor.execute("savepoint s")
+    cursor.execute("insert into subscriptions (integration_id) values (%s)", (integration,))
+    cursor.execute("rollback to s")
+    cursor.execute("insert into subscriptions (integration_id) values (%s)", (integration,))
+    ledger.app.subscriptions(integration, 5000, batch=100)
+    last = ledger.last_id()
+    # A long transaction delays nobody else.
+    wait_for(lambda: ledger.value("select high >= %s from {s}.relay_state", (last,)), 60, "the newer events to be published")
+    assert ledger.query("select gap_first, gap_last from {s}.relay_state") == [([1], [3])]
+    assert sum(broker.count(f"anubis.{t}") for t in EVENT_TOPICS) == 5000
+    late.commit()
+    late.close()
+    ledger.wait_published()
+    check_published(ledger, broker)
+
+
+def test_a_wide_gap_is_filled_in_steps(ledger, broker, make_daemon):
+    """A bulk of more rows than one read takes commits late; meanwhile its subscriptions' neighbours go on."""
+    integration = ledger.integration()
+    make_daemon(RELAY_ALONE).start()
+    bulk = ledger.connect()
+    bulk.cursor().execute("insert into subscriptions (integration_id) select %s from generate_series(1, 9000)", (integration,))
+    ledger.app.subscriptions(integration, 100)
+    wait_for(lambda: ledger.value("select high > 9000 from {s}.relay_state"), 60, "the newer events to be published")
+    bulk.commit()
+    ledger.query("update {s}.subscriptions set status = 'failed' where id % 100 = 0")
+    bulk.close()
+    ledger.wait_published()
+    check_published(ledger, broker)
+
+
+def test_large_answers_are_read_in_small_batches(ledger, broker, make_daemon):
+    integration = ledger.integration()
+    ledger.query("insert into {s}.subscriptions (integration_id) select %s from generate_series(1, 300)", (integration,))
+    ledger.query("update {s}.subscriptions set status = 'processing', claim_token = 1")
+    ledger.query("update {s}.subscriptions set status = 'sent', claim_token = null, last_response = repeat('0123456789abcdef', 4096)")
+    daemon = make_daemon(RELAY_ALONE).start()
+    ledger.wait_published()
+    with open(f"/proc/{daemon.pid}/status", encoding="ascii") as status:
+        peak = int(next(line for line in status if line.startswith("VmHWM")).split()[1])
+    assert ledger.value("select sum(octet_length(response)) from {s}.subscription_events") > 18 << 20
+    assert "Sanitizer" in daemon.log or peak < 64 << 10 or os.environ.get("ANUBIS_PATIENCE")
+
+
+class Writer(threading.Thread):
+    """The application at its worst: short and long transactions that commit, roll back and use savepoints."""
+
+    def __init__(self, ledger, integration, seed, end):
+        super().__init__(daemon=True)
+        self.ledger, self.integration, self.end = ledger, integration, end
+        self.random = random.Random(seed)
+        self.error = None
+
+    def run(self):
+        try:
+            connection = self.ledger.connect()
+            while time.monotonic() < self.end:
+                self.transaction(connection)
+            connection.close()
+        except Exception as e:  # pylint: disable=broad-except
+            self.error = e
+
+    def transaction(self, connection):
+        r = self.random
+        cursor = connection.cursor()
+        if r.random() < 0.2:
+            cursor.execute("set local synchronous_commit = off")
+        for _ in range(r.choice([1, 1, 1, 2, 5])):
+            self.statement(cursor)
+            if r.random() < 0.15:
+                cursor.execute("savepoint s")
+                self.statement(cursor)
+                cursor.execute(r.choice(["rollback to s", "release s"]))
+            if r.random() < 0.02:
+                # Not waited for by anybody: how long it takes is what is tested.
+                time.sleep(r.uniform(0.1, 2))
+        if r.random() < 0.2:
+            connection.rollback()
+        else:
+            connection.commit()
+
+    def statement(self, cursor):
+        r = self.random
+        if r.random() < 0.5:
+            cursor.execute("insert into subscriptions (integration_id, origin) select %s, 'web' from generate_series(1, %s)",
+                           (self.integration, r.choice([1, 1, 1, 3, 20])))
+        else:
+            # Nobody waits for a lock, so there are no deadlocks.
+            cursor.execute("update subscriptions set status = %s where id in (select id from subscriptions where status <> 'sent' "
+                           "and id >= (select max(id) * random() from subscriptions) order by id limit %s for update skip locked)",
+                           (r.choice(["retry", "failed", "pending", "processing", "sent"]), r.choice([1, 1, 5])))
+
+
+def write_wildly(ledger, seconds, clients=16):
+    end = time.monotonic() + seconds
+    integration = ledger.integration()
+    writers = [Writer(ledger, integration, i, end) for i in range(clients)]
+    for w in writers:
+        w.start()
+    return writers
+
+
+def join(writers):
+    for w in writers:
+        w.join(120)
+        assert not w.error, w.error
+
+
+@pytest.mark.real_kafka
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_nothing_is_lost_beside_wild_writers(ledger, real_kafka, topic_prefix, make_daemon):
+    make_daemon({**RELAY_ALONE, "kafka": {"topic_prefix": topic_prefix}}, kafka=real_kafka).start()
+    join(write_wildly(ledger, WRITING_SECONDS))
+    ledger.wait_published(120)
+    check_published(ledger, real_kafka, topic_prefix)
+    assert ledger.last_id() > len(ledger.messages()), "no transaction was rolled back"
+
+
+def test_nothing_is_lost_beside_a_few_writers(ledger, broker, make_daemon):
+    make_daemon(RELAY_ALONE).start()
+    join(write_wildly(ledger, 4, clients=6))
+    ledger.wait_published()
+    check_published(ledger, broker)
+
+
+# --- parts that die ---
+
+
+def test_kafka_is_away_and_comes_back(ledger, broker, make_daemon):
+    integration = ledger.integration()
+    daemon = make_daemon(RELAY_ALONE).start()
+    ledger.app.subscriptions(integration, 100)
+    ledger.wait_published()
+    broker.down()
+    numbers = ledger.app.subscriptions(integration, 500, batch=10)
+    ledger.query("update {s}.subscriptions set status = 'failed' where id = any(%s)", (numbers,))
+    daemon.wait_log("could not reach Kafka")
+    assert ledger.value("select high from {s}.relay_state") < ledger.last_id()
+    broker.up()
+    daemon.wait_log("Kafka answers again")
+    ledger.wait_published()
+    check_published(ledger, broker)
+    assert len([line for line in daemon.log.splitlines() if "could not reach Kafka" in line]) == 1
+
+
+def test_kafka_is_away_from_the_start(ledger, broker, make_daemon):
+    broker.down()
+    daemon = make_daemon(RELAY_ALONE).start()
+    ledger.app.subscriptions(ledger.integration(), 50)
+    daemon.wait_log("could not reach Kafka")
+    broker.up()
+    ledger.wait_published()
+    check_published(ledger, broker)
+
+
+@pytest.mark.real_kafka
+@pytest.mark.timeout(600)
+def test_real_kafka_is_killed_under_load(ledger, real_kafka, topic_prefix, make_daemon):
+    make_daemon({**RELAY_ALONE, "kafka": {"topic_prefix": topic_prefix}}, kafka=real_kafka).start()
+    writers = write_wildly(ledger, 6, clients=4)
+    for _ in range(2):
+        high = ledger.value("select high from {s}.relay_state")
+        wait_for(lambda at=high: ledger.value("select high > %s from {s}.relay_state", (at + 200,)), 60, "events to be published")
+        real_kafka.kill9()
+        real_kafka.start()
+    join(writers)
+    ledger.wait_published(120)
+    # The relay itself did not crash: not even a duplicate.
+    check_published(ledger, real_kafka, topic_prefix)
+
+
+def test_the_daemon_is_killed(ledger, broker, make_daemon):
+    daemon = make_daemon(RELAY_ALONE).start()
+    writers = write_wildly(ledger, 6, clients=4)
+    for _ in range(4):
+        high = ledger.value("select high from {s}.relay_state")
+        wait_for(lambda at=high: ledger.value("select high > %s from {s}.relay_state", (at + 50,)), 60, "events to be published")
+        daemon.kill9()
+        daemon.start()
+    join(writers)
+    ledger.wait_published()
+    check_published(ledger, broker, once=False)
+
+
+def test_a_clean_stop_leaves_no_duplicate(ledger, broker, make_daemon):
+    daemon = make_daemon(RELAY_ALONE).start()
+    writers = write_wildly(ledger, 6, clients=4)
+    for _ in range(4):
+        high = ledger.value("select high from {s}.relay_state")
+        wait_for(lambda at=high: ledger.value("select high > %s from {s}.relay_state", (at + 50,)), 60, "events to be published")
+        assert daemon.term() == 0
+        daemon.start()
+    join(writers)
+    ledger.wait_published()
+    check_published(ledger, broker)
+
+
+def test_postgres_and_its_backends_die(own_postgres, broker, make_daemon):
+    server = own_postgres(settings={"fsync": "on"})
+    database = server.create_database("relay")
+    migrate(database)
+    ledger = Ledger(database)
+    integration = ledger.integration()
+    make_daemon(RELAY_ALONE, database=database).start()
+    for round_ in range(3):
+        ledger.app.subscriptions(integration, 300, batch=10)
+        if round_ == 0:
+            server.terminate_backends("anubisd relay")
+        elif round_ == 1:
+            [pid] = wait_for(lambda: server.backends("anubisd relay"), 30, "the relay's session")
+            server.kill_backend(pid)
+        else:
+            server.kill9()
+            server.start()
+        wait_for(lambda: server.value("select 1"), 60, "Postgres to be back")
+    ledger.wait_published()
+    check_published(ledger, broker, once=False)
+
+
+def test_a_stalled_database_does_not_hang_the_relay(own_postgres, broker, make_daemon):
+    server = own_postgres()
+    database = server.create_database("relay")
+    migrate(database)
+    ledger = Ledger(database)
+    integration = ledger.integration()
+    daemon = make_daemon({**RELAY_ALONE, "database": {"statement_timeout": "2s"}}, database=database).start()
+    ledger.app.subscriptions(integration, 10)
+    ledger.wait_published()
+    [pid] = server.backends("anubisd relay")
+    os.kill(pid, signal.SIGSTOP)
+    ledger.app.subscriptions(integration, 10)
+    # The lock is the stalled session's until it dies; then another one leads.
+    wait_for(lambda: len(server.backends("anubisd relay")) > 1, 60, "a second session")
+    os.kill(pid, signal.SIGCONT)
+    ledger.wait_published()
+    check_published(ledger, broker, once=False)
+    assert daemon.is_running()
+
+
+def test_rows_committed_asynchronously_cannot_be_taken_back(own_postgres, broker, make_daemon):
+    """What is in Kafka is on Postgres's disk, whatever the application's synchronous_commit is."""
+    server = own_postgres(settings={"wal_writer_delay": "10s", "fsync": "on", "synchronous_commit": "off"})
+    database = server.create_database("relay")
+    migrate(database)
+    ledger = Ledger(database)
+    integration = ledger.integration()
+    make_daemon(RELAY_ALONE, database=database).start()
+    for _ in range(5):
+        numbers = ledger.app.subscriptions(integration, 3)
+        wait_for(lambda n=numbers: str(n[-1]) in {m.key for m in broker.read_all("anubis.subscriptions.created")}, 60, "the event in Kafka",
+                 interval=0.001)
+        server.kill9()
+        server.start()
+        found = {r[0] for r in ledger.query("select id from {s}.subscriptions")}
+        assert {int(m.key) for m in broker.read_all("anubis.subscriptions.created")} <= found
+    ledger.wait_published()
+    check_published(ledger, broker, once=False)
+
+
+# --- one leader ---
+
+
+def test_two_daemons_one_leader(ledger, broker, make_daemon):
+    integration = ledger.integration()
+    first = make_daemon(RELAY_ALONE).start()
+    first.wait_log("the relay leads")
+    second = make_daemon(RELAY_ALONE).start()
+    ledger.app.subscriptions(integration, 200, batch=5)
+    ledger.wait_published()
+    assert "the relay leads" not in second.log
+    assert ledger.value("select leader from {s}.relay_state") == "anubisd1"
+    epoch = ledger.value("select epoch from {s}.relay_state")
+    ledger.app.subscriptions(integration, 200, batch=5)
+    first.kill9()
+    second.wait_log("the relay leads")
+    ledger.app.subscriptions(integration, 200, batch=5)
+    ledger.wait_published()
+    assert ledger.value("select leader from {s}.relay_state") == "anubisd2"
+    assert ledger.value("select epoch from {s}.relay_state") > epoch
+    check_published(ledger, broker, once=False)
+
+
+def test_a_former_leader_is_fenced_off(ledger, broker, make_daemon):
+    integration = ledger.integration()
+    daemon = make_daemon(RELAY_ALONE).start()
+    ledger.app.subscriptions(integration, 10)
+    ledger.wait_published()
+    ledger.query("update {s}.relay_state set epoch = epoch + 1")
+    ledger.app.subscriptions(integration, 10)
+    daemon.wait_log("has taken the lead")
+    ledger.wait_published()
+    check_published(ledger, broker, once=False)
+
+
+# --- databases that were restored ---
+
+
+def test_a_restored_database_forgets_horizons(ledger, broker, make_daemon):
+    """As after a dump: another system identifier, transaction ids that start anew, ids that were drawn and never came."""
+    integration = ledger.integration()
+    daemon = make_daemon(RELAY_ALONE).start()
+    ledger.app.subscriptions(integration, 10)
+    ledger.wait_published()
+    daemon.term()
+    ledger.query("update {s}.relay_state set system_identifier = 1, timeline = 77, high = 5000, gap_first = '{4000}', gap_last = '{4001}', "
+                 "gap_horizon = '{99999999999}'")
+    daemon.start()
+    daemon.wait_log("restored or promoted")
+    wait_for(lambda: ledger.value("select gap_first = '{}' from {s}.relay_state"), 30, "the gap to be given up")
+    # No id is given out again.
+    ledger.app.subscriptions(integration, 10)
+    assert ledger.value("select min(id) from {s}.subscription_events where id > 100") > 5000
+    ledger.wait_published()
+    assert ledger.value("select system_identifier = (select system_identifier from pg_control_system()) from {s}.relay_state")
+    check_published(ledger, broker)
+
+
+# --- topics ---
+
+
+@pytest.mark.real_kafka
+def test_topics_are_made_and_grow(ledger, real_kafka, topic_prefix, make_daemon):
+    integration = ledger.integration()
+    daemon = make_daemon({**RELAY_ALONE, "kafka": {"topic_prefix": topic_prefix}}, kafka=real_kafka).start()
+    numbers = ledger.app.subscriptions(integration, 60)
+    ledger.wait_published()
+    made = {t[len(topic_prefix):]: n for t, n in real_kafka.topics().items() if t.startswith(topic_prefix)}
+    assert made == {**EVENT_TOPICS, "alerts": 1, "dead_letters": 1, "metrics": 1, "confirmations": 1}
+    check_published(ledger, real_kafka, topic_prefix)
+    old = ledger.last_id()
+
+    daemon.term()
+    topic = topic_prefix + "subscriptions.created"
+    real_kafka.create_partitions(topic, 7)
+    daemon.start()
+    wait_for(lambda: ledger.query("select from_sequence, partitions from {s}.relay_topics where topic = %s order by 1", (topic,)) ==
+             [(0, 3), (old + 1, 7)], 30, "the new count to be written down")
+    ledger.app.subscriptions(integration, 60)
+    ledger.wait_published()
+
+    # Published again, each event lands where it was.
+    daemon.term()
+    ledger.query("update {s}.relay_state set high = 0")
+    daemon.start()
+    ledger.wait_published()
+    for m in real_kafka.read_all(topic):
+        assert m.partition == zlib.crc32(m.key.encode()) % (3 if sequence(m) <= old else 7)
+    assert real_kafka.count(topic) == 240
+    assert len(numbers) == 60
+
+
+@pytest.mark.real_kafka
+def test_topics_that_may_not_be_made_are_waited_for(ledger, real_kafka, topic_prefix, make_daemon, institutions):
+    integration = ledger.app.integration(institutions.url("/good"))
+    daemon = make_daemon({**RELAY_ALONE, "kafka": {"topic_prefix": topic_prefix, "create_topics": False}}, kafka=real_kafka).start()
+    daemon.wait_log(rf'there is no topic "{topic_prefix}subscriptions.created", and kafka.create_topics is off')
+    ledger.app.subscriptions(integration, 20)
+    ledger.app.wait_states(sent=20)
+    for topic, partitions in EVENT_TOPICS.items():
+        real_kafka.create_topic(topic_prefix + topic, partitions)
+    daemon.wait_log("the relay's topics are there")
+    ledger.wait_published()
+    check_published(ledger, real_kafka, topic_prefix)
+
+
+@pytest.mark.real_kafka
+def test_an_event_that_kafka_refuses_stops_the_relay(ledger, real_kafka, topic_prefix, make_daemon):
+    integration = ledger.integration()
+    daemon = make_daemon({**RELAY_ALONE, "kafka": {"topic_prefix": topic_prefix}}, kafka=real_kafka).start()
+    ledger.app.subscriptions(integration, 20)
+    ledger.wait_published()
+    topic = topic_prefix + "subscriptions.sent"
+    set_topic_limit(real_kafka, topic, 20000)
+    ledger.query("update {s}.subscriptions set status = 'processing', claim_token = 1")
+    # Random, so that compression does not make it fit; small ones before and after it, on all partitions.
+    noise = "".join(random.Random(1).choices("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789", k=60000))
+    for number in range(1, 21):
+        ledger.query("update {s}.subscriptions set status = 'sent', claim_token = null, last_response = %s where id = %s",
+                     (noise if number == 10 else "ok", number))
+    ledger.app.subscriptions(integration, 20)
+    refused = ledger.value("select id from {s}.subscription_events where event_type = 'sent' and subscription_id = 10")
+    daemon.wait_log(rf"Kafka refuses event [0-9a-f-]+ \(ledger id {refused}, \d+ bytes\) on topic \"{topic}\"")
+    assert ledger.query("select stopped_on from {s}.relay_state where stopped_reason ~ 'large'") == [(refused,)]
+    assert ledger.value("select high from {s}.relay_state") < refused
+    assert noise[:50] not in daemon.log
+    set_topic_limit(real_kafka, topic, 1048588)
+    ledger.wait_published()
+    assert ledger.value("select stopped_on is null and stopped_reason is null from {s}.relay_state")
+    check_published(ledger, real_kafka, topic_prefix, once=False)
+
+
+def set_topic_limit(kafka, topic, limit):
+    admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
+    resource = ConfigResource(ConfigResource.Type.TOPIC, topic, {"max.message.bytes": str(limit)})
+    for future in admin.alter_configs([resource]).values():
+        future.result(30)
+
+
+# --- what the rule rests on ---
+
+
+def test_the_schema_keeps_the_relays_conditions(ledger):
+    # The sequence gives ids out one at a time.
+    assert ledger.value("select seqcache from pg_sequence where seqrelid = 'anubis.ledger_id_seq'::regclass") == 1
+    # Whoever draws an id has a transaction id before.
+    connection = ledger.connect()
+    cursor = connection.cursor()
+    cursor.execute("select pg_current_xact_id_if_assigned()::text")
+    assert cursor.fetchone() == (None,)
+    cursor.execute("select ledger_next_id(), pg_current_xact_id_if_assigned() is not null")
+    assert cursor.fetchone()[1]
+    connection.close()
+
+
+def test_reading_never_scans_the_ledger(ledger, broker, make_daemon):
+    """Condition 5: an OR of the two parts would scan all of it."""
+    integration = ledger.integration()
+    ledger.app.subscriptions(integration, 2000)
+    make_daemon(RELAY_ALONE).start()
+    ledger.wait_published()
+    late = ledger.connect()
+    late.cursor().execute("insert into subscriptions (integration_id) values (%s)", (integration,))
+
+    def scans():
+        ledger.query("select pg_stat_clear_snapshot()")
+        return ledger.value("select sum(seq_scan) from pg_stat_user_tables where relname ~ '^subscription_events_[0-9]+$'")
+    before = scans()
+    ledger.app.subscriptions(integration, 500, batch=5)
+    last = ledger.last_id()
+    wait_for(lambda: ledger.value("select high >= %s from {s}.relay_state", (last,)), 60, "the events to be published")
+    late.commit()
+    late.close()
+    ledger.wait_published()
+    # max(id) of last_id() and the backlog's count look at the index, too.
+    assert scans() == before
