@@ -146,13 +146,14 @@ begin
                         check (id >= %s and id < %s))', partition_name, first_id, first_id + width);
         execute format('alter table @extschema@.subscription_events attach partition @extschema@.%I for values from (%s) to (%s)',
                        partition_name, first_id, first_id + width);
+        -- Row triggers are inherited, this one is not.
+        execute format('create trigger ledger_no_truncate before truncate on @extschema@.%I
+                        for each statement execute function @extschema@.ledger_refuse()', partition_name);
         insert into @extschema@.ledger_partitions (name, first_id, last_id) values (partition_name, first_id, first_id + width - 1);
         made := made + 1;
     end loop;
     return made;
 end $$;
-
-select @extschema@.ledger_extend();
 
 create function @extschema@.ledger_refuse() returns trigger language plpgsql as $$
 begin
@@ -164,10 +165,21 @@ create trigger ledger_append_only before update or delete on @extschema@.subscri
     for each row execute function @extschema@.ledger_refuse();
 create trigger ledger_no_truncate before truncate on @extschema@.subscription_events
     for each statement execute function @extschema@.ledger_refuse();
+create trigger ledger_no_truncate before truncate on @extschema@.subscription_events_default
+    for each statement execute function @extschema@.ledger_refuse();
+do $$
+begin
+    if pg_temp.column_type('subscription_events_adopted', 'id') is not null then
+        create trigger ledger_no_truncate before truncate on @extschema@.subscription_events_adopted
+            for each statement execute function @extschema@.ledger_refuse();
+    end if;
+end $$;
+
+select @extschema@.ledger_extend();
 
 -- Proofs start from here.
 insert into @extschema@.ledger_baseline (status, subscriptions)
-    select status, count(*) from @extschema@.subscriptions group by status;
+    select status, count(*) from @extschema@.subscriptions where status is not null group by status;
 insert into @extschema@.ledger_baseline (integration_id, successful_sends, failed_sends)
     select id, coalesce(successful_sends, 0), coalesce(failed_sends, 0) from @extschema@.integrations
      where coalesce(successful_sends, 0) <> 0 or coalesce(failed_sends, 0) <> 0;

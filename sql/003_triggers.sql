@@ -123,11 +123,11 @@ begin
         raise exception using errcode = 'check_violation', message = format('cannot change the id of subscription %s', old.id);
     elsif old.status = 'sent' then
         raise exception using errcode = 'check_violation',
-            message = format('cannot change subscription %s from "sent" to "%s": "sent" is final', old.id, new.status),
+            message = format('cannot change subscription %s from "sent" to "%s": "sent" is final', old.id, coalesce(new.status, 'NULL')),
             hint = 'Insert a new subscription to send it once more.';
     end if;
     raise exception using errcode = 'check_violation',
-        message = format('cannot set subscription %s to status "%s"', new.id, new.status),
+        message = format('cannot set subscription %s to status "%s"', new.id, coalesce(new.status, 'NULL')),
         hint = 'The states are pending, processing, sent, failed and retry.';
 end $$;
 
@@ -164,13 +164,24 @@ begin
 end $$;
 
 create trigger anubis_1_transition before update on @extschema@.subscriptions for each row
-    when (new.id <> old.id or (new.status <> old.status
-          and (old.status = 'sent' or new.status not in ('pending', 'processing', 'sent', 'failed', 'retry'))))
+    when (new.id <> old.id or (new.status is distinct from old.status and (old.status = 'sent' or new.status is null
+          or new.status not in ('pending', 'processing', 'sent', 'failed', 'retry'))))
     execute function @extschema@.subscription_transition_refused();
-alter table @extschema@.subscriptions add constraint subscriptions_status_is_known
-    check (status is not null and status in ('pending', 'processing', 'sent', 'failed', 'retry')) not valid;
+do $$
+begin
+    -- A check is cheaper than a trigger, but it would also refuse every other change of an adopted row in a state of its own.
+    if exists (select from @extschema@.subscriptions
+                where status is null or status not in ('pending', 'processing', 'sent', 'failed', 'retry')) then
+        create trigger anubis_1_status before insert on @extschema@.subscriptions for each row
+            when (new.status is null or new.status not in ('pending', 'processing', 'sent', 'failed', 'retry'))
+            execute function @extschema@.subscription_transition_refused();
+    else
+        alter table @extschema@.subscriptions add constraint subscriptions_status_is_known
+            check (status is not null and status in ('pending', 'processing', 'sent', 'failed', 'retry')) not valid;
+    end if;
+end $$;
 create trigger anubis_2_foreign_change before update on @extschema@.subscriptions for each row
-    when (new.status <> old.status and new.claim_token is not distinct from old.claim_token)
+    when (new.status is distinct from old.status and new.claim_token is not distinct from old.claim_token)
     execute function @extschema@.subscription_changed_by_others();
 do $$
 begin

@@ -50,12 +50,13 @@ static const struct pg_statement read_applied = {
 
 static const struct pg_statement checksum = {"", "select encode(sha256(convert_to($1, 'UTF8')), 'hex')"};
 
-/* Those that exist, in the order given. */
+/* Those that exist, in the order given or the other way round. */
 static const struct pg_statement find_tables = {
-    "", "select string_agg(format('%I.%I', n.nspname, c.relname), ', ' order by t.number)"
-        "  from unnest(string_to_array($2, ' ')) with ordinality as t (name, number)"
-        "  join pg_class c on c.relname = t.name and c.relkind in ('r', 'p')"
-        "  join pg_namespace n on n.oid = c.relnamespace and n.nspname = $1"};
+    "",
+    "select string_agg(format('%I.%I', n.nspname, c.relname), ', ' order by case when $3 then -t.number else t.number end)"
+    "  from unnest(string_to_array($2, ' ')) with ordinality as t (name, number)"
+    "  join pg_class c on c.relname = t.name and c.relkind in ('r', 'p')"
+    "  join pg_namespace n on n.oid = c.relnamespace and n.nspname = $1"};
 
 /* Whoever waits for a lock longer than deadlock_timeout looks for a deadlock and ends somebody, perhaps a
  * transaction of the application's that holds one of these tables and wants another. We give up before. */
@@ -178,7 +179,7 @@ static int lock(struct pg *pg, const char *tables, bool *ret_busy, struct error 
     return r == PG_DONE ? pg_execute(pg, LIMIT_LOCKS, err) : r;
 }
 
-int store_migrate_lock(struct pg *pg, const char *schema, const char *tables, bool *ret_busy,
+int store_migrate_lock(struct pg *pg, const char *schema, const char *tables, bool reversed, bool *ret_busy,
                        struct error *err)
 {
     CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
@@ -187,6 +188,7 @@ int store_migrate_lock(struct pg *pg, const char *schema, const char *tables, bo
     *ret_busy = false;
     pg_arg_text(&args, schema);
     pg_arg_text(&args, tables);
+    pg_arg_bool(&args, reversed);
     int r = pg_query(pg, &find_tables, &args, &result, err);
     if (r != PG_DONE || pg_is_null(result, 0, 0))
         return r;

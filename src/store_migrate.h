@@ -27,9 +27,9 @@ void store_applied_free(struct store_applied *items, size_t count);
 /* The checksum of a text, as anubis_migrations holds it; the caller frees. */
 int store_migrate_checksum(struct pg *pg, const char *text, char **ret, struct error *err);
 
-/* Locks those of `tables` (separated by spaces) that exist, in this order, against everybody. *ret_busy:
- * others hold them; nothing is locked then, and the transaction goes on. */
-int store_migrate_lock(struct pg *pg, const char *schema, const char *tables, bool *ret_busy,
+/* Locks those of `tables` (separated by spaces) that exist, in this order or `reversed`, against everybody.
+ * *ret_busy: others hold them; nothing is locked then, and the transaction goes on. */
+int store_migrate_lock(struct pg *pg, const char *schema, const char *tables, bool reversed, bool *ret_busy,
                        struct error *err);
 
 int store_migrate_record(struct pg *pg, const struct store_applied *item, int oldest_daemon,

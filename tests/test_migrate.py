@@ -1,0 +1,697 @@
+"""anubisctl migrate and the schema it makes: fresh, twice, two at once, damaged, adopted from a Rails application."""
+import concurrent.futures
+import os
+import time
+
+import psycopg2
+import pytest
+from harness.anubis import Ctl, Daemon
+from harness.application import Application
+from harness.processes import wait_for
+
+STATES = ["pending", "processing", "sent", "failed", "retry"]
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+FILES = sorted(f for f in os.listdir(os.path.join(ROOT, "sql")) if f.endswith(".sql"))
+LATEST = int(FILES[-1].split("_")[0])
+ROWS = 100_000 if os.environ.get("FULL") == "1" else 10_000
+
+# The guide's models as ActiveRecord makes their tables; {json} is the type of payload, request and response.
+RAILS = """
+create table schema_migrations (version character varying not null primary key);
+create table integrations (id bigserial primary key, name character varying, type character varying,
+    endpoint_url character varying, auth_token character varying, successful_sends integer default 0 not null,
+    failed_sends integer default 0 not null, created_at timestamp(6) without time zone not null,
+    updated_at timestamp(6) without time zone not null);
+create table integration_filters (id bigserial primary key, integration_id bigint not null, name character varying,
+    created_at timestamp(6) without time zone not null, updated_at timestamp(6) without time zone not null);
+create table subscriptions (id bigserial primary key, integration_id bigint not null, integration_filter_id bigint not null,
+    order_id bigint, origin character varying, cpf character varying, payload {json},
+    status character varying default 'pending' not null, sent_at timestamp(6) without time zone,
+    scheduled_to timestamp(6) without time zone, created_at timestamp(6) without time zone not null,
+    updated_at timestamp(6) without time zone not null);
+create table subscription_events (id bigserial primary key, subscription_id bigint not null, status character varying,
+    operation_name character varying, request {json}, response {json}, error_message text,
+    created_at timestamp(6) without time zone not null, updated_at timestamp(6) without time zone not null);
+create index index_subscriptions_on_integration_id on subscriptions (integration_id);
+create index index_subscriptions_on_status on subscriptions (status);
+create index index_subscription_events_on_subscription_id on subscription_events (subscription_id);
+alter table integration_filters add constraint fk_rails_1 foreign key (integration_id) references integrations (id);
+alter table subscriptions add constraint fk_rails_2 foreign key (integration_id) references integrations (id);
+alter table subscriptions add constraint fk_rails_3 foreign key (integration_filter_id) references integration_filters (id);
+alter table subscription_events add constraint fk_rails_4 foreign key (subscription_id) references subscriptions (id);
+"""
+RAILS_ROWS = """
+insert into integrations (name, type, endpoint_url, auth_token, successful_sends, failed_sends, created_at, updated_at)
+    select 'Instituição ' || n, null, 'https://api' || n || '.example.edu.br/inscricoes', 'token', n * 10, n,
+           '2026-01-02 03:04:05.678901', '2026-01-02 03:04:05.678901' from generate_series(1, 5) n;
+insert into integration_filters (integration_id, name, created_at, updated_at)
+    select id, 'todos', created_at, updated_at from integrations;
+insert into subscriptions (integration_id, integration_filter_id, order_id, origin, cpf, payload, status, sent_at, scheduled_to,
+                           created_at, updated_at)
+    select 1 + n % 5, 1 + n % 5, n, 'site', lpad(n::text, 11, '0'), '{"aluno": {"nome": "José"}, "n": 9007199254740993.10}'::{json},
+           ('{pending,processing,sent,failed,retry}'::text[])[1 + n % 5],
+           case when n % 5 = 2 then '2026-02-03 04:05:06.789012'::timestamp end,
+           case when n % 7 = 0 then '2026-03-04 05:06:07'::timestamp end,
+           '2026-01-02 03:04:05.678901'::timestamp + n * interval '1 s', '2026-01-02 03:04:05'::timestamp + n * interval '1 s'
+      from generate_series(1, {rows}) n;
+insert into subscription_events (subscription_id, status, operation_name, request, response, error_message, created_at, updated_at)
+    select id, case status when 'sent' then 'success' else 'error' end, 'send_to_institution', payload,
+           case status when 'sent' then '{"ok": true}'::{json} end, case status when 'failed' then 'HTTP 500: erro' end,
+           updated_at, updated_at
+      from subscriptions where status in ('sent', 'failed');
+"""
+RAILS_COLUMNS = {
+    "integrations": "id, name, type, endpoint_url, auth_token, successful_sends, failed_sends, created_at, updated_at",
+    "integration_filters": "id, integration_id, name, created_at, updated_at",
+    "subscriptions": "id, integration_id, integration_filter_id, order_id, origin, cpf, payload, status, sent_at, "
+                     "scheduled_to, created_at, updated_at",
+    "subscription_events": "id, subscription_id, status, operation_name, request, response, error_message, created_at, "
+                           "updated_at",
+}
+
+
+def rails(database, json="jsonb", rows=200):
+    database.query(RAILS.replace("{json}", json))
+    database.query(RAILS_ROWS.replace("{json}", json).replace("{rows}", str(rows)))
+
+
+def adopt(database, *arguments):
+    return Ctl({"database": {"schema": "public"}}, database=database)("migrate", *arguments)
+
+
+def fingerprints(database):
+    """{table: a hash over all the application's own columns of all rows, and their types}"""
+    found = {}
+    for table, columns in RAILS_COLUMNS.items():
+        found[table] = database.query(
+            f"select count(*), md5(string_agg(row({columns})::text, ',' order by id)) from public.{table}")
+        found[table + " types"] = database.query(
+            "select attname, format_type(atttypid, atttypmod), attnotnull from pg_attribute where attrelid = %s::regclass "
+            "and attname = any (string_to_array(%s, ', ')) and not attisdropped order by 1", (f"public.{table}", columns))
+    return found
+
+
+def schema_dump(database, schema="anubis"):
+    """What there is, in one comparable value."""
+    return database.query(
+        "select c.relname, c.relkind, a.attname, format_type(a.atttypid, a.atttypmod) from pg_class c "
+        "join pg_namespace n on n.oid = c.relnamespace left join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 "
+        "where n.nspname = %s order by 1, 2, 3", (schema,))
+
+
+def migrations(database, schema="anubis"):
+    return database.query(f"select version, name, oldest_daemon from {schema}.anubis_migrations order by 1")
+
+
+def refused(query, *arguments):
+    """The server's refusal: (SQLSTATE, message and hint)."""
+    with pytest.raises(psycopg2.Error) as caught:
+        query(*arguments)
+    return caught.value.pgcode, f"{caught.value.diag.message_primary} {caught.value.diag.message_hint or ''}"
+
+
+# --- the command ---
+
+
+@pytest.mark.parametrize("schema", ["anubis", "select", "filial_2"])
+def test_fresh_and_twice(empty_database, schema):
+    ctl = Ctl({"database": {"schema": schema}}, database=empty_database)
+    first = ctl.migrate()
+    assert first.stdout.splitlines() == [f"applied {f}" for f in FILES] + [f'schema "{schema}" is now version {LATEST}']
+    assert not first.stderr
+    before = schema_dump(empty_database, schema)
+    again = ctl.migrate()
+    assert again.stdout == f'schema "{schema}" is up to date: version {LATEST}\n' and not again.stderr
+    assert schema_dump(empty_database, schema) == before
+    quoted = '"' + schema + '"'
+    assert [m[1] for m in migrations(empty_database, quoted)] == FILES
+    app = Application(empty_database, quoted)
+    subscription = app.subscription(app.integration("https://x.example/"))
+    assert [e["event_type"] for e in app.events(subscription)] == ["created"]
+
+
+@pytest.mark.parametrize("schema", ['a"b', "o'clock", "100%", "Filial", "São Paulo", ""])
+def test_schema_names_that_will_not_do(empty_database, schema):
+    result = Ctl({"database": {"schema": schema}}, database=empty_database)("migrate").expect(78)
+    assert "database.schema" in result.stderr
+
+
+def test_on_other_servers(own_postgres, postgres_version):
+    server = own_postgres(version=postgres_version)
+    fresh = server.create_database("fresh")
+    Ctl(database=fresh).migrate()
+    assert Ctl(database=fresh).migrate().stdout.endswith(f"up to date: version {LATEST}\n")
+    app = Application(fresh)
+    subscription = app.subscription(app.integration("https://x.example/"))
+    app.query("update {s}.subscriptions set status = 'processing' where id = %s", (subscription,))
+    app.query("update {s}.subscriptions set status = 'sent' where id = %s", (subscription,))
+    assert [e["event_type"] for e in app.events(subscription)] == ["created", "updated", "sent"]
+    adopted = server.create_database("adopted")
+    check_adoption(adopted, "jsonb", 500)
+    for database, settings in ((fresh, None), (adopted, {"database": {"schema": "public"}})):
+        ctl = Ctl(settings, database=database)
+        ctl("verify").expect(2 if database is fresh else 0)
+        ctl("status").expect(0)
+        ctl("explain", "1").expect(0)
+
+
+def test_two_at_once(empty_database):
+    ctl = Ctl(database=empty_database)
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        results = [f.result() for f in [pool.submit(ctl, "migrate") for _ in range(4)]]
+    for result in results:
+        result.expect(0)
+    assert sorted("applied" in r.stdout for r in results) == [False, False, False, True]
+    assert [m[1] for m in migrations(empty_database)] == FILES
+
+
+def test_waits_for_the_other_and_says_so(empty_database):
+    ctl = Ctl(database=empty_database)
+    other = empty_database.connect(autocommit=False, application_name="another host")
+    other.cursor().execute("select pg_advisory_xact_lock(hashtextextended('anubisctl migrate anubis', 0))")
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(ctl, "migrate")
+        wait_for(lambda: empty_database.value("select count(*) from pg_stat_activity where datname = current_database() and "
+                                              "wait_event = 'advisory'"), what="migrate to wait")
+        time.sleep(1)  # longer than the look that names who is waited for
+        assert not waiting.done()
+        other.rollback()
+        result = waiting.result().expect(0)
+    other.close()
+    assert "waiting for session" in result.stderr and '(role postgres, another host' in result.stderr
+    assert result.stderr.count("waiting") == 1
+
+
+def test_dry_run(empty_database):
+    ctl = Ctl(database=empty_database)
+    result = ctl.migrate("--dry-run")
+    assert result.stdout.splitlines()[:-1] == [f"would apply {f}" for f in FILES]
+    assert result.stdout.endswith("nothing was changed\n")
+    assert schema_dump(empty_database) == []
+    assert empty_database.value("select count(*) from pg_namespace where nspname = 'anubis'") == 0
+    ctl.migrate()
+    assert ctl.migrate("--dry-run").stdout == f'schema "anubis" is up to date: version {LATEST}\n'
+
+
+def test_dry_run_shows_errors(empty_database):
+    rails(empty_database)
+    empty_database.query("alter table integrations alter column successful_sends type text")
+    before = schema_dump(empty_database, "public")
+    for arguments in (["--dry-run"], []):
+        result = adopt(empty_database, *arguments).expect(69)
+        assert 'could not apply "001_tables.sql": column "successful_sends" of table "integrations" is of type text' in \
+            result.stderr
+        assert "nothing was changed" in result.stderr and not result.stdout
+        assert schema_dump(empty_database, "public") == before
+
+
+def test_another_file_than_was_applied(database, ctl):
+    database.query("update anubis.anubis_migrations set checksum = repeat('0', 64) where version = 2")
+    before = schema_dump(database)
+    result = ctl("migrate").expect(69)
+    assert '"002_ledger.sql" was applied' in result.stderr and "checksum 000000000000… there" in result.stderr
+    assert schema_dump(database) == before
+    database.query("delete from anubis.anubis_migrations where version = %s", (LATEST,))
+    assert "002_ledger.sql" in ctl("migrate").expect(69).stderr
+
+
+def test_a_later_program_migrated(database, ctl):
+    database.query("insert into anubis.anubis_migrations values (999, '999_later.sql', 'x', now(), 'anubisctl 9.9', 0)")
+    result = ctl("migrate").expect(0)
+    assert '"999_later.sql" (by anubisctl 9.9)' in result.stderr and "up to date: version 999" in result.stdout
+    ctl("status").expect(0)
+    database.query("update anubis.anubis_migrations set oldest_daemon = 998 where version = 999")
+    misfit = ctl("status").expect(69).stderr
+    assert "schema is version 999 (migrated by anubisctl 9.9)" in misfit and "998 or later" in misfit
+    assert "install the later anubisd" in misfit
+    database.query("delete from anubis.anubis_migrations where version = %s", (LATEST,))
+    result = ctl("migrate").expect(69)
+    assert "later than this program" in result.stderr and FILES[-1] in result.stderr
+
+
+def test_commands_say_that_the_schema_is_missing(empty_database):
+    ctl = Ctl(database=empty_database)
+    for arguments in (["status"], ["explain", "1"], ["verify"]):
+        result = ctl(*arguments).expect(69)
+        assert 'no schema "anubis": run "anubisctl migrate"' in result.stderr
+    empty_database.query("create schema anubis")
+    assert 'not in the schema "anubis" yet: run "anubisctl migrate"' in ctl("status").expect(69).stderr
+    ctl.migrate()
+    ctl("status").expect(0)
+    empty_database.query("delete from anubis.anubis_migrations where version > 2")
+    assert 'schema is version 2, this program needs' in ctl("status").expect(69).stderr
+
+
+def test_permissions_that_are_missing(postgres_server, empty_database):
+    name = empty_database.name
+    role = f"{name}_role"
+    try:
+        empty_database.query(f"create role {role} login; revoke all on database {name} from public; "
+                             f"grant connect on database {name} to {role}")
+        ctl = Ctl(database=empty_database.conninfo(user=role))
+        result = ctl("migrate").expect(77)
+        assert f'"grant create on database {name} to {role}"' in result.stderr
+        assert f'"grant temporary on database {name} to {role}"' in result.stderr
+        empty_database.query(f"grant temporary on database {name} to {role}; create schema anubis")
+        result = ctl("migrate").expect(77)
+        assert f'"grant usage, create on schema anubis to {role}"' in result.stderr
+        empty_database.query(f"grant usage, create on schema anubis to {role}; "
+                             "create table anubis.subscriptions (id bigserial primary key)")
+        result = ctl("migrate").expect(77)
+        assert f'table "subscriptions" belongs to role "postgres", not to "{role}"' in result.stderr
+        assert 'anubisctl --database "user=postgres …" migrate' in result.stderr
+        empty_database.query("drop table anubis.subscriptions")
+        ctl.migrate()
+        ctl("status").expect(0)
+        empty_database.query(f"create role {role}_2 login; grant connect on database {name} to {role}_2")
+        other = Ctl(database=empty_database.conninfo(user=f"{role}_2"))
+        assert f'"grant usage on schema anubis to {role}_2"' in other("status").expect(69).stderr
+        empty_database.query(f"grant usage on schema anubis to {role}_2")
+        assert "grant select on anubis.anubis_migrations" in other("status").expect(69).stderr
+        empty_database.query(f"grant select on anubis.anubis_migrations to {role}_2")
+        denied = other("status").expect(77).stderr
+        assert "permission denied for" in denied and "grant" in denied
+        # The owner by --database, whatever the file says.
+        other("--database", empty_database.conninfo(user=role), "status").expect(0)
+    finally:
+        empty_database.query(f"drop owned by {role}; drop role {role}")
+        empty_database.query(f"drop owned by {role}_2; drop role if exists {role}_2")
+
+
+def test_sequence_that_draws_ahead(database, ctl):
+    database.query("alter sequence anubis.ledger_id_seq cache 20")
+    result = ctl("migrate").expect(69)
+    assert "draws 20 ids at once" in result.stderr and '"alter sequence anubis.ledger_id_seq cache 1"' in result.stderr
+    database.query("alter sequence anubis.ledger_id_seq cache 1")
+    ctl.migrate()
+
+
+def test_server_goes_away(own_postgres):
+    server = own_postgres()
+    database = server.create_database("x")
+    server.stop()
+    result = Ctl(database=database)("migrate").expect(69)
+    assert "could not open a session with the database" in result.stderr and "it was looked for at" in result.stderr
+
+
+def test_tables_that_others_hold(empty_database):
+    """A migration that cannot have the tables says who holds them, and does not make the application wait for it."""
+    rails(empty_database)
+    holder = empty_database.connect(autocommit=False, application_name="puma worker")
+    holder.cursor().execute("update subscriptions set origin = 'app' where id = 1")
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(adopt, empty_database)
+        slowest, end = 0.0, time.monotonic() + 6
+        while time.monotonic() < end:
+            begin = time.monotonic()
+            empty_database.query("update subscriptions set origin = 'site' where id = 2")
+            slowest = max(slowest, time.monotonic() - begin)
+        assert not waiting.done()
+        holder.commit()
+        result = waiting.result().expect(0)
+    holder.close()
+    assert "waiting for session" in result.stderr and "puma worker" in result.stderr
+    assert slowest < 3, f"the application waited {slowest} s"
+    assert "cpf" not in result.stderr and "update" not in result.stderr
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_no_deadlock_with_the_application(empty_database, backwards):
+    """Transactions that take the tables in the other order are never the victims, and let the migration through."""
+    rails(empty_database)
+    order = ["update integrations set name = name where id = %s", "update subscriptions set origin = 'x' where id = %s"]
+    stop = time.monotonic() + 5
+
+    def application(number):
+        connection = empty_database.connect(autocommit=False)
+        done = 0
+        while time.monotonic() < stop or not migrated.done():
+            with connection.cursor() as cursor:
+                for statement in reversed(order) if backwards else order:
+                    cursor.execute(statement, (1 + number,))
+                    time.sleep(0.02)
+            connection.commit()
+            done += 1
+        connection.close()
+        return done
+    with concurrent.futures.ThreadPoolExecutor(5) as pool:
+        migrated = pool.submit(lambda: adopt(empty_database))
+        workers = [pool.submit(application, n) for n in range(4)]
+        migrated.result().expect(0)
+        assert all(w.result() > 10 for w in workers)
+
+
+def test_a_relation_of_ours_exists_already(empty_database):
+    empty_database.query("create table public.alerts (x int)")
+    result = adopt(empty_database).expect(69)
+    assert 'a relation named "alerts" exists already' in result.stderr and "database.schema" in result.stderr
+
+
+def test_triggers_of_the_application_are_named(empty_database):
+    rails(empty_database)
+    empty_database.query("create function touch() returns trigger language plpgsql as 'begin return null; end'; "
+                         "create trigger touch_parents after update on subscriptions for each row execute function touch()")
+    result = adopt(empty_database).expect(0)
+    assert 'warning: trigger "touch_parents" on "subscriptions" is the application\'s' in result.stderr
+
+
+# --- the daemon and the schema ---
+
+
+def test_daemon_waits_for_the_schema(empty_database, broker, institutions):
+    with Daemon(database=empty_database, kafka=broker) as daemon:
+        daemon.wait_log('run "anubisctl migrate"')
+        ctl = Ctl(database=empty_database)
+        ctl.migrate()
+        app = Application(empty_database)
+        app.subscription(app.integration(institutions.url("/good")))
+        app.wait_states(sent=1)
+        # A later program migrates under it, and says that this one is too old; then that is taken back.
+        empty_database.query("insert into anubis.anubis_migrations values (999, 'x', 'x', now(), 'anubisctl 9.9', 999)")
+        daemon.wait_log("needs an anubisd built with version 999 or later")
+        empty_database.query("delete from anubis.anubis_migrations where version = 999")
+        app.subscription(app.integration(institutions.url("/good")))
+        app.wait_states(sent=2)
+        assert daemon.term() == 0
+
+
+# --- the ledger ---
+
+
+@pytest.fixture
+def ledger(app):
+    app.subscriptions(app.integration("https://x.example/"), 10)
+    return app
+
+
+def test_ledger_is_append_only(ledger):
+    for table in ("subscription_events", "subscription_events_1", "subscription_events_default"):
+        for statement in (f"update {{s}}.{table} set event_type = 'sent'", f"delete from {{s}}.{table}"):
+            if table.endswith("default"):
+                continue  # holds no row
+            state, words = refused(ledger.query, statement)
+            assert state == "23001" and "the ledger is append-only" in words
+        state, words = refused(ledger.query, f"truncate {{s}}.{table}")
+        assert state == "23001" and "the ledger is append-only" in words
+    state, words = refused(ledger.query, "delete from {s}.subscriptions where id = 1")
+    assert state == "23001" and "the ledger tells their history" in words
+    refused(ledger.query, "truncate {s}.subscriptions cascade")
+    assert ledger.value("select count(*) from {s}.subscription_events") == 10
+
+
+def test_every_change_has_its_event(ledger):
+    """Whoever changes it, however many at once, and nothing but status changes."""
+    ledger.query("update {s}.subscriptions set status = 'processing'")
+    ledger.query("update {s}.subscriptions set status = 'retry' where id <= 3")
+    ledger.query("update {s}.subscriptions set origin = 'x'")
+    ledger.query("update {s}.subscriptions set status = status")
+    ledger.query("with x as (update {s}.subscriptions set status = 'failed' where id = 4 returning id) "
+                 "update {s}.subscriptions set status = 'sent' where id = 5")
+    assert dict(ledger.query("select event_type, count(*) from {s}.subscription_events group by 1")) == {
+        "created": 10, "updated": 10, "retried": 3, "failed": 1, "sent": 1}
+    connection = ledger.database.connect(autocommit=False)
+    cursor = connection.cursor()
+    cursor.execute("update anubis.subscriptions set status = 'sent' where id = 6")
+    cursor.execute("savepoint a; update anubis.subscriptions set status = 'sent' where id = 7; rollback to a")
+    connection.commit()
+    connection.close()
+    assert ledger.value("select count(*) from {s}.subscription_events where event_type = 'sent'") == 2
+
+
+def test_events_need_no_rights_on_the_ledger(ledger):
+    database = ledger.database
+    role = f"{database.name}_app"
+    try:
+        database.query(f"create role {role}; grant usage on schema anubis to {role}; "
+                       f"grant select, insert, update on anubis.subscriptions to {role}")
+        connection = database.connect()
+        with connection.cursor() as cursor:
+            cursor.execute(f"set role {role}; set search_path = pg_catalog")
+            cursor.execute("insert into anubis.subscriptions (integration_id) values (1) returning id")
+            number = cursor.fetchone()[0]
+            cursor.execute("update anubis.subscriptions set status = 'failed' where id = %s", (number,))
+        connection.close()
+        assert [e["event_type"] for e in ledger.events(number)] == ["created", "failed"]
+    finally:
+        database.query(f"drop owned by {role}; drop role {role}")
+
+
+def partitions(app):
+    return app.query("select first_id, last_id from {s}.ledger_partitions order by 1")
+
+
+def test_partitions_are_made_ahead(ledger):
+    assert ledger.value("select {s}.ledger_extend()") == 0
+    made = partitions(ledger)
+    assert made[0][0] == 1 and len(made) == 3
+    ledger.query("select setval('{s}.ledger_id_seq', %s)", (made[0][1] + 5,))
+    assert ledger.value("select {s}.ledger_extend()") == 1
+    ledger.query("select setval('{s}.ledger_id_seq', %s)", (partitions(ledger)[-1][0] + 5,))
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        counts = [f.result() for f in [pool.submit(ledger.value, "select {s}.ledger_extend()") for _ in range(4)]]
+    assert sorted(counts) == [0, 0, 0, 2]
+    all_of_them = partitions(ledger)
+    assert all(a[1] + 1 == b[0] for a, b in zip(all_of_them, all_of_them[1:]))
+    # The busier, the wider.
+    assert all_of_them[-1][1] - all_of_them[-1][0] > made[0][1] - made[0][0]
+    ledger.subscription(1)
+    assert ledger.value("select count(*) from {s}.subscription_events") == 11
+    assert ledger.value("select count(*) from {s}.subscription_events_default") == 0
+
+
+def test_partitions_that_ran_out(ledger, ctl):
+    """The application goes on, in the default partition, and everything finds its place again."""
+    ledger.query("select setval('{s}.ledger_id_seq', %s)", (partitions(ledger)[-1][1] + 100,))
+    strays = ledger.subscriptions(1, 20)
+    assert ledger.value("select count(*) from {s}.subscription_events_default") == 20
+    assert ctl("status", "--json").expect(0).json["default_partition_used"] is True
+    assert ledger.value("select {s}.ledger_extend()") == 2
+    first = partitions(ledger)[-2][0]
+    ledger.query("select setval('{s}.ledger_id_seq', %s)", (first,))
+    more = ledger.subscriptions(1, 20)
+    assert ledger.value("select count(*) from {s}.subscription_events_default") == 20
+    assert ledger.value("select count(*) from {s}.subscription_events where subscription_id = any (%s)", (strays + more,)) == 40
+    assert ctl("verify").code == 2
+
+
+def test_new_partitions_stall_nobody(ledger):
+    """A transaction that has read and written the ledger and stays open."""
+    ledger.query("select setval('{s}.ledger_id_seq', %s)", (partitions(ledger)[0][1] + 5,))
+    writer = ledger.database.connect(autocommit=False)
+    writer.cursor().execute("insert into anubis.subscriptions (integration_id) values (1)")
+    writer.cursor().execute("select count(*) from anubis.subscription_events where subscription_id = 1")
+    begin = time.monotonic()
+    extender = ledger.database.connect()
+    extender.cursor().execute("set lock_timeout = '1s'")
+    try:
+        extender.cursor().execute("select anubis.ledger_extend()")
+    except psycopg2.errors.LockNotAvailable:  # the reader holds the default partition: tried again later
+        pass
+    ledger.subscription(1)
+    assert time.monotonic() - begin < 5
+    writer.rollback()
+    writer.close()
+    extender.cursor().execute("select anubis.ledger_extend()")
+    extender.close()
+    assert len(partitions(ledger)) == 4
+
+
+def test_ids_are_drawn_after_transaction_ids(ledger):
+    """The relay gives a gap up when all transactions are over that had an id: an id must not be drawn without one."""
+    connection = ledger.database.connect(autocommit=False)
+    with connection.cursor() as cursor:
+        cursor.execute("select pg_current_xact_id_if_assigned() is null, anubis.ledger_next_id(), "
+                       "pg_current_xact_id_if_assigned() is not null")
+        before, drawn, after = cursor.fetchone()
+    connection.close()
+    assert before and drawn == 11 and after
+    assert ledger.value("select seqcache from pg_sequence where seqrelid = 'anubis.ledger_id_seq'::regclass") == 1
+
+
+# --- the state machine ---
+
+
+def transition(app, before, after):
+    """What a change of status by somebody else than the daemon gives: "ok" or the words of the refusal."""
+    number = app.subscription(1, status=before)
+    try:
+        app.query("update {s}.subscriptions set status = %s where id = %s", (after, number))
+    except psycopg2.Error as e:
+        return e.diag.message_primary
+    return "ok"
+
+
+@pytest.mark.parametrize("before", STATES)
+def test_transitions(ledger, before):
+    for after in STATES:
+        found = transition(ledger, before, after)
+        if before == "sent" and after != "sent":
+            assert '"sent" is final' in found
+        else:
+            assert found == "ok", f"{before} to {after}: {found}"
+    for after in ("", "SENT", "cancelled", None):
+        assert transition(ledger, before, after) != "ok"
+    refused(ledger.query, "insert into {s}.subscriptions (integration_id, status) values (1, 'cancelled')")
+    refused(ledger.query, "insert into {s}.subscriptions (integration_id, status) values (1, null)")
+    state, words = refused(ledger.query, "update {s}.subscriptions set id = 1000 where id = 1")
+    assert "cannot change the id of subscription 1" in words
+
+
+def test_change_by_others_ends_the_claim(ledger):
+    claim = "update {s}.subscriptions set status = 'processing', claim_token = 7, claimed_by = 'a', attempts = 1, " \
+            "lease_expires_at = now() + interval '1 min' where id = 1"
+    ledger.query(claim)
+    ledger.query("update {s}.subscriptions set status = 'failed' where id = 1")
+    row = ledger.row(1)
+    assert row["claim_token"] is None and row["claimed_by"] is None and row["lease_expires_at"] is None
+    event = ledger.events(1)[-1]
+    assert event["event_type"] == "failed" and event["error_message"] == "status set to failed by the application"
+    ledger.query("update {s}.subscriptions set status = 'processing' where id = 1")
+    assert ledger.row(1)["lease_expires_at"] is not None
+
+
+def test_payload_version(ledger):
+    ledger.query("update {s}.subscriptions set payload = payload where id = 1")
+    assert ledger.row(1)["payload_version"] == 0
+    ledger.query("update {s}.subscriptions set payload = '{\"other\": 1}' where id = 1")
+    assert ledger.row(1)["payload_version"] == 1
+
+
+@pytest.mark.parametrize("url", ["", "ftp://x", "file:///etc/passwd", "https://", "https://u:p@x.example/", "https://a b/",
+                                 "https://x.example/\n", "x", "https://x/" + "a" * 8000],
+                         ids=lambda url: repr(url[:30]))
+def test_integrations_that_cannot_work(app, url):
+    assert refused(app.integration, url)[0] == "23514"
+
+
+def test_settings_that_are_not_known(app):
+    number = app.integration("https://x.example/", settings={"on_ambiguous": "hold"})
+    state, words = refused(app.query, "update {s}.integrations set settings = '{\"heders\": {}}' where id = %s", (number,))
+    assert state == "23514" and '"heders"' in words and "headers" in words
+
+
+# --- adoption ---
+
+
+def check_adoption(database, json, rows):
+    rails(database, json, rows)
+    before = fingerprints(database)
+    adopt(database).expect(0)
+    assert fingerprints(database) == before
+    events = before["subscription_events"][0][0]
+    app = Application(database, "public")
+    assert app.value("select high from relay_state") == app.value("select max(id) from subscription_events") == events
+    assert app.value("select count(*) from subscription_event_messages") == 0
+    ctl = Ctl({"database": {"schema": "public"}}, database=database)
+    assert ctl("verify", "--json").expect(0).json["events"] == 0
+    return app, ctl
+
+
+@pytest.mark.parametrize("json", ["jsonb", "json", "text"])
+def test_adoption(empty_database, json):
+    app, ctl = check_adoption(empty_database, json, 1000)
+    check_rails_goes_on(app)
+    assert ctl("verify").expect(2).stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_adoption_of_many_rows(empty_database):
+    begin = time.monotonic()
+    app, ctl = check_adoption(empty_database, "jsonb", ROWS)
+    assert time.monotonic() - begin < 120
+    # Old rows change state like new ones, all of them at once too.
+    app.query("update subscriptions set status = 'retry' where status = 'failed'")
+    assert app.value("select count(*) from subscription_events where event_type = 'retried'") == ROWS // 5
+    assert ctl("verify", "--json").expect(2).json["differences"] == []
+
+
+def check_rails_goes_on(app):
+    """Its own statements, from a session in São Paulo; the times it writes are UTC all the same."""
+    connection = app.database.connect()
+    cursor = connection.cursor()
+    cursor.execute("set time zone 'America/Sao_Paulo'")
+    cursor.execute(
+        'insert into "subscriptions" ("integration_id", "integration_filter_id", "order_id", "origin", "cpf", "payload", "status", '
+        '"sent_at", "scheduled_to", "created_at", "updated_at") values (1, 1, 77, \'site\', \'52998224725\', '
+        "'{\"a\": 1}', 'pending', NULL, '2026-05-06 07:08:09.123456', '2026-05-06 01:02:03.123456', "
+        "'2026-05-06 01:02:03.123456') returning \"id\"")
+    number = cursor.fetchone()[0]
+    cursor.execute('update "subscriptions" set "status" = \'processing\', "updated_at" = \'2026-05-06 01:02:04\' '
+                   'where "subscriptions"."id" = %s', (number,))
+    cursor.execute("begin")
+    cursor.execute('update "subscriptions" set "status" = \'sent\', "sent_at" = \'2026-05-06 01:02:05\', '
+                   '"updated_at" = \'2026-05-06 01:02:05\' where "subscriptions"."id" = %s', (number,))
+    cursor.execute('insert into "subscription_events" ("subscription_id", "status", "operation_name", "request", "response", '
+                   '"error_message", "created_at", "updated_at") values (%s, \'success\', \'send_to_institution\', NULL, '
+                   "'{\"protocolo\": 9}', NULL, '2026-05-06 01:02:05', '2026-05-06 01:02:05') returning \"id\"", (number,))
+    note = cursor.fetchone()[0]
+    cursor.execute("commit")
+    connection.close()
+    check_rails_events(app, number, note)
+    check_destroy(app, number, note)
+
+
+def check_rails_events(app, number, note):
+    events = app.query("select id, event_type, from_status, to_status, subscription_created_at = '2026-05-06 01:02:03.123456Z', "
+                       "scheduled_to = '2026-05-06 07:08:09.123456Z', sent_at, created_at::timestamptz > now() - interval '1 min' "
+                       "and created_at::timestamptz <= now() from subscription_events where subscription_id = %s order by id",
+                       (number,))
+    rows = [e[1:6] for e in events]
+    assert rows[0] == ("created", None, "pending", True, True)
+    assert rows[1][:3] == ("updated", "pending", "processing") and rows[2][:3] == ("sent", "processing", "sent")
+    assert events[3][0] == note and rows[3][:3] == (None, None, None)
+    assert str(events[2][6]) == "2026-05-06 01:02:05+00:00" and all(e[7] for e in events[:3])
+    messages = app.query("select topic, value -> 'subscription' ->> 'created_at', value -> 'subscription' ->> 'scheduled_to' "
+                         "from subscription_event_messages where key = %s order by id", (str(number),))
+    assert messages[0] == ("subscriptions.created", "2026-05-06T01:02:03.123456Z", "2026-05-06T07:08:09.123456Z")
+    assert [m[0] for m in messages] == [f"subscriptions.{t}" for t in ("created", "updated", "sent")]
+
+
+def check_destroy(app, number, note):
+    """dependent: :destroy deletes the events first."""
+    state, words = refused(app.query, 'delete from "subscription_events" where "subscription_events"."id" = %s', (note,))
+    assert state == "23001" and "append-only" in words and "cannot be destroyed" in words
+    old = app.value("select subscription_id from subscription_events where event_type is null order by id limit 1")
+    refused(app.query, 'delete from "subscription_events" where "subscription_id" = %s', (old,))
+    state, words = refused(app.query, 'delete from "subscriptions" where "subscriptions"."id" = %s', (number,))
+    assert state == "23001" and "the ledger tells their history" in words
+
+
+def test_adopted_rows_in_states_of_their_own(empty_database):
+    """What no anubisd would have written stays and can still be changed; nothing new of that kind comes."""
+    rails(empty_database)
+    empty_database.query("alter table subscriptions alter column status drop not null")
+    empty_database.query("update subscriptions set status = null where id = 1")
+    empty_database.query("update subscriptions set status = 'cancelled' where id = 2")
+    before = fingerprints(empty_database)
+    adopt(empty_database).expect(0)
+    assert fingerprints(empty_database) == before
+    app = Application(empty_database, "public")
+    ctl = Ctl({"database": {"schema": "public"}}, database=empty_database)
+    assert ctl("verify").expect(0)
+    app.query("update subscriptions set origin = 'x' where id in (1, 2)")
+    app.query("update subscriptions set status = 'pending' where id in (1, 2)")
+    assert [e["event_type"] for e in app.events(1)][-1:] == ["updated"]
+    for value in (None, "cancelled"):
+        refused(app.query, "update subscriptions set status = %s where id = 3", (value,))
+        refused(app.query, "insert into subscriptions (integration_id, integration_filter_id, status, created_at, updated_at) "
+                           "values (1, 1, %s, now(), now())", (value,))
+    result = ctl("verify", "--json").expect(2).json
+    assert result["differences"] == []
+    ctl("status").expect(0)
+
+
+def test_adopted_tables_are_delivered(empty_database, broker, institutions):
+    rails(empty_database, rows=100)
+    empty_database.query("update integrations set endpoint_url = %s", (institutions.url("/good"),))
+    adopt(empty_database).expect(0)
+    app = Application(empty_database, "public")
+    sent_before = app.states()["sent"]
+    with Daemon({"database": {"schema": "public"}}, database=empty_database, kafka=broker) as daemon:
+        wait_for(lambda: not {s for s, n in app.states().items() if n} - {"sent", "failed", "processing"},
+                 what=lambda: f"all to be sent: {app.states()}")
+        assert app.states()["sent"] > sent_before
+        ctl = Ctl({"database": {"schema": "public"}}, database=empty_database, kafka=broker)
+        wait_for(lambda: ctl("verify").code == 0, 60, lambda: f"the proof: {ctl('verify')}", interval=0.5)
+        assert daemon.term() == 0
