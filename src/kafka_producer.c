@@ -20,6 +20,7 @@ struct kafka_producer {
     char **names;
     size_t topic_count;
     size_t message_max;
+    struct error connection; /* what was last wrong with one, "" = nothing yet */
 };
 
 /* --- configuration
@@ -196,7 +197,10 @@ int kafka_producer_look(struct kafka_producer *p, int timeout_ms, int *ret_parti
         const struct rd_kafka_metadata *metadata;
         rd_kafka_resp_err_t code = rd_kafka_metadata(p->rk, 0, p->topics[i], &metadata, timeout_ms);
         if (code) {
-            error_set(err, "could not reach Kafka: %s", rd_kafka_err2str(code));
+            /* Why a connection did not come about stands in an event. */
+            kafka_producer_poll(p, 0, ignore_report, NULL, NULL);
+            error_set(err, "could not reach Kafka: %s",
+                      *p->connection.text ? p->connection.text : rd_kafka_err2str(code));
             return -EIO;
         }
         bool there = metadata->topic_cnt == 1 && metadata->topics[0].err == RD_KAFKA_RESP_ERR_NO_ERROR;
@@ -347,9 +351,11 @@ static int judge_error(struct kafka_producer *p, rd_kafka_event_t *event, struct
         return KAFKA_DONE_FOR;
     }
     if (code == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN) {
-        error_set(err, "could not reach Kafka: %s", rd_kafka_event_error_string(event));
+        error_set(err, "could not reach Kafka: %s",
+                  *p->connection.text ? p->connection.text : "no broker can be reached");
         return KAFKA_NOBODY;
     }
+    error_set(&p->connection, "%s", rd_kafka_event_error_string(event));
     return KAFKA_QUIET;
 }
 
