@@ -3,7 +3,9 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
+import threading
 
 from .processes import MARK, PATIENCE, TOKEN, Child, build_folder, scratch_folder, wait_for
 
@@ -107,9 +109,6 @@ class Configured:
 class Daemon(Configured):
     """anubisd -c its own conf file."""
 
-    # What the daemon's last start line matches; the message that goes with READY=1.
-    READY = r"(?i)\bready\b"
-
     def __init__(self, settings=None, database=None, kafka=None, env=None, name="anubisd", wrapper=(), options=(),
                  test_settings=True):
         """wrapper: a command that runs it, ["valgrind", …]."""
@@ -117,7 +116,8 @@ class Daemon(Configured):
         self.child = Child([*wrapper, program("anubisd"), "-c", self.path, *options], name=name, folder=self.folder,
                            env=clean_environment(env))
         self.started_at = 0
-        self._notify = None
+        self.notified = []
+        self._notify = self._listener = None
 
     def start(self, wait=True, deadline=30):
         self.started_at = len(self.child.output)
@@ -128,27 +128,43 @@ class Daemon(Configured):
         return self
 
     def _listen_for_ready(self):
-        """sd_notify(3) tells more surely than any log line."""
-        import socket
-        if self._notify:
-            self._notify.close()
+        """sd_notify(3) tells more surely than any log line. A thread reads it: a full socket would block the daemon."""
+        self._stop_listening()
         path = os.path.join(self.folder, "notify")
         if os.path.exists(path):
             os.unlink(path)
-        self._notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._notify.bind(path)
-        self._notify.setblocking(False)
-        self.notified = []
-        if "NOTIFY_SOCKET" not in (self.child.env or {}) or self.child.env["NOTIFY_SOCKET"] in (None, path):
-            self.child.env["NOTIFY_SOCKET"] = path
+        notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        notify.bind(path)
+        os.chmod(path, 0o666)
+        self.notified = notified = []
+        self._notify = notify
+        self.child.env["NOTIFY_SOCKET"] = path
+
+        def listen():
+            while True:
+                try:
+                    data = notify.recv(65536)
+                except OSError:
+                    return
+                if not data:
+                    return
+                notified.append(data.decode(errors="replace").split("\n"))
+        self._listener = threading.Thread(target=listen, daemon=True)
+        self._listener.start()
+
+    def _stop_listening(self):
+        if self._notify:
+            try:
+                self._notify.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+            self._listener.join(5)
+            self._notify.close()
+            self._notify = None
 
     def notifications(self):
         """What it told systemd since its start, each datagram a list of lines."""
-        while True:
-            try:
-                self.notified.append(self._notify.recv(65536).decode(errors="replace").split("\n"))
-            except (BlockingIOError, OSError):
-                return self.notified
+        return list(self.notified)
 
     def status(self):
         """The last STATUS= line."""
@@ -204,9 +220,7 @@ class Daemon(Configured):
 
     def close(self):
         self.child.close()
-        if self._notify:
-            self._notify.close()
-            self._notify = None
+        self._stop_listening()
 
     def __enter__(self):
         return self if self.is_running() else self.start()

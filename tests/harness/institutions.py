@@ -41,9 +41,9 @@ class Institutions:
     def url(self, path="/good"):
         return f"http://127.0.0.1:{self.port}{path}"
 
-    def _ask(self, path, method="GET", **arguments):
+    def _ask(self, question, method="GET", **arguments):
         query = urllib.parse.urlencode({k: v for k, v in arguments.items() if v is not None})
-        request = urllib.request.Request(self.url(path) + ("?" + query if query else ""), method=method)
+        request = urllib.request.Request(self.url(question) + ("?" + query if query else ""), method=method)
         # No proxy of the environment: it is loopback.
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with opener.open(request, timeout=60) as answer:

@@ -1,4 +1,5 @@
 """Kafka brokers: the embedded one (tests/tools/broker.c) and a real Apache Kafka, with the same ways to look in."""
+import base64
 import collections
 import os
 import shutil
@@ -300,15 +301,14 @@ class RealKafka(Cluster):
             f.writelines(f"{key}={value}\n" for key, value in properties.items())
 
     def _format(self):
-        cluster = uuid.uuid4()
-        import base64
-        name = base64.urlsafe_b64encode(cluster.bytes).decode().rstrip("=").replace("-", "x")
+        name = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "x")
         users = [a for user, password in self.scram_users.items() for mechanism in ("SCRAM-SHA-256", "SCRAM-SHA-512")
                  for a in ("--add-scram", f"{mechanism}=[name={user},password={password}]")]
         tool = Child([*self.java, "kafka.tools.StorageTool", "format", "--standalone", "-t", name, *users, "-c",
                       self.properties], name="format", folder=self.folder).start()
         if tool.wait(60) != 0:
             raise Unavailable(f"Kafka's storage could not be formatted: {tool.output[-2000:]}")
+        tool.close()
 
     def start(self, wait=True, deadline=60):
         self.child.start()
@@ -345,16 +345,18 @@ class RealKafka(Cluster):
         return AdminClient(self._settings())
 
     def create_topic(self, topic, partitions=1, config=None):
-        future = self._admin().create_topics([NewTopic(topic, partitions, 1, config=config or {})])[topic]
-        future.result(30 * PATIENCE)
+        admin = self._admin()  # lives until the answer is there
+        admin.create_topics([NewTopic(topic, partitions, 1, config=config or {})])[topic].result(30 * PATIENCE)
         wait_for(lambda: self.topics().get(topic) == partitions, what=f"topic {topic}")
 
     def create_partitions(self, topic, total):
-        self._admin().create_partitions([NewPartitions(topic, total)])[topic].result(30 * PATIENCE)
+        admin = self._admin()
+        admin.create_partitions([NewPartitions(topic, total)])[topic].result(30 * PATIENCE)
         wait_for(lambda: self.topics().get(topic) == total, what=f"the new partitions of {topic}")
 
     def delete_topic(self, topic):
-        self._admin().delete_topics([topic])[topic].result(30 * PATIENCE)
+        admin = self._admin()
+        admin.delete_topics([topic])[topic].result(30 * PATIENCE)
         wait_for(lambda: topic not in self.topics(), what=f"topic {topic} to be gone")
 
     def create_anubis_topics(self, prefix="anubis."):

@@ -120,6 +120,7 @@ def _template(bin_folder, user):
                         "--locale=C", "--no-sync"], folder=folder, user=user).start()
         if initdb.wait(120) != 0:
             raise Unavailable(f"initdb of {bin_folder} did not work: {initdb.output}")
+        initdb.close()
         _templates[bin_folder] = data
     return _templates[bin_folder]
 

@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -48,7 +49,6 @@ def wait_for(condition, deadline=30.0, what="the condition", interval=0.02):
 
 def free_port():
     """A port that was free a moment ago. Whoever uses it tries again with another one when it is taken meanwhile."""
-    import socket
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         return s.getsockname()[1]
@@ -155,7 +155,8 @@ class Child:
             self.process = subprocess.Popen(
                 self.argv, stdin=subprocess.PIPE if self.stdin else subprocess.DEVNULL, stdout=out, stderr=err,
                 env=env, cwd=self.cwd or self.folder, start_new_session=True, **extra)
-        _started.append(self)
+        if self not in _started:
+            _started.append(self)
         return self
 
     @property
@@ -204,6 +205,8 @@ class Child:
 
     def close(self):
         """Ends it for good, whatever state it is in; nothing of it is left."""
+        if self in _started:
+            _started.remove(self)
         if not self.is_running():
             return
         below = descendants(self.pid)
@@ -279,6 +282,11 @@ def _read(path):
             return f.read()
     except FileNotFoundError:
         return ""
+
+
+def started():
+    """The children of this run, those that were ended included until close() forgets them."""
+    return list(_started)
 
 
 def close_all():
