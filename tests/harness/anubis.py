@@ -260,7 +260,8 @@ class Ctl(Configured):
     """anubisctl -c a conf file: ctl("status", "--json").expect(0).json"""
 
     def __call__(self, *arguments, env=None, stdin=None, deadline=60):
-        return run([program("anubisctl"), "-c", self.path, *arguments], env, stdin, deadline)
+        # Not what a daemon installed on this machine is given.
+        return run([program("anubisctl"), "-c", self.path, "--environment", "/dev/null", *arguments], env, stdin, deadline)
 
     def migrate(self, *arguments):
         return self("migrate", *arguments).expect(0)

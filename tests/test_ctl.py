@@ -1,0 +1,455 @@
+"""anubisctl: options, where the configuration comes from, status, explain, and that verify finds what is wrong."""
+import json
+import os
+import pty
+import subprocess
+import time
+
+import pytest
+from harness.anubis import Ctl, clean_environment, program, run
+from harness.processes import scratch_folder, wait_for
+
+CPF = "52998224725"
+ECHOED = "Maria da Silva, CPF 529.982.247-25"
+SETTINGS = {"database": {"conninfo": "host=/nowhere dbname=none"}}
+
+
+# --- options ---
+
+
+def anubisctl(*arguments, env=None):
+    return run([program("anubisctl"), *arguments], env)
+
+
+@pytest.mark.parametrize("arguments, words", [
+    ([], "a command is missing"),
+    (["stauts"], 'there is no command "stauts"; did you mean "status"?'),
+    (["stat"], 'did you mean "status"?'),
+    (["xyzzy"], 'there is no command "xyzzy"\n'),
+    (["explain"], 'the subscription\'s id is missing after "explain"'),
+    (["explain", "1", "2"], 'there is an argument too many: "2"'),
+    (["status", "x"], 'there is an argument too many: "x"'),
+    (["migrate", "--json"], 'there is no --json for "migrate"'),
+    (["verify", "--dry-run"], 'there is no --dry-run for "verify", which changes nothing'),
+    (["--frobnicate", "status"], "frobnicate"),
+    (["-c"], "requires an argument"),
+])
+def test_usage(arguments, words):
+    result = anubisctl(*arguments).expect(64)
+    assert words in result.stderr and 'Try "anubisctl --help"' in result.stderr and not result.stdout
+
+
+def test_help_and_version():
+    text = anubisctl("--help").expect(0).stdout
+    for word in ("migrate", "status", "explain", "verify", "--json", "--dry-run", "--database", "Exit status"):
+        assert word in text
+    assert anubisctl("-h").expect(0).stdout == text
+    assert anubisctl("--version").expect(0).stdout.startswith("anubisctl ")
+    assert max(len(line) for line in text.splitlines()) <= 110
+
+
+def test_ids_that_are_none(ctl):
+    for word in ("x", "1.5", "", "99999999999999999999"):
+        assert "is no subscription's id" in ctl("explain", word).expect(64).stderr
+
+
+def test_configuration_errors():
+    ctl = Ctl({**SETTINGS, "retry": {"max_atempts": 3}})
+    result = ctl("status").expect(78)
+    assert "max_atempts" in result.stderr and "max_attempts" in result.stderr
+    assert anubisctl("-c", "/nowhere/anubisd.conf", "status").expect(78).stderr
+
+
+def test_database_is_away():
+    result = Ctl({"database": {"conninfo": "host=/nowhere dbname=none password=sesame"}})("status").expect(69)
+    assert "could not open a session" in result.stderr and "database.conninfo" in result.stderr
+    assert '"dbname=none host=/nowhere"' in result.stderr and "sesame" not in result.stderr
+
+
+def test_answer_that_cannot_be_written(ctl):
+    with open("/dev/full", "w", encoding="ascii") as full:
+        code = subprocess.run([program("anubisctl"), "-c", ctl.path, "status"], stdout=full, stderr=subprocess.PIPE,
+                              check=False)
+    assert code.returncode == 74 and b"could not write the answer" in code.stderr
+
+
+# --- where the configuration comes from ---
+
+
+def environment_file(text):
+    path = os.path.join(scratch_folder(), "environment")
+    with open(path, "w", encoding="utf-8") as f:
+        f.write(text)
+    return path
+
+
+def database_seen(ctl, *arguments, env=None):
+    return ctl(*arguments, "status", "--json", env=env).expect(0).json["database"]
+
+
+def test_environment_file(database):
+    """systemd's syntax, and that the real environment wins."""
+    server, name = database.server, database.name
+    ctl = Ctl(SETTINGS)
+    spellings = [
+        "DATABASE_URL={}", "  DATABASE_URL = {}  ", 'DATABASE_URL="{}"', "DATABASE_URL='{}'",
+        "# no\n; no\nnonsense\n1X=2\nDATABASE_URL=postgres://x/y\n\nDATABASE_URL={}",
+        "# goes on \\\nDATABASE_URL=postgres://x/y\nDATABASE_URL={}",
+        'DATABASE_URL={}\r\n', 'OTHER="two\nlines"\nDATABASE_URL={}', "OTHER=it\\'s\nDATABASE_URL={}\n",
+        'OTHER="a \\" b \\$ c"\nDATABASE_URL={}',
+    ]
+    url = f"postgresql:///{name}?host={server.folder}&port={server.port}&user=postgres"
+    for spelling in spellings:
+        path = environment_file(spelling.format(url))
+        assert database_seen(ctl, "--environment", path) == name, spelling
+    for spelling in ("DATABASE_URL=" + url[:20] + "\\\n" + url[20:],
+                     'DATABASE_URL="' + url[:20] + '"\'' + url[20:30] + "'" + url[30:]):
+        assert database_seen(ctl, "--environment", environment_file(spelling)) == name, spelling
+    path = environment_file("DATABASE_URL=postgres://nowhere/x")
+    assert database_seen(ctl, "--environment", path, env={"DATABASE_URL": url}) == name
+    assert "(DATABASE_URL)" in ctl("--environment", path, "status").expect(69).stderr
+
+
+def test_environment_file_that_cannot_be_read(database):
+    ctl = Ctl(database=database)
+    assert database_seen(ctl, "--environment", "/nowhere/at/all") == database.name
+    result = ctl("--environment", "/", "status").expect(0)
+    assert 'could not read "/"' in result.stderr and "going on without it" in result.stderr
+
+
+def test_another_role_by_option(database):
+    ctl = Ctl(SETTINGS)
+    assert database_seen(ctl, "--database", database.conninfo()) == database.name
+    assert database_seen(Ctl(SETTINGS), "--database", database.conninfo(), env={"DATABASE_URL": "postgres://nowhere/x"})
+
+
+def test_secrets_are_read_only_where_needed(database):
+    """Kafka's password belongs to the daemon alone; the database's is read, unless another database is named."""
+    sasl = {"security_protocol": "sasl_plaintext", "sasl_mechanism": "PLAIN", "sasl_username": "x",
+            "sasl_password": "credential:not-there"}
+    assert database_seen(Ctl({"kafka": sasl}, database=database)) == database.name
+    ctl = Ctl({"database": {"conninfo": "file:/nowhere/conninfo"}})
+    assert "/nowhere/conninfo" in ctl("status").expect(78).stderr
+    assert database_seen(ctl, "--database", database.conninfo()) == database.name
+    path = environment_file(database.conninfo())
+    assert database_seen(Ctl({"database": {"conninfo": f"file:{path}"}})) == database.name
+
+
+# --- status ---
+
+
+def test_status_of_nothing(ctl):
+    status = ctl("status", "--json").expect(0).json
+    assert [(s["status"], s["count"]) for s in status["subscriptions"]] == [
+        (s, 0) for s in ("pending", "processing", "retry", "sent", "failed")]
+    assert status["integrations"] == status["consumers"] == [] and status["due"] == 0 and status["daemons"] == 0
+    assert status["relay_stopped_on"] is None and status["partitions_ahead"] >= 2
+    text = ctl("status").expect(0).stdout
+    assert "none connected" in text and "Integrations: none" in text and "Consumers: none" in text
+
+
+def populate(app):
+    """Something of everything; the ids by what they are."""
+    good = app.integration("https://good.example/", name="Universidade\x1b[31m\nFalsa")
+    paused = app.integration("https://paused.example/", name="São João")
+    app.query("update {s}.integrations set paused_until = now() + interval '1 hour', pause_reason = '410 Gone' where id = %s",
+              (paused,))
+    disabled = app.integration("https://disabled.example/", enabled=False)
+    open_circuit = app.integration("https://open.example/", circuit_state="open")
+    bare = app.integration("https://bare.example/")
+    app.query("update {s}.integrations set endpoint_url = null where id = %s", (bare,))
+    ids = {"due": app.subscription(good), "paused": app.subscription(paused), "disabled": app.subscription(disabled),
+           "open": app.subscription(open_circuit), "bare": app.subscription(bare), "unrouted": app.subscription(None),
+           "scheduled": app.subscription(good, scheduled_to="2100-01-02T03:04:05Z")}
+    for name in ("flying", "retry", "held", "failed", "sent", "lost", "timeout", "strange"):
+        ids[name] = app.subscription(good)
+    claim(app, *(ids[n] for n in ("flying", "retry", "held", "failed", "sent", "lost", "timeout", "strange")))
+    end(app, ids["retry"], "retry", f"HTTP 503: {ECHOED}", 503, "next_attempt_at = now() + interval '5 min'")
+    end(app, ids["held"], "retry", "connection lost: after the body", None, "held_at = now(), last_ambiguous = true")
+    end(app, ids["failed"], "failed", f"HTTP 422: {ECHOED}", 422)
+    end(app, ids["sent"], "sent", None, 200, "sent_at = now()")
+    end(app, ids["timeout"], "retry", f"timeout: {ECHOED}", None, "next_attempt_at = now() + interval '5 min'")
+    end(app, ids["strange"], "failed", ECHOED, None)
+    app.query("update {s}.subscriptions set lease_expires_at = now() - interval '1 min' where id = %s", (ids["lost"],))
+    return ids
+
+
+def claim(app, *ids):
+    app.query("update {s}.subscriptions set status = 'processing', attempts = attempts + 1, claimed_by = 'host-a', "
+              "claim_token = 1, lease_expires_at = now() + interval '90 s' where id = any (%s)", (list(ids),))
+
+
+def end(app, number, status, error, http_status, more="last_ambiguous = false"):
+    app.query(f"update {{s}}.subscriptions set status = %s, claimed_by = null, claim_token = null, lease_expires_at = null, "
+              f"last_error = %s, last_http_status = %s, last_duration_ms = 12, last_response = %s, {more} where id = %s",
+              (status, error, http_status, json.dumps(ECHOED), number))
+
+
+def test_status(app, ctl):
+    populate(app)
+    status = ctl("status", "--json").expect(0).json
+    assert {s["status"]: s["count"] for s in status["subscriptions"]} == {
+        "pending": 7, "processing": 2, "retry": 3, "sent": 1, "failed": 2}
+    rows = {i["id"]: i for i in status["integrations"]}
+    assert [rows[i]["state"].split()[0] for i in sorted(rows)] == ["ok", "paused", "disabled", "circuit", "ok"]
+    assert (rows[1]["waiting"], rows[1]["due"], rows[1]["in_flight"], rows[1]["held"]) == (4, 1, 2, 1)
+    assert status["due"] == 2 and status["unrouted"] == 1 and status["held"] == 1 and status["in_flight"] == 2
+    assert rows[2]["pause_reason"] == "410 Gone" and rows[1]["oldest_due_at"] is not None
+    assert status["unpublished_about"] == status["ledger_last_id"] > 20
+    text = ctl("status").expect(0).stdout
+    assert "\x1b" not in text and "Universidade?[31m?Falsa" in text and "São João" in text
+    assert CPF not in text and "Maria" not in text
+
+
+def test_status_of_the_relay_and_consumers(app, ctl):
+    populate(app)
+    app.query("update {s}.relay_state set high = 10, gap_first = '{3,7}', gap_last = '{4,7}', gap_horizon = '{1,1}', "
+              "stopped_on = 11, stopped_reason = 'the broker refuses it', leader = 'host-a'")
+    for topic in ("sent", "failed"):
+        app.query("insert into {s}.consumer_offsets (consumer_group, topic, partition, next_offset) "
+                  "select 'anubis-integration-group', %s, n, 5 from generate_series(0, 2) n", (f"anubis.subscriptions.{topic}",))
+    status = ctl("status", "--json").expect(0).json
+    assert (status["relay_high"], status["relay_gaps"], status["relay_gap_ids"]) == (10, 2, 3)
+    assert status["relay_stopped_on"] == 11 and status["relay_leader"] == "host-a"
+    assert "STOPPED on event 11: the broker refuses it" in ctl("status").stdout
+    assert [c["behind"] for c in status["consumers"]] == [0, 0]
+    app.query("update {s}.relay_state set high = 1000, gap_first = '{}', gap_last = '{}', gap_horizon = '{}'")
+    status = ctl("status", "--json").json
+    assert {c["topic"].rpartition(".")[2]: (c["behind"], c["messages_read"], c["partitions"]) for c in status["consumers"]} == {
+        "failed": (2, 15, 3), "sent": (1, 15, 3)}
+
+
+def test_status_of_many_integrations(app, ctl):
+    app.query("insert into {s}.integrations (name) select 'i' || n from generate_series(1, 100) n")
+    app.subscription(77)
+    text = ctl("status").expect(0).stdout
+    assert "i77" in text and "i76" not in text and "99 have nothing to do" in text
+    assert len(ctl("status", "--json").json["integrations"]) == 100
+
+
+@pytest.mark.slow
+def test_status_of_many_rows(app, ctl):
+    """Quick whatever there is, and says what it has not counted."""
+    app.query("insert into {s}.integrations (name) select 'i' || n from generate_series(1, 5) n")
+    app.query("alter table {s}.subscriptions disable trigger user")
+    app.query("insert into {s}.subscriptions (integration_id, status, payload) select 1 + n %% 5, "
+              "case when n %% 4 = 0 then 'pending' else 'sent' end, jsonb_build_object('x', repeat('x', 300)) "
+              "from generate_series(1, %s) n", (800_000,))
+    app.query("vacuum analyze {s}.subscriptions")
+    begin = time.monotonic()
+    status = ctl("status", "--json").expect(0).json
+    assert time.monotonic() - begin < 10
+    counts = {s["status"]: (s["count"], s["about"]) for s in status["subscriptions"]}
+    assert counts["sent"][1] and abs(counts["sent"][0] - 600_000) < 30_000
+    assert counts["pending"][1] and abs(counts["pending"][0] - 200_000) < 20_000
+    assert counts["processing"] == (0, False)
+    assert [i["waiting"] for i in status["integrations"]] == [40_000] * 5
+    assert "about" in ctl("status").stdout
+
+
+# --- explain ---
+
+
+def test_explain(app, ctl):
+    ids = populate(app)
+
+    def explained(name):
+        result = ctl("explain", str(ids[name]), "--json").expect(0)
+        text = ctl("explain", str(ids[name])).expect(0).stdout
+        for hidden in (CPF, "Maria", "529.982", app.row(ids[name])["cpf"] or "none"):
+            assert hidden not in result.stdout and hidden not in text
+        return result.json
+    due = explained("due")
+    assert due["status"] == "pending" and "as soon as a daemon claims it" in due["next"]
+    assert due["reasons"] == ["no anubisd is connected to this database"]
+    assert [e["type"] for e in due["events"]] == ["created"] and due["events"][0]["published"] == "not yet"
+    assert "it is unrouted: no integration" in explained("unrouted")["reasons"][0]
+    assert "is paused (410 Gone) until" in explained("paused")["reasons"][0]
+    assert explained("disabled")["reasons"] == ["its integration is disabled"]
+    assert "circuit is open" in explained("open")["reasons"][0]
+    assert "has no endpoint_url" in explained("bare")["reasons"][0]
+    scheduled = explained("scheduled")
+    assert scheduled["next_at"] == "2100-01-02T03:04:05.000000Z" and "until 2100-01-02" in scheduled["reasons"][0]
+    retry = explained("retry")
+    assert retry["last_result"] == "HTTP 503" and "an attempt at" in retry["next"] and retry["attempts"] == 1
+    assert [(e["from_status"], e["to_status"]) for e in retry["events"]] == [
+        (None, "pending"), ("pending", "processing"), ("processing", "retry")]
+    assert retry["events"][2]["result"] == "HTTP 503" and retry["events"][2]["duration_ms"] == 12
+    held = explained("held")
+    assert "it is held since" in held["reasons"][0] and held["last_ambiguous"] and held["last_result"] == "connection lost"
+    assert explained("timeout")["last_result"] == "timeout"
+    assert explained("strange")["last_result"] == "other (its words are in the ledger)"
+    assert explained("failed")["last_result"] == "HTTP 422" and explained("failed")["next"].startswith("nothing, until")
+    assert explained("sent")["next"] == 'nothing: "sent" is final' and explained("sent")["sent_at"]
+    flying = explained("flying")
+    assert flying["claimed_by"] == "host-a" and 'the result of "host-a"' in flying["next"] and flying["lease_expires_at"]
+    assert "its lease is over" in explained("lost")["next"]
+    assert ctl("explain", "4711").expect(1).stderr == "anubisctl: there is no subscription 4711\n"
+
+
+def test_explain_slots_and_queue(app, ctl):
+    integration = app.integration("https://x.example/", max_in_flight=2)
+    ids = app.subscriptions(integration, 5)
+    claim(app, *ids[:2])
+    reasons = ctl("explain", str(ids[4]), "--json").json["reasons"]
+    assert "all 2 slots of its integration are taken (max_in_flight)" in reasons
+    assert "2 of the same integration are due before it" in reasons
+
+
+def test_explain_published(app, ctl):
+    number = app.subscription(app.integration("https://x.example/"))
+    claim(app, number)
+    end(app, number, "sent", None, 200)
+    app.query("update {s}.relay_state set high = 3, gap_first = '{2}', gap_last = '{2}', gap_horizon = '{1}'")
+    events = ctl("explain", str(number), "--json").json["events"]
+    assert [e["published"] for e in events] == ["yes", "not yet", "yes"]
+
+
+def test_explain_the_key_that_the_institution_sees(app, ctl, make_daemon, institutions):
+    number = app.subscription(app.integration(institutions.url("/good")))
+    daemon = make_daemon().start()
+    app.wait_states(sent=1)
+    explained = ctl("explain", str(number), "--json").expect(0).json
+    assert institutions.key(explained["idempotency_key"])["received"] == 1
+    wait_for(lambda: all(e["published"] == "yes" for e in ctl("explain", str(number), "--json").json["events"]),
+             what="its events to be published")
+    assert ctl("status", "--json").json["daemons"] == 1
+    daemon.term()
+
+
+# --- verify ---
+
+
+@pytest.fixture
+def proven(app, ctl, make_daemon, institutions):
+    """What a daemon has done, and is proven; the daemon is gone."""
+    good = app.integration(institutions.url("/good"), name="good")
+    bad = app.integration(institutions.url("/reject/422"), name="bad")
+    app.subscriptions(good, 60)
+    app.subscriptions(bad, 20)
+    daemon = make_daemon().start()
+    app.wait_states(sent=60, failed=20)
+    wait_for(lambda: ctl("verify").code == 0, 60, lambda: f"the proof:\n{ctl('verify')}", interval=0.3)
+    daemon.term()
+    return app
+
+
+def wrong(ctl, count, *words):
+    result = ctl("verify", "--json").expect(1).json
+    assert result["verdict"] == "wrong"
+    text = "\n".join(result["differences"])
+    assert len(result["differences"]) == count, text
+    for word in words:
+        assert word in text, text
+    assert f"WRONG: {count} difference" in ctl("verify").expect(1).stdout
+
+
+def without_triggers(app, statement):
+    app.query("set session_replication_role = replica; " + statement)
+
+
+def test_verify(proven, ctl):
+    result = ctl("verify", "--json").expect(0).json
+    assert result["verdict"] == "proven" and result["differences"] == [] and result["events"] == 240
+    assert {s["status"]: (s["subscriptions"], s["ledger"]) for s in result["states"] if s["subscriptions"]} == {
+        "sent": (60, 60), "failed": (20, 20)}
+    assert "proven:" in ctl("verify").stdout
+
+
+def test_verify_finds_a_status_without_event(proven, ctl):
+    without_triggers(proven, "update {s}.subscriptions set status = 'retry' where id in (3, 4)")
+    wrong(ctl, 4, 'state "retry": 2 subscriptions, but 0 by the ledger', 'state "sent": 58 subscriptions, but 60',
+          'subscription 3: it is "retry", its last event says "sent"', 'subscription 4: it is "retry"')
+
+
+def test_verify_finds_a_subscription_that_is_gone(proven, ctl):
+    without_triggers(proven, "delete from {s}.subscriptions where id = 5")
+    wrong(ctl, 2, "subscription 5: it is gone", 'state "sent": 59 subscriptions, but 60')
+
+
+def test_verify_finds_an_event_too_many_or_too_few(proven, ctl):
+    without_triggers(proven, "delete from {s}.subscription_events where id = (select max(id) from {s}.subscription_events "
+                             "where event_type = 'sent')")
+    result = ctl("verify").expect(1).stdout
+    assert 'its last event says "processing"' in result and "marks" in result and "wrong are" in result
+    assert 'state "sent": 60 subscriptions, but 59 by the ledger' in result
+
+
+def test_verify_finds_wrong_counters(proven, ctl):
+    proven.query("update {s}.integrations set successful_sends = successful_sends + 1 where name = 'good'")
+    proven.query("update {s}.integrations set failed_sends = 0 where name = 'bad'")
+    wrong(ctl, 2, 'integration 1 "good": successful_sends is 61, but 60 by the events that were handled',
+          'integration 2 "bad": failed_sends is 0, but 20')
+
+
+def test_verify_finds_marks_that_are_no_events(proven, ctl):
+    """A bit for a sequence of another type or of none, and one set in two partitions."""
+    number = proven.value("select id from {s}.subscription_events where event_type = 'created' order by id limit 1")
+    bits = "update {s}.consumer_bitmaps set bits = set_bit(bits, %s, 1) where topic like '%%.sent' and partition = 0 and chunk = 0"
+    proven.query(bits, (number,))
+    wrong(ctl, 1, 'marks 61 events of "anubis.subscriptions.sent"', f"wrong are {number}")
+    proven.query(bits.replace("1)", "0)"), (number,))
+    ctl("verify").expect(0)
+    twice = proven.value("select e.id from {s}.subscription_events e join {s}.consumer_bitmaps b on b.topic like '%%.sent' and "
+                         "b.partition = 1 and get_bit(b.bits, e.id::int) = 1 order by 1 limit 1")
+    proven.query(bits, (twice,))
+    wrong(ctl, 1, f"wrong are {twice}")
+
+
+def test_verify_keeps_behind_apart_from_wrong(proven, ctl):
+    handled = proven.value("select e.id from {s}.subscription_events e where event_type = 'failed' order by 1 limit 1")
+    proven.query("update {s}.consumer_bitmaps set bits = set_bit(bits, %s, 0) where topic like '%%.failed'", (handled,))
+    proven.query("update {s}.integrations set failed_sends = failed_sends - 1 where name = 'bad'")
+    result = ctl("verify", "--json").expect(2).json
+    assert (result["verdict"], result["unhandled"], result["unpublished"]) == ("behind", 1, 0)
+    assert result["oldest_unhandled_at"] and "not yet caught up" in ctl("verify").stdout
+    # Known, and waiting for somebody.
+    proven.query("insert into {s}.dead_letters (consumer_group, topic, partition, \"offset\", headers, error) values "
+                 "('anubis-integration-group', 'anubis.subscriptions.failed', 0, 1, %s, 'x')",
+                 (json.dumps({"sequence": str(handled)}),))
+    assert ctl("verify", "--json").expect(0).json["dead_letters"] == 1
+    assert "1 events were put aside" in ctl("verify").stdout
+    proven.subscription(1)
+    result = ctl("verify", "--json").expect(2).json
+    assert (result["unhandled"], result["unpublished"]) == (0, 1)
+    high = proven.value("select high from {s}.relay_state")
+    proven.query("update {s}.relay_state set gap_first = array[%s], gap_last = array[%s], gap_horizon = '{1}', high = high + 1",
+                 (high - 5, high - 4))
+    assert ctl("verify", "--json").expect(2).json["unpublished"] == 2
+
+
+def test_verify_takes_integrations_as_they_come_and_go(proven, ctl):
+    """Created later, with nothing sent; deleted, with its subscriptions out of reach of any proof of counters."""
+    proven.integration("https://later.example/")
+    ctl("verify").expect(0)
+    without_triggers(proven, "delete from {s}.integrations where name = 'bad'")
+    ctl("verify").expect(0)
+
+
+def test_verify_names_only_the_first_of_many(proven, ctl):
+    without_triggers(proven, "update {s}.subscriptions set status = 'processing'")
+    result = ctl("verify", "--json").expect(1).json
+    assert result["unlike_last_event"] == 80
+    assert sum(d.startswith("subscription ") for d in result["differences"]) == 20
+    assert any("and 60 more subscriptions" in d for d in result["differences"])
+
+
+def test_verify_changes_nothing(proven, ctl):
+    """It runs where nothing can be written."""
+    database = proven.database
+    database.query(f'alter database "{database.name}" set default_transaction_read_only = on')
+    ctl("verify").expect(0)
+    ctl("status").expect(0)
+    ctl("explain", "1").expect(0)
+
+
+def test_terminal_sees_progress(proven, ctl):
+    """On a terminal only, and nothing of it is left."""
+    ours, theirs = pty.openpty()
+    environment = {k: v for k, v in {**os.environ, **clean_environment()}.items() if v is not None}
+    done = subprocess.run([program("anubisctl"), "-c", ctl.path, "verify"], stderr=theirs, stdout=subprocess.PIPE,
+                          env=environment, check=False)
+    os.close(theirs)
+    shown = os.read(ours, 65536).decode()
+    os.close(ours)
+    assert done.returncode == 0 and "1/6 counting" in shown and shown.endswith("\r\x1b[K")
