@@ -25,6 +25,7 @@ struct kafka_consumer {
     rd_kafka_event_t *event; /* the last one polled: what was handed out points into it */
     const rd_kafka_message_t *message;
     struct kafka_partition *partitions;
+    bool assigned; /* at least once */
 };
 
 struct kafka_kept {
@@ -212,8 +213,10 @@ static bool leave(struct kafka_consumer *k)
     }
     while (!rd_kafka_consumer_closed(k->rk) && now_monotonic_usec() < deadline) {
         rd_kafka_event_t *event = rd_kafka_queue_poll(k->queue, 100);
-        if (rd_kafka_event_type(event) == RD_KAFKA_EVENT_REBALANCE)
+        if (rd_kafka_event_type(event) == RD_KAFKA_EVENT_REBALANCE) {
+            k->assigned = true;
             rd_kafka_assign(k->rk, NULL);
+        }
         rd_kafka_event_destroy(event);
     }
     return rd_kafka_consumer_closed(k->rk);
@@ -225,6 +228,13 @@ static bool leave(struct kafka_consumer *k)
 }
 #endif
 
+/* librdkafka before 2.3 ends the process by an assertion when a client that has joined its group is destroyed
+ * before its first assignment (its issue 4312): such a one is left behind, without work. */
+static bool may_be_destroyed(const struct kafka_consumer *k)
+{
+    return k->assigned || rd_kafka_version() >= 0x020300ff;
+}
+
 void kafka_consumer_free(struct kafka_consumer *k)
 {
     if (!k)
@@ -232,7 +242,8 @@ void kafka_consumer_free(struct kafka_consumer *k)
     drop_event(k);
     bool closed = leave(k);
     rd_kafka_queue_destroy(k->queue);
-    rd_kafka_destroy_flags(k->rk, closed ? 0 : RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
+    if (may_be_destroyed(k))
+        rd_kafka_destroy_flags(k->rk, closed ? 0 : RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
     for (size_t i = 0; k->topics && k->topics[i]; i++)
         free(k->topics[i]);
     free(k->topics);
@@ -328,6 +339,7 @@ static enum kafka_event take_rebalance(struct kafka_consumer *k, struct kafka_po
     }
     view_partitions(k, rd_kafka_event_topic_partition_list(k->event), ret);
     if (code == RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS) {
+        k->assigned = true;
         acknowledge_assignment(k);
         return KAFKA_ASSIGNED;
     }
