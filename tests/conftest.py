@@ -100,7 +100,7 @@ def _server(**arguments):
 
 
 @pytest.fixture(scope="session")
-def postgres_server():
+def postgres_server(nothing_left_running):  # which looks after this one has ended
     """One server for all tests that do not hurt it."""
     with _server() as server:
         yield server
@@ -172,7 +172,7 @@ def broker():
 
 
 @pytest.fixture(scope="session")
-def _real_kafka():
+def _real_kafka(nothing_left_running):
     reason = java_missing()
     if reason:
         unavailable(reason)
