@@ -65,6 +65,18 @@ static void choose_topics(struct consumer *c)
     }
 }
 
+/* A static member that comes back is given what it had, whatever it subscribes to now: so another set of
+ * topics (another prefix, a release with more handlers) is another member. FNV-1a. */
+static uint32_t hash_topics(char *const *topics)
+{
+    uint32_t hash = 2166136261U;
+
+    for (size_t i = 0; topics[i]; i++)
+        for (const char *p = topics[i]; *p; p++)
+            hash = (hash ^ (unsigned char) *p) * 16777619U;
+    return hash;
+}
+
 static struct consumer *consumer_new(const struct consumer_group *group, int number,
                                      const struct consumers_params *params, struct heartbeat *heartbeat)
 {
@@ -75,7 +87,6 @@ static struct consumer *consumer_new(const struct consumer_group *group, int num
     c->stop_fd = params->stop_fd;
     c->heartbeat = heartbeat;
     c->group_id = xasprintf("%s-%s", c->config->consumers.group_prefix, group->suffix);
-    c->member = xasprintf("%s-%d", c->config->instance, number);
     c->name =
         c->config->consumers.threads > 1 ? xasprintf("%s/%d", c->group_id, number) : xstrdup(c->group_id);
     c->heartbeat->name = c->name;
@@ -83,6 +94,7 @@ static struct consumer *consumer_new(const struct consumer_group *group, int num
         (struct backoff){.base_usec = RETRY_BASE_USEC, .max_usec = RETRY_MAX_USEC};
     c->stats.lag = -1;
     choose_topics(c);
+    c->member = xasprintf("%s-%d-%08x", c->config->instance, number, hash_topics(c->topics));
     for (size_t i = 0; group->handlers[i]; i++)
         c->states[i] = group->handlers[i]->state_new();
     return c;

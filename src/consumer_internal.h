@@ -62,9 +62,10 @@ struct consumer {
     struct config *config;
     int stop_fd;
     struct heartbeat *heartbeat;
-    char *group_id, *member,
-        *name;     /* anubis-integration-group; the instance and the thread; for the journal */
-    char **topics; /* NULL at the end; topic_types alike */
+    char *group_id; /* anubis-integration-group */
+    char *member;   /* group.instance.id, when it is ours to use */
+    char *name;     /* for the journal: the group, and the thread where there are several */
+    char **topics;  /* NULL at the end; topic_types alike */
     enum message_type topic_types[MESSAGE_TYPES];
     pthread_t thread;
     struct consumer_stats stats;

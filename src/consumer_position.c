@@ -50,25 +50,30 @@ static void partition_free(struct consumer_partition *p)
     free(p);
 }
 
-static enum message_type type_of(const struct consumer *c, const char *topic)
+/* False when the topic is none of ours: brokers may give a member what it was given before. */
+static bool find_type(const struct consumer *c, const char *topic, enum message_type *ret)
 {
-    size_t i = 0;
-
-    while (c->topics[i + 1] && strcmp(c->topics[i], topic) != 0)
-        i++;
-    return c->topic_types[i];
+    for (size_t i = 0; c->topics[i]; i++) {
+        if (strcmp(c->topics[i], topic) != 0)
+            continue;
+        *ret = c->topic_types[i];
+        return true;
+    }
+    return false;
 }
 
 void consumer_take_over(struct consumer *c, const struct kafka_poll *poll)
 {
+    enum message_type type;
+
     for (size_t i = 0; i < poll->count; i++) {
         const struct kafka_partition *given = &poll->partitions[i];
-        if (find(c, given->topic, given->partition))
+        if (find(c, given->topic, given->partition) || !find_type(c, given->topic, &type))
             continue;
         struct consumer_partition *p = xcalloc(1, sizeof(*p));
         p->topic = xstrdup(given->topic);
         p->number = given->partition;
-        p->type = type_of(c, given->topic);
+        p->type = type;
         p->window_next = -1;
         c->partitions =
             xreallocarray(c->partitions, c->partition_count + 1, sizeof(struct consumer_partition *));

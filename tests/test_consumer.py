@@ -2,11 +2,13 @@
 import collections
 import json
 import random
+import threading
 import time
 import uuid
 import zlib
 
 import pytest
+from harness.anubis import merged
 from harness.kafka import EmbeddedBroker
 from harness.processes import wait_for
 
@@ -42,6 +44,8 @@ class Scene:
 
     def __init__(self, app, cluster, prefix="anubis.", integrations=4):
         self.app, self.cluster, self.prefix = app, cluster, prefix
+        self.group_prefix = prefix.rstrip(".")
+        self.group = f"{self.group_prefix}-integration-group"
         self.integrations = [app.value("insert into {s}.integrations (name) values (%s) returning id", (f"i{n}",))
                              for n in range(integrations)]
         self.expected = collections.Counter()  # (integration, type): how many
@@ -79,7 +83,7 @@ class Scene:
     def offsets(self):
         """{(topic, partition): next offset} in the database."""
         return {(t, p): n for t, p, n in self.app.query(
-            "select topic, partition, next_offset from {s}.consumer_offsets where consumer_group = %s", (GROUP,))}
+            "select topic, partition, next_offset from {s}.consumer_offsets where consumer_group = %s", (self.group,))}
 
     def ends(self):
         return {(self.topic(kind), p): high
@@ -124,9 +128,9 @@ def real_scene(app, real_kafka, topic_prefix):
 def make_member(make_daemon, real_scene):
     """make_member(name, settings): a daemon whose consumers work on the real scene."""
     def make(name="anubisd1", settings=None, **arguments):
-        return make_daemon({**SETTINGS, **(settings or {}),
-                            "kafka": {"topic_prefix": real_scene.prefix, **(settings or {}).get("kafka", {})}},
-                           kafka=real_scene.cluster, name=name, **arguments)
+        ours = {"consumers": {**SETTINGS["consumers"], "group_prefix": real_scene.group_prefix},
+                "kafka": {"topic_prefix": real_scene.prefix}}
+        return make_daemon(merged(ours, settings), kafka=real_scene.cluster, name=name, **arguments)
     return make
 
 
@@ -564,22 +568,31 @@ def test_real_kafka_from_the_beginning_and_on(real_scene, make_member):
 def test_members_come_and_go_under_load(real_scene, make_member):
     members = [make_member(f"member{n}") for n in range(3)]
     chance = random.Random(3)
-    members[0].start()
-    for turn in range(12):
-        real_scene.publish(700)
-        member = chance.choice(members)
-        if not member.is_running():
-            member.start()
-        elif turn % 3 == 0:
-            member.kill9()
-        else:
-            member.term()
+    enough = threading.Event()
+
+    def load():
+        while not enough.wait(0.05):
+            real_scene.publish(200)
+    publisher = threading.Thread(target=load)
+    publisher.start()
+    try:
+        for turn in range(15):
+            member = chance.choice(members)
+            if not member.is_running():
+                member.start()
+                wait_for(lambda m=member: "has taken over" in m.log, 60, "its partitions")
+            elif turn % 2:
+                member.kill9()
+            else:
+                member.term()
+    finally:
+        enough.set()
+        publisher.join()
     for member in members:
         if not member.is_running():
             member.start()
-    real_scene.publish(700)
     real_scene.check(120)
-    assert real_scene.dead_letters() == []
+    assert real_scene.sequence > 10000 and real_scene.dead_letters() == []
 
 
 @pytest.mark.real_kafka
@@ -610,7 +623,7 @@ def test_two_processes_of_one_name(real_scene, make_member):
     real_scene.publish(200)
     real_scene.check()
     second.start()
-    second.wait_log("another process is \"twin-1\", so this one joins without a fixed name", 60)
+    second.wait_log("another process is \"twin-1-[0-9a-f]{8}\", so this one joins without a fixed name", 60)
     second.wait_log("has taken over", 60)
     for _ in range(3):
         real_scene.publish(500)
@@ -639,6 +652,22 @@ def test_a_restart_keeps_the_partitions(real_scene, make_member):
 
 
 @pytest.mark.real_kafka
+def test_a_restart_with_other_topics(real_scene, make_member):
+    """Kafka gives a static member that comes back what it had before."""
+    daemon = make_member().start()
+    real_scene.publish(200)
+    real_scene.check()
+    daemon.term()
+    real_scene.prefix += "other."
+    for kind in TYPES:
+        real_scene.cluster.create_topic(real_scene.topic(kind), PARTITIONS)
+    daemon.write(kafka={"topic_prefix": real_scene.prefix})
+    daemon.start()
+    real_scene.publish(200)
+    wait_for(lambda: real_scene.counters() == real_scene.expected, 60, "the new topics to be read")
+
+
+@pytest.mark.real_kafka
 @pytest.mark.timeout(600)
 def test_real_kafka_is_killed_and_comes_back(real_scene, make_member):
     make_member().start()
@@ -652,12 +681,13 @@ def test_real_kafka_is_killed_and_comes_back(real_scene, make_member):
 
 @pytest.mark.real_kafka
 def test_topics_that_come_later(app, real_kafka, topic_prefix, make_daemon):
-    daemon = make_daemon({**SETTINGS, "kafka": {"topic_prefix": topic_prefix, "create_topics": False}}, kafka=real_kafka).start()
+    scene = Scene(app, real_kafka, topic_prefix)
+    daemon = make_daemon({"consumers": {**SETTINGS["consumers"], "group_prefix": scene.group_prefix},
+                          "kafka": {"topic_prefix": topic_prefix, "create_topics": False}}, kafka=real_kafka).start()
     daemon.wait_log("waits for 2 topics that do not exist yet", 60)
     real_kafka.create_topic(f"{topic_prefix}subscriptions.sent", PARTITIONS)
     daemon.wait_log("has taken over 3 partitions", 60)
     real_kafka.create_topic(f"{topic_prefix}subscriptions.failed", PARTITIONS)
-    scene = Scene(app, real_kafka, topic_prefix)
     scene.publish(500)
     scene.check(90)
 
