@@ -44,7 +44,5 @@
 #define MSG_DEAD_LETTER "d0103b15d38749c99343fb750be58f84"
 /* Messages were gone before a consumer group read them, or a topic was made anew under it. */
 #define MSG_CONSUMER_GAP "ea68e596013749f083257da91ebd2a4d"
-/* A consumer group is far behind. */
-#define MSG_CONSUMER_LAGGING "ce47dfaeca894c29bfd1648f7e5884ad"
 /* A thread makes no progress; systemd's watchdog is no longer fed. */
 #define MSG_THREAD_STUCK "ac69ccb9183c48178beeff797ccb841b"

@@ -78,10 +78,14 @@ class Machine:
         os.chmod(path, mode)
 
     def install(self):
-        """make install, and what a package's scripts would do, as README.md says. Before or after boot()."""
+        """make install and the commands that README.md names after it, on the booted machine."""
         done = run(["make", "-C", ROOT, "--no-print-directory", "install", f"DESTDIR={self.root}",
                     f"BUILD={build_folder()}"], env={"MAKEFLAGS": None, "MAKELEVEL": None}, deadline=120)
         assert done.code == 0, done.stdout + done.stderr
+        self("systemd-sysusers").expect()
+        self("systemd-tmpfiles", "--create", "anubisd.conf").expect()
+        self("journalctl", "--update-catalog").expect()
+        self("systemctl", "daemon-reload").expect()
         for tool in ("broker", "institutions"):
             shutil.copy(os.path.join(build_folder(), "tools", tool), self.path(f"/usr/local/bin/anubis-{tool}"))
 
@@ -165,12 +169,15 @@ class Machine:
         return wait_for(listening, 30, f"{name} to listen ({out})")
 
     def create_postgres(self):
-        """As Debian's packages would have: a cluster on the usual port, started by its unit."""
+        """As Debian's packages would have: a cluster on the usual port, started by its unit, whose name this is."""
         version = sorted(os.listdir("/usr/lib/postgresql"), key=int)[-1]
+        unit = f"postgresql@{version}-main"
+        if os.path.exists(self.path(f"/etc/postgresql/{version}/main")):
+            return unit
         self("pg_createcluster", version, "main", "--port", "5432", "--", "--auth-local=peer", "--auth-host=trust",
              "--no-sync").expect()
         self("systemctl", "daemon-reload").expect()
-        return f"postgresql@{version}-main"
+        return unit
 
     def sql(self, statement, database="anubis", user="anubisd"):
         """Rows as lists of strings."""

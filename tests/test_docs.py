@@ -1,0 +1,200 @@
+"""What is written agrees with what is there."""
+import os
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from harness.anubis import program, run
+from harness.processes import scratch_folder
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+def read(name):
+    with open(os.path.join(ROOT, name), encoding="utf-8") as f:
+        return f.read()
+
+
+def message_ids():
+    """{macro: id} of src/messages.h."""
+    return dict(re.findall(r'^#define (MSG_\w+) "(\w+)"$', read("src/messages.h"), re.MULTILINE))
+
+
+def catalog():
+    """{id: {"Subject": …, "": text}}"""
+    entries = {}
+    for part in re.split(r"(?m)^-- ", read("systemd/anubisd.catalog"))[1:]:
+        head, _, text = part.partition("\n\n")
+        message_id, *lines = head.splitlines()
+        assert message_id not in entries, f"{message_id} has two entries"
+        entries[message_id] = {**dict(line.split(": ", 1) for line in lines), "": text.strip()}
+    return entries
+
+
+def test_each_message_has_its_catalog_entry():
+    ids = message_ids()
+    assert len(ids) > 15 and len(set(ids.values())) == len(ids)
+    assert all(re.fullmatch("[0-9a-f]{32}", i) for i in ids.values())
+    assert set(catalog()) == set(ids.values())
+
+
+def test_each_message_id_is_used():
+    sources = "".join(read(os.path.join("src", f)) for f in os.listdir(os.path.join(ROOT, "src")) if f.endswith(".c"))
+    unused = [name for name in message_ids() if not re.search(rf"\b{name}\b", sources)]
+    assert not unused, f"no line of the journal has these: {unused}"
+
+
+def test_catalog_entries_are_complete():
+    for message_id, entry in catalog().items():
+        assert set(entry) == {"Subject", "Defined-By", "Support", "Documentation", ""}, message_id
+        assert entry["Defined-By"] == "anubisd"
+        assert len(entry[""]) > 80, f"{message_id} explains nothing"
+        assert all(len(line) <= 90 for line in entry[""].splitlines()), message_id
+
+
+def test_journalctl_understands_the_catalog():
+    if not shutil.which("journalctl"):
+        pytest.skip("journalctl is not installed")
+    folder = scratch_folder()
+    os.makedirs(os.path.join(folder, "usr/lib/systemd/catalog"))
+    os.makedirs(os.path.join(folder, "var/lib/systemd/catalog"))
+    shutil.copy(os.path.join(ROOT, "systemd/anubisd.catalog"), os.path.join(folder, "usr/lib/systemd/catalog"))
+    subprocess.run(["journalctl", f"--root={folder}", "--update-catalog"], check=True)
+    found = subprocess.run(["journalctl", f"--root={folder}", "--list-catalog", "--no-pager"], check=True,
+                           capture_output=True, text=True).stdout
+    assert {line.split()[0] for line in found.splitlines()} == set(message_ids().values())
+
+
+# --- manual pages ---
+
+def options_of_help(text):
+    return set(re.findall(r"(?<![\w-])(--[a-z-]+|-[a-zA-Z])\b", text))
+
+
+def options_of_manual(page):
+    """Those that have an item of their own, and those of the synopsis."""
+    found = set()
+    for line in re.findall(r"(?m)^\.(?:It|Op|Fl) .*$", page):
+        for names in re.findall(r"Fl ((?:-?[\w-]+ ?\|? ?)+)", line):
+            found |= {"-" + name for name in re.split(r"[ |]+", names) if name and not name.isupper()}
+    return {o for o in found if re.fullmatch(r"--[a-z-]+|-[a-zA-Z]", o)}
+
+
+@pytest.mark.parametrize("name", ["anubisd", "anubisctl"])
+def test_manual_and_help_name_the_same_options(name, binaries):
+    text = run([program(name), "--help"]).expect().stdout
+    page = read(f"man/{name}.8")
+    assert options_of_help(text) == options_of_manual(page)
+
+
+def test_the_manual_names_each_command_of_anubisctl(binaries):
+    text = run([program("anubisctl"), "--help"]).expect().stdout
+    commands = re.findall(r"(?m)^  ([a-z][a-z-]+) ", text.partition("Commands:")[2].partition("Options:")[0])
+    assert commands
+    page = read("man/anubisctl.8")
+    missing = [c for c in commands if not re.search(rf"(?m)^\.(It|Ss|Nm|Ic|Cm).*\b{c}\b", page)]
+    assert not missing
+
+
+@pytest.mark.parametrize("name", ["anubisd", "anubisctl"])
+def test_version_is_the_sources(name, binaries):
+    version = re.search(r'ANUBIS_VERSION "(.*)"', read("src/version.h")).group(1)
+    assert run([program(name), "--version"]).expect().stdout == f"{name} {version}\n"
+    assert f"### {version}\n" in read("README.md")
+
+
+def test_usage_errors_have_their_exit_code(binaries):
+    for arguments in (["--no-such-option"], ["argument"], ["-c"]):
+        assert run([program("anubisd"), *arguments]).code == 64
+
+
+# --- README ---
+
+def readme_commands():
+    """Lines of the indented blocks, without sudo and its user."""
+    for line in re.findall(r"(?m)^    ([a-z].*)$", read("README.md")):
+        yield re.sub(r"^sudo (-u \w+ )?", "", line)
+
+
+def test_make_targets_of_the_readme_exist():
+    makefile = read("Makefile")
+    targets = set(re.findall(r"(?m)(?:`|^    (?:sudo )?)make ([a-z]+)\b", read("README.md")))
+    assert targets
+    for target in targets:
+        assert re.search(rf"(?m)^{target}:.*", makefile), target
+
+
+def test_commands_of_the_readme_are_accepted(binaries):
+    known = run([program("anubisctl"), "--help"]).stdout
+    for command in readme_commands():
+        if command.startswith("anubisctl"):
+            word = next(w for w in re.sub(r"--database '[^']*'", "", command).split()[1:] if not w.startswith("-"))
+            assert re.search(rf"(?m)^  {word}\b", known), command
+        if command.startswith("anubisd "):
+            for option in re.findall(r"--[a-z-]+", command):
+                assert option in run([program("anubisd"), "--help"]).stdout
+
+
+def test_files_of_the_readme_exist():
+    text = read("README.md")
+    for name in re.findall(r"\]\((?!#|http)([^)#]+)\)", text):
+        assert os.path.exists(os.path.join(ROOT, name)), name
+    for anchor in re.findall(r"\]\(#([\w-]+)\)", text):
+        assert anchor in {re.sub(r"[^\w -]", "", h).lower().replace(" ", "-")
+                          for h in re.findall(r"(?m)^#+ (.*)$", text)}, anchor
+
+
+def test_help_lists_every_target():
+    text = run(["make", "-C", ROOT, "--no-print-directory", "help"], env={"MAKEFLAGS": None, "MAKELEVEL": None}).stdout
+    for target in re.findall(r"(?m)^([a-z-]+):.*?## ", read("Makefile")):
+        assert f"make {target} " in text
+
+
+# --- make install ---
+
+@pytest.fixture(scope="module")
+def tree(binaries):
+    folder = scratch_folder()
+    make_install(folder, "install")
+    return folder
+
+
+def make_install(folder, target, *variables):
+    done = run(["make", "-C", ROOT, "--no-print-directory", target, f"DESTDIR={folder}", f"BUILD={program('')[:-1]}",
+                *variables], env={"MAKEFLAGS": None, "MAKELEVEL": None}, deadline=120)
+    assert done.code == 0, done.stdout + done.stderr
+
+
+def files_below(folder):
+    return sorted(os.path.relpath(os.path.join(where, name), folder)
+                  for where, _, names in os.walk(folder) for name in names)
+
+
+def test_install_puts_everything_in_its_place(tree):
+    found = files_below(tree)
+    for name in ("usr/sbin/anubisd", "usr/bin/anubisctl", "etc/anubisd.conf", "usr/lib/systemd/system/anubisd.service",
+                 "usr/lib/sysusers.d/anubisd.conf", "usr/lib/tmpfiles.d/anubisd.conf",
+                 "usr/lib/systemd/catalog/anubisd.catalog", "usr/share/man/man8/anubisd.8", "usr/share/man/man8/anubisctl.8",
+                 "usr/share/man/man5/anubisd.conf.5", "usr/share/doc/anubisd/README.md", "usr/share/anubisd/sql/001_tables.sql"):
+        assert name in found
+    assert os.stat(os.path.join(tree, "etc/anubisd.conf")).st_mode & 0o777 == 0o640
+
+
+def test_install_leaves_a_configuration_alone(tree):
+    path = os.path.join(tree, "etc/anubisd.conf")
+    with open(path, "w", encoding="ascii") as f:
+        f.write("log_level = \"debug\";\n")
+    make_install(tree, "install")
+    with open(path, encoding="ascii") as f:
+        assert f.read() == "log_level = \"debug\";\n"
+
+
+def test_install_elsewhere_and_uninstall():
+    folder = scratch_folder()
+    make_install(folder, "install", "PREFIX=/usr/local")
+    with open(os.path.join(folder, "usr/local/lib/systemd/system/anubisd.service"), encoding="utf-8") as f:
+        assert "ExecStart=/usr/local/sbin/anubisd\n" in f.read()
+    make_install(folder, "uninstall", "PREFIX=/usr/local")
+    assert files_below(folder) == ["etc/anubisd.conf"]

@@ -1,0 +1,316 @@
+"""anubisd as its users meet it: installed on a booted machine, started with systemctl, read with journalctl."""
+import os
+import re
+import shutil
+import subprocess
+import time
+
+import pytest
+
+from conftest import unavailable
+from harness.machine import ROOT, Machine, machine_missing
+from harness.postgres import Unavailable
+from harness.processes import scratch_folder, wait_for
+from test_docs import message_ids
+
+UNIT = os.path.join(ROOT, "systemd/anubisd.service")
+MSG = message_ids()
+
+
+# --- the unit by itself ---
+
+def need(program):
+    if not shutil.which(program):
+        unavailable(f"{program} is not installed")
+
+
+def test_the_sandbox_is_tight():
+    need("systemd-analyze")
+    done = subprocess.run(["systemd-analyze", "security", "--offline=true", "--threshold=15", "--no-pager", UNIT],
+                          capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert float(re.search(r"exposure level.*: ([\d.]+)", done.stdout).group(1)) <= 1.5
+
+
+def test_the_unit_is_understood():
+    need("systemd-analyze")
+    folder = scratch_folder()
+    with open(UNIT, encoding="utf-8") as f:
+        text = f.read()
+    path = os.path.join(folder, "anubisd.service")
+    with open(path, "w", encoding="utf-8") as f:
+        f.write(re.sub(r"(?m)^Documentation=.*$", "", text).replace("/usr/sbin/anubisd", "/bin/true"))
+    done = subprocess.run(["systemd-analyze", "verify", path], capture_output=True, text=True, check=False)
+    assert path not in done.stderr and "anubisd.service" not in done.stderr, done.stderr
+
+
+# --- on a machine ---
+
+@pytest.fixture(scope="module")
+def machine(binaries):
+    reason = machine_missing()
+    if reason:
+        unavailable(reason)
+    try:
+        machine = Machine()
+    except Unavailable as e:
+        unavailable(str(e))
+    with machine:
+        machine.boot()
+        machine.install()
+        yield machine
+
+
+RAILS_TABLES = """
+alter schema public owner to shop;
+set role shop;
+create table integrations (
+    id bigserial primary key, name varchar not null, endpoint_url varchar, auth_token varchar,
+    created_at timestamp not null default now(), updated_at timestamp not null default now());
+create table subscriptions (
+    id bigserial primary key, integration_id bigint references integrations (id),
+    status varchar not null default 'pending', payload jsonb not null default '{}',
+    created_at timestamp not null default now(), updated_at timestamp not null default now());
+"""
+
+SETTINGS = {
+    "delivery": {"poll_interval": "200ms", "timeout": "10s", "lease": "20s", "allow_http": True,
+                 "allow_private_networks": True},
+    "retry": {"base_delay": "200ms"},
+    # The embedded broker lets a static member come back only when its session is over.
+    "consumers": {"session_timeout": "3s", "heartbeat_interval": "500ms"},
+    "status": {"listen": ""},
+}
+
+
+@pytest.fixture(scope="module")
+def postgres(machine):
+    return machine.create_postgres()
+
+
+@pytest.fixture(scope="module")
+def kafka(machine):
+    return machine.serve("broker")
+
+
+@pytest.fixture(scope="module")
+def institutions(machine):
+    address = machine.serve("institutions")
+    return lambda path: f"http://{address}{path}"
+
+
+@pytest.fixture
+def settings(kafka):
+    return {**SETTINGS, "kafka": {"brokers": kafka}}
+
+
+@pytest.fixture
+def installed(machine, postgres, settings):
+    """Configured, the database migrated, nothing running."""
+    machine.no_drop_in()
+    machine("systemctl", "stop", "anubisd", deadline=90).expect()
+    machine("systemctl", "reset-failed", "anubisd")
+    machine.configure(settings)
+    machine("systemctl", "start", postgres).expect()
+    if not machine("psql", "-X", "-A", "-t", "-c", "select 1 from pg_database where datname = 'anubis'",
+                   user="postgres").expect().stdout.strip():
+        create_database(machine)
+    return machine
+
+
+@pytest.fixture
+def running(installed):
+    installed("systemctl", "start", "anubisd").expect()
+    return installed
+
+
+def create_database(machine):
+    """As README.md says."""
+    machine("createuser", "anubisd", user="postgres").expect()
+    machine("createdb", "-O", "anubisd", "anubis", user="postgres").expect()
+    machine("anubisctl", "migrate", user="anubisd").expect()
+
+
+def integration(machine, url):
+    return int(machine.sql(f"insert into anubis.integrations (name, endpoint_url, auth_token) values ('x', '{url}', 't') "
+                           "returning id")[0][0])
+
+
+def subscription(machine, integration_id):
+    return int(machine.sql(f"insert into anubis.subscriptions (integration_id, cpf, payload) values ({integration_id}, "
+                           "'52998224725', '{\"curso\": \"Direito\"}') returning id")[0][0])
+
+
+def status(machine, subscription_id):
+    return machine.sql(f"select status from anubis.subscriptions where id = {subscription_id}")[0][0]
+
+
+def wait_status(machine, subscription_id, wanted, deadline=30):
+    wait_for(lambda: status(machine, subscription_id) == wanted, deadline,
+             lambda: f"subscription {subscription_id} to be {wanted}, not {status(machine, subscription_id)}")
+
+
+def test_it_comes_to_life_step_by_step(machine, kafka, settings):
+    """The first test of the machine: no Postgres yet."""
+    assert machine("stat", "-c", "%U:%G %a", "/etc/anubisd.conf").stdout.strip() == "root:anubisd 640"
+    machine.configure(settings)
+    machine("anubisd", "--check-config", user="anubisd").expect()
+    since = time.time()
+    machine("systemctl", "enable", "--now", "anubisd").expect()
+    assert machine.show("ActiveState") == "active"
+    assert machine.wait_message(MSG["MSG_STARTED"], since)
+    machine.wait_message(MSG["MSG_DATABASE_LOST"], since)
+    wait_for(lambda: "waiting for the database" in machine.show("StatusText"), what="the status to say so")
+
+    unit = machine.create_postgres()
+    machine("systemctl", "start", unit).expect()
+    machine("createuser", "anubisd", user="postgres").expect()
+    machine("createdb", "-O", "anubisd", "anubis", user="postgres").expect()
+    said = machine.wait_message(MSG["MSG_SCHEMA_MISMATCH"], since)
+    assert "anubisctl migrate" in said[0]["MESSAGE"]
+    machine("anubisctl", "migrate", user="anubisd").expect()
+    machine.wait_message(MSG["MSG_DATABASE_BACK"], since)
+    wait_for(lambda: "waiting for" not in machine.show("StatusText"), what="it to wait for nothing more")
+    assert machine.show("NRestarts") == "0"
+
+
+def test_it_delivers_and_publishes_within_its_sandbox(running, institutions):
+    machine = running
+    first = integration(machine, institutions("/good/systemd"))
+    sent = subscription(machine, first)
+    wait_status(machine, sent, "sent")
+    wait_for(lambda: machine.sql(f"select successful_sends from anubis.integrations where id = {first}") == [["1"]], 60,
+             "the counter, which comes back through Kafka")
+    assert machine("anubisctl", "verify", user="anubisd", deadline=60).expect()
+    pid = machine.show("MainPID")
+    about = machine("cat", f"/proc/{pid}/status").expect().stdout
+    assert re.search(r"^NoNewPrivs:\s+1$", about, re.MULTILINE)
+    assert re.search(r"^Seccomp:\s+2$", about, re.MULTILINE)
+    assert re.search(r"^CapEff:\s+0+$", about, re.MULTILINE)
+    assert re.search(r"^CoreDumping|Max core file size +0 ", machine("cat", f"/proc/{pid}/limits").stdout)
+
+
+def test_the_journal_tells_by_fields_and_explains(running, institutions):
+    machine = running
+    since = time.time()
+    refused = subscription(machine, integration(machine, institutions("/reject/422/systemd")))
+    wait_status(machine, refused, "failed")
+    entry = machine.wait_message(MSG["MSG_DELIVERY_FAILED"], since)[0]
+    assert entry["SUBSCRIPTION_ID"] == str(refused) and entry["HTTP_STATUS"] == "422" and entry["PRIORITY"] == "4"
+    assert entry["_SYSTEMD_UNIT"] == "anubisd.service"
+    found = machine("journalctl", "-q", "-x", "-u", "anubisd", f"SUBSCRIPTION_ID={refused}").expect().stdout
+    assert f"Subscription {refused} has failed" in found and f"anubisctl explain {refused}" in found
+    assert "52998224725" not in machine("journalctl", "-q", "-o", "export", "-u", "anubisd").stdout
+
+
+def test_reload_takes_over_or_keeps(running, settings):
+    machine = running
+    pid = machine.show("MainPID")
+    since = time.time()
+    machine.configure({**settings, "delivery": {**settings["delivery"], "batch_size": 123}})
+    machine("systemctl", "reload", "anubisd").expect()
+    assert any("batch_size" in e["MESSAGE"] for e in machine.wait_message(MSG["MSG_RELOADED"], since, count=2))
+
+    since = time.time()
+    machine.configure({**settings, "delivery": {**settings["delivery"], "batch_size": 0}})
+    machine("systemctl", "reload", "anubisd")
+    said = machine.wait_message(MSG["MSG_RELOAD_REFUSED"], since, count=2)
+    assert any(re.search(r"/etc/anubisd\.conf:\d+: .*batch_size", e["MESSAGE"]) for e in said)
+    assert machine.show("ActiveState") == "active" and machine.show("MainPID") == pid
+
+
+def test_a_bad_configuration_is_said_once_and_not_tried_again(installed):
+    machine = installed
+    since = time.time()
+    machine.write("/etc/anubisd.conf", "delivery: { poll_intervall = \"1s\"; };\n", 0o640)
+    assert machine("systemctl", "start", "anubisd").code != 0
+    said = machine.wait_message(MSG["MSG_CONFIG_INVALID"], since)
+    assert "poll_interval" in said[0]["MESSAGE"]
+    assert machine.show("ExecMainStatus") == "78"
+    wait_for(lambda: machine.show("ActiveState") == "failed", what="the unit to have failed")
+    assert machine.show("NRestarts") == "0"
+
+
+def test_it_is_restarted_after_a_crash(running, institutions):
+    machine = running
+    pid = machine.show("MainPID")
+    machine("kill", "-KILL", pid).expect()
+    wait_for(lambda: machine.show("ActiveState") == "active" and machine.show("MainPID") not in ("0", pid), 30,
+             "the restart")
+    wait_status(machine, subscription(machine, integration(machine, institutions("/good/again"))), "sent")
+
+
+def test_the_watchdog_ends_a_process_that_hangs(installed):
+    machine = installed
+    machine.drop_in("[Service]\nWatchdogSec=2\n")
+    machine("systemctl", "start", "anubisd").expect()
+    pid = machine.show("MainPID")
+    machine("kill", "-STOP", pid).expect()
+    wait_for(lambda: machine.show("MainPID") not in ("0", pid), 60, "the watchdog's restart")
+    assert "Watchdog timeout" in machine("journalctl", "-q", "-u", "anubisd").stdout
+
+
+def test_a_stop_lets_requests_end(running, institutions):
+    machine = running
+    slow = subscription(machine, integration(machine, institutions("/slow/3000/systemd")))
+    wait_status(machine, slow, "processing")
+    since = time.time()
+    machine("systemctl", "stop", "anubisd", deadline=90).expect()
+    assert machine.wait_message(MSG["MSG_STOPPED"], since)
+    assert status(machine, slow) == "sent"
+    assert machine.show("Result") == "success" and machine.show("ExecMainStatus") == "0"
+
+
+def test_secrets_come_as_credentials(installed, settings, institutions):
+    machine = installed
+    machine.write("/etc/credstore/anubisd.conninfo", "dbname=anubis application_name=by-credential\n", 0o600)
+    machine.drop_in("[Service]\nLoadCredential=conninfo:/etc/credstore/anubisd.conninfo\n")
+    machine.configure({**settings, "database": {"conninfo": "credential:conninfo"}})
+    machine("systemctl", "start", "anubisd").expect()
+    wait_status(machine, subscription(machine, integration(machine, institutions("/good/credential"))), "sent")
+
+
+def test_variables_of_the_default_file_override(installed, settings, institutions):
+    machine = installed
+    machine.configure({**settings, "database": {"conninfo": "dbname=nowhere"}})
+    machine.write("/etc/default/anubisd", "DATABASE_URL=postgresql:///anubis?pool=5\n", 0o644)
+    try:
+        machine("systemctl", "start", "anubisd").expect()
+        wait_status(machine, subscription(machine, integration(machine, institutions("/good/default"))), "sent")
+        machine("anubisctl", "status", user="anubisd").expect()
+    finally:
+        os.unlink(machine.path("/etc/default/anubisd"))
+
+
+def test_postgres_restarts_under_it(running, postgres, institutions):
+    machine = running
+    since = time.time()
+    machine("systemctl", "restart", postgres).expect()
+    machine.wait_message(MSG["MSG_DATABASE_BACK"], since)
+    wait_status(machine, subscription(machine, integration(machine, institutions("/good/restart"))), "sent")
+    assert machine.show("NRestarts") == "0"
+
+
+def test_it_adopts_another_roles_tables(machine, postgres, settings, institutions):
+    """README.md: the owner migrates, the daemon's role is a member of the owner's."""
+    machine("systemctl", "stop", "anubisd", deadline=90).expect()
+    machine("createuser", "shop", user="postgres").expect()
+    machine("createdb", "-O", "shop", "shop", user="postgres").expect()
+    machine("psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", "shop", user="postgres", stdin=RAILS_TABLES).expect()
+    machine.configure({**settings, "database": {"conninfo": "dbname=shop", "schema": "public"},
+                       "consumers": {**settings["consumers"], "group_prefix": "shop"}})
+    migrate = ["anubisctl", "--database", "host=127.0.0.1 dbname=shop user=shop", "migrate"]
+    machine(*migrate, "--dry-run").expect()
+    machine(*migrate).expect()
+    machine("psql", "-X", "-q", "-d", "shop", "-c", "grant shop to anubisd", user="postgres").expect()
+    machine("systemctl", "start", "anubisd").expect()
+    url = institutions("/good/shop")
+    row = shop_sql(machine, f"insert into integrations (name, endpoint_url, auth_token) values ('x', '{url}', 't');"
+                            "insert into subscriptions (integration_id, payload) values (1, '{\"a\": 1}') returning id")
+    wait_for(lambda: shop_sql(machine, f"select status from subscriptions where id = {row}") == "sent",
+             what="the application's row to be sent")
+
+
+def shop_sql(machine, statement):
+    return machine("psql", "-X", "-q", "-A", "-t", "host=127.0.0.1 dbname=shop user=shop",
+                   stdin=statement).expect().stdout.strip()
