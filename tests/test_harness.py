@@ -354,7 +354,7 @@ def test_postgres_survives_kill9(own_postgres):
         server.query("select 1")
     server.start()
     assert server.value("select count(*) from t") == 1000 and server.value("show work_mem") == "5MB"
-    with pytest.raises(psycopg2.OperationalError):
+    with pytest.raises(psycopg2.DatabaseError):
         old.cursor().execute("select 1")
     server.restart("immediate", work_mem="6MB")
     assert server.value("select count(*) from t") == 1000 and server.value("show work_mem") == "6MB"
@@ -367,7 +367,7 @@ def test_postgres_backend_killed(own_postgres):
     [pid] = server.backends("victim")
     server.kill_backend(pid)
     for connection in (victim, bystander):
-        with pytest.raises(psycopg2.OperationalError):
+        with pytest.raises(psycopg2.DatabaseError):
             connection.cursor().execute("select 1")
     wait_for(lambda: server.value("select 1") == 1, what="recovery")
 
@@ -392,7 +392,7 @@ def test_postgres_databases(postgres_server):
     connection = copy.connect()
     copy.drop()
     template.drop()
-    with pytest.raises(psycopg2.OperationalError):
+    with pytest.raises(psycopg2.DatabaseError):
         connection.cursor().execute("select 1")
 
 
@@ -434,11 +434,16 @@ def test_embedded_broker(broker, settings):
     assert broker.read_all("anubis.alerts") == []
 
 
-@pytest.mark.parametrize("strategy", ["range", "cooperative-sticky"])
-def test_embedded_broker_groups(broker, strategy):
+@pytest.mark.parametrize("settings", [
+    {"partition.assignment.strategy": "range"},
+    {"partition.assignment.strategy": "cooperative-sticky", "group.instance.id": "one"},
+], ids=["range", "cooperative-static"])
+def test_embedded_broker_groups(broker, settings):
+    """It takes group.instance.id but knows no static members: one that comes back waits until its former self has
+    timed out, hence the short session."""
     topic = "anubis.subscriptions.sent"
     broker.produce(topic, [(str(i), b"{}") for i in range(100)])
-    settings = {"partition.assignment.strategy": strategy, "group.instance.id": "one"}
+    settings["session.timeout.ms"] = 6000
     consume_some(broker, topic, "g", 60, **settings)
     assert sum(broker.group_offsets("g", [topic]).values()) == 60 and broker.lag("g", [topic]) == 40
     consume_some(broker, topic, "g", 40, **settings)
@@ -537,5 +542,5 @@ def test_proxy_before_postgres(own_postgres):
         connection = psycopg2.connect(host="127.0.0.1", port=proxy.port, user="postgres", dbname="postgres")
         connection.cursor().execute("select 1")
         proxy.cut()
-        with pytest.raises(psycopg2.OperationalError):
+        with pytest.raises(psycopg2.DatabaseError):
             connection.cursor().execute("select 1")
