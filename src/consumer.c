@@ -28,8 +28,7 @@ struct consumers {
     size_t count;
 };
 
-/* --- starting and joining
- * ------------------------------------------------------------------------------------------ */
+/* --- starting and joining --------------------------------------------------------------------- */
 
 static size_t handler_count(const struct consumer_group *group)
 {

@@ -28,8 +28,7 @@
 #define CHUNKS_CACHED 8 /* for each partition */
 #define DEAD_LETTERS_LOGGED 10
 
-/* --- gathering
- * ----------------------------------------------------------------------------------------------------- */
+/* --- gathering -------------------------------------------------------------------------------- */
 
 static struct consumer_item *append(struct consumer_batch *b)
 {
@@ -94,8 +93,7 @@ void consumer_batch_free(struct consumer *c)
     c->batch.capacity = 0;
 }
 
-/* --- a window of the batch: what one transaction takes
- * ------------------------------------------------------------- */
+/* --- a window of the batch: what one transaction takes ---------------------------------------- */
 
 /* Outcomes of one transaction beside the public ones. */
 enum {
@@ -158,8 +156,7 @@ static void window_free(struct window *w)
     free(w);
 }
 
-/* --- one transaction
- * ----------------------------------------------------------------------------------------------- */
+/* --- one transaction -------------------------------------------------------------------------- */
 
 /* The offsets move first: this row lock and comparison is what keeps a former owner out. */
 static int advance(struct consumer *c, const struct window *w, struct error *err)
@@ -339,8 +336,7 @@ static int transact(struct consumer *c, struct window *w, struct error *err)
     return r;
 }
 
-/* --- after it
- * ------------------------------------------------------------------------------------------------------ */
+/* --- after it --------------------------------------------------------------------------------- */
 
 static void say_dead_letter(const struct consumer *c, const struct consumer_item *item)
 {

@@ -38,8 +38,7 @@ static void wait_stop(const struct consumer *c, uint64_t usec)
     poll(&fd, 1, (int) (usec / USEC_PER_MSEC));
 }
 
-/* --- the database session
- * ------------------------------------------------------------------------------------------ */
+/* --- the database session --------------------------------------------------------------------- */
 
 /* Said once, until it works again: `applying` trouble until a batch was applied, other until it is reached.
  */
@@ -121,8 +120,7 @@ static void keep_session(struct consumer *c)
     open_session(c);
 }
 
-/* --- the Kafka member
- * ---------------------------------------------------------------------------------------------- */
+/* --- the Kafka member ------------------------------------------------------------------------- */
 
 static void kafka_trouble(struct consumer *c, const struct error *err)
 {
@@ -214,8 +212,7 @@ static void end_member(struct consumer *c, const struct error *err)
     c->kafka_retry_at = now_monotonic_usec() + backoff_next_usec(&c->kafka_backoff);
 }
 
-/* --- the turn
- * ------------------------------------------------------------------------------------------------------ */
+/* --- the turn --------------------------------------------------------------------------------- */
 
 static void judge(struct consumer *c, int r, const struct error *err)
 {

@@ -40,8 +40,7 @@ bool consumer_has_parked(const struct consumer *c)
     return false;
 }
 
-/* --- coming and going
- * ---------------------------------------------------------------------------------------------- */
+/* --- coming and going ------------------------------------------------------------------------- */
 
 static void partition_free(struct consumer_partition *p)
 {
@@ -106,8 +105,11 @@ void consumer_hand_back(struct consumer *c, const struct kafka_poll *poll)
             started[count++] = poll->partitions[i];
     kafka_consumer_give_up(c->kafka, started, count);
     free(started);
-    for (size_t i = 0; i < poll->count; i++)
-        remove_partition(c, find(c, poll->partitions[i].topic, poll->partitions[i].partition));
+    for (size_t i = 0; i < poll->count; i++) {
+        struct consumer_partition *p = find(c, poll->partitions[i].topic, poll->partitions[i].partition);
+        if (p)
+            remove_partition(c, p);
+    }
     c->stats.assigned = (int) c->partition_count;
     log_info("%s: %s %zu partitions", c->name, poll->lost ? "has lost" : "hands back", poll->count);
 }
@@ -128,8 +130,7 @@ void consumer_drop_cache(struct consumer *c)
         bitmap_clear(&c->partitions[i]->handled);
 }
 
-/* --- parking
- * ------------------------------------------------------------------------------------------------------- */
+/* --- parking ---------------------------------------------------------------------------------- */
 
 static void park(struct consumer *c, struct consumer_partition *p)
 {
@@ -153,8 +154,7 @@ void consumer_park_one(struct consumer *c, const char *topic, int32_t number)
         park(c, p);
 }
 
-/* --- starting
- * ------------------------------------------------------------------------------------------------------ */
+/* --- starting --------------------------------------------------------------------------------- */
 
 static void say_gap(const struct consumer *c, const struct consumer_partition *p, int64_t from, int64_t to,
                     int64_t end)

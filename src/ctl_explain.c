@@ -30,8 +30,7 @@ struct explanation {
     struct error err;
 };
 
-/* --- errors
- * -------------------------------------------------------------------------------------------------------- */
+/* --- errors ----------------------------------------------------------------------------------- */
 
 /* What anubisd itself writes; nobody else's words are in it. */
 static const char *const own_sentences[] = {
@@ -62,8 +61,7 @@ static char *error_class(const char *error, int64_t http_status)
     return xstrdup("other (its words are in the ledger)");
 }
 
-/* --- what happens next
- * --------------------------------------------------------------------------------------------- */
+/* --- what happens next ------------------------------------------------------------------------ */
 
 static void add_reason(struct explanation *e, const char *fmt, ...) PRINTF(2, 3);
 static void add_reason(struct explanation *e, const char *fmt, ...)
@@ -228,8 +226,7 @@ static void explain_next(struct explanation *e)
         sheet_item(e->sheet, "reasons", e->reasons[i]);
 }
 
-/* --- the rest of the sheet
- * ---------------------------------------------------------------------------------------- */
+/* --- the rest of the sheet -------------------------------------------------------------------- */
 
 static void add_head(struct explanation *e)
 {

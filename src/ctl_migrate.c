@@ -54,8 +54,7 @@ static int failed(struct migration *m, int code)
     return STEP_FAILED;
 }
 
-/* --- what there is and what is to be done
- * -------------------------------------------------------------------------- */
+/* --- what there is and what is to be done ----------------------------------------------------- */
 
 static int find_place(struct migration *m)
 {
@@ -142,8 +141,7 @@ static int check_later(struct migration *m)
     return PG_DONE;
 }
 
-/* --- doing it
- * ------------------------------------------------------------------------------------------------------- */
+/* --- doing it --------------------------------------------------------------------------------- */
 
 static int pause_before_retry(struct migration *m)
 {
@@ -250,8 +248,7 @@ static int migrate(struct migration *m)
     return r == PG_DONE ? finish(m) : r;
 }
 
-/* --- around it
- * ------------------------------------------------------------------------------------------------------ */
+/* --- around it -------------------------------------------------------------------------------- */
 
 static int say_done(struct migration *m)
 {

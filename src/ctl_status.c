@@ -15,9 +15,7 @@
 /* Up to these sizes everything is counted: a few hundred milliseconds. */
 #define EXACT_TABLE_BYTES (INT64_C(256) << 20)
 #define EXACT_WAITING_BYTES (INT64_C(64) << 20)
-#define EXACT_DUE_BYTES (INT64_C(8) << 20)
 #define WAITING_MAX 100000
-#define DUE_MAX 10000
 /* More integrations than this are not one screen: those where nothing happens are left out for people. */
 #define ROWS_MAX 40
 
@@ -26,16 +24,11 @@ struct status {
     struct pg *pg;
     struct sheet *sheet;
     struct store_overview overview;
-    struct store_limits limits;
+    int64_t limit; /* up to which what waits is counted; 0 = all */
     struct pg_result *states, *integrations, *lags;
     int64_t unrouted;
     struct error err;
 };
-
-static int64_t limited(int64_t bytes, int64_t exact_bytes, int64_t limit)
-{
-    return bytes <= exact_bytes ? 0 : limit;
-}
 
 static int read_all(struct status *s)
 {
@@ -44,31 +37,29 @@ static int read_all(struct status *s)
     int r = store_overview(s->pg, &s->overview, &s->err);
     if (r != PG_DONE)
         return r;
-    s->limits.waiting = limited(s->overview.due_index_bytes, EXACT_WAITING_BYTES, WAITING_MAX);
-    s->limits.due = limited(s->overview.due_index_bytes, EXACT_DUE_BYTES, DUE_MAX);
+    s->limit = s->overview.due_index_bytes <= EXACT_WAITING_BYTES ? 0 : WAITING_MAX;
     bool exact = s->overview.table_bytes <= EXACT_TABLE_BYTES;
     r = pg_query(s->pg, exact ? &store_states_exact : &store_states_about, NULL, &s->states, &s->err);
     if (r == PG_DONE)
-        r = store_integrations(s->pg, &s->limits, &s->integrations, &s->err);
+        r = store_integrations(s->pg, s->limit, &s->integrations, &s->err);
     if (r == PG_DONE)
-        r = store_unrouted(s->pg, s->limits.waiting, &s->unrouted, &s->err);
+        r = store_unrouted(s->pg, s->limit, &s->unrouted, &s->err);
     store_lags_args(&args);
     if (r == PG_DONE)
         r = pg_query(s->pg, &store_lags, &args, &s->lags, &s->err);
     return r;
 }
 
-/* --- numbers that may be least values or estimates
- * ------------------------------------------------------------------- */
+/* --- numbers that may be least values or estimates -------------------------------------------- */
 
-static char *count_words(int64_t count, int64_t limit)
+static char *count_words(int64_t count, bool is_least)
 {
-    return xasprintf("%" PRId64 "%s", count, limit && count >= limit ? "+" : "");
+    return xasprintf("%" PRId64 "%s", count, is_least ? "+" : "");
 }
 
-static void table_count(struct table *t, int64_t count, int64_t limit)
+static void table_count(struct table *t, int64_t count, bool is_least)
 {
-    CLEANUP(freep) char *words = count_words(count, limit);
+    CLEANUP(freep) char *words = count_words(count, is_least);
     CLEANUP(freep) char *json = xasprintf("%" PRId64, count);
 
     table_both(t, words, json);
@@ -79,8 +70,7 @@ static void add_since(struct strbuf *out, int64_t now, int64_t then)
     strbuf_add_duration_human(out, (uint64_t) MAX(now - then, 0));
 }
 
-/* --- the parts
- * ------------------------------------------------------------------------------------------------------ */
+/* --- the parts -------------------------------------------------------------------------------- */
 
 static void add_head(struct status *s)
 {
@@ -179,13 +169,13 @@ static void add_backlog(struct status *s)
     CLEANUP(strbuf_free) struct strbuf words = STRBUF_INIT(4096);
 
     for (int i = 0; i < pg_rows(s->integrations); i++) {
-        store_integration_row(s->integrations, i, &row);
+        store_integration_row(s->integrations, i, s->limit, &row);
         held += row.held;
         in_flight += row.in_flight;
         if (!can_send(&row))
             continue;
         due += row.due;
-        least |= s->limits.due && row.due >= s->limits.due;
+        least |= row.due_is_least;
         if (row.oldest != INT64_MIN)
             oldest = MIN(oldest, row.oldest);
     }
@@ -195,7 +185,7 @@ static void add_backlog(struct status *s)
         add_since(&words, s->overview.now, oldest);
     }
     CLEANUP(freep) char *json = xasprintf("%" PRId64, due);
-    CLEANUP(freep) char *unrouted = count_words(s->unrouted, s->limits.waiting);
+    CLEANUP(freep) char *unrouted = count_words(s->unrouted, s->limit && s->unrouted >= s->limit);
     CLEANUP(freep) char *unrouted_json = xasprintf("%" PRId64, s->unrouted);
     sheet_both(s->sheet, "due", "due now", strbuf_str(&words), json);
     sheet_bool(s->sheet, "due_is_least", NULL, least);
@@ -239,8 +229,8 @@ static void add_integration(struct status *s, struct table *t, const struct stor
     table_i64(t, i->id);
     table_text(t, i->name);
     table_text(t, state);
-    table_count(t, i->waiting, s->limits.waiting);
-    table_count(t, i->due, s->limits.due);
+    table_count(t, i->waiting, i->waiting_is_least);
+    table_count(t, i->due, i->due_is_least);
     table_i64(t, i->in_flight);
     table_i64(t, i->sent);
     table_i64(t, i->failed);
@@ -278,7 +268,7 @@ static void add_integrations(struct status *s)
                                   rows ? "none with anything to do" : "none", columns, ARRAY_SIZE(columns));
 
     for (int i = 0; i < rows; i++) {
-        store_integration_row(s->integrations, i, &row);
+        store_integration_row(s->integrations, i, s->limit, &row);
         if (!s->ctl->json && rows > ROWS_MAX && is_quiet(&row))
             left_out++;
         else

@@ -54,8 +54,7 @@ static void add_difference(struct proof *p, const char *fmt, ...)
     p->wrong++;
 }
 
-/* --- subscriptions against the ledger
- * ----------------------------------------------------------------------------- */
+/* --- subscriptions against the ledger --------------------------------------------------------- */
 
 static int verify_states(struct proof *p)
 {
@@ -112,8 +111,7 @@ static int verify_last_events(struct proof *p)
     return PG_DONE;
 }
 
-/* --- the ledger against Kafka's side
- * ------------------------------------------------------------------------------ */
+/* --- the ledger against Kafka's side ---------------------------------------------------------- */
 
 static int read_published(struct proof *p)
 {
@@ -166,8 +164,7 @@ static int read_handled(struct proof *p)
     return PG_DONE;
 }
 
-/* --- handled events against the counters
- * -------------------------------------------------------------------------- */
+/* --- handled events against the counters ------------------------------------------------------ */
 
 static int by_id(const void *a, const void *b)
 {
@@ -254,8 +251,7 @@ static int verify_bits(struct proof *p)
     return r;
 }
 
-/* --- all of it
- * ------------------------------------------------------------------------------------------------------ */
+/* --- all of it -------------------------------------------------------------------------------- */
 
 static const struct step {
     const char *words;

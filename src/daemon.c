@@ -62,8 +62,7 @@ struct daemon {
     uint64_t before_at;
 };
 
-/* --- status and watchdog
- * ------------------------------------------------------------------------------------------ */
+/* --- status and watchdog ---------------------------------------------------------------------- */
 
 static bool all_alive(struct daemon *d, uint64_t now)
 {
@@ -130,8 +129,7 @@ static int on_tick(sd_event_source *s, uint64_t usec, void *userdata)
     return 0;
 }
 
-/* --- events of the parts
- * ------------------------------------------------------------------------------------------ */
+/* --- events of the parts ---------------------------------------------------------------------- */
 
 static void on_progress(void *userdata)
 {
@@ -161,8 +159,7 @@ static int on_misfit(sd_event_source *s, int fd, uint32_t revents, void *userdat
     return 0;
 }
 
-/* --- signals
- * ------------------------------------------------------------------------------------------------------ */
+/* --- signals ---------------------------------------------------------------------------------- */
 
 static int on_stop_overdue(sd_event_source *s, uint64_t usec, void *userdata)
 {
@@ -248,8 +245,7 @@ static int on_hangup(sd_event_source *s, const struct signalfd_siginfo *si, void
     return 0;
 }
 
-/* --- start and stop
- * ----------------------------------------------------------------------------------------------- */
+/* --- start and stop --------------------------------------------------------------------------- */
 
 static int start_loop(struct daemon *d)
 {

@@ -37,8 +37,7 @@ struct deliveries {
     size_t bytes;
 };
 
-/* --- the list
- * ----------------------------------------------------------------------------------------------------- */
+/* --- the list --------------------------------------------------------------------------------- */
 
 static void link_delivery(struct deliveries *all, struct delivery *d)
 {
@@ -66,8 +65,7 @@ static void unlink_delivery(struct delivery *d)
     d->integration->in_flight--;
 }
 
-/* --- the end of one
- * ----------------------------------------------------------------------------------------------- */
+/* --- the end of one --------------------------------------------------------------------------- */
 
 struct outcome_rules deliveries_rules(const struct config *config)
 {
@@ -157,8 +155,7 @@ static void on_result(const struct http_result *result, void *userdata)
     finish(userdata, result, NULL);
 }
 
-/* --- the start of one
- * --------------------------------------------------------------------------------------------- */
+/* --- the start of one ------------------------------------------------------------------------- */
 
 static bool is_traceparent(const char *s)
 {
@@ -223,8 +220,7 @@ void deliveries_cancel_all(struct deliveries *all)
         http_cancel(all->http, d->transfer);
 }
 
-/* --- the interface
- * ------------------------------------------------------------------------------------------------ */
+/* --- the interface ---------------------------------------------------------------------------- */
 
 static struct http_params http_params(const struct config *c)
 {

@@ -89,8 +89,7 @@ struct dispatcher {
 static void claim_soon(struct dispatcher *d, uint64_t delay_usec);
 static void advance_stop(struct dispatcher *d);
 
-/* --- tokens
- * ------------------------------------------------------------------------------------------------------- */
+/* --- tokens ----------------------------------------------------------------------------------- */
 
 static void tokens_add(struct tokens *t, int64_t token)
 {
@@ -116,8 +115,7 @@ static const struct tokens *live_tokens(struct dispatcher *d)
     return &d->live;
 }
 
-/* --- sweeping: leases that are over, claims whose answer got lost
- * --------------------------------------------------- */
+/* --- sweeping: leases that are over, claims whose answer got lost ----------------------------- */
 
 static void log_expired(const struct pg_result *result, int rows)
 {
@@ -187,8 +185,7 @@ static bool sweep(struct dispatcher *d)
     return pg_async_query(d->claimer, &store_expire_leases, &d->args, DEADLINE_USEC, on_swept, d) == 0;
 }
 
-/* --- claiming
- * ----------------------------------------------------------------------------------------------------- */
+/* --- claiming --------------------------------------------------------------------------------- */
 
 static void sleep_or_poll(struct dispatcher *d)
 {
@@ -362,8 +359,7 @@ static void claim_soon(struct dispatcher *d, uint64_t delay_usec)
     sd_event_source_set_enabled(d->claim_timer, SD_EVENT_ONESHOT);
 }
 
-/* --- events of the parts
- * ------------------------------------------------------------------------------------------ */
+/* --- events of the parts ---------------------------------------------------------------------- */
 
 static void on_rung(void *userdata)
 {
@@ -464,8 +460,7 @@ static void on_settler_down(int reason, const struct error *err, void *userdata)
     (void) userdata;
 }
 
-/* --- stopping
- * ----------------------------------------------------------------------------------------------------- */
+/* --- stopping --------------------------------------------------------------------------------- */
 
 static int on_drain_timeout(sd_event_source *s, uint64_t usec, void *userdata)
 {
@@ -503,8 +498,7 @@ void dispatcher_stop(struct dispatcher *d)
     advance_stop(d);
 }
 
-/* --- the interface
- * ------------------------------------------------------------------------------------------------ */
+/* --- the interface ---------------------------------------------------------------------------- */
 
 static int start_parts(struct dispatcher *d, struct error *err)
 {

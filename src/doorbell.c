@@ -28,8 +28,7 @@ struct doorbell {
 
 static void step(struct doorbell *d);
 
-/* --- the session that listens
- * ------------------------------------------------------------------------------------- */
+/* --- the session that listens ----------------------------------------------------------------- */
 
 static void on_listening(struct pg_result **result, int reason, const char *state, const struct error *err,
                          void *userdata)
@@ -76,8 +75,7 @@ static void notified(const char *payload, void *userdata)
     d->events.rung(d->userdata);
 }
 
-/* --- the session that holds
- * --------------------------------------------------------------------------------------- */
+/* --- the session that holds ------------------------------------------------------------------- */
 
 static void on_held(struct pg_result **result, int reason, const char *state, const struct error *err,
                     void *userdata)
@@ -151,8 +149,7 @@ static void step(struct doorbell *d)
         (void) pg_async_query(d->holder, &store_take_seat, NULL, DEADLINE_USEC, on_seat, d);
 }
 
-/* --- the interface
- * ------------------------------------------------------------------------------------------------ */
+/* --- the interface ---------------------------------------------------------------------------- */
 
 int doorbell_new(struct doorbell **ret, sd_event *event, const struct pg_params *params,
                  const struct doorbell_events *events, void *userdata)

@@ -198,8 +198,7 @@ static void build_value(struct event_builder *b, const struct event *e, enum eve
     strbuf_addc(sb, '}');
 }
 
-/* --- key and headers
- * ----------------------------------------------------------------------------------------------- */
+/* --- key and headers -------------------------------------------------------------------------- */
 
 static struct event_text print_i64(char *to, int64_t value)
 {

@@ -33,8 +33,7 @@ struct kafka_kept {
     const rd_kafka_message_t *message;
 };
 
-/* --- configuration
- * ------------------------------------------------------------------------------------------------- */
+/* --- configuration ---------------------------------------------------------------------------- */
 
 struct setting {
     const char *name, *value;
@@ -250,8 +249,7 @@ void kafka_consumer_free(struct kafka_consumer *k)
     free(k);
 }
 
-/* --- messages
- * ------------------------------------------------------------------------------------------------------ */
+/* --- messages --------------------------------------------------------------------------------- */
 
 static void view_headers(const rd_kafka_message_t *m, struct kafka_message *ret)
 {
@@ -304,8 +302,7 @@ void kafka_kept_free(struct kafka_kept *kept)
     free(kept);
 }
 
-/* --- events
- * -------------------------------------------------------------------------------------------------------- */
+/* --- events ----------------------------------------------------------------------------------- */
 
 static void view_partitions(struct kafka_consumer *k, const rd_kafka_topic_partition_list_t *list,
                             struct kafka_poll *ret)
@@ -457,8 +454,7 @@ enum kafka_event kafka_consumer_poll(struct kafka_consumer *k, int timeout_ms, s
     }
 }
 
-/* --- partitions and offsets
- * ---------------------------------------------------------------------------------------- */
+/* --- partitions and offsets ------------------------------------------------------------------- */
 
 static rd_kafka_topic_partition_list_t *list_of(const struct kafka_partition *partitions, size_t count)
 {

@@ -23,8 +23,7 @@ struct kafka_producer {
     struct error connection; /* what was last wrong with one, "" = nothing yet */
 };
 
-/* --- configuration
- * ------------------------------------------------------------------------------------------------- */
+/* --- configuration ---------------------------------------------------------------------------- */
 
 struct setting {
     const char *name, *value;
@@ -188,8 +187,7 @@ size_t kafka_producer_message_max(const struct kafka_producer *p)
     return p->message_max;
 }
 
-/* --- topics
- * -------------------------------------------------------------------------------------------------------- */
+/* --- topics ----------------------------------------------------------------------------------- */
 
 int kafka_producer_look(struct kafka_producer *p, int timeout_ms, int *ret_partitions, struct error *err)
 {
@@ -258,8 +256,7 @@ int kafka_producer_create_topic(struct kafka_producer *p, size_t topic, int part
     return r;
 }
 
-/* --- messages
- * ------------------------------------------------------------------------------------------------------ */
+/* --- messages --------------------------------------------------------------------------------- */
 
 int32_t kafka_partition(const void *key, size_t len, int32_t count)
 {

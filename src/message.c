@@ -18,8 +18,7 @@ const char *message_type_word(enum message_type type)
     return words[type];
 }
 
-/* --- plain values
- * -------------------------------------------------------------------------------------------------- */
+/* --- plain values ----------------------------------------------------------------------------- */
 
 /* Decimal digits only: no sign, no space. */
 static bool read_decimal(const char *text, size_t len, int64_t max, int64_t *ret)
@@ -68,8 +67,7 @@ static bool read_uuid(const char *text, size_t len, unsigned char ret[16])
     return true;
 }
 
-/* --- headers
- * ------------------------------------------------------------------------------------------------------- */
+/* --- headers ---------------------------------------------------------------------------------- */
 
 static bool take_sequence(struct message_event *e, const char *value, size_t len)
 {
@@ -254,8 +252,7 @@ static const char *check_value(const struct kafka_message *m, const struct messa
     return id == e->subscription_id ? NULL : "the key is not the subscription's id";
 }
 
-/* --- the whole
- * ----------------------------------------------------------------------------------------------------- */
+/* --- the whole -------------------------------------------------------------------------------- */
 
 enum message_verdict message_parse(const struct kafka_message *message, enum message_type type,
                                    struct message_event *ret, const char **ret_fault)

@@ -27,8 +27,7 @@ struct pg {
     void *userdata;
 };
 
-/* --- waiting
- * ------------------------------------------------------------------------------------------------------ */
+/* --- waiting ---------------------------------------------------------------------------------- */
 
 /* Waits for the socket. PG_DONE, PG_STOPPED, or -ETIMEDOUT. */
 static int wait_socket(PGconn *conn, int stop_fd, short events, uint64_t deadline_usec)
@@ -139,8 +138,7 @@ static int finish(struct pg *pg, bool sent, struct pg_result **ret, struct error
     return r;
 }
 
-/* --- opening
- * ------------------------------------------------------------------------------------------------------ */
+/* --- opening ---------------------------------------------------------------------------------- */
 
 static PGconn *start_connect(const struct pg_params *params)
 {
@@ -295,8 +293,7 @@ const char *pg_error_state(const struct pg *pg)
     return pg->state;
 }
 
-/* --- statements
- * --------------------------------------------------------------------------------------------------- */
+/* --- statements ------------------------------------------------------------------------------- */
 
 static int prepare(struct pg *pg, const struct pg_statement *statement, const struct pg_wire *wire,
                    struct error *err)

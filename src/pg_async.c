@@ -81,8 +81,7 @@ struct pg_async {
 
 static void start_opening(struct pg_async *p);
 
-/* --- the opening thread
- * ------------------------------------------------------------------------------------------- */
+/* --- the opening thread ----------------------------------------------------------------------- */
 
 static void opening_free(struct opening *o)
 {
@@ -128,8 +127,7 @@ static void opening_abandon(struct opening *o)
         opening_free(o);
 }
 
-/* --- going down and coming up
- * ------------------------------------------------------------------------------------- */
+/* --- going down and coming up ----------------------------------------------------------------- */
 
 static int on_retry(sd_event_source *s, uint64_t usec, void *userdata)
 {
@@ -201,8 +199,7 @@ static void lost(struct pg_async *p)
     go_down(p, -ECONNRESET, &err);
 }
 
-/* --- reading and writing
- * ------------------------------------------------------------------------------------------ */
+/* --- reading and writing ---------------------------------------------------------------------- */
 
 static void watch(struct pg_async *p, uint32_t mask)
 {
@@ -354,8 +351,7 @@ static void start_opening(struct pg_async *p)
         abort();
 }
 
-/* --- the interface
- * ------------------------------------------------------------------------------------------------ */
+/* --- the interface ---------------------------------------------------------------------------- */
 
 int pg_async_new(struct pg_async **ret, sd_event *event, const struct pg_params *params,
                  const struct pg_async_events *events, void *userdata)

@@ -27,8 +27,7 @@ static const struct {
     [PG_TEXT] = {OID_TEXT, 1009}, [PG_BYTEA] = {OID_BYTEA, 1001}, [PG_TIMESTAMPTZ] = {1184, 1185},
 };
 
-/* --- parameters
- * --------------------------------------------------------------------------------------------------- */
+/* --- parameters ------------------------------------------------------------------------------- */
 
 void pg_args_clear(struct pg_args *a)
 {
@@ -168,8 +167,7 @@ void pg_wire_fill(struct pg_wire *wire, const struct pg_args *args)
     }
 }
 
-/* --- statements already prepared
- * ---------------------------------------------------------------------------------- */
+/* --- statements already prepared -------------------------------------------------------------- */
 
 bool pg_prepared_has(const struct pg_prepared *p, const struct pg_statement *statement)
 {
@@ -185,8 +183,7 @@ void pg_prepared_add(struct pg_prepared *p, const struct pg_statement *statement
     p->items[p->count++] = statement;
 }
 
-/* --- results
- * ------------------------------------------------------------------------------------------------------ */
+/* --- results ---------------------------------------------------------------------------------- */
 
 void pg_words(struct error *err, PGconn *conn, const PGresult *result)
 {
@@ -330,8 +327,7 @@ size_t pg_get_i64_array(const struct pg_result *r, int row, int column, int64_t 
     return (size_t) count;
 }
 
-/* --- conninfo
- * ----------------------------------------------------------------------------------------------------- */
+/* --- conninfo --------------------------------------------------------------------------------- */
 
 char *pg_conninfo_printable(const char *conninfo)
 {

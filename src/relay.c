@@ -26,8 +26,7 @@
 #define ABANDON_SEC 7                   /* and the database with it */
 #define STATEMENT_USEC (10 * USEC_PER_SEC)
 
-/* --- session and leadership
- * -------------------------------------------------------------------------------------------------------- */
+/* --- session and leadership ------------------------------------------------------------------- */
 
 static void give_up_leadership(struct relay *r)
 {
@@ -164,8 +163,7 @@ static uint64_t check_session(struct relay *r)
     return outcome == 0 ? NOW : relay_database_trouble(r, outcome, &err);
 }
 
-/* --- the thread
- * -------------------------------------------------------------------------------------------------------- */
+/* --- the thread ------------------------------------------------------------------------------- */
 
 static uint64_t turn(struct relay *r)
 {

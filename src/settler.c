@@ -51,8 +51,7 @@ struct settler {
 
 static void step(struct settler *s);
 
-/* --- items
- * -------------------------------------------------------------------------------------------------------- */
+/* --- items ------------------------------------------------------------------------------------ */
 
 void store_settlement_free(struct store_settlement *item)
 {
@@ -110,8 +109,7 @@ static void take_batch(struct settler *s)
     qsort(s->batch.data, s->batch.count, sizeof(*s->batch.data), by_id);
 }
 
-/* --- timing
- * ------------------------------------------------------------------------------------------------------- */
+/* --- timing ----------------------------------------------------------------------------------- */
 
 static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
 {
@@ -137,8 +135,7 @@ static void look_in(struct settler *s, uint64_t delay_usec)
     sd_event_source_set_enabled(s->timer, SD_EVENT_ONESHOT);
 }
 
-/* --- answers
- * ------------------------------------------------------------------------------------------------------ */
+/* --- answers ---------------------------------------------------------------------------------- */
 
 static void log_late(const struct settler *s, const struct store_settlement *item)
 {
@@ -294,8 +291,7 @@ static void on_paused(struct pg_result **result, int reason, const char *state, 
     step(s);
 }
 
-/* --- what to do next
- * ---------------------------------------------------------------------------------------------- */
+/* --- what to do next -------------------------------------------------------------------------- */
 
 static void settle(struct settler *s)
 {
@@ -335,8 +331,7 @@ static void on_down(int reason, const struct error *err, void *userdata)
     s->events.down(reason, err, s->userdata);
 }
 
-/* --- the interface
- * ------------------------------------------------------------------------------------------------ */
+/* --- the interface ---------------------------------------------------------------------------- */
 
 int settler_new(struct settler **ret, sd_event *event, const struct pg_params *params, int batch_size,
                 const struct settler_events *events, void *userdata)

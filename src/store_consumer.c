@@ -45,8 +45,7 @@ static void add_bytes(struct pg_args *args, const char *bytes, size_t len)
         pg_array_null(args);
 }
 
-/* --- members
- * ------------------------------------------------------------------------------------------------------- */
+/* --- members ---------------------------------------------------------------------------------- */
 
 static const struct pg_statement take_member = {
     "take_member", "select pg_try_advisory_lock(hashtextextended($1 || '/' || $2, lock_key('Instance')))"};
@@ -64,8 +63,7 @@ int store_take_member(struct pg *pg, const char *group, const char *member, bool
     return r;
 }
 
-/* --- offsets
- * ------------------------------------------------------------------------------------------------------- */
+/* --- offsets ---------------------------------------------------------------------------------- */
 
 static const struct pg_statement read_offsets = {
     "read_offsets", "select a.n, o.next_offset"
@@ -138,8 +136,7 @@ int store_advance(struct pg *pg, const char *group, const struct store_offset *i
     return r;
 }
 
-/* --- bitmaps
- * ------------------------------------------------------------------------------------------------------- */
+/* --- bitmaps ---------------------------------------------------------------------------------- */
 
 static const struct pg_statement read_chunks = {
     "read_chunks",
@@ -216,8 +213,7 @@ int store_write_chunks(struct pg *pg, const char *group, const struct store_chun
     return r;
 }
 
-/* --- dead letters
- * -------------------------------------------------------------------------------------------------- */
+/* --- dead letters ----------------------------------------------------------------------------- */
 
 static const struct pg_statement dead_letters = {
     "dead_letters",
@@ -252,8 +248,7 @@ int store_dead_letters(struct pg *pg, const char *group, const struct store_dead
     return pg_query(pg, &dead_letters, &args, NULL, err);
 }
 
-/* --- counters
- * ------------------------------------------------------------------------------------------------------ */
+/* --- counters --------------------------------------------------------------------------------- */
 
 /* Locks in the order of ids first: an UPDATE … FROM takes its rows as the plan finds them, and two consumers
  * would deadlock. updated_at stays as it is: it is the application's, which may compare it to see whether

@@ -8,8 +8,7 @@ static int64_t time_or_none(const struct pg_result *r, int row, int column)
     return pg_is_null(r, row, column) ? INT64_MIN : pg_get_time(r, row, column);
 }
 
-/* --- status
- * ------------------------------------------------------------------------------------------------------- */
+/* --- status ----------------------------------------------------------------------------------- */
 
 /* Each daemon has one session of this name. */
 #define DAEMONS                                                                                              \
@@ -71,8 +70,13 @@ const struct pg_statement store_states_exact = {
     "  full join (select coalesce(status::text, 'none') as status, count(*) as n from subscriptions group by 1) c"
     "       using (status) order by k.place, status"};
 
-/* What waits and what is in flight stands in small indexes; of the rest only its share is known. Counts of
- * what waits stop at 100,000 and are estimated from there on. */
+#define WAITING "s.status in ('pending', 'retry') and s.held_at is null"
+/* So many of those due, and of those due later, are counted one by one. */
+#define DUE_MAX 1000
+#define DUE_AT "subscription_due(s.next_attempt_at, s.scheduled_to)"
+
+/* What waits and what is in flight stands in small indexes; of the rest only its share is known. Where more
+ * than 20,000 wait, their states are estimates too. */
 const struct pg_statement store_states_about = {
     "",
     "with total as (select greatest(c.reltuples, s.n_live_tup)::float8 as n from pg_class c"
@@ -81,38 +85,39 @@ const struct pg_statement store_states_about = {
     "                  from pg_stats p, unnest(p.most_common_vals::text::text[], p.most_common_freqs) as v (status, share)"
     "                 where p.schemaname = current_schema() and p.tablename = 'subscriptions' and p.attname = 'status'),"
     "     about as (select s.status, (t.n * s.share)::bigint as n from shares s, total t),"
-    "     counted (status, n) as ("
-    "       select 'pending', count(*) from (select from subscriptions"
-    "          where status = 'pending' and status in ('pending', 'retry') and held_at is null limit 100000) x"
-    "       union all"
-    "       select 'retry', count(*) from (select from subscriptions"
-    "          where status = 'retry' and status in ('pending', 'retry') and held_at is null limit 100000) x"
-    "       union all"
-    "       select 'processing', count(*) from (select from subscriptions where status = 'processing' limit 100000) x)"
-    " select k.status, case when c.n < 100000 then c.n else greatest(c.n, a.n) end, coalesce(c.n, 100000) >= 100000"
-    "   from " STATES
-    " left join counted c using (status) left join about a using (status) order by k.place"};
+    "     waiting as materialized (select status::text from subscriptions s where " WAITING " limit 20000),"
+    "     counted as (select status, count(*) as n from"
+    "                   (select status from waiting"
+    "                    union all select status::text from subscriptions where held_at is not null"
+    "                    union all select status::text from subscriptions where status = 'processing') x"
+    "                  group by 1)"
+    " select k.status, case when k.is_exact then coalesce(c.n, 0) else greatest(c.n, a.n, (select 0 from shares limit 1)) end, not k.is_exact"
+    "   from (select status, place, status = 'processing'"
+    "                or (status in ('pending', 'retry') and (select count(*) from waiting) < 20000) as is_exact from " STATES
+    ") k"
+    "   left join counted c using (status) left join about a using (status) order by k.place"};
 
-#define WAITING "s.status in ('pending', 'retry') and s.held_at is null"
-#define DUE_AT "subscription_due(s.next_attempt_at, s.scheduled_to)"
-
-/* subscriptions_due answers all of it: counting by its predicate alone needs no look at the table. Within an
- * integration fresh rows (due at -infinity) come first, by id, so the longest waiting one is the first of
- * those or the first of the others. */
+/* subscriptions_due answers all of it: counting by its predicate alone needs no look at the table, so that
+ * all are counted, but only some of those due and of those due later. $1 how many waiting, 0 = all; $2 how
+ * many of the others. Within an integration fresh rows (due at -infinity) come first, by id, so the longest
+ * waiting one is the first of those or the first of the others. */
 static const struct pg_statement integrations = {
     "",
     "with flying as (select integration_id, count(*) as n from subscriptions where status = 'processing' group by 1),"
     "     held as (select integration_id, count(*) as n from subscriptions where held_at is not null group by 1)"
     " select i.id::bigint, i.name::text, i.enabled, case when i.paused_until > now() then i.paused_until end,"
-    "        i.pause_reason::text, i.circuit_state::text, w.n, d.n, coalesce(f.n, 0), coalesce(h.n, 0),"
+    "        i.pause_reason::text, i.circuit_state::text, w.n, d.n, l.n, coalesce(f.n, 0), coalesce(h.n, 0),"
     "        coalesce(i.successful_sends, 0)::bigint, coalesce(i.failed_sends, 0)::bigint,"
     "        least(fresh.since, again.since)"
     "   from integrations i"
     "   cross join lateral (select count(*) as n from (select from subscriptions s"
     "                        where s.integration_id = i.id and " WAITING " limit nullif($1::bigint, 0)) x) w"
     "   cross join lateral (select count(*) as n from (select from subscriptions s"
-    "                        where s.integration_id = i.id and " WAITING " and " DUE_AT " <= now()"
-    "                        limit nullif($2::bigint, 0)) x) d"
+    "                        where s.integration_id = i.id and " WAITING " and " DUE_AT
+    " <= now() limit $2) x) d"
+    "   cross join lateral (select count(*) as n from (select from subscriptions s"
+    "                        where s.integration_id = i.id and " WAITING " and " DUE_AT
+    " > now() limit $2) x) l"
     "   left join lateral (select s.created_at::timestamptz as since from subscriptions s"
     "                       where s.integration_id = i.id and " WAITING " and " DUE_AT " = '-infinity'"
     "                       order by s.integration_id, " DUE_AT ", s.id limit 1) fresh on true"
@@ -124,31 +129,34 @@ static const struct pg_statement integrations = {
     "   left join held h on h.integration_id = i.id"
     "  order by i.id"};
 
-int store_integrations(struct pg *pg, const struct store_limits *limits, struct pg_result **ret,
-                       struct error *err)
+int store_integrations(struct pg *pg, int64_t limit, struct pg_result **ret, struct error *err)
 {
     CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
 
-    pg_arg_i64(&args, limits->waiting);
-    pg_arg_i64(&args, limits->due);
+    pg_arg_i64(&args, limit);
+    pg_arg_i64(&args, DUE_MAX);
     return pg_query(pg, &integrations, &args, ret, err);
 }
 
-void store_integration_row(const struct pg_result *r, int row, struct store_integration *ret)
+void store_integration_row(const struct pg_result *r, int row, int64_t limit, struct store_integration *ret)
 {
+    int64_t waiting = pg_get_i64(r, row, 6), due = pg_get_i64(r, row, 7), due_later = pg_get_i64(r, row, 8);
+
     ret->id = pg_get_i64(r, row, 0);
     ret->name = pg_get_text(r, row, 1);
     ret->enabled = pg_get_bool(r, row, 2);
     ret->paused_until = time_or_none(r, row, 3);
     ret->pause_reason = pg_get_text(r, row, 4);
     ret->circuit_state = pg_get_text(r, row, 5);
-    ret->waiting = pg_get_i64(r, row, 6);
-    ret->due = pg_get_i64(r, row, 7);
-    ret->in_flight = pg_get_i64(r, row, 8);
-    ret->held = pg_get_i64(r, row, 9);
-    ret->sent = pg_get_i64(r, row, 10);
-    ret->failed = pg_get_i64(r, row, 11);
-    ret->oldest = time_or_none(r, row, 12);
+    ret->waiting = waiting;
+    ret->waiting_is_least = limit && waiting >= limit;
+    ret->due = due_later < DUE_MAX ? MAX(waiting - due_later, due) : due;
+    ret->due_is_least = due >= DUE_MAX && (due_later >= DUE_MAX || ret->waiting_is_least);
+    ret->in_flight = pg_get_i64(r, row, 9);
+    ret->held = pg_get_i64(r, row, 10);
+    ret->sent = pg_get_i64(r, row, 11);
+    ret->failed = pg_get_i64(r, row, 12);
+    ret->oldest = time_or_none(r, row, 13);
 }
 
 static const struct pg_statement unrouted = {
@@ -200,8 +208,7 @@ void store_lags_args(struct pg_args *args)
     pg_arg_i64(args, STORE_LAG_WINDOW);
 }
 
-/* --- explain
- * ------------------------------------------------------------------------------------------------------ */
+/* --- explain ---------------------------------------------------------------------------------- */
 
 static const struct pg_statement subscription = {
     "",

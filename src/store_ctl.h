@@ -6,8 +6,7 @@
 
 #include "pg.h"
 
-/* --- status
- * ------------------------------------------------------------------------------------------------------- */
+/* --- status ----------------------------------------------------------------------------------- */
 
 struct store_overview {
     const char *database, *role, *server;
@@ -31,23 +30,22 @@ int store_overview(struct pg *pg, struct store_overview *ret, struct error *err)
  * the second what indexes count and estimates the rest by what ANALYZE found. */
 extern const struct pg_statement store_states_exact, store_states_about;
 
-/* Counts stop at their limits; 0 = none. */
-struct store_limits {
-    int64_t waiting, due;
-};
 struct store_integration {
     int64_t id;
     const char *name;
     bool enabled;
     int64_t paused_until; /* INT64_MIN = not paused */
     const char *pause_reason, *circuit_state;
-    int64_t waiting, due, in_flight, held, sent, failed;
+    int64_t waiting, due;
+    bool waiting_is_least, due_is_least; /* there may be more */
+    int64_t in_flight, held, sent, failed;
     int64_t oldest; /* since when its longest waiting subscription is due; INT64_MIN = none */
 };
-/* All integrations by id; read each row by store_integration_row(). */
-int store_integrations(struct pg *pg, const struct store_limits *limits, struct pg_result **ret,
-                       struct error *err);
-void store_integration_row(const struct pg_result *result, int row, struct store_integration *ret);
+/* All integrations by id; what waits is counted up to `limit` for each (0 = all). Read each row by
+ * store_integration_row() with the same limit. */
+int store_integrations(struct pg *pg, int64_t limit, struct pg_result **ret, struct error *err);
+void store_integration_row(const struct pg_result *result, int row, int64_t limit,
+                           struct store_integration *ret);
 
 /* Waiting subscriptions without an integration, counted up to `limit` (0 = all). */
 int store_unrouted(struct pg *pg, int64_t limit, int64_t *ret, struct error *err);
@@ -59,8 +57,7 @@ int store_unrouted(struct pg *pg, int64_t limit, int64_t *ret, struct error *err
 extern const struct pg_statement store_lags;
 void store_lags_args(struct pg_args *args);
 
-/* --- explain
- * ------------------------------------------------------------------------------------------------------ */
+/* --- explain ---------------------------------------------------------------------------------- */
 
 struct store_subscription {
     const char *status;

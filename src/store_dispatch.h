@@ -5,8 +5,7 @@
 #include "outcome.h"
 #include "pg.h"
 
-/* --- claim
- * -------------------------------------------------------------------------------------------------------- */
+/* --- claim ------------------------------------------------------------------------------------ */
 
 /* The first looks everywhere; the second goes on where the claims of some integrations have ended. */
 extern const struct pg_statement store_claim, store_claim_on;
@@ -58,8 +57,7 @@ void store_claim_row(const struct pg_result *result, int row, struct store_claim
 extern const struct pg_statement store_release_tokens;
 void store_release_tokens_args(struct pg_args *args, size_t count, const int64_t *tokens);
 
-/* --- settle
- * ------------------------------------------------------------------------------------------------------- */
+/* --- settle ----------------------------------------------------------------------------------- */
 
 /* The second one leaves out rows that somebody else has locked. */
 extern const struct pg_statement store_settle, store_settle_unlocked;
@@ -81,8 +79,7 @@ void store_settle_args(struct pg_args *args, size_t count, const struct store_se
 extern const struct pg_statement store_still_claimed;
 void store_still_claimed_args(struct pg_args *args, size_t count, const int64_t *ids, const int64_t *tokens);
 
-/* --- the rest
- * ----------------------------------------------------------------------------------------------------- */
+/* --- the rest --------------------------------------------------------------------------------- */
 
 /* Up to 500 rows whose lease is over and whose claim is none of `tokens`: retry, ambiguous, or failed where
  * that was the last attempt. Rows: id, integration_id, status. */

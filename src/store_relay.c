@@ -4,8 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
-/* --- leadership
- * --------------------------------------------------------------------------------------------------- */
+/* --- leadership ------------------------------------------------------------------------------- */
 
 static const struct pg_statement try_lead = {"relay_try_lead",
                                              "select pg_try_advisory_lock(lock_key('relay'))"};
@@ -100,8 +99,7 @@ int store_relay_advance_sequence(struct pg *pg, int64_t high, bool *ret_done, st
     return r;
 }
 
-/* --- reading
- * ------------------------------------------------------------------------------------------------------ */
+/* --- reading ---------------------------------------------------------------------------------- */
 
 #define COLUMNS                                                                                                                           \
     " f.id, f.event_id, f.event_type, f.created_at, f.subscription_id, f.integration_id, f.integration_name, f.integration_type,"         \
@@ -242,8 +240,7 @@ void store_relay_row(const struct pg_result *result, int row, struct event *ret)
     };
 }
 
-/* --- writing down
- * ------------------------------------------------------------------------------------------------- */
+/* --- writing down ----------------------------------------------------------------------------- */
 
 static const struct pg_statement is_flushed = {"relay_is_flushed",
                                                "select pg_current_wal_flush_lsn() - '0/0'::pg_lsn >= $1"};
@@ -336,8 +333,7 @@ int store_relay_stop(struct pg *pg, int64_t epoch, int64_t id, const char *reaso
     return execute_fenced(pg, &stop, &args, ret_fenced, err);
 }
 
-/* --- topics
- * ------------------------------------------------------------------------------------------------------- */
+/* --- topics ----------------------------------------------------------------------------------- */
 
 static const struct pg_statement partitions = {
     "relay_partitions",

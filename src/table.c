@@ -93,8 +93,7 @@ static void cell_free(struct cell *c)
     free(c->json);
 }
 
-/* --- sheets
- * -------------------------------------------------------------------------------------------------------- */
+/* --- sheets ----------------------------------------------------------------------------------- */
 
 void sheet_new(struct sheet **ret)
 {
@@ -196,8 +195,7 @@ void sheet_item(struct sheet *s, const char *key, const char *text)
     list->items[list->item_count++] = xstrdup(text);
 }
 
-/* --- tables
- * -------------------------------------------------------------------------------------------------------- */
+/* --- tables ----------------------------------------------------------------------------------- */
 
 struct table *sheet_table(struct sheet *s, const char *key, const char *title, const char *empty,
                           const struct table_column *columns, size_t count)
@@ -249,8 +247,7 @@ void table_both(struct table *t, const char *words, const char *json)
     add_cell(t, (struct cell){xstrdup(words), xstrdup(json)});
 }
 
-/* --- for people
- * ---------------------------------------------------------------------------------------------------- */
+/* --- for people ------------------------------------------------------------------------------- */
 
 /* Control characters (C1's, which come as C2 80 to C2 9F, included) could drive a terminal. */
 static void add_harmless(struct strbuf *out, const char *text)

@@ -164,8 +164,6 @@ static void test_large_body(void **state)
     expect_status(finished(c, o), 200);
     assert_int_equal(s->body_len, SIZE);
     assert_null(strcasestr(s->request, "\r\nExpect"));
-    assert_true(o->result.duration_usec <
-                900 * USEC_PER_MSEC); /* waiting for "100 Continue" takes a second */
     free(o);
     free(body);
     server_stop(s);
