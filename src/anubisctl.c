@@ -30,10 +30,11 @@ static const struct command commands[] = {
 };
 
 static int stop_fd;
+static volatile sig_atomic_t stopped_by;
 
 static void on_signal(int number)
 {
-    (void) number;
+    stopped_by = number;
     wakefd_raise(stop_fd);
 }
 
@@ -174,5 +175,10 @@ int main(int argc, char **argv)
     if (code == 0)
         code = command->run(&c);
     config_unref(c.config);
+    /* A shell that runs us in a loop goes on unless the signal is what ended us. */
+    if (stopped_by) {
+        signal(stopped_by, SIG_DFL);
+        raise(stopped_by);
+    }
     return code;
 }

@@ -1,13 +1,14 @@
 """anubisctl migrate and the schema it makes: fresh, twice, two at once, damaged, adopted from a Rails application."""
 import concurrent.futures
 import os
+import signal
 import time
 
 import psycopg2
 import pytest
-from harness.anubis import Ctl, Daemon
+from harness.anubis import Ctl, Daemon, clean_environment, program
 from harness.application import Application
-from harness.processes import wait_for
+from harness.processes import Child, wait_for
 
 STATES = ["pending", "processing", "sent", "failed", "retry"]
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -313,6 +314,25 @@ def test_tables_that_others_hold(empty_database):
     assert "waiting for session" in result.stderr and "puma worker" in result.stderr
     assert slowest < 3, f"the application waited {slowest} s"
     assert "cpf" not in result.stderr and "update" not in result.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted(empty_database, number):
+    rails(empty_database)
+    holder = empty_database.connect(autocommit=False)
+    holder.cursor().execute("update subscriptions set origin = 'app' where id = 1")
+    ctl = Ctl({"database": {"schema": "public"}}, database=empty_database)
+    with Child([program("anubisctl"), "-c", ctl.path, "--environment", "/dev/null", "migrate"],
+               env=clean_environment()).start() as child:
+        child.wait_output("waiting for session")
+        child.signal(number)
+        assert child.wait(10) == -number
+        assert "interrupted; nothing was changed" in child.output
+    holder.commit()
+    holder.close()
+    wait_for(lambda: empty_database.value("select count(*) from pg_stat_activity where application_name = 'anubisctl migrate'") == 0,
+             what="its session to end")
+    adopt(empty_database).expect(0)
 
 
 @pytest.mark.parametrize("backwards", [False, True])
