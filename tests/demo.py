@@ -9,6 +9,7 @@ Exit status 0 when every subscription ended as it had to, every event was read b
 """
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -139,10 +140,9 @@ class Demo:
         line()
 
     def say_kept(self, pid):
-        conf = shlex.quote(os.path.relpath(self.ctl.path))
+        conf = shlex.quote(self.ctl.path)
         ctl = os.path.relpath(program("anubisctl"))
-        psql = os.path.join(self.postgres.bin, "psql")
-        psql = "psql" if not os.access(psql, os.X_OK) else os.path.relpath(psql) if psql.startswith(os.getcwd()) else psql
+        psql = shutil.which("psql") and "psql" or os.path.join(self.postgres.bin, "psql")
         line = self.screen.line
         line()
         line("  It goes on running. Look in:")
