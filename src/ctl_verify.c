@@ -29,7 +29,7 @@ struct proof {
     int64_t wrong; /* differences found, of which not all are named */
     char **differences;
     size_t difference_count;
-    int64_t events, unpublished;  /* in the ledger */
+    int64_t unpublished;          /* events of the ledger */
     int64_t behind, dead;         /* published, but not handled */
     int64_t behind_at, behind_id; /* the oldest of them */
     struct error err;
@@ -69,6 +69,7 @@ static int verify_states(struct proof *p)
         return r;
     struct table *t =
         sheet_table(p->sheet, "states", "Subscriptions by state", "none", columns, ARRAY_SIZE(columns));
+    sheet_i64(p->sheet, "events", "events", pg_get_i64(states, 0, 3));
     for (int i = 0; i < pg_rows(states); i++) {
         const char *status = pg_get_text(states, i, 0);
         int64_t found = pg_get_i64(states, i, 1), expected = pg_get_i64(states, i, 2);
@@ -125,8 +126,6 @@ static int read_published(struct proof *p)
         return PG_DONE;
     }
     p->unpublished = pg_get_i64(row, 0, 0);
-    p->events = pg_get_i64(row, 0, 3);
-    sheet_i64(p->sheet, "events", "events", p->events);
     sheet_i64(p->sheet, "unpublished", "not published yet", p->unpublished);
     sheet_time(p->sheet, "oldest_unpublished_at", p->unpublished ? "the oldest of" : NULL,
                p->unpublished ? pg_get_time(row, 0, 1) : INT64_MIN);

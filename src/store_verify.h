@@ -8,7 +8,7 @@
 
 int store_verify_begin(struct pg *pg, struct error *err);
 
-/* Columns: status, subscriptions, what baseline and events say. */
+/* Columns: status, subscriptions, what baseline and events say, how many events there are in all. */
 extern const struct pg_statement store_verify_states;
 
 /* How many differences are named. */
@@ -52,6 +52,5 @@ int store_verify_wrong_bits(struct pg *pg, const struct store_verify_group *grou
 /* Columns: id, name, successful_sends, failed_sends, and both counters' baselines. */
 extern const struct pg_statement store_verify_counters;
 
-/* Columns: events not published, the oldest one's time, the ledger id that stops the relay (NULL = none),
- * events in all. */
+/* Columns: events not published, the oldest one's time, the ledger id that stops the relay (NULL = none). */
 extern const struct pg_statement store_verify_published;
