@@ -12,6 +12,7 @@
 struct socket_state {
     uint32_t registered; /* what the kernel watches; 0 = not in the set */
     uint32_t wanted;     /* what was asked for */
+    bool told;           /* its end will be told */
 };
 
 struct http_sockets {
@@ -55,16 +56,13 @@ int http_sockets_fd(const struct http_sockets *s)
     return s->epoll_fd;
 }
 
-/* NULL for a descriptor never seen, unless it is to be `added`. */
-static struct socket_state *find(struct http_sockets *s, int fd, bool added)
+static struct socket_state *find(struct http_sockets *s, int fd)
 {
     size_t index = (size_t) fd;
 
     if (index >= s->count) {
         size_t count = MAX(index + 1, s->count * 2);
 
-        if (!added)
-            return NULL;
         s->states = xreallocarray(s->states, count, sizeof(*s->states));
         for (; s->count < count; s->count++)
             s->states[s->count] = (struct socket_state){0};
@@ -72,12 +70,14 @@ static struct socket_state *find(struct http_sockets *s, int fd, bool added)
     return &s->states[index];
 }
 
-void http_sockets_forget(struct http_sockets *s, int fd)
+void http_sockets_opened(struct http_sockets *s, int fd)
 {
-    struct socket_state *state = find(s, fd, false);
+    *find(s, fd) = (struct socket_state){.told = true};
+}
 
-    if (state)
-        *state = (struct socket_state){0};
+void http_sockets_closed(struct http_sockets *s, int fd)
+{
+    *find(s, fd) = (struct socket_state){0};
 }
 
 /* The table may be behind for a socket that was closed without a word, hence ENOENT and EEXIST. */
@@ -102,10 +102,10 @@ static int registration_set(struct http_sockets *s, int fd, struct socket_state 
 
 int http_sockets_watch(struct http_sockets *s, int fd, uint32_t events, bool soon)
 {
-    struct socket_state *state = find(s, fd, true);
+    struct socket_state *state = find(s, fd);
 
     state->wanted = events;
-    if (events == state->registered || (events == 0 && soon))
+    if (events == state->registered || (events == 0 && soon && state->told))
         return 0;
     return registration_set(s, fd, state, events);
 }
@@ -123,7 +123,7 @@ int http_sockets_wait(struct http_sockets *s, struct epoll_event *ret_events, in
 
     for (int i = 0; i < ready; i++) {
         int fd = ret_events[i].data.fd;
-        struct socket_state *state = find(s, fd, true);
+        struct socket_state *state = find(s, fd);
 
         if (fd == s->wake_fd)
             continue;

@@ -18,11 +18,13 @@ void http_sockets_free(struct http_sockets *s);  /* closes none of the sockets *
 int http_sockets_fd(const struct http_sockets
                         *s); /* readable when http_sockets_wait() has something; not the caller's to close */
 
-/* A socket was just made, or is about to be closed: whatever was registered under its number is no more. */
-void http_sockets_forget(struct http_sockets *s, int fd);
+/* A socket whose end http_sockets_closed() will tell was just made. */
+void http_sockets_opened(struct http_sockets *s, int fd);
+/* It is about to be closed. */
+void http_sockets_closed(struct http_sockets *s, int fd);
 /* `events`: EPOLLIN, EPOLLOUT; 0 = none. With `soon` the registration may stay a while, because the same
- * socket is likely to be watched again; only for one whose end http_sockets_forget() will tell. 0 or negative
- * errno. */
+ * socket is likely to be watched again; only with a socket that was told of as opened. 0 or negative errno.
+ */
 int http_sockets_watch(struct http_sockets *s, int fd, uint32_t events, bool soon);
 /* Makes the descriptor readable once, for work that waits for the loop's next turn. Why not a deferred event
  * source: sd-event keeps its place at the head of the queue when it is enabled again, so one that is always

@@ -90,7 +90,7 @@ static curl_socket_t on_open_socket(void *userdata, curlsocktype purpose, struct
         return CURL_SOCKET_BAD;
     }
     t->socket_opened = true;
-    http_sockets_forget(t->context->sockets, fd);
+    http_sockets_opened(t->context->sockets, fd);
     return fd;
 }
 
@@ -98,7 +98,7 @@ static int on_close_socket(void *userdata, curl_socket_t fd)
 {
     struct http_context *context = userdata;
 
-    http_sockets_forget(context->sockets, fd);
+    http_sockets_closed(context->sockets, fd);
     return close(fd);
 }
 
@@ -138,7 +138,7 @@ static size_t on_header(char *line, size_t size, size_t count, void *userdata)
         return 0;
     if (t->body_started) /* trailers say nothing to us */
         return len;
-    t->headers_ended = len <= 2; /* the empty line */
+    t->headers_ended = len <= 2;         /* the empty line */
     if (starts_with(line, len, "HTTP/")) /* another answer after an interim one */
         t->has_retry_after = false;
     else if (starts_with(line, len, retry_after))

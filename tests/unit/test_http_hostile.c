@@ -198,18 +198,22 @@ static void test_silence(void **state)
          true},
     };
 
-    for (size_t i = 0; i < ARRAY_SIZE(silent); i++) {
-        struct server *s = server_start(&silent[i].reply, 1);
-        struct outcome *o = finished(*state, post_within(*state, server_url(s, "/"), 200 * USEC_PER_MSEC));
+    struct server *s[ARRAY_SIZE(silent)];
+    struct outcome *o[ARRAY_SIZE(silent)];
 
-        expect_cause(o, silent[i].cause);
-        assert_int_equal(o->result.status, silent[i].status);
-        assert_string_equal(o->body, silent[i].body);
-        assert_int_equal(o->result.truncated, silent[i].truncated);
-        assert_true(o->result.body_handed_over);
-        assert_in_range(o->result.duration_usec, 190 * USEC_PER_MSEC, 10 * USEC_PER_SEC);
-        free(o);
-        server_stop(s);
+    for (size_t i = 0; i < ARRAY_SIZE(silent); i++) {
+        s[i] = server_start(&silent[i].reply, 1);
+        o[i] = post_within(*state, server_url(s[i], "/"), USEC_PER_SEC);
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(silent); i++) {
+        expect_cause(finished(*state, o[i]), silent[i].cause);
+        assert_int_equal(o[i]->result.status, silent[i].status);
+        assert_string_equal(o[i]->body, silent[i].body);
+        assert_int_equal(o[i]->result.truncated, silent[i].truncated);
+        assert_true(o[i]->result.body_handed_over);
+        assert_in_range(o[i]->result.duration_usec, 990 * USEC_PER_MSEC, 60 * USEC_PER_SEC);
+        free(o[i]);
+        server_stop(s[i]);
     }
 }
 
@@ -367,7 +371,6 @@ static void test_endless_bodies(void **state)
         assert_int_equal(o->result.body_len, 65536);
         assert_true(o->result.truncated);
         assert_true(s->sent < 20 << 20);
-        assert_true(o->result.duration_usec < 10 * USEC_PER_SEC);
         free(o);
         server_stop(s);
     }
@@ -420,7 +423,7 @@ static void test_answer_before_the_request_is_read(void **state)
     struct client *c = *state;
     struct server *s = server_start(replies, 1);
     char *body = calloc(1, SIZE);
-    struct http_request request = {server_url(s, "/"), json_headers(), body, SIZE, 20 * USEC_PER_SEC};
+    struct http_request request = {server_url(s, "/"), json_headers(), body, SIZE, TIMEOUT_USEC};
     struct outcome *o = outcome_new();
 
     http_post(c->http, &request, on_result, o);
@@ -439,7 +442,7 @@ static void test_request_that_nobody_reads(void **state)
     uint16_t port;
     int fd = listen_on_loopback(&port);
     char *body = calloc(1, SIZE), url[64];
-    struct http_request request = {url, json_headers(), body, SIZE, 300 * USEC_PER_MSEC};
+    struct http_request request = {url, json_headers(), body, SIZE, USEC_PER_SEC};
     struct outcome *o = outcome_new();
 
     snprintf(url, sizeof(url), "http://127.0.0.1:%d/", port);

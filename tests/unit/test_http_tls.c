@@ -85,7 +85,7 @@ static void tls_start(struct tls_server *s)
         assert_true(now_monotonic_usec() < deadline);
         tls_read(s);
     } while (!strstr(s->output, ready) || !strchr(strstr(s->output, ready), '\n'));
-    s->port = atoi(strstr(s->output, ready) + strlen(ready));
+    s->port = (int) strtol(strstr(s->output, ready) + strlen(ready), NULL, 10);
     fcntl(s->from, F_SETFL, O_NONBLOCK);
 }
 
@@ -173,27 +173,27 @@ static void test_handshakes_that_fail(void **state)
 {
     static const struct {
         struct reply reply;
-        enum http_cause cause;
+        enum http_cause cause, alternative;
     } scenes[] = {
-        {{"HTTP/1.1 400 Bad Request\r\n\r\n", HOLD, NULL, true}, HTTP_TLS},
-        {{NULL, CLOSE, NULL, true}, HTTP_TLS},
-        {{NULL, RESET, NULL, true}, HTTP_TLS},
-        {{NULL, HOLD, NULL, true}, HTTP_CONNECT}, /* its time to connect runs out */
+        {{"HTTP/1.1 400 Bad Request\r\n\r\n", HOLD, NULL, true}, HTTP_TLS, HTTP_TLS},
+        {{NULL, CLOSE, NULL, true}, HTTP_TLS, HTTP_TLS},
+        {{NULL, RESET, NULL, true}, HTTP_TLS, HTTP_CONNECT},    /* whichever of the two is reset */
+        {{NULL, HOLD, NULL, true}, HTTP_CONNECT, HTTP_CONNECT}, /* its time to connect runs out */
     };
     struct client *c = *state;
 
-    c->params.connect_timeout_usec = 300 * USEC_PER_MSEC;
-    http_set_params(c->http, &c->params);
     for (size_t i = 0; i < ARRAY_SIZE(scenes); i++) {
         struct server *s = server_start(&scenes[i].reply, 1);
         char url[64];
         struct outcome *o;
 
+        c->params.connect_timeout_usec = scenes[i].cause == HTTP_CONNECT ? 300 * USEC_PER_MSEC : TIMEOUT_USEC;
+        http_set_params(c->http, &c->params);
         snprintf(url, sizeof(url), "https://127.0.0.1:%d/", s->port);
         o = finished(c, post(c, url));
-        expect_cause(o, scenes[i].cause);
+        expect_cause(o, o->result.cause == scenes[i].alternative ? scenes[i].alternative : scenes[i].cause);
         assert_false(o->result.body_handed_over);
-        assert_in_range(o->result.duration_usec, 1, 10 * USEC_PER_SEC);
+        assert_true(o->result.duration_usec < 60 * USEC_PER_SEC);
         free(o);
         server_stop(s);
     }
