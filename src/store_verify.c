@@ -30,11 +30,12 @@ const struct pg_statement store_verify_states = {
 
 /* The last event is that of the highest id; its state travels in the low bits, so that one hash aggregate
  * does. */
+#define STATE_CODE                                                                                           \
+    "case e.to_status when 'pending' then 1 when 'processing' then 2 when 'retry' then 3 when 'sent' then 4 when 'failed' then 5 else 0 end"
 #define STATE_CODES "'{pending,processing,retry,sent,failed}'::text[]"
 const struct pg_statement store_verify_last_events = {
     "", "with last as (select e.subscription_id::bigint as id,"
-        "                     max(e.id * 8 + coalesce(array_position(" STATE_CODES
-        ", e.to_status::text), 0)) as v"
+        "                     max(e.id * 8 + " STATE_CODE ") as v"
         "                from " EVENTS " where " IS_EVENT " and e.subscription_id is not null group by 1)"
         " select l.id, s.status::text, (" STATE_CODES ")[(l.v % 8)::int], count(*) over ()"
         "   from last l left join subscriptions s on s.id = l.id"
