@@ -81,7 +81,9 @@ static int set_common(rd_kafka_conf_t *conf, const struct config *config, struct
 static bool is_noise(const char *facility, const char *text)
 {
     return strcmp(facility, "FAIL") == 0 || strcmp(facility, "ERROR") == 0 ||
-           strcmp(facility, "GETPID") == 0 || strstr(text, "enable.gapless.guarantee is experimental");
+           strcmp(facility, "GETPID") == 0 || strstr(text, "enable.gapless.guarantee is experimental") ||
+           /* A broker that is no real one. */
+           strstr(text, "allow.auto.create.topics=false not supported by broker");
 }
 
 static void on_log(const rd_kafka_t *rk, int level, const char *facility, const char *text)

@@ -21,7 +21,7 @@ from harness.processes import close_all, descendants, wait_for
 TICKS = os.sysconf("SC_CLK_TCK")
 POSTGRES = {"fsync": "on", "full_page_writes": "on", "shared_buffers": "512MB", "max_wal_size": "8GB", "checkpoint_timeout": "15min",
             "synchronous_commit": "on", "autovacuum_naptime": "5s"}
-SETTINGS = {"log_level": "notice", "delivery": {"max_in_flight": 2048, "max_in_flight_per_integration": 128, "batch_size": 1000,
+SETTINGS = {"log_level": "notice", "delivery": {"max_in_flight": 1024, "max_in_flight_per_integration": 64, "batch_size": 500,
                                                 "poll_interval": "1s"}}
 INTEGRATIONS = 16
 

@@ -1,0 +1,188 @@
+"""The process: options, exit codes, starting in any order, reloading; and the whole way while everything dies."""
+import random
+import re
+
+import pytest
+from conftest import migrate
+from harness.anubis import Ctl, anubisd, libconfig
+from harness.application import Application
+from harness.processes import wait_for
+
+CRASHING = {"delivery": {"timeout": "2s", "connect_timeout": "1s", "lease": "3s", "poll_interval": "100ms", "batch_size": 100,
+                         "max_in_flight": 200},
+            "retry": {"base_delay": "50ms", "max_delay": "200ms", "max_attempts": 50},
+            "consumers": {"session_timeout": "6s", "heartbeat_interval": "1s"}}
+
+
+# --- options ---
+
+def test_help_and_version():
+    assert "Usage: anubisd" in anubisd("--help").expect(0).stdout
+    assert re.fullmatch(r"anubisd \d+\.\d+\.\d+\n", anubisd("--version").expect(0).stdout)
+
+
+@pytest.mark.parametrize("arguments", [["--nonsense"], ["-c"], ["file"], ["--check-config=x"]])
+def test_usage_errors(arguments):
+    result = anubisd(*arguments).expect(64)
+    assert "anubisd --help" in result.stderr
+
+
+def test_configuration_is_checked_whole(tmp_path):
+    path = tmp_path / "a.conf"
+    path.write_text('delivery: {\n    timeuot = "3s";\n    batch_size = "many";\n};\nretry: { base_delay = "10"; };\n'
+                    'kafka: { properties: { linger_msx = 5; }; };\n')
+    for options in (["--check-config"], []):
+        problems = anubisd(*options, "-c", path).expect(78).stderr
+        assert f"{path}:2: " in problems and '"timeout"' in problems
+        assert f"{path}:3: " in problems and f"{path}:5: " in problems
+    path.write_text('kafka: {\n    properties: { linger_msx = 5; };\n};\n')
+    assert f"{path}:2: " in anubisd("--check-config", "-c", path).expect(78).stderr
+    path.write_text("")
+    assert anubisd("--check-config", "-c", path).expect(0).stdout == f"{path}: OK\n"
+
+
+@pytest.mark.parametrize("path", ["/nonexistent/anubisd.conf", "/etc"])
+def test_configuration_that_is_no_file(path):
+    assert path in anubisd("--check-config", "-c", path).expect(78).stderr
+
+
+def test_dump_is_a_configuration_without_secrets(tmp_path):
+    path, again = tmp_path / "a.conf", tmp_path / "b.conf"
+    path.write_text(libconfig({"database": {"conninfo": "postgres://anubis:s3cret@db/x"}, "delivery": {"timeout": "11s"},
+                               "kafka": {"sasl_password": "s3cret", "properties": {"ssl_key_password": "s3cret"}}}))
+    dump = anubisd("--dump-config", "-c", path).expect(0).stdout
+    assert "s3cret" not in dump and "***" in dump and '"11s"' in dump
+    again.write_text(dump)
+    anubisd("--check-config", "-c", again).expect(0)
+
+
+# --- any order ---
+
+def test_starts_before_everything_else(own_postgres, broker, institutions, make_daemon):
+    """Postgres away, then without a schema, then all there: it says which, and works at last."""
+    server = own_postgres()
+    database = server.create_database("late")
+    app = Application(database)
+    server.stop()
+    daemon = make_daemon(database=database).start()
+    daemon.wait_log("could not work with the database")
+    wait_for(lambda: "waiting for the database" in (daemon.status() or ""), 30, "the status to say so")
+    server.start()
+    daemon.wait_log("anubisctl migrate")
+    migrate(database)
+    app.subscription(app.integration(institutions.url("/good")))
+    app.wait_states(sent=1)
+    assert daemon.log.count("could not work with the database") == 1
+    wait_for(lambda: "waiting for" not in (daemon.status() or "waiting for"), 30, "a status without complaint")
+    assert daemon.term() == 0
+
+
+def test_schema_from_the_future_is_waited_for(database, app, institutions, make_daemon):
+    daemon = make_daemon().start()
+    integration = app.integration(institutions.url("/good"))
+    app.subscription(integration)
+    app.wait_states(sent=1)
+    app.query("insert into {s}.anubis_migrations (version, name, checksum, applied_by, oldest_daemon) "
+              "values (9000, '9000_x.sql', 'x', 'another host', 9000)")
+    daemon.wait_log("install the later anubisd")
+    app.subscription(integration)
+    app.query("delete from {s}.anubis_migrations where version = 9000")
+    app.wait_states(sent=2)
+
+
+# --- reload ---
+
+def test_reload_takes_over_what_it_can(app, institutions, make_daemon):
+    daemon = make_daemon({"retry": {"base_delay": "1h", "max_delay": "1h"}}).start()
+    integration = app.integration(institutions.url("/dead"))
+    app.subscription(integration)
+    app.wait_states(retry=1)
+    daemon.reload(retry={"base_delay": "10ms", "max_delay": "10ms", "max_attempts": 3}, kafka={"client_id": "other"})
+    daemon.wait_log("configuration read again")
+    assert "changed, needs a restart: kafka.client_id" in daemon.log
+    assert "changed: retry.base_delay" in daemon.log
+    app.subscription(integration)
+    app.wait_states(failed=1, retry=1)
+
+
+def test_reload_of_a_wrong_file_changes_nothing(app, institutions, make_daemon):
+    daemon = make_daemon().start()
+    daemon.write_text("delivery: { timeout = 5; };\n")
+    daemon.reload()
+    daemon.wait_log("the configuration stays as it was")
+    assert f"{daemon.path}:1: " in daemon.log
+    app.subscription(app.integration(institutions.url("/good")))
+    app.wait_states(sent=1)
+
+
+# --- the whole way ---
+
+def wait_verified(ctl, deadline=90):
+    """Until verify finds nothing wrong and nothing behind."""
+    def look():
+        result = ctl("verify")
+        assert result.code in (0, 2), result
+        return result.code == 0
+    wait_for(look, deadline, lambda: f"verify: {ctl('verify')}", interval=0.5)
+
+
+@pytest.mark.real_kafka
+@pytest.mark.timeout(600)
+def test_everything_dies_and_the_books_balance(own_postgres, real_kafka, topic_prefix, institutions, make_daemon):
+    server = own_postgres(settings={"fsync": "on"})
+    database = server.create_database("spine")
+    migrate(database)
+    app = Application(database)
+    settings = {**CRASHING, "kafka": {"topic_prefix": topic_prefix},
+                "consumers": {**CRASHING["consumers"], "group_prefix": topic_prefix + "group"}}
+    daemon = make_daemon(settings, database=database, kafka=real_kafka)
+    ids = []
+    for path in ("/good", "/slow/20", "/flaky/20", "/reject/422"):
+        ids += app.subscriptions(app.integration(institutions.url(path)), 600)
+    chance = random.Random(11)
+    for turn in range(8):
+        before = len(institutions.keys())
+        if not daemon.is_running():
+            daemon.start()
+        goal = min(before + chance.randint(50, 250), len(ids) - 1)
+        wait_for(lambda goal=goal: len(institutions.keys()) >= goal, 90, f"{goal} to be received", interval=0.01)
+        if turn % 4 == 2:
+            real_kafka.kill9()
+            real_kafka.start()
+        elif turn % 4 == 3:
+            server.kill9()
+            server.start()
+        else:
+            daemon.kill9()
+    if not daemon.is_running():
+        daemon.start()
+    app.wait_states(sent=1800, failed=600, deadline=180)
+    wait_verified(Ctl(daemon.settings), 180)
+    assert app.value("select sum(successful_sends) from {s}.integrations") == 1800
+    assert app.value("select sum(failed_sends) from {s}.integrations") == 600
+    assert app.value("select count(*) from {s}.dead_letters") == 0
+    for kind, expected in (("created", 2400), ("sent", 1800), ("failed", 600)):
+        messages = real_kafka.read_all(f"{topic_prefix}subscriptions.{kind}")
+        assert len({m.headers["event_id"] for m in messages}) == expected, kind
+        assert {m.key for m in messages} <= {str(i) for i in ids}
+    assert daemon.term() == 0
+
+
+def test_kafka_is_away_for_the_whole_delivery(app, institutions, broker, make_daemon, ctl):
+    broker.down()
+    daemon = make_daemon().start()
+    app.subscriptions(app.integration(institutions.url("/good")), 300)
+    app.wait_states(sent=300)
+    wait_for(lambda: "waiting for Kafka" in (daemon.status() or ""), 60, "the status to say so")
+    assert app.value("select sum(successful_sends) from {s}.integrations") == 0
+    broker.up()
+    wait_for(lambda: app.value("select sum(successful_sends) from {s}.integrations") == 300, 90, "the counters")
+    wait_verified(ctl)
+    assert len(broker.read_all("anubis.subscriptions.sent")) == 300
+
+
+def test_status_tells_what_it_does(app, institutions, make_daemon):
+    daemon = make_daemon().start()
+    app.subscriptions(app.integration(institutions.url("/good")), 10)
+    app.wait_states(sent=10)
+    wait_for(lambda: "10 sent" in (daemon.status() or ""), 30, lambda: f"the count in {daemon.status()}")
