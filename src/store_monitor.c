@@ -9,5 +9,6 @@ const struct pg_statement store_backlog = {
     "         where status in ('pending', 'retry') and held_at is null and integration_id is not null limit 10000) w),"
     "       (select count(*) from (select from subscriptions"
     "         where status in ('pending', 'retry') and held_at is null and integration_id is null limit 10000) u),"
-    "       greatest((select last_value from ledger_id_seq) - (select high from relay_state), 0),"
+    "       greatest((select case when is_called then last_value else last_value - 1 end from ledger_id_seq)"
+    "                - (select high from relay_state), 0),"
     "       (select stopped_reason from relay_state)"};
