@@ -4,6 +4,7 @@ import json
 import os
 import random
 import signal
+import subprocess
 import threading
 import time
 import zlib
@@ -12,9 +13,10 @@ import jsonschema
 import pytest
 from confluent_kafka.admin import AdminClient, ConfigResource
 
-from conftest import migrate
+from conftest import migrate, unavailable
 from harness.application import Application
-from harness.processes import wait_for
+from harness.kafka import RealKafka, java_missing
+from harness.processes import scratch_folder, wait_for
 from test_migrate import adopt, rails
 
 EVENT_TOPICS = {f"subscriptions.{t}": n for t, n in
@@ -402,6 +404,64 @@ def test_kafka_is_away_from_the_start(ledger, broker, make_daemon):
     check_published(ledger, broker)
 
 
+def test_a_broker_that_hangs(ledger, broker, make_daemon):
+    integration = ledger.integration()
+    daemon = make_daemon(RELAY_ALONE).start()
+    ledger.app.subscriptions(integration, 100)
+    ledger.wait_published()
+    broker.stop()
+    ledger.app.subscriptions(integration, 100, batch=10)
+    daemon.wait_log("could not reach Kafka: no answer")
+    broker.cont()
+    ledger.wait_published()
+    check_published(ledger, broker)
+    # Neither does it hold up a stop.
+    broker.stop()
+    ledger.app.subscriptions(integration, 100, batch=10)
+    assert daemon.term(deadline=20) == 0
+    broker.cont()
+    daemon.start()
+    ledger.wait_published()
+    check_published(ledger, broker, once=False)
+
+
+def certificate(folder):
+    """A self-signed one for localhost and 127.0.0.1: (its file, file of key and certificate)."""
+    key, cert, both = (os.path.join(folder, name) for name in ("key.pem", "cert.pem", "both.pem"))
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", cert, "-days", "30",
+                    "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"],
+                   check=True, capture_output=True)
+    with open(both, "w", encoding="ascii") as out:
+        for name in (key, cert):
+            with open(name, encoding="ascii") as f:
+                out.write(f.read())
+    return cert, both
+
+
+@pytest.mark.real_kafka
+def test_kafka_with_password_and_certificate(ledger, make_daemon):
+    reason = java_missing()
+    if reason:
+        unavailable(reason)
+    cert, both = certificate(scratch_folder())
+    # PLAIN, because this Kafka and librdkafka 2.0 do not agree about SCRAM.
+    listener = {"sasl.enabled.mechanisms": "PLAIN", "ssl.keystore.type": "PEM", "ssl.keystore.location": both,
+                "plain.sasl.jaas.config": "org.apache.kafka.common.security.plain.PlainLoginModule required user_anubis=\"s3cr3t-word\";"}
+    with RealKafka(listeners={"SASL_SSL": listener}) as kafka:
+        settings = {"brokers": kafka.addresses["SASL_SSL"], "security_protocol": "sasl_ssl", "sasl_mechanism": "PLAIN",
+                    "sasl_username": "anubis", "sasl_password": "wr0ng-word", "properties": {"ssl_ca_location": cert}}
+        daemon = make_daemon({**RELAY_ALONE, "kafka": settings}, kafka=kafka.addresses["SASL_SSL"]).start()
+        ledger.app.subscriptions(ledger.integration(), 20)
+        daemon.wait_log("could not reach Kafka: .*(?i:authentication)")
+        assert "wr0ng-word" not in daemon.log
+        daemon.term()
+        daemon.write(kafka={"sasl_password": "s3cr3t-word"})
+        daemon.start()
+        ledger.wait_published()
+        check_published(ledger, kafka)
+        assert "s3cr3t-word" not in daemon.log
+
+
 @pytest.mark.real_kafka
 @pytest.mark.timeout(600)
 def test_real_kafka_is_killed_under_load(ledger, real_kafka, topic_prefix, make_daemon):
@@ -562,6 +622,32 @@ def test_a_restored_database_forgets_horizons(ledger, broker, make_daemon):
     ledger.wait_published()
     assert ledger.value("select system_identifier = (select system_identifier from pg_control_system()) from {s}.relay_state")
     check_published(ledger, broker)
+
+
+def test_a_new_timeline_gives_no_id_out_twice(own_postgres, broker, make_daemon):
+    """As when a standby is promoted that lacks the end: here the ids that were drawn last are lost."""
+    server = own_postgres()
+    database = server.create_database("relay")
+    migrate(database)
+    ledger = Ledger(database)
+    integration = ledger.integration()
+    daemon = make_daemon(RELAY_ALONE, database=database).start()
+    ledger.app.subscriptions(integration, 50)
+    ledger.wait_published()
+    published = ledger.last_id()
+    ledger.query("select setval('{s}.ledger_id_seq', 20)")
+    server.stop()
+    with open(os.path.join(server.data, "recovery.signal"), "w", encoding="ascii"):
+        pass
+    server.settings["restore_command"] = "false"
+    server.start()
+    wait_for(lambda: not server.value("select pg_is_in_recovery()"), 30, "the end of the recovery")
+    daemon.wait_log("restored or promoted")
+    wait_for(lambda: ledger.value("select last_value >= %s from {s}.ledger_id_seq", (published,)), 30, "the sequence to be moved on")
+    ledger.app.subscriptions(integration, 10)
+    ledger.wait_published()
+    check_published(ledger, broker)
+    assert ledger.value("select timeline from {s}.relay_state") == 2
 
 
 # --- topics ---
