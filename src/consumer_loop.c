@@ -288,6 +288,8 @@ static bool handle(struct consumer *c, enum kafka_event event, const struct kafk
     case KAFKA_OUT_OF_RANGE:
         apply(c);
         consumer_park_one(c, poll->partitions[0].topic, poll->partitions[0].partition);
+        /* The log may say so again at once. */
+        c->start_at = now_monotonic_usec() + LOOK_USEC;
         return true;
     case KAFKA_NO_TOPIC:
         c->topics_missing = true;
