@@ -699,6 +699,20 @@ def test_topics_that_may_not_be_made_are_waited_for(ledger, real_kafka, topic_pr
 
 
 @pytest.mark.real_kafka
+def test_a_topic_that_is_deleted_is_made_again(ledger, real_kafka, topic_prefix, make_daemon):
+    integration = ledger.integration()
+    make_daemon({**RELAY_ALONE, "kafka": {"topic_prefix": topic_prefix}}, kafka=real_kafka).start()
+    ledger.app.subscriptions(integration, 30)
+    ledger.wait_published()
+    old = ledger.last_id()
+    real_kafka.delete_topic(topic_prefix + "subscriptions.created")
+    ledger.app.subscriptions(integration, 30)
+    ledger.query("update {s}.subscriptions set status = 'failed'")
+    ledger.wait_published(180)
+    check_published(ledger, real_kafka, topic_prefix, once=False, before=old)
+
+
+@pytest.mark.real_kafka
 def test_an_event_that_kafka_refuses_stops_the_relay(ledger, real_kafka, topic_prefix, make_daemon):
     integration = ledger.integration()
     daemon = make_daemon({**RELAY_ALONE, "kafka": {"topic_prefix": topic_prefix}}, kafka=real_kafka).start()
