@@ -19,7 +19,7 @@ create function pg_temp.instant(alias text, column_name text) returns text langu
 $$;
 
 -- For adopted request and response columns of a JSON type: what is no JSON (or more than jsonb can hold) becomes a string.
-create function @extschema@.as_json(document text) returns json language plpgsql immutable parallel safe as $$
+create function @extschema@.as_json(document text) returns json language plpgsql immutable as $$
 begin
     if document is null then
         return null;
