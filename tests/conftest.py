@@ -25,9 +25,15 @@ MUST_RUN = os.environ.get("CI") == "true" or os.environ.get("FULL") == "1"
 _numbers = itertools.count(1)
 
 
+def _interrupt(_number, _frame):
+    """SIGTERM ends the run as Ctrl-C does: fixtures are torn down, nothing is left running."""
+    raise KeyboardInterrupt
+
+
 def pytest_configure(config):
     for marker in MARKERS:
         config.addinivalue_line("markers", marker)
+    signal.signal(signal.SIGTERM, _interrupt)
 
 
 def unavailable(reason):

@@ -22,7 +22,7 @@ TEST_SETTINGS = {"fsync": "off", "full_page_writes": "off"}
 DEFAULTS = {
     "listen_addresses": "127.0.0.1", "max_connections": "200", "shared_buffers": "128MB", "max_wal_size": "4GB",
     "log_min_messages": "warning", "timezone": "UTC", "log_timezone": "UTC", "lc_messages": "C",
-    "dynamic_shared_memory_type": "posix",
+    "dynamic_shared_memory_type": "mmap",  # in the data folder: nothing is left in /dev/shm after a kill
 }
 
 
