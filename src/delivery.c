@@ -157,25 +157,13 @@ static void on_result(const struct http_result *result, void *userdata)
 
 /* --- the start of one ------------------------------------------------------------------------- */
 
-static bool is_traceparent(const char *s)
-{
-    /* W3C Trace Context 3.2: version-traceid-parentid-flags in lower-case hexadecimal. */
-    static const char form[] = "xx-xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx-xxxxxxxxxxxxxxxx-xx";
-    if (strlen(s) != sizeof(form) - 1)
-        return false;
-    for (size_t i = 0; i < sizeof(form) - 1; i++)
-        if (form[i] == '-' ? s[i] != '-' : !strchr("0123456789abcdef", s[i]))
-            return false;
-    return true;
-}
-
 static void send_request(struct delivery *d, const struct store_claimed *row)
 {
     char key[64], trace[80];
     size_t at = (size_t) snprintf(key, sizeof(key), "Idempotency-Key: ");
     ids_idempotency_key(row->namespace, row->id, row->payload_version, key + at);
     at = (size_t) snprintf(trace, sizeof(trace), "traceparent: ");
-    if (is_traceparent(row->traceparent))
+    if (ids_is_traceparent(row->traceparent, strlen(row->traceparent)))
         snprintf(trace + at, sizeof(trace) - at, "%s", row->traceparent);
     else
         ids_traceparent(row->namespace, row->id, (uint64_t) d->token ^ (uint64_t) d->id, trace + at);
