@@ -237,23 +237,31 @@ static int read_parked(struct consumer *c, struct consumer_partition **parked, s
     return store_read_offsets(c->pg, c->group_id, offsets, count, err);
 }
 
-static void start(struct consumer *c, struct consumer_partition *p, int64_t offset)
+/* All at once: Kafka answers a connection's requests in turn, and the first fetch may make the rest wait. */
+static void start(struct consumer *c, struct consumer_partition **ready, const struct kafka_partition *at,
+                  size_t count)
 {
-    const struct kafka_partition at = {.topic = p->topic, .partition = p->number, .offset = offset};
     struct error err;
 
-    if (kafka_consumer_start(c->kafka, &at, 1, &err) < 0) {
+    if (count == 0)
+        return;
+    if (kafka_consumer_start(c->kafka, at, count, &err) < 0) {
         log_warning("%s: %s", c->name, err.text);
         return;
     }
-    p->next = offset;
-    p->started = true;
+    for (size_t i = 0; i < count; i++) {
+        ready[i]->next = at[i].offset;
+        ready[i]->started = true;
+    }
 }
 
-/* PLACED when one of them is to be read again, NOT_YET when one must wait, else as place(). */
-static int start_each(struct consumer *c, struct consumer_partition **parked, struct store_offset *offsets,
-                      size_t count, struct error *err)
+/* PLACED when one of them is to be read again (then none is started, unless this is the last pass), NOT_YET when
+ * one must wait, else as place(). Reorders `parked`. */
+static int start_ready(struct consumer *c, struct consumer_partition **parked, struct store_offset *offsets,
+                       size_t count, bool last, struct error *err)
 {
+    CLEANUP(freep) struct kafka_partition *at = xcalloc(count + 1, sizeof(*at));
+    size_t n = 0;
     int worst = 0;
 
     for (size_t i = 0; i < count; i++) {
@@ -262,14 +270,18 @@ static int start_each(struct consumer *c, struct consumer_partition **parked, st
         heartbeat_beat(c->heartbeat);
         if (r < 0 || r == PG_STOPPED)
             return r;
-        if (r == 0)
-            start(c, parked[i], offsets[i].next);
-        else if (worst != PLACED)
+        if (r == 0) {
+            at[n] = (struct kafka_partition){parked[i]->topic, parked[i]->number, offsets[i].next};
+            parked[n++] = parked[i];
+        } else if (worst != PLACED) {
             worst = r;
+        }
         /* One that does not answer is enough. */
         if (r == NOT_YET && now_monotonic_usec() - asked_at > ASK_MS * USEC_PER_MSEC / 2)
-            return NOT_YET;
+            break;
     }
+    if (worst != PLACED || last)
+        start(c, parked, at, n);
     return worst;
 }
 
@@ -280,10 +292,10 @@ int consumer_start_parked(struct consumer *c, struct error *err)
     size_t count;
     int r = PLACED;
 
-    for (int pass = 0; pass < 2 && r == PLACED; pass++) {
+    for (int pass = 1; pass <= 2 && r == PLACED; pass++) {
         r = read_parked(c, parked, offsets, &count, err);
         if (r == PG_DONE)
-            r = start_each(c, parked, offsets, count, err);
+            r = start_ready(c, parked, offsets, count, pass == 2, err);
     }
     if (r == NOT_YET)
         log_debug("%s: %s", c->name, err->text);

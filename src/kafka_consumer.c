@@ -14,7 +14,8 @@
 
 #define CLOSE_USEC (5 * USEC_PER_SEC)
 #define WAKE_BYTES ((size_t) 2 << 20)
-#define WAKE_MS 100
+#define WAKE_MS 20
+#define WAKE_AFTER_MS 2
 
 struct kafka_consumer {
     rd_kafka_t *rk;
@@ -418,20 +419,33 @@ static enum kafka_event take_message(struct kafka_consumer *k, struct kafka_poll
     return KAFKA_MESSAGE;
 }
 
-/* librdkafka before 2.2 stops fetching for up to a second once its queue has been full, however fast that is
- * emptied. Any request to the partitions' leaders wakes it. */
+/* librdkafka looks only once a second whether it may fetch again, once its queue was full (before 2.2) or a
+ * partition was started, however soon that is so. Any request to the partitions' leaders makes it look. */
 static void wake_fetcher(struct kafka_consumer *k)
 {
     rd_kafka_topic_partition_list_t *list;
 
-    if (k->taken < WAKE_BYTES || rd_kafka_assignment(k->rk, &list))
-        return;
     k->taken = 0;
+    if (rd_kafka_assignment(k->rk, &list))
+        return;
     for (int i = 0; i < list->cnt; i++)
         list->elems[i].offset = RD_KAFKA_OFFSET_END;
     if (list->cnt > 0)
         rd_kafka_offsets_for_times(k->rk, list, WAKE_MS);
     rd_kafka_topic_partition_list_destroy(list);
+}
+
+static rd_kafka_event_t *next_event(struct kafka_consumer *k, int timeout_ms)
+{
+    rd_kafka_event_t *event;
+
+    if (k->taken < WAKE_BYTES)
+        return rd_kafka_queue_poll(k->queue, timeout_ms);
+    event = rd_kafka_queue_poll(k->queue, MIN(timeout_ms, WAKE_AFTER_MS));
+    if (event)
+        return event;
+    wake_fetcher(k);
+    return rd_kafka_queue_poll(k->queue, timeout_ms);
 }
 
 enum kafka_event kafka_consumer_poll(struct kafka_consumer *k, int timeout_ms, struct kafka_poll *ret)
@@ -440,7 +454,7 @@ enum kafka_event kafka_consumer_poll(struct kafka_consumer *k, int timeout_ms, s
     ret->partitions = NULL;
     ret->count = 0;
     ret->lost = false;
-    k->event = rd_kafka_queue_poll(k->queue, timeout_ms);
+    k->event = next_event(k, timeout_ms);
     switch (rd_kafka_event_type(k->event)) {
     case RD_KAFKA_EVENT_FETCH:
         return take_message(k, ret);
@@ -449,7 +463,6 @@ enum kafka_event kafka_consumer_poll(struct kafka_consumer *k, int timeout_ms, s
     case RD_KAFKA_EVENT_ERROR:
         return take_error(k, rd_kafka_event_error(k->event), rd_kafka_event_error_string(k->event), ret);
     default:
-        wake_fetcher(k);
         return KAFKA_NOTHING;
     }
 }
@@ -473,6 +486,7 @@ int kafka_consumer_start(struct kafka_consumer *k, const struct kafka_partition 
     rd_kafka_error_t *error = rd_kafka_incremental_assign(k->rk, list);
 
     rd_kafka_topic_partition_list_destroy(list);
+    k->taken = WAKE_BYTES;
     if (!error)
         return 0;
     error_set(err, "could not start reading: %s", rd_kafka_error_string(error));
