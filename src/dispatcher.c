@@ -150,6 +150,7 @@ static void on_swept(struct pg_result **result, int reason, const char *state, c
         }
     }
     claim_soon(d, 0);
+    advance_stop(d);
 }
 
 static void on_released(struct pg_result **result, int reason, const char *state, const struct error *err,
@@ -165,6 +166,7 @@ static void on_released(struct pg_result **result, int reason, const char *state
     if (reason != -ECONNRESET)
         d->lost.count = 0;
     claim_soon(d, 0);
+    advance_stop(d);
 }
 
 /* True when a statement of the kind was due and has been sent. */
@@ -236,8 +238,15 @@ static void on_claimed(struct pg_result **result, int reason, const char *state,
     struct dispatcher *d = userdata;
     bool was_rung = d->claim_was_rung;
 
-    if (reason == -ECONNRESET) {
+    if (reason == -ECONNRESET || (reason == 0 && d->phase != PHASE_RUNNING && pg_rows(*result) > 0)) {
+        /* An answer that comes during a stop is as good as lost: nobody is left to send its rows. */
         tokens_add(&d->lost, d->token);
+        claim_soon(d, 0);
+        advance_stop(d);
+        return;
+    }
+    if (d->phase != PHASE_RUNNING) {
+        advance_stop(d);
         return;
     }
     if (reason != 0) {
@@ -342,8 +351,14 @@ static int on_claim_timer(sd_event_source *s, uint64_t usec, void *userdata)
     struct dispatcher *d = userdata;
     (void) s;
     (void) usec;
-    if (d->phase == PHASE_RUNNING && pg_async_idle(d->claimer) && !sweep(d))
-        claim(d);
+    if (!pg_async_idle(d->claimer))
+        return 0;
+    if (d->phase == PHASE_RUNNING) {
+        if (!sweep(d))
+            claim(d);
+    } else if (d->phase != PHASE_STOPPED && d->lost.count > 0) {
+        (void) sweep(d);
+    }
     return 0;
 }
 
@@ -478,8 +493,8 @@ static void advance_stop(struct dispatcher *d)
 {
     if (d->phase == PHASE_DRAINING && deliveries_count(d->deliveries) == 0)
         d->phase = PHASE_SETTLING;
-    if (d->phase == PHASE_SETTLING && settler_pending(d->settler) == 0 &&
-        pg_async_idle(d->claimer) == pg_async_up(d->claimer)) {
+    bool claimer_done = !pg_async_up(d->claimer) || (pg_async_idle(d->claimer) && d->lost.count == 0);
+    if (d->phase == PHASE_SETTLING && settler_pending(d->settler) == 0 && claimer_done) {
         d->phase = PHASE_STOPPED;
         d->events.stopped(d->userdata);
     }
