@@ -247,6 +247,10 @@ end $$;
 create trigger anubis_integration_check before insert or update of endpoint_url, settings on @extschema@.integrations
     for each row execute function @extschema@.integration_check();
 
+-- Who may make triggers with these (on a table of their own) could write whatever they like into the ledger. Firing needs no right.
+revoke execute on function @extschema@.subscription_inserted(), @extschema@.subscription_updated(), @extschema@.integration_changed()
+  from public;
+
 -- AFTER ROW triggers of the application's that update the same row run before ours and would turn the order of two events around.
 do $$
 declare
