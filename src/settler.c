@@ -17,6 +17,7 @@
 /* How long a result may wait for others to come along. */
 #define GATHER_USEC (5 * USEC_PER_MSEC)
 #define REFUSED_PAUSE_USEC USEC_PER_SEC
+#define ITEM_REFUSED_PAUSE_USEC (5 * USEC_PER_SEC)
 #define LOCKED_PAUSE_USEC (100 * USEC_PER_MSEC)
 #define DEADLINE_USEC (45 * USEC_PER_SEC)
 #define BATCH_BYTES ((size_t) 16 << 20)
@@ -96,16 +97,22 @@ static int by_id(const void *a, const void *b)
     return (x->id > y->id) - (x->id < y->id);
 }
 
-/* In the order of their ids, so that daemons lock rows in one order, and as many as the limits allow. */
+/* In the order of their ids, so that daemons lock rows in one order, and as many as the limits allow; those
+ * that were refused by themselves wait their time and hold up no other. */
 static void take_batch(struct settler *s)
 {
-    size_t n = 0, bytes = 0;
-    while (n < s->queue.count && n < s->batch_limit && bytes < BATCH_BYTES) {
-        bytes += s->queue.data[n]->response_len;
-        items_add(&s->batch, s->queue.data[n++]);
+    size_t kept = 0, bytes = 0;
+    uint64_t now = now_monotonic_usec();
+    for (size_t i = 0; i < s->queue.count; i++) {
+        struct store_settlement *item = s->queue.data[i];
+        if (s->batch.count < s->batch_limit && bytes < BATCH_BYTES && item->not_before <= now) {
+            bytes += item->response_len;
+            items_add(&s->batch, item);
+        } else {
+            s->queue.data[kept++] = item;
+        }
     }
-    memmove(s->queue.data, s->queue.data + n, (s->queue.count - n) * sizeof(*s->queue.data));
-    s->queue.count -= n;
+    s->queue.count = kept;
     qsort(s->batch.data, s->batch.count, sizeof(*s->batch.data), by_id);
 }
 
@@ -218,15 +225,31 @@ static void strip(struct store_settlement *item)
     item->response_len = 0;
 }
 
+/* Nor without its text: the reason lies with the application. */
+static void postpone(struct store_settlement *item, const char *state)
+{
+    char id[24];
+    snprintf(id, sizeof(id), "%" PRId64, item->id);
+    log_event(item->refusals++ == 1 ? LOG_ERR : LOG_DEBUG, MSG_SETTLE_SPLIT,
+              (struct log_field[]){{"SUBSCRIPTION_ID", id}, {0}},
+              "could not settle subscription %s (SQLSTATE %s): trying again until it can be", id, state);
+    item->not_before = now_monotonic_usec() + ITEM_REFUSED_PAUSE_USEC;
+}
+
 static void on_refused(struct settler *s, const char *state, const struct error *err)
 {
     bool locked = strcmp(state, "55P03") == 0;
-    bool data = strncmp(state, "22", 2) == 0 || strncmp(state, "23", 2) == 0 || strncmp(state, "54", 2) == 0;
+    /* P0: a trigger of the application's raised it. */
+    bool data = strncmp(state, "22", 2) == 0 || strncmp(state, "23", 2) == 0 ||
+                strncmp(state, "54", 2) == 0 || strncmp(state, "P0", 2) == 0;
 
     if (locked) {
         s->avoid_locked = true;
+    } else if (data && s->batch.count == 1 && s->batch.data[0]->refusals > 0) {
+        postpone(s->batch.data[0], state);
     } else if (data && s->batch.count == 1) {
         char id[24];
+        s->batch.data[0]->refusals = 1;
         snprintf(id, sizeof(id), "%" PRId64, s->batch.data[0]->id);
         log_event(
             LOG_WARNING, MSG_SETTLE_SPLIT, (struct log_field[]){{"SUBSCRIPTION_ID", id}, {0}},
@@ -296,6 +319,10 @@ static void on_paused(struct pg_result **result, int reason, const char *state, 
 static void settle(struct settler *s)
 {
     take_batch(s);
+    if (s->batch.count == 0) {
+        look_in(s, LOCKED_PAUSE_USEC);
+        return;
+    }
     store_settle_args(&s->args, s->batch.count, (const struct store_settlement *const *) s->batch.data);
     const struct pg_statement *statement = s->avoid_locked ? &store_settle_unlocked : &store_settle;
     if (pg_async_query(s->pg, statement, &s->args, DEADLINE_USEC, on_settled, s) < 0)
@@ -312,7 +339,8 @@ static void step(struct settler *s)
             look_in(s, s->not_before - now);
         else
             settle(s);
-    } else if (s->pauses) {
+    }
+    if (s->pauses && pg_async_idle(s->pg) && now >= s->not_before) {
         store_pause_integration_args(&s->args, s->pauses->integration_id, s->pauses->reason);
         (void) pg_async_query(s->pg, &store_pause_integration, &s->args, DEADLINE_USEC, on_paused, s);
     }

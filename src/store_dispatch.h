@@ -71,6 +71,8 @@ struct store_settlement {
     char *response; /* NULL when there was no answer; valid UTF-8 */
     size_t response_len;
     bool truncated;
+    int refusals;        /* how often the database would not have it by itself */
+    uint64_t not_before; /* monotonic; after a refusal */
 };
 void store_settle_args(struct pg_args *args, size_t count, const struct store_settlement *const *items);
 /* Result: the ids settled, ascending, in column 0. */

@@ -1,5 +1,7 @@
 """Whatever dies, and whenever: nothing is lost, nothing is forgotten, and what was sent twice was in flight."""
+import os
 import random
+import signal
 import time
 
 import pytest
@@ -89,6 +91,29 @@ def test_drain_that_ends_gives_back_or_says_ambiguous(app, institutions, make_da
         assert event["event_type"] == "retried" and event["ambiguous"], event
 
 
+@pytest.mark.parametrize("rows", [0, 40])
+def test_a_claim_that_is_answered_during_the_stop(app, institutions, make_daemon, rows):
+    """Its rows go back unsent, and nobody waits for anything else."""
+    daemon = make_daemon({"delivery": {"timeout": "20s", "lease": "60s", "drain_timeout": "20s", "poll_interval": "100ms"}})
+    integration = app.integration(institutions.url("/good"), max_in_flight=100)
+    app.query("""create function public.wait_for_it() returns trigger language plpgsql as
+        $$ begin perform pg_advisory_xact_lock_shared(1); return new; end $$""")
+    app.query("create trigger wait_for_it before update on {s}.subscriptions for each row execute function public.wait_for_it()")
+    if rows:
+        app.subscriptions(integration, rows)
+    with app.database.connect(autocommit=False) as other, other.cursor() as cursor:
+        cursor.execute("select pg_advisory_xact_lock(1)" if rows else "lock table anubis.integrations in access exclusive mode")
+        daemon.start()
+        wait_for(lambda: app.value("""select count(*) from pg_stat_activity where application_name = 'anubisd claim'
+            and datname = current_database() and wait_event_type = 'Lock'"""), 30, "a claim that waits")
+        os.kill(daemon.pid, signal.SIGTERM)
+        daemon.wait_log("stopping: ")
+        other.rollback()
+    wait_for(lambda: not daemon.is_running(), 10, "the end")
+    assert app.states() == ({"pending": rows} if rows else {})
+    assert institutions.counts("/good")["requests"] == 0
+
+
 def test_second_signal_ends_at_once(app, institutions, make_daemon):
     daemon = make_daemon({"delivery": {"timeout": "60s", "lease": "90s", "drain_timeout": "50s"}}).start()
     app.subscription(app.integration(institutions.url("/silent")))
@@ -149,6 +174,19 @@ def test_result_waits_for_a_locked_row(app, institutions, make_daemon):
         assert app.row(ids[3])["status"] == "processing"
         other.rollback()
     app.wait_states(sent=10)
+    check_nothing_lost(app, institutions, ids)
+
+
+def test_a_result_that_a_trigger_refuses_holds_up_no_other(app, institutions, make_daemon):
+    daemon = make_daemon({"delivery": {"timeout": "20s", "lease": "60s"}})
+    ids = app.subscriptions(app.integration(institutions.url("/good")), 40)
+    app.query(f"""create function public.refuse() returns trigger language plpgsql as $$
+        begin if new.id = {ids[5]} and new.status = 'sent' then raise exception 'not this one'; end if; return new; end $$""")
+    app.query("create trigger refuse before update on {s}.subscriptions for each row execute function public.refuse()")
+    daemon.start()
+    app.wait_states(sent=39, processing=1)
+    app.query("drop trigger refuse on {s}.subscriptions")
+    app.wait_states(sent=40)
     check_nothing_lost(app, institutions, ids)
 
 
