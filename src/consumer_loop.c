@@ -95,6 +95,8 @@ static void open_session(struct consumer *c)
     struct error err;
     int r = pg_open(&c->pg, &params, &err);
 
+    if (r == PG_DONE)
+        r = store_limit_session(c->pg, &err);
     if (r == PG_STOPPED)
         return;
     if (r != PG_DONE) {

@@ -47,6 +47,11 @@ static void add_bytes(struct pg_args *args, const char *bytes, size_t len)
 
 /* --- members ---------------------------------------------------------------------------------- */
 
+int store_limit_session(struct pg *pg, struct error *err)
+{
+    return pg_execute(pg, "set idle_in_transaction_session_timeout = '5s'", err);
+}
+
 static const struct pg_statement take_member = {
     "take_member", "select pg_try_advisory_lock(hashtextextended($1 || '/' || $2, lock_key('Instance')))"};
 

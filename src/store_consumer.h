@@ -1,11 +1,15 @@
 /* The consumers' statements. Outcomes and errors are pg_query()'s. See sql/001_tables.sql for the tables.
  *
- * All but the first three belong into the transaction of a batch. */
+ * All but the first four belong into the transaction of a batch. */
 #pragma once
 
 #include "bitmap.h"
 #include "handler_integration.h"
 #include "pg.h"
+
+/* Limits how long this session may hold its locks without a word from us: a process that was stopped or cut off
+ * in the middle of a transaction must not stand in the way of who takes its partitions over. */
+int store_limit_session(struct pg *pg, struct error *err);
 
 /* Who of several processes with the same instance name may be the static member of that name: true = we, as
  * long as this session lives. */

@@ -617,6 +617,36 @@ def test_a_member_that_was_thought_dead_changes_nothing(real_scene, make_member)
 
 
 @pytest.mark.real_kafka
+def test_a_member_frozen_in_its_transaction_stands_in_nobodys_way(real_scene, make_member):
+    zombie, heir = make_member("zombie"), make_member("heir")
+    zombie.start()
+    heir.start()
+    heir.wait_log("has taken over", 60)
+    real_scene.publish(200)
+    real_scene.check()
+    connection = real_scene.app.database.connect()
+    connection.autocommit = False
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("select from anubis.integrations for update")
+        real_scene.publish(500)
+        wait_for(lambda: real_scene.app.value(
+            "select count(*) from pg_stat_activity where application_name like 'anubisd %%integration-group' "
+            "and datname = current_database() and wait_event_type = 'Lock'") == 2, 30, "both to be in a transaction")
+        zombie.stop()
+    finally:
+        connection.rollback()
+        connection.close()
+    try:
+        wait_for(lambda: real_scene.offsets() == real_scene.ends(), 60, "the heir to take everything over")
+    finally:
+        zombie.cont()
+    real_scene.publish(500)
+    real_scene.check()
+    assert real_scene.dead_letters() == []
+
+
+@pytest.mark.real_kafka
 def test_two_processes_of_one_name(real_scene, make_member):
     first, second = (make_member(name, {"instance": "twin"}) for name in ("twin1", "twin2"))
     first.start()
