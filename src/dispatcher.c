@@ -250,7 +250,8 @@ static void on_claimed(struct pg_result **result, int reason, const char *state,
         return;
     }
     if (reason != 0) {
-        log_warning("could not claim subscriptions (SQLSTATE %s): %s", state, err->text);
+        log_warning("could not claim subscriptions (SQLSTATE %s): %s", state,
+                    store_refused_for_data(state) ? "see the server's log" : err->text);
         claim_soon(d, ERROR_PAUSE_USEC);
         return;
     }

@@ -239,9 +239,7 @@ static void postpone(struct store_settlement *item, const char *state)
 static void on_refused(struct settler *s, const char *state, const struct error *err)
 {
     bool locked = strcmp(state, "55P03") == 0;
-    /* P0: a trigger of the application's raised it. */
-    bool data = strncmp(state, "22", 2) == 0 || strncmp(state, "23", 2) == 0 ||
-                strncmp(state, "54", 2) == 0 || strncmp(state, "P0", 2) == 0;
+    bool data = store_refused_for_data(state);
 
     if (locked) {
         s->avoid_locked = true;
