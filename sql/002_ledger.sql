@@ -159,7 +159,7 @@ create function @extschema@.ledger_refuse() returns trigger language plpgsql as 
 begin
     raise exception using errcode = 'restrict_violation',
         message = format('cannot %s rows of subscription_events: the ledger is append-only', lower(tg_op)),
-        hint = 'A subscription with events cannot be destroyed either; old events leave with their partition, a person''s data by "anubisctl erase".';
+        hint = 'A subscription with events cannot be destroyed either; one that shall not be sent is set to status "failed".';
 end $$;
 create trigger ledger_append_only before update or delete on @extschema@.subscription_events
     for each row execute function @extschema@.ledger_refuse();

@@ -138,6 +138,10 @@ begin
     new.claimed_by := null;
     new.claim_token := null;
     new.held_at := null;
+    -- Put back after it had failed: its attempts begin anew.
+    if old.status = 'failed' and new.status in ('pending', 'retry') and new.attempts = old.attempts then
+        new.attempts := 0;
+    end if;
     -- An application that delivers by itself gets ten minutes; then the subscription counts as left behind.
     new.lease_expires_at := case when new.status = 'processing' then clock_timestamp() + interval '10 minutes' end;
     if new.last_error is not distinct from old.last_error then
@@ -195,7 +199,7 @@ create function @extschema@.subscription_deletion_refused() returns trigger lang
 begin
     raise exception using errcode = 'restrict_violation',
         message = format('cannot %s subscriptions: the ledger tells their history', lower(tg_op)),
-        hint = 'One that shall not be sent is set to status "failed"; a person''s data is erased by "anubisctl erase".';
+        hint = 'One that shall not be sent is set to status "failed".';
 end $$;
 create trigger anubis_no_delete before delete on @extschema@.subscriptions
     for each row execute function @extschema@.subscription_deletion_refused();
@@ -233,6 +237,10 @@ begin
                 hint = 'It looks like https://api.example.edu.br/enrolments; credentials go to auth_token or settings.';
         end if;
     end if;
+    if new.auth_token ~ '^(file|env):' then
+        raise exception using errcode = 'check_violation', message = 'auth_token cannot be read from a file or from the environment',
+            hint = 'It is the token itself, or "credential:NAME" for one that systemd hands to the daemon.';
+    end if;
     if jsonb_typeof(new.settings) <> 'object' then
         raise exception using errcode = 'check_violation', message = 'settings is no JSON object';
     end if;
@@ -244,7 +252,7 @@ begin
     end if;
     return new;
 end $$;
-create trigger anubis_integration_check before insert or update of endpoint_url, settings on @extschema@.integrations
+create trigger anubis_integration_check before insert or update of endpoint_url, auth_token, settings on @extschema@.integrations
     for each row execute function @extschema@.integration_check();
 
 -- Who may make triggers with these (on a table of their own) could write whatever they like into the ledger. Firing needs no right.

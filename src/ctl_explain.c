@@ -216,7 +216,7 @@ static void explain_next(struct explanation *e)
     if (strcmp(status, "sent") == 0)
         set_next(e, "nothing: \"sent\" is final", INT64_MIN);
     else if (strcmp(status, "failed") == 0)
-        set_next(e, "nothing, until somebody sets its status to \"retry\"", INT64_MIN);
+        set_next(e, "nothing, until somebody sets its status back to \"pending\"", INT64_MIN);
     else if (strcmp(status, "processing") == 0)
         explain_processing(e);
     else

@@ -63,7 +63,7 @@ static const char *take_token(struct integration *i, const char *auth_token)
     if (!*auth_token)
         return NULL;
     if (config_database_secret(auth_token, &token, NULL) < 0)
-        return "its auth_token names a credential that cannot be read";
+        return "its auth_token names a credential that the daemon was not given (LoadCredential= in its unit)";
     if (has_control_character(strbuf_str(&token)))
         return "its auth_token holds control characters";
     i->authorization = xasprintf("Authorization: Bearer %s", strbuf_str(&token));

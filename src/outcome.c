@@ -50,13 +50,16 @@ static struct rule rule_for(const struct http_result *r)
     case HTTP_ANSWERED:
         return rule_for_status(r->status);
     case HTTP_URL_INVALID:
-        return (struct rule){.state = OUTCOME_RETRY,
-                             .free = true,
-                             .pause_reason = "its endpoint_url is no URL that anubisd may send to"};
+        return (struct rule){
+            .state = OUTCOME_RETRY,
+            .free = true,
+            .pause_reason = "its endpoint_url is no https URL that anubisd may send to (plain http needs "
+                            "delivery.allow_http)"};
     case HTTP_ADDRESS_REFUSED:
         return (struct rule){.state = OUTCOME_RETRY,
                              .free = true,
-                             .pause_reason = "its endpoint_url leads to an address in a private network"};
+                             .pause_reason = "its endpoint_url leads to an address in a private network "
+                                             "(delivery.allow_private_networks)"};
     case HTTP_CANCELLED:
         if (!r->body_handed_over)
             return (struct rule){.state = OUTCOME_RELEASE, .free = true};

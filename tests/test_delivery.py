@@ -105,6 +105,22 @@ def test_attempts_end(app, institutions, make_daemon):
     assert institutions.counts("/reject/500/a")["requests"] == 4
 
 
+def test_put_back_after_it_had_failed(app, institutions, make_daemon):
+    make_daemon({"retry": {"base_delay": "20ms", "max_delay": "50ms", "max_attempts": 2}}).start()
+    subscription = app.subscription(app.integration(institutions.url("/reject/500/x")))
+    app.wait_states(failed=1)
+    institutions.become("/reject/500/x", "/good")
+    app.query("update {s}.subscriptions set status = 'pending' where id = %s", (subscription,))
+    app.wait_states(sent=1)
+    assert app.row(subscription)["attempts"] == 1
+
+
+@pytest.mark.parametrize("token", ["file:/etc/hostname", "env:HOME"])
+def test_tokens_of_the_database_read_no_files(app, token):
+    with pytest.raises(Exception, match="auth_token"):
+        app.integration("https://example.com/", auth_token=token)
+
+
 def test_too_old_fails(app, institutions, make_daemon):
     subscription = app.subscription(app.integration(institutions.url("/dead")), created_at="2020-01-01T00:00:00Z")
     make_daemon().start()
