@@ -229,7 +229,7 @@ static bool leave(struct kafka_consumer *k)
 #endif
 
 /* librdkafka before 2.3 ends the process by an assertion when a client that has joined its group is destroyed
- * before its first assignment (its issue 4312): such a one is left behind, without work. */
+ * before its first assignment (librdkafka issue 4312): such a one is left behind, without work. */
 static bool may_be_destroyed(const struct kafka_consumer *k)
 {
     return k->assigned || rd_kafka_version() >= 0x020300ff;
