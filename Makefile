@@ -44,7 +44,7 @@ SQL       := $(sort $(wildcard sql/*.sql))
 C_FILES   := $(wildcard src/*.[ch] tests/unit/*.[ch] tests/tools/*.[ch])
 
 # Of the targets that build on the way; `make -j` decides for itself.
-PARALLEL = $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$(shell nproc))
+SUBMAKE = $(MAKE) --no-print-directory $(if $(V),,-s) $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$(shell nproc))
 
 Q := $(if $(V),,@)
 say = $(if $(V),,@printf '  %-7s %s\n' '$(1)' '$(2)')
@@ -96,31 +96,31 @@ packages-check packages-lint packages-kafka:
 	@sh .ci/packages $(@:packages-%=%)
 
 demo: packages-check $(if $(filter real,$(KAFKA)),packages-kafka) ## run the main job on this machine, from nothing to a summary
-	@$(MAKE) --no-print-directory $(PARALLEL) all tools
+	+@$(SUBMAKE) all tools
 	@ANUBIS_BUILD=$(BUILD) $(PYTHON) tests/demo.py
 
 check: packages-check ## build and run every test this machine can run
-	@$(MAKE) --no-print-directory $(PARALLEL) all tools unit
+	+@$(SUBMAKE) all tools unit
 	@ANUBIS_BUILD=$(BUILD) $(PYTHON) tests/run-checks
 
 bench: packages-check ## measure throughput, latency, memory and CPU
-	@$(MAKE) --no-print-directory $(PARALLEL) all tools
+	+@$(SUBMAKE) all tools
 	@ANUBIS_BUILD=$(BUILD) $(PYTHON) tests/bench.py
 
 lint: packages-lint ## formatting, static analysis, layers, shell, man pages, documentation
-	@$(MAKE) --no-print-directory $(BUILD)/tools/list_keys
+	+@$(SUBMAKE) $(BUILD)/tools/list_keys
 	@ANUBIS_BUILD=$(BUILD) sh tests/lint
 
 format: ## lay the C sources out
 	clang-format -i $(C_FILES)
 
 asan: ## build/asan, with address and undefined-behaviour sanitizers
-	@$(MAKE) --no-print-directory $(PARALLEL) BUILD=$(BUILD)/asan OPT='-O1 -g -fno-omit-frame-pointer' \
+	+@$(SUBMAKE) BUILD=$(BUILD)/asan OPT='-O1 -g -fno-omit-frame-pointer' \
 	    SANITIZE='-fsanitize=address,undefined -fno-sanitize-recover=undefined' all tools unit
 tsan: ## build/tsan, with the thread sanitizer
-	@$(MAKE) --no-print-directory $(PARALLEL) BUILD=$(BUILD)/tsan OPT='-O1 -g' SANITIZE=-fsanitize=thread all tools unit
+	+@$(SUBMAKE) BUILD=$(BUILD)/tsan OPT='-O1 -g' SANITIZE=-fsanitize=thread all tools unit
 coverage: ## build/coverage, with gcov's counters
-	@$(MAKE) --no-print-directory $(PARALLEL) BUILD=$(BUILD)/coverage OPT='-O0 -g' SANITIZE=--coverage all tools unit
+	+@$(SUBMAKE) BUILD=$(BUILD)/coverage OPT='-O0 -g' SANITIZE=--coverage all tools unit
 
 install: all ## install below $(DESTDIR)$(PREFIX); an existing anubisd.conf stays
 	install -D -m 755 $(BUILD)/anubisd $(DESTDIR)$(SBINDIR)/anubisd
