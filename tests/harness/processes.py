@@ -1,6 +1,7 @@
 """Child processes, each in a session of its own, and waiting for conditions."""
 import atexit
 import os
+import random
 import re
 import shutil
 import signal
@@ -47,11 +48,22 @@ def wait_for(condition, deadline=30.0, what="the condition", interval=0.02):
         interval = min(interval * 1.2, 0.25)
 
 
+_ports = set()
+
+
 def free_port():
-    """A port that was free a moment ago. Whoever uses it tries again with another one when it is taken meanwhile."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    """A port that was free a moment ago, never the same one twice, and below those that connections take for themselves.
+    Whoever uses it tries again with another one when it is taken meanwhile."""
+    while True:
+        port = random.SystemRandom().randrange(12000, 32000)
+        with socket.socket() as s:
+            try:
+                s.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        if port not in _ports:
+            _ports.add(port)
+            return port
 
 
 def scratch_folder(prefix="anubis-", keep=False):
