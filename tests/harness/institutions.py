@@ -23,8 +23,8 @@ class Institutions:
     """Paths have characters, see the server's GET /: url("/flaky/30/usp"). They may end with any name, so that several
     institutions share a character."""
 
-    def __init__(self, count=True, threads=1, options=(), name="institutions"):
-        self.argv = [os.path.join(build_folder(), "tools", "institutions"), "--lifeline", f"--threads={threads}",
+    def __init__(self, count=True, options=(), name="institutions"):
+        self.argv = [os.path.join(build_folder(), "tools", "institutions"), "--lifeline",
                      *([] if count else ["--no-count"]), *options]
         self.child = Child(self.argv, name=name, folder=scratch_folder(), stdin=True)
         self.port = None

@@ -8,9 +8,11 @@
 #include <errno.h>
 #include <getopt.h>
 #include <microhttpd.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <sys/signalfd.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -22,7 +24,7 @@
 #define DELAY_MAX_MS 3600000
 
 struct options {
-    int port, threads, idle_timeout;
+    int port, idle_timeout;
     int64_t keys;
     bool count, lifeline;
     const char *tls_cert, *tls_key;
@@ -748,7 +750,6 @@ static void usage(FILE *to)
     fputs("Usage: institutions [OPTION]...\n"
           "Sample institutions on a free port of 127.0.0.1, until SIGTERM. GET / lists what they can do.\n\n"
           "  --port=N                     this port\n"
-          "  --threads=N                  so many threads (1)\n"
           "  --no-count                   totals only: for benchmarks\n"
           "  --keys=N                     remember so many keys (4000000)\n"
           "  --idle-timeout=SECONDS       close idle connections\n"
@@ -761,23 +762,19 @@ static void usage(FILE *to)
 static int options_parse(struct options *o, int argc, char **argv)
 {
     static const struct option known[] = {
-        {"port", 1, NULL, 'p'},    {"threads", 1, NULL, 't'},      {"no-count", 0, NULL, 'n'},
-        {"keys", 1, NULL, 'k'},    {"idle-timeout", 1, NULL, 'i'}, {"tls-cert", 1, NULL, 'c'},
-        {"tls-key", 1, NULL, 'K'}, {"lifeline", 0, NULL, 'l'},     {"help", 0, NULL, 'h'},
-        {NULL, 0, NULL, 0},
+        {"port", 1, NULL, 'p'},         {"no-count", 0, NULL, 'n'}, {"keys", 1, NULL, 'k'},
+        {"idle-timeout", 1, NULL, 'i'}, {"tls-cert", 1, NULL, 'c'}, {"tls-key", 1, NULL, 'K'},
+        {"lifeline", 0, NULL, 'l'},     {"help", 0, NULL, 'h'},     {NULL, 0, NULL, 0},
     };
     int64_t n = 0;
     for (int c; (c = getopt_long(argc, argv, "", known, NULL)) != -1;) {
-        if (strchr("ptki", c) && parse_i64(optarg, 0, c == 'p' ? 65535 : 100000000, &n) < 0) {
+        if (strchr("pki", c) && parse_i64(optarg, 0, c == 'p' ? 65535 : 100000000, &n) < 0) {
             fprintf(stderr, "institutions: a number is wanted, not \"%s\"\n", optarg);
             return -EINVAL;
         }
         switch (c) {
         case 'p':
             o->port = (int) n;
-            break;
-        case 't':
-            o->threads = (int) MIN(n, 64);
             break;
         case 'k':
             o->keys = n;
@@ -821,17 +818,17 @@ static char *file_read(const char *path)
     return text;
 }
 
+/* Driven by our own loop: libmicrohttpd's (0.9.75) sleeps with requests in its hands whenever exactly as many
+ * sockets are ready as it asks for at once, 128. */
 static struct MHD_Daemon *server_start(const struct options *o)
 {
     struct sockaddr_in address = {.sin_family = AF_INET,
                                   .sin_port = htons((uint16_t) o->port),
                                   .sin_addr = {.s_addr = htonl(INADDR_LOOPBACK)}};
-    unsigned flags = MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME;
+    unsigned flags = MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME;
     struct MHD_OptionItem more[5] = {{MHD_OPTION_END, 0, NULL}};
     int n = 0;
     char *cert = NULL, *key = NULL;
-    if (o->threads > 1)
-        more[n++] = (struct MHD_OptionItem){MHD_OPTION_THREAD_POOL_SIZE, o->threads, NULL};
     if (o->tls_cert && o->tls_key) {
         flags |= MHD_USE_TLS;
         more[n++] = (struct MHD_OptionItem){MHD_OPTION_HTTPS_MEM_CERT, 0, cert = file_read(o->tls_cert)};
@@ -849,20 +846,33 @@ static struct MHD_Daemon *server_start(const struct options *o)
 }
 
 /* Until SIGTERM or SIGINT, or with a lifeline the end of standard input. */
-static void wait_for_the_end(const sigset_t *signals, bool lifeline)
+static void serve(struct MHD_Daemon *server, const sigset_t *signals, bool lifeline)
 {
-    struct timespec tick = {.tv_nsec = 100000000};
-    while (sigtimedwait(signals, NULL, lifeline ? &tick : NULL) < 0) {
-        struct pollfd in = {.fd = 0, .events = POLLIN};
-        char dropped[4096];
-        if (lifeline && poll(&in, 1, 0) == 1 && read(0, dropped, sizeof dropped) <= 0)
-            return;
+    struct pollfd fds[] = {
+        {.fd = MHD_get_daemon_info(server, MHD_DAEMON_INFO_EPOLL_FD)->epoll_fd, .events = POLLIN},
+        {.fd = signalfd(-1, signals, SFD_CLOEXEC), .events = POLLIN},
+        {.fd = lifeline ? 0 : -1, .events = POLLIN},
+        {.fd = stage.left_fd, .events = POLLIN},
+    };
+    char dropped[4096];
+    eventfd_t left;
+
+    for (;;) {
+        MHD_UNSIGNED_LONG_LONG timeout_ms;
+        bool limited = MHD_get_timeout(server, &timeout_ms) == MHD_YES;
+
+        if (poll(fds, 4, limited ? (int) MIN(timeout_ms, 60000) : -1) > 0 &&
+            (fds[1].revents || (fds[2].revents && read(0, dropped, sizeof dropped) <= 0)))
+            break;
+        eventfd_read(stage.left_fd, &left);
+        MHD_run(server);
     }
+    close(fds[1].fd);
 }
 
 int main(int argc, char **argv)
 {
-    struct options o = {.threads = 1, .count = true, .keys = 4000000};
+    struct options o = {.count = true, .keys = 4000000};
     if (options_parse(&o, argc, argv) < 0)
         return 64;
     sigset_t signals;
@@ -884,7 +894,7 @@ int main(int argc, char **argv)
     }
     printf("listening on 127.0.0.1:%d\n", MHD_get_daemon_info(server, MHD_DAEMON_INFO_BIND_PORT)->port);
     fflush(stdout);
-    wait_for_the_end(&signals, o.lifeline);
+    serve(server, &signals, o.lifeline);
 
     stage_close();
     MHD_stop_daemon(server);

@@ -9,6 +9,7 @@
 #include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 
 #include "timeutil.h"
@@ -50,6 +51,7 @@ static struct {
     pthread_cond_t wake;
     pthread_t thread;
     bool ending;
+    int left_fd;         /* an eventfd, for the server's loop: a connection was resumed */
     struct actor **heap; /* by due_usec */
     unsigned count, capacity;
 } stage = {.mutex = PTHREAD_MUTEX_INITIALIZER};
@@ -129,6 +131,7 @@ static void stage_leave(struct actor *a, bool hung_up)
     heap_remove(a);
     a->hung_up = hung_up;
     MHD_resume_connection(a->connection);
+    eventfd_write(stage.left_fd, 1);
 }
 
 static void stage_wait(struct actor *a, uint64_t usec)
@@ -250,6 +253,7 @@ static void stage_open(void)
     pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
     pthread_cond_init(&stage.wake, &attributes);
     pthread_condattr_destroy(&attributes);
+    stage.left_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (pthread_create(&stage.thread, NULL, stage_run, NULL) != 0)
         abort();
 }
@@ -262,5 +266,6 @@ static void stage_close(void)
     pthread_cond_signal(&stage.wake);
     pthread_mutex_unlock(&stage.mutex);
     pthread_join(stage.thread, NULL);
+    close(stage.left_fd);
     free(stage.heap);
 }
