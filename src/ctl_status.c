@@ -103,9 +103,16 @@ static void add_relay(struct status *s)
     if (o->gap_ids)
         strbuf_addf(&words, ", but for %" PRId64 " ids in %" PRId64 " gaps that are watched", o->gap_ids,
                     o->gap_ranges);
-    if (*o->leader)
-        strbuf_addf(&words, "; leader \"%s\"", o->leader);
+    if (!*o->leader)
+        strbuf_adds(&words, "; nobody has led yet");
+    else
+        strbuf_addf(&words, o->leads ? "; leader \"%s\"" : "; nobody leads, \"%s\" did last", o->leader);
     sheet_text(s->sheet, NULL, "relay", strbuf_str(&words));
+    if (*o->trouble) {
+        strbuf_clear(&words);
+        strbuf_addf(&words, "WAITS: %s; the ledger keeps the events", o->trouble);
+        sheet_text(s->sheet, NULL, "", strbuf_str(&words));
+    }
     if (o->stopped_on) {
         strbuf_clear(&words);
         strbuf_addf(&words, "STOPPED on event %" PRId64 ": %s", o->stopped_on, o->stopped_reason);
@@ -116,7 +123,9 @@ static void add_relay(struct status *s)
     sheet_i64(s->sheet, "relay_gaps", NULL, o->gap_ranges);
     sheet_i64(s->sheet, "relay_gap_ids", NULL, o->gap_ids);
     sheet_i64(s->sheet, "unpublished_about", NULL, to_go);
-    sheet_text(s->sheet, "relay_leader", NULL, *o->leader ? o->leader : NULL);
+    sheet_text(s->sheet, "relay_leader", NULL, o->leads && *o->leader ? o->leader : NULL);
+    sheet_text(s->sheet, "relay_last_leader", NULL, *o->leader ? o->leader : NULL);
+    sheet_text(s->sheet, "relay_waits_for", NULL, *o->trouble ? o->trouble : NULL);
     sheet_time(s->sheet, "relay_updated_at", NULL, o->relay_at);
     if (o->stopped_on)
         sheet_i64(s->sheet, "relay_stopped_on", NULL, o->stopped_on);
@@ -230,7 +239,8 @@ static void add_integration(struct status *s, struct table *t, const struct stor
     table_text(t, i->name);
     table_text(t, state);
     table_count(t, i->waiting, i->waiting_is_least);
-    table_count(t, i->due, i->due_is_least);
+    /* As in the sum above: what cannot be sent to is due to nobody. */
+    table_count(t, can_send(i) ? i->due : 0, can_send(i) && i->due_is_least);
     table_i64(t, i->in_flight);
     table_i64(t, i->sent);
     table_i64(t, i->failed);

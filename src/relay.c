@@ -46,6 +46,7 @@ static uint64_t give_up_session(struct relay *r)
 {
     give_up_leadership(r);
     pg_close(TAKE_PTR(r->pg));
+    r->shown = RELAY_FINE;
     r->stats.trouble = RELAY_NO_DATABASE;
     return backoff_next_usec(&r->database_backoff);
 }
@@ -73,7 +74,7 @@ static uint64_t open_session(struct relay *r)
     const struct pg_params params = {
         .conninfo = r->config->database.conninfo,
         .schema = r->config->database.schema,
-        .application_name = "anubisd relay",
+        .application_name = STORE_RELAY_SESSION,
         .connect_timeout_usec = r->config->database.connect_timeout_usec,
         .statement_timeout_usec = MIN(r->config->database.statement_timeout_usec, STATEMENT_USEC),
         .stop_fd = r->abandon_fd,
@@ -190,6 +191,23 @@ static uint64_t turn(struct relay *r)
     return delay == NOW && !r->batch.result && r->pg ? relay_idle(r) : delay;
 }
 
+/* For anubisctl status, which knows the database alone. Being stopped on an event stands in the state. */
+static void show_trouble(struct relay *r)
+{
+    static const char *const words[] = {
+        [RELAY_NO_KAFKA] = "Kafka is away", [RELAY_NO_TOPIC] = "topics are missing"};
+    enum relay_trouble trouble = r->stats.trouble;
+    struct error err;
+
+    if (!r->leading || trouble == r->shown)
+        return;
+    r->shown = trouble;
+    int outcome = store_relay_show_trouble(
+        r->pg, trouble < ARRAY_SIZE(words) && words[trouble] ? words[trouble] : "", &err);
+    if (outcome != PG_DONE)
+        relay_database_trouble(r, outcome, &err);
+}
+
 static bool stopping(const struct relay *r)
 {
     struct pollfd fd = {.fd = r->params.stop_fd, .events = POLLIN};
@@ -235,6 +253,7 @@ static void *run(void *userdata)
         heartbeat_beat(r->params.heartbeat);
         wakefd_clear(r->wake_fd);
         uint64_t delay = turn(r);
+        show_trouble(r);
         if (delay != NOW)
             wait_for_turn(r, delay);
     }

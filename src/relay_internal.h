@@ -47,11 +47,12 @@ struct relay {
     int64_t wal_position;
 
     struct backoff database_backoff, kafka_backoff, again_backoff;
-    uint64_t progress_at; /* when Kafka last took something, or had nothing to take */
-    struct error nobody;  /* why no broker could be reached since, "" = not so */
-    uint64_t idle_usec;   /* the last wait without anything to do */
-    uint64_t rest_until;  /* no read before */
-    int64_t stopped_on;   /* the event that Kafka refused, 0 = none */
+    uint64_t progress_at;     /* when Kafka last took something, or had nothing to take */
+    struct error nobody;      /* why no broker could be reached since, "" = not so */
+    uint64_t idle_usec;       /* the last wait without anything to do */
+    uint64_t rest_until;      /* no read before */
+    int64_t stopped_on;       /* the event that Kafka refused, 0 = none */
+    enum relay_trouble shown; /* in the session's name */
     bool said_database, said_kafka, said_topic, said_identity;
 };
 

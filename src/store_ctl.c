@@ -14,6 +14,12 @@ static int64_t time_or_none(const struct pg_result *r, int row, int column)
 #define DAEMONS                                                                                              \
     "(select count(*) from pg_stat_activity where datname = current_database() and application_name = 'anubisd claim')"
 
+/* Who has the lock leads; what the leader waits for stands in brackets after the session's name. */
+#define RELAY_LOCK                                                                                           \
+    "locktype = 'advisory' and granted and objsubid = 1"                                                     \
+    " and database = (select oid from pg_database where datname = current_database())"                       \
+    " and (classid::bigint << 32) | objid::bigint = lock_key('relay')"
+
 static const struct pg_statement overview = {
     "",
     "select current_database()::text, current_user::text, current_setting('server_version'), now(),"
@@ -23,7 +29,10 @@ static const struct pg_statement overview = {
     "       r.leader, r.updated_at, r.stopped_on, r.stopped_reason,"
     "       (select count(*) from ledger_partitions where first_id > l.last_id),"
     "       exists (select from subscription_events_default),"
-    "       pg_relation_size('subscriptions'), pg_relation_size('subscriptions_due')"
+    "       pg_relation_size('subscriptions'), pg_relation_size('subscriptions_due'),"
+    "       exists (select from pg_locks where " RELAY_LOCK "),"
+    "       (select max(substring(a.application_name from '[(](.*)[)]$'))"
+    "          from pg_locks join pg_stat_activity a using (pid) where " RELAY_LOCK ")"
     "  from relay_state r,"
     "       (select case when is_called then last_value else last_value - 1 end from ledger_id_seq) as l (last_id),"
     "       (select * from anubis_migrations order by version desc limit 1) as m"};
@@ -56,6 +65,8 @@ int store_overview(struct pg *pg, struct store_overview *ret, struct error *err)
     ret->stopped_reason = pg_get_text(o, 0, 15);
     ret->partitions_ahead = pg_get_i64(o, 0, 16);
     ret->default_partition_used = pg_get_bool(o, 0, 17);
+    ret->leads = pg_get_bool(o, 0, 20);
+    ret->trouble = pg_get_text(o, 0, 21);
     ret->table_bytes = pg_get_i64(o, 0, 18);
     ret->due_index_bytes = pg_get_i64(o, 0, 19);
     return PG_DONE;

@@ -15,9 +15,11 @@ struct store_overview {
     const char *migrated_by;
     int64_t daemons; /* connected now */
     int64_t high, last_id, gap_ranges, gap_ids;
-    const char *leader; /* "" = nobody yet */
-    int64_t relay_at;   /* when the relay last wrote */
-    int64_t stopped_on; /* 0 = it is not stopped */
+    const char *leader;  /* who leads or led last; "" = nobody yet */
+    bool leads;          /* still */
+    const char *trouble; /* what keeps the leader from publishing, "" = nothing but stopped_on */
+    int64_t relay_at;    /* when the relay last wrote */
+    int64_t stopped_on;  /* 0 = it is not stopped */
     const char *stopped_reason;
     int64_t partitions_ahead;
     bool default_partition_used;

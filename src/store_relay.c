@@ -19,6 +19,19 @@ int store_relay_try_lead(struct pg *pg, bool *ret_leader, struct error *err)
     return r;
 }
 
+static const struct pg_statement show_trouble = {
+    "relay_show_trouble", "select set_config('application_name', '" STORE_RELAY_SESSION
+                          "' || coalesce(' (' || nullif($1::text, '') || ')', ''), false)"};
+
+int store_relay_show_trouble(struct pg *pg, const char *trouble, struct error *err)
+{
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+    CLEANUP(pg_result_freep) struct pg_result *result = NULL;
+
+    pg_arg_text(&args, trouble);
+    return pg_query(pg, &show_trouble, &args, &result, err);
+}
+
 /* The WAL's own name tells the timeline at once after a promotion; the control file only after the next
  * checkpoint. */
 static const struct pg_statement identify = {

@@ -5,8 +5,15 @@
 #include "gaps.h"
 #include "pg.h"
 
+/* The session's name; after it, in brackets, what keeps the leader from publishing. */
+#define STORE_RELAY_SESSION "anubisd relay"
+
 /* Asks for the leader's lock, which the session then holds until it ends. */
 int store_relay_try_lead(struct pg *pg, bool *ret_leader, struct error *err);
+
+/* What keeps the leader from publishing, "" = nothing: it stands in the session's name, where all may read it
+ * and where it ends with the session. */
+int store_relay_show_trouble(struct pg *pg, const char *trouble, struct error *err);
 
 /* Which database this is: a dump restored elsewhere, and a promoted standby, are others. */
 struct store_relay_identity {

@@ -193,6 +193,7 @@ def test_status(app, ctl):
     rows = {i["id"]: i for i in status["integrations"]}
     assert [rows[i]["state"].split()[0] for i in sorted(rows)] == ["ok", "paused", "disabled", "circuit", "ok"]
     assert (rows[1]["waiting"], rows[1]["due"], rows[1]["in_flight"], rows[1]["held"]) == (4, 1, 2, 1)
+    assert [rows[i]["due"] for i in sorted(rows)] == [1, 0, 0, 0, 1]
     assert status["due"] == 2 and status["unrouted"] == 1 and status["held"] == 1 and status["in_flight"] == 2
     assert rows[2]["pause_reason"] == "410 Gone" and rows[1]["oldest_due_at"] is not None
     assert status["unpublished_about"] == status["ledger_last_id"] > 20
@@ -210,13 +211,29 @@ def test_status_of_the_relay_and_consumers(app, ctl):
                   "select 'anubis-integration-group', %s, n, 5 from generate_series(0, 2) n", (f"anubis.subscriptions.{topic}",))
     status = ctl("status", "--json").expect(0).json
     assert (status["relay_high"], status["relay_gaps"], status["relay_gap_ids"]) == (10, 2, 3)
-    assert status["relay_stopped_on"] == 11 and status["relay_leader"] == "host-a"
-    assert "STOPPED on event 11: the broker refuses it" in ctl("status").stdout
+    assert status["relay_stopped_on"] == 11 and status["relay_last_leader"] == "host-a"
+    assert status["relay_leader"] is None and status["relay_waits_for"] is None
+    text = ctl("status").stdout
+    assert "STOPPED on event 11: the broker refuses it" in text and 'nobody leads, "host-a" did last' in text
     assert [c["behind"] for c in status["consumers"]] == [0, 0]
     app.query("update {s}.relay_state set high = 1000, gap_first = '{}', gap_last = '{}', gap_horizon = '{}'")
     status = ctl("status", "--json").json
     assert {c["topic"].rpartition(".")[2]: (c["behind"], c["messages_read"], c["partitions"]) for c in status["consumers"]} == {
         "failed": (2, 15, 3), "sent": (1, 15, 3)}
+
+
+def test_status_tells_who_leads_and_that_kafka_is_away(ctl, make_daemon, broker):
+    daemon = make_daemon().start()
+    wait_for(lambda: ctl("status", "--json").json["relay_leader"] == "anubisd1", what="a leader")
+    assert "WAITS" not in ctl("status").stdout
+    broker.down()
+    text = wait_for(lambda: (t := ctl("status").stdout) and "WAITS: Kafka is away" in t and t, what="the relay's trouble")
+    assert 'leader "anubisd1"' in text
+    broker.up()
+    wait_for(lambda: ctl("status", "--json").json["relay_waits_for"] is None, what="the end of it")
+    daemon.kill9()
+    wait_for(lambda: ctl("status", "--json").json["relay_leader"] is None, what="the leader's end")
+    assert 'nobody leads, "anubisd1" did last' in ctl("status").stdout
 
 
 def test_status_of_many_integrations(app, ctl):
