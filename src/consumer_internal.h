@@ -71,7 +71,7 @@ struct consumer {
     struct consumer_stats stats;
 
     struct pg *pg;
-    bool pg_troubled, pg_troubled_applying;
+    bool pg_troubled, pg_troubled_applying; /* it was said; it is over only once a batch was applied */
     struct backoff pg_backoff;
     uint64_t pg_retry_at;
 

@@ -40,16 +40,19 @@ static void wait_stop(const struct consumer *c, uint64_t usec)
 
 /* --- the database session --------------------------------------------------------------------- */
 
-/* Said once, until it works again: `applying` trouble until a batch was applied, other until it is reached.
- */
+/* That the database is away, lets nobody in or lacks the schema is said by the dispatcher; what it refuses to
+ * this session alone is said here, once, until it works again: `applying` trouble until a batch was applied,
+ * other until the session stands. */
 static void database_trouble(struct consumer *c, int reason, bool applying, const struct error *err)
 {
-    if (!c->pg_troubled)
-        log_event(LOG_WARNING, MSG_DATABASE_LOST, NULL, "%s: could not %s the database: %s; trying again",
-                  c->name, reason == -EBADMSG ? "write to" : "reach", err->text);
+    bool ours = c->pg && (reason == -EBADMSG || reason == -EPERM);
+
+    if (ours && !c->pg_troubled)
+        log_event(LOG_WARNING, MSG_DATABASE_LOST, NULL,
+                  "%s: could not write to the database: %s; trying again", c->name, err->text);
     else
-        log_debug("%s: the database: %s", c->name, err->text);
-    c->pg_troubled = true;
+        log_debug("%s: waits for the database: %s", c->name, err->text);
+    c->pg_troubled |= ours;
     c->pg_troubled_applying |= applying;
     c->stats.database_up = false;
     pg_close(TAKE_PTR(c->pg));
@@ -61,7 +64,9 @@ static void database_works(struct consumer *c, bool applying)
     if (c->pg_troubled_applying && !applying)
         return;
     if (c->pg_troubled)
-        log_event(LOG_NOTICE, MSG_DATABASE_BACK, NULL, "%s: the database is back", c->name);
+        log_event(LOG_NOTICE, MSG_DATABASE_BACK, NULL, "%s: the database takes it again", c->name);
+    else if (!c->stats.database_up)
+        log_debug("%s: the database is back", c->name);
     c->pg_troubled = c->pg_troubled_applying = false;
     c->stats.database_up = true;
     backoff_reset(&c->pg_backoff);

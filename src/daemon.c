@@ -83,6 +83,16 @@ static bool all_alive(struct daemon *d, uint64_t now)
     return true;
 }
 
+/* The dispatcher has one; others may be short of it, say when the server is full. */
+static void describe_sessions(struct daemon *d, struct strbuf *out)
+{
+    if (relay_stats(d->relay)->trouble == RELAY_NO_DATABASE)
+        strbuf_adds(out, "the relay waits for the database; ");
+    for (size_t i = 0; i < consumers_count(d->consumers); i++)
+        if (!consumers_stats(d->consumers, i)->database_up)
+            strbuf_addf(out, "%s waits for the database; ", consumers_group(d->consumers, i));
+}
+
 static void describe(struct daemon *d, struct strbuf *out, uint64_t now)
 {
     struct dispatcher_stats s;
@@ -92,6 +102,8 @@ static void describe(struct daemon *d, struct strbuf *out, uint64_t now)
 
     if (!s.database_up)
         strbuf_addf(out, "waiting for the database: %s; ", s.database_error.text);
+    else
+        describe_sessions(d, out);
     if (!relay_stats(d->relay)->kafka_up)
         strbuf_adds(out, "waiting for Kafka; ");
     if (m->relay_stopped)
@@ -309,9 +321,18 @@ static int start(struct daemon *d, struct error *err)
     int r = start_loop(d);
     if (r >= 0)
         r = dispatcher_new(&d->dispatcher, d->event, d->config, &events, d, err);
-    if (r >= 0)
-        r = start_threads(d, err);
     return r;
+}
+
+/* Before the threads, which may have something to say at once. */
+static void say_started(const struct daemon *d)
+{
+    CLEANUP(strbuf_free) struct strbuf unused = STRBUF_INIT(1 << 16);
+
+    log_event(LOG_NOTICE, MSG_STARTED, NULL, "anubisd " ANUBIS_VERSION " started as \"%s\"",
+              d->config->instance);
+    config_unused(d->config, &unused);
+    log_lines(LOG_NOTICE, NULL, "set, but without effect in this version: ", strbuf_str(&unused));
 }
 
 static void stop(struct daemon *d)
@@ -332,18 +353,17 @@ static void stop(struct daemon *d)
 int daemon_run(struct config *config, const char *path)
 {
     struct daemon d = {.config = config_ref(config), .path = path, .stop_fd = -1, .misfit_fd = -1};
-    CLEANUP(strbuf_free) struct strbuf unused = STRBUF_INIT(1 << 16);
     struct error err;
 
     (void) sd_watchdog_enabled(0, &d.watchdog_usec);
     int r = start(&d, &err);
+    if (r >= 0) {
+        say_started(&d);
+        r = start_threads(&d, &err);
+    }
     if (r < 0) {
         log_error("cannot start: %s (%s)", err.text, strerror(-r));
     } else {
-        config_unused(config, &unused);
-        log_lines(LOG_NOTICE, NULL, "set, but without effect in this version: ", strbuf_str(&unused));
-        log_event(LOG_NOTICE, MSG_STARTED, NULL, "anubisd " ANUBIS_VERSION " started as \"%s\"",
-                  config->instance);
         sd_notify(0, "READY=1");
         r = sd_event_loop(d.event);
     }

@@ -82,8 +82,9 @@ static uint64_t open_session(struct relay *r)
     };
     int outcome = pg_open(&r->pg, &params, &err);
 
+    /* Whoever is not let in, the dispatcher is not either. */
     if (outcome != PG_DONE)
-        return relay_database_trouble(r, outcome, &err);
+        return relay_database_trouble(r, -ECONNRESET, &err);
     return NOW;
 }
 

@@ -350,7 +350,7 @@ def test_postgres_is_killed_and_comes_back(fragile, make_daemon):
         scene.publish(300)
         server.kill9()
         scene.publish(300)
-        daemon.wait_log(rf"{GROUP}: could not reach the database")
+        daemon.wait_log(rf"{GROUP}: waits for the database")
         server.start()
         scene.check()
     assert logged(daemon, f"{GROUP}: the database is back") >= 3
@@ -368,7 +368,7 @@ def test_postgres_hangs_for_longer_than_a_statement_may(fragile, make_daemon):
     server.freeze()
     try:
         scene.publish(300)
-        daemon.wait_log(rf"{GROUP}: could not reach the database")
+        daemon.wait_log(rf"{GROUP}: waits for the database")
     finally:
         server.thaw()
     scene.check()
@@ -403,7 +403,7 @@ def test_the_daemon_starts_before_its_database(fragile, make_daemon):
     scene.wait_ends = scene.ends()
     server.stop()
     daemon = make_daemon(SETTINGS, database=scene.app.database).start()
-    daemon.wait_log(rf"{GROUP}: could not reach the database")
+    daemon.wait_log(rf"{GROUP}: waits for the database")
     server.start()
     scene.check()
 
@@ -550,7 +550,7 @@ def test_stopping_does_not_wait_for_who_is_away(fragile, make_daemon, away):
         server.kill9()
     if away == "postgres":
         scene.publish(100)
-        daemon.wait_log(rf"{GROUP}: could not reach the database", 60)
+        daemon.wait_log(rf"{GROUP}: waits for the database", 60)
     before = time.monotonic()
     assert daemon.term() == 0
     assert time.monotonic() - before < 30

@@ -68,11 +68,15 @@ def test_starts_before_everything_else(own_postgres, broker, institutions, make_
     daemon.wait_log("could not work with the database")
     wait_for(lambda: "waiting for the database" in (daemon.status() or ""), 30, "the status to say so")
     server.start()
-    daemon.wait_log("anubisctl migrate")
+    daemon.wait_log("error: .*anubisctl migrate")
+    daemon.wait_log("anubis-integration-group: waits for the database: .*anubisctl migrate")
     migrate(database)
     app.subscription(app.integration(institutions.url("/good")))
     app.wait_states(sent=1)
-    assert daemon.log.count("could not work with the database") == 1
+    said = [line for line in daemon.log.splitlines() if not line.startswith("debug: ")]
+    assert "started as" in said[0], said
+    assert [sum(words in line for line in said) for words in (
+        "could not work with the database", "migrate", "the database is back", "database")] == [1, 1, 1, 3], said
     wait_for(lambda: "waiting for" not in (daemon.status() or "waiting for"), 30, "a status without complaint")
     assert daemon.term() == 0
 
