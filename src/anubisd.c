@@ -7,25 +7,35 @@
 
 #include "config.h"
 #include "daemon.h"
+#include "envfile.h"
 #include "kafka.h"
 #include "log.h"
 #include "messages.h"
 #include "version.h"
 
 #define DEFAULT_CONFIG "/etc/anubisd.conf"
+#define DEFAULT_ENVIRONMENT "/etc/default/anubisd"
 
 enum mode { MODE_RUN, MODE_CHECK, MODE_DUMP };
+
+struct options {
+    const char *config_path, *environment_path; /* the second NULL when it was not named */
+    enum mode mode;
+};
 
 static const char help_text[] =
     "anubisd takes subscriptions from Postgres to their institutions' HTTP APIs and tells Kafka what happened.\n"
     "\n"
-    "Usage: anubisd [-c FILE] [--check-config | --dump-config]\n"
+    "Usage: anubisd [-c FILE] [--environment FILE] [--check-config | --dump-config]\n"
     "\n"
-    "  -c, --config FILE   the configuration (" DEFAULT_CONFIG ")\n"
-    "      --check-config  read and validate it, say what is wrong, exit\n"
-    "      --dump-config   print the effective configuration, secrets as ***, exit\n"
-    "      --version       print the version, exit\n"
-    "  -h, --help          print this, exit\n"
+    "  -c, --config FILE       the configuration (" DEFAULT_CONFIG ")\n"
+    "      --environment FILE  variables that override it; with the next two options " DEFAULT_ENVIRONMENT
+    ",\n"
+    "                          which the unit gives the daemon, else none\n"
+    "      --check-config      read and validate it, say what is wrong, exit\n"
+    "      --dump-config       print the effective configuration, secrets as ***, exit\n"
+    "      --version           print the version, exit\n"
+    "  -h, --help              print this, exit\n"
     "\n"
     "It stays in the foreground and logs to the journal, or to stderr where there is none. SIGHUP reads the\n"
     "configuration again, SIGTERM ends what is under way and stops. See anubisd(8) and anubisd.conf(5).\n";
@@ -37,11 +47,12 @@ static int usage_error(const char *what)
 }
 
 /* -1 to go on, else the exit code. */
-static int parse_options(int argc, char **argv, const char **ret_path, enum mode *ret_mode)
+static int parse_options(int argc, char **argv, struct options *ret)
 {
-    enum { OPT_CHECK = 256, OPT_DUMP, OPT_VERSION };
+    enum { OPT_CHECK = 256, OPT_DUMP, OPT_ENVIRONMENT, OPT_VERSION };
     static const struct option options[] = {
         {"config", required_argument, NULL, 'c'},
+        {"environment", required_argument, NULL, OPT_ENVIRONMENT},
         {"check-config", no_argument, NULL, OPT_CHECK},
         {"dump-config", no_argument, NULL, OPT_DUMP},
         {"version", no_argument, NULL, OPT_VERSION},
@@ -52,13 +63,16 @@ static int parse_options(int argc, char **argv, const char **ret_path, enum mode
     while ((c = getopt_long(argc, argv, "c:h", options, NULL)) != -1) {
         switch (c) {
         case 'c':
-            *ret_path = optarg;
+            ret->config_path = optarg;
+            break;
+        case OPT_ENVIRONMENT:
+            ret->environment_path = optarg;
             break;
         case OPT_CHECK:
-            *ret_mode = MODE_CHECK;
+            ret->mode = MODE_CHECK;
             break;
         case OPT_DUMP:
-            *ret_mode = MODE_DUMP;
+            ret->mode = MODE_DUMP;
             break;
         case OPT_VERSION:
             puts("anubisd " ANUBIS_VERSION);
@@ -83,29 +97,46 @@ static void log_problems(const char *problems)
     }
 }
 
+/* What the unit gives the daemon, unless it is the daemon that is to run. 0, or -errno after having said why. */
+static int read_environment(const struct options *o)
+{
+    const char *path = o->environment_path ? o->environment_path : DEFAULT_ENVIRONMENT;
+    struct error err;
+
+    if (o->mode == MODE_RUN && !o->environment_path)
+        return 0;
+    int r = envfile_load(path, &err);
+    if (r < 0 && o->mode == MODE_RUN)
+        log_event(LOG_ERR, MSG_CONFIG_INVALID, NULL, "%s", err.text);
+    else if (r < 0)
+        fprintf(stderr, "anubisd: %s%s\n", err.text, o->environment_path ? "" : "; going on without it");
+    return o->environment_path ? r : 0;
+}
+
 int main(int argc, char **argv)
 {
-    const char *path = DEFAULT_CONFIG;
-    enum mode mode = MODE_RUN;
+    struct options options = {.config_path = DEFAULT_CONFIG};
     CLEANUP(strbuf_free) struct strbuf problems = STRBUF_INIT(4 << 20), notices = STRBUF_INIT(1 << 20);
     CLEANUP(strbuf_free) struct strbuf dump = STRBUF_INIT(4 << 20);
     CLEANUP(config_unrefp) struct config *config = NULL;
 
-    int r = parse_options(argc, argv, &path, &mode);
+    int r = parse_options(argc, argv, &options);
     if (r >= 0)
         return r;
     log_init();
-    r = config_load(&config, path, mode == MODE_RUN ? CONFIG_SECRETS_RESOLVE : CONFIG_SECRETS_KEEP, &problems,
-                    &notices);
-    if (r == 0)
-        r = kafka_conf_check(config, path, &problems);
-    if (mode == MODE_RUN && r < 0)
+    if (read_environment(&options) < 0)
+        return EX_CONFIG;
+    const char *path = options.config_path;
+    bool run = options.mode == MODE_RUN;
+    r = config_load(&config, path, run ? CONFIG_SECRETS_RESOLVE : CONFIG_SECRETS_KEEP, kafka_conf_check,
+                    &problems, &notices);
+    if (run && r < 0)
         log_problems(strbuf_str(&problems));
     else if (r < 0)
         fputs(strbuf_str(&problems), stderr);
     if (r < 0)
         return EX_CONFIG;
-    switch (mode) {
+    switch (options.mode) {
     case MODE_CHECK:
         fputs(strbuf_str(&notices), stderr);
         printf("%s: OK\n", path);

@@ -201,8 +201,8 @@ static void name_instance(struct config *c)
     c->instance = xstrdup(host);
 }
 
-int config_load(struct config **ret, const char *path, enum config_secrets secrets, struct strbuf *problems,
-                struct strbuf *notices)
+int config_load(struct config **ret, const char *path, enum config_secrets secrets, config_judge judge,
+                struct strbuf *problems, struct strbuf *notices)
 {
     struct config_loader l = {.path = path, .secrets = secrets, .problems = problems, .notices = notices};
     CLEANUP(config_unrefp) struct config *c = new_with_defaults(&l);
@@ -214,7 +214,8 @@ int config_load(struct config **ret, const char *path, enum config_secrets secre
     config_check_rules(&l);
     if (l.n_problems > PROBLEMS_MAX)
         strbuf_addf(problems, "%s: and %u more like these\n", path, l.n_problems - PROBLEMS_MAX);
-    if (l.n_problems > 0)
+    r = judge ? judge(c, path, problems) : 0;
+    if (l.n_problems > 0 || r < 0)
         return -EINVAL;
     name_instance(c);
     *ret = TAKE_PTR(c);

@@ -88,12 +88,17 @@ enum config_secrets {
                               */
 };
 
+/* Judges what this layer knows nothing of, as kafka_conf_check() does, also when there are problems already:
+ * what was wrong is at its default or absent then. Adds lines to `problems`; negative when it added any. */
+typedef int (*config_judge)(const struct config *c, const char *path, struct strbuf *problems);
+
 /* Reads `path`, applies the environment and validates everything. 0 and a snapshot with one reference, or a
  * negative errno (of the file, else -EINVAL) with `problems` holding one "FILE:LINE: what is wrong, and what
- * would be right" a line, all of them at once ("environment NAME: …" where a variable is wrong). `notices`
- * gets remarks that are no errors (Rails URL parameters dropped …), one a line. */
-int config_load(struct config **ret, const char *path, enum config_secrets secrets, struct strbuf *problems,
-                struct strbuf *notices);
+ * would be right" a line, all of them at once ("environment NAME: …" where a variable is wrong), those of
+ * `judge` (NULL = nobody) too. `notices` gets remarks that are no errors (Rails URL parameters dropped …), one
+ * a line. */
+int config_load(struct config **ret, const char *path, enum config_secrets secrets, config_judge judge,
+                struct strbuf *problems, struct strbuf *notices);
 struct config *config_ref(struct config *c);
 struct config *config_unref(struct config *c); /* returns NULL; NULL is legal */
 void config_unrefp(struct config **c);

@@ -24,8 +24,7 @@ static bool starts_with(const char *s, const char *prefix)
     return strncmp(s, prefix, strlen(prefix)) == 0;
 }
 
-/* A port number that ends the string or a list's item. */
-static bool is_port(const char *s, size_t len)
+bool config_is_port(const char *s, size_t len)
 {
     int64_t port;
     CLEANUP(freep) char *text = xstrndup(s, len);
@@ -48,7 +47,7 @@ static bool is_host_port(const char *s, size_t len, bool needs_port)
     }
     if (!colon)
         return len > 0 && !needs_port && !memchr(s, ' ', len);
-    return host_end > s && !memchr(s, ' ', len) && is_port(colon + 1, (size_t) (s + len - colon - 1));
+    return host_end > s && !memchr(s, ' ', len) && config_is_port(colon + 1, (size_t) (s + len - colon - 1));
 }
 
 bool config_check_not_empty(const char *value, struct strbuf *why)
@@ -136,6 +135,17 @@ bool config_check_ca_file(const char *value, struct strbuf *why)
     return true;
 }
 
+/* What stands before "://" must be one of Kafka's protocols; librdkafka passes other items over. */
+static bool is_kafka_protocol(const char *s, size_t len)
+{
+    static const char *const protocols[] = {"plaintext", "ssl", "sasl_plaintext", "sasl_ssl"};
+
+    for (size_t i = 0; i < ARRAY_SIZE(protocols); i++)
+        if (strlen(protocols[i]) == len && strncasecmp(s, protocols[i], len) == 0)
+            return true;
+    return false;
+}
+
 /* A comma-separated list of host:port, each perhaps with a protocol in front (librdkafka: bootstrap.servers).
  */
 bool config_check_brokers(const char *value, struct strbuf *why)
@@ -149,9 +159,10 @@ bool config_check_brokers(const char *value, struct strbuf *why)
         while (item_end > item && item_end[-1] == ' ')
             item_end--;
         scheme = item < item_end ? memmem(item, (size_t) (item_end - item), "://", 3) : NULL;
+        bool protocol = !scheme || is_kafka_protocol(item, (size_t) (scheme - item));
         if (scheme)
             item = scheme + 3;
-        if (item >= item_end || !is_host_port(item, (size_t) (item_end - item), false)) {
+        if (!protocol || item >= item_end || !is_host_port(item, (size_t) (item_end - item), false)) {
             strbuf_adds(why, "must be a list such as \"kafka1:9092,kafka2:9092\"");
             return false;
         }

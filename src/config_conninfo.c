@@ -280,6 +280,52 @@ static bool check_name(const struct parameter *q, bool quotable, struct strbuf *
     return false;
 }
 
+/* One port for all hosts or one for each, between commas; an empty one is the default. */
+static bool check_ports(const char *s, size_t len, struct strbuf *why)
+{
+    const char *end = s + len;
+
+    for (;; s++) {
+        size_t n = strcspn(s, ",");
+
+        n = MIN(n, (size_t) (end - s));
+        if (n > 0 && !memchr(s, '%', n) && !config_is_port(s, n)) {
+            strbuf_adds(why, "must have ports from 1 to 65535");
+            return false;
+        }
+        s += n;
+        if (s >= end)
+            return true;
+    }
+}
+
+/* user:password@host:port,[v6]:port/… */
+static bool check_url_ports(const char *url, struct strbuf *why)
+{
+    const char *p = strstr(url, "://") + 3, *at = strpbrk(p, "@/");
+
+    p = at && *at == '@' ? at + 1 : p;
+    for (;; p++) {
+        size_t bracket = *p == '[' ? strcspn(p, "]") : 0;
+        const char *end;
+
+        p += bracket + strcspn(p + bracket, ":,/?");
+        end = p + strcspn(p, ",/?");
+        if (*p == ':' && !check_ports(p + 1, (size_t) (end - p - 1), why)) {
+            strbuf_adds(why, "; a password with \"/\" in a URL has %2F in its place");
+            return false;
+        }
+        p = end;
+        if (*p != ',')
+            return true;
+    }
+}
+
+static bool is_port_parameter(const struct parameter *q)
+{
+    return q->name_len == 4 && memcmp(q->name, "port", 4) == 0;
+}
+
 static bool check_url(const char *url, struct strbuf *why)
 {
     const char *p = url_query(url);
@@ -289,9 +335,11 @@ static bool check_url(const char *url, struct strbuf *why)
 
         if (q.end > p && !check_name(&q, true, why))
             return false;
+        if (is_port_parameter(&q) && !check_ports(q.value, (size_t) (q.end - q.value), why))
+            return false;
         p = *q.end == '&' ? q.end + 1 : NULL;
     }
-    return true;
+    return check_url_ports(url, why);
 }
 
 static bool check_pairs(const char *conninfo, struct strbuf *why)
@@ -310,6 +358,10 @@ static bool check_pairs(const char *conninfo, struct strbuf *why)
             return false;
         }
         if (!check_name(&pair, !after_secret, why))
+            return false;
+        bool quoted = *pair.value == '\'';
+        if (is_port_parameter(&pair) &&
+            !check_ports(pair.value + quoted, (size_t) (pair.end - pair.value) - 2 * quoted, why))
             return false;
         after_secret = config_is_secret_name(pair.name, pair.name_len);
         p = next;

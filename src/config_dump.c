@@ -83,6 +83,8 @@ static bool is_default(const struct config *c, const struct config_key *key)
 {
     CLEANUP(strbuf_free) struct strbuf text = STRBUF_INIT(STRBUF_MAX_DEFAULT);
 
+    if (key->type == TYPE_PROPERTIES)
+        return config_properties_get(c, key)->count == 0;
     config_value_add(key, config_value_get(c, key), &text);
     return strcmp(strbuf_str(&text), key->fallback) == 0;
 }

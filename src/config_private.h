@@ -144,6 +144,7 @@ bool config_check_topic_prefix(const char *value, struct strbuf *why);
 bool config_check_not_empty(const char *value, struct strbuf *why);
 bool config_check_address(const char *value, struct strbuf *why);
 bool config_check_metric_prefix(const char *value, struct strbuf *why);
+bool config_is_port(const char *s, size_t len);
 
 /* config_rules.c: combinations. */
 void config_check_rules(struct config_loader *l);

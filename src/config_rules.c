@@ -96,11 +96,6 @@ static void check_rule(struct config_loader *l, const struct rule *rule)
         report_rule(l, rule, key, other);
 }
 
-static bool is_set(const struct config *c, const char *group, const char *name)
-{
-    return config_origin(c, config_key_find(group, name))->source != SOURCE_DEFAULT;
-}
-
 static bool is_unknown(const struct config *c, const char *group, const char *name)
 {
     return config_origin(c, config_key_find(group, name))->unknown;
@@ -131,7 +126,7 @@ static void check_sasl(struct config_loader *l)
         return;
     if (!uses_sasl) {
         /* No error: the Rails application's own settings name a mechanism also where none is used. */
-        if (is_set(c, "kafka", "sasl_mechanism") || is_set(c, "kafka", "sasl_username"))
+        if (*c->kafka.sasl_mechanism || *c->kafka.sasl_username)
             config_notice(l, protocol,
                           "kafka.sasl_mechanism and the like have no effect: security_protocol is \"%s\"",
                           c->kafka.security_protocol);
@@ -153,9 +148,9 @@ static void check_poll_interval(struct config_loader *l)
 
     if (!p || p->reference || is_unknown(l->config, "consumers", "session_timeout"))
         return;
-    if (parse_i64(p->value, 1, 86400000, &ms) < 0)
-        config_problem_line(l, p->line, "property max.poll.interval.ms must be between 1 and 86400000");
-    else if ((uint64_t) ms * USEC_PER_MSEC < l->config->consumers.session_timeout_usec)
+    /* Whether it is a number is librdkafka's to say. */
+    if (parse_i64(p->value, 1, INT32_MAX, &ms) == 0 &&
+        (uint64_t) ms * USEC_PER_MSEC < l->config->consumers.session_timeout_usec)
         config_problem_line(l, p->line,
                             "property max.poll.interval.ms must be at least consumers.session_timeout");
 }

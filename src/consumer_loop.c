@@ -342,7 +342,7 @@ static void look(struct consumer *c)
     kafka_works(c);
     c->topics_missing = missing > 0;
     if (missing > 0 && !c->missing_said)
-        log_info("%s: waits for %zu topics that do not exist yet", c->name, missing);
+        log_info("%s: waits for %zu topic%s not there yet", c->name, missing, plural((int64_t) missing));
     c->missing_said = missing > 0;
 }
 

@@ -81,7 +81,7 @@ void consumer_take_over(struct consumer *c, const struct kafka_poll *poll)
     c->stats.assigned = (int) c->partition_count;
     c->start_at = 0;
     if (poll->count > 0)
-        log_info("%s: has taken over %zu partitions", c->name, poll->count);
+        log_info("%s: has taken over %zu partition%s", c->name, poll->count, plural((int64_t) poll->count));
 }
 
 static void remove_partition(struct consumer *c, struct consumer_partition *p)
@@ -111,7 +111,8 @@ void consumer_hand_back(struct consumer *c, const struct kafka_poll *poll)
             remove_partition(c, p);
     }
     c->stats.assigned = (int) c->partition_count;
-    log_info("%s: %s %zu partitions", c->name, poll->lost ? "has lost" : "hands back", poll->count);
+    log_info("%s: %s %zu partition%s", c->name, poll->lost ? "has lost" : "hands back", poll->count,
+             plural((int64_t) poll->count));
 }
 
 void consumer_forget_all(struct consumer *c)

@@ -66,8 +66,9 @@ int ctl_configure(struct ctl *c)
     CLEANUP(strbuf_free) struct strbuf problems = STRBUF_INIT(4 << 20), notices = STRBUF_INIT(1 << 20);
 
     read_environment(c);
-    int r = config_load(&c->config, c->config_path,
-                        c->database ? CONFIG_SECRETS_KEEP : CONFIG_SECRETS_DATABASE, &problems, &notices);
+    int r =
+        config_load(&c->config, c->config_path, c->database ? CONFIG_SECRETS_KEEP : CONFIG_SECRETS_DATABASE,
+                    NULL, &problems, &notices);
     if (r == 0)
         return 0;
     fputs(strbuf_str(&problems), stderr);

@@ -101,8 +101,8 @@ static void add_relay(struct status *s)
 
     strbuf_addf(&words, "published up to event %" PRId64 " of %" PRId64, o->high, o->last_id);
     if (o->gap_ids)
-        strbuf_addf(&words, ", but for %" PRId64 " ids in %" PRId64 " gaps that are watched", o->gap_ids,
-                    o->gap_ranges);
+        strbuf_addf(&words, ", but for %" PRId64 " id%s in %" PRId64 " gap%s still watched", o->gap_ids,
+                    plural(o->gap_ids), o->gap_ranges, plural(o->gap_ranges));
     if (!*o->leader)
         strbuf_adds(&words, "; nobody has led yet");
     else
@@ -139,7 +139,7 @@ static void add_partitions(struct status *s)
     const struct store_overview *o = &s->overview;
     CLEANUP(freep)
     char *words = xasprintf(
-        "%" PRId64 " partitions ahead%s", o->partitions_ahead,
+        "%" PRId64 " partition%s ahead%s", o->partitions_ahead, plural(o->partitions_ahead),
         o->default_partition_used ? "; ids are in the default partition: partitions ran out once" : "");
 
     sheet_text(s->sheet, NULL, "ledger", words);

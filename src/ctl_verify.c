@@ -299,7 +299,7 @@ static int add_verdict(struct proof *p)
     else
         strbuf_addf(&text, "proven: subscriptions, ledger, published events and counters agree");
     if (p->dead)
-        strbuf_addf(&text, "; %" PRId64 " events were put aside (table dead_letters)", p->dead);
+        strbuf_addf(&text, "; %" PRId64 " event%s put aside (table dead_letters)", p->dead, plural(p->dead));
     sheet_line(p->sheet, strbuf_str(&text));
     sheet_text(p->sheet, "verdict", NULL, p->wrong ? "wrong" : is_behind ? "behind" : "proven");
     return p->wrong ? CTL_DIFFERENT : is_behind ? CTL_BEHIND : 0;

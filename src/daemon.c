@@ -117,7 +117,8 @@ static void describe(struct daemon *d, struct strbuf *out, uint64_t now)
     if (m->unrouted > 0)
         strbuf_addf(out, ", %" PRId64 " unrouted", (int64_t) m->unrouted);
     if (m->unpublished > 0)
-        strbuf_addf(out, ", %" PRId64 " events to be published", (int64_t) m->unpublished);
+        strbuf_addf(out, ", %" PRId64 " event%s to be published", (int64_t) m->unpublished,
+                    plural(m->unpublished));
     strbuf_addf(out, "; since start: %" PRIu64 " sent, %" PRIu64 " failed, %" PRIu64 " retried", s.sent,
                 s.failed, s.retried);
     d->before = s;
@@ -181,8 +182,8 @@ static int on_stop_overdue(sd_event_source *s, uint64_t usec, void *userdata)
     (void) usec;
     dispatcher_stats(d->dispatcher, &stats);
     log_warning(
-        "%zu results could not be written in time: their subscriptions come back when their leases are over",
-        stats.unsettled);
+        "%zu result%s could not be written in time: what is not settled comes back when its lease is over",
+        stats.unsettled, plural((int64_t) stats.unsettled));
     sd_event_exit(d->event, 0);
     return 0;
 }
@@ -202,8 +203,8 @@ static int on_terminate(sd_event_source *s, const struct signalfd_siginfo *si, v
     log_event(LOG_NOTICE, MSG_STOPPING, NULL,
               "stopping: %d requests are under way, %zu results to be settled", stats.in_flight,
               stats.unsettled);
-    sd_notifyf(0, "STOPPING=1\nSTATUS=draining: %d requests under way\nEXTEND_TIMEOUT_USEC=%" PRIu64,
-               stats.in_flight, drain_usec + 10 * USEC_PER_SEC);
+    sd_notifyf(0, "STOPPING=1\nSTATUS=draining: %d request%s under way\nEXTEND_TIMEOUT_USEC=%" PRIu64,
+               stats.in_flight, plural(stats.in_flight), drain_usec + 10 * USEC_PER_SEC);
     d->state = STATE_DRAINING;
     if (sd_event_add_time_relative(d->event, NULL, CLOCK_MONOTONIC, drain_usec, 0, on_stop_overdue, d) < 0)
         abort();
@@ -226,9 +227,7 @@ static void reload(struct daemon *d)
     CLEANUP(strbuf_free) struct strbuf live = STRBUF_INIT(1 << 16), restart = STRBUF_INIT(1 << 16);
     struct config *next = NULL;
 
-    if (config_load(&next, d->path, CONFIG_SECRETS_RESOLVE, &problems, &notices) < 0 ||
-        kafka_conf_check(next, d->path, &problems) < 0) {
-        config_unref(next);
+    if (config_load(&next, d->path, CONFIG_SECRETS_RESOLVE, kafka_conf_check, &problems, &notices) < 0) {
         log_lines(LOG_ERR, MSG_RELOAD_REFUSED, "", strbuf_str(&problems));
         log_event(LOG_ERR, MSG_RELOAD_REFUSED, NULL, "the configuration stays as it was");
         return;

@@ -396,7 +396,8 @@ static enum kafka_event take_error(struct kafka_consumer *k, rd_kafka_resp_err_t
         return KAFKA_NOTHING;
     }
     if (code == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN) {
-        error_set(&ret->error, "%s", *k->refusal.text ? k->refusal.text : words);
+        /* librdkafka's words count its bootstrap entries as brokers. */
+        error_set(&ret->error, "%s", *k->refusal.text ? k->refusal.text : "no broker can be reached");
         return KAFKA_AWAY;
     }
     error_set(&ret->error, "%s", words && *words ? words : rd_kafka_err2str(code));

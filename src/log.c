@@ -54,7 +54,7 @@ static atomic_int log_level = LOG_INFO;
 
 /* Set by log_init() before there are threads. */
 static struct {
-    bool journal, terminal, colour;
+    bool journal, stamped, colour;
 } target;
 
 static struct {
@@ -77,13 +77,22 @@ static bool stderr_is_journal(void)
            (unsigned long long) st.st_dev == device && (unsigned long long) st.st_ino == inode;
 }
 
+/* On a terminal and in a file a line needs its time; who reads a pipe (a container's runtime, a supervisor) adds
+ * his own, as the journal does. */
+static bool stderr_wants_time(void)
+{
+    struct stat st;
+
+    return isatty(STDERR_FILENO) || (fstat(STDERR_FILENO, &st) == 0 && S_ISREG(st.st_mode));
+}
+
 void log_init(void)
 {
     const char *no_colour = getenv("NO_COLOR");
 
     target.journal = stderr_is_journal();
-    target.terminal = isatty(STDERR_FILENO);
-    target.colour = target.terminal && !(no_colour && *no_colour);
+    target.stamped = stderr_wants_time();
+    target.colour = isatty(STDERR_FILENO) && !(no_colour && *no_colour);
 }
 
 void log_set_level(int level)
@@ -134,7 +143,7 @@ static void write_stderr(const struct line *l)
     const struct level *level = &levels[l->level];
     const char *p;
 
-    if (target.terminal) {
+    if (target.stamped) {
         strbuf_add_timestamp_sec(&out, now_realtime_usec());
         strbuf_addc(&out, ' ');
     }

@@ -74,8 +74,9 @@ static void extend_ledger(struct monitor *m)
     if (r == PG_DONE) {
         m->extend_at = now_monotonic_usec() + EXTEND_USEC;
         m->extend_warned = false;
-        if (pg_get_i64(result, 0, 0) > 0)
-            log_info("made %d partitions of the ledger ahead", (int) pg_get_i64(result, 0, 0));
+        int made = (int) pg_get_i64(result, 0, 0);
+        if (made > 0)
+            log_info("made %d partition%s of the ledger ahead", made, plural(made));
         return;
     }
     m->extend_at = now_monotonic_usec() + LOOK_USEC;

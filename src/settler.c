@@ -258,8 +258,8 @@ static void on_refused(struct settler *s, const char *state, const struct error 
     } else if (data) {
         s->batch_limit = s->batch.count / 2;
     } else {
-        log_warning("could not settle %zu results (SQLSTATE %s): %s; trying again", s->batch.count, state,
-                    err->text);
+        log_warning("could not settle %zu result%s (SQLSTATE %s): %s; trying again", s->batch.count,
+                    plural((int64_t) s->batch.count), state, err->text);
         s->not_before = now_monotonic_usec() + REFUSED_PAUSE_USEC;
     }
     requeue(s);

@@ -53,6 +53,12 @@ void error_set(struct error *err, const char *fmt, ...) PRINTF(2, 3);
  * then. */
 int parse_i64(const char *s, int64_t min, int64_t max, int64_t *ret);
 
+/* The end of a word that counts `n` things. */
+static inline const char *plural(int64_t n)
+{
+    return n == 1 ? "" : "s";
+}
+
 /* How many letters differ: insertions, deletions, substitutions and swaps of neighbours each count one
  * (optimal string alignment). Words longer than 40 bytes are far from everything. */
 unsigned words_distance(const char *a, const char *b);

@@ -719,7 +719,7 @@ def test_topics_that_come_later(app, real_kafka, topic_prefix, make_daemon):
     scene = Scene(app, real_kafka, topic_prefix)
     daemon = make_daemon({"consumers": {**SETTINGS["consumers"], "group_prefix": scene.group_prefix},
                           "kafka": {"topic_prefix": topic_prefix, "create_topics": False}}, kafka=real_kafka).start()
-    daemon.wait_log("waits for 2 topics that do not exist yet", 60)
+    daemon.wait_log("waits for 2 topics not there yet", 60)
     real_kafka.create_topic(f"{topic_prefix}subscriptions.sent", PARTITIONS)
     daemon.wait_log("has taken over 3 partitions", 60)
     real_kafka.create_topic(f"{topic_prefix}subscriptions.failed", PARTITIONS)

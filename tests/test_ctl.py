@@ -425,7 +425,7 @@ def test_verify_keeps_behind_apart_from_wrong(proven, ctl):
                  "('anubis-integration-group', 'anubis.subscriptions.failed', 0, 1, %s, 'x')",
                  (json.dumps({"sequence": str(handled)}),))
     assert ctl("verify", "--json").expect(0).json["dead_letters"] == 1
-    assert "1 events were put aside" in ctl("verify").stdout
+    assert "1 event put aside" in ctl("verify").stdout
     proven.subscription(1)
     result = ctl("verify", "--json").expect(2).json
     assert (result["unhandled"], result["unpublished"]) == (0, 1)

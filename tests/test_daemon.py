@@ -35,8 +35,11 @@ def test_configuration_is_checked_whole(tmp_path):
         problems = anubisd(*options, "-c", path).expect(78).stderr
         assert f"{path}:2: " in problems and '"timeout"' in problems
         assert f"{path}:3: " in problems and f"{path}:5: " in problems
-    path.write_text('kafka: {\n    properties: { linger_msx = 5; };\n};\n')
-    assert f"{path}:2: " in anubisd("--check-config", "-c", path).expect(78).stderr
+        assert f"{path}:6: " in problems
+    path.write_text('kafka: {\n    properties: { linger_msx = 5;\n    acks = 1; };\n'
+                    '    producer_properties: { retries = 1;\n    batch_sizes = 2; };\n};\n')
+    problems = anubisd("--check-config", "-c", path).expect(78).stderr.splitlines()
+    assert sorted(p.split(":")[1] for p in problems) == ["2", "3", "4", "5"]
     path.write_text("")
     assert anubisd("--check-config", "-c", path).expect(0).stdout == f"{path}: OK\n"
 
@@ -53,7 +56,25 @@ def test_dump_is_a_configuration_without_secrets(tmp_path):
     dump = anubisd("--dump-config", "-c", path).expect(0).stdout
     assert "s3cret" not in dump and "***" in dump and '"11s"' in dump
     again.write_text(dump)
-    anubisd("--check-config", "-c", again).expect(0)
+    assert not anubisd("--check-config", "-c", again).expect(0).stderr
+    path.write_text("")
+    dump = anubisd("--dump-config", "-c", path).expect(0).stdout
+    assert "    properties: { };  # default\n" in dump and dump.count("the host name") == 1
+    again.write_text(dump)
+    assert not anubisd("--check-config", "-c", again).expect(0).stderr
+
+
+def test_check_and_dump_see_what_the_unit_gives_the_daemon(tmp_path):
+    conf, environment = tmp_path / "a.conf", tmp_path / "environment"
+    conf.write_text("")
+    environment.write_text("KAFKA_BROKERS=kafka7:9092\nKAFKA_SESSION_TIMEOUT=soon\n")
+    named = ["-c", conf, "--environment", environment]
+    assert "environment KAFKA_SESSION_TIMEOUT: " in anubisd("--check-config", *named).expect(78).stderr
+    environment.write_text("KAFKA_BROKERS=kafka7:9092\n")
+    assert '"kafka7:9092";  # environment KAFKA_BROKERS' in anubisd("--dump-config", *named).expect(0).stdout
+    assert '"kafka8:9092"' in anubisd("--dump-config", *named, env={"KAFKA_BROKERS": "kafka8:9092"}).expect(0).stdout
+    for mode in (["--check-config"], []):
+        assert 'could not read "/"' in anubisd(*mode, "-c", conf, "--environment", "/").expect(78).stderr
 
 
 # --- any order ---
@@ -73,7 +94,7 @@ def test_starts_before_everything_else(own_postgres, broker, institutions, make_
     migrate(database)
     app.subscription(app.integration(institutions.url("/good")))
     app.wait_states(sent=1)
-    said = [line for line in daemon.log.splitlines() if not line.startswith("debug: ")]
+    said = [line for line in daemon.log.splitlines() if " debug: " not in line]
     assert "started as" in said[0], said
     assert [sum(words in line for line in said) for words in (
         "could not work with the database", "migrate", "the database is back", "database")] == [1, 1, 1, 3], said

@@ -34,7 +34,7 @@ static inline void fixture_load_path(struct fixture *f, const char *path, enum c
     f->config = config_unref(f->config);
     strbuf_clear(&f->problems);
     strbuf_clear(&f->notices);
-    f->result = config_load(&f->config, path, secrets, &f->problems, &f->notices);
+    f->result = config_load(&f->config, path, secrets, NULL, &f->problems, &f->notices);
     assert_true((f->result == 0) == (f->config != NULL));
     assert_true((f->result == 0) == (f->problems.len == 0));
 }

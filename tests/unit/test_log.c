@@ -45,13 +45,41 @@ static int capture_stop(void **state)
     return 0;
 }
 
+/* Without the times in front of the lines. */
 static void read_capture(struct capture *c, struct strbuf *out)
 {
-    char buffer[65536];
-    ssize_t n = pread(c->file, buffer, sizeof(buffer), 0);
+    static char buffer[65536];
+    ssize_t n = pread(c->file, buffer, sizeof(buffer) - 1, 0);
+    char *save = NULL;
 
     assert_true(n >= 0);
-    strbuf_add(out, buffer, (size_t) n);
+    buffer[n] = '\0';
+    for (char *line = strtok_r(buffer, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+        static const char like[] = "0000-00-00T00:00:00Z ";
+
+        for (size_t i = 0; like[i]; i++)
+            assert_true(like[i] == '0' ? line[i] >= '0' && line[i] <= '9' : line[i] == like[i]);
+        strbuf_addf(out, "%s\n", line + strlen(like));
+    }
+}
+
+/* Who reads a pipe knows himself when a line came. */
+static void test_a_pipe_gets_no_times(void **state)
+{
+    int ends[2], saved = dup(STDERR_FILENO);
+    char text[64] = "";
+
+    (void) state;
+    assert_int_equal(pipe(ends), 0);
+    dup2(ends[1], STDERR_FILENO);
+    log_init();
+    log_info("a line");
+    dup2(saved, STDERR_FILENO);
+    close(saved);
+    assert_int_equal(read(ends[0], text, sizeof(text) - 1), strlen("info: a line\n"));
+    assert_string_equal(text, "info: a line\n");
+    close(ends[0]);
+    close(ends[1]);
 }
 
 static void test_levels(void **state)
@@ -156,6 +184,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         CAPTURED(test_levels),
+        CAPTURED(test_a_pipe_gets_no_times),
         CAPTURED(test_hostile_text_stays_one_line),
         CAPTURED(test_long_text_is_cut),
         CAPTURED(test_a_flood_is_folded),
