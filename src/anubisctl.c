@@ -106,7 +106,7 @@ static int parse_options(int argc, char **argv, struct ctl *c)
         {NULL, 0, NULL, 0},
     };
     int o;
-    while ((o = getopt_long(argc, argv, "c:h", options, NULL)) != -1) {
+    while ((o = getopt_long(argc, argv, "c:h0123456789", options, NULL)) != -1) {
         switch (o) {
         case 'c':
             c->config_path = optarg;
@@ -129,9 +129,11 @@ static int parse_options(int argc, char **argv, struct ctl *c)
         case 'h':
             print_help();
             return 0;
-        default:
+        case '?':
             fputs("Try \"anubisctl --help\".\n", stderr);
             return EX_USAGE;
+        default: /* a digit */
+            return usage_error("a subscription's id is a positive whole number", NULL, "");
         }
     }
     return -1;
@@ -142,6 +144,10 @@ static int parse_command(int argc, char **argv, struct ctl *c, const struct comm
 {
     if (argc == 0)
         return usage_error("a command is missing", NULL, "");
+    if (strcmp(argv[0], "help") == 0) {
+        print_help();
+        return 0;
+    }
     const struct command *command = find_command(argv[0]);
     if (!command)
         return unknown_command(argv[0]);

@@ -103,6 +103,10 @@ struct config *config_ref(struct config *c);
 struct config *config_unref(struct config *c); /* returns NULL; NULL is legal */
 void config_unrefp(struct config **c);
 
+/* Could libpq read this connection string? False, with `why` continuing a sentence that starts with what holds
+ * it ("must have …"); no value is quoted. */
+bool config_check_conninfo(const char *value, struct strbuf *why);
+
 /* For secrets that stand in the database: the value behind "credential:NAME", or any other text as it is.
  * -EINVAL with *err, which names the credential. "file:" and "env:" are not followed there: whoever may write
  * a row shall not read our files. */

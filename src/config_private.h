@@ -150,7 +150,6 @@ bool config_is_port(const char *s, size_t len);
 void config_check_rules(struct config_loader *l);
 
 /* config_conninfo.c: libpq's connection strings, key=value or URL. */
-bool config_check_conninfo(const char *value, struct strbuf *why);
 /* The string without its passwords. */
 void config_conninfo_scrub(const char *conninfo, struct strbuf *out);
 /* The URL without the parameters that are Rails' own; *ret_dropped gets their names, ", " between them. */

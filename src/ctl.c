@@ -61,10 +61,21 @@ static void read_environment(const struct ctl *c)
         setenv("CREDENTIALS_DIRECTORY", CREDENTIALS, 0);
 }
 
+/* As libpq has it, what has neither "=" nor "://" is a database's name alone. */
+static bool is_database_name(const char *conninfo)
+{
+    return !strchr(conninfo, '=') && !strstr(conninfo, "://");
+}
+
 int ctl_configure(struct ctl *c)
 {
     CLEANUP(strbuf_free) struct strbuf problems = STRBUF_INIT(4 << 20), notices = STRBUF_INIT(1 << 20);
+    CLEANUP(strbuf_free) struct strbuf why = STRBUF_INIT(STRBUF_MAX_DEFAULT);
 
+    if (c->database && !is_database_name(c->database) && !config_check_conninfo(c->database, &why)) {
+        ctl_say("--database %s", strbuf_str(&why));
+        return EX_USAGE;
+    }
     read_environment(c);
     int r =
         config_load(&c->config, c->config_path, c->database ? CONFIG_SECRETS_KEEP : CONFIG_SECRETS_DATABASE,
@@ -94,7 +105,10 @@ static void say_where(const struct ctl *c, const char *conninfo)
     const char *url = getenv("DATABASE_URL");
     const char *source = c->database ? "--database" : url && *url ? "DATABASE_URL" : "database.conninfo";
 
-    ctl_say("it was looked for at \"%s\" (%s)", printable, source);
+    if (is_database_name(conninfo) && *conninfo)
+        ctl_say("it was looked for at \"dbname=%s\" (%s)", conninfo, source);
+    else
+        ctl_say("it was looked for at \"%s\" (%s)", printable, source);
 }
 
 int ctl_connect(const struct ctl *c, const struct pg_params *params, struct pg **ret)

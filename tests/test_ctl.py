@@ -31,6 +31,7 @@ def anubisctl(*arguments, env=None):
     (["status", "x"], 'there is an argument too many: "x"'),
     (["migrate", "--json"], 'there is no --json for "migrate"'),
     (["verify", "--dry-run"], 'there is no --dry-run for "verify", which changes nothing'),
+    (["explain", "-5"], "a subscription's id is a positive whole number"),
     (["--frobnicate", "status"], "frobnicate"),
     (["-c"], "requires an argument"),
 ])
@@ -43,7 +44,7 @@ def test_help_and_version():
     text = anubisctl("--help").expect(0).stdout
     for word in ("migrate", "status", "explain", "verify", "--json", "--dry-run", "--database", "Exit status"):
         assert word in text
-    assert anubisctl("-h").expect(0).stdout == text
+    assert anubisctl("-h").expect(0).stdout == anubisctl("help").expect(0).stdout == text
     assert anubisctl("--version").expect(0).stdout.startswith("anubisctl ")
     assert max(len(line) for line in text.splitlines()) <= 110
 
@@ -64,6 +65,21 @@ def test_database_is_away():
     result = Ctl({"database": {"conninfo": "host=/nowhere dbname=none password=sesame"}})("status").expect(69)
     assert "could not open a session" in result.stderr and "database.conninfo" in result.stderr
     assert '"dbname=none host=/nowhere"' in result.stderr and "sesame" not in result.stderr
+
+
+@pytest.mark.parametrize("conninfo, words", [
+    ("hots=x", 'must not have the parameter "hots", which libpq does not know'),
+    ("host=x password=sesame port=99999", "must have ports from 1 to 65535"),
+    ("postgres://h/x?pool=5", '"pool", which is Rails\' own'),
+])
+def test_a_wrong_database_is_wrong_usage(conninfo, words):
+    result = Ctl(SETTINGS)("--database", conninfo, "status").expect(64)
+    assert result.stderr.startswith("anubisctl: --database ") and words in result.stderr and "sesame" not in result.stderr
+
+
+def test_a_database_may_be_named_alone():
+    result = Ctl(SETTINGS)("--database", "nowhere", "status", env={"PGHOST": "/nowhere"}).expect(69)
+    assert '"dbname=nowhere" (--database)' in result.stderr
 
 
 def test_answer_that_cannot_be_written(ctl):
