@@ -58,6 +58,8 @@ all: $(BINARIES) ## build anubisd and anubisctl
 tools: $(TOOLS)  ## build the embedded broker and the sample institutions
 unit: $(UNIT)    ## build the unit tests
 objects: $(OBJECTS) $(MAINS:%.c=$(BUILD)/%.o)
+# Built on the way to something else they do not say that there was nothing to be done.
+all tools unit: ; $(if $(filter-out 0,$(MAKELEVEL)),@:)
 
 $(BUILD)/%.o: %.c
 	$(call say,CC,$<)

@@ -26,6 +26,7 @@ from harness.postgres import Postgres, Unavailable
 
 DEADLINE = 90  # seconds from the daemon's start; a good run takes a fifth of it
 PACE = 0.15
+READ_TOPIC = os.path.join(os.path.dirname(os.path.abspath(__file__)), "read-topic")
 
 
 class Demo:
@@ -139,6 +140,13 @@ class Demo:
         line("    etc/anubisd.conf         everything that can be configured")
         line()
 
+    def read_topic(self):
+        """The command that shows a topic's messages, key and value a line."""
+        topic = "anubis.subscriptions.sent"
+        if shutil.which("kcat"):
+            return f"kcat -C -e -q -b {self.kafka.bootstrap} -t {topic} -K '  '"
+        return f"{os.path.relpath(READ_TOPIC)} {self.kafka.bootstrap} {topic}"
+
     def say_kept(self, pid):
         conf = shlex.quote(self.ctl.path)
         ctl = os.path.relpath(program("anubisctl"))
@@ -151,7 +159,7 @@ class Demo:
         line(f"    {psql} {shlex.quote(self.postgres.conninfo('anubis') + ' options=-csearch_path=anubis')}")
         line(f"    tail -f {self.daemon.child.err_path}")
         line(f"    curl {self.institutions.url('/counts')}")
-        line(f"    the Kafka broker listens on {self.kafka.bootstrap}")
+        line(f"    {self.read_topic()}")
         line("  End it:")
         line(f"    kill {pid}")
         line()

@@ -126,9 +126,15 @@ def test_keep_leaves_it_up_until_it_is_ended(demo):
     assert run.end() == 0, run.output()
     text = run.output()
     status, explain = (re.search(rf"^    (.* {word}\b.*)$", text, re.MULTILINE).group(1) for word in ("status", "explain"))
-    for command in (status, explain):
+    topic = re.search(r"^    (.* anubis\.subscriptions\.sent\b.*)$", text, re.MULTILINE).group(1)
+    broker = re.search(r"127\.0\.0\.1:\d+", topic).group()
+    by_hand = f"{os.path.dirname(DEMO)}/read-topic {broker} anubis.subscriptions.sent"
+    said = {}
+    for command in (status, explain, topic, by_hand):
         done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
+        said[command] = done.stdout.splitlines()
+    assert len(said[topic]) == len(said[by_hand]) == 2600 and re.match(r"\d+  \{", said[topic][0])
     keeper = int(re.search(r"^    kill (\d+)$", text, re.MULTILINE).group(1))
     assert keeper in run.left()
     os.kill(keeper, signal.SIGTERM)
