@@ -18,6 +18,7 @@
 #include "log.h"
 #include "messages.h"
 #include "pg_async.h"
+#include "refusals.h"
 #include "settler.h"
 #include "timeutil.h"
 
@@ -37,6 +38,7 @@
 #define FRUITLESS_PAUSE_USEC (200 * USEC_PER_MSEC)
 #define FRUITLESS_RINGS 3
 #define ERROR_PAUSE_USEC USEC_PER_SEC
+#define SWEEP_ROWS 500
 #define SWEEP_MIN_USEC (250 * USEC_PER_MSEC)
 #define SWEEP_MAX_USEC (5 * USEC_PER_SEC)
 /* After an outage results are settled first, ours and those of other daemons, before leases count as over. */
@@ -74,13 +76,17 @@ struct dispatcher {
     int64_t first_integration; /* where the claim under way began */
     int64_t last_integration;  /* the last one that gave a row */
     int limit;                 /* of the claim under way */
-    bool rung;                 /* since the claim under way was sent */
-    bool claim_was_rung;       /* a ring led to the claim under way */
-    uint64_t starved_since;    /* monotonic; no room for a worthwhile claim since; 0 = there was */
-    int empty_claims;          /* in a row */
-    int fruitless_rings;       /* in a row */
-    uint64_t everywhere_at;    /* monotonic: the next look at everything */
-    uint64_t sweep_at;         /* monotonic */
+    int sweep_limit;
+    bool claim_is_everywhere; /* the claim under way */
+    struct refusals claim_refusals, sweep_refusals;
+    char refused_state[6];  /* SQLSTATE of what is being looked into */
+    bool rung;              /* since the claim under way was sent */
+    bool claim_was_rung;    /* a ring led to the claim under way */
+    uint64_t starved_since; /* monotonic; no room for a worthwhile claim since; 0 = there was */
+    int empty_claims;       /* in a row */
+    int fruitless_rings;    /* in a row */
+    uint64_t everywhere_at; /* monotonic: the next look at everything */
+    uint64_t sweep_at;      /* monotonic */
     bool was_up;
     const char *said_down; /* the message's id; NULL while it is up */
     struct dispatcher_stats stats;
@@ -115,6 +121,58 @@ static const struct tokens *live_tokens(struct dispatcher *d)
     return &d->live;
 }
 
+/* --- rows that the database refuses to change ------------------------------------------------- */
+
+static void pass_over(struct refusals *refusals, const struct pg_result *result, const char *state,
+                      const char *what)
+{
+    int64_t number = pg_get_i64(result, 0, 0);
+    uint64_t pause_usec = refusals_add(refusals, number, now_monotonic_usec());
+    char id[24];
+
+    snprintf(id, sizeof(id), "%" PRId64, number);
+    log_event(LOG_ERR, MSG_CHANGE_REFUSED, (struct log_field[]){{"SUBSCRIPTION_ID", id}, {0}},
+              "could not %s subscription %s (SQLSTATE %s, see the server's log): passing it over for %" PRIu64
+              " s",
+              what, id, state, pause_usec / USEC_PER_SEC);
+}
+
+static void on_claim_head(struct pg_result **result, int reason, const char *state, const struct error *err,
+                          void *userdata)
+{
+    struct dispatcher *d = userdata;
+    (void) state;
+    (void) err;
+    if (reason == 0 && pg_rows(*result) > 0) {
+        pass_over(&d->claim_refusals, *result, d->refused_state, "claim");
+        d->last_integration = pg_get_i64(*result, 0, 1);
+    }
+    claim_soon(d, reason == 0 ? refusals_pause_usec(&d->claim_refusals) : ERROR_PAUSE_USEC);
+    advance_stop(d);
+}
+
+/* Which row was it that the last statement, whose arguments these still are, was refused for? */
+static void look_into(struct dispatcher *d, const struct pg_statement *head, const char *state,
+                      pg_async_callback callback)
+{
+    snprintf(d->refused_state, sizeof(d->refused_state), "%s", state);
+    (void) pg_async_query(d->claimer, head, &d->args, DEADLINE_USEC, callback, d);
+}
+
+static void on_sweep_head(struct pg_result **result, int reason, const char *state, const struct error *err,
+                          void *userdata)
+{
+    struct dispatcher *d = userdata;
+    (void) state;
+    (void) err;
+    if (reason == 0 && pg_rows(*result) > 0)
+        pass_over(&d->sweep_refusals, *result, d->refused_state, "end the claim of");
+    d->sweep_at =
+        now_monotonic_usec() + (reason == 0 ? refusals_pause_usec(&d->sweep_refusals) : ERROR_PAUSE_USEC);
+    claim_soon(d, 0);
+    advance_stop(d);
+}
+
 /* --- sweeping: leases that are over, claims whose answer got lost ----------------------------- */
 
 static void log_expired(const struct pg_result *result, int rows)
@@ -138,11 +196,20 @@ static void on_swept(struct pg_result **result, int reason, const char *state, c
                      void *userdata)
 {
     struct dispatcher *d = userdata;
-    (void) state;
-    if (reason == -EBADMSG)
+    if (reason == -EBADMSG && store_refused_for_data(state)) {
+        d->sweep_at = 0;
+        if (refusals_narrow(&d->sweep_refusals, d->sweep_limit)) {
+            look_into(d, &store_expire_head, state, on_sweep_head);
+            return;
+        }
+    } else if (reason == -EBADMSG) {
         log_warning("could not look for expired leases: %s", err->text);
+    }
     if (reason == 0) {
         int rows = pg_rows(*result);
+        refusals_widen(&d->sweep_refusals, d->sweep_limit, rows);
+        if (rows == d->sweep_limit)
+            d->sweep_at = 0; /* there may be more */
         d->stats.expired += (uint64_t) rows;
         if (rows > 0) {
             log_expired(*result, rows);
@@ -183,7 +250,11 @@ static bool sweep(struct dispatcher *d)
     d->sweep_at = now + MIN(MAX(d->config->delivery.lease_usec / 8, SWEEP_MIN_USEC), SWEEP_MAX_USEC);
     const struct tokens *live = live_tokens(d);
     struct outcome_rules rules = deliveries_rules(d->config);
-    store_expire_leases_args(&d->args, &rules, live->count, live->data);
+    const int64_t *passed_over;
+    size_t passed_over_count = refusals_ids(&d->sweep_refusals, now, &passed_over);
+    d->sweep_limit = refusals_limit(&d->sweep_refusals, SWEEP_ROWS);
+    store_expire_leases_args(&d->args, &rules, live->count, live->data, passed_over_count, passed_over,
+                             d->sweep_limit);
     return pg_async_query(d->claimer, &store_expire_leases, &d->args, DEADLINE_USEC, on_swept, d) == 0;
 }
 
@@ -249,13 +320,20 @@ static void on_claimed(struct pg_result **result, int reason, const char *state,
         advance_stop(d);
         return;
     }
+    if (reason != 0 && store_refused_for_data(state)) {
+        if (refusals_narrow(&d->claim_refusals, d->limit) && d->claim_is_everywhere)
+            look_into(d, &store_claim_head, state, on_claim_head);
+        else
+            claim_soon(d, 0);
+        return;
+    }
     if (reason != 0) {
-        log_warning("could not claim subscriptions (SQLSTATE %s): %s", state,
-                    store_refused_for_data(state) ? "see the server's log" : err->text);
+        log_warning("could not claim subscriptions (SQLSTATE %s): %s", state, err->text);
         claim_soon(d, ERROR_PAUSE_USEC);
         return;
     }
     int rows = pg_rows(*result);
+    refusals_widen(&d->claim_refusals, d->limit, rows);
     for (int i = 0; i < rows; i++) {
         struct store_claimed row;
         store_claim_row(*result, i, &row);
@@ -307,8 +385,9 @@ static const struct pg_statement *choose_claim(struct dispatcher *d)
     const struct store_place *places;
     size_t count = 0;
 
-    if (!d->claim_was_rung && now < d->everywhere_at)
+    if (!d->claim_was_rung && now < d->everywhere_at && d->claim_refusals.limit == 0)
         count = deliveries_take_places(d->deliveries, &places);
+    d->claim_is_everywhere = count == 0;
     if (count > 0) {
         store_claim_on_args(&d->args, count, places);
         return &store_claim_on;
@@ -330,6 +409,9 @@ static void claim(struct dispatcher *d)
     size_t busy = deliveries_busy(d->deliveries, &ids, &in_flight);
     d->first_integration = d->last_integration;
     d->token = (int64_t) (random_u64() >> 1) | 1;
+    d->limit = refusals_limit(&d->claim_refusals, d->limit);
+    const int64_t *passed_over;
+    size_t passed_over_count = refusals_ids(&d->claim_refusals, now_monotonic_usec(), &passed_over);
     store_claim_args(&d->args,
                      &(struct store_claim_request){
                          .claimed_by = d->config->instance,
@@ -340,6 +422,8 @@ static void claim(struct dispatcher *d)
                          .default_max_in_flight = d->config->delivery.max_in_flight_per_integration,
                          .after_integration = d->first_integration,
                          .byte_budget = MAX(budget, 1),
+                         .passed_over_count = passed_over_count,
+                         .passed_over = passed_over,
                      },
                      busy, ids, in_flight);
     d->claim_was_rung = d->rung;
@@ -575,6 +659,8 @@ void dispatcher_free(struct dispatcher *d)
     sd_event_source_disable_unref(d->claim_timer);
     sd_event_source_disable_unref(d->drain_timer);
     pg_args_free(&d->args);
+    refusals_free(&d->claim_refusals);
+    refusals_free(&d->sweep_refusals);
     free(d->lost.data);
     free(d->live.data);
     config_unref(d->config);

@@ -36,6 +36,8 @@
 #define MSG_INTEGRATION_PAUSED "db1e7c56c72e43b392aedc693dde8b42"
 /* The database refused a result for a reason in its data; the others were written. */
 #define MSG_SETTLE_SPLIT "7b05912b8ee8457fa164423da3e41fc9"
+/* The database refuses to change one subscription as a claim or an ended lease has to; others go on. */
+#define MSG_CHANGE_REFUSED "3b41c610aaa548ec865f399b9a0db593"
 /* This daemon's relay took over or gave up the leadership. */
 #define MSG_RELAY_LEADER "2a87a196cea44928a4530ca44616f449"
 /* Kafka can never take one event; the relay waits on it rather than drop it. */

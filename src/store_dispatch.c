@@ -16,8 +16,8 @@
  *
  * $1 limit, $2 byte budget, $3 $4 busy integrations and their requests in flight, $5 default slots, $6
  * round-robin position, $7 claimed_by, $8 token, $9 lease in ms, $10 default timeout in ms, $11 margin of the
- * lease over the timeout in ms, $12 $13 $14 (claim_on) integrations, due times and ids where their last
- * claims ended */
+ * lease over the timeout in ms, $12 ids to pass over, $13 $14 $15 (claim_on) integrations, due times and ids
+ * where their last claims ended */
 #define CLAIM_EVERYWHERE                                                                                              \
     "with recursive waiting (integration_id) as ("                                                                    \
     "  (select integration_id from subscriptions"                                                                     \
@@ -29,37 +29,39 @@
     "           order by s.integration_id limit 1)"                                                                   \
     "    from waiting w where w.integration_id is not null"                                                           \
     "), place as (select integration_id, '-infinity'::timestamptz as due, 0::bigint as id from waiting), "
-#define CLAIM_ON "with place as (select * from unnest($12, $13, $14) as p (integration_id, due, id)), "
+#define CLAIM_ON "with place as (select * from unnest($13, $14, $15) as p (integration_id, due, id)), "
 
 /* Each integration gives at most as many rows as it has free slots: one with a million rows or a dead
  * endpoint hides no other. The order is the index's, so fresh rows (due at -infinity) come before retries
  * that have fallen due. A locked row's ctid is stable, so the update needs no second index. */
-#define CLAIM_ROWS                                                                                                        \
-    "free as materialized ("                                                                                              \
-    "  select i.id, i.endpoint_url, i.auth_token, coalesce(i.timeout_ms, $10) as timeout_ms, i.max_attempts,"             \
-    "         coalesce(i.max_in_flight, $5) - coalesce(b.in_flight, 0) as slots, p.due, p.id as after_id"                 \
-    "    from place p join integrations i on i.id = p.integration_id"                                                     \
-    "    left join unnest($3, $4) as b (id, in_flight) on b.id = i.id"                                                    \
-    "   where i.enabled and i.circuit_state <> 'open' and (i.paused_until is null or i.paused_until <= now())"            \
-    "     and coalesce(i.max_in_flight, $5) > coalesce(b.in_flight, 0)"                                                   \
-    "   order by i.id <= $6, i.id"                                                                                        \
-    "), locked as materialized ("                                                                                         \
-    "  select f.id as integration_id, f.slots, f.timeout_ms, s.row_at,"                                                   \
-    "         case when pg_column_size(s.payload) < 1000 then 1000 else octet_length(s.payload::text) end as bytes"       \
-    "    from free f cross join lateral ("                                                                                \
-    "      select ctid as row_at, payload from subscriptions"                                                             \
-    "       where integration_id = f.id and status in ('pending', 'retry') and held_at is null"                           \
-    "         and (subscription_due(next_attempt_at, scheduled_to), id) > (f.due, f.after_id)"                            \
-    "         and subscription_due(next_attempt_at, scheduled_to) <= now()"                                               \
-    "       order by integration_id, subscription_due(next_attempt_at, scheduled_to), id limit f.slots"                   \
-    "       for no key update skip locked) s"                                                                             \
-    "   limit $1"                                                                                                         \
-    "), within as ("                                                                                                      \
-    "  select *, count(*) over (partition by integration_id) as taken,"                                                   \
-    "         row_number() over (partition by integration_id) as number"                                                  \
-    "    from (select *, sum(bytes) over (rows unbounded preceding) - bytes as before from locked) l"                     \
-    "   where before < $2"                                                                                                \
-    "), claimed as ("                                                                                                     \
+#define CLAIM_FIND                                                                                                  \
+    "free as materialized ("                                                                                        \
+    "  select i.id, i.endpoint_url, i.auth_token, coalesce(i.timeout_ms, $10) as timeout_ms, i.max_attempts,"       \
+    "         coalesce(i.max_in_flight, $5) - coalesce(b.in_flight, 0) as slots, p.due, p.id as after_id"           \
+    "    from place p join integrations i on i.id = p.integration_id"                                               \
+    "    left join unnest($3, $4) as b (id, in_flight) on b.id = i.id"                                              \
+    "   where i.enabled and i.circuit_state <> 'open' and (i.paused_until is null or i.paused_until <= now())"      \
+    "     and coalesce(i.max_in_flight, $5) > coalesce(b.in_flight, 0)"                                             \
+    "   order by i.id <= $6, i.id"                                                                                  \
+    "), locked as materialized ("                                                                                   \
+    "  select f.id as integration_id, f.slots, f.timeout_ms, s.row_at,"                                             \
+    "         case when pg_column_size(s.payload) < 1000 then 1000 else octet_length(s.payload::text) end as bytes" \
+    "    from free f cross join lateral ("                                                                          \
+    "      select ctid as row_at, payload from subscriptions"                                                       \
+    "       where integration_id = f.id and status in ('pending', 'retry') and held_at is null"                     \
+    "         and (subscription_due(next_attempt_at, scheduled_to), id) > (f.due, f.after_id)"                      \
+    "         and subscription_due(next_attempt_at, scheduled_to) <= now() and id <> all ($12)"                     \
+    "       order by integration_id, subscription_due(next_attempt_at, scheduled_to), id limit f.slots"             \
+    "       for no key update skip locked) s"                                                                       \
+    "   limit $1"                                                                                                   \
+    "), within as ("                                                                                                \
+    "  select *, count(*) over (partition by integration_id) as taken,"                                             \
+    "         row_number() over (partition by integration_id) as number"                                            \
+    "    from (select *, sum(bytes) over (rows unbounded preceding) - bytes as before from locked) l"               \
+    "   where before < $2"                                                                                          \
+    ") "
+#define CLAIM_TAKE                                                                                                        \
+    ", claimed as ("                                                                                                      \
     "  update subscriptions s set status = 'processing', attempts = s.attempts + 1, claimed_by = $7, claim_token = $8,"   \
     "         lease_expires_at = now() + greatest($9, w.timeout_ms + $11) * interval '1 ms', updated_at = now()"          \
     "    from within w where s.ctid = w.row_at"                                                                           \
@@ -72,8 +74,20 @@
     "       f.timeout_ms, f.max_attempts"                                                                                 \
     "  from claimed c left join free f on f.id = c.integration_id and c.number = 1"
 
-const struct pg_statement store_claim = {"claim", CLAIM_EVERYWHERE CLAIM_ROWS};
-const struct pg_statement store_claim_on = {"claim_on", CLAIM_ON CLAIM_ROWS};
+const struct pg_statement store_claim = {"claim", CLAIM_EVERYWHERE CLAIM_FIND CLAIM_TAKE};
+const struct pg_statement store_claim_on = {"claim_on", CLAIM_ON CLAIM_FIND CLAIM_TAKE};
+const struct pg_statement store_claim_head = {
+    "claim_head", CLAIM_EVERYWHERE CLAIM_FIND
+    "select s.id::bigint, s.integration_id::bigint from within w join subscriptions s on s.ctid = w.row_at"
+    " where ($7::text, $8::bigint, $9::bigint, $11::bigint) is not null"};
+
+static void add_i64_array(struct pg_args *args, size_t count, const int64_t *values)
+{
+    pg_array_begin(args, PG_INT8);
+    for (size_t i = 0; i < count; i++)
+        pg_array_i64(args, values[i]);
+    pg_array_end(args);
+}
 
 void store_claim_args(struct pg_args *args, const struct store_claim_request *q, size_t busy,
                       const int64_t *ids, const int *in_flight)
@@ -81,10 +95,7 @@ void store_claim_args(struct pg_args *args, const struct store_claim_request *q,
     pg_args_clear(args);
     pg_arg_i64(args, q->limit);
     pg_arg_i64(args, q->byte_budget);
-    pg_array_begin(args, PG_INT8);
-    for (size_t i = 0; i < busy; i++)
-        pg_array_i64(args, ids[i]);
-    pg_array_end(args);
+    add_i64_array(args, busy, ids);
     pg_array_begin(args, PG_INT4);
     for (size_t i = 0; i < busy; i++)
         pg_array_i32(args, in_flight[i]);
@@ -96,6 +107,7 @@ void store_claim_args(struct pg_args *args, const struct store_claim_request *q,
     pg_arg_i64(args, (int64_t) (q->lease_usec / USEC_PER_MSEC));
     pg_arg_i32(args, (int32_t) (q->default_timeout_usec / USEC_PER_MSEC));
     pg_arg_i64(args, (int64_t) ((q->lease_usec - q->default_timeout_usec) / USEC_PER_MSEC));
+    add_i64_array(args, q->passed_over_count, q->passed_over);
 }
 
 void store_claim_on_args(struct pg_args *args, size_t count, const struct store_place *places)
@@ -143,14 +155,6 @@ const struct pg_statement store_release_tokens = {
     "       last_http_status = null, last_response = null, last_response_truncated = null, last_duration_ms = null,"
     "       last_ambiguous = false, " CLAIM_ENDS
     " where status = 'processing' and lease_expires_at is not null and claim_token = any ($1)"};
-
-static void add_i64_array(struct pg_args *args, size_t count, const int64_t *values)
-{
-    pg_array_begin(args, PG_INT8);
-    for (size_t i = 0; i < count; i++)
-        pg_array_i64(args, values[i]);
-    pg_array_end(args);
-}
 
 void store_release_tokens_args(struct pg_args *args, size_t count, const int64_t *tokens)
 {
@@ -295,17 +299,20 @@ void store_still_claimed_args(struct pg_args *args, size_t count, const int64_t 
 
 /* A claim by the application itself has no token; one from before the migration has no lease and gets one
  * first ("is null" sorts last, so those come when no other is due). $1 our own tokens, $2 max_attempts, $3
- * max_age in ms, $4 base delay in ms, $5 max delay in ms */
+ * max_age in ms, $4 base delay in ms, $5 max delay in ms, $6 ids to pass over, $7 limit */
+#define LEASES_OVER                                                                                                  \
+    "with over as materialized ("                                                                                    \
+    "  select s.id, s.lease_expires_at is null as none,"                                                             \
+    "         (s.attempts >= coalesce(i.max_attempts, $2) or s.created_at <= now() - $3 * interval '1 ms') as final" \
+    "    from subscriptions s left join integrations i on i.id = s.integration_id"                                   \
+    "   where s.status = 'processing' and (s.lease_expires_at < now() or s.lease_expires_at is null)"                \
+    "     and (s.claim_token is null or s.claim_token <> all ($1)) and s.id <> all ($6)"                             \
+    "   order by s.lease_expires_at limit $7 for no key update of s skip locked"                                     \
+    ") "
+
 const struct pg_statement store_expire_leases = {
-    "expire_leases",
-    "with over as materialized ("
-    "  select s.id, s.lease_expires_at is null as none,"
-    "         (s.attempts >= coalesce(i.max_attempts, $2) or s.created_at <= now() - $3 * interval '1 ms') as final"
-    "    from subscriptions s left join integrations i on i.id = s.integration_id"
-    "   where s.status = 'processing' and (s.lease_expires_at < now() or s.lease_expires_at is null)"
-    "     and (s.claim_token is null or s.claim_token <> all ($1))"
-    "   order by s.lease_expires_at limit 500 for no key update of s skip locked"
-    "), given as ("
+    "expire_leases", LEASES_OVER
+    ", given as ("
     "  update subscriptions s set lease_expires_at = now() + interval '10 minutes'"
     "    from over o where s.id = o.id and o.none"
     "), expired as ("
@@ -318,8 +325,13 @@ const struct pg_statement store_expire_leases = {
     "  returning s.id, s.integration_id, s.status"
     ") select id::bigint, integration_id::bigint, status::text from expired"};
 
+const struct pg_statement store_expire_head = {"expire_head",
+                                               LEASES_OVER "select id::bigint, null::bigint from over"
+                                                           " where ($4::bigint, $5::bigint) is not null"};
+
 void store_expire_leases_args(struct pg_args *args, const struct outcome_rules *rules, size_t count,
-                              const int64_t *tokens)
+                              const int64_t *tokens, size_t passed_over_count, const int64_t *passed_over,
+                              int limit)
 {
     pg_args_clear(args);
     add_i64_array(args, count, tokens);
@@ -327,6 +339,8 @@ void store_expire_leases_args(struct pg_args *args, const struct outcome_rules *
     pg_arg_i64(args, (int64_t) (rules->max_age_usec / USEC_PER_MSEC));
     pg_arg_i64(args, (int64_t) (rules->base_delay_usec / USEC_PER_MSEC));
     pg_arg_i64(args, (int64_t) (rules->max_delay_usec / USEC_PER_MSEC));
+    add_i64_array(args, passed_over_count, passed_over);
+    pg_arg_i32(args, limit);
 }
 
 const struct pg_statement store_pause_integration = {

@@ -9,6 +9,8 @@
 
 /* The first looks everywhere; the second goes on where the claims of some integrations have ended. */
 extern const struct pg_statement store_claim, store_claim_on;
+/* With the arguments of store_claim: what that would take, id and integration in columns 0 and 1. */
+extern const struct pg_statement store_claim_head;
 
 struct store_claim_request {
     const char *claimed_by;
@@ -19,6 +21,8 @@ struct store_claim_request {
     int default_max_in_flight; /* per integration */
     int64_t after_integration; /* begin with the integrations after this one: round robin */
     int64_t byte_budget;       /* payloads; the first row is taken whatever its size */
+    size_t passed_over_count;
+    const int64_t *passed_over; /* ids */
 };
 /* `in_flight[i]` requests of integration `ids[i]` are under way here. */
 void store_claim_args(struct pg_args *args, const struct store_claim_request *request, size_t busy,
@@ -87,11 +91,14 @@ bool store_refused_for_data(const char *state);
 
 /* --- the rest --------------------------------------------------------------------------------- */
 
-/* Up to 500 rows whose lease is over and whose claim is none of `tokens`: retry, ambiguous, or failed where
+/* Up to `limit` rows whose lease is over and whose claim is none of `tokens`: retry, ambiguous, or failed where
  * that was the last attempt. Rows: id, integration_id, status. */
 extern const struct pg_statement store_expire_leases;
 void store_expire_leases_args(struct pg_args *args, const struct outcome_rules *rules, size_t count,
-                              const int64_t *tokens);
+                              const int64_t *tokens, size_t passed_over_count, const int64_t *passed_over,
+                              int limit);
+/* With the arguments of store_expire_leases: whose lease that would end, id in column 0. */
+extern const struct pg_statement store_expire_head;
 
 /* Pauses an integration until somebody resumes it, unless it is paused already (no row then). */
 extern const struct pg_statement store_pause_integration;
