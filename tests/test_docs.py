@@ -146,6 +146,16 @@ def test_files_of_the_readme_exist():
                           for h in re.findall(r"(?m)^#+ (.*)$", text)}, anchor
 
 
+@pytest.mark.parametrize("table", ["subscriptions", "integrations"])
+def test_the_readme_explains_each_column(table, database):
+    text = read("README.md").split("### What the application writes and reads")[1].split("\n## ")[0]
+    rows = re.search(rf"(?ms)^`{table}`,.*?\n\n(.*?)(?:\n\n|\Z)", text).group(1).splitlines()[2:]
+    explained = [name for row in rows for name in re.findall(r"`(\w+)`", row.split("|")[1])]
+    there = [name for name, in database.query("select column_name::text from information_schema.columns "
+                                              "where table_schema = 'anubis' and table_name = %s", (table,))]
+    assert sorted(explained) == sorted(there)
+
+
 def test_help_lists_every_target():
     text = run(["make", "-C", ROOT, "--no-print-directory", "help"], env={"MAKEFLAGS": None, "MAKELEVEL": None}).stdout
     for target in re.findall(r"(?m)^([a-z-]+):.*?## ", read("Makefile")):
