@@ -15,10 +15,12 @@ static int64_t time_or_none(const struct pg_result *r, int row, int column)
     "(select count(*) from pg_stat_activity where datname = current_database() and application_name = 'anubisd claim')"
 
 /* Who has the lock leads; what the leader waits for stands in brackets after the session's name. */
-#define RELAY_LOCK                                                                                           \
-    "locktype = 'advisory' and granted and objsubid = 1"                                                     \
-    " and database = (select oid from pg_database where datname = current_database())"                       \
-    " and (classid::bigint << 32) | objid::bigint = lock_key('relay')"
+#define RELAY                                                                                                \
+    "(select count(*) > 0, max(substring(a.application_name from '[(](.*)[)]$'))"                            \
+    "   from pg_locks left join pg_stat_activity a using (pid)"                                              \
+    "  where locktype = 'advisory' and granted and objsubid = 1"                                             \
+    "    and database = (select oid from pg_database where datname = current_database())"                    \
+    "    and (classid::bigint << 32) | objid::bigint = lock_key('relay')) as k (leads, trouble)"
 
 static const struct pg_statement overview = {
     "",
@@ -30,10 +32,8 @@ static const struct pg_statement overview = {
     "       (select count(*) from ledger_partitions where first_id > l.last_id),"
     "       exists (select from subscription_events_default),"
     "       pg_relation_size('subscriptions'), pg_relation_size('subscriptions_due'),"
-    "       exists (select from pg_locks where " RELAY_LOCK "),"
-    "       (select max(substring(a.application_name from '[(](.*)[)]$'))"
-    "          from pg_locks join pg_stat_activity a using (pid) where " RELAY_LOCK ")"
-    "  from relay_state r,"
+    "       k.leads, k.trouble"
+    "  from relay_state r, " RELAY ","
     "       (select case when is_called then last_value else last_value - 1 end from ledger_id_seq) as l (last_id),"
     "       (select * from anubis_migrations order by version desc limit 1) as m"};
 
