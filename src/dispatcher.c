@@ -123,10 +123,14 @@ static const struct tokens *live_tokens(struct dispatcher *d)
 
 /* --- rows that the database refuses to change ------------------------------------------------- */
 
-static void pass_over(struct refusals *refusals, const struct pg_result *result, const char *state,
-                      const char *what)
+/* The row at the head, which was refused by itself, is passed over from now on. Returns the pause before the next
+ * try: not soon when there is no such row, as when a trigger refuses whole statements. */
+static uint64_t pass_over(struct dispatcher *d, struct refusals *refusals, int reason,
+                          const struct pg_result *head, const char *what)
 {
-    int64_t number = pg_get_i64(result, 0, 0);
+    if (reason != 0 || pg_rows(head) == 0)
+        return ERROR_PAUSE_USEC;
+    int64_t number = pg_get_i64(head, 0, 0);
     uint64_t pause_usec = refusals_add(refusals, number, now_monotonic_usec());
     char id[24];
 
@@ -134,7 +138,8 @@ static void pass_over(struct refusals *refusals, const struct pg_result *result,
     log_event(LOG_ERR, MSG_CHANGE_REFUSED, (struct log_field[]){{"SUBSCRIPTION_ID", id}, {0}},
               "could not %s subscription %s (SQLSTATE %s, see the server's log): passing it over for %" PRIu64
               " s",
-              what, id, state, pause_usec / USEC_PER_SEC);
+              what, id, d->refused_state, pause_usec / USEC_PER_SEC);
+    return refusals_pause_usec(refusals);
 }
 
 static void on_claim_head(struct pg_result **result, int reason, const char *state, const struct error *err,
@@ -143,11 +148,21 @@ static void on_claim_head(struct pg_result **result, int reason, const char *sta
     struct dispatcher *d = userdata;
     (void) state;
     (void) err;
-    if (reason == 0 && pg_rows(*result) > 0) {
-        pass_over(&d->claim_refusals, *result, d->refused_state, "claim");
+    claim_soon(d, pass_over(d, &d->claim_refusals, reason, *result, "claim"));
+    if (reason == 0 && pg_rows(*result) > 0)
         d->last_integration = pg_get_i64(*result, 0, 1);
-    }
-    claim_soon(d, reason == 0 ? refusals_pause_usec(&d->claim_refusals) : ERROR_PAUSE_USEC);
+    advance_stop(d);
+}
+
+static void on_sweep_head(struct pg_result **result, int reason, const char *state, const struct error *err,
+                          void *userdata)
+{
+    struct dispatcher *d = userdata;
+    (void) state;
+    (void) err;
+    d->sweep_at =
+        now_monotonic_usec() + pass_over(d, &d->sweep_refusals, reason, *result, "end the claim of");
+    claim_soon(d, 0);
     advance_stop(d);
 }
 
@@ -157,20 +172,6 @@ static void look_into(struct dispatcher *d, const struct pg_statement *head, con
 {
     snprintf(d->refused_state, sizeof(d->refused_state), "%s", state);
     (void) pg_async_query(d->claimer, head, &d->args, DEADLINE_USEC, callback, d);
-}
-
-static void on_sweep_head(struct pg_result **result, int reason, const char *state, const struct error *err,
-                          void *userdata)
-{
-    struct dispatcher *d = userdata;
-    (void) state;
-    (void) err;
-    if (reason == 0 && pg_rows(*result) > 0)
-        pass_over(&d->sweep_refusals, *result, d->refused_state, "end the claim of");
-    d->sweep_at =
-        now_monotonic_usec() + (reason == 0 ? refusals_pause_usec(&d->sweep_refusals) : ERROR_PAUSE_USEC);
-    claim_soon(d, 0);
-    advance_stop(d);
 }
 
 /* --- sweeping: leases that are over, claims whose answer got lost ----------------------------- */

@@ -326,7 +326,7 @@ const struct pg_statement store_expire_leases = {
     ") select id::bigint, integration_id::bigint, status::text from expired"};
 
 const struct pg_statement store_expire_head = {"expire_head",
-                                               LEASES_OVER "select id::bigint, null::bigint from over"
+                                               LEASES_OVER "select id::bigint from over"
                                                            " where ($4::bigint, $5::bigint) is not null"};
 
 void store_expire_leases_args(struct pg_args *args, const struct outcome_rules *rules, size_t count,

@@ -1,4 +1,5 @@
 """Whatever dies, and whenever: nothing is lost, nothing is forgotten, and what was sent twice was in flight."""
+import contextlib
 import os
 import random
 import signal
@@ -177,21 +178,22 @@ def test_result_waits_for_a_locked_row(app, institutions, make_daemon):
     check_nothing_lost(app, institutions, ids)
 
 
-def refuse(app, condition):
-    """A trigger of the application's that will not have a change."""
-    app.query(f"""create or replace function public.refuse() returns trigger language plpgsql as $$
+@contextlib.contextmanager
+def refused(app, condition, each="row"):
+    """While a trigger of the application's will not have some changes."""
+    app.query(f"""create function public.refuse() returns trigger language plpgsql as $$
         begin if {condition} then raise exception 'not this one'; end if; return new; end $$""")
-    app.query("drop trigger if exists refuse on {s}.subscriptions")
-    app.query("create trigger refuse before update on {s}.subscriptions for each row execute function public.refuse()")
+    app.query(f"create trigger refuse before update on {{s}}.subscriptions for each {each} execute function public.refuse()")
+    yield
+    app.query("drop trigger refuse on {s}.subscriptions")
 
 
 def test_a_result_that_a_trigger_refuses_holds_up_no_other(app, institutions, make_daemon):
     daemon = make_daemon({"delivery": {"timeout": "20s", "lease": "60s"}})
     ids = app.subscriptions(app.integration(institutions.url("/good")), 40)
-    refuse(app, f"new.id = {ids[5]} and new.status = 'sent'")
-    daemon.start()
-    app.wait_states(sent=39, processing=1)
-    app.query("drop trigger refuse on {s}.subscriptions")
+    with refused(app, f"new.id = {ids[5]} and new.status = 'sent'"):
+        daemon.start()
+        app.wait_states(sent=39, processing=1)
     app.wait_states(sent=40)
     check_nothing_lost(app, institutions, ids)
 
@@ -201,12 +203,11 @@ def test_a_row_that_a_trigger_refuses_to_have_claimed_holds_up_no_other(app, ins
     ids = app.subscriptions(app.integration(institutions.url("/good/1")), 40)
     ids += app.subscriptions(app.integration(institutions.url("/good/2")), 40)
     bad = [ids[0], ids[5], ids[6], ids[39], ids[79]]
-    refuse(app, f"new.id in ({','.join(map(str, bad))}) and new.status = 'processing'")
-    daemon.start()
-    app.wait_states(sent=75, pending=5)
-    for i in bad:
-        daemon.wait_log(f"subscription {i} ")
-    app.query("drop trigger refuse on {s}.subscriptions")
+    with refused(app, f"new.id in ({','.join(map(str, bad))}) and new.status = 'processing'"):
+        daemon.start()
+        app.wait_states(sent=75, pending=5)
+        for i in bad:
+            daemon.wait_log(f"subscription {i} ")
     app.wait_states(sent=80)
     check_nothing_lost(app, institutions, ids)
 
@@ -214,14 +215,26 @@ def test_a_row_that_a_trigger_refuses_to_have_claimed_holds_up_no_other(app, ins
 def test_when_every_claim_is_refused_tries_get_rarer(app, institutions, make_daemon):
     daemon = make_daemon()
     ids = app.subscriptions(app.integration(institutions.url("/good")), 400)
-    refuse(app, "new.status = 'processing'")
-    daemon.start()
-    daemon.wait_log("could not claim subscription ")
-    time.sleep(5)  # while tries are counted
-    tried = sum("could not claim subscription " in line for line in daemon.log)
-    assert tried < 30, tried
-    app.query("drop trigger refuse on {s}.subscriptions")
+    with refused(app, "new.status = 'processing'"):
+        daemon.start()
+        daemon.wait_log("could not claim subscription ")
+        time.sleep(5)  # while tries are counted
+        tried = daemon.log.count("could not claim subscription ")
+    assert 0 < tried < 30, tried
     app.wait_states(sent=400)
+    check_nothing_lost(app, institutions, ids)
+
+
+def test_a_refusal_that_is_about_no_row_is_not_tried_again_at_once(app, institutions, make_daemon):
+    """A trigger for each statement fires when nothing waits, too."""
+    app.query("create sequence public.tries")  # what is drawn stays drawn
+    with refused(app, "nextval('public.tries') > 0", each="statement"):
+        make_daemon().start()
+        wait_for(lambda: app.value("select is_called from public.tries"), 30, "a try")
+        time.sleep(5)  # while tries are counted
+        assert app.value("select last_value from public.tries") < 200
+    ids = app.subscriptions(app.integration(institutions.url("/good")), 10)
+    app.wait_states(sent=10)
     check_nothing_lost(app, institutions, ids)
 
 
@@ -230,10 +243,9 @@ def test_a_lease_that_a_trigger_refuses_to_end_holds_up_no_other(app, institutio
     ids = app.subscriptions(integration, 20)
     app.query("""update {s}.subscriptions set status = 'processing', attempts = 1, claimed_by = 'gone', claim_token = 7,
         lease_expires_at = now() - interval '1 minute' + id * interval '1 ms'""")
-    refuse(app, f"new.id in ({ids[0]}, {ids[7]}) and new.status = 'retry'")
-    make_daemon().start()
-    app.wait_states(sent=18, processing=2)
-    app.query("drop trigger refuse on {s}.subscriptions")
+    with refused(app, f"new.id in ({ids[0]}, {ids[7]}) and new.status = 'retry'"):
+        make_daemon().start()
+        app.wait_states(sent=18, processing=2)
     app.wait_states(sent=20)
 
 
