@@ -200,9 +200,8 @@ static int on_terminate(sd_event_source *s, const struct signalfd_siginfo *si, v
     }
     struct dispatcher_stats stats;
     dispatcher_stats(d->dispatcher, &stats);
-    log_event(LOG_NOTICE, MSG_STOPPING, NULL,
-              "stopping: %d requests are under way, %zu results to be settled", stats.in_flight,
-              stats.unsettled);
+    log_event(LOG_NOTICE, MSG_STOPPING, NULL, "stopping: %d request%s under way, %zu result%s to be settled",
+              stats.in_flight, plural(stats.in_flight), stats.unsettled, plural((int64_t) stats.unsettled));
     sd_notifyf(0, "STOPPING=1\nSTATUS=draining: %d request%s under way\nEXTEND_TIMEOUT_USEC=%" PRIu64,
                stats.in_flight, plural(stats.in_flight), drain_usec + 10 * USEC_PER_SEC);
     d->state = STATE_DRAINING;

@@ -188,9 +188,8 @@ static void log_expired(const struct pg_result *result, int rows)
     }
     log_event(
         LOG_NOTICE, MSG_LEASE_LOST, NULL,
-        "leases of %d subscriptions were over and nobody had given a result; the institutions may have received them: "
-        "%d will be tried again, %d have failed",
-        rows, rows - failed, failed);
+        "%d lease%s ran out without a result, what was sent may have been received: %d to be tried again, %d failed",
+        rows, plural(rows), rows - failed, failed);
 }
 
 static void on_swept(struct pg_result **result, int reason, const char *state, const struct error *err,
@@ -229,8 +228,8 @@ static void on_released(struct pg_result **result, int reason, const char *state
     if (reason == -EBADMSG)
         log_warning("could not release claims whose answer got lost: %s", err->text);
     if (reason == 0 && pg_affected(*result) > 0)
-        log_notice("%" PRId64 " subscriptions are back in their queue: the answer to their claim got lost",
-                   pg_affected(*result));
+        log_notice("%" PRId64 " subscription%s put back into the queue: the answer to a claim got lost",
+                   pg_affected(*result), plural(pg_affected(*result)));
     if (reason != -ECONNRESET)
         d->lost.count = 0;
     claim_soon(d, 0);
@@ -570,7 +569,7 @@ static int on_drain_timeout(sd_event_source *s, uint64_t usec, void *userdata)
     (void) usec;
     int cut = deliveries_count(d->deliveries);
     if (cut > 0)
-        log_warning("%d requests were still under way when drain_timeout was over: cutting them", cut);
+        log_warning("drain_timeout is over: cutting %d request%s still under way", cut, plural(cut));
     deliveries_cancel_all(d->deliveries);
     return 0;
 }

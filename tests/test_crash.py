@@ -120,7 +120,7 @@ def test_second_signal_ends_at_once(app, institutions, make_daemon):
     app.subscription(app.integration(institutions.url("/silent")))
     wait_for(lambda: institutions.counts("/silent")["requests"] == 1, 30, "the request")
     daemon.child.signal(15)
-    daemon.wait_log("stopping: 1 requests are under way")
+    daemon.wait_log("stopping: 1 request under way, 0 results")
     started = time.monotonic()
     assert daemon.term() == 0
     assert time.monotonic() - started < 20
