@@ -25,30 +25,187 @@ begin
     end loop;
 end $$;
 
--- Refuses to adopt a column whose type anubisd cannot work with.
-create function pg_temp.expect_type(relation text, column_name text, variadic types text[]) returns void language plpgsql as $$
+-- What stands in the way of adopting what is there: found before anything is done, all of it at once, each with what would be right.
+-- A column is checked where there is one: its types ("string" is every type of text), whether it may hold NULL, and the room it must have.
+create function pg_temp.obstacles() returns setof text language sql stable as $$
+    with t as (
+        select c.*, quote_ident(c.relname) as quoted from pg_class c
+         where c.relnamespace = '@extschema@'::regnamespace
+           and c.relname in ('integrations', 'integration_filters', 'subscriptions', 'subscription_events')
+    ), expected (relation, columns, types, filled, room) as (values
+        ('integrations', '{id}', '{bigint,integer}'::text[], true, 0),
+        ('integrations', '{name,endpoint_url,auth_token,pause_reason}', '{string}', false, 0),
+        ('integrations', '{type}', '{text,character varying}', false, 0),
+        ('integrations', '{enabled}', '{boolean}', true, 0),
+        ('integrations', '{timeout_ms,max_in_flight,max_attempts}', '{integer,smallint}', false, 0),
+        ('integrations', '{rate_limit}', '{numeric,integer,double precision}', false, 0),
+        ('integrations', '{settings}', '{jsonb}', true, 0),
+        ('integrations', '{successful_sends,failed_sends}', '{bigint,integer,numeric}', false, 0),
+        ('integrations', '{circuit_state}', '{text,character varying}', true, 9),
+        ('integrations', '{paused_until}', '{timestamp with time zone}', false, 0),
+        ('integration_filters', '{id,integration_id}', '{bigint,integer}', false, 0),
+        ('integration_filters', '{origin}', '{string}', false, 0),
+        ('integration_filters', '{criteria}', '{jsonb}', true, 0),
+        ('integration_filters', '{position}', '{integer,bigint,smallint}', false, 0),
+        ('integration_filters', '{enabled}', '{boolean}', true, 0),
+        ('subscriptions', '{id}', '{bigint,integer}', true, 0),
+        ('subscriptions', '{integration_id,integration_filter_id}', '{bigint,integer}', false, 0),
+        ('subscriptions', '{order_id}', '{bigint,integer,smallint}', false, 0),
+        ('subscriptions', '{status}', '{text,character varying}', false, 10),
+        ('subscriptions', '{payload}', '{jsonb,json,text}', false, 0),
+        ('subscriptions', '{attempts,payload_version}', '{integer}', true, 0),
+        ('subscriptions', '{scheduled_to,sent_at,created_at,updated_at}', '{timestamp with time zone,timestamp without time zone}', false, 0),
+        ('subscriptions', '{next_attempt_at,lease_expires_at,held_at}', '{timestamp with time zone}', false, 0),
+        ('subscriptions', '{claimed_by,last_error,last_response,traceparent}', '{text,character varying}', false, 1 << 30),
+        ('subscriptions', '{claim_token}', '{bigint}', false, 0),
+        ('subscriptions', '{last_http_status,last_duration_ms}', '{integer}', false, 0),
+        ('subscriptions', '{last_response_truncated,last_ambiguous}', '{boolean}', false, 0),
+        ('subscription_events', '{id}', '{bigint}', true, 0),
+        ('subscription_events', '{event_id}', '{uuid}', false, 0),
+        ('subscription_events', '{subscription_id,integration_id,order_id}', '{bigint,integer}', false, 0),
+        ('subscription_events', '{event_type,status,operation_name,from_status,to_status}', '{text,character varying}', false, 20),
+        ('subscription_events', '{attempt,http_status,duration_ms}', '{integer,bigint}', false, 0),
+        ('subscription_events', '{request,response}', '{text,character varying,json,jsonb}', false, 1 << 30),
+        ('subscription_events', '{error_message,origin,cpf,traceparent}', '{text,character varying}', false, 1 << 30),
+        ('subscription_events', '{created_at,updated_at}', '{timestamp with time zone,timestamp without time zone}', false, 0),
+        ('subscription_events', '{sent_at,scheduled_to,next_attempt_at,subscription_created_at,subscription_updated_at}',
+         '{timestamp with time zone}', false, 0),
+        ('subscription_events', '{ambiguous,response_truncated}', '{boolean}', false, 0)
+    ), present as (
+        select t.oid, t.relname, t.quoted, a.attname, a.attnotnull, a.attgenerated, a.attidentity, a.atthasdef, e.types, e.filled, e.room,
+               format_type(a.atttypid, null) as type, y.typcategory,
+               case when a.atttypid in ('varchar'::regtype, 'bpchar'::regtype) and a.atttypmod >= 4 then a.atttypmod - 4 end as holds
+          from t join pg_attribute a on a.attrelid = t.oid and a.attnum > 0 and not a.attisdropped join pg_type y on y.oid = a.atttypid
+          left join expected e on e.relation = t.relname and a.attname = any (e.columns::text[])
+    ), events as (select * from t where relname = 'subscription_events')
+    -- Names.
+    select format('a relation named "%s" exists already and is not anubisd''s: rename it, or give anubisd another schema (database.schema)', c.relname)
+      from pg_class c
+     where c.relnamespace = '@extschema@'::regnamespace
+       and (c.relname = any ('{alerts,alerts_firing,integration_stats,dead_letters,audit_log,confirmations,outbox,installation,relay_state,
+                               relay_topics,consumer_offsets,consumer_bitmaps,ledger_partitions,ledger_baseline,ledger_baseline_key,
+                               ledger_id_seq,integration_runtime,subscriptions_due,subscriptions_lease,subscriptions_held,
+                               subscription_events_subscription,subscription_event_feed,subscription_event_messages}'::text[])
+            or c.relname ~ '^subscription_events_(adopted|default|[0-9]+)$')
+    union all
+    select format('a function named "%s" exists already and is not anubisd''s: rename it, or give anubisd another schema (database.schema)', p.proname)
+      from pg_proc p
+     where p.pronamespace = '@extschema@'::regnamespace
+       and (p.proname = any ('{lock_key,as_json,event_time,event_response,integration_changed,integration_check}'::text[])
+            or p.proname ~ '^(ledger|doorbell)_[a-z_]+$|^subscription_(due|now|inserted|updated|changed_by_others|payload_changed|transition_refused|deletion_refused)$')
+    union all
+    select format('trigger "%s" on "%s" is named like anubisd''s: rename it', g.tgname, t.relname)
+      from t join pg_trigger g on g.tgrelid = t.oid where not g.tgisinternal and (g.tgname like 'anubis\_%' or g.tgname like 'ledger\_%')
+    -- Kinds of tables.
+    union all
+    select format('"%s" is a %s: anubisd''s triggers need the plain table itself, by that name', t.relname,
+                  case t.relkind when 'v' then 'view' when 'm' then 'materialized view' when 'f' then 'foreign table'
+                                 when 'p' then 'partitioned table' when 'r' then 'partition of another table' else 'relation of another kind' end)
+      from t where t.relkind <> 'r' or t.relispartition
+    union all
+    select format('table "%s" inherits from "%s": what is written there would have no events; end it with "alter table %s no inherit %s"',
+                  c.relname, t.relname, i.inhrelid::regclass, t.quoted)
+      from t join pg_inherits i on i.inhparent = t.oid join pg_class c on c.oid = i.inhrelid where t.relkind = 'r'
+    union all
+    select format('table "%1$s" is unlogged and empty after a crash: run "alter table %2$s set logged"', t.relname, t.quoted)
+      from t where t.relpersistence = 'u' and t.relkind = 'r'
+    union all
+    select format('rule "%s" on table "%s" changes what is written: drop it', r.rulename, t.relname)
+      from t join pg_rewrite r on r.ev_class = t.oid where t.relkind = 'r'
+    union all
+    select format('table "%1$s" has no primary key on "id": run "alter table %2$s add primary key (id)"', t.relname, t.quoted)
+      from t where t.relkind = 'r'
+       and not exists (select from pg_index x join pg_attribute a on a.attrelid = t.oid and a.attname = 'id'
+                        where x.indrelid = t.oid and x.indisunique and x.indimmediate and x.indisvalid and x.indpred is null
+                          and x.indnkeyatts = 1 and x.indkey[0] = a.attnum)
+    union all
+    select format('row security hides rows of table "%s" from role "%s": migrate as a role with the attribute BYPASSRLS, or run '
+                  '"alter table %s no force row level security"', t.relname, current_user, t.quoted)
+      from t where t.relkind = 'r' and row_security_active(t.oid)
+    -- Columns.
+    union all
+    select format('column "%s" of table "%s" is of type %s. anubisd can adopt it as %s. Change the column''s type, then run the migration again',
+                  p.attname, p.relname, p.type, replace(array_to_string(p.types, ' or '), 'string', 'text'))
+      from present p where p.type <> all (p.types) and not ('string' = any (p.types) and p.typcategory = 'S')
+    union all
+    select format('column "%1$s" of table "%2$s" has room for %3$s characters only: run "alter table %4$s alter column %5$I type text"',
+                  p.attname, p.relname, p.holds, p.quoted, p.attname)
+      from present p where p.type = any (p.types) and p.holds < p.room
+    union all
+    select format('column "%1$s" of table "%2$s" may hold NULL: fill it and run "alter table %3$s alter column %4$I set not null"',
+                  p.attname, p.relname, p.quoted, p.attname)
+      from present p where p.filled and not p.attnotnull and p.attname <> 'id'
+    union all
+    select format('column "%s" of table "%s" is generated, and anubisd writes it: make it an ordinary column', p.attname, p.relname)
+      from present p where p.types is not null and p.attgenerated <> ''
+       and (p.relname = 'subscription_events' or p.attname not in ('name', 'type', 'origin', 'cpf', 'order_id', 'payload'))
+    union all
+    select format('column "%1$s" of table "%2$s" is NOT NULL, and anubisd empties it: run "alter table %3$s alter column %4$I drop not null"',
+                  p.attname, p.relname, p.quoted, p.attname)
+      from present p
+     where p.attnotnull and p.attname = any ('{next_attempt_at,claimed_by,claim_token,lease_expires_at,held_at,last_error,last_http_status,
+           last_response,last_response_truncated,last_duration_ms,last_ambiguous,paused_until,pause_reason}'::text[])
+       and p.relname in ('subscriptions', 'integrations')
+    -- subscription_events becomes a partition: what hangs on it would know the rows of before only.
+    union all
+    select format('column "%1$s" of table "subscription_events" is NOT NULL, and events %3$s: run "alter table subscription_events alter column %2$I %4$s"',
+                  p.attname, p.attname, case when p.types is null then 'have no value for it' else 'may be without it' end,
+                  case when p.types is null then 'set default …", or "… drop not null' else 'drop not null' end)
+      from present p
+     where p.relname = 'subscription_events' and p.attnotnull and p.attgenerated = ''
+       and case when p.types is null then not p.atthasdef or p.attidentity <> ''
+                else p.attname not in ('id', 'event_id', 'event_type', 'subscription_id', 'operation_name', 'created_at', 'updated_at') end
+    union all
+    select format('constraint "%s" of table %s refers to "subscription_events", which is about to be partitioned: drop it', k.conname, k.conrelid::regclass)
+      from events e join pg_constraint k on k.confrelid = e.oid
+    union all
+    select distinct format('view %s reads "subscription_events", which is about to be partitioned: drop it, and make it again afterwards',
+                           r.ev_class::regclass)
+      from events e join pg_depend d on d.refobjid = e.oid and d.classid = 'pg_rewrite'::regclass join pg_rewrite r on r.oid = d.objid
+     where r.ev_class <> e.oid
+    union all
+    select format('trigger "%s" is on "subscription_events", which is about to be partitioned: drop it, and make it again afterwards', g.tgname)
+      from events e join pg_trigger g on g.tgrelid = e.oid where not g.tgisinternal
+    union all
+    select 'row security of table "subscription_events", which is about to be partitioned, would end: run "alter table subscription_events '
+           'disable row level security", and enable it again afterwards'
+      from events e where e.relrowsecurity
+$$;
+
+-- A check of the application's that does not know all the states.
+create function pg_temp.states_refused() returns setof text language plpgsql as $$
 declare
-    found text := pg_temp.column_type(relation, column_name);
+    k record;
+    refused text;
 begin
-    if found is not null and found <> all (types) then
-        raise exception using errcode = 'datatype_mismatch',
-            message = format('column "%s" of table "%s" is of type %s', column_name, relation, found),
-            hint = format('anubisd can adopt it as %s. Change the column''s type, then run the migration again.', array_to_string(types, ' or '));
-    end if;
+    for k in select c.conname, pg_get_expr(c.conbin, c.conrelid) as condition, format_type(a.atttypid, null) as type
+               from pg_constraint c join pg_attribute a on a.attrelid = c.conrelid and c.conkey = array[a.attnum] and a.attname = 'status'
+              where c.conrelid = to_regclass('@extschema@.subscriptions') and c.contype = 'c' loop
+        execute format('select string_agg(quote_literal(status), '', '') from (select unnest(''{pending,processing,sent,failed,retry}''::%s[]) as status) s
+                        where not %s', k.type, k.condition) into refused;
+        if refused is not null then
+            return next format('constraint "%s" of table "subscriptions" refuses the status %s: drop it (anubisd brings its own) or let it pass',
+                               k.conname, refused);
+        end if;
+    end loop;
 end $$;
 
 do $$
 declare
-    taken text;
+    obstacles text[] := array(select pg_temp.obstacles());
+    obstacle text;
 begin
-    select c.relname into taken from pg_class c
-     where c.relnamespace = '@extschema@'::regnamespace
-       and c.relname = any ('{alerts,integration_stats,dead_letters,audit_log,confirmations,outbox,installation,relay_state,relay_topics,
-                              consumer_offsets,consumer_bitmaps,ledger_partitions,ledger_baseline,integration_runtime}'::text[]) limit 1;
-    if taken is not null then
-        raise exception using errcode = 'duplicate_table',
-            message = format('a relation named "%s" exists already and is not anubisd''s', taken),
-            hint = 'Rename it, or give anubisd another schema (database.schema).';
+    if obstacles = '{}' then
+        obstacles := array(select pg_temp.states_refused());
+    end if;
+    if cardinality(obstacles) = 1 then
+        raise exception using errcode = 'object_not_in_prerequisite_state', message = obstacles[1];
+    elsif cardinality(obstacles) > 1 then
+        foreach obstacle in array obstacles loop
+            raise warning '%', obstacle;
+        end loop;
+        raise exception using errcode = 'object_not_in_prerequisite_state',
+            message = format('%s things keep anubisd from adopting the tables, named above', cardinality(obstacles));
     end if;
 end $$;
 
@@ -59,11 +216,6 @@ create table if not exists @extschema@.integrations (
     id bigint generated by default as identity primary key,
     name text not null
 );
-select pg_temp.expect_type('integrations', 'id', 'bigint', 'integer');
-select pg_temp.expect_type('integrations', 'type', 'text', 'character varying');
-select pg_temp.expect_type('integrations', 'successful_sends', 'bigint', 'integer', 'numeric');
-select pg_temp.expect_type('integrations', 'failed_sends', 'bigint', 'integer', 'numeric');
-select pg_temp.expect_type('integrations', 'enabled', 'boolean');
 select pg_temp.complete('integrations',
     'name text not null default ''''',
     'type text not null default ''api''',
@@ -119,12 +271,6 @@ create table if not exists @extschema@.subscriptions (
     integration_id bigint references @extschema@.integrations (id),
     integration_filter_id bigint references @extschema@.integration_filters (id)
 ) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.05);
-select pg_temp.expect_type('subscriptions', 'id', 'bigint', 'integer');
-select pg_temp.expect_type('subscriptions', 'integration_id', 'bigint', 'integer');
-select pg_temp.expect_type('subscriptions', 'status', 'text', 'character varying');
-select pg_temp.expect_type('subscriptions', 'payload', 'jsonb', 'json', 'text');
-select pg_temp.expect_type('subscriptions', c, 'timestamp with time zone', 'timestamp without time zone')
-  from unnest('{scheduled_to,sent_at,created_at,updated_at}'::text[]) c;
 select pg_temp.complete('subscriptions',
     'integration_id bigint references @extschema@.integrations (id)',
     'integration_filter_id bigint references @extschema@.integration_filters (id)',

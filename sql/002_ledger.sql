@@ -10,6 +10,31 @@ create sequence @extschema@.ledger_id_seq as bigint cache 1;
 create function @extschema@.ledger_next_id() returns bigint language sql volatile as
     'select case when pg_current_xact_id() is not null then nextval(''@extschema@.ledger_id_seq''::regclass) end';
 
+-- Who could read and write the application's table can read and write the one that stands in its place.
+create function pg_temp.pass_on_rights() returns void language plpgsql as $$
+declare
+    old record;
+    granted record;
+begin
+    select oid, relacl, relowner, pg_get_userbyid(relowner) as owner into old
+      from pg_class where oid = '@extschema@.subscription_events_adopted'::regclass;
+    for granted in select x.privilege_type || coalesce(' (' || quote_ident(r.attname) || ')', '') as privilege, x.privilege_type = 'INSERT' as inserts,
+                          coalesce(quote_ident(pg_get_userbyid(nullif(x.grantee, 0))), 'public') as grantee
+                     from (select old.relacl, null::name union all
+                           select attacl, attname from pg_attribute where attrelid = old.oid and attacl is not null) r (acl, attname),
+                          aclexplode(r.acl) x
+                    where x.grantee <> old.relowner and x.privilege_type in ('SELECT', 'INSERT', 'UPDATE', 'DELETE') loop
+        execute format('grant %s on @extschema@.subscription_events to %s', granted.privilege, granted.grantee);
+        if granted.inserts then
+            execute format('grant usage on sequence @extschema@.ledger_id_seq to %s', granted.grantee);
+        end if;
+    end loop;
+    if old.owner <> current_user then
+        execute format('grant usage on sequence @extschema@.ledger_id_seq to %I', old.owner);
+        execute format('grant select, insert, update, delete on @extschema@.subscription_events to %I', old.owner);
+    end if;
+end $$;
+
 -- An existing plain table becomes the oldest partition. It keeps its rows, columns, types and constraints; the columns it lacks are
 -- added (nullable, so nothing is rewritten), and the parent copies its definitions, so that attaching always fits.
 do $$
@@ -18,17 +43,6 @@ declare
     last_old_id bigint := 0;
 begin
     if adopted then
-        if (select relkind from pg_class where oid = '@extschema@.subscription_events'::regclass) <> 'r' then
-            raise exception 'cannot adopt "subscription_events": it is not a plain table';
-        end if;
-        perform pg_temp.expect_type('subscription_events', 'id', 'bigint');
-        perform pg_temp.expect_type('subscription_events', 'subscription_id', 'bigint', 'integer');
-        perform pg_temp.expect_type('subscription_events', c, 'text', 'character varying')
-           from unnest('{event_type,status,operation_name,from_status,to_status,error_message,origin,cpf}'::text[]) c;
-        perform pg_temp.expect_type('subscription_events', c, 'text', 'character varying', 'json', 'jsonb')
-           from unnest('{request,response}'::text[]) c;
-        perform pg_temp.expect_type('subscription_events', c, 'timestamp with time zone', 'timestamp without time zone')
-           from unnest('{created_at,updated_at}'::text[]) c;
         alter table @extschema@.subscription_events rename to subscription_events_adopted;
     else
         create table @extschema@.subscription_events_adopted (id bigint not null);
@@ -63,7 +77,9 @@ begin
         'response_truncated boolean',
         'traceparent text');
 
-    create table @extschema@.subscription_events (like @extschema@.subscription_events_adopted) partition by range (id);
+    -- Rows that the application writes itself go on getting its defaults.
+    create table @extschema@.subscription_events (like @extschema@.subscription_events_adopted including defaults including generated)
+        partition by range (id);
     alter table @extschema@.subscription_events
         add primary key (id),
         alter column id set default @extschema@.ledger_next_id(),
@@ -92,6 +108,9 @@ begin
             alter column created_at set not null,
             add check (event_type in ('created', 'updated', 'sent', 'failed', 'retried'));
     end if;
+    if adopted then
+        perform pg_temp.pass_on_rights();
+    end if;
     -- Only what comes after the adoption is published.
     insert into @extschema@.relay_state (high) values (last_old_id);
 end $$;
@@ -115,7 +134,8 @@ end $do$;
 
 -- Makes partitions ahead: at least two lie before the ids being given out. A partition that filled up within a day is followed by one
 -- of twice its width. Returns how many were made. LIKE and ATTACH, because CREATE … PARTITION OF would wait for every open
--- transaction with all inserts queued behind it. The caller sets lock_timeout.
+-- transaction with all inserts queued behind it. The caller sets lock_timeout. Runs with the rights of the role that migrated, because
+-- the daemon's may own nothing (see anubisd_grant); so nobody else may call it.
 create function @extschema@.ledger_extend(width bigint default 1 << 20) returns integer
     language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -126,6 +146,7 @@ declare
     partition_name text;
 begin
     perform pg_advisory_xact_lock(@extschema@.lock_key('ledger'));
+    width := greatest(1 << 10, least(width, 1 << 28));
     loop
         select * into newest from @extschema@.ledger_partitions p order by p.last_id desc limit 1;
         exit when (select count(*) from @extschema@.ledger_partitions p where p.first_id > drawn) >= 2;
@@ -142,7 +163,7 @@ begin
             width := newest.last_id - newest.first_id + 1;
         end if;
         partition_name := 'subscription_events_' || first_id;
-        execute format('create table @extschema@.%I (like @extschema@.subscription_events including defaults including constraints,
+        execute format('create table @extschema@.%I (like @extschema@.subscription_events including defaults including generated including constraints,
                         check (id >= %s and id < %s))', partition_name, first_id, first_id + width);
         execute format('alter table @extschema@.subscription_events attach partition @extschema@.%I for values from (%s) to (%s)',
                        partition_name, first_id, first_id + width);
@@ -154,6 +175,8 @@ begin
     end loop;
     return made;
 end $$;
+
+revoke execute on function @extschema@.ledger_extend(bigint) from public;
 
 create function @extschema@.ledger_refuse() returns trigger language plpgsql as $$
 begin

@@ -142,7 +142,7 @@ int ctl_refused(int r, const char *what, const struct error *err)
     }
     ctl_say("could not %s: %s", what, err->text);
     if (r == -EPERM)
-        ctl_say("let the schema's owner grant it, or name a role that may by --database");
+        ctl_say("another role can be named by --database");
     return r == -EPERM ? EX_NOPERM : EX_UNAVAILABLE;
 }
 

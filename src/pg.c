@@ -194,7 +194,7 @@ static int set_up_session(struct pg *pg, const struct pg_params *params, struct 
         return broken(pg, -ECONNRESET, err);
     strbuf_addf(
         &sql,
-        "set timezone = 'UTC'; set search_path = %s; set jit = off; set datestyle = 'ISO'; "
+        "set timezone = 'UTC'; set search_path = %s; set jit = off; set row_security = off; set datestyle = 'ISO'; "
         "set standard_conforming_strings = on; set client_min_messages = %s; "
         "set tcp_keepalives_idle = 15; set tcp_keepalives_interval = 5; set tcp_keepalives_count = 3; "
         "set idle_in_transaction_session_timeout = '5min'; set statement_timeout = %llu; set lock_timeout = %llu",

@@ -76,20 +76,13 @@ static int judge_place(const struct pg_result *r, struct error *err)
 
     if (!pg_get_bool(r, 0, 1))
         error_set(err, "the database has no schema \"%s\": " MIGRATE ", or mend database.schema", schema);
-    else if (!pg_get_bool(r, 0, 2))
-        error_set(
-            err,
-            "role \"%s\" may not use the schema \"%s\": let its owner run \"grant usage on schema %s to "
-            "%s\", or mend database.conninfo",
-            role, schema, schema, role);
     else if (!pg_get_bool(r, 0, 3))
         error_set(err, "anubisd's tables are not in the schema \"%s\" yet: " MIGRATE, schema);
-    else if (!pg_get_bool(r, 0, 4))
-        error_set(
-            err,
-            "role \"%s\" may not read the table \"anubis_migrations\" of the schema \"%s\": let its owner "
-            "run \"grant select on %s.anubis_migrations to %s\"",
-            role, schema, schema, role);
+    else if (!pg_get_bool(r, 0, 2) || !pg_get_bool(r, 0, 4))
+        error_set(err,
+                  "role \"%s\" may not use the schema \"%s\": let the role that migrated it run \"select "
+                  "%s.anubisd_grant('%s')\", or mend database.conninfo",
+                  role, schema, schema, role);
     else
         return 0;
     return 1;

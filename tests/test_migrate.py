@@ -266,12 +266,14 @@ def test_permissions_that_are_missing(postgres_server, empty_database):
         ctl("status").expect(0)
         empty_database.query(f"create role {role}_2 login; grant connect on database {name} to {role}_2")
         other = Ctl(database=empty_database.conninfo(user=f"{role}_2"))
-        assert f'"grant usage on schema anubis to {role}_2"' in other("status").expect(69).stderr
+        assert f"\"select anubis.anubisd_grant('{role}_2')\"" in other("status").expect(69).stderr
         empty_database.query(f"grant usage on schema anubis to {role}_2")
-        assert "grant select on anubis.anubis_migrations" in other("status").expect(69).stderr
+        assert f"\"select anubis.anubisd_grant('{role}_2')\"" in other("status").expect(69).stderr
         empty_database.query(f"grant select on anubis.anubis_migrations to {role}_2")
         denied = other("status").expect(77).stderr
-        assert "permission denied for" in denied and "grant" in denied
+        assert "permission denied for" in denied and "anubisd_grant" in denied
+        empty_database.query(f"select anubis.anubisd_grant('{role}_2')")
+        other("status").expect(0)
         # The owner by --database, whatever the file says.
         other("--database", empty_database.conninfo(user=role), "status").expect(0)
     finally:

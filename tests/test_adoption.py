@@ -1,0 +1,217 @@
+"""Tables of an application that anubisd can or cannot adopt, and the roles that work on them afterwards."""
+import contextlib
+
+import psycopg2
+import pytest
+from harness.anubis import Ctl, Daemon
+from harness.application import Application
+from harness.processes import wait_for
+from test_migrate import RAILS, adopt, fingerprints, rails, refused, schema_dump
+
+PUBLIC = {"database": {"schema": "public"}}
+STATUS_CHECK = "alter table subscriptions add constraint known check (status in ('pending', 'sent', 'failed'{more})) not valid"
+
+# What an application may have done to its tables: (SQL, words of the refusal).
+OBSTACLES = {
+    "status of an enum type": (
+        "create type state as enum ('pending', 'processing', 'sent', 'failed', 'retry'); alter table subscriptions alter status drop default, "
+        "alter status type state using status::state", '"status" of table "subscriptions" is of type state. anubisd can adopt it as text'),
+    "status as a number": ("alter table subscriptions alter status drop default, alter status type integer using 0",
+                           '"status" of table "subscriptions" is of type integer'),
+    "status too short": ("alter table subscriptions alter status type varchar(5) using 'sent'", '"status" of table "subscriptions" has room for 5'),
+    "states that a check refuses": (STATUS_CHECK.replace("{more}", ""),
+                                    'constraint "known" of table "subscriptions" refuses the status \'processing\', \'retry\''),
+    "operation name too short": ("alter table subscription_events alter operation_name type varchar(10) using ''",
+                                 '"operation_name" of table "subscription_events" has room for 10 characters only: run "alter table'),
+    "error message too short": ("alter table subscription_events alter error_message type varchar(255)", '"error_message" of table'),
+    "a view for subscriptions": ("alter table subscriptions rename to s; create view subscriptions as select * from s",
+                                 '"subscriptions" is a view'),
+    "a view for events": ("alter table subscription_events rename to e; create view subscription_events as select * from e",
+                          '"subscription_events" is a view'),
+    "a NOT NULL column of its own": ("alter table subscription_events add tenant bigint not null default 1; "
+                                     "alter table subscription_events alter tenant drop default", '"tenant" of table "subscription_events" is NOT NULL'),
+    "NOT NULL where events have nothing": ("alter table subscription_events alter status set not null",
+                                           '"alter table subscription_events alter column status drop not null"'),
+    "NOT NULL where anubisd writes nothing": ("alter table subscriptions add last_error text not null default ''", "anubisd empties it"),
+    "attempts that may be NULL": ("alter table subscriptions add attempts integer", '"attempts" of table "subscriptions" may hold NULL'),
+    "settings as text": ("alter table integrations add settings text not null default ''", "anubisd can adopt it as jsonb"),
+    "next_attempt_at without time zone": ("alter table subscriptions add next_attempt_at timestamp", '"next_attempt_at" of table'),
+    "order_id as text": ("alter table subscriptions alter order_id type varchar", '"order_id" of table "subscriptions" is of type character varying'),
+    "a generated status": ("alter table subscriptions drop status; alter table subscriptions add status varchar generated always as "
+                           "(case when sent_at is null then 'pending' else 'sent' end) stored", "is generated, and anubisd writes it"),
+    "an index named like ours": ("create index subscriptions_due on subscriptions (id)", 'a relation named "subscriptions_due" exists'),
+    "a function named like ours": ("create function lock_key(text) returns bigint language sql as 'select 1::bigint'", 'a function named "lock_key"'),
+    "a trigger named like ours": ("create function f() returns trigger language plpgsql as 'begin return new; end'; create trigger anubis_inserted "
+                                  "before insert on subscriptions for each row execute function f()", 'trigger "anubis_inserted" on "subscriptions"'),
+    "a table that inherits": ("create table more () inherits (subscriptions)", '"alter table more no inherit subscriptions"'),
+    "an unlogged table": ("alter table subscription_events set unlogged", '"alter table subscription_events set logged"'),
+    "no primary key": ("alter table subscriptions drop constraint subscriptions_pkey cascade", "has no primary key"),
+    "a foreign key to events": ("create table notes (event bigint references subscription_events (id))", 'constraint "notes_event_fkey" of table notes'),
+    "a view of events": ("create view seen as select * from subscription_events", 'view seen reads "subscription_events"'),
+    "a trigger on events": ("create function f() returns trigger language plpgsql as 'begin return new; end'; create trigger t "
+                            "before insert on subscription_events for each row execute function f()", 'trigger "t" is on "subscription_events"'),
+    "row security on events": ("alter table subscription_events enable row level security", 'row security of table "subscription_events"'),
+    "a rule": ("create rule r as on delete to subscriptions do instead nothing", 'rule "r" on table "subscriptions"'),
+}
+
+
+@pytest.mark.parametrize("name", OBSTACLES)
+def test_what_is_in_the_way(empty_database, name):
+    """A refusal that says what and where, before anything is done; nothing is changed, nor would the application break later."""
+    sql, words = OBSTACLES[name]
+    rails(empty_database, rows=20)
+    empty_database.query(sql)
+    before = schema_dump(empty_database, "public")
+    for arguments in (["--dry-run"], []):
+        result = adopt(empty_database, *arguments).expect(69)
+        assert words in result.stderr and "nothing was changed" in result.stderr
+        assert schema_dump(empty_database, "public") == before
+
+
+def test_all_that_is_in_the_way_is_said_at_once(empty_database):
+    rails(empty_database, rows=20)
+    empty_database.query("alter table subscriptions alter order_id type varchar; alter table subscription_events alter status set not null")
+    result = adopt(empty_database, "--dry-run").expect(69)
+    assert "2 things keep anubisd from adopting the tables" in result.stderr
+    assert 'warning: column "order_id"' in result.stderr and 'warning: column "status"' in result.stderr
+
+
+HARMLESS = {
+    "ids of type integer": "",
+    "json": "alter table subscriptions alter payload type json; alter table subscription_events alter request type json, alter response type json",
+    "generated columns": "alter table subscriptions add twice text generated always as (cpf::text || 'x') stored; "
+                         "alter table subscription_events add upper_name text generated always as (upper(operation_name::text)) stored",
+    "a NOT NULL column with a default": "alter table subscription_events add tenant bigint not null default 7",
+    "a trigger of its own": "create function f() returns trigger language plpgsql as 'begin new.updated_at := now(); return new; end'; "
+                            "create trigger touch before update on subscriptions for each row execute function f()",
+    "a check that knows the states": STATUS_CHECK.replace("{more}", ", 'processing', 'retry', 'gone'"),
+    "an index on the events": "create unique index u on subscription_events (subscription_id, operation_name, id)",
+}
+
+
+@pytest.mark.parametrize("name", HARMLESS)
+def test_what_is_not_in_the_way(empty_database, name):
+    if name == "ids of type integer":
+        empty_database.query(RAILS.replace("{json}", "jsonb").replace("(id bigserial", "(id serial").replace("_id bigint", "_id integer")
+                             .replace("create table subscription_events (id serial", "create table subscription_events (id bigserial"))
+        empty_database.query("insert into integrations (name, created_at, updated_at) values ('x', now(), now()); "
+                             "insert into integration_filters (integration_id, created_at, updated_at) values (1, now(), now())")
+    else:
+        rails(empty_database, rows=20)
+    empty_database.query(HARMLESS[name] or "select")
+    before = fingerprints(empty_database)
+    adopt(empty_database).expect(0)
+    assert fingerprints(empty_database) == before
+    app = Application(empty_database, "public")
+    check_application_goes_on(app.query)
+    assert [e["event_type"] for e in app.events(app.value("select max(id) from subscriptions"))][:3] == ["created", "updated", "sent"]
+    if name == "generated columns":
+        assert app.value("select upper_name from subscription_events order by id desc limit 1") == "NOTE"
+    if name.startswith("a NOT NULL column"):
+        assert app.value("select distinct tenant from subscription_events") == 7
+    Ctl(PUBLIC, database=empty_database)("verify").expect(2)
+
+
+def check_application_goes_on(query):
+    number = query("insert into subscriptions (integration_id, integration_filter_id, payload, created_at, updated_at) "
+                   "values (1, 1, '{}', now(), now()) returning id")[0][0]
+    for status in ("processing", "sent"):
+        query("update subscriptions set status = %s where id = %s", (status, number))
+    query("insert into subscription_events (subscription_id, operation_name, created_at, updated_at) values (%s, 'note', now(), now())", (number,))
+    assert query("select count(*) from subscription_events where subscription_id = %s", (number,))[0][0] == 4
+
+
+# --- roles ---
+
+
+@contextlib.contextmanager
+def roles(database, *names):
+    """Login roles of this database's own: {name: role}"""
+    made = {name: f"{database.name}_{name}" for name in names}
+    for role in made.values():
+        database.query(f"create role {role} login")
+    try:
+        yield made
+    finally:
+        for role in made.values():
+            database.query(f"drop owned by {role} cascade; drop role {role}")
+
+
+def as_role(database, role):
+    def query(sql, arguments=None):
+        connection = psycopg2.connect(database.conninfo(user=role))
+        connection.autocommit = True
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(sql, arguments)
+                return cursor.fetchall() if cursor.description else cursor.rowcount
+        finally:
+            connection.close()
+    return query
+
+
+def test_the_application_keeps_its_rights(empty_database):
+    """An administrator migrates; the owner of the tables and a role with grants on them write and read as before, and no more."""
+    with roles(empty_database, "owner", "web") as role:
+        rails(empty_database, rows=20)
+        for table in ("integrations", "integration_filters", "subscriptions", "subscription_events"):
+            empty_database.query(f"alter table {table} owner to {role['owner']}; grant select, insert, update on {table} to {role['web']}")
+        empty_database.query(f"grant usage on all sequences in schema public to {role['web']}")
+        adopt(empty_database).expect(0)
+        for name in role:
+            query = as_role(empty_database, role[name])
+            check_application_goes_on(query)
+            query("update integrations set enabled = not enabled, settings = '{}'")
+            for call in ("ledger_extend(1)", "anubisd_grant('public')"):
+                assert refused(query, f"select {call}")[0] == "42501"
+            assert refused(query, "update subscription_events set status = null where id = 1")[0] == "23001"
+            for table in ("subscription_events_default", "relay_state", "audit_log"):
+                assert refused(query, f"select * from {table}")[0] == "42501"
+
+
+def test_ledger_extend_cannot_be_led_astray(database):
+    for width in (-1, 0, 1, 2**62):
+        database.query("select setval('anubis.ledger_id_seq', (select max(first_id) + 1 from anubis.ledger_partitions))")
+        assert database.value("select anubis.ledger_extend(%s::bigint)", (width,)) == 2
+    widths = [w[0] for w in database.query("select last_id - first_id + 1 from anubis.ledger_partitions")]
+    assert 1 << 10 <= min(widths) and max(widths) <= 1 << 28
+
+
+def test_a_daemon_that_owns_nothing(empty_database, broker, institutions):
+    """anubisd_grant() is enough for all the daemon does, and gives no other right."""
+    with roles(empty_database, "daemon") as role:
+        rails(empty_database, rows=100)
+        empty_database.query("update integrations set endpoint_url = %s", (institutions.url("/good"),))
+        adopt(empty_database).expect(0)
+        mine = empty_database.conninfo(user=role["daemon"])
+        with Daemon(PUBLIC, database=mine, kafka=broker) as daemon:
+            daemon.wait_log("select public.anubisd_grant")
+            empty_database.query("select public.anubisd_grant(%s)", (role["daemon"],))
+            app = Application(empty_database, "public")
+            app.wait_states(sent=60, failed=20, processing=20)
+            ctl = Ctl(PUBLIC, database=mine, kafka=broker)
+            wait_for(lambda: ctl("verify").code == 0, 60, lambda: f"the proof: {ctl('verify')}", interval=0.5)
+            for command in (["status"], ["explain", "1"]):
+                ctl(*command).expect(0)
+            assert daemon.term() == 0
+            assert "permission denied" not in daemon.log
+        query = as_role(empty_database, role["daemon"])
+        assert query("select public.ledger_extend()") == [(0,)]
+        for sql in ("insert into subscriptions (status) values ('pending')", "insert into subscription_events (id) values (1)",
+                    "delete from integrations", "update integration_filters set name = ''", "select * from schema_migrations",
+                    "drop table alerts", "select anubisd_grant('public')", "update anubis_migrations set version = 1"):
+            assert refused(query, sql)[0] == "42501", sql
+
+
+def test_row_security_hides_nothing_silently(empty_database, broker):
+    """A daemon whose role sees only some of the rows would leave the others for ever: it says so instead."""
+    with roles(empty_database, "daemon") as role:
+        rails(empty_database, rows=20)
+        adopt(empty_database).expect(0)
+        empty_database.query("select public.anubisd_grant(%s); alter table subscriptions enable row level security; "
+                             "create policy p on subscriptions using (false)", (role["daemon"],))
+        with Daemon(PUBLIC, database=empty_database.conninfo(user=role["daemon"]), kafka=broker) as daemon:
+            daemon.wait_log('row-level security policy for table "subscriptions"')
+            daemon.wait_log("BYPASSRLS")
+        empty_database.query(f"alter role {role['daemon']} bypassrls")
+        Ctl(PUBLIC, database=empty_database.conninfo(user=role["daemon"]))("status").expect(0)
