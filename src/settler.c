@@ -19,6 +19,8 @@
 #define REFUSED_PAUSE_USEC USEC_PER_SEC
 #define ITEM_REFUSED_PAUSE_USEC (5 * USEC_PER_SEC)
 #define LOCKED_PAUSE_USEC (100 * USEC_PER_MSEC)
+/* How long somebody else's locks may keep results waiting before it is said. */
+#define LOCKED_PATIENCE_USEC (5 * USEC_PER_SEC)
 #define DEADLINE_USEC (45 * USEC_PER_SEC)
 #define BATCH_BYTES ((size_t) 16 << 20)
 
@@ -42,7 +44,9 @@ struct settler {
     size_t batch_max;
     size_t batch_limit; /* batch_max, or less while a bad row is looked for */
     bool avoid_locked;  /* the last batch met a locked row */
-    bool uncertain;     /* an answer was lost: rows may have been settled already */
+    bool said_locked;
+    uint64_t locked_since; /* monotonic; 0 = nobody else's lock is in the way */
+    bool uncertain;        /* an answer was lost: rows may have been settled already */
     bool hurry;
     uint64_t not_before; /* monotonic; after a refusal */
     struct items queue, batch;
@@ -176,6 +180,29 @@ static size_t sift(struct settler *s, const struct pg_result *result, bool keep_
     return gone;
 }
 
+static void note_locked(struct settler *s)
+{
+    uint64_t now = now_monotonic_usec();
+    if (!s->locked_since)
+        s->locked_since = now;
+    if (s->said_locked || now - s->locked_since < LOCKED_PATIENCE_USEC)
+        return;
+    s->said_locked = true;
+    log_warning(
+        "%zu results cannot be settled for the locks of other sessions on their subscriptions: trying "
+        "again until those end (select * from pg_locks)",
+        s->batch.count);
+}
+
+static void note_unlocked(struct settler *s)
+{
+    if (s->said_locked)
+        log_notice("results can be settled again: other sessions' locks kept them for %" PRIu64 " s",
+                   (now_monotonic_usec() - s->locked_since) / USEC_PER_SEC);
+    s->locked_since = 0;
+    s->said_locked = false;
+}
+
 static void batch_done(struct settler *s, size_t gone)
 {
     s->events.settled(gone, s->userdata);
@@ -194,8 +221,13 @@ static void on_still_claimed(struct pg_result **result, int reason, const char *
         gone = sift(s, *result, true, true);
         s->uncertain = false;
     }
-    if (s->batch.count > 0)
+    if (s->batch.count > 0) {
         s->not_before = now_monotonic_usec() + LOCKED_PAUSE_USEC;
+        if (reason == 0)
+            note_locked(s);
+    } else {
+        note_unlocked(s);
+    }
     requeue(s);
     batch_done(s, gone);
 }
@@ -243,6 +275,7 @@ static void on_refused(struct settler *s, const char *state, const struct error 
 
     if (locked) {
         s->avoid_locked = true;
+        note_locked(s);
     } else if (data && s->batch.count == 1 && s->batch.data[0]->refusals > 0) {
         postpone(s->batch.data[0], state);
     } else if (data && s->batch.count == 1) {
@@ -288,6 +321,7 @@ static void on_settled(struct pg_result **result, int reason, const char *state,
     }
     s->avoid_locked = false;
     s->uncertain = false;
+    note_unlocked(s);
     step(s);
 }
 

@@ -1,0 +1,118 @@
+"""Postgres in trouble that is not ours: tables locked for long, bulk updates, a full disk. Nothing is lost, and the journal says so."""
+import contextlib
+import os
+import subprocess
+import threading
+
+import psycopg2
+import pytest
+from harness.anubis import Ctl
+from harness.application import Application
+from harness.postgres import Database
+from harness.processes import wait_for
+
+
+def under_way(app, count=1):
+    wait_for(lambda: app.states()["processing"] >= count, 20, lambda: f"requests under way, now {app.states()}", interval=0.02)
+
+
+@pytest.mark.parametrize("lock", ["lock table {s}.subscriptions in access exclusive mode", "select id from {s}.subscriptions for update"])
+def test_results_that_wait_for_a_lock(app, institutions, make_daemon, lock):
+    """Said once when it lasts, and once when it is over; meanwhile nothing is given up."""
+    daemon = make_daemon().start()
+    ids = app.subscriptions(app.integration(institutions.url("/slow/1000")), 20)
+    under_way(app, 20)
+    holder = app.database.connect(autocommit=False)
+    holder.cursor().execute(lock.replace("{s}", app.schema))
+    daemon.wait_log("20 results cannot be settled for the locks of other sessions")
+    holder.rollback()
+    holder.close()
+    daemon.wait_log("results can be settled again")
+    app.wait_states(sent=20)
+    assert daemon.log.count("cannot be settled for the locks") == daemon.log.count("can be settled again") == 1
+    assert app.value("select max(attempts) from {s}.subscriptions") == 1 and len(ids) == 20
+    assert institutions.counts("/slow/1000")["requests"] == 20
+
+
+def test_bulk_updates_of_the_application(app, institutions, make_daemon, ctl):
+    """In random order, against claims and results: whoever is a deadlock's victim, no result is lost and nothing goes out twice."""
+    app.subscriptions(app.integration(institutions.url("/good")), 3000)
+    done = threading.Event()
+
+    def update():
+        connection = app.database.connect()
+        while not done.is_set():
+            with contextlib.suppress(psycopg2.errors.DeadlockDetected):
+                connection.cursor().execute(
+                    "update anubis.subscriptions s set origin = 'bulk' from (select id from anubis.subscriptions where status <> 'sent' "
+                    "order by random() limit 2000) x where x.id = s.id")
+        connection.close()
+    workers = [threading.Thread(target=update) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    try:
+        make_daemon().start()
+        app.wait_states(sent=3000, deadline=120)
+    finally:
+        done.set()
+        for worker in workers:
+            worker.join()
+    assert app.value("select max(attempts) from {s}.subscriptions") == 1
+    assert institutions.counts("/good")["requests"] == 3000
+    wait_for(lambda: ctl("verify").code == 0, 60, lambda: f"the proof: {ctl('verify')}", interval=0.5)
+
+
+@contextlib.contextmanager
+def small_disk(server):
+    """A folder of the server's on a file system of 96 MB."""
+    folder = os.path.join(server.folder, "small")
+    os.mkdir(folder)
+    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=96m,mode=755", "tmpfs", folder], capture_output=True,
+                                           check=False).returncode:
+        pytest.skip("only who may mount a file system can have a full one")
+    try:
+        space = os.path.join(folder, "space")
+        os.mkdir(space, 0o700)
+        os.chown(space, server.user.pw_uid, server.user.pw_gid)
+        yield space
+    finally:
+        server.stop("immediate")
+        subprocess.run(["umount", folder], check=True)
+
+
+@contextlib.contextmanager
+def no_space(folder):
+    """Fills what is left of it, to the last block."""
+    path = os.path.join(folder, "ballast")
+    with open(path, "wb", buffering=0) as file:
+        with contextlib.suppress(OSError):
+            while file.write(b"\0" * 65536):
+                pass
+    try:
+        yield
+    finally:
+        os.unlink(path)
+
+
+def test_full_disk(own_postgres, institutions, make_daemon, broker):
+    """Tables cannot grow: said clearly, the results are kept, and settled when there is space again."""
+    server = own_postgres()
+    with small_disk(server) as space:
+        server.query(f"create tablespace small location '{space}'")
+        server.query("create database full_disk tablespace small")
+        database = Database(server, "full_disk")
+        Ctl(database=database).migrate()
+        app = Application(database)
+        integration = app.integration(institutions.url("/slow/2000"))
+        daemon = make_daemon(database=database).start()
+        app.subscriptions(integration, 200)
+        under_way(app, 20)
+        with no_space(os.path.dirname(space)):
+            daemon.wait_log("No space left on device", deadline=60)
+            assert daemon.is_running()
+        app.wait_states(sent=200, deadline=120)
+        assert app.value("select max(attempts) from {s}.subscriptions") == 1
+        assert institutions.counts("/slow/2000")["requests"] == 200
+        ctl = Ctl(database=database, kafka=broker)
+        wait_for(lambda: ctl("verify").code == 0, 60, lambda: f"the proof: {ctl('verify')}", interval=0.5)
+        assert daemon.term() == 0
