@@ -184,6 +184,11 @@ begin
             check (status is not null and status in ('pending', 'processing', 'sent', 'failed', 'retry')) not valid;
     end if;
 end $$;
+-- What no claim could work with, nor tell as an event.
+alter table @extschema@.subscriptions
+    add constraint subscriptions_id_is_positive check (id > 0) not valid,
+    add constraint subscriptions_attempts_are_few check (attempts between 0 and 1000000000) not valid,
+    add constraint subscriptions_created_at_is_finite check (created_at > '-infinity' and created_at < 'infinity') not valid;
 create trigger anubis_2_foreign_change before update on @extschema@.subscriptions for each row
     when (new.status is distinct from old.status and new.claim_token is not distinct from old.claim_token)
     execute function @extschema@.subscription_changed_by_others();
@@ -231,7 +236,8 @@ begin
     if new.endpoint_url is not null then
         if length(new.endpoint_url) > 8000 then
             raise exception using errcode = 'check_violation', message = 'endpoint_url is longer than 8000 characters';
-        elsif new.endpoint_url !~* '^https?://[^/?#@[:space:][:cntrl:]]+([/?][^[:space:][:cntrl:]]*)?$' then
+        elsif new.endpoint_url !~* '^https?://(\[[0-9a-f:.]+\]|[^][/?#@:%[:space:][:cntrl:]]+)(:[0-9]{1,5})?([/?][^[:space:][:cntrl:]]*)?$'
+              or coalesce(substring(new.endpoint_url from '^[^/]+//[^/?]*[^:/?]:([0-9]+)([/?]|$)')::integer, 1) not between 1 and 65535 then
             raise exception using errcode = 'check_violation',
                 message = 'endpoint_url is no http or https URL without user name, spaces and control characters',
                 hint = 'It looks like https://api.example.edu.br/enrolments; credentials go to auth_token or settings.';
@@ -240,6 +246,9 @@ begin
     if new.auth_token ~ '^(file|env):' then
         raise exception using errcode = 'check_violation', message = 'auth_token cannot be read from a file or from the environment',
             hint = 'It is the token itself, or "credential:NAME" for one that systemd hands to the daemon.';
+    end if;
+    if new.auth_token ~ '[[:cntrl:]]' then
+        raise exception using errcode = 'check_violation', message = 'auth_token holds control characters, perhaps the end of a line';
     end if;
     if jsonb_typeof(new.settings) <> 'object' then
         raise exception using errcode = 'check_violation', message = 'settings is no JSON object';

@@ -184,9 +184,12 @@ def test_private_networks_and_plain_http_are_refused(app, institutions, make_dae
     assert institutions.counts()["total"]["requests"] == 0
 
 
-def test_a_token_with_a_line_feed_is_not_sent(app, institutions, make_daemon):
+def test_a_token_with_a_line_feed_that_was_there_before_is_not_sent(app, institutions, make_daemon):
     make_daemon(LATER).start()
-    app.subscription(app.integration(institutions.url("/good"), auth_token="a\r\nX-Admin: 1"))
+    app.query("alter table {s}.integrations disable trigger user")
+    integration = app.integration(institutions.url("/good"), auth_token="a\r\nX-Admin: 1")
+    app.query("alter table {s}.integrations enable trigger user")
+    app.subscription(integration)
     app.wait_states(retry=1)
     assert institutions.counts()["total"]["requests"] == 0
 

@@ -337,6 +337,25 @@ def test_interrupted(empty_database, number):
     adopt(empty_database).expect(0)
 
 
+def test_killed_in_the_middle(empty_database):
+    """kill -9 of the program while it works: nothing is changed, nothing stays locked, and the next run does it all."""
+    rails(empty_database)
+    before = schema_dump(empty_database, "public")
+    ctl = Ctl({"database": {"schema": "public"}}, database=empty_database)
+    for moment in range(6):
+        with Child([program("anubisctl"), "-c", ctl.path, "--environment", "/dev/null", "migrate"], env=clean_environment()).start() as child:
+            wait_for(lambda: not child.is_running() or empty_database.value(
+                "select count(*) from pg_stat_activity where application_name = 'anubisctl migrate' and state <> 'idle'"), what="it to work")
+            time.sleep(moment * 0.02)  # another moment each time
+            child.kill9()
+        wait_for(lambda: empty_database.value("select count(*) from pg_stat_activity where application_name = 'anubisctl migrate'") == 0,
+                 what="its session to end")
+        found = schema_dump(empty_database, "public")
+        assert found == before or len(migrations(empty_database, "public")) == len(FILES)
+    adopt(empty_database).expect(0)
+    assert [m[1] for m in migrations(empty_database, "public")] == FILES
+
+
 @pytest.mark.parametrize("backwards", [False, True])
 def test_no_deadlock_with_the_application(empty_database, backwards):
     """Transactions that take the tables in the other order are never the victims, and let the migration through."""
@@ -395,6 +414,18 @@ def test_daemon_waits_for_the_schema(empty_database, broker, institutions):
         app.subscription(app.integration(institutions.url("/good")))
         app.wait_states(sent=2)
         assert daemon.term() == 0
+
+
+def test_migrate_while_the_daemon_works(app, institutions, make_daemon, ctl):
+    """Again and again under load, as upgrades do: nothing stands still, nothing is lost."""
+    make_daemon().start()
+    integration = app.integration(institutions.url("/good"))
+    for _ in range(10):
+        app.subscriptions(integration, 100)
+        ctl.migrate()
+        assert ctl.migrate("--dry-run").stdout.endswith(f"up to date: version {LATEST}\n")
+    app.wait_states(sent=1000)
+    assert app.value("select max(attempts) from {s}.subscriptions") == 1
 
 
 # --- the ledger ---
@@ -580,10 +611,29 @@ def test_payload_version(ledger):
 
 
 @pytest.mark.parametrize("url", ["", "ftp://x", "file:///etc/passwd", "https://", "https://u:p@x.example/", "https://a b/",
-                                 "https://x.example/\n", "x", "https://x/" + "a" * 8000],
+                                 "https://x.example/\n", "x", "https://x/" + "a" * 8000, "https://x:65536/", "https://x:0/",
+                                 "https://x:/", "https://x:80:80/", "https://[::1/", "https://%00/"],
                          ids=lambda url: repr(url[:30]))
 def test_integrations_that_cannot_work(app, url):
     assert refused(app.integration, url)[0] == "23514"
+
+
+@pytest.mark.parametrize("url", ["https://x.example", "HTTPS://X.example:65535?a:b=1", "https://[2001:db8::1]:8443/a:99999/", "https://x/:0/",
+                                 "https://[::1]", "https://são-paulo.example/inscrição"])
+def test_urls_that_can_work(app, url):
+    assert app.integration(url)
+
+
+@pytest.mark.parametrize("columns", [{"auth_token": "a\r\nX: y"}, {"auth_token": "token\n"}, {"rate_limit": "NaN"}, {"rate_limit": 0},
+                                     {"timeout_ms": -1}, {"max_attempts": -1}, {"max_in_flight": 0}], ids=str)
+def test_values_that_cannot_work(app, columns):
+    assert refused(lambda: app.integration("https://x.example/", **columns))[0] == "23514"
+
+
+@pytest.mark.parametrize("columns", [{"id": 0}, {"id": -5}, {"attempts": -1}, {"attempts": 2**31 - 1}, {"created_at": "infinity"},
+                                     {"created_at": "-infinity"}], ids=str)
+def test_subscriptions_that_no_claim_could_take(ledger, columns):
+    assert refused(lambda: ledger.subscription(1, **columns))[0] == "23514"
 
 
 def test_settings_that_are_not_known(app):
