@@ -78,7 +78,18 @@ static int set(rd_kafka_conf_t *conf, const struct setting *s, struct error *err
     return -EINVAL;
 }
 
-static int make_conf(rd_kafka_conf_t **ret, const struct config *config, struct error *err)
+static int limit_batches(rd_kafka_conf_t *conf, size_t bytes, struct error *err)
+{
+    CLEANUP(freep) char *value = xasprintf("%zu", bytes);
+
+    return set(conf,
+               bytes == 1 ? &(struct setting){"batch.num.messages", "1"}
+                          : &(struct setting){"batch.size", value},
+               err);
+}
+
+static int make_conf(rd_kafka_conf_t **ret, const struct config *config, size_t batch_bytes,
+                     struct error *err)
 {
     void *made;
     int r = kafka_conf_new(&made, config, KAFKA_PRODUCER, err);
@@ -91,6 +102,8 @@ static int make_conf(rd_kafka_conf_t **ret, const struct config *config, struct 
             r = set(conf, &defaults[i], err);
     for (size_t i = 0; r == 0 && i < ARRAY_SIZE(fixed); i++)
         r = set(conf, &fixed[i], err);
+    if (r == 0 && batch_bytes > 0)
+        r = limit_batches(conf, batch_bytes, err);
     if (r < 0) {
         rd_kafka_conf_destroy(conf);
         return r;
@@ -117,11 +130,11 @@ static size_t read_message_max(rd_kafka_t *rk)
 }
 
 int kafka_producer_new(struct kafka_producer **ret, const struct config *config, const char *const *topics,
-                       size_t count, struct error *err)
+                       size_t count, size_t batch_bytes, struct error *err)
 {
     rd_kafka_conf_t *conf;
     char reason[512];
-    int r = make_conf(&conf, config, err);
+    int r = make_conf(&conf, config, batch_bytes, err);
 
     if (r < 0)
         return r;

@@ -12,10 +12,11 @@
 
 struct kafka_producer;
 
-/* `topics` are full names; messages name them by their index. 0, or -EINVAL with *err: librdkafka refuses a
- * property. */
+/* `topics` are full names; messages name them by their index. `batch_bytes`: messages are sent to a partition
+ * together up to this size, 1 = each alone, 0 = as the configuration says. 0, or -EINVAL with *err: librdkafka
+ * refuses a property. */
 int kafka_producer_new(struct kafka_producer **ret, const struct config *config, const char *const *topics,
-                       size_t count, struct error *err);
+                       size_t count, size_t batch_bytes, struct error *err);
 /* Drops what is on its way without waiting for it; nothing is reported any more. NULL is legal. */
 void kafka_producer_free(struct kafka_producer *p);
 /* The largest message that the client takes: key, value and headers together. */

@@ -39,6 +39,8 @@ struct relay {
     uint64_t check_at;
 
     struct kafka_producer *producer;
+    size_t batch_step;    /* how much smaller than usual Kafka's batches are, 0 = not at all */
+    uint64_t batch_until; /* monotonic; when the usual size is tried again */
     struct relay_topics topics;
     bool topics_ready;
     uint64_t look_at;
@@ -53,7 +55,7 @@ struct relay {
     uint64_t rest_until;      /* no read before */
     int64_t stopped_on;       /* the event that Kafka refused, 0 = none */
     enum relay_trouble shown; /* in the session's name */
-    bool said_database, said_kafka, said_topic, said_identity;
+    bool said_database, said_kafka, said_topic, said_identity, said_batches;
 };
 
 /* relay.c: the session is given up, and with it the leadership. */
@@ -63,6 +65,10 @@ uint64_t relay_fenced(struct relay *r); /* somebody else leads */
 /* relay_kafka.c: producer and topics. */
 uint64_t relay_open_producer(struct relay *r);
 void relay_drop_producer(struct relay *r); /* what is on its way will be sent again */
+/* Kafka refuses a batch whole, though one event of it may be to blame, or none (each fits, together they do
+ * not): the next producer sends fewer events together. False when each went alone already. */
+bool relay_shrink_batches(struct relay *r);
+void relay_restore_batches(struct relay *r); /* after a while, while nothing is on its way */
 uint64_t relay_look_at_topics(struct relay *r);
 uint64_t relay_watch_kafka(struct relay *r); /* while nothing is on its way */
 void relay_kafka_lost(struct relay *r, const char *words);

@@ -6,6 +6,10 @@
 #define LOOK_USEC (30 * USEC_PER_SEC) /* between looks at the topics */
 #define VALUE_SPARE 32768             /* of a message: key, headers, and what the protocol adds */
 
+#define SMALL_BATCHES_USEC (5 * 60 * USEC_PER_SEC)
+
+static const size_t batch_bytes[] = {0, 65536, 8192, 1};
+
 void relay_kafka_lost(struct relay *r, const char *words)
 {
     if (!r->said_kafka)
@@ -42,12 +46,30 @@ uint64_t relay_open_producer(struct relay *r)
 
     for (size_t i = 0; i < RELAY_TOPICS; i++)
         names[i] = r->topics.items[i].name;
-    if (kafka_producer_new(&r->producer, r->config, names, RELAY_TOPICS, &err) < 0) {
+    if (kafka_producer_new(&r->producer, r->config, names, RELAY_TOPICS, batch_bytes[r->batch_step], &err) <
+        0) {
         relay_kafka_lost(r, err.text);
         return backoff_next_usec(&r->kafka_backoff);
     }
     r->builder.value_max = kafka_producer_message_max(r->producer) - VALUE_SPARE;
     return NOW;
+}
+
+bool relay_shrink_batches(struct relay *r)
+{
+    r->batch_until = now_monotonic_usec() + SMALL_BATCHES_USEC;
+    if (r->batch_step == ARRAY_SIZE(batch_bytes) - 1)
+        return false;
+    r->batch_step++;
+    return true;
+}
+
+void relay_restore_batches(struct relay *r)
+{
+    if (r->batch_step == 0 || now_monotonic_usec() < r->batch_until)
+        return;
+    r->batch_step = 0;
+    relay_drop_producer(r);
 }
 
 static uint64_t topic_trouble(struct relay *r, const struct error *err)

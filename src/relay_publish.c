@@ -111,13 +111,29 @@ static uint64_t stop_on_event(struct relay *r)
     return backoff_next_usec(&r->again_backoff);
 }
 
+/* Whom a refusal is about shows only when each event goes alone. */
+static bool tell_apart(struct relay *r)
+{
+    const struct relay_batch *b = &r->batch;
+
+    if (!relay_shrink_batches(r))
+        return false;
+    if (!r->said_batches)
+        log_notice("Kafka refuses a batch with ledger id %" PRId64 ": %s; sending smaller ones",
+                   relay_batch_id(b, b->failed_row), b->failed_reason.text);
+    r->said_batches = true;
+    return true;
+}
+
 /* With a new producer: a refusal leaves the old one unusable, so that nothing overtakes what was refused. */
 static uint64_t recover(struct relay *r)
 {
     struct relay_batch *b = &r->batch;
     uint64_t delay = NOW;
 
-    if (b->failed_fate == KAFKA_REFUSED) {
+    if (b->failed_fate == KAFKA_REFUSED && tell_apart(r)) {
+        delay = NOW;
+    } else if (b->failed_fate == KAFKA_REFUSED) {
         delay = stop_on_event(r);
         if (!r->leading)
             return delay;
@@ -151,6 +167,7 @@ static uint64_t save(struct relay *r)
     r->stopped_on = 0;
     r->stats.trouble = RELAY_FINE;
     backoff_reset(&r->again_backoff);
+    relay_restore_batches(r);
     if (rows)
         r->idle_usec = 0;
     return rows ? NOW : relay_idle(r);

@@ -3,6 +3,7 @@ import collections
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import threading
@@ -735,6 +736,39 @@ def test_an_event_that_kafka_refuses_stops_the_relay(ledger, real_kafka, topic_p
     set_topic_limit(real_kafka, topic, 1048588)
     ledger.wait_published()
     assert ledger.value("select stopped_on is null and stopped_reason is null from {s}.relay_state")
+    check_published(ledger, real_kafka, topic_prefix, once=False)
+
+
+@pytest.mark.real_kafka
+def test_only_what_does_not_fit_alone_is_refused(ledger, real_kafka, topic_prefix, make_daemon):
+    """Kafka refuses a batch whole: for its size, though each event of it fits, and for one event, which is the one to be named."""
+    integration = ledger.integration()
+    daemon = make_daemon({**RELAY_ALONE, "kafka": {"topic_prefix": topic_prefix}}, kafka=real_kafka).start()
+    ledger.app.subscriptions(integration, 200)
+    ledger.wait_published()
+    topic = topic_prefix + "subscriptions.sent"
+    set_topic_limit(real_kafka, topic, 20000)
+
+    def send(first, last, large=None):
+        """In one transaction, with random answers, so that compression does not make them fit."""
+        chance = random.Random(first)
+        connection = ledger.connect()
+        cursor = connection.cursor()
+        for number in range(first, last + 1):
+            cursor.execute("update subscriptions set status = 'processing', claim_token = 1 where id = %s", (number,))
+            cursor.execute("update subscriptions set status = 'sent', claim_token = null, last_response = %s where id = %s",
+                           (chance.randbytes(30000 if number == large else 2000).hex(), number))
+        connection.commit()
+        connection.close()
+    send(1, 100)
+    ledger.wait_published()
+    assert "Nothing is published until" not in daemon.log
+    send(101, 200, large=160)
+    refused = ledger.value("select id from {s}.subscription_events where event_type = 'sent' and subscription_id = 160")
+    daemon.wait_log(r"Kafka refuses event [0-9a-f-]+ \(ledger id (\d+), ")
+    assert set(re.findall(r"Kafka refuses event \S+ \(ledger id (\d+), ", daemon.log)) == {str(refused)}
+    set_topic_limit(real_kafka, topic, 1048588)
+    ledger.wait_published()
     check_published(ledger, real_kafka, topic_prefix, once=False)
 
 
