@@ -386,12 +386,9 @@ static void count_window(struct consumer *c, const struct window *w)
         say_dead_letters(c, w, dead);
 }
 
-/* The database holds it: so do we, and Kafka is told. */
+/* The database holds it: so do we. */
 static void settle(struct consumer *c, const struct window *w)
 {
-    CLEANUP(freep) struct kafka_partition *moved = xcalloc(c->partition_count, sizeof(*moved));
-    size_t count = 0;
-
     for (size_t i = 0; i < c->partition_count; i++) {
         struct consumer_partition *p = c->partitions[i];
         for (size_t n = 0; n < p->handled.count; n++) {
@@ -402,10 +399,8 @@ static void settle(struct consumer *c, const struct window *w)
         if (p->window_next < 0)
             continue;
         p->next = p->window_next;
-        moved[count++] =
-            (struct kafka_partition){.topic = p->topic, .partition = p->number, .offset = p->next};
+        p->told = false;
     }
-    kafka_consumer_commit(c->kafka, moved, count);
     count_window(c, w);
 }
 

@@ -28,8 +28,10 @@ struct consumer_partition {
     char *topic;
     int32_t number;
     enum message_type type;
-    bool started; /* it is being read, from `next` on */
-    int64_t next; /* consumer_offsets.next_offset as we left it; no one else changes it while we own it */
+    bool started;   /* it is being read, from `next` on */
+    int64_t next;   /* consumer_offsets.next_offset as we left it; no one else changes it while we own it */
+    bool committed; /* Kafka was seen to hold an offset of the group */
+    bool told;      /* and it is ours */
     int64_t careful_until; /* messages below it are kept until their transaction is over */
     uint64_t beyond_since; /* since when the log has ended before next_offset, 0 = it does not */
     struct bitmap handled; /* what the database holds, and in a transaction what it will hold */
@@ -111,7 +113,10 @@ int consumer_start_parked(struct consumer *c, struct error *err);
 bool consumer_has_parked(const struct consumer *c);
 void consumer_forget_all(struct consumer *c); /* the member is gone */
 void consumer_drop_cache(struct consumer *c); /* the bitmaps are not what the database holds */
-int64_t consumer_lag(struct consumer *c);     /* -1 = not known */
+/* Tells Kafka how far we are. False when it has forgotten the group's offset since: the topic was made anew,
+ * so start over. */
+bool consumer_tell_kafka(struct consumer *c);
+int64_t consumer_lag(struct consumer *c); /* -1 = not known */
 
 /* --- consumer_batch.c */
 

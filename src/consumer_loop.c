@@ -269,10 +269,12 @@ static void start_parked(struct consumer *c)
 static void revoke(struct consumer *c, const struct kafka_poll *poll)
 {
     /* Still ours until we answer; what we cannot finish the next owner reads again. */
-    if (poll->lost)
+    if (poll->lost) {
         start_over(c);
-    else
+    } else {
         apply(c);
+        (void) consumer_tell_kafka(c);
+    }
     consumer_hand_back(c, poll);
 }
 
@@ -336,6 +338,8 @@ static void look(struct consumer *c)
 
     c->look_at = now_monotonic_usec() + LOOK_USEC;
     c->stats.lag = consumer_lag(c);
+    if (!c->kafka_troubled && !consumer_tell_kafka(c))
+        start_over(c);
     if (!(c->kafka_troubled || c->topics_missing) ||
         kafka_consumer_look(c->kafka, LOOK_MS, &missing, &err) < 0)
         return;
@@ -370,6 +374,8 @@ void *consumer_run(void *arg)
 
     while (!stopping(c))
         turn(c);
+    if (c->kafka && !c->kafka_troubled)
+        (void) consumer_tell_kafka(c);
     leave_group(c);
     pg_close(TAKE_PTR(c->pg));
     return NULL;

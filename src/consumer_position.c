@@ -157,15 +157,22 @@ void consumer_park_one(struct consumer *c, const char *topic, int32_t number)
 
 /* --- starting --------------------------------------------------------------------------------- */
 
+/* `forgotten`: Kafka no longer knows that the group was here. */
 static void say_gap(const struct consumer *c, const struct consumer_partition *p, int64_t from, int64_t to,
-                    int64_t end)
+                    int64_t end, bool forgotten)
 {
     CLEANUP(freep) char *partition = xasprintf("%d", (int) p->number);
     CLEANUP(freep) char *offset = xasprintf("%" PRId64, from);
     const struct log_field fields[] = {
         {"KAFKA_TOPIC", p->topic}, {"KAFKA_PARTITION", partition}, {"KAFKA_OFFSET", offset}, {NULL, NULL}};
 
-    if (from < to)
+    if (forgotten)
+        log_event(LOG_WARNING, MSG_CONSUMER_GAP, fields,
+                  "%s: partition %d of \"%s\" was read up to offset %" PRId64
+                  ", but Kafka has no offset of this group: perhaps it was made anew; reads it from its "
+                  "beginning, offset %" PRId64 ", and passes over what was handled",
+                  c->name, (int) p->number, p->topic, from, to);
+    else if (from < to)
         log_event(LOG_WARNING, MSG_CONSUMER_GAP, fields,
                   "%s: %" PRId64
                   " messages of \"%s\", partition %d, are gone before they were read: Kafka has none "
@@ -178,39 +185,49 @@ static void say_gap(const struct consumer *c, const struct consumer_partition *p
                   c->name, (int) p->number, p->topic, end, from, to);
 }
 
-/* Where a partition without a row begins. 0 or -EIO. */
-static int first_offset(struct consumer *c, const struct consumer_partition *p, int64_t first, int64_t end,
-                        int64_t *ret, struct error *err)
-{
-    int64_t committed;
-    int r = kafka_consumer_committed(c->kafka, p->topic, p->number, ASK_MS, &committed, err);
-
-    if (r == 0)
-        *ret = committed >= first && committed <= end ? committed : first;
-    return r;
-}
-
 enum { PLACED = 10, NOT_YET = 11 };
+
+/* What the group has committed, -1 = nothing. 0 or -EIO. */
+static int ask_committed(struct consumer *c, struct consumer_partition *p, int64_t *ret, struct error *err)
+{
+    struct kafka_partition at = {.topic = p->topic, .partition = p->number};
+    int r = kafka_consumer_committed(c->kafka, &at, 1, ASK_MS, err);
+
+    if (r < 0)
+        return r;
+    *ret = at.offset;
+    p->committed = at.offset >= 0;
+    p->told = false;
+    return 0;
+}
 
 /* Compares the database's offset with the log. 0 = start there; PLACED = the row was made or moved, read it
  * again; NOT_YET; or an error or outcome of the database. */
 static int place(struct consumer *c, struct consumer_partition *p, struct store_offset *at, struct error *err)
 {
-    int64_t first, end;
+    int64_t first, end, committed;
     uint64_t now = now_monotonic_usec();
 
     if (kafka_consumer_range(c->kafka, p->topic, p->number, ASK_MS, &first, &end, err) < 0)
         return NOT_YET;
+    if (ask_committed(c, p, &committed, err) < 0)
+        return NOT_YET;
+    /* Kafka drops a group's offsets with the topic: without one, what stands at our offset may be another
+     * topic's log, grown beyond where we stood. Reading it from its beginning is safe, for what was handled is
+     * known. */
+    bool forgotten = at->next > first && committed < 0;
     at->expected = at->next;
     if (at->next < 0) {
-        if (first_offset(c, p, first, end, &at->next, err) < 0)
-            return NOT_YET;
+        at->next = committed >= first && committed <= end ? committed : first;
+    } else if (forgotten) {
+        say_gap(c, p, at->next, first, end, true);
+        at->next = first;
     } else if (at->next > end && (!p->beyond_since || now < p->beyond_since + BEYOND_USEC)) {
         p->beyond_since = p->beyond_since ? p->beyond_since : now;
         error_set(err, "the end of %s/%d lies before what was read", p->topic, (int) p->number);
         return NOT_YET;
     } else if (at->next > end || at->next < first) {
-        say_gap(c, p, at->next, first, end);
+        say_gap(c, p, at->next, first, end, false);
         at->next = first;
     } else {
         p->beyond_since = 0;
@@ -302,6 +319,44 @@ int consumer_start_parked(struct consumer *c, struct error *err)
         log_debug("%s: %s", c->name, err->text);
     c->start_at = r == 0 ? 0 : now_monotonic_usec() + USEC_PER_SEC;
     return r == PLACED || r == NOT_YET ? 0 : r;
+}
+
+/* --- what Kafka knows of us --------------------------------------------------------------------- */
+
+/* It is asked before it is told: were a topic made anew between two batches, our offset would hide it. */
+bool consumer_tell_kafka(struct consumer *c)
+{
+    CLEANUP(freep) struct kafka_partition *at = xcalloc(c->partition_count + 1, sizeof(*at));
+    CLEANUP(freep) struct consumer_partition **of = xcalloc(c->partition_count + 1, sizeof(*of));
+    size_t count = 0, behind = 0;
+    struct error err;
+
+    for (size_t i = 0; i < c->partition_count; i++) {
+        struct consumer_partition *p = c->partitions[i];
+        if (!p->started || p->told)
+            continue;
+        at[count] = (struct kafka_partition){.topic = p->topic, .partition = p->number};
+        of[count++] = p;
+    }
+    if (count == 0)
+        return true;
+    if (kafka_consumer_committed(c->kafka, at, count, ASK_MS, &err) < 0) {
+        log_debug("%s: %s", c->name, err.text);
+        return true;
+    }
+    for (size_t i = 0; i < count; i++) {
+        if (at[i].offset < 0 && of[i]->committed)
+            return false;
+        of[i]->committed = at[i].offset >= 0;
+        of[i]->told = at[i].offset == of[i]->next;
+        if (of[i]->told)
+            continue;
+        at[behind] = at[i];
+        at[behind++].offset = of[i]->next;
+    }
+    if (behind > 0)
+        kafka_consumer_commit(c->kafka, at, behind);
+    return true;
 }
 
 int64_t consumer_lag(struct consumer *c)

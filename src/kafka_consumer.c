@@ -546,19 +546,22 @@ int kafka_consumer_range(struct kafka_consumer *k, const char *topic, int32_t pa
     return 0;
 }
 
-int kafka_consumer_committed(struct kafka_consumer *k, const char *topic, int32_t partition, int timeout_ms,
-                             int64_t *ret_offset, struct error *err)
+int kafka_consumer_committed(struct kafka_consumer *k, struct kafka_partition *partitions, size_t count,
+                             int timeout_ms, struct error *err)
 {
-    const struct kafka_partition at = {.topic = topic, .partition = partition};
-    rd_kafka_topic_partition_list_t *list = list_of(&at, 1);
+    rd_kafka_topic_partition_list_t *list = list_of(partitions, count);
     rd_kafka_resp_err_t code = rd_kafka_committed(k->rk, list, timeout_ms);
+    size_t at = 0;
 
-    if (!code)
-        code = list->elems[0].err;
-    if (!code)
-        *ret_offset = MAX(list->elems[0].offset, -1);
+    for (; !code && at < count; at++) {
+        code = list->elems[at].err;
+        partitions[at].offset = MAX(list->elems[at].offset, -1);
+    }
     rd_kafka_topic_partition_list_destroy(list);
-    return code ? refused(code, "committed offset", topic, partition, err) : 0;
+    if (!code)
+        return 0;
+    at = at > 0 ? at - 1 : 0;
+    return refused(code, "committed offset", partitions[at].topic, partitions[at].partition, err);
 }
 
 int64_t kafka_consumer_known_end(struct kafka_consumer *k, const char *topic, int32_t partition)

@@ -100,9 +100,9 @@ void kafka_consumer_commit(struct kafka_consumer *k, const struct kafka_partitio
  * *err. */
 int kafka_consumer_range(struct kafka_consumer *k, const char *topic, int32_t partition, int timeout_ms,
                          int64_t *ret_first, int64_t *ret_end, struct error *err);
-/* The group's committed offset, -1 = none. Waits up to timeout_ms. 0 or -EIO with *err. */
-int kafka_consumer_committed(struct kafka_consumer *k, const char *topic, int32_t partition, int timeout_ms,
-                             int64_t *ret_offset, struct error *err);
+/* Fills in the offsets that the group has committed, -1 = none. Waits up to timeout_ms. 0 or -EIO with *err. */
+int kafka_consumer_committed(struct kafka_consumer *k, struct kafka_partition *partitions, size_t count,
+                             int timeout_ms, struct error *err);
 /* The end that the last fetch saw, without asking; -1 = not known yet. */
 int64_t kafka_consumer_known_end(struct kafka_consumer *k, const char *topic, int32_t partition);
 /* Looks whether a broker answers and how many of our topics it does not have; makes the library take notice

@@ -741,6 +741,29 @@ def test_a_topic_is_made_anew_under_way(real_scene, make_member):
 
 
 @pytest.mark.real_kafka
+@pytest.mark.parametrize("running", [True, False])
+def test_a_topic_that_is_made_anew_and_outgrows_the_old_one(real_scene, make_member, running):
+    """What stands at our offset is then another message, and those before it were never read."""
+    daemon = make_member(settings={"kafka": {"create_topics": False}}).start()
+    for _ in range(2):  # what is told the second time follows from an answer to the first
+        real_scene.publish(500)
+        real_scene.check()
+        wait_for(lambda: real_scene.cluster.group_offsets(real_scene.group, [real_scene.topic(k) for k in TYPES]) == real_scene.ends(),
+                 what="Kafka's committed offsets to follow")
+    if not running:
+        daemon.term()
+    topic = real_scene.topic("sent")
+    real_scene.cluster.delete_topic(topic)
+    real_scene.cluster.create_topic(topic, PARTITIONS)
+    real_scene.publish(3000)
+    if not running:
+        daemon.start()
+    daemon.wait_log("Kafka has no offset of this group", 60)
+    wait_for(lambda: real_scene.counters() == real_scene.expected, 60, "the counters")
+    real_scene.check()
+
+
+@pytest.mark.real_kafka
 def test_partitions_are_added_under_way(real_scene, make_member):
     make_member().start()
     real_scene.publish(300)
