@@ -17,6 +17,8 @@
 #define TURN_USEC USEC_PER_SEC
 #define LOOK_USEC (5 * USEC_PER_SEC)
 #define EXTEND_USEC (20 * USEC_PER_SEC)
+/* After a crash the server may take a while to notice that our former session, which had the name, is gone. */
+#define NAME_USEC (10 * USEC_PER_SEC)
 
 struct monitor {
     struct monitor_params params;
@@ -27,6 +29,8 @@ struct monitor {
     struct backoff backoff;
     uint64_t open_at, look_at, extend_at; /* monotonic */
     bool extend_warned;
+    bool name_held, name_warned;
+    uint64_t name_wanted_at; /* since when it is asked for in vain, 0 = it is not */
 };
 
 /* A second at a time, so that the heartbeat moves. True when it is time to go. */
@@ -40,6 +44,7 @@ static bool turn(struct monitor *m)
 static void give_up_session(struct monitor *m)
 {
     pg_close(TAKE_PTR(m->pg));
+    m->name_held = false;
     m->open_at = now_monotonic_usec() + backoff_next_usec(&m->backoff);
     m->stats.waiting = m->stats.unrouted = -1;
 }
@@ -87,6 +92,32 @@ static void extend_ledger(struct monitor *m)
     }
 }
 
+/* Two of one name: claims and leaders no longer tell which of them it was. Work goes on all the same. */
+static void take_name(struct monitor *m)
+{
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+    CLEANUP(pg_result_freep) struct pg_result *result = NULL;
+    uint64_t now = now_monotonic_usec();
+
+    pg_arg_text(&args, m->config->instance);
+    if (m->name_held || pg_query(m->pg, &store_take_name, &args, &result, NULL) != PG_DONE)
+        return;
+    m->name_held = pg_get_bool(result, 0, 0);
+    if (m->name_held) {
+        if (m->name_warned)
+            log_notice("no other daemon is \"%s\" any more", m->config->instance);
+        m->name_warned = false;
+        m->name_wanted_at = 0;
+    } else if (!m->name_wanted_at) {
+        m->name_wanted_at = now;
+    } else if (!m->name_warned && now - m->name_wanted_at >= NAME_USEC) {
+        m->name_warned = true;
+        log_warning("another daemon on this database is \"%s\", too: nobody can tell whose claims are whose; "
+                    "give each its own name (instance, by default the host's name)",
+                    m->config->instance);
+    }
+}
+
 static void look(struct monitor *m)
 {
     CLEANUP(pg_result_freep) struct pg_result *result = NULL;
@@ -114,8 +145,11 @@ static void *run(void *userdata)
         uint64_t now = now_monotonic_usec();
         if (!m->pg && now >= m->open_at)
             open_session(m);
-        if (m->pg && now >= m->look_at)
+        if (m->pg && now >= m->look_at) {
             look(m);
+            if (m->pg && pg_usable(m->pg))
+                take_name(m);
+        }
         if (m->pg && now >= m->extend_at)
             extend_ledger(m);
         if (m->pg && !pg_usable(m->pg))

@@ -1,6 +1,9 @@
 /* The monitor's SQL. See store_monitor.h. */
 #include "store_monitor.h"
 
+const struct pg_statement store_take_name = {
+    "take_name", "select pg_try_advisory_lock(hashtextextended($1, lock_key('name')))"};
+
 const struct pg_statement store_extend_ledger = {"extend_ledger", "select ledger_extend()"};
 
 const struct pg_statement store_backlog = {
