@@ -153,10 +153,10 @@ void consumers_join(struct consumers *cs)
 
     if (!cs)
         return;
-    clock_gettime(CLOCK_REALTIME, &deadline);
+    clock_gettime(CLOCK_MONOTONIC, &deadline);
     deadline.tv_sec += JOIN_SEC;
     for (size_t i = 0; i < cs->count; i++) {
-        if (pthread_timedjoin_np(cs->items[i]->thread, NULL, &deadline) == 0)
+        if (pthread_clockjoin_np(cs->items[i]->thread, NULL, CLOCK_MONOTONIC, &deadline) == 0)
             consumer_free(cs->items[i]);
         else
             /* Left alone with its memory: the process is about to end. */

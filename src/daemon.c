@@ -32,6 +32,8 @@
 #define TICK_USEC USEC_PER_SEC
 /* After the drain: how long results may wait for a database that is away. */
 #define SETTLE_AT_STOP_USEC (10 * USEC_PER_SEC)
+/* Then the threads: consumers and relay have 17 seconds between them before they are left behind. */
+#define JOIN_USEC (25 * USEC_PER_SEC)
 /* A heartbeat that has not moved for so long no longer feeds the watchdog. */
 #define STUCK_USEC (20 * USEC_PER_SEC)
 
@@ -335,6 +337,9 @@ static void say_started(const struct daemon *d)
 
 static void stop(struct daemon *d)
 {
+    if (d->state == STATE_DRAINING)
+        /* However long the drain was, this comes on top. */
+        sd_notifyf(0, "STATUS=ending its threads\nEXTEND_TIMEOUT_USEC=%" PRIu64, JOIN_USEC);
     d->state = STATE_JOINING;
     dispatcher_free(d->dispatcher);
     if (d->stop_fd >= 0)

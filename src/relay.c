@@ -305,9 +305,9 @@ void relay_join(struct relay *r)
 
     if (!r)
         return;
-    clock_gettime(CLOCK_REALTIME, &until);
+    clock_gettime(CLOCK_MONOTONIC, &until);
     until.tv_sec += ABANDON_SEC;
-    if (pthread_timedjoin_np(r->thread, NULL, &until) != 0) {
+    if (pthread_clockjoin_np(r->thread, NULL, CLOCK_MONOTONIC, &until) != 0) {
         wakefd_raise(r->abandon_fd);
         pthread_join(r->thread, NULL);
     }

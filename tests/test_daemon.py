@@ -140,6 +140,31 @@ def test_reload_of_a_wrong_file_changes_nothing(app, institutions, make_daemon):
     app.wait_states(sent=1)
 
 
+def test_two_daemons_of_one_name_are_noticed(database, app, institutions, make_daemon):
+    first = make_daemon({"instance": "twin"}).start()
+    wait_for(lambda: database.value("select count(*) from pg_locks where locktype = 'advisory' and granted and pid in (select pid from "
+                                    "pg_stat_activity where application_name = 'anubisd monitor' and datname = current_database())"),
+             30, "the first to have its name")
+    second = make_daemon({"instance": "twin"}).start()
+    other = make_daemon({"instance": "other"}).start()
+    second.wait_log("warning: another daemon on this database is \"twin\", too", 60)
+    app.subscriptions(app.integration(institutions.url("/good")), 20)
+    app.wait_states(sent=20)
+    first.term()
+    second.wait_log("no other daemon is \"twin\" any more", 30)
+    assert second.log.count("another daemon on this database") == 1
+    assert "another daemon on this database" not in first.log + other.log
+
+
+def test_the_time_for_the_threads_comes_on_top_of_the_drain(make_daemon):
+    daemon = make_daemon().start()
+    assert daemon.term() == 0
+    told = daemon.notifications()
+    stopping = next(i for i, lines in enumerate(told) if "STOPPING=1" in lines)
+    after = [line for lines in told[stopping + 1:] for line in lines]
+    assert any(line.startswith("EXTEND_TIMEOUT_USEC=") for line in after), after
+
+
 # --- the whole way ---
 
 def wait_verified(ctl, deadline=90):
