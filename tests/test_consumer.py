@@ -736,7 +736,7 @@ def test_a_topic_is_made_anew_under_way(real_scene, make_member):
     real_scene.cluster.delete_topic(topic)
     real_scene.cluster.create_topic(topic, PARTITIONS)
     real_scene.publish(200)
-    daemon.wait_log("it was made anew or restored", 120)
+    daemon.wait_log("it was made anew", 120)
     real_scene.check(120)
 
 
