@@ -1,5 +1,6 @@
 """The relay: every committed row of the ledger reaches its topic, in order, once; and what happens when parts are killed."""
 import collections
+import contextlib
 import json
 import os
 import random
@@ -357,6 +358,23 @@ def join(writers):
         assert not w.error, w.error
 
 
+@contextlib.contextmanager
+def writing(ledger, clients=4):
+    """Writers that go on until what happens beside them is over, however long that takes."""
+    writers = write_wildly(ledger, 600, clients)
+    try:
+        yield
+    finally:
+        for w in writers:
+            w.end = 0
+    join(writers)
+
+
+def wait_for_more(ledger, events):
+    high = ledger.value("select high from {s}.relay_state")
+    wait_for(lambda: ledger.value("select high >= %s from {s}.relay_state", (high + events,)), 60, f"{events} more events")
+
+
 @pytest.mark.real_kafka
 @pytest.mark.slow
 @pytest.mark.timeout(600)
@@ -467,13 +485,11 @@ def test_kafka_with_password_and_certificate(ledger, make_daemon):
 @pytest.mark.timeout(600)
 def test_real_kafka_is_killed_under_load(ledger, real_kafka, topic_prefix, make_daemon):
     make_daemon({**RELAY_ALONE, "kafka": {"topic_prefix": topic_prefix}}, kafka=real_kafka).start()
-    writers = write_wildly(ledger, 6, clients=4)
-    for _ in range(2):
-        high = ledger.value("select high from {s}.relay_state")
-        wait_for(lambda at=high: ledger.value("select high > %s from {s}.relay_state", (at + 200,)), 60, "events to be published")
-        real_kafka.kill9()
-        real_kafka.start()
-    join(writers)
+    with writing(ledger):
+        for _ in range(2):
+            wait_for_more(ledger, 200)
+            real_kafka.kill9()
+            real_kafka.start()
     ledger.wait_published(120)
     # The relay itself did not crash: not even a duplicate.
     check_published(ledger, real_kafka, topic_prefix)
@@ -481,26 +497,22 @@ def test_real_kafka_is_killed_under_load(ledger, real_kafka, topic_prefix, make_
 
 def test_the_daemon_is_killed(ledger, broker, make_daemon):
     daemon = make_daemon(RELAY_ALONE).start()
-    writers = write_wildly(ledger, 6, clients=4)
-    for _ in range(4):
-        high = ledger.value("select high from {s}.relay_state")
-        wait_for(lambda at=high: ledger.value("select high > %s from {s}.relay_state", (at + 50,)), 60, "events to be published")
-        daemon.kill9()
-        daemon.start()
-    join(writers)
+    with writing(ledger):
+        for _ in range(4):
+            wait_for_more(ledger, 50)
+            daemon.kill9()
+            daemon.start()
     ledger.wait_published()
     check_published(ledger, broker, once=False)
 
 
 def test_a_clean_stop_leaves_no_duplicate(ledger, broker, make_daemon):
     daemon = make_daemon(RELAY_ALONE).start()
-    writers = write_wildly(ledger, 6, clients=4)
-    for _ in range(4):
-        high = ledger.value("select high from {s}.relay_state")
-        wait_for(lambda at=high: ledger.value("select high > %s from {s}.relay_state", (at + 50,)), 60, "events to be published")
-        assert daemon.term() == 0
-        daemon.start()
-    join(writers)
+    with writing(ledger):
+        for _ in range(4):
+            wait_for_more(ledger, 50)
+            assert daemon.term() == 0
+            daemon.start()
     ledger.wait_published()
     check_published(ledger, broker)
 
