@@ -1,5 +1,6 @@
 #!/usr/bin/python3
-"""make bench: throughput, latency, memory, idle cost and the price of the triggers, on parts of its own.
+"""make bench: throughput, beside that of the design it replaces, latency, memory, idle cost and the price of the triggers, on parts
+of its own.
 
 Everything runs on this machine: a throw-away Postgres (fsync on), a real Apache Kafka where Java is (else the embedded broker, and the
 table says so), one sink institution. CPU times are the kernel's, of whole processes; so the figures of a noisy machine are best compared
@@ -7,16 +8,18 @@ within one run."""
 import argparse
 import json
 import os
+import resource
 import sys
 import threading
 import time
 
+import bench_peer
 from harness.anubis import Ctl, Daemon
 from harness.application import Application
 from harness.institutions import Institutions
 from harness.kafka import EmbeddedBroker, RealKafka, java_missing
 from harness.postgres import Postgres
-from harness.processes import close_all, descendants, wait_for
+from harness.processes import Child, close_all, descendants, wait_for
 
 TICKS = os.sysconf("SC_CLK_TCK")
 POSTGRES = {"fsync": "on", "full_page_writes": "on", "shared_buffers": "512MB", "max_wal_size": "8GB", "checkpoint_timeout": "15min",
@@ -24,6 +27,13 @@ POSTGRES = {"fsync": "on", "full_page_writes": "on", "shared_buffers": "512MB", 
 SETTINGS = {"log_level": "notice", "delivery": {"max_in_flight": 1024, "max_in_flight_per_integration": 64, "batch_size": 500,
                                                 "poll_interval": "1s"}}
 INTEGRATIONS = 16
+WAITING_ROWS = """insert into TABLE (integration_id, order_id, origin, cpf, payload)
+    select 1 + g %% %s, g, 'site', lpad((g %% 100000000)::text, 11, '0'), jsonb_build_object(
+        'student', jsonb_build_object('name', 'Maria da Silva ' || g, 'email', 'maria' || g || '@example.com',
+                                      'phone', '+55 11 91234-5678'),
+        'course', jsonb_build_object('id', g %% 977, 'name', 'Administração', 'campus', 'Centro', 'shift', 'noturno'),
+        'offer', jsonb_build_object('discount', 0.35, 'enrollment_fee', 99.90))
+      from generate_series(1, %s) g"""
 
 
 def cpu_of(pid):
@@ -66,6 +76,7 @@ class Bench:
         self.sink.start()
         self.number = 0
         self.warm = False
+        self.rate = None  # what throughput() found, in subscriptions a second
 
     def fresh(self, integrations=INTEGRATIONS):
         """A migrated database with integrations that answer at once."""
@@ -78,13 +89,7 @@ class Bench:
 
     def fill(self, app, rows):
         """Waiting rows, written by the database itself."""
-        app.query("""insert into {s}.subscriptions (integration_id, order_id, origin, cpf, payload)
-            select 1 + g %% %s, g, 'site', lpad((g %% 100000000)::text, 11, '0'), jsonb_build_object(
-                'student', jsonb_build_object('name', 'Maria da Silva ' || g, 'email', 'maria' || g || '@example.com',
-                                              'phone', '+55 11 91234-5678'),
-                'course', jsonb_build_object('id', g %% 977, 'name', 'Administração', 'campus', 'Centro', 'shift', 'noturno'),
-                'offer', jsonb_build_object('discount', 0.35, 'enrollment_fee', 99.90))
-              from generate_series(1, %s) g""", (INTEGRATIONS, rows))
+        app.query(WAITING_ROWS.replace("TABLE", "{s}.subscriptions"), (INTEGRATIONS, rows))
         app.query("analyze {s}.subscriptions")
         app.query("checkpoint")
 
@@ -126,11 +131,37 @@ class Bench:
         rss = peak_rss_kib(daemon.pid)
         verify = Ctl(daemon.settings)("verify", deadline=600)
         daemon.term()
-        return {"rows": rows, "seconds": round(seconds, 2), "subscriptions/s": round(rows / seconds),
+        self.rate = rows / seconds
+        return {"rows": rows, "seconds": round(seconds, 2), "subscriptions/s": round(self.rate),
                 "seconds until the last was sent": round(times["sent"], 2), "verify": verify.code,
                 "CPU µs a subscription": {k: round(v, 1) for k, v in sorted(cpu.items())},
                 "anubisd by thread": {k: round(v, 1) for k, v in sorted(threads.items(), key=lambda x: -x[1]) if v >= 0.5},
                 "WAL bytes a subscription": round(float(wal_bytes) / rows), "peak RSS MiB": round(rss / 1024, 1)}
+
+    def peer(self, rows):
+        """The same work by the design that anubisd replaces: see bench_peer."""
+        self.number += 1
+        prefix = f"bench{self.number}."
+        database = self.server.create_database(f"bench{self.number}")
+        database.query(bench_peer.SCHEMA)
+        for n in range(INTEGRATIONS):
+            database.query("insert into integrations (name, endpoint_url) values ('peer', %s)", (self.sink.url(f"/good/{n}"),))
+        database.query(WAITING_ROWS.replace("TABLE", "subscriptions"), (INTEGRATIONS, rows))
+        database.query("analyze")
+        self.kafka.create_anubis_topics(prefix)
+        worker = Child([sys.executable, bench_peer.__file__, "--conninfo", database.conninfo(), "--brokers", self.kafka.bootstrap,
+                        "--prefix", prefix, "--rows", rows])
+        started, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
+        worker.start()
+        wait_for(lambda: not worker.is_running(), 600, "the peer to be done", interval=0.1)
+        seconds = time.monotonic() - started
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        counted = database.value("select sum(successful_sends) from integrations")
+        assert counted == rows, f"the peer counted {counted} of {rows}: {worker.output}"
+        rate = rows / seconds
+        return {"rows": rows, "seconds": round(seconds, 2), "subscriptions/s": round(rate),
+                "its CPU µs a subscription": round((after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) / rows * 1e6),
+                **({"anubisd to it": f"{self.rate / rate:.0f} times"} if self.rate else {})}
 
     def latency(self, per_second, seconds):
         """From the application's commit to the request at the institution; the schedule is fixed, so a late start counts."""
@@ -230,7 +261,7 @@ def show(name, result, indent="  "):
 
 
 def main():
-    cases = {"throughput": lambda b, a: b.throughput(a.rows), "latency": lambda b, a: b.latency(100, 10),
+    cases = {"throughput": lambda b, a: b.throughput(a.rows), "peer": lambda b, a: b.peer(3000), "latency": lambda b, a: b.latency(100, 10),
              "insert": lambda b, a: b.insert_cost(16, 1000), "idle": lambda b, a: b.idle(20),
              "memory": lambda b, a: b.memory(a.waiting)}
     parser = argparse.ArgumentParser(description=__doc__)
