@@ -167,6 +167,10 @@ create function pg_temp.obstacles() returns setof text language sql stable as $$
     select format('trigger "%s" is on "subscription_events", which is about to be partitioned: drop it, and make it again afterwards', g.tgname)
       from events e join pg_trigger g on g.tgrelid = e.oid where not g.tgisinternal
     union all
+    select format('publication "%s" holds "subscription_events", which is about to be partitioned, and would miss all later events: run '
+                  '"alter publication %I drop table %s", and add the table again afterwards', p.pubname, p.pubname, e.oid::regclass)
+      from events e join pg_publication_rel r on r.prrelid = e.oid join pg_publication p on p.oid = r.prpubid
+    union all
     select 'row security of table "subscription_events", which is about to be partitioned, would end: run "alter table subscription_events '
            'disable row level security", and enable it again afterwards'
       from events e where e.relrowsecurity

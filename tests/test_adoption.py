@@ -51,6 +51,8 @@ OBSTACLES = {
     "a trigger on events": ("create function f() returns trigger language plpgsql as 'begin return new; end'; create trigger t "
                             "before insert on subscription_events for each row execute function f()", 'trigger "t" is on "subscription_events"'),
     "row security on events": ("alter table subscription_events enable row level security", 'row security of table "subscription_events"'),
+    "a publication of events": ("create publication p for table subscriptions, subscription_events",
+                                'publication "p" holds "subscription_events", which is about to be partitioned'),
     "a rule": ("create rule r as on delete to subscriptions do instead nothing", 'rule "r" on table "subscriptions"'),
 }
 
