@@ -342,15 +342,20 @@ static void say_dead_letter(const struct consumer *c, const struct consumer_item
 {
     CLEANUP(freep) char *partition = xasprintf("%d", (int) item->partition->number);
     CLEANUP(freep) char *offset = xasprintf("%" PRId64, item->offset);
+    CLEANUP(freep)
+    char *integration = item->event.integration_id ? xasprintf("%" PRId64, item->event.integration_id) : NULL;
     const struct log_field fields[] = {{"KAFKA_TOPIC", item->partition->topic},
                                        {"KAFKA_PARTITION", partition},
                                        {"KAFKA_OFFSET", offset},
                                        {"ERROR", item->fault},
+                                       {integration ? "INTEGRATION_ID" : NULL, integration},
                                        {NULL, NULL}};
 
-    log_event(LOG_ERR, MSG_DEAD_LETTER, fields,
-              "%s: cannot handle the message at offset %s of \"%s\", partition %s: %s; it is in dead_letters",
-              c->name, offset, item->partition->topic, partition, item->fault);
+    log_event(
+        LOG_ERR, MSG_DEAD_LETTER, fields,
+        "%s: cannot handle the message at offset %s of \"%s\", partition %s%s%s: %s; it is in dead_letters",
+        c->name, offset, item->partition->topic, partition, integration ? ", of integration " : "",
+        integration ? integration : "", item->fault);
 }
 
 static void say_dead_letters(const struct consumer *c, const struct window *w, size_t count)

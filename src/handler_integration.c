@@ -77,29 +77,43 @@ static void state_free(void *state)
     free(state);
 }
 
-static int compare_ids(const void *a, const void *b)
+static int find_id(const void *a, const void *b)
 {
-    const int64_t *x = a, *y = b;
+    const int64_t *x = a;
+    const struct store_not_counted *y = b;
 
-    return (*x > *y) - (*x < *y);
+    return (*x > y->integration_id) - (*x < y->integration_id);
+}
+
+static const char *fault_of(const struct message_event *event, const struct store_not_counted *not_counted)
+{
+    if (!not_counted)
+        return NULL;
+    if (not_counted->unknown)
+        return "the integration does not exist";
+    if (event->type == MESSAGE_SENT && not_counted->sent_full)
+        return "its integration's successful_sends has reached the greatest number of its type";
+    if (event->type == MESSAGE_FAILED && not_counted->failed_full)
+        return "its integration's failed_sends has reached the greatest number of its type";
+    return NULL;
 }
 
 static int apply(void *state, struct pg *pg, const struct message_event *const *events, size_t count,
                  const char **faults, struct error *err)
 {
     struct integration_deltas *d = state;
-    CLEANUP(freep) int64_t *unknown = NULL;
-    size_t n_unknown = 0;
+    CLEANUP(freep) struct store_not_counted *rest = NULL;
+    size_t n_rest = 0;
 
     integration_deltas_collect(d, events, count);
     if (d->count == 0)
         return PG_DONE;
-    int r = store_count_sends(pg, d, &unknown, &n_unknown, err);
-    if (r != PG_DONE || n_unknown == 0)
+    int r = store_count_sends(pg, d, &rest, &n_rest, err);
+    if (r != PG_DONE || n_rest == 0)
         return r;
     for (size_t i = 0; i < count; i++)
-        if (bsearch(&events[i]->integration_id, unknown, n_unknown, sizeof(*unknown), compare_ids))
-            faults[i] = "the integration does not exist";
+        faults[i] =
+            fault_of(events[i], bsearch(&events[i]->integration_id, rest, n_rest, sizeof(*rest), find_id));
     return PG_DONE;
 }
 

@@ -257,20 +257,30 @@ int store_dead_letters(struct pg *pg, const char *group, const struct store_dead
 
 /* Locks in the order of ids first: an UPDATE … FROM takes its rows as the plan finds them, and two consumers
  * would deadlock. updated_at stays as it is: it is the application's, which may compare it to see whether
- * somebody has edited the row, and the counters are no edit. */
+ * somebody has edited the row, and the counters are no edit. A counter without room (adopted ones may be
+ * integers) is left alone and named: an error would stop the other integrations of the batch too. */
+#define COUNTER_FULL(column, more)                                                                           \
+    "coalesce(coalesce(i." column ", 0)::numeric + a." more " > case pg_typeof(i." column ")::text"          \
+    "   when 'integer' then 2147483647 when 'bigint' then 9223372036854775807 end, false)"
 static const struct pg_statement count_sends = {
     "count_sends",
     "with a as materialized ("
     "  select * from unnest($1::bigint[], $2::bigint[], $3::bigint[]) as a (id, sent, failed)"
     "), locked as materialized ("
     "  select id from integrations where id = any ($1) order by id for no key update"
-    "), counted as ("
-    "  update integrations i set successful_sends = coalesce(i.successful_sends, 0) + a.sent,"
-    "         failed_sends = coalesce(i.failed_sends, 0) + a.failed"
-    "    from a join locked using (id) where i.id = a.id returning i.id)"
-    " select a.id from a where not exists (select from counted where counted.id = a.id) order by a.id"};
+    "), room as materialized ("
+    "  select a.*, " COUNTER_FULL("successful_sends", "sent") " as sent_full, " COUNTER_FULL(
+        "failed_sends",
+        "failed") " as failed_full"
+                  "    from a join locked using (id) join integrations i on i.id = a.id"
+                  "), counted as ("
+                  "  update integrations i set successful_sends = coalesce(i.successful_sends, 0) + r.sent,"
+                  "         failed_sends = coalesce(i.failed_sends, 0) + r.failed"
+                  "    from room r where i.id = r.id and not r.sent_full and not r.failed_full)"
+                  " select a.id, r.id is null, coalesce(r.sent_full, false), coalesce(r.failed_full, false)"
+                  "   from a left join room r on r.id = a.id where r.id is null or r.sent_full or r.failed_full order by a.id"};
 
-int store_count_sends(struct pg *pg, const struct integration_deltas *deltas, int64_t **ret_unknown,
+int store_count_sends(struct pg *pg, const struct integration_deltas *deltas, struct store_not_counted **ret,
                       size_t *ret_count, struct error *err)
 {
     CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
@@ -283,8 +293,11 @@ int store_count_sends(struct pg *pg, const struct integration_deltas *deltas, in
     if (r != PG_DONE)
         return r;
     *ret_count = (size_t) pg_rows(result);
-    *ret_unknown = xcalloc(*ret_count + 1, sizeof(**ret_unknown));
-    for (size_t i = 0; i < *ret_count; i++)
-        (*ret_unknown)[i] = pg_get_i64(result, (int) i, 0);
+    *ret = xcalloc(*ret_count + 1, sizeof(**ret));
+    for (int i = 0; i < pg_rows(result); i++)
+        (*ret)[i] = (struct store_not_counted){.integration_id = pg_get_i64(result, i, 0),
+                                               .unknown = pg_get_bool(result, i, 1),
+                                               .sent_full = pg_get_bool(result, i, 2),
+                                               .failed_full = pg_get_bool(result, i, 3)};
     return PG_DONE;
 }

@@ -65,7 +65,13 @@ struct store_dead_letter {
 int store_dead_letters(struct pg *pg, const char *group, const struct store_dead_letter *items, size_t count,
                        struct error *err);
 
-/* Adds the deltas to the counters. *ret_unknown gets the ids that have no row, ascending; the caller frees.
- */
-int store_count_sends(struct pg *pg, const struct integration_deltas *deltas, int64_t **ret_unknown,
+/* An integration whose counters were left as they are. */
+struct store_not_counted {
+    int64_t integration_id;
+    bool unknown;                /* it has no row */
+    bool sent_full, failed_full; /* the counter's type has no room for the delta */
+};
+
+/* Adds the deltas to the counters. *ret gets what was not counted, in the order of ids; the caller frees. */
+int store_count_sends(struct pg *pg, const struct integration_deltas *deltas, struct store_not_counted **ret,
                       size_t *ret_count, struct error *err);

@@ -317,14 +317,25 @@ def test_counters_of_an_adopted_table_may_be_small(scene, make_daemon):
     scene.app.query("update {s}.integrations set failed_sends = null, successful_sends = case id when %s then 2147483640 "
                     "else 0 end", (scene.integrations[0],))
     scene.publish(400)
-    make_daemon(SETTINGS).start()
+    daemon = make_daemon(SETTINGS).start()
     scene.wait_caught_up()
     counters = scene.counters()
-    assert counters[scene.integrations[0], "sent"] == 2147483647
-    refused = scene.expected[scene.integrations[0], "sent"] - 7
-    assert {d["error"] for d in scene.dead_letters()} == {"the database refuses it (SQLSTATE 22003)"}
-    assert len(scene.dead_letters()) == refused
+    refused = scene.expected[scene.integrations[0], "sent"] - (counters[scene.integrations[0], "sent"] - 2147483640)
+    assert {d["error"] for d in scene.dead_letters()} == {"its integration's successful_sends has reached the greatest number of its type"}
+    assert len(scene.dead_letters()) == refused > 0
+    assert f"of integration {scene.integrations[0]}: its integration's successful_sends has reached" in daemon.log
     assert all(counters[k] == n for k, n in scene.expected.items() if k != (scene.integrations[0], "sent"))
+
+
+def test_full_counters_stop_no_others(scene, make_daemon):
+    scene.app.query("update {s}.integrations set successful_sends = 9223372036854775807 where id = %s", (scene.integrations[0],))
+    scene.publish(400)
+    make_daemon(SETTINGS).start()
+    scene.wait_caught_up()
+    assert {d["error"] for d in scene.dead_letters()} == {"its integration's successful_sends has reached the greatest number of its type"}
+    assert len(scene.dead_letters()) == scene.expected[scene.integrations[0], "sent"]
+    scene.expected[scene.integrations[0], "sent"] = 9223372036854775807
+    assert scene.counters() == scene.expected
 
 
 # --- the database goes away ---
