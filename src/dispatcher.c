@@ -15,6 +15,7 @@
 
 #include "delivery.h"
 #include "doorbell.h"
+#include "lockwait.h"
 #include "log.h"
 #include "messages.h"
 #include "pg_async.h"
@@ -38,6 +39,8 @@
 #define FRUITLESS_PAUSE_USEC (200 * USEC_PER_MSEC)
 #define FRUITLESS_RINGS 3
 #define ERROR_PAUSE_USEC USEC_PER_SEC
+/* A claim passes over locked rows; what it may wait for is a lock on a whole table. */
+#define LOCK_TIMEOUT_USEC (5 * USEC_PER_SEC)
 #define SWEEP_ROWS 500
 #define SWEEP_MIN_USEC (250 * USEC_PER_MSEC)
 #define SWEEP_MAX_USEC (5 * USEC_PER_SEC)
@@ -79,6 +82,8 @@ struct dispatcher {
     int sweep_limit;
     bool claim_is_everywhere; /* the claim under way */
     struct refusals claim_refusals, sweep_refusals;
+    struct lockwait lockwait;
+    uint64_t asked_at;      /* monotonic: when the statement under way was sent */
     char refused_state[6];  /* SQLSTATE of what is being looked into */
     bool rung;              /* since the claim under way was sent */
     bool claim_was_rung;    /* a ring led to the claim under way */
@@ -119,6 +124,25 @@ static const struct tokens *live_tokens(struct dispatcher *d)
     deliveries_tokens(d->deliveries, note_token, &d->live);
     settler_tokens(d->settler, note_token, &d->live);
     return &d->live;
+}
+
+/* --- other sessions' locks --------------------------------------------------------------------- */
+
+/* True when the claimer's statement was given up for a lock of another session. */
+static bool met_lock(struct dispatcher *d, int reason, const char *state)
+{
+    uint64_t lasted_usec, now = now_monotonic_usec();
+
+    if (reason == -EBADMSG && strcmp(state, "55P03") == 0) {
+        if (lockwait_met(&d->lockwait, d->asked_at, now))
+            log_warning("subscriptions cannot be claimed for another session's lock on a table: trying again "
+                        "until it ends (select * from pg_locks)");
+        return true;
+    }
+    if (reason == 0 && lockwait_over(&d->lockwait, now, &lasted_usec))
+        log_notice("subscriptions can be claimed again: another session's lock kept them for %" PRIu64 " s",
+                   lasted_usec / USEC_PER_SEC);
+    return false;
 }
 
 /* --- rows that the database refuses to change ------------------------------------------------- */
@@ -196,13 +220,14 @@ static void on_swept(struct pg_result **result, int reason, const char *state, c
                      void *userdata)
 {
     struct dispatcher *d = userdata;
+    bool locked = met_lock(d, reason, state);
     if (reason == -EBADMSG && store_refused_for_data(state)) {
         d->sweep_at = 0;
         if (refusals_narrow(&d->sweep_refusals, d->sweep_limit)) {
             look_into(d, &store_expire_head, state, on_sweep_head);
             return;
         }
-    } else if (reason == -EBADMSG) {
+    } else if (reason == -EBADMSG && !locked) {
         log_warning("could not look for expired leases: %s", err->text);
     }
     if (reason == 0) {
@@ -224,13 +249,13 @@ static void on_released(struct pg_result **result, int reason, const char *state
                         void *userdata)
 {
     struct dispatcher *d = userdata;
-    (void) state;
-    if (reason == -EBADMSG)
+    bool locked = met_lock(d, reason, state);
+    if (reason == -EBADMSG && !locked)
         log_warning("could not release claims whose answer got lost: %s", err->text);
     if (reason == 0 && pg_affected(*result) > 0)
         log_notice("%" PRId64 " subscription%s put back into the queue: the answer to a claim got lost",
                    pg_affected(*result), plural(pg_affected(*result)));
-    if (reason != -ECONNRESET)
+    if (reason != -ECONNRESET && !locked)
         d->lost.count = 0;
     claim_soon(d, 0);
     advance_stop(d);
@@ -241,6 +266,7 @@ static bool sweep(struct dispatcher *d)
 {
     uint64_t now = now_monotonic_usec();
     if (d->lost.count > 0) {
+        d->asked_at = now;
         store_release_tokens_args(&d->args, d->lost.count, d->lost.data);
         return pg_async_query(d->claimer, &store_release_tokens, &d->args, DEADLINE_USEC, on_released, d) ==
                0;
@@ -253,6 +279,7 @@ static bool sweep(struct dispatcher *d)
     const int64_t *passed_over;
     size_t passed_over_count = refusals_ids(&d->sweep_refusals, now, &passed_over);
     d->sweep_limit = refusals_limit(&d->sweep_refusals, SWEEP_ROWS);
+    d->asked_at = now;
     store_expire_leases_args(&d->args, &rules, live->count, live->data, passed_over_count, passed_over,
                              d->sweep_limit);
     return pg_async_query(d->claimer, &store_expire_leases, &d->args, DEADLINE_USEC, on_swept, d) == 0;
@@ -325,6 +352,10 @@ static void on_claimed(struct pg_result **result, int reason, const char *state,
             look_into(d, &store_claim_head, state, on_claim_head);
         else
             claim_soon(d, 0);
+        return;
+    }
+    if (met_lock(d, reason, state)) {
+        claim_soon(d, 0);
         return;
     }
     if (reason != 0) {
@@ -428,6 +459,7 @@ static void claim(struct dispatcher *d)
                      busy, ids, in_flight);
     d->claim_was_rung = d->rung;
     d->rung = false;
+    d->asked_at = now_monotonic_usec();
     (void) pg_async_query(d->claimer, choose_claim(d), &d->args, DEADLINE_USEC, on_claimed, d);
 }
 
@@ -615,13 +647,15 @@ static int start_parts(struct dispatcher *d, struct error *err)
         .stop_fd = -1,
         .keep_to_indexes = true,
     };
+    struct pg_params claimer_params = params;
+    claimer_params.lock_timeout_usec = LOCK_TIMEOUT_USEC;
     int r = sd_event_add_time(d->event, &d->claim_timer, CLOCK_MONOTONIC, 0, 500, on_claim_timer, d);
     if (r >= 0)
         r = sd_event_source_set_enabled(d->claim_timer, SD_EVENT_OFF);
     if (r >= 0)
         r = deliveries_new(&d->deliveries, d->event, d->config, &deliveries_events, d, err);
     if (r >= 0)
-        r = pg_async_new(&d->claimer, d->event, &params, &claimer_events, d);
+        r = pg_async_new(&d->claimer, d->event, &claimer_params, &claimer_events, d);
     if (r >= 0)
         r = settler_new(&d->settler, d->event, &params, d->config->delivery.batch_size, &settler_events, d);
     if (r >= 0)

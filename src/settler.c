@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "lockwait.h"
 #include "log.h"
 #include "messages.h"
 #include "pg_async.h"
@@ -19,8 +20,6 @@
 #define REFUSED_PAUSE_USEC USEC_PER_SEC
 #define ITEM_REFUSED_PAUSE_USEC (5 * USEC_PER_SEC)
 #define LOCKED_PAUSE_USEC (100 * USEC_PER_MSEC)
-/* How long somebody else's locks may keep results waiting before it is said. */
-#define LOCKED_PATIENCE_USEC (5 * USEC_PER_SEC)
 #define DEADLINE_USEC (45 * USEC_PER_SEC)
 #define BATCH_BYTES ((size_t) 16 << 20)
 
@@ -44,9 +43,8 @@ struct settler {
     size_t batch_max;
     size_t batch_limit; /* batch_max, or less while a bad row is looked for */
     bool avoid_locked;  /* the last batch met a locked row */
-    bool said_locked;
-    uint64_t locked_since; /* monotonic; 0 = nobody else's lock is in the way */
-    bool uncertain;        /* an answer was lost: rows may have been settled already */
+    struct lockwait lockwait;
+    bool uncertain; /* an answer was lost: rows may have been settled already */
     bool hurry;
     uint64_t not_before; /* monotonic; after a refusal */
     struct items queue, batch;
@@ -183,11 +181,8 @@ static size_t sift(struct settler *s, const struct pg_result *result, bool keep_
 static void note_locked(struct settler *s)
 {
     uint64_t now = now_monotonic_usec();
-    if (!s->locked_since)
-        s->locked_since = now;
-    if (s->said_locked || now - s->locked_since < LOCKED_PATIENCE_USEC)
+    if (!lockwait_met(&s->lockwait, now, now))
         return;
-    s->said_locked = true;
     log_warning(
         "%zu results cannot be settled for the locks of other sessions on their subscriptions: trying "
         "again until those end (select * from pg_locks)",
@@ -196,11 +191,10 @@ static void note_locked(struct settler *s)
 
 static void note_unlocked(struct settler *s)
 {
-    if (s->said_locked)
+    uint64_t lasted_usec;
+    if (lockwait_over(&s->lockwait, now_monotonic_usec(), &lasted_usec))
         log_notice("results can be settled again: other sessions' locks kept them for %" PRIu64 " s",
-                   (now_monotonic_usec() - s->locked_since) / USEC_PER_SEC);
-    s->locked_since = 0;
-    s->said_locked = false;
+                   lasted_usec / USEC_PER_SEC);
 }
 
 static void batch_done(struct settler *s, size_t gone)

@@ -34,6 +34,32 @@ def test_results_that_wait_for_a_lock(app, institutions, make_daemon, lock):
     assert institutions.counts("/slow/1000")["requests"] == 20
 
 
+def claimed_at(app):
+    """When the claims' session sent its last statement."""
+    return app.value("select max(query_start) from pg_stat_activity where datname = current_database() and application_name = 'anubisd claim'")
+
+
+@pytest.mark.parametrize("table", ["subscriptions", "integrations"])
+def test_claims_that_wait_for_a_lock(app, institutions, make_daemon, table):
+    """The lock is on a whole table; said once when it lasts, and once when it is over."""
+    integration = app.integration(institutions.url("/good"))
+    daemon = make_daemon().start()
+    app.subscriptions(integration, 5)
+    app.wait_states(sent=5)
+    holder = app.database.connect(autocommit=False)
+    holder.cursor().execute(f"lock table {app.schema}.{table} in access exclusive mode")
+    daemon.wait_log("subscriptions cannot be claimed for another session's lock", 20)
+    tried = claimed_at(app)
+    wait_for(lambda: claimed_at(app) > tried, 20, "another try, which must not say it again")
+    holder.rollback()
+    holder.close()
+    daemon.wait_log("subscriptions can be claimed again")
+    app.subscriptions(integration, 5)
+    app.wait_states(sent=10)
+    assert daemon.log.count("cannot be claimed for") == daemon.log.count("can be claimed again") == 1
+    assert "could not claim" not in daemon.log and "could not look for" not in daemon.log
+
+
 def test_bulk_updates_of_the_application(app, institutions, make_daemon, ctl):
     """In random order, against claims and results: whoever is a deadlock's victim, no result is lost and nothing goes out twice."""
     app.subscriptions(app.integration(institutions.url("/good")), 3000)
