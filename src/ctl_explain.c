@@ -132,7 +132,7 @@ static bool add_reasons(struct explanation *e)
 {
     const struct store_subscription *s = &e->s;
     int64_t slots =
-        s->max_in_flight ? s->max_in_flight : e->ctl->config->delivery.max_in_flight_per_integration;
+        s->max_in_flight > 0 ? s->max_in_flight : e->ctl->config->delivery.max_in_flight_per_integration;
 
     if (s->held_at != INT64_MIN) {
         CLEANUP(freep) char *at = time_words(s->held_at);
@@ -234,7 +234,7 @@ static void add_head(struct explanation *e)
     CLEANUP(freep) char *error = error_class(s->error, s->http_status);
     CLEANUP(freep)
     char *integration = xasprintf("%" PRId64 " \"%s\"", s->integration_id, s->integration_name);
-    int64_t max = s->max_attempts ? s->max_attempts : e->ctl->config->retry.max_attempts;
+    int64_t max = s->max_attempts > 0 ? s->max_attempts : e->ctl->config->retry.max_attempts;
     CLEANUP(freep) char *attempts = xasprintf("%" PRId64 " of at most %" PRId64, s->attempts, max);
     CLEANUP(freep) char *attempts_json = xasprintf("%" PRId64, s->attempts);
     char key[IDS_UUID_TEXT];

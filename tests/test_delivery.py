@@ -217,6 +217,23 @@ def test_slots_of_an_integration_are_kept(app, institutions, make_daemon):
     assert 1 <= most <= 3
 
 
+@pytest.mark.parametrize("value", [0, -1, -2147483648, 2147483647])
+def test_odd_settings_of_an_adopted_table(app, institutions, make_daemon, value):
+    """A table that was there before has none of our checks: what is not positive is as good as not set."""
+    for column in ("timeout_ms", "max_in_flight", "max_attempts"):
+        app.query(f"alter table {{s}}.integrations drop constraint integrations_{column}_check")
+    odd = {"timeout_ms": value, "max_in_flight": value, "max_attempts": value}
+    make_daemon({**LATER, "retry": {"base_delay": "1h", "max_delay": "2h", "max_attempts": 3}}).start()
+    app.subscriptions(app.integration(institutions.url("/good"), **odd), 10)
+    app.subscription(app.integration(institutions.url("/reject/500"), **odd))
+    if value <= 0:
+        app.subscription(app.integration(institutions.url("/silent"), **odd))
+        died = app.subscription(app.integration(institutions.url("/good"), **odd, enabled=False))
+        app.query("set session_replication_role = replica; update {s}.subscriptions set status = 'processing', attempts = 1, claimed_by = 'died', "
+                  "claim_token = 1, lease_expires_at = now() where id = %s; reset session_replication_role", (died,))
+    app.wait_states(sent=10, retry=1 if value > 0 else 3, deadline=40)
+
+
 def test_a_dead_and_a_silent_one_hold_up_nobody(app, institutions, make_daemon):
     make_daemon({"delivery": {"timeout": "20s", "lease": "60s"}, "retry": {"base_delay": "1h", "max_delay": "1h"}}).start()
     for path in ("/silent", "/dead"):
