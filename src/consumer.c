@@ -84,6 +84,7 @@ static struct consumer *consumer_new(const struct consumer_group *group, int num
     c->group = group;
     c->config = config_ref(params->config);
     c->stop_fd = params->stop_fd;
+    c->database_up = params->database_up;
     c->heartbeat = heartbeat;
     c->group_id = xasprintf("%s-%s", c->config->consumers.group_prefix, group->suffix);
     c->name =

@@ -21,7 +21,8 @@ struct consumers;
 struct consumers_params {
     struct config *config;
     int stop_fd;
-    struct heartbeat *heartbeats; /* CONSUMER_THREADS_MAX of them; those in use get their names */
+    const _Atomic bool *database_up; /* deliveries work with the database */
+    struct heartbeat *heartbeats;    /* CONSUMER_THREADS_MAX of them; those in use get their names */
 };
 
 /* Written by the thread, read by anybody. Counts are since the start. */

@@ -63,6 +63,7 @@ struct consumer {
     const struct consumer_group *group;
     struct config *config;
     int stop_fd;
+    const _Atomic bool *database_up; /* of the deliveries */
     struct heartbeat *heartbeat;
     char *group_id; /* anubis-integration-group */
     char *member;   /* group.instance.id, when it is ours to use */
@@ -75,7 +76,7 @@ struct consumer {
     struct pg *pg;
     bool pg_troubled, pg_troubled_applying; /* it was said; it is over only once a batch was applied */
     struct backoff pg_backoff;
-    uint64_t pg_retry_at;
+    uint64_t pg_retry_at, pg_refused_since; /* since when we alone get no session, 0 = it is not so */
 
     struct kafka_consumer *kafka;
     bool name_taken;         /* the lock on `member` is held by our session */

@@ -23,6 +23,8 @@
 #define MEMBER_WAIT_USEC (2 * USEC_PER_SEC)
 #define LOOK_USEC (1 * USEC_PER_SEC)
 #define LOOK_MS 500
+/* In an outage deliveries may notice a little later than we do. */
+#define REFUSED_PATIENCE_USEC (5 * USEC_PER_SEC)
 
 static bool stopping(const struct consumer *c)
 {
@@ -40,14 +42,31 @@ static void wait_stop(const struct consumer *c, uint64_t usec)
 
 /* --- the database session --------------------------------------------------------------------- */
 
+/* True when it has been so for a while: a role's or the server's limit of connections, say. */
+static bool refused_alone(struct consumer *c)
+{
+    uint64_t now = now_monotonic_usec();
+
+    if (c->pg || !*c->database_up)
+        c->pg_refused_since = 0;
+    else if (!c->pg_refused_since)
+        c->pg_refused_since = now;
+    return c->pg_refused_since && now - c->pg_refused_since >= REFUSED_PATIENCE_USEC;
+}
+
 /* That the database is away, lets nobody in or lacks the schema is said by the dispatcher; what it refuses to
  * this session alone is said here, once, until it works again: `applying` trouble until a batch was applied,
  * other until the session stands. */
 static void database_trouble(struct consumer *c, int reason, bool applying, const struct error *err)
 {
-    bool ours = c->pg && (reason == -EBADMSG || reason == -EPERM);
+    bool alone = refused_alone(c);
+    bool ours = alone || (c->pg && (reason == -EBADMSG || reason == -EPERM));
 
-    if (ours && !c->pg_troubled)
+    if (alone && !c->pg_troubled)
+        log_event(LOG_WARNING, MSG_DATABASE_LOST, NULL,
+                  "%s: has no session with the database, while deliveries have theirs: %s; trying again",
+                  c->name, err->text);
+    else if (ours && !c->pg_troubled)
         log_event(LOG_WARNING, MSG_DATABASE_LOST, NULL,
                   "%s: could not write to the database: %s; trying again", c->name, err->text);
     else
@@ -68,6 +87,7 @@ static void database_works(struct consumer *c, bool applying)
     else if (!c->stats.database_up)
         log_debug("%s: the database is back", c->name);
     c->pg_troubled = c->pg_troubled_applying = false;
+    c->pg_refused_since = 0;
     c->stats.database_up = true;
     backoff_reset(&c->pg_backoff);
 }

@@ -50,8 +50,9 @@ struct daemon {
     struct config *config;
     const char *path;
     enum state state;
-    int stop_fd;   /* readable once the threads shall go */
-    int misfit_fd; /* raised by the monitor */
+    int stop_fd;              /* readable once the threads shall go */
+    int misfit_fd;            /* raised by the monitor */
+    _Atomic bool database_up; /* the dispatcher's, as of the last tick; for threads to read */
     struct dispatcher *dispatcher;
     struct relay *relay;
     struct consumers *consumers;
@@ -132,7 +133,10 @@ static int on_tick(sd_event_source *s, uint64_t usec, void *userdata)
     struct daemon *d = userdata;
     CLEANUP(strbuf_free) struct strbuf status = STRBUF_INIT(4096);
     uint64_t now = now_monotonic_usec();
+    struct dispatcher_stats stats;
     (void) usec;
+    dispatcher_stats(d->dispatcher, &stats);
+    d->database_up = stats.database_up;
     if (d->state == STATE_RUNNING) {
         describe(d, &status, now);
         sd_notifyf(0, "STATUS=%s", strbuf_str(&status));
@@ -297,6 +301,7 @@ static int start_threads(struct daemon *d, struct error *err)
     return consumers_start(&d->consumers,
                            &(struct consumers_params){.config = d->config,
                                                       .stop_fd = d->stop_fd,
+                                                      .database_up = &d->database_up,
                                                       .heartbeats = &d->hearts[HEART_CONSUMERS]},
                            err);
 }

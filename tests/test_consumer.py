@@ -567,6 +567,24 @@ def test_stopping_does_not_wait_for_who_is_away(fragile, make_daemon, away):
     assert time.monotonic() - before < 30
 
 
+def test_only_the_consumers_get_no_session(fragile, make_daemon):
+    """The role's limit is reached: said once, and once when it is over."""
+    _, scene = fragile
+    scene.app.query("create role few login in role postgres")
+    daemon = make_daemon(SETTINGS, database=scene.app.database.conninfo(user="few")).start()
+    scene.publish(100)
+    scene.check()
+    scene.app.query("alter role few connection limit 0")
+    assert scene.app.value("select count(pg_terminate_backend(pid)) from pg_stat_activity where application_name = %s", (f"anubisd {GROUP}",)) == 1
+    scene.publish(100)
+    daemon.wait_log(rf"{GROUP}: has no session with the database, while deliveries have theirs: .*too many connections", 60)
+    daemon.wait_log(rf"{GROUP}: waits for the database", 60, count=logged(daemon, "waits for the database") + 1)
+    scene.app.query("alter role few connection limit -1")
+    daemon.wait_log(rf"{GROUP}: the database takes it again", 60)
+    scene.check()
+    assert logged(daemon, "has no session with") == 1
+
+
 # --- on real Kafka: members come and go ---
 
 
