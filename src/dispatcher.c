@@ -135,13 +135,15 @@ static bool met_lock(struct dispatcher *d, int reason, const char *state)
 
     if (reason == -EBADMSG && strcmp(state, "55P03") == 0) {
         if (lockwait_met(&d->lockwait, d->asked_at, now))
-            log_warning("subscriptions cannot be claimed for another session's lock on a table: trying again "
-                        "until it ends (select * from pg_locks)");
+            log_event(LOG_WARNING, MSG_LOCKED, NULL,
+                      "subscriptions cannot be claimed for another session's lock on a table: trying again "
+                      "until it ends (select * from pg_locks)");
         return true;
     }
     if (reason == 0 && lockwait_over(&d->lockwait, now, &lasted_usec))
-        log_notice("subscriptions can be claimed again: another session's lock kept them for %" PRIu64 " s",
-                   lasted_usec / USEC_PER_SEC);
+        log_event(LOG_NOTICE, MSG_LOCKED, NULL,
+                  "subscriptions can be claimed again: another session's lock kept them for %" PRIu64 " s",
+                  lasted_usec / USEC_PER_SEC);
     return false;
 }
 

@@ -38,6 +38,8 @@
 #define MSG_SETTLE_SPLIT "7b05912b8ee8457fa164423da3e41fc9"
 /* The database refuses to change one subscription as a claim or an ended lease has to; others go on. */
 #define MSG_CHANGE_REFUSED "3b41c610aaa548ec865f399b9a0db593"
+/* Other sessions' locks keep claims or results waiting, or no longer do. */
+#define MSG_LOCKED "7e58179e18284553bb56ce8bf39a385a"
 /* This daemon's relay took over or gave up the leadership. */
 #define MSG_RELAY_LEADER "2a87a196cea44928a4530ca44616f449"
 /* Kafka can never take one event; the relay waits on it rather than drop it. */

@@ -183,18 +183,19 @@ static void note_locked(struct settler *s)
     uint64_t now = now_monotonic_usec();
     if (!lockwait_met(&s->lockwait, now, now))
         return;
-    log_warning(
-        "%zu results cannot be settled for the locks of other sessions on their subscriptions: trying "
-        "again until those end (select * from pg_locks)",
-        s->batch.count);
+    log_event(LOG_WARNING, MSG_LOCKED, NULL,
+              "%zu results cannot be settled for the locks of other sessions on their subscriptions: trying "
+              "again until those end (select * from pg_locks)",
+              s->batch.count);
 }
 
 static void note_unlocked(struct settler *s)
 {
     uint64_t lasted_usec;
     if (lockwait_over(&s->lockwait, now_monotonic_usec(), &lasted_usec))
-        log_notice("results can be settled again: other sessions' locks kept them for %" PRIu64 " s",
-                   lasted_usec / USEC_PER_SEC);
+        log_event(LOG_NOTICE, MSG_LOCKED, NULL,
+                  "results can be settled again: other sessions' locks kept them for %" PRIu64 " s",
+                  lasted_usec / USEC_PER_SEC);
 }
 
 static void batch_done(struct settler *s, size_t gone)
