@@ -8,9 +8,6 @@
 /* Sessions have jit off: it set in at 10,000 integrations and cost more than the rest. Theirs is TimeZone
  * UTC. */
 
-/* A setting of an integration, or the configured default: a table that was adopted may hold zero or less. */
-#define SET_OR(column, otherwise) "case when " column " > 0 then " column " else " otherwise " end"
-
 /* Two ways to find out where rows wait. "claim" looks everywhere: a skip scan of subscriptions_due, one index
  * probe an integration, however many rows wait. But entries of rows claimed lately stay in the index until
  * the next VACUUM, and each probe walks over them; so between two such looks "claim_on" goes on where each
@@ -36,39 +33,36 @@
 
 /* Each integration gives at most as many rows as it has free slots: one with a million rows or a dead
  * endpoint hides no other. The order is the index's, so fresh rows (due at -infinity) come before retries
- * that have fallen due. A locked row's ctid is stable, so the update needs no second index. */
-#define CLAIM_FIND                                                                                                                                 \
-    "free as materialized ("                                                                                                                       \
-    "  select i.id, i.endpoint_url, i.auth_token, " SET_OR(                                                                                        \
-        "i.timeout_ms",                                                                                                                            \
-        "$10") " as timeout_ms, i.max_attempts,"                                                                                                   \
-               "         " SET_OR(                                                                                                                 \
-                   "i.max_in_flight",                                                                                                              \
-                   "$5") " - coalesce(b.in_flight, 0) as slots, p.due, p.id as after_id"                                                           \
-                         "    from place p join integrations i on i.id = p.integration_id"                                                         \
-                         "    left join unnest($3, $4) as b (id, in_flight) on b.id = i.id"                                                        \
-                         "   where i.enabled and i.circuit_state <> 'open' and (i.paused_until is null or i.paused_until <= now())"                \
-                         "     and " SET_OR(                                                                                                       \
-                             "i.max_in_flight",                                                                                                    \
-                             "$5") " > coalesce(b.in_flight, 0)"                                                                                   \
-                                   "   order by i.id <= $6, i.id"                                                                                  \
-                                   "), locked as materialized ("                                                                                   \
-                                   "  select f.id as integration_id, f.slots, f.timeout_ms, s.row_at,"                                             \
-                                   "         case when pg_column_size(s.payload) < 1000 then 1000 else octet_length(s.payload::text) end as bytes" \
-                                   "    from free f cross join lateral ("                                                                          \
-                                   "      select ctid as row_at, payload from subscriptions"                                                       \
-                                   "       where integration_id = f.id and status in ('pending', 'retry') and held_at is null"                     \
-                                   "         and (subscription_due(next_attempt_at, scheduled_to), id) > (f.due, f.after_id)"                      \
-                                   "         and subscription_due(next_attempt_at, scheduled_to) <= now() and id <> all ($12)"                     \
-                                   "       order by integration_id, subscription_due(next_attempt_at, scheduled_to), id limit f.slots"             \
-                                   "       for no key update skip locked) s"                                                                       \
-                                   "   limit $1"                                                                                                   \
-                                   "), within as ("                                                                                                \
-                                   "  select *, count(*) over (partition by integration_id) as taken,"                                             \
-                                   "         row_number() over (partition by integration_id) as number"                                            \
-                                   "    from (select *, sum(bytes) over (rows unbounded preceding) - bytes as before from locked) l"               \
-                                   "   where before < $2"                                                                                          \
-                                   ") "
+ * that have fallen due. A locked row's ctid is stable, so the update needs no second index. A setting that is
+ * not positive (an adopted table may hold one) is as good as none. */
+#define CLAIM_FIND                                                                                                    \
+    "free as materialized ("                                                                                          \
+    "  select i.id, i.endpoint_url, i.auth_token, coalesce(nullif(greatest(i.timeout_ms, 0), 0), $10) as timeout_ms," \
+    "         i.max_attempts,"                                                                                        \
+    "         coalesce(nullif(greatest(i.max_in_flight, 0), 0), $5) - coalesce(b.in_flight, 0) as slots,"             \
+    "         p.due, p.id as after_id"                                                                                \
+    "    from place p join integrations i on i.id = p.integration_id"                                                 \
+    "    left join unnest($3, $4) as b (id, in_flight) on b.id = i.id"                                                \
+    "   where i.enabled and i.circuit_state <> 'open' and (i.paused_until is null or i.paused_until <= now())"        \
+    "     and coalesce(nullif(greatest(i.max_in_flight, 0), 0), $5) > coalesce(b.in_flight, 0)"                       \
+    "   order by i.id <= $6, i.id"                                                                                    \
+    "), locked as materialized ("                                                                                     \
+    "  select f.id as integration_id, f.slots, f.timeout_ms, s.row_at,"                                               \
+    "         case when pg_column_size(s.payload) < 1000 then 1000 else octet_length(s.payload::text) end as bytes"   \
+    "    from free f cross join lateral ("                                                                            \
+    "      select ctid as row_at, payload from subscriptions"                                                         \
+    "       where integration_id = f.id and status in ('pending', 'retry') and held_at is null"                       \
+    "         and (subscription_due(next_attempt_at, scheduled_to), id) > (f.due, f.after_id)"                        \
+    "         and subscription_due(next_attempt_at, scheduled_to) <= now() and id <> all ($12)"                       \
+    "       order by integration_id, subscription_due(next_attempt_at, scheduled_to), id limit f.slots"               \
+    "       for no key update skip locked) s"                                                                         \
+    "   limit $1"                                                                                                     \
+    "), within as ("                                                                                                  \
+    "  select *, count(*) over (partition by integration_id) as taken,"                                               \
+    "         row_number() over (partition by integration_id) as number"                                              \
+    "    from (select *, sum(bytes) over (rows unbounded preceding) - bytes as before from locked) l"                 \
+    "   where before < $2"                                                                                            \
+    ") "
 #define CLAIM_TAKE                                                                                                        \
     ", claimed as ("                                                                                                      \
     "  update subscriptions s set status = 'processing', attempts = s.attempts + 1, claimed_by = $7, claim_token = $8,"   \
@@ -309,17 +303,16 @@ void store_still_claimed_args(struct pg_args *args, size_t count, const int64_t 
 /* A claim by the application itself has no token; one from before the migration has no lease and gets one
  * first ("is null" sorts last, so those come when no other is due). $1 our own tokens, $2 max_attempts, $3
  * max_age in ms, $4 base delay in ms, $5 max delay in ms, $6 ids to pass over, $7 limit */
-#define LEASES_OVER                                                                                             \
-    "with over as materialized ("                                                                               \
-    "  select s.id, s.lease_expires_at is null as none,"                                                        \
-    "         (s.attempts >= " SET_OR(                                                                          \
-        "i.max_attempts",                                                                                       \
-        "$2") " or s.created_at <= now() - $3 * interval '1 ms') as final"                                      \
-              "    from subscriptions s left join integrations i on i.id = s.integration_id"                    \
-              "   where s.status = 'processing' and (s.lease_expires_at < now() or s.lease_expires_at is null)" \
-              "     and (s.claim_token is null or s.claim_token <> all ($1)) and s.id <> all ($6)"              \
-              "   order by s.lease_expires_at limit $7 for no key update of s skip locked"                      \
-              ") "
+#define LEASES_OVER                                                                                          \
+    "with over as materialized ("                                                                            \
+    "  select s.id, s.lease_expires_at is null as none,"                                                     \
+    "         (s.attempts >= coalesce(nullif(greatest(i.max_attempts, 0), 0), $2)"                           \
+    "          or s.created_at <= now() - $3 * interval '1 ms') as final"                                    \
+    "    from subscriptions s left join integrations i on i.id = s.integration_id"                           \
+    "   where s.status = 'processing' and (s.lease_expires_at < now() or s.lease_expires_at is null)"        \
+    "     and (s.claim_token is null or s.claim_token <> all ($1)) and s.id <> all ($6)"                     \
+    "   order by s.lease_expires_at limit $7 for no key update of s skip locked"                             \
+    ") "
 
 const struct pg_statement store_expire_leases = {
     "expire_leases", LEASES_OVER

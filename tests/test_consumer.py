@@ -442,6 +442,21 @@ def test_two_consumers_of_one_integration_do_not_deadlock(scene, make_daemon):
     assert daemon.is_running() and scene.dead_letters() == []
 
 
+def test_what_others_add_to_a_counter_meanwhile_is_kept(scene, make_daemon):
+    make_daemon(SETTINGS).start()
+    connection = scene.app.database.connect()
+    connection.autocommit = False
+    with connection.cursor() as cursor:
+        cursor.execute("update anubis.integrations set successful_sends = successful_sends + 1000, failed_sends = failed_sends + 1000")
+        scene.publish(200)
+        wait_for(lambda: scene.app.value("select count(*) from pg_stat_activity where wait_event_type = 'Lock' "
+                                         "and datname = current_database()"), what="the consumer to wait for the rows")
+    connection.commit()
+    connection.close()
+    scene.app.query("update {s}.integrations set successful_sends = successful_sends - 1000, failed_sends = failed_sends - 1000")
+    scene.check()
+
+
 # --- where to go on ---
 
 
