@@ -3,6 +3,7 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "http.h"
@@ -35,6 +36,7 @@ struct deliveries {
     struct delivery *first;
     int count;
     size_t bytes;
+    unsigned short jitter[3]; /* erand48(3)'s: a system call for each outcome would buy nothing */
 };
 
 /* --- the list --------------------------------------------------------------------------------- */
@@ -135,7 +137,7 @@ static void finish(struct delivery *d, const struct http_result *result, const c
         .result = result,
         .attempts = d->attempts,
         .age_usec = d->age_usec + result->duration_usec,
-        .unit = random_unit(),
+        .unit = erand48(all->jitter),
     };
     struct outcome outcome = outcome_decide(&rules, &attempt);
     log_outcome(d, &outcome, result);
@@ -233,6 +235,8 @@ int deliveries_new(struct deliveries **ret, sd_event *event, struct config *conf
     d->events = *events;
     d->userdata = userdata;
     d->integrations = integrations_new();
+    const uint64_t seed = random_u64();
+    memcpy(d->jitter, &seed, sizeof(d->jitter));
     const struct http_params params = http_params(config);
     int r = http_new(&d->http, event, &params, err);
     if (r < 0) {

@@ -18,6 +18,7 @@ struct socket_state {
 struct http_sockets {
     int epoll_fd;
     int wake_fd; /* an eventfd, readable for ever; looked at by the kernel only when asked to */
+    bool woken;  /* it is asked to */
     struct socket_state *states; /* by descriptor */
     size_t count;
 };
@@ -114,7 +115,8 @@ void http_sockets_wake(struct http_sockets *s)
 {
     struct epoll_event event = {.events = EPOLLIN | EPOLLONESHOT, .data.fd = s->wake_fd};
 
-    epoll_ctl(s->epoll_fd, EPOLL_CTL_MOD, s->wake_fd, &event);
+    if (!s->woken && epoll_ctl(s->epoll_fd, EPOLL_CTL_MOD, s->wake_fd, &event) == 0)
+        s->woken = true;
 }
 
 int http_sockets_wait(struct http_sockets *s, struct epoll_event *ret_events, int max)
@@ -126,8 +128,8 @@ int http_sockets_wait(struct http_sockets *s, struct epoll_event *ret_events, in
         struct socket_state *state = find(s, fd);
 
         if (fd == s->wake_fd)
-            continue;
-        if (state->wanted)
+            s->woken = false;
+        else if (state->wanted)
             ret_events[watched++] = ret_events[i];
         else
             registration_set(s, fd, state, 0); /* an idle connection that the other side closed */
