@@ -625,7 +625,7 @@ static ssize_t listing_fill(void *cls, uint64_t position, char *buffer, size_t s
     struct listing *l = cls;
     (void) position;
     size_t used = book_print_keys(&l->position, l->only, buffer, size);
-    return used ? (ssize_t) used : MHD_CONTENT_READER_END_OF_STREAM;
+    return used ? (ssize_t) used : (ssize_t) MHD_CONTENT_READER_END_OF_STREAM;
 }
 
 static void listing_free(void *cls)
