@@ -39,13 +39,13 @@ create function pg_temp.obstacles() returns setof text language sql stable as $$
         ('integrations', '{enabled}', '{boolean}', true, 0),
         ('integrations', '{timeout_ms,max_in_flight,max_attempts}', '{integer,smallint}', false, 0),
         ('integrations', '{rate_limit}', '{numeric,integer,double precision}', false, 0),
-        ('integrations', '{settings}', '{jsonb}', true, 0),
+        ('integrations', '{settings}', '{jsonb}', false, 0),
         ('integrations', '{successful_sends,failed_sends}', '{bigint,integer,numeric}', false, 0),
         ('integrations', '{circuit_state}', '{text,character varying}', true, 9),
         ('integrations', '{paused_until}', '{timestamp with time zone}', false, 0),
         ('integration_filters', '{id,integration_id}', '{bigint,integer}', false, 0),
         ('integration_filters', '{origin}', '{string}', false, 0),
-        ('integration_filters', '{criteria}', '{jsonb}', true, 0),
+        ('integration_filters', '{criteria}', '{jsonb}', false, 0),
         ('integration_filters', '{position}', '{integer,bigint,smallint}', false, 0),
         ('integration_filters', '{enabled}', '{boolean}', true, 0),
         ('subscriptions', '{id}', '{bigint,integer}', true, 0),
@@ -132,8 +132,10 @@ create function pg_temp.obstacles() returns setof text language sql stable as $$
                   p.attname, p.relname, p.holds, p.quoted, p.attname)
       from present p where p.type = any (p.types) and p.holds < p.room
     union all
-    select format('column "%1$s" of table "%2$s" may hold NULL: fill it and run "alter table %3$s alter column %4$I set not null"',
-                  p.attname, p.relname, p.quoted, p.attname)
+    select format('column "%1$s" of table "%2$s" may hold NULL: fill it and run "alter table %3$s %5$salter column %4$I set not null"',
+                  p.attname, p.relname, p.quoted, p.attname,
+                  case when not p.atthasdef then format('alter column %I set default %L, ', p.attname,
+                       case p.attname when 'enabled' then 'true' when 'circuit_state' then 'closed' when 'payload_version' then '1' else '0' end) end)
       from present p where p.filled and not p.attnotnull and p.attname <> 'id'
     union all
     select format('column "%s" of table "%s" is generated, and anubisd writes it: make it an ordinary column', p.attname, p.relname)
@@ -206,7 +208,7 @@ begin
         raise exception using errcode = 'object_not_in_prerequisite_state', message = obstacles[1];
     elsif cardinality(obstacles) > 1 then
         foreach obstacle in array obstacles loop
-            raise warning '%', obstacle;
+            raise warning using errcode = 'object_not_in_prerequisite_state', message = obstacle;
         end loop;
         raise exception using errcode = 'object_not_in_prerequisite_state',
             message = format('%s things keep anubisd from adopting the tables, named above', cardinality(obstacles));

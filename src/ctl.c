@@ -131,6 +131,9 @@ int ctl_connect(const struct ctl *c, const struct pg_params *params, struct pg *
         break;
     }
     say_where(c, params->conninfo);
+    if (strstr(err.text, "role \"") || strstr(err.text, "authentication") || strstr(err.text, "password"))
+        ctl_say(
+            "connect as the daemon does (\"sudo -u anubisd anubisctl …\"), or name another role by --database");
     return r == -EPERM ? EX_NOPERM : EX_UNAVAILABLE;
 }
 

@@ -22,6 +22,9 @@
 #define LOCK_TRIES 40
 #define LOCK_PAUSE_USEC (700 * USEC_PER_MSEC)
 
+/* object_not_in_prerequisite_state: so the files mark what keeps them from being applied. */
+#define OBSTACLE "55000"
+
 /* Outcomes of a step beside pg.h's: it has said what is wrong, and `code` is set. */
 enum { STEP_FAILED = 50 };
 
@@ -30,7 +33,7 @@ struct migration {
     struct pg *pg;
     struct ctl_wait *wait;
     const char *schema;
-    struct strbuf quoted;
+    struct store_place place;
     struct store_applied *applied;
     size_t applied_count;
     const struct sql_file *pending[1000];
@@ -44,8 +47,12 @@ static void show_remark(void *userdata, const char *severity, const char *state,
 {
     (void) userdata;
     /* "relation already exists, skipping": tables that are adopted. */
-    if (strcmp(state, "42P07") != 0)
-        ctl_say("%s: %s", strcmp(severity, "WARNING") == 0 ? "warning" : "notice", words);
+    if (strcmp(state, "42P07") == 0)
+        return;
+    const char *kind = strcmp(state, OBSTACLE) == 0       ? "in the way"
+                       : strcmp(severity, "WARNING") == 0 ? "warning"
+                                                          : "notice";
+    ctl_say("%s: %s", kind, words);
 }
 
 static int failed(struct migration *m, int code)
@@ -58,15 +65,14 @@ static int failed(struct migration *m, int code)
 
 static int find_place(struct migration *m)
 {
-    CLEANUP(strbuf_free) struct strbuf lacks = STRBUF_INIT(1 << 16);
-    bool exists;
+    struct store_place *p = &m->place;
 
     m->doing = "look at the schema";
-    int r = store_migrate_place(m->pg, m->schema, &m->quoted, &exists, &lacks, &m->err);
+    int r = store_migrate_place(m->pg, m->schema, p, &m->err);
     if (r != PG_DONE)
         return r;
-    if (lacks.len) {
-        for (char *line = lacks.data, *next; line; line = next) {
+    if (p->lacks.len) {
+        for (char *line = p->lacks.data, *next; line; line = next) {
             next = strchr(line, '\n');
             if (next)
                 *next++ = '\0';
@@ -74,8 +80,13 @@ static int find_place(struct migration *m)
         }
         return failed(m, EX_NOPERM);
     }
+    if (p->beside)
+        ctl_say(
+            "notice: the schema \"public\" has tables \"integrations\" and \"subscriptions\": to adopt them, set "
+            "schema = \"public\" in the group database; \"%s\" gets tables of its own",
+            m->schema);
     m->doing = "create the schema";
-    return exists ? PG_DONE : store_migrate_create_schema(m->pg, strbuf_str(&m->quoted), &m->err);
+    return p->exists ? PG_DONE : store_migrate_create_schema(m->pg, strbuf_str(&p->quoted), &m->err);
 }
 
 static const struct store_applied *find_applied(const struct migration *m, int version)
@@ -188,7 +199,7 @@ static char *fill_in(const char *text, const char *schema)
 
 static int apply(struct migration *m, const struct sql_file *file)
 {
-    CLEANUP(freep) char *sql = fill_in(file->text, strbuf_str(&m->quoted));
+    CLEANUP(freep) char *sql = fill_in(file->text, strbuf_str(&m->place.quoted));
     CLEANUP(freep) char *tables = schema_file_header(file->text, "locks");
     CLEANUP(freep) char *by = xasprintf("anubisctl %s", ANUBIS_VERSION);
     struct store_applied item = {schema_file_version(file->name), xstrdup(file->name), NULL, by};
@@ -219,7 +230,7 @@ static int check_sequence(struct migration *m)
     ctl_say(
         "the sequence \"ledger_id_seq\" draws %d ids at once, which would lose events: run \"alter sequence "
         "%s.ledger_id_seq cache 1\"",
-        (int) cache, strbuf_str(&m->quoted));
+        (int) cache, strbuf_str(&m->place.quoted));
     return failed(m, EX_UNAVAILABLE);
 }
 
@@ -261,7 +272,9 @@ static int say_done(struct migration *m)
     if (!m->pending_count)
         printf("schema \"%s\" is up to date: version %d\n", m->schema, version);
     else if (m->ctl->dry_run)
-        printf("all of it worked and was rolled back: nothing was changed\n");
+        printf(
+            "all of it worked in schema \"%s\" of database \"%s\" and was rolled back: nothing was changed\n",
+            m->schema, strbuf_str(&m->place.database));
     else
         printf("schema \"%s\" is now version %d\n", m->schema, schema_known());
     return 0;
@@ -304,7 +317,11 @@ static int run(struct migration *m, const struct pg_params *params)
 
 int ctl_migrate(struct ctl *c)
 {
-    struct migration m = {.ctl = c, .schema = c->config->database.schema, .quoted = STRBUF_INIT(1024)};
+    struct migration m = {
+        .ctl = c,
+        .schema = c->config->database.schema,
+        .place = {.quoted = STRBUF_INIT(1024), .database = STRBUF_INIT(1024), .lacks = STRBUF_INIT(1 << 16)},
+    };
     struct pg_params params = ctl_session(c, "anubisctl migrate");
 
     params.any_schema_version = true;
@@ -313,6 +330,8 @@ int ctl_migrate(struct ctl *c)
     int code = run(&m, &params);
     pg_close(m.pg);
     store_applied_free(m.applied, m.applied_count);
-    strbuf_free(&m.quoted);
+    strbuf_free(&m.place.quoted);
+    strbuf_free(&m.place.database);
+    strbuf_free(&m.place.lacks);
     return code;
 }

@@ -93,7 +93,8 @@ struct dispatcher {
     uint64_t everywhere_at; /* monotonic: the next look at everything */
     uint64_t sweep_at;      /* monotonic */
     bool was_up;
-    const char *said_down; /* the message's id; NULL while it is up */
+    const char *said_down;    /* the message's id; NULL while it is up */
+    struct error said_misfit; /* what was wrong with the schema */
     struct dispatcher_stats stats;
 };
 
@@ -569,12 +570,16 @@ static void on_down(int reason, const struct error *err, void *userdata)
     struct dispatcher *d = userdata;
     d->stats.database_up = false;
     d->stats.database_error = *err;
-    /* Once for each kind: a server that comes back without a schema needs somebody else. */
-    const char *message = reason == PG_SCHEMA_MISFIT ? MSG_SCHEMA_MISMATCH : MSG_DATABASE_LOST;
-    if (d->phase == PHASE_STOPPED || (d->said_down && strcmp(d->said_down, message) == 0))
+    /* Once for each kind, and for each that somebody has to mend: a schema that is migrated but forbidden. */
+    bool misfit = reason == PG_SCHEMA_MISFIT;
+    const char *message = misfit ? MSG_SCHEMA_MISMATCH : MSG_DATABASE_LOST;
+    if (d->phase == PHASE_STOPPED || (d->said_down && strcmp(d->said_down, message) == 0 &&
+                                      !(misfit && strcmp(d->said_misfit.text, err->text) != 0)))
         return;
     d->said_down = message;
-    if (reason == PG_SCHEMA_MISFIT)
+    if (misfit)
+        d->said_misfit = *err;
+    if (misfit)
         log_event(LOG_ERR, MSG_SCHEMA_MISMATCH, NULL, "%s", err->text);
     else
         log_event(LOG_WARNING, MSG_DATABASE_LOST, NULL, "could not work with the database: %s; trying again",

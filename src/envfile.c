@@ -135,8 +135,14 @@ static void parse(struct parser *s)
 static int read_file(const char *path, struct strbuf *text, struct error *err)
 {
     FILE *f = fopen(path, "re");
-    int r = f ? 0 : -errno;
+    int r = 0;
 
+    if (!f) {
+        r = -errno;
+        if (r != -ENOENT)
+            error_set(err, "could not read \"%s\": %s", path, strerror(-r));
+        return r == -ENOENT ? 0 : r;
+    }
     while (r == 0 && !feof(f) && !ferror(f)) {
         char *to = strbuf_reserve(text, 4096);
         if (!to) {
@@ -147,10 +153,7 @@ static int read_file(const char *path, struct strbuf *text, struct error *err)
     }
     if (r == 0 && ferror(f))
         r = -errno;
-    if (f)
-        fclose(f);
-    if (r == -ENOENT)
-        return 0;
+    fclose(f);
     if (r < 0)
         error_set(err, "could not read \"%s\": %s", path, strerror(-r));
     return r;

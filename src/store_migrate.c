@@ -13,7 +13,7 @@
 static const struct pg_statement wait_turn = {
     "", "select pg_advisory_xact_lock(hashtextextended('anubisctl migrate ' || $1, 0))"};
 
-/* Columns: quoted name, whether it exists, lacks. */
+/* Columns: quoted name, whether it exists, lacks, the database's name, tables of an application in "public". */
 static const struct pg_statement find_place = {
     "",
     "with d as (select oid, datname, pg_get_userbyid(datdba) as owner from pg_database"
@@ -39,7 +39,9 @@ static const struct pg_statement find_place = {
     "   where not pg_has_role(c.relowner, 'usage')"
     "     and c.relname in ('anubis_migrations', 'integrations', 'integration_filters', 'subscriptions',"
     "                       'subscription_events', 'ledger_id_seq'))"
-    " select quote_ident($1), exists (select from s), string_agg(text, E'\\n') from lack"};
+    " select quote_ident($1), exists (select from s), string_agg(text, E'\\n'), current_database(),"
+    "        to_regclass('public.integrations') is not null and to_regclass('public.subscriptions') is not null"
+    "   from lack"};
 
 static const struct pg_statement find_table = {
     "", "select exists (select from pg_class c join pg_namespace n on n.oid = c.relnamespace"
@@ -102,17 +104,18 @@ int store_migrate_begin(struct pg *pg, const char *schema, struct error *err)
     return r;
 }
 
-int store_migrate_place(struct pg *pg, const char *schema, struct strbuf *quoted, bool *ret_exists,
-                        struct strbuf *lacks, struct error *err)
+int store_migrate_place(struct pg *pg, const char *schema, struct store_place *place, struct error *err)
 {
     CLEANUP(pg_result_freep) struct pg_result *result = NULL;
 
     int r = query_text(pg, &find_place, schema, &result, err);
     if (r != PG_DONE)
         return r;
-    strbuf_adds(quoted, pg_get_text(result, 0, 0));
-    *ret_exists = pg_get_bool(result, 0, 1);
-    strbuf_adds(lacks, pg_get_text(result, 0, 2));
+    strbuf_adds(&place->quoted, pg_get_text(result, 0, 0));
+    place->exists = pg_get_bool(result, 0, 1);
+    strbuf_adds(&place->lacks, pg_get_text(result, 0, 2));
+    strbuf_adds(&place->database, pg_get_text(result, 0, 3));
+    place->beside = !place->exists && pg_get_bool(result, 0, 4);
     return PG_DONE;
 }
 

@@ -8,10 +8,13 @@
 /* Begins the transaction and waits, as long as it takes, until no other migration of this schema runs. */
 int store_migrate_begin(struct pg *pg, const char *schema, struct error *err);
 
-/* The schema's name as SQL wants it, into `quoted`; whether it exists; and one line for each permission that
- * our role lacks, each with the command that gives it, into `lacks`. */
-int store_migrate_place(struct pg *pg, const char *schema, struct strbuf *quoted, bool *ret_exists,
-                        struct strbuf *lacks, struct error *err);
+struct store_place {
+    struct strbuf quoted, database; /* the schema's name as SQL wants it; the database's as it is */
+    bool exists;                    /* the schema */
+    bool beside;         /* it does not, but "public" has tables of an application that look like ours */
+    struct strbuf lacks; /* a line for each permission that our role lacks, with the command that gives it */
+};
+int store_migrate_place(struct pg *pg, const char *schema, struct store_place *place, struct error *err);
 int store_migrate_create_schema(struct pg *pg, const char *quoted, struct error *err);
 
 struct store_applied {

@@ -33,7 +33,7 @@ OBSTACLES = {
     "NOT NULL where events have nothing": ("alter table subscription_events alter status set not null",
                                            '"alter table subscription_events alter column status drop not null"'),
     "NOT NULL where anubisd writes nothing": ("alter table subscriptions add last_error text not null default ''", "anubisd empties it"),
-    "attempts that may be NULL": ("alter table subscriptions add attempts integer", '"attempts" of table "subscriptions" may hold NULL'),
+    "attempts that may be NULL": ("alter table subscriptions add attempts integer", "alter column attempts set default '0', alter column attempts set not null"),
     "settings as text": ("alter table integrations add settings text not null default ''", "anubisd can adopt it as jsonb"),
     "next_attempt_at without time zone": ("alter table subscriptions add next_attempt_at timestamp", '"next_attempt_at" of table'),
     "order_id as text": ("alter table subscriptions alter order_id type varchar", '"order_id" of table "subscriptions" is of type character varying'),
@@ -75,10 +75,11 @@ def test_all_that_is_in_the_way_is_said_at_once(empty_database):
     empty_database.query("alter table subscriptions alter order_id type varchar; alter table subscription_events alter status set not null")
     result = adopt(empty_database, "--dry-run").expect(69)
     assert "2 things keep anubisd from adopting the tables" in result.stderr
-    assert 'warning: column "order_id"' in result.stderr and 'warning: column "status"' in result.stderr
+    assert 'in the way: column "order_id"' in result.stderr and 'in the way: column "status"' in result.stderr
 
 
 HARMLESS = {
+    "settings that may be NULL": "alter table integrations add settings jsonb; alter table integration_filters add criteria jsonb",
     "ids of type integer": "",
     "json": "alter table subscriptions alter payload type json; alter table subscription_events alter request type json, alter response type json",
     "generated columns": "alter table subscriptions add twice text generated always as (cpf::text || 'x') stored; "

@@ -156,6 +156,14 @@ def test_on_other_servers(own_postgres, postgres_version):
         ctl("explain", "1").expect(0)
 
 
+def test_tables_to_adopt_are_not_overlooked(empty_database):
+    rails(empty_database, rows=1)
+    result = Ctl(database=empty_database).migrate("--dry-run")
+    assert 'to adopt them, set schema = "public"' in result.stderr
+    assert f'in schema "anubis" of database "{empty_database.name}"' in result.stdout
+    assert "public" not in adopt(empty_database, "--dry-run").stderr
+
+
 def test_two_at_once(empty_database):
     ctl = Ctl(database=empty_database)
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
