@@ -185,9 +185,10 @@ def test_a_daemon_that_owns_nothing(empty_database, broker, institutions):
     with roles(empty_database, "daemon") as role:
         rails(empty_database, rows=100)
         empty_database.query("update integrations set endpoint_url = %s", (institutions.url("/good"),))
-        adopt(empty_database).expect(0)
         mine = empty_database.conninfo(user=role["daemon"])
         with Daemon(PUBLIC, database=mine, kafka=broker) as daemon:
+            daemon.wait_log("anubisctl migrate")
+            adopt(empty_database).expect(0)
             daemon.wait_log("select public.anubisd_grant")
             empty_database.query("select public.anubisd_grant(%s)", (role["daemon"],))
             app = Application(empty_database, "public")
