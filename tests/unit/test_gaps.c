@@ -393,7 +393,7 @@ static void turn(struct model *m)
 static void restart(struct model *m)
 {
     struct gaps *s = &m->saved;
-    int64_t first[IDS_MAX / 2], last[IDS_MAX / 2], horizon[IDS_MAX / 2];
+    int64_t first[IDS_MAX / 2] = {0}, last[IDS_MAX / 2] = {0}, horizon[IDS_MAX / 2] = {0};
 
     for (size_t i = 0; i < s->count; i++) {
         first[i] = s->items[i].first;

@@ -259,7 +259,7 @@ static void test_any_bytes_make_a_valid_string(void **state)
     for (int i = 0; i < 2000; i++) {
         CLEANUP(strbuf_free) struct strbuf sb = STRBUF_INIT(STRBUF_MAX_DEFAULT);
         CLEANUP(strbuf_free) struct strbuf utf8 = STRBUF_INIT(STRBUF_MAX_DEFAULT);
-        char bytes[64];
+        char bytes[64] = {0};
         size_t len = (size_t) i % sizeof(bytes);
 
         for (size_t j = 0; j < len; j++) {
