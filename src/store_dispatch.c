@@ -58,24 +58,28 @@
     "       for no key update skip locked) s"                                                                         \
     "   limit $1"                                                                                                     \
     "), within as ("                                                                                                  \
-    "  select *, count(*) over (partition by integration_id) as taken,"                                               \
-    "         row_number() over (partition by integration_id) as number"                                              \
+    "  select *, count(*) over (partition by integration_id) as taken"                                                \
     "    from (select *, sum(bytes) over (rows unbounded preceding) - bytes as before from locked) l"                 \
     "   where before < $2"                                                                                            \
     ") "
-#define CLAIM_TAKE                                                                                                        \
-    ", claimed as ("                                                                                                      \
-    "  update subscriptions s set status = 'processing', attempts = s.attempts + 1, claimed_by = $7, claim_token = $8,"   \
-    "         lease_expires_at = now() + greatest($9, w.timeout_ms + $11) * interval '1 ms', updated_at = now()"          \
-    "    from within w where s.ctid = w.row_at"                                                                           \
-    "  returning s.id, s.integration_id, s.attempts, s.payload_version, s.created_at, s.payload, s.traceparent,"          \
-    "            subscription_due(s.next_attempt_at, s.scheduled_to) as due, w.number, w.taken, w.slots"                  \
-    ") "                                                                                                                  \
-    "select c.id::bigint, c.integration_id::bigint, c.attempts, c.payload_version,"                                       \
-    "       (extract(epoch from now() - c.created_at) * 1000000)::bigint, c.payload::text, c.traceparent,"                \
-    "       (select namespace from installation), c.due, c.number = 1, c.taken >= c.slots, f.endpoint_url, f.auth_token," \
-    "       f.timeout_ms, f.max_attempts"                                                                                 \
-    "  from claimed c left join free f on f.id = c.integration_id and c.number = 1"
+/* A row that was changed between the statement's snapshot and its lock is locked in its new version, which the
+ * update does not see: it stays for the next claim. So which row of an integration is the first, and brings
+ * the settings along, shows only after the update. The casts keep the result's types, should the application
+ * change a column's: a prepared statement would be refused from then on. */
+#define CLAIM_TAKE                                                                                                      \
+    ", claimed as ("                                                                                                    \
+    "  update subscriptions s set status = 'processing', attempts = s.attempts + 1, claimed_by = $7, claim_token = $8," \
+    "         lease_expires_at = now() + greatest($9, w.timeout_ms + $11) * interval '1 ms', updated_at = now()"        \
+    "    from within w where s.ctid = w.row_at"                                                                         \
+    "  returning s.id, s.integration_id, s.attempts, s.payload_version, s.created_at, s.payload, s.traceparent,"        \
+    "            subscription_due(s.next_attempt_at, s.scheduled_to) as due, w.taken, w.slots"                          \
+    ") "                                                                                                                \
+    "select c.id::bigint, c.integration_id::bigint, c.attempts::integer, c.payload_version::integer,"                   \
+    "       (extract(epoch from now() - c.created_at) * 1000000)::bigint, c.payload::text, c.traceparent::text,"        \
+    "       (select namespace from installation), c.due, c.number = 1, c.taken >= c.slots, f.endpoint_url::text,"       \
+    "       f.auth_token::text, f.timeout_ms::bigint, f.max_attempts::bigint"                                           \
+    "  from (select *, row_number() over (partition by integration_id order by due, id) as number from claimed) c"      \
+    "  left join free f on f.id = c.integration_id and c.number = 1"
 
 const struct pg_statement store_claim = {"claim", CLAIM_EVERYWHERE CLAIM_FIND CLAIM_TAKE};
 const struct pg_statement store_claim_on = {"claim_on", CLAIM_ON CLAIM_FIND CLAIM_TAKE};

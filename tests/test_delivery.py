@@ -1,6 +1,8 @@
 """Each kind of answer, and of silence, has its outcome: in the row, in the ledger, at the institution."""
 import json
 import re
+import threading
+import time
 
 import pytest
 from harness.processes import wait_for
@@ -281,3 +283,36 @@ def test_nothing_personal_in_the_log(app, institutions, make_daemon):
     app.wait_settled()
     daemon.term()
     assert "MARK" not in daemon.log and "harness-token" not in daemon.log
+
+
+TOUCH = """do $$ declare number bigint; until timestamptz := clock_timestamp() + interval '8 s'; begin
+    while clock_timestamp() < until loop
+        for number in select unnest(%s::bigint[]) loop
+            update anubis.subscriptions set origin = 'touched' where id = number and status = 'pending';
+            commit;
+        end loop;
+    end loop;
+end $$"""
+
+
+def test_application_changes_rows_that_are_being_claimed(app, institutions, make_daemon):
+    """A row that changes under a claim waits for the next one; those claimed go where their integration says."""
+    integrations = [app.integration(institutions.url(f"/good/{n}")) for n in range(200)]
+    firsts = [app.subscriptions(i, 4, scheduled_to="2100-01-01")[0] for i in integrations]
+    make_daemon({"delivery": {"poll_interval": "20ms"}}).start()
+
+    def touch(ids):
+        connection = app.database.connect()
+        connection.cursor().execute(TOUCH, (ids,))
+        connection.close()
+    writers = [threading.Thread(target=touch, args=(firsts[n::3],)) for n in range(3)]
+    for writer in writers:
+        writer.start()
+    for n in range(0, len(integrations), 8):
+        app.query("update {s}.subscriptions set scheduled_to = null where integration_id = any (%s)", (integrations[n:n + 8],))
+        time.sleep(0.2)
+    for writer in writers:
+        writer.join()
+    assert app.query("select id, pause_reason from {s}.integrations where paused_until is not null") == []
+    app.wait_states(sent=800)
+    assert all(institutions.counts(f"/good/{n}")["requests"] == 4 for n in range(len(integrations)))

@@ -142,3 +142,13 @@ def test_full_disk(own_postgres, institutions, make_daemon, broker):
         ctl = Ctl(database=database, kafka=broker)
         wait_for(lambda: ctl("verify").code == 0, 60, lambda: f"the proof: {ctl('verify')}", interval=0.5)
         assert daemon.term() == 0
+
+
+def test_column_widened_while_it_works(app, institutions, daemon):
+    """Prepared statements outlive what a migration of the application's does to its columns."""
+    integration = app.integration(institutions.url("/good"))
+    app.subscriptions(integration, 10)
+    app.wait_states(sent=10)
+    app.query("alter table {s}.integrations alter timeout_ms type bigint, alter max_attempts type bigint")
+    app.subscriptions(integration, 10)
+    app.wait_states(sent=20)
