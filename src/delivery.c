@@ -22,6 +22,7 @@ struct delivery {
     struct http_transfer *transfer;
     int64_t id, token;
     int attempts;
+    unsigned moves; /* of the integration, when it was sent */
     uint64_t age_usec; /* when it was claimed */
     size_t payload_len;
     char payload[]; /* as Postgres wrote it */
@@ -143,8 +144,10 @@ static void finish(struct delivery *d, const struct http_result *result, const c
     log_outcome(d, &outcome, result);
     if (!pause_reason)
         pause_reason = outcome.pause_reason;
-    if (pause_reason)
-        all->events.pause_wanted(d->integration->id, pause_reason, all->userdata);
+    /* What an endpoint answers that it was moved away from is no reason any more. */
+    if (pause_reason && d->moves == d->integration->moves)
+        all->events.pause_wanted(d->integration->id, d->integration->endpoint_url, pause_reason,
+                                 all->userdata);
     struct store_settlement *settlement = settlement_new(d, &outcome, result);
     bool has_more = d->integration->may_have_more;
     unlink_delivery(d);
@@ -196,6 +199,7 @@ void deliveries_start(struct deliveries *all, const struct store_claimed *row, i
     };
     memcpy(d->payload, row->payload, row->payload_len + 1);
     link_delivery(all, d);
+    d->moves = d->integration->moves;
     if (d->integration->problem) {
         const struct http_result refused = {.cause = HTTP_URL_INVALID, .body = "", .detail = "auth_token"};
         finish(d, &refused, d->integration->problem);

@@ -14,7 +14,9 @@ struct deliveries_events {
     /* A delivery has ended; takes the settlement over. integration_has_more: a slot got free where rows may
      * wait for it. */
     void (*delivered)(struct store_settlement *settlement, bool integration_has_more, void *userdata);
-    void (*pause_wanted)(int64_t integration_id, const char *reason, void *userdata);
+    /* As long as that is still its endpoint_url. */
+    void (*pause_wanted)(int64_t integration_id, const char *endpoint_url, const char *reason,
+                         void *userdata);
 };
 
 int deliveries_new(struct deliveries **ret, sd_event *event, struct config *config,

@@ -535,10 +535,11 @@ static void on_delivered(struct store_settlement *settlement, bool integration_h
     advance_stop(d);
 }
 
-static void on_pause_wanted(int64_t integration_id, const char *reason, void *userdata)
+static void on_pause_wanted(int64_t integration_id, const char *endpoint_url, const char *reason,
+                            void *userdata)
 {
     struct dispatcher *d = userdata;
-    settler_pause(d->settler, integration_id, reason);
+    settler_pause(d->settler, integration_id, endpoint_url, reason);
 }
 
 static void on_settled(size_t count, void *userdata)

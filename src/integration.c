@@ -77,6 +77,7 @@ static void take_settings(struct integration *i, const struct store_claimed *row
     if (strcmp(i->endpoint_url, row->endpoint_url) != 0) {
         free(i->endpoint_url);
         i->endpoint_url = xstrdup(row->endpoint_url);
+        i->moves++;
     }
     if (i->auth_token && strcmp(i->auth_token, row->auth_token) == 0)
         return;

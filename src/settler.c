@@ -31,8 +31,15 @@ struct items {
 struct pause {
     struct pause *next;
     int64_t integration_id;
-    char *reason;
+    char *endpoint_url, *reason;
 };
+
+static void pause_free(struct pause *p)
+{
+    free(p->endpoint_url);
+    free(p->reason);
+    free(p);
+}
 
 struct settler {
     struct pg_async *pg;
@@ -336,8 +343,7 @@ static void on_paused(struct pg_result **result, int reason, const char *state, 
         log_event(LOG_WARNING, MSG_INTEGRATION_PAUSED, (struct log_field[]){{"INTEGRATION_ID", id}, {0}},
                   "integration %s is paused until somebody resumes it: %s", id, p->reason);
     }
-    free(p->reason);
-    free(p);
+    pause_free(p);
     step(s);
 }
 
@@ -368,7 +374,8 @@ static void step(struct settler *s)
             settle(s);
     }
     if (s->pauses && pg_async_idle(s->pg) && now >= s->not_before) {
-        store_pause_integration_args(&s->args, s->pauses->integration_id, s->pauses->reason);
+        store_pause_integration_args(&s->args, s->pauses->integration_id, s->pauses->endpoint_url,
+                                     s->pauses->reason);
         (void) pg_async_query(s->pg, &store_pause_integration, &s->args, DEADLINE_USEC, on_paused, s);
     }
 }
@@ -423,8 +430,7 @@ void settler_free(struct settler *s)
     while (s->pauses) {
         struct pause *p = s->pauses;
         s->pauses = p->next;
-        free(p->reason);
-        free(p);
+        pause_free(p);
     }
     pg_args_free(&s->args);
     free(s);
@@ -439,14 +445,15 @@ void settler_add(struct settler *s, struct store_settlement *item)
         look_in(s, GATHER_USEC);
 }
 
-void settler_pause(struct settler *s, int64_t integration_id, const char *reason)
+void settler_pause(struct settler *s, int64_t integration_id, const char *endpoint_url, const char *reason)
 {
     struct pause **tail = &s->pauses;
     for (; *tail; tail = &(*tail)->next)
-        if ((*tail)->integration_id == integration_id)
+        if ((*tail)->integration_id == integration_id && strcmp((*tail)->endpoint_url, endpoint_url) == 0)
             return;
     *tail = xcalloc(1, sizeof(**tail));
     (*tail)->integration_id = integration_id;
+    (*tail)->endpoint_url = xstrdup(endpoint_url);
     (*tail)->reason = xstrdup(reason);
     look_in(s, GATHER_USEC);
 }

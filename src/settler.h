@@ -26,7 +26,7 @@ void settler_reopen(struct settler *s);
 /* Takes the settlement and its strings over. */
 void settler_add(struct settler *s, struct store_settlement *item);
 /* After everything that is to be settled: pauses an integration until somebody resumes it. */
-void settler_pause(struct settler *s, int64_t integration_id, const char *reason);
+void settler_pause(struct settler *s, int64_t integration_id, const char *endpoint_url, const char *reason);
 /* Results not yet known to stand. */
 size_t settler_pending(const struct settler *s);
 /* Nothing more will come: do not wait for a batch to fill. */

@@ -351,16 +351,20 @@ void store_expire_leases_args(struct pg_args *args, const struct outcome_rules *
     pg_arg_i32(args, limit);
 }
 
+/* Not when its endpoint_url was mended in the meantime. */
 const struct pg_statement store_pause_integration = {
     "pause_integration",
     "update integrations set paused_until = 'infinity', pause_reason = $2, updated_at = now()"
-    " where id = $1 and (paused_until is null or paused_until <= now()) returning id::bigint"};
+    " where id = $1 and (paused_until is null or paused_until <= now()) and coalesce(endpoint_url, '') = $3"
+    " returning id::bigint"};
 
-void store_pause_integration_args(struct pg_args *args, int64_t integration_id, const char *reason)
+void store_pause_integration_args(struct pg_args *args, int64_t integration_id, const char *endpoint_url,
+                                  const char *reason)
 {
     pg_args_clear(args);
     pg_arg_i64(args, integration_id);
     pg_arg_text(args, reason);
+    pg_arg_text(args, endpoint_url);
 }
 
 const struct pg_statement store_listen_channel = {"", "select doorbell_channel()"};

@@ -102,7 +102,8 @@ extern const struct pg_statement store_expire_head;
 
 /* Pauses an integration until somebody resumes it, unless it is paused already (no row then). */
 extern const struct pg_statement store_pause_integration;
-void store_pause_integration_args(struct pg_args *args, int64_t integration_id, const char *reason);
+void store_pause_integration_args(struct pg_args *args, int64_t integration_id, const char *endpoint_url,
+                                  const char *reason);
 
 extern const struct pg_statement store_listen_channel; /* the channel's name in column 0 */
 extern const struct pg_statement store_take_seat;      /* boolean in column 0 */

@@ -316,3 +316,16 @@ def test_application_changes_rows_that_are_being_claimed(app, institutions, make
     assert app.query("select id, pause_reason from {s}.integrations where paused_until is not null") == []
     app.wait_states(sent=800)
     assert all(institutions.counts(f"/good/{n}")["requests"] == 4 for n in range(len(integrations)))
+
+
+def test_url_mended_while_an_answer_is_under_way(app, institutions, daemon):
+    """What the former endpoint answers does not pause the integration that was moved away from it."""
+    integration = app.integration(institutions.url("/reject/410"))
+    institutions.stop()
+    app.subscription(integration)
+    app.wait_states(processing=1)
+    app.query("update {s}.integrations set endpoint_url = %s", (institutions.url("/good"),))
+    institutions.cont()
+    app.wait_states(sent=1)
+    assert app.value("select paused_until from {s}.integrations") is None
+    assert institutions.counts("/reject/410")["requests"] == 1
