@@ -3,6 +3,7 @@ import contextlib
 import os
 import subprocess
 import threading
+import time
 
 import psycopg2
 import pytest
@@ -152,3 +153,24 @@ def test_column_widened_while_it_works(app, institutions, daemon):
     app.query("alter table {s}.integrations alter timeout_ms type bigint, alter max_attempts type bigint")
     app.subscriptions(integration, 10)
     app.wait_states(sent=20)
+
+
+def test_application_is_no_deadlocks_victim(app, institutions, make_daemon):
+    """It changes rows in descending order, one after the other, while their results are written in ascending order, slowly."""
+    app.query("create function {s}.slowly() returns trigger language plpgsql as $$ begin perform pg_sleep(0.0003); return new; end $$; "
+              "create trigger slowly before update on {s}.subscriptions for each row execute function {s}.slowly(); "
+              "create function {s}.descend(ids bigint[]) returns void language plpgsql as $$ begin for n in reverse cardinality(ids)..1 "
+              "loop update {s}.subscriptions set order_id = 1 where id = ids[n]; end loop; end $$")
+    integration = app.integration(institutions.url("/good"), max_in_flight=400)
+    daemon = make_daemon({"delivery": {"max_in_flight": 400, "lease": "600s"}}).start()
+    for n in range(5):
+        institutions.stop()
+        ids = app.subscriptions(integration, 400)
+        under_way(app, 400)
+        daemon.stop()
+        institutions.cont()
+        time.sleep(0.5)
+        daemon.cont()
+        time.sleep(0.03 * n)
+        app.query("select {s}.descend(%s)", (ids,))
+        app.wait_states(sent=400 * (n + 1))
