@@ -364,6 +364,24 @@ def test_killed_in_the_middle(empty_database):
     assert [m[1] for m in migrations(empty_database, "public")] == FILES
 
 
+@pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
+def test_stricter_isolation_of_the_role(empty_database, isolation):
+    """What commits while the migration waits for its locks is counted."""
+    rails(empty_database, rows=20)
+    empty_database.query(f"alter database {empty_database.name} set default_transaction_isolation = '{isolation}'")
+    application = empty_database.connect(autocommit=False)
+    application.cursor().execute(
+        "insert into public.subscriptions (integration_id, integration_filter_id, payload, created_at, updated_at) "
+        "select integration_id, integration_filter_id, payload, created_at, updated_at from public.subscriptions limit 1")
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        migrated = pool.submit(adopt, empty_database)
+        wait_for(lambda: empty_database.value("select count(*) from pg_locks where not granted"), what="the migration to wait")
+        application.commit()
+        migrated.result().expect(0)
+    application.close()
+    assert empty_database.value("select sum(subscriptions) from public.ledger_baseline where status is not null") == 21
+
+
 @pytest.mark.parametrize("backwards", [False, True])
 def test_no_deadlock_with_the_application(empty_database, backwards):
     """Transactions that take the tables in the other order are never the victims, and let the migration through."""

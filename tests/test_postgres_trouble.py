@@ -7,7 +7,7 @@ import time
 
 import psycopg2
 import pytest
-from harness.anubis import Ctl
+from harness.anubis import Ctl, Daemon
 from harness.application import Application
 from harness.postgres import Database
 from harness.processes import wait_for
@@ -153,6 +153,28 @@ def test_column_widened_while_it_works(app, institutions, daemon):
     app.query("alter table {s}.integrations alter timeout_ms type bigint, alter max_attempts type bigint")
     app.subscriptions(integration, 10)
     app.wait_states(sent=20)
+
+
+@pytest.mark.parametrize("setting", ["default_transaction_isolation = 'serializable'", "idle_session_timeout = '300ms'"])
+def test_settings_meant_for_others(own_postgres, broker, institutions, setting):
+    """What the database sets for everybody's sessions neither refuses nor ends those of the daemon."""
+    server = own_postgres()
+    if server.value("select current_setting(%s, true)", (setting.split()[0],)) is None:
+        pytest.skip("this PostgreSQL does not know the setting")
+    database = server.create_database("anubis")
+    database.query(f"alter database anubis set {setting}")
+    Ctl(database=database).migrate()
+    app = Application(database)
+    integration = app.integration(institutions.url("/good"))
+    with Daemon({"consumers": {"threads": 2}}, database=database, kafka=broker) as daemon:
+        for _ in range(4):
+            app.query("insert into {s}.subscriptions (integration_id) select %s from generate_series(1, 200)", (integration,))
+            time.sleep(0.7)
+        app.wait_states(sent=800)
+        wait_for(lambda: app.value("select successful_sends = 800 from {s}.integrations"), 60, "the counters")
+        assert daemon.term() == 0
+    assert "could not serialize access" not in server.child.output
+    assert "idle-session timeout" not in server.child.output
 
 
 def test_application_is_no_deadlocks_victim(app, institutions, make_daemon):
