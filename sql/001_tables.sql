@@ -152,7 +152,7 @@ create function pg_temp.obstacles() returns setof text language sql stable as $$
     union all
     select format('column "%1$s" of table "subscription_events" is NOT NULL, and events %3$s: run "alter table subscription_events alter column %2$I %4$s"',
                   p.attname, p.attname, case when p.types is null then 'have no value for it' else 'may be without it' end,
-                  case when p.types is null then 'set default …", or "… drop not null' else 'drop not null' end)
+                  case when p.types is null then 'set default ...", or "... drop not null' else 'drop not null' end)
       from present p
      where p.relname = 'subscription_events' and p.attnotnull and p.attgenerated = ''
        and case when p.types is null then not p.atthasdef or p.attidentity <> ''

@@ -133,7 +133,7 @@ begin
 end $do$;
 
 -- Makes partitions ahead: at least two lie before the ids being given out. A partition that filled up within a day is followed by one
--- of twice its width. Returns how many were made. LIKE and ATTACH, because CREATE … PARTITION OF would wait for every open
+-- of twice its width. Returns how many were made. LIKE and ATTACH, because CREATE ... PARTITION OF would wait for every open
 -- transaction with all inserts queued behind it. The caller sets lock_timeout. Runs with the rights of the role that migrated, because
 -- the daemon's may own nothing (see anubisd_grant); so nobody else may call it.
 create function @extschema@.ledger_extend(width bigint default 1 << 20) returns integer

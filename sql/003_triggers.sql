@@ -27,7 +27,7 @@ begin
     perform document::jsonb;
     return document::json;
 exception when others then
-    return to_json(replace(document, '\u0000', '�'));
+    return to_json(document);
 end $$;
 
 -- Rings only when a daemon sleeps: one that is about to sleep asks for the exclusive lock, and from then on no shared one is granted.

@@ -32,7 +32,7 @@ static const struct pg_statement find_place = {
     " \"grant usage, create on schema %I to %I\"', current_user, $1, owner, nspname, current_user)"
     "    from s where not (has_schema_privilege(oid, 'create') and has_schema_privilege(oid, 'usage'))"
     "  union all"
-    "  select format('%s \"%s\" belongs to role \"%s\", not to \"%s\": run anubisctl --database \"user=%s …\" migrate,"
+    "  select format('%s \"%s\" belongs to role \"%s\", not to \"%s\": run anubisctl --database \"user=%s ...\" migrate,"
     " or let an administrator run \"grant %I to %I\"', case c.relkind when 'S' then 'sequence' when 'v' then 'view'"
     " else 'table' end, c.relname, o.owner, current_user, o.owner, o.owner, current_user)"
     "    from s join pg_class c on c.relnamespace = s.oid, pg_get_userbyid(c.relowner) as o (owner)"

@@ -8,6 +8,7 @@ import psycopg2
 import pytest
 from harness.anubis import Ctl, Daemon, clean_environment, program
 from harness.application import Application
+from harness.postgres import Database
 from harness.processes import Child, wait_for
 
 STATES = ["pending", "processing", "sent", "failed", "retry"]
@@ -268,7 +269,7 @@ def test_permissions_that_are_missing(postgres_server, empty_database):
                              "create table anubis.subscriptions (id bigserial primary key)")
         result = ctl("migrate").expect(77)
         assert f'table "subscriptions" belongs to role "postgres", not to "{role}"' in result.stderr
-        assert 'anubisctl --database "user=postgres …" migrate' in result.stderr
+        assert 'anubisctl --database "user=postgres ..." migrate' in result.stderr
         empty_database.query("drop table anubis.subscriptions")
         ctl.migrate()
         ctl("status").expect(0)
@@ -380,6 +381,16 @@ def test_stricter_isolation_of_the_role(empty_database, isolation):
         migrated.result().expect(0)
     application.close()
     assert empty_database.value("select sum(subscriptions) from public.ledger_baseline where status is not null") == 21
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+def test_other_encodings(postgres_server, encoding):
+    postgres_server.query(f"create database encoded encoding '{encoding}' template template0")
+    try:
+        migrate = Ctl(database=Database(postgres_server, "encoded")).migrate()
+        assert f'schema "anubis" is now version {LATEST}' in migrate.stdout
+    finally:
+        postgres_server.drop_database("encoded")
 
 
 @pytest.mark.parametrize("backwards", [False, True])
