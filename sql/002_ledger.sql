@@ -153,7 +153,8 @@ begin
         -- Ids that the default partition took stay there; the next partition begins after them.
         first_id := greatest(coalesce(newest.last_id + 1, 1),
                              (select coalesce(max(id) + 1, 1) from @extschema@.subscription_events_default));
-        if first_id > coalesce(newest.last_id + 1, 1) then
+        -- And so do those that are being drawn now, should the sequence have run (or been set) past the last partition.
+        if first_id > coalesce(newest.last_id + 1, 1) or drawn > newest.last_id then
             first_id := greatest(first_id, drawn + 100000);
         end if;
         if newest.last_id - newest.first_id + 1 >= width and newest.created_at > now() - interval '1 day' and made = 0 and

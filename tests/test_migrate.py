@@ -564,6 +564,15 @@ def test_partitions_that_ran_out(ledger, ctl):
     assert ctl("verify").code == 2
 
 
+def test_sequence_that_was_set_far_ahead(ledger):
+    """The ids between are not filled with partitions, also when no event has been written there yet."""
+    ledger.query("select setval('{s}.ledger_id_seq', 1000000000000)")
+    assert ledger.value("select {s}.ledger_extend()") == 2
+    assert all(first > 10 ** 12 for first, _ in partitions(ledger)[-2:])
+    ledger.subscriptions(1, 20)
+    assert ledger.value("select count(*) from {s}.subscription_events_default") == 20
+
+
 def test_new_partitions_stall_nobody(ledger):
     """A transaction that has read and written the ledger and stays open."""
     ledger.query("select setval('{s}.ledger_id_seq', %s)", (partitions(ledger)[0][1] + 5,))
