@@ -84,7 +84,7 @@ static uint64_t topic_trouble(struct relay *r, const struct error *err)
 uint64_t relay_look_at_topics(struct relay *r)
 {
     struct error err;
-    int outcome = relay_topics_look(&r->topics, r->producer, r->pg, r->config, r->gaps.high, &err);
+    int outcome = relay_topics_look(&r->topics, r->producer, r->pg, r->config, &err);
 
     r->topics_ready = outcome == RELAY_TOPICS_READY;
     if (outcome == RELAY_TOPICS_NO_KAFKA) {

@@ -51,15 +51,20 @@ int relay_topics_load(struct relay_topics *t, struct pg *pg, struct error *err)
     return PG_DONE;
 }
 
-static int write_down(struct relay_topic *topic, struct pg *pg, int64_t high, struct error *err)
+/* A new count holds for ids that nobody has drawn yet: those above the saved state may have been published
+ * already, by us or by a former leader, and will be published again. On another partition no consumer would
+ * know them. */
+static int write_down(struct relay_topic *topic, struct pg *pg, struct error *err)
 {
     const struct relay_partitions *latest = topic->counts_len ? &topic->counts[topic->counts_len - 1] : NULL;
 
     if (latest && latest->count == topic->actual)
         return PG_DONE;
     /* What is published again keeps its place, also from before the topic was seen for the first time. */
-    int64_t from = latest ? high + 1 : 0;
-    int r = store_relay_add_partitions(pg, topic->name, from, topic->actual, err);
+    int64_t from = 0;
+    int r = latest ? store_relay_next_id(pg, &from, err) : PG_DONE;
+    if (r == PG_DONE)
+        r = store_relay_add_partitions(pg, topic->name, from, topic->actual, err);
     if (r != PG_DONE)
         return r;
     if (latest && latest->from_sequence == from)
@@ -113,7 +118,7 @@ static int check(const struct relay_topics *t, const struct config *config, stru
 }
 
 int relay_topics_look(struct relay_topics *t, struct kafka_producer *producer, struct pg *pg,
-                      const struct config *config, int64_t high, struct error *err)
+                      const struct config *config, struct error *err)
 {
     bool made = false;
     int r = ask(t, producer, err);
@@ -125,7 +130,7 @@ int relay_topics_look(struct relay_topics *t, struct kafka_producer *producer, s
     if (r == RELAY_TOPICS_READY)
         r = check(t, config, err);
     for (size_t i = 0; r == RELAY_TOPICS_READY && i < EVENT_TOPICS; i++)
-        r = write_down(&t->items[i], pg, high, err);
+        r = write_down(&t->items[i], pg, err);
     return r;
 }
 

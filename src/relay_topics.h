@@ -36,10 +36,10 @@ enum {
     RELAY_TOPICS_NO_KAFKA,     /* no answer */
 };
 /* Asks the brokers, makes what is missing (when the configuration allows it) and writes new partition counts
- * down: they hold for ids above `high`. Waits for seconds at most. An outcome from above, or of pg_query().
+ * down: they hold for ids yet to be drawn. Waits for seconds at most. An outcome from above, or of pg_query().
  */
 int relay_topics_look(struct relay_topics *t, struct kafka_producer *producer, struct pg *pg,
-                      const struct config *config, int64_t high, struct error *err);
+                      const struct config *config, struct error *err);
 
 int32_t relay_topics_partition(const struct relay_topics *t, enum event_topic topic, int64_t sequence,
                                struct event_text key);

@@ -360,6 +360,18 @@ int store_relay_partitions(struct pg *pg, const char *topic, struct pg_result **
     return pg_query(pg, &partitions, &args, ret, err);
 }
 
+static const struct pg_statement next_id = {"relay_next_id", "select last_value + 1 from ledger_id_seq"};
+
+int store_relay_next_id(struct pg *pg, int64_t *ret, struct error *err)
+{
+    CLEANUP(pg_result_freep) struct pg_result *result = NULL;
+    int r = pg_query(pg, &next_id, NULL, &result, err);
+
+    if (r == PG_DONE)
+        *ret = pg_get_i64(result, 0, 0);
+    return r;
+}
+
 static const struct pg_statement add_partitions = {
     "relay_add_partitions",
     "insert into relay_topics (topic, from_sequence, partitions) values ($1, $2, $3)"

@@ -67,5 +67,7 @@ int store_relay_stop(struct pg *pg, int64_t epoch, int64_t id, const char *reaso
 
 /* How many partitions a topic had from a ledger id on. Columns: from_sequence, partitions; ascending. */
 int store_relay_partitions(struct pg *pg, const char *topic, struct pg_result **ret, struct error *err);
+/* No id from there on has been given out. */
+int store_relay_next_id(struct pg *pg, int64_t *ret, struct error *err);
 int store_relay_add_partitions(struct pg *pg, const char *topic, int64_t from_sequence, int partitions,
                                struct error *err);

@@ -698,6 +698,47 @@ def test_topics_are_made_and_grow(ledger, real_kafka, topic_prefix, make_daemon)
 
 
 @pytest.mark.real_kafka
+def test_topic_that_grows_under_a_batch(app, real_kafka, topic_prefix, make_daemon, database):
+    """What was published, but not yet written down, is published again to the same partitions, and counts once."""
+    integration = app.integration("http://127.0.0.1:9/nowhere", enabled=False)
+    topic = topic_prefix + "subscriptions.sent"
+    daemon = make_daemon({"kafka": {"topic_prefix": topic_prefix}, "database": {"statement_timeout": "3s"}}, kafka=real_kafka).start()
+    wait_for(lambda: topic in real_kafka.topics(), 30, "the topics")
+    sent = 0
+
+    def published():
+        return real_kafka.count(topic) >= sent
+    for _ in range(10):
+        app.subscriptions(integration, 60)
+        last = app.value("select max(id) from {s}.subscription_events")
+        wait_for(lambda: app.value("select high >= %s from {s}.relay_state", (last,)), 30)
+        time.sleep(1)
+        lock = database.connect(autocommit=False)
+        lock.cursor().execute("select from anubis.relay_state for update")
+        sent += app.query("update {s}.subscriptions set status = 'sent' where status = 'pending'")
+        until = time.monotonic() + 2
+        while not published() and time.monotonic() < until:
+            time.sleep(0.1)
+        if published():
+            break
+        lock.rollback()
+        wait_for(published, 30)
+    else:
+        pytest.skip("nothing was published while the books were locked")
+    real_kafka.create_partitions(topic, 7)
+    daemon.wait_log("the relay could not use the database")
+    lock.rollback()
+    lock.close()
+    wait_for(lambda: real_kafka.count(topic) == sent + 60, 60, "the batch to be published again")
+    wait_for(lambda: app.value("select high >= (select max(id) from {s}.subscription_events) from {s}.relay_state"), 30)
+    app.subscriptions(integration, 60)
+    sent += app.query("update {s}.subscriptions set status = 'sent' where status = 'pending'")
+    wait_for(lambda: app.value("select successful_sends >= %s from {s}.integrations", (sent,)), 60, "the counter")
+    time.sleep(2)
+    assert app.value("select successful_sends from {s}.integrations") == sent
+
+
+@pytest.mark.real_kafka
 def test_topics_that_may_not_be_made_are_waited_for(ledger, real_kafka, topic_prefix, make_daemon, institutions):
     integration = ledger.app.integration(institutions.url("/good"))
     daemon = make_daemon({**RELAY_ALONE, "kafka": {"topic_prefix": topic_prefix, "create_topics": False}}, kafka=real_kafka).start()
