@@ -22,7 +22,7 @@ struct delivery {
     struct http_transfer *transfer;
     int64_t id, token;
     int attempts;
-    unsigned moves; /* of the integration, when it was sent */
+    unsigned moves;    /* of the integration, when it was sent */
     uint64_t age_usec; /* when it was claimed */
     size_t payload_len;
     char payload[]; /* as Postgres wrote it */

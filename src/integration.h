@@ -11,7 +11,7 @@ struct integration {
     bool may_have_more;       /* its last claim used all its slots */
     struct store_place place; /* where its last claim ended */
     char *endpoint_url;
-    unsigned moves; /* how often that has changed */
+    unsigned moves;      /* how often that has changed */
     char *auth_token;    /* as the database has it */
     char *authorization; /* "Authorization: Bearer …", NULL = none */
     const char *problem; /* why nothing can be sent, or NULL */

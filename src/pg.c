@@ -185,9 +185,9 @@ static void pass_notice_on(void *userdata, const PGresult *result)
     pg->remark(pg->userdata, severity ? severity : "NOTICE", pg_sqlstate(result), words.text);
 }
 
-/* What the role or the database sets for its sessions is meant for others: all that would change what our statements
- * do is set anew. In a stricter isolation than "read committed" a statement that waited for a lock would look at what
- * was there before. */
+/* What the role or the database sets for its sessions is meant for others: all that would change what our
+ * statements do is set anew. In a stricter isolation than "read committed" a statement that waited for a lock
+ * would look at what was there before. */
 static int set_up_session(struct pg *pg, const struct pg_params *params, struct error *err)
 {
     CLEANUP(strbuf_free) struct strbuf sql = STRBUF_INIT(4096);

@@ -20,8 +20,9 @@
 #define REFUSED_PAUSE_USEC USEC_PER_SEC
 #define ITEM_REFUSED_PAUSE_USEC (5 * USEC_PER_SEC)
 #define LOCKED_PAUSE_USEC (100 * USEC_PER_MSEC)
-/* Well below deadlock_timeout (a second), however long a batch takes to come from a row that the application waits for
- * to one that it holds: the server would end whoever waits longest, which must not be the application. */
+/* Well below deadlock_timeout (a second), however long a batch takes to come from a row that the application
+ * waits for to one that it holds: the server would end whoever waits longest, which must not be the
+ * application. */
 #define LOCK_USEC (200 * USEC_PER_MSEC)
 #define DEADLINE_USEC (45 * USEC_PER_SEC)
 #define BATCH_BYTES ((size_t) 16 << 20)
