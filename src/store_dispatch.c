@@ -74,12 +74,14 @@
     "  returning s.id, s.integration_id, s.attempts, s.payload_version, s.created_at, s.payload, s.traceparent,"        \
     "            subscription_due(s.next_attempt_at, s.scheduled_to) as due, w.taken, w.slots"                          \
     ") "                                                                                                                \
-    "select c.id::bigint, c.integration_id::bigint, c.attempts::integer, c.payload_version::integer,"                   \
-    "       (extract(epoch from now() - c.created_at) * 1000000)::bigint, c.payload::text, c.traceparent::text,"        \
-    "       (select namespace from installation), c.due, c.number = 1, c.taken >= c.slots, f.endpoint_url::text,"       \
-    "       f.auth_token::text, f.timeout_ms::bigint, f.max_attempts::bigint"                                           \
-    "  from (select *, row_number() over (partition by integration_id order by due, id) as number from claimed) c"      \
-    "  left join free f on f.id = c.integration_id and c.number = 1"
+    "select id::bigint, integration_id::bigint, attempts::integer, payload_version::integer,"                           \
+    "       (extract(epoch from now() - created_at) * 1000000)::bigint, payload::text, traceparent::text,"              \
+    "       (select namespace from installation), due, number = 1, taken >= slots, endpoint_url::text,"                 \
+    "       auth_token::text, timeout_ms::bigint, max_attempts::bigint"                                                 \
+    "  from (select c.*, f.endpoint_url, f.auth_token, f.timeout_ms, f.max_attempts"                                    \
+    "          from (select *, row_number() over (partition by integration_id order by due, id) as number"              \
+    "                  from claimed) c"                                                                                 \
+    "          left join free f on f.id = c.integration_id and c.number = 1 order by c.number) n"
 
 const struct pg_statement store_claim = {"claim", CLAIM_EVERYWHERE CLAIM_FIND CLAIM_TAKE};
 const struct pg_statement store_claim_on = {"claim_on", CLAIM_ON CLAIM_FIND CLAIM_TAKE};
