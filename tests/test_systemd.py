@@ -213,10 +213,27 @@ def test_reload_takes_over_or_keeps(running, settings):
 
     since = time.time()
     machine.configure({**settings, "delivery": {**settings["delivery"], "batch_size": 0}})
-    machine("systemctl", "reload", "anubisd")
+    assert machine("systemctl", "reload", "anubisd").code != 0
+    wait_for(lambda: refusals(machine, since), what="the reason in the journal")
+    # Whoever signals the daemon itself is told by its own message.
+    machine("kill", "-HUP", pid).expect()
     said = machine.wait_message(MSG["MSG_RELOAD_REFUSED"], since, count=2)
-    assert any(re.search(r"/etc/anubisd\.conf:\d+: .*batch_size", e["MESSAGE"]) for e in said)
+    assert any(re.search(REFUSAL, e["MESSAGE"]) for e in said)
+    assert [("MESSAGE_ID" in e) for e in refusals(machine, since)] == [False, True]
     assert machine.show("ActiveState") == "active" and machine.show("MainPID") == pid
+
+    since = time.time()
+    machine.configure(settings)
+    machine("systemctl", "reload", "anubisd").expect()
+    assert machine.wait_message(MSG["MSG_RELOADED"], since)
+    assert machine.show("MainPID") == pid
+
+
+REFUSAL = r"/etc/anubisd\.conf:\d+: .*batch_size"
+
+
+def refusals(machine, since):
+    return [e for e in machine.journal(since) if re.search(REFUSAL, e["MESSAGE"])]
 
 
 def test_a_bad_configuration_is_said_once_and_not_tried_again(installed):
