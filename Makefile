@@ -43,6 +43,19 @@ UNIT      := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(wildcard tests/unit/tes
 SQL       := $(sort $(wildcard sql/*.sql))
 C_FILES   := $(wildcard src/*.[ch] tests/unit/*.[ch] tests/tools/*.[ch])
 
+# Looked for before anything is compiled; `make demo` and the like install it themselves.
+GOALS := $(or $(MAKECMDGOALS),all)
+ifeq ($(filter demo check bench lint packages-%,$(GOALS)),)
+ifneq ($(filter-out asan tsan coverage format uninstall clean help,$(GOALS)),)
+WANTED  := $(LIBRARIES) $(if $(filter tools,$(GOALS)),$(TOOL_LIBS)) $(if $(filter unit,$(GOALS)),$(UNIT_LIBS))
+MISSING := $(shell for name in $(WANTED); do pkg-config --exists $$name 2>/dev/null || echo $$name; done)
+ifneq ($(MISSING),)
+$(error pkg-config $(if $(shell command -v pkg-config),does not find,is missing, which finds) $(MISSING). \
+    Run "sh .ci/packages $(if $(filter $(TOOL_LIBS) $(UNIT_LIBS),$(MISSING)),check,build)", which installs what is missing)
+endif
+endif
+endif
+
 # Of the targets that build on the way; `make -j` decides for itself.
 SUBMAKE = $(MAKE) --no-print-directory $(if $(V),,-s) $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$(shell nproc))
 
@@ -52,7 +65,7 @@ say = $(if $(V),,@printf '  %-7s %s\n' '$(1)' '$(2)')
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .PHONY: all tools unit objects demo check bench lint format asan tsan coverage install uninstall clean help \
-        packages-check packages-lint packages-kafka
+        packages-check packages-lint packages-demo
 
 all: $(BINARIES) ## build anubisd and anubisctl
 tools: $(TOOLS)  ## build the embedded broker and the sample institutions
@@ -94,10 +107,12 @@ $(UNIT): $(BUILD)/unit/%: $(BUILD)/tests/unit/%.o $(ARCHIVE)
 
 .SECONDARY:
 
-packages-check packages-lint packages-kafka:
+packages-check packages-lint:
 	@sh .ci/packages $(@:packages-%=%)
+packages-demo:
+	@sh .ci/packages check $(if $(filter real,$(KAFKA)),kafka)
 
-demo: packages-check $(if $(filter real,$(KAFKA)),packages-kafka) ## run the main job on this machine, from nothing to a summary
+demo: packages-demo ## run the main job on this machine, from nothing to a summary
 	+@$(SUBMAKE) all tools
 	@ANUBIS_BUILD=$(BUILD) $(PYTHON) tests/demo.py
 
@@ -114,6 +129,7 @@ lint: packages-lint ## formatting, static analysis, layers, shell, man pages, do
 	@ANUBIS_BUILD=$(BUILD) sh tests/lint
 
 format: ## lay the C sources out
+	@command -v clang-format >/dev/null || { echo 'clang-format is missing; "sh .ci/packages lint" installs it.'; exit 1; }
 	clang-format -i $(C_FILES)
 
 asan: ## build/asan, with address and undefined-behaviour sanitizers
@@ -139,6 +155,9 @@ install: all ## install below $(DESTDIR)$(PREFIX); an existing anubisd.conf stay
 	chmod 644 $(DESTDIR)$(UNITDIR)/anubisd.service
 	test -e $(DESTDIR)$(SYSCONFDIR)/anubisd.conf || \
 	    install -D -m 640 etc/anubisd.conf $(DESTDIR)$(SYSCONFDIR)/anubisd.conf
+	@if [ -z "$(DESTDIR)" ] && [ -d /run/systemd/system ]; then \
+	    echo 'Now: systemd-sysusers; systemd-tmpfiles --create anubisd.conf; journalctl --update-catalog; systemctl daemon-reload'; \
+	    echo 'Over an older one then: sudo -u anubisd anubisctl migrate; systemctl restart anubisd'; fi
 uninstall: ## remove what install put there, but the configuration
 	rm -f $(DESTDIR)$(SBINDIR)/anubisd $(DESTDIR)$(BINDIR)/anubisctl $(DESTDIR)$(UNITDIR)/anubisd.service
 	rm -f $(DESTDIR)$(MANDIR)/man8/anubisd.8 $(DESTDIR)$(MANDIR)/man8/anubisctl.8 $(DESTDIR)$(MANDIR)/man5/anubisd.conf.5

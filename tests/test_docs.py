@@ -162,6 +162,28 @@ def test_help_lists_every_target():
         assert f"make {target} " in text
 
 
+# --- make ---
+
+def test_missing_libraries_are_named_before_anything_is_compiled():
+    nothing = scratch_folder()
+    env = {"MAKEFLAGS": None, "MAKELEVEL": None, "PKG_CONFIG_LIBDIR": nothing, "PKG_CONFIG_PATH": None}
+    make = ["make", "-C", ROOT, "--no-print-directory", f"BUILD={nothing}/build"]
+    for targets, names, group in ((["all"], "libpq libcurl", "build"), (["all", "unit"], "libpq libcurl", "check")):
+        done = run([*make, *targets], env=env)
+        assert done.code != 0 and names in done.stderr and f'Run "sh .ci/packages {group}"' in done.stderr
+        assert len(done.stderr.splitlines()) == 1 and done.stdout == "" and os.listdir(nothing) == []
+    for target in ("help", "clean"):
+        assert run([*make, target], env=env).code == 0
+
+
+def test_missing_packages_of_several_groups_are_named_at_once():
+    folder = scratch_folder()
+    for name in ("sh", "cat", "sed", "sort", "tr"):
+        os.symlink(shutil.which(name), os.path.join(folder, name))
+    done = run([os.path.join(folder, "sh"), os.path.join(ROOT, ".ci/packages"), "check", "kafka"], env={"PATH": folder})
+    assert done.code == 1 and {"gcc", "maven"} <= {line.split(":")[0].strip() for line in done.stdout.splitlines()}
+
+
 # --- make install ---
 
 @pytest.fixture(scope="module")
