@@ -17,10 +17,11 @@ from confluent_kafka.admin import AdminClient, ConfigResource
 
 from conftest import migrate, unavailable
 from harness.application import Application
-from harness.kafka import RealKafka, java_missing
+from harness.kafka import EmbeddedBroker, RealKafka, java_missing
 from harness.processes import scratch_folder, wait_for
 from test_migrate import adopt, rails
 
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 EVENT_TOPICS = {f"subscriptions.{t}": n for t, n in
                 {"created": 3, "updated": 3, "sent": 3, "failed": 3, "retried": 2}.items()}
 WRITING_SECONDS = 60 if os.environ.get("FULL") == "1" else 15
@@ -661,6 +662,50 @@ def test_a_new_timeline_gives_no_id_out_twice(own_postgres, broker, make_daemon)
     ledger.wait_published()
     check_published(ledger, broker)
     assert ledger.value("select timeline from {s}.relay_state") == 2
+
+
+# --- a Kafka that lost what it had ---
+
+
+def publish_again_since(time):
+    """The statement of anubisctl(8)."""
+    with open(os.path.join(ROOT, "man/anubisctl.8"), encoding="utf-8") as f:
+        statement = re.search(r"(?ms)^(UPDATE anubis\.relay_state .*?;)$", f.read()).group(1)
+    return re.sub(r"'\d{4}-.*?'", f"'{time}'", statement)
+
+
+def test_events_that_kafka_has_lost_are_published_again(ledger, broker, make_daemon, institutions, ctl):
+    """Once unhandled, once handled already; a transaction that holds ids open meanwhile loses nothing."""
+    integration = ledger.app.integration(institutions.url("/good"))
+    first = make_daemon(RELAY_ALONE).start()
+    ledger.app.subscriptions(integration, 100)
+    ledger.app.wait_states(sent=100)
+    ledger.wait_published()
+    first.term()
+    began = ledger.value("select date_trunc('second', min(created_at)) at time zone 'UTC' from {s}.subscription_events")
+
+    with EmbeddedBroker() as new:
+        daemon = make_daemon(kafka=new).start()
+        with contextlib.closing(ledger.connect()) as late:
+            ledger.app.subscriptions(integration, 10, connection=late)
+            ledger.app.subscriptions(integration, 10)
+            wait_for(lambda: ledger.value("select successful_sends from {s}.integrations") == 10, 60, "the new ones to be counted")
+            wait_for(lambda: ledger.value("select gap_first <> '{}' from {s}.relay_state"), 30, "the gap to be seen")
+            assert "100 to be handled" in ctl("verify").expect(2).stdout
+            ledger.query(publish_again_since(f"{began}Z"))
+            ledger.app.subscriptions(integration, 10)
+            wait_for(lambda: ledger.value("select successful_sends from {s}.integrations") == 120, 60, "the lost ones to be counted")
+            late.commit()
+        ledger.app.wait_states(sent=130)
+        wait_for(lambda: ctl("verify").code == 0, 60, "the proof")
+        check_published(ledger, new, once=False)
+
+        ledger.query(publish_again_since(f"{began}Z"))
+        daemon.term()
+        daemon.start()
+        wait_for(lambda: new.count("anubis.subscriptions.sent") >= 260, 60, "all to be published once more")
+        wait_for(lambda: ctl("verify").code == 0, 60, "the proof")
+        assert ledger.value("select successful_sends from {s}.integrations") == 130
 
 
 # --- topics ---
