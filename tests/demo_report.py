@@ -36,15 +36,15 @@ def checks(f):
 
 
 def institutions_table(screen, f):
-    screen.line(screen.colour("bold", f"  {'Institution':<{NAME}}  {'':<{WHAT}} {'sent':>7} {'retried':>8} {'failed':>7} "
+    screen.line(screen.colour("bold", f"  {'Institution':<{NAME}}  {'':<{WHAT}} {'sent':>7} {'failed':>7} {'retried':>8} "
                                       f"{'sent a second':>14}"))
     for c in CHARACTERS:
         states = f.sample.states[f.ids[c]]
         span = f.sent_span.get(f.ids[c]) or 0
         rate = f"{states['sent'] / span:.0f}" if states["sent"] and span else screen.dash
         screen.line(f"  {c.name:<{NAME}}  {screen.colour('dim', f'{c.what:<{WHAT}}')} "
-                    f"{number(states['sent']):>7} {number(f.sample.retried[f.ids[c]]):>8} "
-                    f"{number(states['failed']):>7} {rate:>14}")
+                    f"{number(states['sent']):>7} {number(states['failed']):>7} "
+                    f"{number(f.sample.retried[f.ids[c]]):>8} {rate:>14}")
     total = f.sample.total
     states = ", ".join(f"{number(total[s])} {s}" for s in ("sent", "failed", "retry", "processing", "pending") if total[s])
     screen.line()

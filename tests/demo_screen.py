@@ -72,7 +72,7 @@ class Screen:
         return text + self.colour("dim", self.empty * (BAR - cells))
 
     def frame(self, sample, ids, elapsed):
-        title = f"{'Institution':<{NAME}}  {'':<{WHAT}}  {'':<{BAR}} {'sent':>6} {'failed':>7} {'retries':>8} {'open':>6}"
+        title = f"{'Institution':<{NAME}}  {'':<{WHAT}}  {'':<{BAR}} {'sent':>6} {'failed':>7} {'retried':>8} {'open':>6}"
         yield self.colour("bold", title)
         for c in CHARACTERS:
             states = sample.states[ids[c]]

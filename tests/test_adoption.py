@@ -207,6 +207,26 @@ def test_a_daemon_that_owns_nothing(empty_database, broker, institutions):
             assert refused(query, sql)[0] == "42501", sql
 
 
+def test_what_stood_in_processing_gets_ten_minutes(empty_database, broker, institutions):
+    """Somebody may still be sending it; then it is tried again, or given up when it is too old."""
+    rails(empty_database, rows=100)
+    empty_database.query("update integrations set endpoint_url = %s", (institutions.url("/good"),))
+    empty_database.query("update subscriptions set created_at = now() - interval '4 days' where status = 'processing' and id % 2 = 0; "
+                         "update subscriptions set created_at = now() where status = 'processing' and id % 2 = 1")
+    adopt(empty_database).expect(0)
+    app = Application(empty_database, "public")
+    old, new = (app.value(f"select array_agg(id) from subscriptions where status = 'processing' and id % 2 = {i}") for i in (0, 1))
+    with Daemon(PUBLIC, database=empty_database, kafka=broker) as daemon:
+        wait_for(lambda: app.value("select every(lease_expires_at between now() + interval '9 minutes' and now() + interval '10 minutes') "
+                                   "from subscriptions where status = 'processing'"), 30, "their lease")
+        app.wait_states(processing=len(old) + len(new), pending=0)
+        app.query("update subscriptions set lease_expires_at = now() where status = 'processing'")
+        app.wait_states(processing=0, retry=0)
+        assert daemon.term() == 0
+    for ids, status in ((old, "failed"), (new, "sent")):
+        assert app.query("select distinct status from subscriptions where id = any (%s)", (ids,)) == [(status,)]
+
+
 def test_row_security_hides_nothing_silently(empty_database, broker):
     """A daemon whose role sees only some of the rows would leave the others for ever: it says so instead."""
     with roles(empty_database, "daemon") as role:

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from harness.anubis import program, run
+from harness.anubis import Ctl, program, run
 from harness.processes import scratch_folder
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -154,6 +154,14 @@ def test_the_readme_explains_each_column(table, database):
     there = [name for name, in database.query("select column_name::text from information_schema.columns "
                                               "where table_schema = 'anubis' and table_name = %s", (table,))]
     assert sorted(explained) == sorted(there)
+
+
+def test_the_example_of_the_readme(empty_database):
+    """An integration and its subscription in one statement."""
+    Ctl(database=empty_database).migrate()
+    statement = re.search(r"(?m)^    WITH institution AS (?:.|\n)*?;$", read("README.md")).group(0)
+    assert empty_database.query(statement) == [(1,)]
+    assert empty_database.query("select integration_id from anubis.subscriptions") == [(1,)]
 
 
 def test_help_lists_every_target():

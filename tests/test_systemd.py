@@ -331,3 +331,23 @@ def test_it_adopts_another_roles_tables(machine, postgres, settings, institution
 def shop_sql(machine, statement):
     return machine("psql", "-X", "-q", "-A", "-t", "host=127.0.0.1 dbname=shop user=shop",
                    stdin=statement).expect().stdout.strip()
+
+
+def test_upgrade_and_removal_as_the_readme_has_it(running, institutions):
+    """The last test of the machine: nothing of anubisd is on it afterwards but what it was given and what it wrote."""
+    machine = running
+    machine.make("install")
+    machine("journalctl", "--update-catalog").expect()
+    machine("systemctl", "daemon-reload").expect()
+    assert machine.show("ActiveState") == "active"
+    machine("anubisctl", "migrate", user="anubisd").expect()
+    machine("systemctl", "restart", "anubisd", deadline=90).expect()
+    wait_status(machine, subscription(machine, integration(machine, institutions("/good/upgraded"))), "sent")
+
+    machine("systemctl", "disable", "--now", "anubisd", deadline=90).expect()
+    machine.make("uninstall")
+    machine("systemctl", "daemon-reload").expect()
+    assert machine.show("LoadState") == "not-found"
+    assert machine("cat", "/etc/anubisd.conf").expect().stdout and machine("id", "anubisd").expect()
+    machine.sql("drop schema anubis cascade")
+    assert machine.sql("select count(*) from pg_namespace where nspname = 'anubis'") == [["0"]]

@@ -77,11 +77,14 @@ class Machine:
             f.write(text)
         os.chmod(path, mode)
 
-    def install(self):
-        """make install and the commands that README.md names after it, on the booted machine."""
-        done = run(["make", "-C", ROOT, "--no-print-directory", "install", f"DESTDIR={self.root}",
+    def make(self, target):
+        done = run(["make", "-C", ROOT, "--no-print-directory", target, f"DESTDIR={self.root}",
                     f"BUILD={build_folder()}"], env={"MAKEFLAGS": None, "MAKELEVEL": None}, deadline=120)
         assert done.code == 0, done.stdout + done.stderr
+
+    def install(self):
+        """make install and the commands that README.md names after it, on the booted machine."""
+        self.make("install")
         self("systemd-sysusers").expect()
         self("systemd-tmpfiles", "--create", "anubisd.conf").expect()
         self("journalctl", "--update-catalog").expect()
