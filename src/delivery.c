@@ -102,6 +102,47 @@ static void log_outcome(const struct delivery *d, const struct outcome *o, const
               outcome_word(o->state), o->ambiguous ? ", ambiguous" : "");
 }
 
+static void log_outage(const struct delivery *d, const struct http_result *result)
+{
+    char id[24], integration[24], status[12], class[64];
+    snprintf(id, sizeof(id), "%" PRId64, d->id);
+    snprintf(integration, sizeof(integration), "%" PRId64, d->integration->id);
+    snprintf(status, sizeof(status), "%d", result->status);
+    outcome_error_class(result, class, sizeof(class));
+    log_event(LOG_WARNING, MSG_INSTITUTION_LOST,
+              (struct log_field[]){{"INTEGRATION_ID", integration},
+                                   {"SUBSCRIPTION_ID", id},
+                                   {"HTTP_STATUS", result->status ? status : NULL},
+                                   {"ERROR", class},
+                                   {0}},
+              "integration %s: %d attempts in a row came to nothing, the last one: %s; its subscriptions are "
+              "tried again (anubisctl explain %s)",
+              integration, d->integration->outage.attempts, class, id);
+}
+
+static void log_outage_over(const struct delivery *d, const struct outage *was)
+{
+    CLEANUP(strbuf_free) struct strbuf lasted = STRBUF_INIT(128);
+    char integration[24];
+    snprintf(integration, sizeof(integration), "%" PRId64, d->integration->id);
+    strbuf_add_duration_human(&lasted, now_monotonic_usec() - was->since);
+    log_event(LOG_NOTICE, MSG_INSTITUTION_BACK, (struct log_field[]){{"INTEGRATION_ID", integration}, {0}},
+              "integration %s takes subscriptions again, after %s in which %d attempts came to nothing",
+              integration, strbuf_str(&lasted), was->attempts);
+}
+
+/* Attempts are debug; that an institution takes none, or takes some again, is not. */
+static void note_outage(const struct delivery *d, const struct outcome *o, const struct http_result *result)
+{
+    struct outage *outage = &d->integration->outage, was;
+    if (d->moves != d->integration->moves)
+        return; /* that endpoint is no longer its own */
+    if (o->state == OUTCOME_SENT && outage_over(outage, &was))
+        log_outage_over(d, &was);
+    else if (o->turned_away && outage_goes_on(outage, now_monotonic_usec()))
+        log_outage(d, result);
+}
+
 static struct store_settlement *settlement_new(const struct delivery *d, const struct outcome *o,
                                                const struct http_result *result)
 {
@@ -142,6 +183,7 @@ static void finish(struct delivery *d, const struct http_result *result, const c
     };
     struct outcome outcome = outcome_decide(&rules, &attempt);
     log_outcome(d, &outcome, result);
+    note_outage(d, &outcome, result);
     if (!pause_reason)
         pause_reason = outcome.pause_reason;
     /* What an endpoint answers that it was moved away from is no reason any more. */

@@ -3,6 +3,7 @@
  * Main thread only. Kept up to date by each claim, which brings the settings along. */
 #pragma once
 
+#include "outage.h"
 #include "store_dispatch.h"
 
 struct integration {
@@ -16,7 +17,8 @@ struct integration {
     char *authorization; /* "Authorization: Bearer …", NULL = none */
     const char *problem; /* why nothing can be sent, or NULL */
     uint64_t timeout_usec;
-    int max_attempts; /* 0 = the default */
+    int max_attempts;     /* 0 = the default */
+    struct outage outage; /* as far as this daemon has seen */
 };
 
 struct integrations; /* by id */

@@ -34,6 +34,10 @@
 #define MSG_LEASE_LOST "96103c98d764450896b8fdb5ac7f65b3"
 /* An integration was paused, with the reason. */
 #define MSG_INTEGRATION_PAUSED "db1e7c56c72e43b392aedc693dde8b42"
+/* Several attempts in a row at one institution came to nothing; they are made again. */
+#define MSG_INSTITUTION_LOST "3b858a703c1d4f8da65b11b901e734c1"
+/* That institution takes subscriptions again. */
+#define MSG_INSTITUTION_BACK "dbb32f7935e44d0798e1482072309c37"
 /* The database refused a result for a reason in its data; the others were written. */
 #define MSG_SETTLE_SPLIT "7b05912b8ee8457fa164423da3e41fc9"
 /* The database refuses to change one subscription as a claim or an ended lease has to; others go on. */

@@ -86,6 +86,8 @@ struct outcome outcome_decide(const struct outcome_rules *rules, const struct ou
     struct outcome o = {.state = rule.state,
                         .ambiguous = rule.ambiguous,
                         .costs_attempt = !rule.free,
+                        .turned_away = rule.state == OUTCOME_RETRY && !rule.pause_reason &&
+                                       a->result->cause != HTTP_CANCELLED,
                         .pause_reason = rule.pause_reason};
 
     if (o.state != OUTCOME_RETRY)

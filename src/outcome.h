@@ -30,8 +30,10 @@ struct outcome {
     enum outcome_state state;
     bool ambiguous;     /* the institution may have received it */
     bool costs_attempt; /* counts towards max_attempts */
+    bool turned_away;   /* by the institution or on the way to it, whatever stands in the row */
     uint64_t delay_usec;
-    const char *pause_reason; /* not NULL: the integration cannot work until somebody mends it */
+    const char *pause_reason; /* not NULL: the integration cannot work until somebody mends it; not
+                               * turned_away then */
 };
 
 struct outcome outcome_decide(const struct outcome_rules *rules, const struct outcome_attempt *attempt);

@@ -245,6 +245,53 @@ def test_a_dead_and_a_silent_one_hold_up_nobody(app, institutions, make_daemon):
     app.wait_states(integration_id=good, sent=300, deadline=15)
 
 
+LOST = r"integration %s: (\d+) attempts in a row came to nothing, the last one: %s; .*\(anubisctl explain \d+\)"
+BACK = r"integration %s takes subscriptions again, after .+ in which (\d+) attempts came to nothing"
+
+
+def test_an_endpoint_that_takes_nothing_is_said_once(app, institutions, make_daemon):
+    daemon = make_daemon({**LATER, "log_level": "info", "delivery": {**LATER["delivery"], "poll_interval": "60s"}}).start()
+    closed = app.integration("http://127.0.0.1:1/x", auth_token="MARK-token")
+    refusing = app.integration(institutions.url("/reject/401"))
+    wrong_data = app.integration(institutions.url("/reject/422"))
+    for integration in (closed, refusing, wrong_data):
+        app.subscriptions(integration, 40)
+    app.wait_states(retry=80, failed=40)
+    found = [re.findall(LOST % pair, daemon.log) for pair in ((closed, "could not connect"), (refusing, "HTTP 401"))]
+    assert found == [["5"], ["5"]] and len(re.findall(LOST % ("\\d+", ".*"), daemon.log)) == 2, daemon.log
+    assert "MARK" not in daemon.log
+    # A reload forgets nothing of it.
+    daemon.reload()
+    daemon.wait_log("configuration")
+    app.query("update {s}.integrations set endpoint_url = %s", (institutions.url("/good"),))
+    app.query("update {s}.subscriptions set next_attempt_at = null where integration_id = %s and status = 'retry'", (closed,))
+    app.wait_states(integration_id=closed, sent=40, deadline=20)
+    assert re.findall(BACK % closed, daemon.log) == ["40"], daemon.log
+    assert not re.findall(BACK % refusing, daemon.log)
+
+
+def test_a_flaky_one_does_not_flood_the_journal(app, institutions, make_daemon):
+    daemon = make_daemon({"log_level": "info", "retry": {"base_delay": "10ms", "max_delay": "20ms", "max_attempts": 100}}).start()
+    app.subscriptions(app.integration(institutions.url("/flaky/80")), 500)
+    app.wait_states(sent=500)
+    said = [len(re.findall(pattern, daemon.log)) for pattern in (LOST % (r"\d+", "HTTP 500"), BACK % r"\d+")]
+    assert 1 <= said[0] <= 2 and said[1] == said[0], daemon.log
+
+
+def test_after_a_pause_the_next_attempts_can_be_called_for(app, institutions, make_daemon):
+    make_daemon({**LATER, "delivery": {**LATER["delivery"], "poll_interval": "60s"}}).start()
+    integration = app.integration(institutions.url("/reject/410"))
+    app.subscription(integration)
+    app.wait_states(retry=1)
+    wait_for(lambda: app.value("select pause_reason from {s}.integrations"), 30, "the integration to be paused")
+    institutions.become("/reject/410", "/good")
+    app.query("update {s}.integrations set paused_until = null, pause_reason = null")
+    app.subscription(integration)
+    app.wait_states(retry=1, sent=1, deadline=20)
+    app.query("update {s}.subscriptions set next_attempt_at = null where integration_id = %s and status = 'retry'", (integration,))
+    app.wait_states(sent=2, deadline=20)
+
+
 @pytest.mark.parametrize("payload", [
     "null", '"text"', "[]", '{"nul": "\\\\u0000 as text"}', "[" * 1000 + "]" * 1000, '{"big": ' + "9" * 3000 + "}",
     json.dumps({"blob": "x" * 10_000_000}),

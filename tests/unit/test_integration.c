@@ -46,6 +46,11 @@ static void test_settings_follow_each_claim(void **state)
     assert_string_equal(i->problem, "its auth_token holds control characters");
     assert_null(i->authorization);
 
+    /* What has been seen of the institution stays, whatever a claim brings. */
+    i->outage.attempts = 3;
+    integrations_note(all, &r);
+    assert_int_equal(i->outage.attempts, 3);
+
     /* A row that does not carry the settings changes none. */
     r = row(7, 2, 0);
     r.endpoint_url = "";

@@ -56,6 +56,7 @@ static void every_status_has_its_outcome(void **state)
         assert_int_equal(o.ambiguous, rows[i].ambiguous);
         assert_int_equal(o.costs_attempt, rows[i].costs);
         assert_int_equal(o.pause_reason != NULL, rows[i].pauses);
+        assert_int_equal(o.turned_away, rows[i].expected == OUTCOME_RETRY && !rows[i].pauses);
     }
 }
 
@@ -81,6 +82,7 @@ static void without_an_answer_the_body_decides_on_ambiguity(void **state)
         struct outcome o = decide(&result, 1, 0);
         assert_int_equal(o.state, rows[i].unsent);
         assert_false(o.ambiguous);
+        assert_int_equal(o.turned_away, !rows[i].pauses);
         assert_int_equal(o.costs_attempt, rows[i].costs);
         assert_int_equal(o.pause_reason != NULL, rows[i].pauses);
         result.body_handed_over = true;
@@ -102,6 +104,11 @@ static void a_cut_request_goes_back_unless_it_was_handed_over(void **state)
     assert_int_equal(o.state, OUTCOME_RETRY);
     assert_true(o.ambiguous);
     assert_true(o.costs_attempt);
+    /* A stop says nothing about the institution, not even with the last attempt. */
+    assert_false(o.turned_away);
+    o = decide(&result, 10, 0);
+    assert_int_equal(o.state, OUTCOME_FAILED);
+    assert_false(o.turned_away);
 }
 
 static void the_last_attempt_fails(void **state)
@@ -111,6 +118,7 @@ static void the_last_attempt_fails(void **state)
     (void) state;
     assert_int_equal(decide(&busy, 9, 0).state, OUTCOME_RETRY);
     assert_int_equal(decide(&busy, 10, 0).state, OUTCOME_FAILED);
+    assert_true(decide(&busy, 10, 0).turned_away);
     assert_int_equal(decide(&busy, 1, rules.max_age_usec - 1).state, OUTCOME_RETRY);
     assert_int_equal(decide(&busy, 1, rules.max_age_usec).state, OUTCOME_FAILED);
     /* What costs no attempt ends by age alone. */
