@@ -40,6 +40,10 @@ int ctl_connect(const struct ctl *c, const struct pg_params *params, struct pg *
 /* Says what the database answered to "could not `what`: …". Returns the exit code. */
 int ctl_refused(int r, const char *what, const struct error *err);
 
+/* A stored last_error or error_message without what the institution wrote: "HTTP 503", the cause's word, or
+ * anubisd's own sentence. The caller frees; NULL when there was no error. `http_status` 0 = none. */
+char *ctl_error_class(const char *error, int64_t http_status);
+
 /* One line on stderr, "anubisctl: …". */
 void ctl_say(const char *fmt, ...) PRINTF(1, 2);
 /* What is under way, on a terminal only: the line is overwritten by the next one. NULL wipes it. */

@@ -8,7 +8,6 @@
 #include <sysexits.h>
 
 #include "ctl.h"
-#include "http.h"
 #include "ids.h"
 #include "store_ctl.h"
 #include "timeutil.h"
@@ -29,37 +28,6 @@ struct explanation {
     size_t reason_count;
     struct error err;
 };
-
-/* --- errors ----------------------------------------------------------------------------------- */
-
-/* What anubisd itself writes; nobody else's words are in it. */
-static const char *const own_sentences[] = {
-    "lease expired: whoever was sending it gave no result",
-    "not sent: the claim's answer got lost",
-    "not sent: the daemon stopped",
-    "the answer's text could not be stored",
-    "status set to failed by the application",
-    "status set to retry by the application",
-};
-
-/* The caller frees; NULL when there was no error. */
-static char *error_class(const char *error, int64_t http_status)
-{
-    if (http_status)
-        return xasprintf("HTTP %" PRId64, http_status);
-    if (!*error)
-        return NULL;
-    for (size_t i = 0; i < ARRAY_SIZE(own_sentences); i++)
-        if (strcmp(error, own_sentences[i]) == 0)
-            return xstrdup(error);
-    for (enum http_cause cause = HTTP_ANSWERED; cause <= HTTP_INTERNAL; cause++) {
-        const char *word = http_cause_word(cause);
-        size_t len = strlen(word);
-        if (strncmp(error, word, len) == 0 && (error[len] == '\0' || error[len] == ':'))
-            return xstrdup(word);
-    }
-    return xstrdup("other (its words are in the ledger)");
-}
 
 /* --- what happens next ------------------------------------------------------------------------ */
 
@@ -231,7 +199,7 @@ static void explain_next(struct explanation *e)
 static void add_head(struct explanation *e)
 {
     const struct store_subscription *s = &e->s;
-    CLEANUP(freep) char *error = error_class(s->error, s->http_status);
+    CLEANUP(freep) char *error = ctl_error_class(s->error, s->http_status);
     CLEANUP(freep)
     char *integration = xasprintf("%" PRId64 " \"%s\"", s->integration_id, s->integration_name);
     int64_t max = s->max_attempts > 0 ? s->max_attempts : e->ctl->config->retry.max_attempts;
@@ -276,7 +244,7 @@ static const char *published_words(const struct store_event *event)
 
 static void add_event(struct table *t, const struct store_event *event, int64_t before)
 {
-    CLEANUP(freep) char *error = error_class(event->error, event->http_status);
+    CLEANUP(freep) char *error = ctl_error_class(event->error, event->http_status);
     CLEANUP(freep) char *gap = before == INT64_MIN ? xstrdup("") : duration_words(event->created_at - before);
     CLEANUP(freep)
     char *gap_json =

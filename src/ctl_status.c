@@ -18,6 +18,8 @@
 #define WAITING_MAX 100000
 /* More integrations than this are not one screen: those where nothing happens are left out for people. */
 #define ROWS_MAX 40
+/* Nothing that is tried again, as a rule, waits longer. */
+#define LONG_WAIT_USEC (2 * 3600 * USEC_PER_SEC)
 
 struct status {
     struct ctl *ctl;
@@ -30,6 +32,13 @@ struct status {
     struct error err;
 };
 
+/* retry.max_delay and the quarter that chance may add; more when that is little, since the daemon may have
+ * had another configuration. */
+static uint64_t longest_wait_usec(const struct config *c)
+{
+    return MAX(c->retry.max_delay_usec / 4 * 5, LONG_WAIT_USEC);
+}
+
 static int read_all(struct status *s)
 {
     CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
@@ -41,7 +50,7 @@ static int read_all(struct status *s)
     bool exact = s->overview.table_bytes <= EXACT_TABLE_BYTES;
     r = pg_query(s->pg, exact ? &store_states_exact : &store_states_about, NULL, &s->states, &s->err);
     if (r == PG_DONE)
-        r = store_integrations(s->pg, s->limit, &s->integrations, &s->err);
+        r = store_integrations(s->pg, s->limit, longest_wait_usec(s->ctl->config), &s->integrations, &s->err);
     if (r == PG_DONE)
         r = store_unrouted(s->pg, s->limit, &s->unrouted, &s->err);
     store_lags_args(&args);
@@ -223,6 +232,15 @@ static char *integration_state(const struct store_integration *i)
     return xstrdup("ok");
 }
 
+/* Why nothing is sent to it, or why some is sent again; the caller frees, NULL = all is well. */
+static char *integration_reason(const struct store_integration *i)
+{
+    if (i->paused_until != INT64_MIN)
+        return *i->pause_reason ? xstrdup(i->pause_reason) : NULL;
+    CLEANUP(freep) char *error = ctl_error_class(i->retry_error, i->retry_status);
+    return error && i->enabled ? xasprintf("retrying: %s", error) : NULL;
+}
+
 static bool is_quiet(const struct store_integration *i)
 {
     return can_send(i) && !i->waiting && !i->in_flight && !i->held;
@@ -231,6 +249,7 @@ static bool is_quiet(const struct store_integration *i)
 static void add_integration(struct status *s, struct table *t, const struct store_integration *i)
 {
     CLEANUP(freep) char *state = integration_state(i);
+    CLEANUP(freep) char *reason = integration_reason(i);
     CLEANUP(strbuf_free) struct strbuf since = STRBUF_INIT(256);
 
     if (i->oldest != INT64_MIN)
@@ -245,6 +264,7 @@ static void add_integration(struct status *s, struct table *t, const struct stor
     table_i64(t, i->sent);
     table_i64(t, i->failed);
     table_text(t, strbuf_str(&since));
+    table_text(t, reason);
     table_text(t, i->paused_until != INT64_MIN && *i->pause_reason ? i->pause_reason : NULL);
     table_time(t, i->oldest);
     table_i64(t, i->held);
@@ -265,7 +285,8 @@ static void add_integrations(struct status *s)
         {"successful_sends", "SENT", true},
         {"failed_sends", "FAILED", true},
         {"longest_waiting", "LONGEST", true},
-        {"pause_reason", "REASON", false},
+        {"reason", "REASON", false},
+        {"pause_reason", NULL, false},
         {"oldest_due_at", NULL, false},
         {"held", NULL, false},
         {"enabled", NULL, false},

@@ -3,6 +3,8 @@
 
 #include <errno.h>
 
+#include "timeutil.h"
+
 static int64_t time_or_none(const struct pg_result *r, int row, int column)
 {
     return pg_is_null(r, row, column) ? INT64_MIN : pg_get_time(r, row, column);
@@ -84,6 +86,8 @@ const struct pg_statement store_states_exact = {
 #define WAITING "s.status in ('pending', 'retry') and s.held_at is null"
 /* So many of those due, and of those due later, are counted one by one. */
 #define DUE_MAX 1000
+/* So many are looked at for why they are tried again. */
+#define RETRIES_MAX 100
 #define DUE_AT "subscription_due(s.next_attempt_at, s.scheduled_to)"
 
 /* What waits and what is in flight stands in small indexes; of the rest only its share is known. Where more
@@ -111,7 +115,8 @@ const struct pg_statement store_states_about = {
 /* subscriptions_due answers all of it: counting by its predicate alone needs no look at the table, so that
  * all are counted, but only some of those due and of those due later. $1 how many waiting, 0 = all; $2 how
  * many of the others. Within an integration fresh rows (due at -infinity) come first, by id, so the longest
- * waiting one is the first of those or the first of the others. */
+ * waiting one is the first of those or the first of the others. What is tried again is due in the past or
+ * soon ($3), so that the last due up to then are looked at: scheduled ones far ahead do not hide it. */
 static const struct pg_statement integrations = {
     "",
     "with flying as (select integration_id, count(*) as n from subscriptions where status = 'processing' group by 1),"
@@ -119,7 +124,7 @@ static const struct pg_statement integrations = {
     " select i.id::bigint, i.name::text, i.enabled, case when i.paused_until > now() then i.paused_until end,"
     "        i.pause_reason::text, i.circuit_state::text, w.n, d.n, l.n, coalesce(f.n, 0), coalesce(h.n, 0),"
     "        coalesce(i.successful_sends, 0)::bigint, coalesce(i.failed_sends, 0)::bigint,"
-    "        least(fresh.since, again.since)"
+    "        least(fresh.since, again.since), coalesce(tried.last_http_status, 0)::bigint, coalesce(tried.last_error, '')::text"
     "   from integrations i"
     "   cross join lateral (select count(*) as n from (select from subscriptions s"
     "                        where s.integration_id = i.id and " WAITING " limit nullif($1::bigint, 0)) x) w"
@@ -136,16 +141,26 @@ static const struct pg_statement integrations = {
     "                       where s.integration_id = i.id and " WAITING " and " DUE_AT " > '-infinity'"
     "                         and " DUE_AT " <= now()"
     "                       order by s.integration_id, " DUE_AT ", s.id limit 1) again on true"
+    "   left join lateral (select x.last_http_status, x.last_error"
+    "                        from (select s.status, s.last_http_status, s.last_error, s.updated_at from subscriptions s"
+    "                               where s.integration_id = i.id and " WAITING " and " DUE_AT
+    " <= now() + $3::bigint * interval '1 s'"
+    "                               order by s.integration_id desc, " DUE_AT " desc, s.id desc limit $4) x"
+    "                       where x.status = 'retry' and (x.last_http_status is not null or x.last_error is not null)"
+    "                       order by x.updated_at desc nulls last limit 1) tried on true"
     "   left join flying f on f.integration_id = i.id"
     "   left join held h on h.integration_id = i.id"
     "  order by i.id"};
 
-int store_integrations(struct pg *pg, int64_t limit, struct pg_result **ret, struct error *err)
+int store_integrations(struct pg *pg, int64_t limit, uint64_t max_wait_usec, struct pg_result **ret,
+                       struct error *err)
 {
     CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
 
     pg_arg_i64(&args, limit);
     pg_arg_i64(&args, DUE_MAX);
+    pg_arg_i64(&args, (int64_t) (max_wait_usec / USEC_PER_SEC) + 1);
+    pg_arg_i64(&args, RETRIES_MAX);
     return pg_query(pg, &integrations, &args, ret, err);
 }
 
@@ -168,6 +183,8 @@ void store_integration_row(const struct pg_result *r, int row, int64_t limit, st
     ret->sent = pg_get_i64(r, row, 11);
     ret->failed = pg_get_i64(r, row, 12);
     ret->oldest = time_or_none(r, row, 13);
+    ret->retry_status = pg_get_i64(r, row, 14);
+    ret->retry_error = pg_get_text(r, row, 15);
 }
 
 static const struct pg_statement unrouted = {

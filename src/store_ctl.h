@@ -1,7 +1,7 @@
 /* What "anubisctl status" and "anubisctl explain" read. Outcomes and errors are pg_query()'s.
  *
  * Texts live as long as `result` of the struct they stand in, which the caller frees. Nobody's personal data
- * is among them but store_event.error, which is to be classified before it is shown. */
+ * is among them but stored errors, which are to be classified before they are shown. */
 #pragma once
 
 #include "pg.h"
@@ -42,10 +42,15 @@ struct store_integration {
     bool waiting_is_least, due_is_least; /* there may be more */
     int64_t in_flight, held, sent, failed;
     int64_t oldest; /* since when its longest waiting subscription is due; INT64_MIN = none */
+    /* What one of those in "retry" came to lately; 0, "" = none seen. To be classified before it is shown. */
+    int64_t retry_status;
+    const char *retry_error;
 };
-/* All integrations by id; what waits is counted up to `limit` for each (0 = all). Read each row by
- * store_integration_row() with the same limit. */
-int store_integrations(struct pg *pg, int64_t limit, struct pg_result **ret, struct error *err);
+/* All integrations by id; what waits is counted up to `limit` for each (0 = all), and what is tried again is
+ * looked for among what is due within `max_wait_usec`. Read each row by store_integration_row() with the same
+ * limit. */
+int store_integrations(struct pg *pg, int64_t limit, uint64_t max_wait_usec, struct pg_result **ret,
+                       struct error *err);
 void store_integration_row(const struct pg_result *result, int row, int64_t limit,
                            struct store_integration *ret);
 

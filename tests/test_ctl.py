@@ -218,6 +218,39 @@ def test_status(app, ctl):
     assert CPF not in text and "Maria" not in text
 
 
+def test_status_tells_why_something_is_tried_again(app, ctl):
+    def reasons():
+        found = {i["id"]: i["reason"] for i in ctl("status", "--json").expect(0).json["integrations"]}
+        assert ECHOED not in str(found)
+        return [found[i] for i in sorted(found)]
+
+    refused = app.integration("https://a.example/")
+    answered = app.integration("https://b.example/")
+    strange = app.integration("https://c.example/")
+    app.integration("https://d.example/")
+    fresh = app.integration("https://e.example/")
+    for integration, error, status in ((refused, f"could not connect: {ECHOED}", None), (answered, f"HTTP 503: {ECHOED}", 503),
+                                       (strange, ECHOED, None)):
+        number = app.subscription(integration)
+        claim(app, number)
+        end(app, number, "retry", error, status, "next_attempt_at = now() + interval '70 min'")
+    app.subscription(fresh)
+    # What has not been tried does not hide it, be it due now or scheduled.
+    app.subscriptions(answered, 150)
+    app.subscriptions(answered, 150, scheduled_to="2100-01-01T00:00:00Z")
+    expected = ["retrying: could not connect", "retrying: HTTP 503", "retrying: other (its words are in the ledger)", None, None]
+    assert reasons() == expected
+    text = ctl("status").expect(0).stdout
+    assert "retrying: could not connect" in text and "Maria" not in text
+    # The latest counts; an integration that is not sent to is not retrying.
+    number = app.subscription(refused)
+    claim(app, number)
+    end(app, number, "retry", "timeout", None, "next_attempt_at = now() + interval '1 min', updated_at = clock_timestamp()")
+    app.query("update {s}.integrations set enabled = false where id = %s", (answered,))
+    app.query("update {s}.integrations set paused_until = 'infinity', pause_reason = 'on leave' where id = %s", (strange,))
+    assert reasons() == ["retrying: timeout", None, "on leave", None, None]
+
+
 def test_status_of_the_relay_and_consumers(app, ctl):
     populate(app)
     app.query("update {s}.relay_state set high = 10, gap_first = '{3,7}', gap_last = '{4,7}', gap_horizon = '{1,1}', "
@@ -268,6 +301,8 @@ def test_status_of_many_rows(app, ctl):
     app.query("insert into {s}.subscriptions (integration_id, status, payload) select 1 + n %% 5, "
               "case when n %% 4 = 0 then 'pending' else 'sent' end, jsonb_build_object('x', repeat('x', 300)) "
               "from generate_series(1, %s) n", (800_000,))
+    app.query("update {s}.subscriptions set status = 'retry', last_http_status = 500, next_attempt_at = now() + interval '1 min' "
+              "where id = 4")
     app.query("vacuum analyze {s}.subscriptions")
     begin = time.monotonic()
     status = ctl("status", "--json").expect(0).json
@@ -275,6 +310,7 @@ def test_status_of_many_rows(app, ctl):
     counts = {s["status"]: (s["count"], s["about"]) for s in status["subscriptions"]}
     assert counts["sent"][1] and abs(counts["sent"][0] - 600_000) < 30_000
     assert counts["pending"][1] and abs(counts["pending"][0] - 200_000) < 20_000
+    assert [i["reason"] for i in status["integrations"]] == [None] * 4 + ["retrying: HTTP 500"]
     assert counts["processing"] == (0, False)
     assert [i["waiting"] for i in status["integrations"]] == [40_000] * 5
     assert "about" in ctl("status").stdout
