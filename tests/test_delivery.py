@@ -258,7 +258,7 @@ def test_an_endpoint_that_takes_nothing_is_said_once(app, institutions, make_dae
         app.subscriptions(integration, 40)
     app.wait_states(retry=80, failed=40)
     found = [re.findall(LOST % pair, daemon.log) for pair in ((closed, "could not connect"), (refusing, "HTTP 401"))]
-    assert found == [["5"], ["5"]] and len(re.findall(LOST % ("\\d+", ".*"), daemon.log)) == 2, daemon.log
+    assert found == [["20"], ["20"]] and len(re.findall(LOST % ("\\d+", ".*"), daemon.log)) == 2, daemon.log
     assert "MARK" not in daemon.log
     # A reload forgets nothing of it.
     daemon.reload()
@@ -271,8 +271,8 @@ def test_an_endpoint_that_takes_nothing_is_said_once(app, institutions, make_dae
 
 
 def test_a_flaky_one_does_not_flood_the_journal(app, institutions, make_daemon):
-    daemon = make_daemon({"log_level": "info", "retry": {"base_delay": "10ms", "max_delay": "20ms", "max_attempts": 100}}).start()
-    app.subscriptions(app.integration(institutions.url("/flaky/80")), 500)
+    daemon = make_daemon({"log_level": "info", "retry": {"base_delay": "10ms", "max_delay": "20ms", "max_attempts": 1000}}).start()
+    app.subscriptions(app.integration(institutions.url("/flaky/90")), 500)
     app.wait_states(sent=500)
     said = [len(re.findall(pattern, daemon.log)) for pattern in (LOST % (r"\d+", "HTTP 500"), BACK % r"\d+")]
     assert 1 <= said[0] <= 2 and said[1] == said[0], daemon.log

@@ -11,17 +11,17 @@
 
 #define AT(seconds) ((uint64_t) (1000 + (seconds)) * USEC_PER_SEC)
 
-static void the_fifth_in_a_row_is_said_once(void **state)
+static void the_twentieth_in_a_row_is_said_once(void **state)
 {
     struct outage o = {0}, was;
     (void) state;
-    for (int i = 1; i <= 4; i++)
+    for (int i = 1; i <= 19; i++)
         assert_false(outage_goes_on(&o, AT(0)));
     assert_true(outage_goes_on(&o, AT(1)));
     for (int i = 0; i < 10000; i++)
         assert_false(outage_goes_on(&o, AT(i)));
     assert_true(outage_over(&o, &was));
-    assert_int_equal(was.attempts, 10005);
+    assert_int_equal(was.attempts, 10020);
     assert_int_equal(was.since, AT(0));
     assert_false(outage_over(&o, &was));
 }
@@ -65,7 +65,7 @@ static void one_that_begins_in_the_quiet_time_is_said_after_it(void **state)
 {
     struct outage o = {0}, was;
     (void) state;
-    for (int i = 0; i < 5; i++)
+    for (int i = 0; i < 20; i++)
         outage_goes_on(&o, AT(0));
     assert_true(outage_over(&o, &was));
     for (int second = 10; second < 60; second++)
@@ -79,7 +79,7 @@ static void one_that_begins_in_the_quiet_time_is_said_after_it(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(the_fifth_in_a_row_is_said_once),
+        cmocka_unit_test(the_twentieth_in_a_row_is_said_once),
         cmocka_unit_test(fewer_are_said_when_they_last),
         cmocka_unit_test(one_that_is_taken_ends_the_row),
         cmocka_unit_test(what_comes_and_goes_is_said_once_a_minute),
