@@ -442,6 +442,42 @@ def test_two_consumers_of_one_integration_do_not_deadlock(scene, make_daemon):
     assert daemon.is_running() and scene.dead_letters() == []
 
 
+def test_no_deadlock_over_former_versions_of_a_row(scene, make_daemon):
+    """Enrolments under way keep a share of an integration's former version, where two who come to it would meet."""
+    def waiting(what, count=1):
+        wait_for(lambda: scene.app.value("select count(*) from pg_stat_activity where wait_event_type = 'Lock' "
+                                         "and datname = current_database()") >= count, what=what)
+    first, last = scene.integrations[0], scene.integrations[-1]
+    daemon = make_daemon(SETTINGS).start()
+    scene.publish(50)
+    scene.check()
+    enrolment, editor, other = (scene.app.database.connect(autocommit=False) for _ in range(3))
+    enrolment.cursor().execute("insert into anubis.subscriptions (integration_id) values (%s)", (first,))
+    editor.cursor().execute("update anubis.integrations set name = 'x' where id = %s", (first,))
+    other.cursor().execute("update anubis.integrations set name = 'y' where id = %s", (last,))
+    scene.publish(100)
+    waiting("the consumer to wait for the row")
+    errors = []
+
+    def edit():
+        try:
+            scene.app.query("select from {s}.integrations where id = %s for no key update", (first,))
+        except psycopg2.Error as e:
+            errors.append(e)
+    late = threading.Thread(target=edit)
+    late.start()
+    waiting("another one to wait behind it", 2)
+    editor.commit()
+    time.sleep(0.5)
+    other.commit()
+    late.join()
+    enrolment.rollback()
+    scene.check()
+    assert not errors and logged(daemon, "deadlock") == 0
+    for connection in (enrolment, editor, other):
+        connection.close()
+
+
 def test_what_others_add_to_a_counter_meanwhile_is_kept(scene, make_daemon):
     make_daemon(SETTINGS).start()
     connection = scene.app.database.connect()
