@@ -350,6 +350,18 @@ static void poll_round(struct consumer *c)
     }
 }
 
+/* A broker answers a member's questions in turn, so while that joins its group again none is answered, however
+ * long others let the group wait. What was read meanwhile is to be handled: this takes a fifth of the time. */
+static void tell_kafka(struct consumer *c)
+{
+    uint64_t asked_at = now_monotonic_usec();
+
+    if (!consumer_tell_kafka(c))
+        start_over(c);
+    uint64_t now = now_monotonic_usec();
+    c->look_at = MAX(c->look_at, now + 4 * (now - asked_at));
+}
+
 /* Once a second: how far behind we are, and whether Kafka and the topics are there where that is in doubt. */
 static void look(struct consumer *c)
 {
@@ -358,8 +370,8 @@ static void look(struct consumer *c)
 
     c->look_at = now_monotonic_usec() + LOOK_USEC;
     c->stats.lag = consumer_lag(c);
-    if (!c->kafka_troubled && !consumer_tell_kafka(c))
-        start_over(c);
+    if (!c->kafka_troubled)
+        tell_kafka(c);
     if (!(c->kafka_troubled || c->topics_missing) ||
         kafka_consumer_look(c->kafka, LOOK_MS, &missing, &err) < 0)
         return;

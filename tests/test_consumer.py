@@ -338,6 +338,24 @@ def test_full_counters_stop_no_others(scene, make_daemon):
     assert scene.counters() == scene.expected
 
 
+def test_a_rebalance_that_lasts_holds_up_no_messages(scene, make_daemon):
+    """Kafka answers a member's questions in turn: while it joins again, none is answered."""
+    daemon = make_daemon({"consumers": {"session_timeout": "25s", "heartbeat_interval": "500ms"}}).start()
+    scene.publish(50)
+    scene.check()
+    other = scene.cluster._consumer(GROUP, **{"partition.assignment.strategy": "cooperative-sticky", "session.timeout.ms": 25000})
+    try:
+        other.subscribe([scene.topic(kind) for kind in TYPES])
+        other.poll(0.5)
+        scene.publish(1)
+        daemon.wait_log("could not read the committed offset")
+        scene.publish(6000)
+        scene.check(deadline=10)
+        assert logged(daemon, "hands back") == 0
+    finally:
+        other.close()
+
+
 # --- the database goes away ---
 
 
