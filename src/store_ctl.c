@@ -203,8 +203,8 @@ int store_unrouted(struct pg *pg, int64_t limit, int64_t *ret, struct error *err
     return r;
 }
 
-/* Chunk by chunk: published events of a topic's type less the bits set, over the last ids of the ledger. What
- * a consumer handled while we looked makes no lag. $1 how many ids */
+/* Chunk by chunk: published events of a topic's type less the bits set and those put aside, over the last ids
+ * of the ledger. What a consumer handled while we looked makes no lag. $1 how many ids */
 const struct pg_statement store_lags = {
     "",
     "with state as (select high, greatest(high - $1, 0) / 8192 as first_chunk, gap_first, gap_last from relay_state),"
@@ -219,14 +219,20 @@ const struct pg_statement store_lags = {
     "       select b.consumer_group, b.topic, b.chunk,"
     "              sum(length(replace(('x' || encode(b.bits, 'hex'))::bit(8192)::text, '0', ''))) as n"
     "         from consumer_bitmaps b, state s where b.chunk >= s.first_chunk group by 1, 2, 3),"
+    "     dead as ("
+    "       select consumer_group, topic, sequence / 8192 as chunk, count(distinct sequence) as n"
+    "         from (select consumer_group, topic,"
+    "                      case when headers ->> 'sequence' ~ '^[0-9]{1,18}$' then (headers ->> 'sequence')::bigint end as sequence"
+    "                 from dead_letters where replayed_at is null) d group by 1, 2, 3),"
     "     topics as ("
     "       select consumer_group, topic, count(*) as partitions, sum(next_offset) as read,"
     "              sum(foreign_messages) as foreign_messages, max(updated_at) as updated_at"
     "         from consumer_offsets group by 1, 2)"
     " select t.consumer_group, t.topic, t.partitions, t.read::bigint, t.foreign_messages::bigint, t.updated_at,"
-    "        coalesce((select sum(greatest(p.n - coalesce(h.n, 0), 0))"
+    "        coalesce((select sum(greatest(p.n - coalesce(h.n, 0) - coalesce(d.n, 0), 0))"
     "                    from published p left join handled h on h.consumer_group = t.consumer_group"
     "                                                        and h.topic = t.topic and h.chunk = p.chunk"
+    "                    left join dead d on d.consumer_group = t.consumer_group and d.topic = t.topic and d.chunk = p.chunk"
     "                   where t.topic like '%subscriptions.' || p.type), 0)::bigint"
     "   from topics t order by 1, 2"};
 

@@ -471,12 +471,14 @@ def test_verify_keeps_behind_apart_from_wrong(proven, ctl):
     proven.query("update {s}.integrations set failed_sends = failed_sends - 1 where name = 'bad'")
     result = ctl("verify", "--json").expect(2).json
     assert (result["verdict"], result["unhandled"], result["unpublished"]) == ("behind", 1, 0)
+    assert [c["behind"] for c in ctl("status", "--json").json["consumers"]] == [1, 0]
     assert result["oldest_unhandled_at"] and "not yet caught up" in ctl("verify").stdout
     # Known, and waiting for somebody.
     proven.query("insert into {s}.dead_letters (consumer_group, topic, partition, \"offset\", headers, error) values "
                  "('anubis-integration-group', 'anubis.subscriptions.failed', 0, 1, %s, 'x')",
                  (json.dumps({"sequence": str(handled)}),))
     assert ctl("verify", "--json").expect(0).json["dead_letters"] == 1
+    assert [c["behind"] for c in ctl("status", "--json").json["consumers"]] == [0, 0]
     assert "1 event put aside" in ctl("verify").stdout
     proven.subscription(1)
     result = ctl("verify", "--json").expect(2).json
