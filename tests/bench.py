@@ -262,7 +262,7 @@ def show(name, result, indent="  "):
 
 def main():
     cases = {"throughput": lambda b, a: b.throughput(a.rows), "peer": lambda b, a: b.peer(3000), "latency": lambda b, a: b.latency(100, 10),
-             "insert": lambda b, a: b.insert_cost(16, 1000), "idle": lambda b, a: b.idle(20),
+             "insert": lambda b, a: b.insert_cost(16, 1000), "idle": lambda b, a: b.idle(60),
              "memory": lambda b, a: b.memory(a.waiting)}
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("cases", nargs="*", help=f"of {', '.join(cases)}; all without")
