@@ -7,7 +7,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 import time
 import uuid
 
@@ -68,10 +67,11 @@ def free_port():
 
 def scratch_folder(prefix="anubis-", keep=False):
     """A new folder that any user may pass through; removed at exit unless kept."""
-    path = tempfile.mkdtemp(prefix=prefix, dir=os.environ.get("ANUBIS_SCRATCH", "/tmp"))
-    os.chmod(path, 0o755)
+    path = os.path.join(os.environ.get("ANUBIS_SCRATCH", "/tmp"), prefix + uuid.uuid4().hex[:12])
     if not keep:
-        _folders.append(path)
+        _folders.append(path)  # before it is there: a signal may come at any moment
+    os.mkdir(path, 0o700)
+    os.chmod(path, 0o755)
     return path
 
 
@@ -305,11 +305,14 @@ def close_all():
     """Ends everything that was started, the latest first, and removes the scratch folders."""
     for child in reversed(_started):
         child.close()
-    for pid in leftovers():
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
+    end = time.monotonic() + 10
+    while (left := leftovers()) and time.monotonic() < end:
+        for pid in left:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        time.sleep(0.01)  # one that still writes would keep its folder from being removed
     _started.clear()
     while _folders:
         shutil.rmtree(_folders.pop(), ignore_errors=True)
