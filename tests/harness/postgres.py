@@ -229,9 +229,20 @@ class Postgres:
         return [r[0] for r in rows]
 
     def kill_backend(self, pid, number=signal.SIGKILL):
-        """SIGKILL makes the server end all sessions and recover, by itself; SIGTERM ends that one."""
+        """SIGKILL makes the server end all sessions and recover, by itself: begun when this returns. SIGTERM ends that one."""
         assert pid in descendants(self.child.pid), f"{pid} is no backend of this server"
+        witness = self.connect()
+
+        def has_ended():
+            try:
+                witness.cursor().execute("select 1")
+                return False
+            except psycopg2.Error:
+                return True
         os.kill(pid, number)
+        if number == signal.SIGKILL:
+            wait_for(has_ended, 30, "the server to end its sessions")
+        witness.close()
 
     def terminate_backends(self, application=None, database=None):
         for pid in self.backends(application, database):
