@@ -127,6 +127,13 @@ static const struct tokens *live_tokens(struct dispatcher *d)
     return &d->live;
 }
 
+/* A statement of the claimer's, with the arguments in d->args. */
+static int ask(struct dispatcher *d, const struct pg_statement *statement, pg_async_callback callback)
+{
+    d->asked_at = now_monotonic_usec();
+    return pg_async_query(d->claimer, statement, &d->args, DEADLINE_USEC, callback, d);
+}
+
 /* --- other sessions' locks --------------------------------------------------------------------- */
 
 /* True when the claimer's statement was given up for a lock of another session. */
@@ -198,7 +205,7 @@ static void look_into(struct dispatcher *d, const struct pg_statement *head, con
                       pg_async_callback callback)
 {
     snprintf(d->refused_state, sizeof(d->refused_state), "%s", state);
-    (void) pg_async_query(d->claimer, head, &d->args, DEADLINE_USEC, callback, d);
+    (void) ask(d, head, callback);
 }
 
 /* --- sweeping: leases that are over, claims whose answer got lost ----------------------------- */
@@ -269,10 +276,8 @@ static bool sweep(struct dispatcher *d)
 {
     uint64_t now = now_monotonic_usec();
     if (d->lost.count > 0) {
-        d->asked_at = now;
         store_release_tokens_args(&d->args, d->lost.count, d->lost.data);
-        return pg_async_query(d->claimer, &store_release_tokens, &d->args, DEADLINE_USEC, on_released, d) ==
-               0;
+        return ask(d, &store_release_tokens, on_released) == 0;
     }
     if (now < d->sweep_at)
         return false;
@@ -282,10 +287,9 @@ static bool sweep(struct dispatcher *d)
     const int64_t *passed_over;
     size_t passed_over_count = refusals_ids(&d->sweep_refusals, now, &passed_over);
     d->sweep_limit = refusals_limit(&d->sweep_refusals, SWEEP_ROWS);
-    d->asked_at = now;
     store_expire_leases_args(&d->args, &rules, live->count, live->data, passed_over_count, passed_over,
                              d->sweep_limit);
-    return pg_async_query(d->claimer, &store_expire_leases, &d->args, DEADLINE_USEC, on_swept, d) == 0;
+    return ask(d, &store_expire_leases, on_swept) == 0;
 }
 
 /* --- claiming --------------------------------------------------------------------------------- */
@@ -462,8 +466,7 @@ static void claim(struct dispatcher *d)
                      busy, ids, in_flight);
     d->claim_was_rung = d->rung;
     d->rung = false;
-    d->asked_at = now_monotonic_usec();
-    (void) pg_async_query(d->claimer, choose_claim(d), &d->args, DEADLINE_USEC, on_claimed, d);
+    (void) ask(d, choose_claim(d), on_claimed);
 }
 
 static int on_claim_timer(sd_event_source *s, uint64_t usec, void *userdata)
@@ -578,13 +581,13 @@ static void on_down(int reason, const struct error *err, void *userdata)
                                       !(misfit && strcmp(d->said_misfit.text, err->text) != 0)))
         return;
     d->said_down = message;
-    if (misfit)
+    if (misfit) {
         d->said_misfit = *err;
-    if (misfit)
         log_event(LOG_ERR, MSG_SCHEMA_MISMATCH, NULL, "%s", err->text);
-    else
-        log_event(LOG_WARNING, MSG_DATABASE_LOST, NULL, "could not work with the database: %s; trying again",
-                  err->text);
+        return;
+    }
+    log_event(LOG_WARNING, MSG_DATABASE_LOST, NULL, "could not work with the database: %s; trying again",
+              err->text);
 }
 
 /* The settler's session goes with the claimer's as a rule; one voice is enough. */
