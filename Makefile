@@ -5,7 +5,7 @@
 #   FULL=1       `make check` also installs and runs the heavy parts (real Kafka, systemd)
 #   KAFKA=real   `make demo` with Apache Kafka   KEEP=1         `make demo` leaves everything running
 
-VERSION := $(shell sed -n 's/^\#define ANUBIS_VERSION "\(.*\)"/\1/p' src/version.h)
+VERSION := $(shell sed -n 's/^\#define ANUBIS_VERSION "\(.*\)"/\1/p' src/base/version.h)
 BUILD   ?= build
 PYTHON  ?= /usr/bin/python3
 
@@ -34,14 +34,14 @@ ALL_LDFLAGS = -pthread -pie -Wl,-z,relro,-z,now -Wl,--as-needed $(SANITIZE) $(LD
 LIBS        = $(shell pkg-config --libs $(LIBRARIES))
 
 MAINS     := src/anubisd.c src/anubisctl.c
-SOURCES   := $(filter-out $(MAINS),$(wildcard src/*.c))
+SOURCES   := $(filter-out $(MAINS),$(wildcard src/*.c src/*/*.c))
 OBJECTS   := $(SOURCES:%.c=$(BUILD)/%.o) $(BUILD)/generated/sql_files.o
 ARCHIVE   := $(BUILD)/libanubis.a
 BINARIES  := $(BUILD)/anubisd $(BUILD)/anubisctl
 TOOLS     := $(patsubst tests/tools/%.c,$(BUILD)/tools/%,$(wildcard tests/tools/*.c))
 UNIT      := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(wildcard tests/unit/test_*.c))
 SQL       := $(sort $(wildcard sql/*.sql))
-C_FILES   := $(wildcard src/*.[ch] tests/unit/*.[ch] tests/tools/*.[ch])
+C_FILES   := $(wildcard src/*.[ch] src/*/*.[ch] tests/unit/*.[ch] tests/tools/*.[ch])
 
 # Looked for before anything is compiled; `make demo` and the like install it themselves.
 GOALS := $(or $(MAKECMDGOALS),all)

@@ -6,8 +6,8 @@
 #include <string.h>
 #include <sysexits.h>
 
-#include "ctl.h"
-#include "version.h"
+#include "base/version.h"
+#include "ctl/ctl.h"
 
 #define DEFAULT_CONFIG "/etc/anubisd.conf"
 #define DEFAULT_ENVIRONMENT "/etc/default/anubisd"

@@ -5,13 +5,13 @@
 #include <string.h>
 #include <sysexits.h>
 
-#include "config.h"
+#include "base/log.h"
+#include "base/message_ids.h"
+#include "base/version.h"
+#include "config/config.h"
+#include "config/envfile.h"
 #include "daemon.h"
-#include "envfile.h"
-#include "kafka.h"
-#include "log.h"
-#include "messages.h"
-#include "version.h"
+#include "kafka/kafka_conf.h"
 
 #define DEFAULT_CONFIG "/etc/anubisd.conf"
 #define DEFAULT_ENVIRONMENT "/etc/default/anubisd"

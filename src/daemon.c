@@ -18,16 +18,16 @@
 #include <systemd/sd-event.h>
 #include <unistd.h>
 
-#include "consumer.h"
-#include "dispatcher.h"
-#include "kafka.h"
-#include "log.h"
-#include "messages.h"
-#include "monitor.h"
-#include "relay.h"
-#include "stop.h"
-#include "timeutil.h"
-#include "version.h"
+#include "base/heartbeat.h"
+#include "base/log.h"
+#include "base/message_ids.h"
+#include "base/timeutil.h"
+#include "base/version.h"
+#include "consumers/consumer.h"
+#include "delivery/dispatcher.h"
+#include "kafka/kafka_conf.h"
+#include "monitor/monitor.h"
+#include "relay/relay.h"
 
 #define TICK_USEC USEC_PER_SEC
 /* After the drain: how long results may wait for a database that is away. */

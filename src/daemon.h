@@ -1,7 +1,7 @@
 /* The process: starts the parts in order, watches over them, stops them in the reverse order. */
 #pragma once
 
-#include "config.h"
+#include "config/config.h"
 
 /* Runs until a signal ends it. Takes a reference of `config`; `path` is read again at SIGHUP. Exit code: 0 or
  * EX_SOFTWARE. */

@@ -18,8 +18,8 @@ def read(name):
 
 
 def message_ids():
-    """{macro: id} of src/messages.h."""
-    return dict(re.findall(r'^#define (MSG_\w+) "(\w+)"$', read("src/messages.h"), re.MULTILINE))
+    """{macro: id} of src/base/message_ids.h."""
+    return dict(re.findall(r'^#define (MSG_\w+) "(\w+)"$', read("src/base/message_ids.h"), re.MULTILINE))
 
 
 def catalog():
@@ -100,7 +100,7 @@ def test_the_manual_names_each_command_of_anubisctl(binaries):
 
 @pytest.mark.parametrize("name", ["anubisd", "anubisctl"])
 def test_version_is_the_sources(name, binaries):
-    version = re.search(r'ANUBIS_VERSION "(.*)"', read("src/version.h")).group(1)
+    version = re.search(r'ANUBIS_VERSION "(.*)"', read("src/base/version.h")).group(1)
     assert run([program(name), "--version"]).expect().stdout == f"{name} {version}\n"
     assert f"### {version}\n" in read("README.md")
 

@@ -18,7 +18,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "util.h"
+#include "base/util.h"
 
 #define TOPICS_MAX 256
 #define ERRORS_MAX 100000

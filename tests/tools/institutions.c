@@ -16,9 +16,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/util.h"
 #include "institutions_book.h"
 #include "institutions_stage.h"
-#include "util.h"
 
 #define BODY_MAX ((size_t) 64 << 20)
 #define DELAY_MAX_MS 3600000

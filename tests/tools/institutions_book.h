@@ -8,8 +8,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#include "json.h"
-#include "timeutil.h"
+#include "base/json.h"
+#include "base/timeutil.h"
 
 #define KEY_SIZE 37 /* a UUID and its NUL; longer keys are a violation and cut */
 #define RECEIPTS 5  /* remembered one by one for each key; later ones are only counted */

@@ -12,7 +12,7 @@
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 
-#include "timeutil.h"
+#include "base/timeutil.h"
 
 enum ending {
     ENDING_ANSWER, /* the handler answers as usual */

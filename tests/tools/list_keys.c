@@ -2,7 +2,7 @@
  * For tests/check-conf-docs. */
 #include <stdio.h>
 
-#include "config.h"
+#include "config/config.h"
 
 int main(void)
 {

@@ -21,8 +21,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "http.h"
-#include "timeutil.h"
+#include "base/timeutil.h"
+#include "http/http.h"
 
 #define CONNECTIONS_MAX 512
 #define TIMEOUT_USEC                                                                                         \

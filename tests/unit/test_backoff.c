@@ -7,7 +7,7 @@
 
 #include <cmocka.h>
 
-#include "backoff.h"
+#include "base/backoff.h"
 
 static void test_exponential_doubles_up_to_the_maximum(void **state)
 {

@@ -6,7 +6,7 @@
 
 #include <cmocka.h>
 
-#include "bitmap.h"
+#include "consumers/bitmap.h"
 
 static void test_chunk_edges(void **state)
 {

@@ -3,8 +3,8 @@
 #include <sys/stat.h>
 #include <syslog.h>
 
+#include "base/timeutil.h"
 #include "config_fixture.h"
-#include "timeutil.h"
 
 static void test_an_empty_file_gives_the_defaults(void **state)
 {

@@ -8,8 +8,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "event.h"
-#include "json.h"
+#include "base/json.h"
+#include "relay/event.h"
 
 static const unsigned char name_space[16] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16};
 

@@ -10,7 +10,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "gaps.h"
+#include "relay/gaps.h"
 
 /* --- single situations --- */
 

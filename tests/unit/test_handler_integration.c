@@ -6,7 +6,7 @@
 
 #include <cmocka.h>
 
-#include "handler_integration.h"
+#include "handlers/handler_integration.h"
 
 #define EVENTS 5000
 

@@ -11,7 +11,7 @@
 #include <string.h>
 #include <sys/un.h>
 
-#include "http_address.h"
+#include "http/http_address.h"
 
 static const char *const public[] = {
     /* Both sides of each refused network. */

@@ -8,7 +8,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "http_retry_after.h"
+#include "http/http_retry_after.h"
 
 /* Tue, 24 Nov 2026 10:59:39 GMT */
 #define NOW_SEC INT64_C(1795517979)

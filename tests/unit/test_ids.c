@@ -7,7 +7,7 @@
 #include <cmocka.h>
 #include <string.h>
 
-#include "ids.h"
+#include "crypto/ids.h"
 
 /* RFC 9562, appendix A.4: the DNS name space and "www.example.com". */
 static const unsigned char dns[16] = {0x6b, 0xa7, 0xb8, 0x10, 0x9d, 0xad, 0x11, 0xd1,

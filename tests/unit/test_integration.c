@@ -6,7 +6,7 @@
 
 #include <cmocka.h>
 
-#include "integration.h"
+#include "delivery/integration.h"
 
 static struct store_claimed row(int64_t integration_id, int64_t id, int64_t due)
 {

@@ -6,8 +6,8 @@
 
 #include <cmocka.h>
 
-#include "json.h"
-#include "message.h"
+#include "base/json.h"
+#include "consumers/message.h"
 
 #define VALUE                                                                                                \
     "{\"event_type\":\"sent\",\"subscription\":{\"id\":42,\"integration_id\":7,\"order_id\":null,"           \

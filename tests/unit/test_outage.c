@@ -6,8 +6,8 @@
 
 #include <cmocka.h>
 
-#include "outage.h"
-#include "timeutil.h"
+#include "base/timeutil.h"
+#include "delivery/outage.h"
 
 #define AT(seconds) ((uint64_t) (1000 + (seconds)) * USEC_PER_SEC)
 

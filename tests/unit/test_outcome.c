@@ -7,8 +7,8 @@
 #include <cmocka.h>
 #include <string.h>
 
-#include "outcome.h"
-#include "timeutil.h"
+#include "base/timeutil.h"
+#include "delivery/outcome.h"
 
 static const struct outcome_rules rules = {
     .max_attempts = 10,

@@ -7,7 +7,7 @@
 
 #include <cmocka.h>
 
-#include "pg_internal.h"
+#include "pg/pg_internal.h"
 
 static void test_scalars(void **state)
 {

@@ -6,8 +6,8 @@
 
 #include <cmocka.h>
 
-#include "refusals.h"
-#include "timeutil.h"
+#include "base/timeutil.h"
+#include "delivery/refusals.h"
 
 #define NOW (1000 * USEC_PER_SEC)
 

@@ -6,7 +6,7 @@
 
 #include <cmocka.h>
 
-#include "strbuf.h"
+#include "base/strbuf.h"
 
 static void test_starts_empty(void **state)
 {

@@ -10,7 +10,7 @@
 
 #include <cmocka.h>
 
-#include "timeutil.h"
+#include "base/timeutil.h"
 
 #define SECOND_MIN INT64_C(-62135596800)
 #define SECOND_MAX INT64_C(253402300799)

@@ -1,0 +1,389 @@
+/* JSON: the strict check (RFC 8259) and writing strings.
+ *
+ * On the path of each response and each Kafka message: one pass, no recursion, no allocation in the check.
+ * Owns nothing, runs on any thread, never logs. */
+#include "base/json.h"
+
+#include <string.h>
+
+#define REPLACEMENT "\xEF\xBF\xBD" /* U+FFFD */
+
+/* What a byte may be inside a string. */
+enum { PLAIN = 0, QUOTE, BACKSLASH, CONTROL, MULTIBYTE };
+
+static const unsigned char string_class[256] = {
+    [0x00 ... 0x1f] = CONTROL,
+    ['"'] = QUOTE,
+    ['\\'] = BACKSLASH,
+    [0x80 ... 0xff] = MULTIBYTE,
+};
+
+struct scanner {
+    const unsigned char *p, *end;
+    uint64_t in_object[JSON_MAX_DEPTH / 64]; /* a bit for each open level: object or array */
+    int depth, max_depth;
+};
+
+static bool is_digit(unsigned char c)
+{
+    return c >= '0' && c <= '9';
+}
+
+static bool is_continuation(unsigned char c)
+{
+    return (c & 0xC0) == 0x80;
+}
+
+/* Bytes of the well-formed UTF-8 sequence at p (Unicode, table 3-7), or 0. p < end. */
+static size_t utf8_sequence(const unsigned char *p, const unsigned char *end)
+{
+    size_t left = (size_t) (end - p);
+    unsigned char c = p[0];
+
+    if (c < 0x80)
+        return 1;
+    if (c < 0xC2 || left < 2 || !is_continuation(p[1]))
+        return 0;
+    if (c < 0xE0)
+        return 2;
+    /* Overlong forms, surrogates and what lies above U+10FFFF show in the second byte. */
+    if (left < 3 || !is_continuation(p[2]) || (c == 0xE0 && p[1] < 0xA0) || (c == 0xED && p[1] > 0x9F))
+        return 0;
+    if (c < 0xF0)
+        return 3;
+    if (left < 4 || !is_continuation(p[3]) || (c == 0xF0 && p[1] < 0x90) || (c == 0xF4 && p[1] > 0x8F) ||
+        c > 0xF4)
+        return 0;
+    return 4;
+}
+
+/* True when none of eight bytes is a quote, a backslash, a control character or above ASCII. The subtraction
+ * sets a byte's high bit when that byte is zero (or below 0x20); borrows only ever make the answer too
+ * careful. */
+static bool eight_plain(const unsigned char *p)
+{
+    const uint64_t ones = UINT64_C(0x0101010101010101), highs = ones * 0x80;
+    uint64_t w, quote, backslash;
+
+    memcpy(&w, p, sizeof(w));
+    quote = w ^ (ones * '"');
+    backslash = w ^ (ones * '\\');
+    return !((w | (w - ones * 0x20) | (quote - ones) | (backslash - ones)) & highs);
+}
+
+static const unsigned char *skip_plain(const unsigned char *p, const unsigned char *end)
+{
+    while (end - p >= 8 && eight_plain(p))
+        p += 8;
+    while (p < end && string_class[*p] == PLAIN)
+        p++;
+    return p;
+}
+
+/* Four hexadecimal digits, or -1. */
+static int scan_hex4(struct scanner *s)
+{
+    int value = 0;
+
+    if (s->end - s->p < 4)
+        return -1;
+    for (int i = 0; i < 4; i++) {
+        unsigned char c = *s->p++, lower = c | 0x20;
+
+        if (is_digit(c))
+            value = value * 16 + (c - '0');
+        else if (lower >= 'a' && lower <= 'f')
+            value = value * 16 + (lower - 'a' + 10);
+        else
+            return -1;
+    }
+    return value;
+}
+
+/* After "\u": one code unit, or a whole surrogate pair. */
+static bool scan_unicode_escape(struct scanner *s)
+{
+    int unit = scan_hex4(s);
+
+    if (unit < 0 || (unit >= 0xDC00 && unit <= 0xDFFF))
+        return false;
+    if (unit < 0xD800 || unit > 0xDBFF)
+        return true;
+    if (s->end - s->p < 2 || s->p[0] != '\\' || s->p[1] != 'u')
+        return false;
+    s->p += 2;
+    unit = scan_hex4(s);
+    return unit >= 0xDC00 && unit <= 0xDFFF;
+}
+
+static bool scan_escape(struct scanner *s)
+{
+    unsigned char c;
+
+    if (s->p >= s->end)
+        return false;
+    c = *s->p++;
+    if (c == 'u')
+        return scan_unicode_escape(s);
+    return c != '\0' && strchr("\"\\/bfnrt", c) != NULL;
+}
+
+/* After the opening quote, to behind the closing one. */
+static bool scan_string(struct scanner *s)
+{
+    for (;;) {
+        size_t n;
+
+        s->p = skip_plain(s->p, s->end);
+        if (s->p >= s->end)
+            return false;
+        switch (string_class[*s->p]) {
+        case QUOTE:
+            s->p++;
+            return true;
+        case BACKSLASH:
+            s->p++;
+            if (!scan_escape(s))
+                return false;
+            break;
+        case MULTIBYTE:
+            n = utf8_sequence(s->p, s->end);
+            if (n == 0)
+                return false;
+            s->p += n;
+            break;
+        default:
+            return false;
+        }
+    }
+}
+
+static bool scan_digits(struct scanner *s)
+{
+    const unsigned char *start = s->p;
+
+    while (s->p < s->end && is_digit(*s->p))
+        s->p++;
+    return s->p > start;
+}
+
+static bool scan_number(struct scanner *s)
+{
+    if (*s->p == '-')
+        s->p++;
+    if (s->p < s->end && *s->p == '0')
+        s->p++; /* a leading zero stands alone */
+    else if (!scan_digits(s))
+        return false;
+    if (s->p < s->end && *s->p == '.') {
+        s->p++;
+        if (!scan_digits(s))
+            return false;
+    }
+    if (s->p < s->end && (*s->p | 0x20) == 'e') {
+        s->p++;
+        if (s->p < s->end && (*s->p == '+' || *s->p == '-'))
+            s->p++;
+        return scan_digits(s);
+    }
+    return true;
+}
+
+static bool scan_word(struct scanner *s, const char *word)
+{
+    size_t len = strlen(word);
+
+    if ((size_t) (s->end - s->p) < len || memcmp(s->p, word, len) != 0)
+        return false;
+    s->p += len;
+    return true;
+}
+
+static void skip_space(struct scanner *s)
+{
+    while (s->p < s->end && (*s->p == ' ' || *s->p == '\n' || *s->p == '\t' || *s->p == '\r'))
+        s->p++;
+}
+
+static bool in_object(const struct scanner *s)
+{
+    int level = s->depth - 1;
+
+    return s->in_object[level / 64] >> (level % 64) & 1;
+}
+
+static bool open_level(struct scanner *s, bool object)
+{
+    uint64_t bit = UINT64_C(1) << (s->depth % 64);
+
+    if (s->depth >= s->max_depth)
+        return false;
+    if (object)
+        s->in_object[s->depth / 64] |= bit;
+    else
+        s->in_object[s->depth / 64] &= ~bit;
+    s->depth++;
+    s->p++;
+    return true;
+}
+
+/* A scalar, or the opening of an object or array; an empty one is left to what follows. */
+static bool scan_value(struct scanner *s, bool *ret_opened)
+{
+    *ret_opened = false;
+    if (s->p >= s->end)
+        return false;
+    switch (*s->p) {
+    case '{':
+    case '[':
+        *ret_opened = true;
+        return open_level(s, *s->p == '{');
+    case '"':
+        s->p++;
+        return scan_string(s);
+    case 't':
+        return scan_word(s, "true");
+    case 'f':
+        return scan_word(s, "false");
+    case 'n':
+        return scan_word(s, "null");
+    default:
+        return (*s->p == '-' || is_digit(*s->p)) && scan_number(s);
+    }
+}
+
+/* A member's name and colon. */
+static bool scan_name(struct scanner *s)
+{
+    skip_space(s);
+    if (s->p >= s->end || *s->p++ != '"' || !scan_string(s))
+        return false;
+    skip_space(s);
+    return s->p < s->end && *s->p++ == ':';
+}
+
+/* The closing bracket of the innermost level, if it comes next. */
+static bool close_level(struct scanner *s)
+{
+    skip_space(s);
+    if (s->p >= s->end || *s->p != (in_object(s) ? '}' : ']'))
+        return false;
+    s->p++;
+    s->depth--;
+    return true;
+}
+
+/* After a value: closes what ends here, then takes the comma and the next member's name.
+ * Returns false when something else stands there; depth 0 afterwards means the whole value is read. */
+static bool scan_to_next_value(struct scanner *s)
+{
+    while (s->depth > 0 && close_level(s))
+        ;
+    if (s->depth == 0)
+        return true;
+    if (s->p >= s->end || *s->p++ != ',')
+        return false;
+    return !in_object(s) || scan_name(s);
+}
+
+/* Behind an opening bracket: either the level is empty, or its first value (and name) must follow. */
+static bool scan_first(struct scanner *s, bool *ret_empty)
+{
+    *ret_empty = close_level(s);
+    return *ret_empty || !in_object(s) || scan_name(s);
+}
+
+bool json_is_valid(const char *text, size_t len, int max_depth)
+{
+    struct scanner s = {
+        .p = (const unsigned char *) text,
+        .end = len > 0 ? (const unsigned char *) text + len : NULL,
+        .max_depth = MIN(max_depth, JSON_MAX_DEPTH),
+    };
+
+    if (len == 0)
+        return false;
+    do {
+        bool opened, empty = true;
+
+        skip_space(&s);
+        if (!scan_value(&s, &opened))
+            return false;
+        if (opened && !scan_first(&s, &empty))
+            return false;
+        if (opened && !empty)
+            continue; /* depth is above 0: the first value comes next */
+        if (!scan_to_next_value(&s))
+            return false;
+    } while (s.depth > 0);
+    skip_space(&s);
+    return s.p == s.end;
+}
+
+static void add_escape(struct strbuf *sb, unsigned char c)
+{
+    static const char short_forms[] = "\"\"\\\\\bb\ff\nn\rr\tt";
+    const char *hex = "0123456789abcdef";
+
+    for (const char *f = short_forms; *f; f += 2) {
+        if ((unsigned char) f[0] == c) {
+            strbuf_add(sb, (char[]){'\\', f[1]}, 2);
+            return;
+        }
+    }
+    strbuf_add(sb, (char[]){'\\', 'u', '0', '0', hex[c >> 4], hex[c & 15]}, 6);
+}
+
+void json_add_string(struct strbuf *sb, const char *text, size_t len)
+{
+    const unsigned char *p = (const unsigned char *) text, *end = len > 0 ? p + len : p;
+
+    strbuf_addc(sb, '"');
+    while (p < end) {
+        const unsigned char *run = p;
+        size_t n;
+
+        p = skip_plain(p, end);
+        strbuf_add(sb, run, (size_t) (p - run));
+        if (p >= end)
+            break;
+        if (*p < 0x80) {
+            add_escape(sb, *p++);
+            continue;
+        }
+        n = utf8_sequence(p, end);
+        if (n > 0)
+            strbuf_add(sb, p, n);
+        else
+            strbuf_adds(sb, REPLACEMENT);
+        p += MAX(n, (size_t) 1);
+    }
+    strbuf_addc(sb, '"');
+}
+
+void json_add_value_or_string(struct strbuf *sb, const char *text, size_t len)
+{
+    /* What it becomes a part of has levels of its own, and readers check the whole as strictly. */
+    if (json_is_valid(text, len, JSON_MAX_DEPTH - 8))
+        strbuf_add(sb, text, len);
+    else
+        json_add_string(sb, text, len);
+}
+
+void strbuf_add_utf8(struct strbuf *sb, const char *bytes, size_t len)
+{
+    const unsigned char *p = (const unsigned char *) bytes, *end = len > 0 ? p + len : p, *run = p;
+
+    while (p < end) {
+        size_t n = *p == '\0' ? 0 : utf8_sequence(p, end);
+
+        if (n > 0) {
+            p += n;
+            continue;
+        }
+        strbuf_add(sb, run, (size_t) (p - run));
+        strbuf_adds(sb, REPLACEMENT);
+        run = ++p;
+    }
+    strbuf_add(sb, run, (size_t) (p - run));
+}

@@ -1,0 +1,206 @@
+/* Clocks, durations, sizes and timestamps. Owns nothing, runs on any thread, never logs. */
+#include "base/timeutil.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+#include <time.h>
+
+#define USEC_PER_DAY (INT64_C(86400) * 1000000)
+/* 0001-01-01T00:00:00Z and the last microsecond of 9999, from 1970. */
+#define TIMESTAMP_MIN INT64_C(-62135596800000000)
+#define TIMESTAMP_MAX INT64_C(253402300799999999)
+
+struct unit {
+    const char *name;
+    uint64_t factor;
+};
+
+/* Largest first: writing takes the first that divides. */
+static const struct unit duration_units[] = {
+    {"d", UINT64_C(86400) * USEC_PER_SEC},
+    {"h", 3600 * USEC_PER_SEC},
+    {"m", 60 * USEC_PER_SEC},
+    {"s", USEC_PER_SEC},
+    {"ms", USEC_PER_MSEC},
+    {"us", 1},
+};
+static const struct unit size_units[] = {
+    {"GiB", UINT64_C(1) << 30},
+    {"MiB", UINT64_C(1) << 20},
+    {"KiB", UINT64_C(1) << 10},
+    {"B", 1},
+};
+
+uint64_t now_monotonic_usec(void)
+{
+    struct timespec ts;
+
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (uint64_t) ts.tv_sec * USEC_PER_SEC + (uint64_t) ts.tv_nsec / 1000;
+}
+
+int64_t now_realtime_usec(void)
+{
+    struct timespec ts;
+
+    clock_gettime(CLOCK_REALTIME, &ts);
+    return (int64_t) ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
+}
+
+static char *put_digits(char *to, unsigned value, int width)
+{
+    for (int i = width - 1; i >= 0; i--) {
+        to[i] = (char) ('0' + value % 10);
+        value /= 10;
+    }
+    return to + width;
+}
+
+struct date {
+    unsigned year, month, day;
+};
+
+/* Proleptic Gregorian calendar. Counting years from March puts the leap day last, so that months have a
+ * formula; gmtime_r would take the time zone's lock, and this is called for each event. */
+static struct date date_from_days(int64_t days_since_1970)
+{
+    uint32_t days = (uint32_t) (days_since_1970 + 719468); /* since 0000-03-01; the clamp keeps it positive */
+    uint32_t era = days / 146097, in_era = days % 146097;
+    uint32_t year = (in_era - in_era / 1460 + in_era / 36524 - in_era / 146096) / 365;
+    uint32_t in_year = in_era - (365 * year + year / 4 - year / 100);
+    uint32_t from_march = (5 * in_year + 2) / 153;
+    struct date d = {
+        .year = year + era * 400 + (from_march >= 10),
+        .month = from_march < 10 ? from_march + 3 : from_march - 9,
+        .day = in_year - (153 * from_march + 2) / 5 + 1,
+    };
+
+    return d;
+}
+
+static void add_timestamp(struct strbuf *sb, int64_t usec, bool with_fraction)
+{
+    char text[sizeof("9999-12-31T23:59:59.999999Z")];
+    char *p = text;
+    int64_t clamped = MAX(TIMESTAMP_MIN, MIN(TIMESTAMP_MAX, usec));
+    int64_t days = clamped / USEC_PER_DAY, in_day = clamped % USEC_PER_DAY;
+    struct date d;
+    unsigned sec;
+
+    if (in_day < 0) {
+        in_day += USEC_PER_DAY;
+        days--;
+    }
+    d = date_from_days(days);
+    sec = (unsigned) (in_day / 1000000);
+    p = put_digits(p, d.year, 4);
+    *p++ = '-';
+    p = put_digits(p, d.month, 2);
+    *p++ = '-';
+    p = put_digits(p, d.day, 2);
+    *p++ = 'T';
+    p = put_digits(p, sec / 3600, 2);
+    *p++ = ':';
+    p = put_digits(p, sec / 60 % 60, 2);
+    *p++ = ':';
+    p = put_digits(p, sec % 60, 2);
+    if (with_fraction) {
+        *p++ = '.';
+        p = put_digits(p, (unsigned) (in_day % 1000000), 6);
+    }
+    *p++ = 'Z';
+    strbuf_add(sb, text, (size_t) (p - text));
+}
+
+void strbuf_add_timestamp(struct strbuf *sb, int64_t usec)
+{
+    add_timestamp(sb, usec, true);
+}
+
+void strbuf_add_timestamp_sec(struct strbuf *sb, int64_t usec)
+{
+    add_timestamp(sb, usec, false);
+}
+
+static int parse_with_unit(const char *s, const struct unit *units, size_t n_units, uint64_t *ret)
+{
+    uint64_t value = 0;
+    bool too_big = false;
+    const char *p = s;
+
+    for (; *p >= '0' && *p <= '9'; p++) {
+        too_big |= __builtin_mul_overflow(value, UINT64_C(10), &value);
+        too_big |= __builtin_add_overflow(value, (uint64_t) (*p - '0'), &value);
+    }
+    if (p == s)
+        return -EINVAL;
+    for (size_t i = 0; i < n_units; i++) {
+        if (strcmp(p, units[i].name) != 0)
+            continue;
+        too_big |= __builtin_mul_overflow(value, units[i].factor, &value);
+        /* The last value means "never" elsewhere; nobody may write it. */
+        if (too_big || value == USEC_INFINITY)
+            return -ERANGE;
+        *ret = value;
+        return 0;
+    }
+    return -EINVAL;
+}
+
+static void add_with_unit(struct strbuf *sb, const struct unit *units, size_t zero_unit, uint64_t value)
+{
+    const struct unit *u = units;
+
+    if (value == 0) {
+        u = &units[zero_unit];
+    } else {
+        /* Ends at the last unit at the latest, whose factor is 1. */
+        while (value % u->factor != 0)
+            u++;
+    }
+    strbuf_addf(sb, "%" PRIu64 "%s", value / u->factor, u->name);
+}
+
+int parse_duration(const char *s, uint64_t *ret_usec)
+{
+    return parse_with_unit(s, duration_units, ARRAY_SIZE(duration_units), ret_usec);
+}
+
+void strbuf_add_duration(struct strbuf *sb, uint64_t usec)
+{
+    add_with_unit(sb, duration_units, 3, usec);
+}
+
+int parse_size(const char *s, uint64_t *ret_bytes)
+{
+    return parse_with_unit(s, size_units, ARRAY_SIZE(size_units), ret_bytes);
+}
+
+void strbuf_add_size(struct strbuf *sb, uint64_t bytes)
+{
+    add_with_unit(sb, size_units, ARRAY_SIZE(size_units) - 1, bytes);
+}
+
+void strbuf_add_duration_human(struct strbuf *sb, uint64_t usec)
+{
+    const uint64_t minute = 60 * USEC_PER_SEC, hour = 60 * minute, day = 24 * hour;
+    uint64_t tenths = usec / (USEC_PER_SEC / 10);
+
+    if (usec == USEC_INFINITY)
+        strbuf_adds(sb, "for ever");
+    else if (usec < USEC_PER_SEC)
+        strbuf_addf(sb, "%" PRIu64 " ms", usec / USEC_PER_MSEC);
+    else if (usec < 10 * USEC_PER_SEC && tenths % 10 != 0)
+        strbuf_addf(sb, "%" PRIu64 ".%" PRIu64 " s", tenths / 10, tenths % 10);
+    else if (usec < minute)
+        strbuf_addf(sb, "%" PRIu64 " s", usec / USEC_PER_SEC);
+    else if (usec < hour)
+        strbuf_addf(sb, "%" PRIu64 " min", usec / minute);
+    else if (usec < day && usec % hour >= minute)
+        strbuf_addf(sb, "%" PRIu64 " h %" PRIu64 " min", usec / hour, usec % hour / minute);
+    else if (usec < day)
+        strbuf_addf(sb, "%" PRIu64 " h", usec / hour);
+    else
+        strbuf_addf(sb, "%" PRIu64 " d", usec / day);
+}

@@ -1,0 +1,215 @@
+/* Memory, errors, small numbers, randomness and wake-ups.
+ *
+ * Owns nothing, runs on any thread, never logs. The only functions here that end the process are those that
+ * cannot go on: no memory, no randomness, no descriptors at start. */
+#include "base/util.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+/* Plain write(2): nothing that may allocate or take a lock works any more. */
+static _Noreturn void die(const char *line)
+{
+    ssize_t ignored = write(STDERR_FILENO, line, strlen(line));
+    (void) ignored;
+    abort();
+}
+
+static void *must(void *p)
+{
+    if (!p)
+        die("error: out of memory\n");
+    return p;
+}
+
+void *xmalloc(size_t size)
+{
+    return must(malloc(size ? size : 1));
+}
+
+void *xcalloc(size_t count, size_t size)
+{
+    return must(count && size ? calloc(count, size) : calloc(1, 1));
+}
+
+void *xreallocarray(void *p, size_t count, size_t size)
+{
+    return must(count && size ? reallocarray(p, count, size) : realloc(p, 1));
+}
+
+char *xstrdup(const char *s)
+{
+    return s ? must(strdup(s)) : NULL;
+}
+
+char *xstrndup(const char *s, size_t len)
+{
+    return must(strndup(s, len));
+}
+
+void *xmemdup(const void *p, size_t len)
+{
+    void *copy = xmalloc(len);
+
+    if (len > 0)
+        memcpy(copy, p, len);
+    return copy;
+}
+
+char *xasprintf(const char *fmt, ...)
+{
+    va_list args;
+    char *s;
+    int n;
+
+    va_start(args, fmt);
+    n = vasprintf(&s, fmt, args);
+    va_end(args);
+    if (n < 0)
+        die("error: out of memory\n");
+    return s;
+}
+
+void freep(void *pointer_to_pointer)
+{
+    void *p;
+
+    /* Through memcpy, since the variable's own type is unknown here. */
+    memcpy(&p, pointer_to_pointer, sizeof(p));
+    free(p);
+}
+
+void closep(int *fd)
+{
+    int saved = errno;
+
+    if (*fd >= 0)
+        close(*fd);
+    *fd = -1;
+    errno = saved;
+}
+
+void free_secret(char *s)
+{
+    if (!s)
+        return;
+    explicit_bzero(s, strlen(s));
+    free(s);
+}
+
+void error_set(struct error *err, const char *fmt, ...)
+{
+    va_list args;
+
+    if (!err)
+        return;
+    va_start(args, fmt);
+    vsnprintf(err->text, sizeof(err->text), fmt, args);
+    va_end(args);
+}
+
+int parse_i64(const char *s, int64_t min, int64_t max, int64_t *ret)
+{
+    long long value;
+    char *end;
+
+    /* strtoll skips white space and takes a plus sign; a number in a file or a header has neither. */
+    if (s[0] != '-' && (s[0] < '0' || s[0] > '9'))
+        return -EINVAL;
+    errno = 0;
+    value = strtoll(s, &end, 10);
+    if (end == s || *end != '\0')
+        return -EINVAL;
+    if (errno == ERANGE || value < min || value > max)
+        return -ERANGE;
+    *ret = value;
+    return 0;
+}
+
+/* Longer words than ours are no misspelling of them. */
+#define WORD_MAX_LEN 40
+
+unsigned words_distance(const char *a, const char *b)
+{
+    unsigned rows[3][WORD_MAX_LEN + 1];
+    unsigned *before = rows[0], *above = rows[1], *row = rows[2];
+    size_t len_a = strlen(a), len_b = strlen(b);
+
+    if (len_a > WORD_MAX_LEN || len_b > WORD_MAX_LEN)
+        return WORD_MAX_LEN;
+    for (size_t j = 0; j <= len_b; j++)
+        row[j] = (unsigned) j;
+    for (size_t i = 1; i <= len_a; i++) {
+        unsigned *recycled = before;
+
+        before = above;
+        above = row;
+        row = recycled;
+        row[0] = (unsigned) i;
+        for (size_t j = 1; j <= len_b; j++) {
+            bool swapped = i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1];
+
+            row[j] = MIN(above[j] + 1, row[j - 1] + 1);
+            row[j] = MIN(row[j], above[j - 1] + (a[i - 1] != b[j - 1]));
+            if (swapped)
+                row[j] = MIN(row[j], before[j - 2] + 1);
+        }
+    }
+    return row[len_b];
+}
+
+unsigned words_tolerance(const char *word)
+{
+    return MAX(1U, MIN(4U, (unsigned) strlen(word) / 3));
+}
+
+uint64_t random_u64(void)
+{
+    uint64_t value;
+    ssize_t n;
+
+    do
+        n = getrandom(&value, sizeof(value), 0);
+    while (n < 0 && errno == EINTR);
+    if (n != (ssize_t) sizeof(value))
+        die("error: the kernel gives no random numbers\n");
+    return value;
+}
+
+double random_unit(void)
+{
+    /* 53 bits: what a double holds exactly, so that 1.0 is never reached by rounding. */
+    return (double) (random_u64() >> 11) * 0x1p-53;
+}
+
+int wakefd_new(void)
+{
+    int fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+
+    if (fd < 0)
+        die("error: no descriptor left for an eventfd\n");
+    return fd;
+}
+
+void wakefd_raise(int fd)
+{
+    int saved = errno;
+    uint64_t one = 1;
+    ssize_t ignored = write(fd, &one, sizeof(one));
+
+    /* EAGAIN means the counter is at its end: it is raised already. */
+    (void) ignored;
+    errno = saved;
+}
+
+void wakefd_clear(int fd)
+{
+    uint64_t count;
+    ssize_t ignored = read(fd, &count, sizeof(count));
+
+    (void) ignored;
+}

@@ -1,0 +1,198 @@
+/* Strings with a shape of their own. Each check says in `why` what would be right. Main thread, at load only.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "config/config_internal.h"
+
+/* "anubis.subscriptions.retried" and the like must fit into Kafka's 249. */
+#define TOPIC_PREFIX_MAX 200
+
+#define LOWER "abcdefghijklmnopqrstuvwxyz"
+#define UPPER "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+#define DIGITS "0123456789"
+
+static bool only(const char *value, const char *allowed)
+{
+    return value[strspn(value, allowed)] == '\0';
+}
+
+static bool starts_with(const char *s, const char *prefix)
+{
+    return strncmp(s, prefix, strlen(prefix)) == 0;
+}
+
+bool config_is_port(const char *s, size_t len)
+{
+    int64_t port;
+    CLEANUP(freep) char *text = xstrndup(s, len);
+
+    return only(text, DIGITS) && parse_i64(text, 1, 65535, &port) == 0;
+}
+
+/* host, host:port, [v6] or [v6]:port. */
+static bool is_host_port(const char *s, size_t len, bool needs_port)
+{
+    const char *colon = memchr(s, ':', len), *host_end = colon;
+
+    if (len > 0 && *s == '[') {
+        host_end = memchr(s, ']', len);
+        if (!host_end++)
+            return false;
+        colon = host_end < s + len ? host_end : NULL;
+        if (colon && *colon != ':')
+            return false;
+    }
+    if (!colon)
+        return len > 0 && !needs_port && !memchr(s, ' ', len);
+    return host_end > s && !memchr(s, ' ', len) && config_is_port(colon + 1, (size_t) (s + len - colon - 1));
+}
+
+bool config_check_not_empty(const char *value, struct strbuf *why)
+{
+    if (*value)
+        return true;
+    strbuf_adds(why, "must not be empty");
+    return false;
+}
+
+bool config_check_instance(const char *value, struct strbuf *why)
+{
+    if (strlen(value) <= 200)
+        return true;
+    strbuf_adds(why, "must have at most 200 bytes");
+    return false;
+}
+
+/* Only what needs no quotes: an application and a psql session then find the same schema. */
+bool config_check_schema(const char *value, struct strbuf *why)
+{
+    bool ours = !starts_with(value, "pg_") && strcmp(value, "information_schema") != 0;
+
+    if (*value && only(value, LOWER DIGITS "_") && !strchr(DIGITS, *value) && strlen(value) <= 63 && ours)
+        return true;
+    strbuf_adds(why,
+                ours ? "must be 1 to 63 lower-case letters, digits and underscores, not starting with a digit"
+                     : "must not name one of Postgres's own schemas");
+    return false;
+}
+
+/* scheme://[userinfo@]host[:port][/…] */
+static bool is_url(const char *value, const char *const *schemes)
+{
+    for (; *schemes; schemes++) {
+        const char *authority = value + strlen(*schemes), *at;
+        size_t len;
+
+        if (!starts_with(value, *schemes))
+            continue;
+        len = strcspn(authority, "/?#");
+        at = memrchr(authority, '@', len);
+        if (at) {
+            len -= (size_t) (at + 1 - authority);
+            authority = at + 1;
+        }
+        return !strpbrk(value, " \"<>\\^`{|}") && is_host_port(authority, len, false);
+    }
+    return false;
+}
+
+bool config_check_http_url(const char *value, struct strbuf *why)
+{
+    static const char *const schemes[] = {"https://", "http://", NULL};
+
+    if (!*value || is_url(value, schemes))
+        return true;
+    strbuf_adds(why, "must be a URL such as \"https://host/path\", or \"\" for none");
+    return false;
+}
+
+bool config_check_proxy(const char *value, struct strbuf *why)
+{
+    static const char *const schemes[] = {"http://", "https://", "socks5://", "socks5h://", NULL};
+
+    if (!*value || is_url(value, schemes))
+        return true;
+    strbuf_adds(why,
+                "must be a URL such as \"http://proxy:3128\" (or https, socks5, socks5h), or \"\" for none");
+    return false;
+}
+
+bool config_check_ca_file(const char *value, struct strbuf *why)
+{
+    if (!*value)
+        return true;
+    if (*value != '/') {
+        strbuf_adds(why, "must be an absolute path, or \"\" for the system's certificates");
+        return false;
+    }
+    if (access(value, R_OK) < 0) {
+        strbuf_addf(why, "must name a file that can be read: %s", strerror(errno));
+        return false;
+    }
+    return true;
+}
+
+/* What stands before "://" must be one of Kafka's protocols; librdkafka passes other items over. */
+static bool is_kafka_protocol(const char *s, size_t len)
+{
+    static const char *const protocols[] = {"plaintext", "ssl", "sasl_plaintext", "sasl_ssl"};
+
+    for (size_t i = 0; i < ARRAY_SIZE(protocols); i++)
+        if (strlen(protocols[i]) == len && strncasecmp(s, protocols[i], len) == 0)
+            return true;
+    return false;
+}
+
+/* A comma-separated list of host:port, each perhaps with a protocol in front (librdkafka: bootstrap.servers).
+ */
+bool config_check_brokers(const char *value, struct strbuf *why)
+{
+    const char *p = value;
+
+    for (;;) {
+        size_t len = strcspn(p, ",");
+        const char *item = p + strspn(p, " "), *item_end = p + len, *scheme;
+
+        while (item_end > item && item_end[-1] == ' ')
+            item_end--;
+        scheme = item < item_end ? memmem(item, (size_t) (item_end - item), "://", 3) : NULL;
+        bool protocol = !scheme || is_kafka_protocol(item, (size_t) (scheme - item));
+        if (scheme)
+            item = scheme + 3;
+        if (!protocol || item >= item_end || !is_host_port(item, (size_t) (item_end - item), false)) {
+            strbuf_adds(why, "must be a list such as \"kafka1:9092,kafka2:9092\"");
+            return false;
+        }
+        if (p[len] == '\0')
+            return true;
+        p += len + 1;
+    }
+}
+
+bool config_check_topic_prefix(const char *value, struct strbuf *why)
+{
+    if (only(value, LOWER UPPER DIGITS "._-") && strlen(value) <= TOPIC_PREFIX_MAX)
+        return true;
+    strbuf_addf(why, "must be at most %d letters, digits, \".\", \"_\" and \"-\", as Kafka's topic names are",
+                TOPIC_PREFIX_MAX);
+    return false;
+}
+
+bool config_check_address(const char *value, struct strbuf *why)
+{
+    if (!*value || is_host_port(value, strlen(value), true))
+        return true;
+    strbuf_adds(why, "must be \"host:port\" or \"[address]:port\", or \"\" for none");
+    return false;
+}
+
+bool config_check_metric_prefix(const char *value, struct strbuf *why)
+{
+    if (*value && only(value, LOWER UPPER DIGITS "._-"))
+        return true;
+    strbuf_adds(why, "must be letters, digits, \".\", \"_\" and \"-\"");
+    return false;
+}

@@ -1,0 +1,215 @@
+/* What is said about a configuration: the dump, the difference of two, the keys without effect, the list of
+ * keys. Derives from the table; any thread that holds a reference. */
+#include <string.h>
+
+#include "config/config_internal.h"
+
+#define HIDDEN "***"
+
+/* A string in libconfig's syntax. */
+static void add_string(struct strbuf *out, const char *text)
+{
+    static const char escapes[] = "\"\"\\\\\nn\rr\tt\ff";
+
+    strbuf_addc(out, '"');
+    for (const char *p = text; *p; p++) {
+        const char *e = escapes;
+
+        while (*e && *e != *p)
+            e += 2;
+        if (*e)
+            strbuf_addf(out, "\\%c", e[1]);
+        else if ((unsigned char) *p < 0x20 || *p == 0x7F)
+            strbuf_addf(out, "\\x%02x", (unsigned char) *p);
+        else
+            strbuf_addc(out, *p);
+    }
+    strbuf_addc(out, '"');
+}
+
+static bool is_quoted(const struct config_key *key)
+{
+    switch (key->type) {
+    case TYPE_BOOL:
+    case TYPE_INT:
+    case TYPE_FLOAT:
+    case TYPE_PROPERTIES:
+        return false;
+    default:
+        return true;
+    }
+}
+
+/* What stands elsewhere is shown by where it stands: that holds no secret and reads back as the same. */
+static void add_shown(const struct config *c, const struct config_key *key, struct strbuf *out)
+{
+    CLEANUP(strbuf_free) struct strbuf text = STRBUF_INIT(STRBUF_MAX_DEFAULT);
+    CLEANUP(strbuf_free) struct strbuf shown = STRBUF_INIT(STRBUF_MAX_DEFAULT);
+    const char *reference = config_origin(c, key)->reference;
+
+    config_value_add(key, config_value_get(c, key), &text);
+    if ((key->flags & KEY_SECRET) && text.len > 0)
+        strbuf_adds(&shown, HIDDEN);
+    else if (reference)
+        strbuf_adds(&shown, reference);
+    else if (key->flags & KEY_CONNINFO)
+        config_conninfo_scrub(strbuf_str(&text), &shown);
+    else
+        config_url_scrub(strbuf_str(&text), &shown);
+    if (is_quoted(key))
+        add_string(out, strbuf_str(&shown));
+    else
+        strbuf_adds(out, strbuf_str(&shown));
+}
+
+/* A path may hold anything; a line feed in it would end the comment. */
+static void add_path(const char *path, struct strbuf *out)
+{
+    for (; *path; path++)
+        strbuf_addc(out, (unsigned char) *path < 0x20 || *path == 0x7F ? '?' : *path);
+}
+
+static void add_line_of_file(const struct config *c, unsigned line, const char *reference, struct strbuf *out)
+{
+    add_path(c->origins->path, out);
+    strbuf_addf(out, ":%u", line);
+    if (reference) {
+        strbuf_adds(out, ", ");
+        add_path(reference, out);
+    }
+}
+
+static bool is_default(const struct config *c, const struct config_key *key)
+{
+    CLEANUP(strbuf_free) struct strbuf text = STRBUF_INIT(STRBUF_MAX_DEFAULT);
+
+    if (key->type == TYPE_PROPERTIES)
+        return config_properties_get(c, key)->count == 0;
+    config_value_add(key, config_value_get(c, key), &text);
+    return strcmp(strbuf_str(&text), key->fallback) == 0;
+}
+
+static void add_comment(const struct config *c, const struct config_key *key, struct strbuf *out)
+{
+    const struct config_origin *origin = config_origin(c, key);
+
+    strbuf_adds(out, "  # ");
+    switch (origin->source) {
+    case SOURCE_DEFAULT:
+        /* Only the instance's default is worked out at load. */
+        strbuf_adds(out, is_default(c, key) ? "default" : "default: the host name");
+        break;
+    case SOURCE_ENVIRONMENT:
+        strbuf_addf(out, "environment %s", origin->environment);
+        break;
+    case SOURCE_FILE:
+        add_line_of_file(c, origin->line, origin->reference, out);
+        break;
+    }
+    if (key->flags & KEY_UNUSED)
+        strbuf_adds(out, "; without effect in this version");
+    strbuf_addc(out, '\n');
+}
+
+static void dump_property(const struct config *c, const struct config_property *p, struct strbuf *out)
+{
+    CLEANUP(strbuf_free) struct strbuf shown = STRBUF_INIT(STRBUF_MAX_DEFAULT);
+
+    strbuf_adds(out, "        ");
+    for (const char *n = p->name; *n; n++)
+        strbuf_addc(out, *n == '.' ? '_' : *n);
+    if (config_property_is_secret(p->name) && *p->value)
+        strbuf_adds(&shown, HIDDEN);
+    else
+        config_url_scrub(p->reference ? p->reference : p->value, &shown);
+    strbuf_adds(out, " = ");
+    add_string(out, strbuf_str(&shown));
+    strbuf_adds(out, ";  # ");
+    add_line_of_file(c, p->line, p->reference, out);
+    strbuf_addc(out, '\n');
+}
+
+static void dump_properties(const struct config *c, const struct config_key *key, struct strbuf *out)
+{
+    const struct config_properties *properties = config_properties_get(c, key);
+
+    if (properties->count == 0) {
+        strbuf_addf(out, "    %s: { };", key->name);
+        add_comment(c, key, out);
+        return;
+    }
+    strbuf_addf(out, "    %s:\n    {\n", key->name);
+    for (size_t i = 0; i < properties->count; i++)
+        dump_property(c, &properties->items[i], out);
+    strbuf_adds(out, "    };\n");
+}
+
+static void dump_key(const struct config *c, const struct config_key *key, struct strbuf *out)
+{
+    if (key->type == TYPE_PROPERTIES) {
+        dump_properties(c, key, out);
+        return;
+    }
+    strbuf_addf(out, "%s%s = ", *key->group ? "    " : "", key->name);
+    add_shown(c, key, out);
+    strbuf_addc(out, ';');
+    add_comment(c, key, out);
+}
+
+void config_dump(const struct config *c, struct strbuf *out)
+{
+    const char *group = "";
+
+    for (size_t i = 0; i < config_keys_count; i++) {
+        const struct config_key *key = &config_keys[i];
+
+        if (strcmp(key->group, group) != 0) {
+            strbuf_addf(out, "%s\n%s:\n{\n", *group ? "};\n" : "", key->group);
+            group = key->group;
+        }
+        dump_key(c, key, out);
+    }
+    strbuf_adds(out, "};\n");
+}
+
+void config_diff(const struct config *before, const struct config *after, struct strbuf *live,
+                 struct strbuf *restart)
+{
+    for (size_t i = 0; i < config_keys_count; i++) {
+        const struct config_key *key = &config_keys[i];
+        struct strbuf *out = key->flags & KEY_RESTART ? restart : live;
+
+        if (config_value_equal(before, after, key))
+            continue;
+        config_key_add_name(key, out);
+        strbuf_addc(out, '\n');
+    }
+}
+
+void config_unused(const struct config *c, struct strbuf *out)
+{
+    for (size_t i = 0; i < config_keys_count; i++) {
+        const struct config_key *key = &config_keys[i];
+
+        if (!(key->flags & KEY_UNUSED) || is_default(c, key))
+            continue;
+        config_key_add_name(key, out);
+        strbuf_addc(out, '\n');
+    }
+}
+
+void config_list_keys(struct strbuf *out)
+{
+    for (size_t i = 0; i < config_keys_count; i++) {
+        const struct config_key *key = &config_keys[i];
+
+        config_key_add_name(key, out);
+        strbuf_addc(out, '\t');
+        if (is_quoted(key))
+            add_string(out, key->fallback);
+        else
+            strbuf_adds(out, key->fallback);
+        strbuf_addf(out, "\t%s%s\n", key->flags & KEY_RESTART ? "restart" : "live",
+                    key->flags & KEY_UNUSED ? " unused" : "");
+    }
+}

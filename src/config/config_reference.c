@@ -1,0 +1,146 @@
+/* Values that stand elsewhere: "credential:NAME", "file:/path", "env:NAME". Main thread, at load only.
+ *
+ * What is read here may be a secret: buffers are wiped, messages name the reference and never the value. */
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+
+#include "config/config_internal.h"
+
+struct scheme {
+    const char *prefix;
+    int (*read)(const char *name, struct strbuf *ret, struct strbuf *why);
+    bool (*check)(const char *name, struct strbuf *why);
+};
+
+static bool check_credential(const char *name, struct strbuf *why)
+{
+    if (*name && !strchr(name, '/') && strcmp(name, ".") != 0 && strcmp(name, "..") != 0)
+        return true;
+    strbuf_adds(why,
+                "a credential's name is a file name without \"/\"; for another place write \"file:/path\"");
+    return false;
+}
+
+static int read_credential(const char *name, struct strbuf *ret, struct strbuf *why)
+{
+    const char *directory = getenv("CREDENTIALS_DIRECTORY");
+    CLEANUP(freep) char *path = NULL;
+
+    if (!directory || !*directory) {
+        strbuf_addf(
+            why,
+            "no credentials are passed to this process ($CREDENTIALS_DIRECTORY is not set); give the unit "
+            "LoadCredential=%s:/path",
+            name);
+        return -EINVAL;
+    }
+    path = xasprintf("%s/%s", directory, name);
+    return config_file_read(path, CONFIG_SECRET_MAX, ret, why);
+}
+
+static bool check_file(const char *name, struct strbuf *why)
+{
+    if (*name == '/')
+        return true;
+    strbuf_adds(why, "the path must be absolute, as in \"file:/etc/anubis/secret\"");
+    return false;
+}
+
+static int read_file(const char *name, struct strbuf *ret, struct strbuf *why)
+{
+    return config_file_read(name, CONFIG_SECRET_MAX, ret, why);
+}
+
+static bool check_env(const char *name, struct strbuf *why)
+{
+    if (*name && !strchr(name, '='))
+        return true;
+    strbuf_adds(why, "the name of a variable must follow, as in \"env:KAFKA_PASSWORD\"");
+    return false;
+}
+
+static int read_env(const char *name, struct strbuf *ret, struct strbuf *why)
+{
+    const char *value = getenv(name);
+
+    if (!value) {
+        strbuf_adds(why, "the variable is not set in the environment");
+        return -EINVAL;
+    }
+    strbuf_adds(ret, value);
+    return 0;
+}
+
+static const struct scheme schemes[] = {
+    {"credential:", read_credential, check_credential},
+    {"file:", read_file, check_file},
+    {"env:", read_env, check_env},
+};
+
+static const struct scheme *find_scheme(const char *text)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(schemes); i++)
+        if (strncmp(text, schemes[i].prefix, strlen(schemes[i].prefix)) == 0)
+            return &schemes[i];
+    return NULL;
+}
+
+bool config_is_reference(const char *text)
+{
+    return find_scheme(text) != NULL;
+}
+
+/* Editors and echo(1) end a file with a line feed that belongs to no secret. */
+static void strip_line_end(struct strbuf *sb)
+{
+    if (sb->len > 0 && sb->data[sb->len - 1] == '\n')
+        sb->data[--sb->len] = '\0';
+    if (sb->len > 0 && sb->data[sb->len - 1] == '\r')
+        sb->data[--sb->len] = '\0';
+}
+
+/* An empty secret would switch off what it is to protect. */
+static int check_content(const struct strbuf *value, struct strbuf *why)
+{
+    if (value->len == 0)
+        strbuf_adds(why, "the value is empty");
+    else if (memchr(value->data, '\0', value->len))
+        strbuf_adds(why, "the value contains a NUL byte");
+    else if (value->len > CONFIG_SECRET_MAX)
+        strbuf_addf(why, "the value is longer than %zu KiB", CONFIG_SECRET_MAX >> 10);
+    else
+        return 0;
+    return -EINVAL;
+}
+
+int config_resolve(const char *text, enum config_secrets secrets, struct strbuf *ret, struct strbuf *why)
+{
+    const struct scheme *scheme = find_scheme(text);
+    const char *name;
+
+    assert(scheme);
+    name = text + strlen(scheme->prefix);
+    if (!scheme->check(name, why))
+        return -EINVAL;
+    if (secrets == CONFIG_SECRETS_KEEP)
+        return 0;
+    if (scheme->read(name, ret, why) < 0)
+        return -EINVAL;
+    strip_line_end(ret);
+    return check_content(ret, why);
+}
+
+int config_database_secret(const char *text, struct strbuf *ret, struct error *err)
+{
+    CLEANUP(strbuf_free) struct strbuf why = STRBUF_INIT(4096);
+
+    if (find_scheme(text) != &schemes[0]) {
+        strbuf_adds(ret, text);
+        return 0;
+    }
+    if (config_resolve(text, CONFIG_SECRETS_RESOLVE, ret, &why) == 0)
+        return 0;
+    error_set(err, "\"%.200s\": %s", text, strbuf_str(&why));
+    return -EINVAL;
+}

@@ -1,0 +1,183 @@
+/* Consumer groups: which there are, and their threads. See consumer.h.
+ *
+ * The main thread starts and joins them; between that it only reads their statistics. */
+#include "consumers/consumer.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/log.h"
+#include "base/timeutil.h"
+#include "consumers/consumer_internal.h"
+
+#define RETRY_BASE_USEC (250 * USEC_PER_MSEC)
+#define RETRY_MAX_USEC (10 * USEC_PER_SEC)
+#define JOIN_SEC 10
+
+/* Groups in the order of the manual. One without handlers is not started. */
+static const struct consumer_group groups[] = {
+    {"integration-group", offsetof(struct config, consumers.integration), {&handler_integration, NULL}},
+    {"monitoring-group", offsetof(struct config, consumers.monitoring), {NULL}},
+    {"external-group", offsetof(struct config, consumers.external), {NULL}},
+};
+
+struct consumers {
+    struct consumer **items;
+    size_t count;
+};
+
+/* --- starting and joining --------------------------------------------------------------------- */
+
+static size_t handler_count(const struct consumer_group *group)
+{
+    size_t count = 0;
+
+    while (group->handlers[count])
+        count++;
+    return count;
+}
+
+static bool is_enabled(const struct consumer_group *group, const struct config *config)
+{
+    const bool *enabled = (const bool *) ((const char *) config + group->enabled);
+
+    return *enabled && handler_count(group) > 0;
+}
+
+/* The topics of all types that its handlers want. */
+static void choose_topics(struct consumer *c)
+{
+    unsigned types = 0;
+    size_t count = 0;
+
+    for (size_t i = 0; c->group->handlers[i]; i++)
+        types |= c->group->handlers[i]->types;
+    c->topics = xcalloc(MESSAGE_TYPES + 1, sizeof(char *));
+    for (enum message_type type = 0; type < MESSAGE_TYPES; type++) {
+        if (!(types >> type & 1))
+            continue;
+        c->topic_types[count] = type;
+        c->topics[count++] =
+            xasprintf("%ssubscriptions.%s", c->config->kafka.topic_prefix, message_type_word(type));
+    }
+}
+
+/* A static member that comes back is given what it had, whatever it subscribes to now: so another set of
+ * topics (another prefix, a release with more handlers) is another member. FNV-1a. */
+static uint32_t hash_topics(char *const *topics)
+{
+    uint32_t hash = 2166136261U;
+
+    for (size_t i = 0; topics[i]; i++)
+        for (const char *p = topics[i]; *p; p++)
+            hash = (hash ^ (unsigned char) *p) * 16777619U;
+    return hash;
+}
+
+static struct consumer *consumer_new(const struct consumer_group *group, int number,
+                                     const struct consumers_params *params, struct heartbeat *heartbeat)
+{
+    struct consumer *c = xcalloc(1, sizeof(*c));
+
+    c->group = group;
+    c->config = config_ref(params->config);
+    c->stop_fd = params->stop_fd;
+    c->database_up = params->database_up;
+    c->heartbeat = heartbeat;
+    c->group_id = xasprintf("%s-%s", c->config->consumers.group_prefix, group->suffix);
+    c->name =
+        c->config->consumers.threads > 1 ? xasprintf("%s/%d", c->group_id, number) : xstrdup(c->group_id);
+    c->heartbeat->name = c->name;
+    c->pg_backoff = c->kafka_backoff =
+        (struct backoff){.base_usec = RETRY_BASE_USEC, .max_usec = RETRY_MAX_USEC};
+    c->stats.lag = -1;
+    choose_topics(c);
+    c->member = xasprintf("%s-%d-%08x", c->config->instance, number, hash_topics(c->topics));
+    for (size_t i = 0; group->handlers[i]; i++)
+        c->states[i] = group->handlers[i]->state_new();
+    return c;
+}
+
+static void consumer_free(struct consumer *c)
+{
+    consumer_batch_free(c);
+    for (size_t i = 0; c->group->handlers[i]; i++)
+        c->group->handlers[i]->state_free(c->states[i]);
+    for (size_t i = 0; c->topics[i]; i++)
+        free(c->topics[i]);
+    free(c->topics);
+    c->heartbeat->name = NULL;
+    free(c->group_id);
+    free(c->member);
+    free(c->name);
+    config_unref(c->config);
+    free(c);
+}
+
+static int start_group(struct consumers *cs, const struct consumer_group *group,
+                       const struct consumers_params *params, struct error *err)
+{
+    for (int number = 1; number <= params->config->consumers.threads; number++) {
+        struct consumer *c = consumer_new(group, number, params, &params->heartbeats[cs->count]);
+        int r = pthread_create(&c->thread, NULL, consumer_run, c);
+        if (r != 0) {
+            error_set(err, "could not start a thread for %s: %s", c->name, strerror(r));
+            consumer_free(c);
+            return -r;
+        }
+        pthread_setname_np(c->thread, "consumer");
+        cs->items = xreallocarray(cs->items, cs->count + 1, sizeof(struct consumer *));
+        cs->items[cs->count++] = c;
+    }
+    return 0;
+}
+
+int consumers_start(struct consumers **ret, const struct consumers_params *params, struct error *err)
+{
+    int r = kafka_consumer_check(params->config, err);
+
+    if (r < 0)
+        return r;
+    /* In *ret at once: what was started has to be joined also when the rest cannot be. */
+    *ret = xcalloc(1, sizeof(**ret));
+    for (size_t i = 0; r == 0 && i < ARRAY_SIZE(groups); i++)
+        if (is_enabled(&groups[i], params->config))
+            r = start_group(*ret, &groups[i], params, err);
+    return r;
+}
+
+void consumers_join(struct consumers *cs)
+{
+    struct timespec deadline;
+
+    if (!cs)
+        return;
+    clock_gettime(CLOCK_MONOTONIC, &deadline);
+    deadline.tv_sec += JOIN_SEC;
+    for (size_t i = 0; i < cs->count; i++) {
+        if (pthread_clockjoin_np(cs->items[i]->thread, NULL, CLOCK_MONOTONIC, &deadline) == 0)
+            consumer_free(cs->items[i]);
+        else
+            /* Left alone with its memory: the process is about to end. */
+            log_warning("%s: could not be stopped in %d seconds; left behind", cs->items[i]->name, JOIN_SEC);
+    }
+    free(cs->items);
+    free(cs);
+}
+
+size_t consumers_count(const struct consumers *cs)
+{
+    return cs ? cs->count : 0;
+}
+
+const char *consumers_group(const struct consumers *cs, size_t i)
+{
+    return cs->items[i]->group_id;
+}
+
+const struct consumer_stats *consumers_stats(const struct consumers *cs, size_t i)
+{
+    return &cs->items[i]->stats;
+}

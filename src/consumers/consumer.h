@@ -1,0 +1,48 @@
+/* Consumer groups: what Kafka says happened becomes effects in the database, each exactly once.
+ *
+ * A thread for each group and each of consumers.threads, blocking, with a database session and a Kafka member
+ * of its own. A batch of messages is one database transaction: the handlers' effects, the bitmaps of what was
+ * handled, and the offset to go on from. Kafka's committed offsets follow, for tools that show lag; where
+ * they and the database disagree, the database is right.
+ *
+ * How much makes a batch: the thread takes up to consumers.max_poll_records messages at a time and then looks
+ * at the clock; the transaction begins when 20 ms have passed since the batch's first message and 100 ms
+ * since the last transaction, or when the batch is full. So a single event is counted at once, and a thousand
+ * a second are ten transactions. */
+#pragma once
+
+#include "base/heartbeat.h"
+#include "config/config.h"
+
+#define CONSUMER_THREADS_MAX 192 /* three groups of 64 */
+
+struct consumers;
+
+struct consumers_params {
+    struct config *config;
+    int stop_fd;
+    const _Atomic bool *database_up; /* deliveries work with the database */
+    struct heartbeat *heartbeats;    /* CONSUMER_THREADS_MAX of them; those in use get their names */
+};
+
+/* Written by the thread, read by anybody. Counts are since the start. */
+struct consumer_stats {
+    _Atomic uint64_t handled;      /* events that took effect */
+    _Atomic uint64_t duplicates;   /* had taken effect before */
+    _Atomic uint64_t foreign;      /* not ours, passed over */
+    _Atomic uint64_t dead_letters; /* put aside */
+    _Atomic uint64_t transactions;
+    _Atomic int64_t lag;  /* messages still to be read, -1 = not known */
+    _Atomic int assigned; /* partitions */
+    _Atomic bool database_up, kafka_up;
+};
+
+/* Starts the groups that are enabled and have handlers. 0, or -EINVAL when librdkafka refuses the
+ * configuration. `params` is copied, the configuration referenced. */
+int consumers_start(struct consumers **ret, const struct consumers_params *params, struct error *err);
+/* After the stop descriptor was raised: waits some seconds, frees everything. NULL is legal. */
+void consumers_join(struct consumers *cs);
+
+size_t consumers_count(const struct consumers *cs);                /* threads; NULL has none */
+const char *consumers_group(const struct consumers *cs, size_t i); /* the full group id */
+const struct consumer_stats *consumers_stats(const struct consumers *cs, size_t i);

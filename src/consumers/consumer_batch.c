@@ -1,0 +1,485 @@
+/* From messages to effects: a batch is one transaction, or as many as its faults force. See
+ * consumer_internal.h.
+ *
+ * On the consumer's thread. Normally messages are let go as soon as they are parsed, which keeps a batch of
+ * thousands small. When one of them then turns out to be impossible to handle, its bytes are needed (a dead
+ * letter is the whole message), so the batch is read once more, with care: smaller, and everything kept.
+ *
+ * Nothing here decides what happens after an error; nothing waits but for the database. */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/message_ids.h"
+#include "base/timeutil.h"
+#include "consumers/consumer_internal.h"
+#include "consumers/store_consumer.h"
+
+#define BATCH_EVENTS 10000
+#define BATCH_KEPT_BYTES ((size_t) 4 << 20)
+/* What a kept message costs beyond its bytes: librdkafka's own structures and the parsed headers. */
+#define KEPT_OVERHEAD 2048
+#define LINGER_USEC (20 * USEC_PER_MSEC)
+#define SPACING_USEC (100 * USEC_PER_MSEC)
+/* Sequences lie close together; only a topic full of invented ones reaches this in one transaction. */
+#define CHUNKS_MAX 512
+#define CHUNKS_CACHED 8 /* for each partition */
+#define DEAD_LETTERS_LOGGED 10
+
+/* --- gathering -------------------------------------------------------------------------------- */
+
+static struct consumer_item *append(struct consumer_batch *b)
+{
+    if (b->count == b->capacity) {
+        b->capacity = MAX(b->capacity * 2, (size_t) 256);
+        b->items = xreallocarray(b->items, b->capacity, sizeof(*b->items));
+    }
+    if (b->count == 0)
+        b->first_at = now_monotonic_usec();
+    b->items[b->count] = (struct consumer_item){0};
+    return &b->items[b->count++];
+}
+
+void consumer_take(struct consumer *c, const struct kafka_message *message)
+{
+    struct consumer_batch *b = &c->batch;
+    struct consumer_partition *p = consumer_started(c, message->topic, message->partition);
+
+    if (!p)
+        return;
+    struct consumer_item *item = append(b);
+    bool careful = message->offset < p->careful_until;
+    item->partition = p;
+    item->offset = message->offset;
+    item->foreign = message_parse(message, p->type, &item->event, &item->fault) == MESSAGE_FOREIGN;
+    if (item->foreign || !(item->fault || careful))
+        return;
+    item->kept = kafka_consumer_keep(c->kafka);
+    b->careful |= careful;
+    b->bytes += message->key_len + message->value_len + KEPT_OVERHEAD;
+}
+
+bool consumer_batch_full(const struct consumer *c)
+{
+    const struct consumer_batch *b = &c->batch;
+
+    return b->count >= (b->careful ? (size_t) c->config->consumers.max_poll_records : BATCH_EVENTS) ||
+           b->bytes >= BATCH_KEPT_BYTES;
+}
+
+uint64_t consumer_batch_due(const struct consumer *c)
+{
+    if (c->batch.count == 0)
+        return USEC_INFINITY;
+    if (consumer_batch_full(c))
+        return 0;
+    return MAX(c->batch.first_at + LINGER_USEC, c->applied_at + SPACING_USEC);
+}
+
+void consumer_batch_drop(struct consumer *c)
+{
+    for (size_t i = 0; i < c->batch.count; i++)
+        kafka_kept_free(c->batch.items[i].kept);
+    c->batch.count = c->batch.bytes = 0;
+    c->batch.careful = false;
+}
+
+void consumer_batch_free(struct consumer *c)
+{
+    consumer_batch_drop(c);
+    free(TAKE_PTR(c->batch.items));
+    c->batch.capacity = 0;
+}
+
+/* --- a window of the batch: what one transaction takes ---------------------------------------- */
+
+/* Outcomes of one transaction beside the public ones. */
+enum {
+    WINDOW_REJECTED = 20, /* handlers have named events that they cannot handle: see faults */
+    WINDOW_REFUSED,       /* the database refuses the data of one event or more */
+};
+
+struct window {
+    struct consumer_item *items;
+    size_t count;
+    struct store_chunk unread[CHUNKS_MAX]; /* chunks that are not in memory yet */
+    size_t unread_count;
+    /* Events that were not handled before, which items they are, and what handlers say against them. */
+    const struct message_event **fresh;
+    size_t *fresh_at;
+    const char **faults;
+    size_t fresh_count;
+};
+
+static bool is_event(const struct consumer_item *item)
+{
+    return !item->foreign && !item->fault;
+}
+
+/* Makes room for the chunks that the window looks into; ends it early where there would be too many. */
+static void note_chunks(struct window *w)
+{
+    for (size_t i = 0; i < w->count; i++) {
+        struct consumer_partition *p = w->items[i].partition;
+        int64_t number = bitmap_chunk_of(w->items[i].event.sequence);
+        if (!is_event(&w->items[i]) || bitmap_find(&p->handled, number))
+            continue;
+        if (w->unread_count == CHUNKS_MAX) {
+            w->count = i;
+            return;
+        }
+        w->unread[w->unread_count++] =
+            (struct store_chunk){p->topic, p->number, bitmap_add(&p->handled, number, 0, NULL)};
+    }
+}
+
+static struct window *window_new(struct consumer_item *items, size_t count)
+{
+    struct window *w = xcalloc(1, sizeof(*w));
+
+    w->items = items;
+    w->count = count;
+    w->fresh = xcalloc(count, sizeof(*w->fresh));
+    w->fresh_at = xcalloc(count, sizeof(*w->fresh_at));
+    w->faults = xcalloc(count, sizeof(*w->faults));
+    note_chunks(w);
+    return w;
+}
+
+static void window_free(struct window *w)
+{
+    free(w->fresh);
+    free(w->fresh_at);
+    free(w->faults);
+    free(w);
+}
+
+/* --- one transaction -------------------------------------------------------------------------- */
+
+/* The offsets move first: this row lock and comparison is what keeps a former owner out. */
+static int advance(struct consumer *c, const struct window *w, struct error *err)
+{
+    CLEANUP(freep) struct store_offset *offsets = xcalloc(c->partition_count, sizeof(*offsets));
+    size_t count = 0;
+    bool fenced;
+
+    for (size_t i = 0; i < c->partition_count; i++) {
+        c->partitions[i]->window_next = -1;
+        c->partitions[i]->window_foreign = 0;
+    }
+    for (size_t i = 0; i < w->count; i++) {
+        w->items[i].partition->window_next = w->items[i].offset + 1;
+        w->items[i].partition->window_foreign += w->items[i].foreign;
+    }
+    for (size_t i = 0; i < c->partition_count; i++) {
+        const struct consumer_partition *p = c->partitions[i];
+        if (p->window_next >= 0)
+            offsets[count++] = (struct store_offset){.topic = p->topic,
+                                                     .partition = p->number,
+                                                     .expected = p->next,
+                                                     .next = p->window_next,
+                                                     .foreign = p->window_foreign};
+    }
+    int r = store_advance(c->pg, c->group_id, offsets, count, &fenced, err);
+    return r == PG_DONE && fenced ? APPLY_FENCED : r;
+}
+
+/* Sets the bits of the window's events; those that were not set yet are fresh. */
+static int find_fresh(struct consumer *c, struct window *w, struct error *err)
+{
+    int r = w->unread_count > 0 ? store_read_chunks(c->pg, c->group_id, w->unread, w->unread_count, err)
+                                : PG_DONE;
+
+    for (size_t i = 0; r == PG_DONE && i < w->count; i++) {
+        const struct consumer_item *item = &w->items[i];
+        if (!is_event(item))
+            continue;
+        int64_t number = bitmap_chunk_of(item->event.sequence);
+        if (!bitmap_set(bitmap_find(&item->partition->handled, number), item->event.sequence))
+            continue;
+        w->fresh_at[w->fresh_count] = i;
+        w->fresh[w->fresh_count++] = &item->event;
+    }
+    return r;
+}
+
+static struct store_chunk *dirty_chunks(const struct consumer *c, size_t *ret_count)
+{
+    struct store_chunk *dirty = NULL;
+
+    *ret_count = 0;
+    for (size_t i = 0; i < c->partition_count; i++) {
+        const struct consumer_partition *p = c->partitions[i];
+        for (size_t n = 0; n < p->handled.count; n++) {
+            if (!p->handled.chunks[n]->dirty)
+                continue;
+            dirty = xreallocarray(dirty, *ret_count + 1, sizeof(*dirty));
+            dirty[(*ret_count)++] = (struct store_chunk){p->topic, p->number, p->handled.chunks[n]};
+        }
+    }
+    return dirty;
+}
+
+static int write_bitmaps(struct consumer *c, struct error *err)
+{
+    size_t count;
+    CLEANUP(freep) struct store_chunk *dirty = dirty_chunks(c, &count);
+    bool fenced = false;
+
+    int r = count > 0 ? store_write_chunks(c->pg, c->group_id, dirty, count, &fenced, err) : PG_DONE;
+    return r == PG_DONE && fenced ? APPLY_FENCED : r;
+}
+
+static void fill_dead_letter(struct store_dead_letter *letter, const struct consumer_item *item)
+{
+    struct strbuf headers = STRBUF_INIT(STRBUF_MAX_DEFAULT);
+    struct kafka_message message;
+
+    *letter = (struct store_dead_letter){.topic = item->partition->topic,
+                                         .partition = item->partition->number,
+                                         .offset = item->offset,
+                                         .error = item->fault};
+    if (item->bare) {
+        strbuf_adds(&headers, "{}");
+    } else {
+        kafka_kept_view(item->kept, &message);
+        message_headers_json(&message, &headers);
+        letter->key = message.key;
+        letter->key_len = message.key_len;
+        letter->value = message.value;
+        letter->value_len = message.value_len;
+    }
+    letter->headers_len = headers.len;
+    letter->headers = strbuf_take(&headers);
+}
+
+static int put_aside(struct consumer *c, const struct window *w, struct error *err)
+{
+    CLEANUP(freep) struct store_dead_letter *letters = NULL;
+    size_t count = 0;
+
+    for (size_t i = 0; i < w->count; i++)
+        count += w->items[i].fault != NULL;
+    if (count == 0)
+        return PG_DONE;
+    letters = xcalloc(count, sizeof(*letters));
+    count = 0;
+    for (size_t i = 0; i < w->count; i++)
+        if (w->items[i].fault)
+            fill_dead_letter(&letters[count++], &w->items[i]);
+    int r = store_dead_letters(c->pg, c->group_id, letters, count, err);
+    for (size_t i = 0; i < count; i++)
+        free(letters[i].headers);
+    return r;
+}
+
+/* Shows one handler the fresh events of its types. */
+static int run_handler(struct consumer *c, size_t which, struct window *w, struct error *err)
+{
+    const struct handler *h = c->group->handlers[which];
+    CLEANUP(freep) const struct message_event **events = xcalloc(w->fresh_count + 1, sizeof(*events));
+    CLEANUP(freep) const char **faults = xcalloc(w->fresh_count + 1, sizeof(*faults));
+    size_t count = 0;
+
+    for (size_t i = 0; i < w->fresh_count; i++)
+        if (h->types >> w->fresh[i]->type & 1)
+            events[count++] = w->fresh[i];
+    int r = count > 0 ? h->apply(c->states[which], c->pg, events, count, faults, err) : PG_DONE;
+    if (r != PG_DONE)
+        return r;
+    for (size_t i = 0, n = 0; i < w->fresh_count; i++) {
+        if (!(h->types >> w->fresh[i]->type & 1))
+            continue;
+        w->faults[i] = faults[n++];
+        if (w->faults[i])
+            r = WINDOW_REJECTED;
+    }
+    return r;
+}
+
+/* SQLSTATE classes: 22 data exception, 23 integrity constraint violation. Everything else (the database is
+ * away, a deadlock, a missing table, no permission) is no message's fault. */
+static bool blames_the_data(const char *state)
+{
+    return strncmp(state, "22", 2) == 0 || strncmp(state, "23", 2) == 0;
+}
+
+static int transact(struct consumer *c, struct window *w, struct error *err)
+{
+    int r = pg_execute(c->pg, "begin", err);
+
+    if (r == PG_DONE)
+        r = advance(c, w, err);
+    if (r == PG_DONE)
+        r = find_fresh(c, w, err);
+    if (r == PG_DONE)
+        r = write_bitmaps(c, err);
+    if (r == PG_DONE)
+        r = put_aside(c, w, err);
+    /* Handlers last: the rows they lock are wanted by others too. */
+    for (size_t i = 0; r == PG_DONE && c->group->handlers[i]; i++)
+        r = run_handler(c, i, w, err);
+    if (r == PG_DONE)
+        r = pg_execute(c->pg, "commit", err);
+    if (r == PG_DONE)
+        return r;
+    if (r < 0 && blames_the_data(pg_error_state(c->pg))) {
+        snprintf(c->refusal, sizeof(c->refusal), "the database refuses it (SQLSTATE %s)",
+                 pg_error_state(c->pg));
+        r = WINDOW_REFUSED;
+    }
+    consumer_drop_cache(c);
+    if (pg_usable(c->pg))
+        pg_execute(c->pg, "rollback", NULL);
+    return r;
+}
+
+/* --- after it --------------------------------------------------------------------------------- */
+
+static void say_dead_letter(const struct consumer *c, const struct consumer_item *item)
+{
+    CLEANUP(freep) char *partition = xasprintf("%d", (int) item->partition->number);
+    CLEANUP(freep) char *offset = xasprintf("%" PRId64, item->offset);
+    CLEANUP(freep)
+    char *integration = item->event.integration_id ? xasprintf("%" PRId64, item->event.integration_id) : NULL;
+    const struct log_field fields[] = {{"KAFKA_TOPIC", item->partition->topic},
+                                       {"KAFKA_PARTITION", partition},
+                                       {"KAFKA_OFFSET", offset},
+                                       {"ERROR", item->fault},
+                                       {integration ? "INTEGRATION_ID" : NULL, integration},
+                                       {NULL, NULL}};
+
+    log_event(
+        LOG_ERR, MSG_DEAD_LETTER, fields,
+        "%s: cannot handle the message at offset %s of \"%s\", partition %s%s%s: %s; it is in dead_letters",
+        c->name, offset, item->partition->topic, partition, integration ? ", of integration " : "",
+        integration ? integration : "", item->fault);
+}
+
+static void say_dead_letters(const struct consumer *c, const struct window *w, size_t count)
+{
+    size_t said = 0;
+
+    for (size_t i = 0; i < w->count && said < DEAD_LETTERS_LOGGED; i++) {
+        if (!w->items[i].fault)
+            continue;
+        say_dead_letter(c, &w->items[i]);
+        said++;
+    }
+    if (count > said)
+        log_event(LOG_ERR, MSG_DEAD_LETTER, NULL,
+                  "%s: cannot handle %zu more messages of this batch; they are in dead_letters", c->name,
+                  count - said);
+}
+
+static void count_window(struct consumer *c, const struct window *w)
+{
+    size_t dead = 0, foreign = 0;
+
+    for (size_t i = 0; i < w->count; i++) {
+        dead += w->items[i].fault != NULL;
+        foreign += w->items[i].foreign;
+    }
+    c->stats.transactions++;
+    c->stats.handled += w->fresh_count;
+    c->stats.duplicates += w->count - w->fresh_count - dead - foreign;
+    c->stats.foreign += foreign;
+    c->stats.dead_letters += dead;
+    if (dead > 0)
+        say_dead_letters(c, w, dead);
+}
+
+/* The database holds it: so do we. */
+static void settle(struct consumer *c, const struct window *w)
+{
+    for (size_t i = 0; i < c->partition_count; i++) {
+        struct consumer_partition *p = c->partitions[i];
+        for (size_t n = 0; n < p->handled.count; n++) {
+            p->handled.chunks[n]->version += p->handled.chunks[n]->dirty;
+            p->handled.chunks[n]->dirty = false;
+        }
+        bitmap_trim(&p->handled, CHUNKS_CACHED);
+        if (p->window_next < 0)
+            continue;
+        p->next = p->window_next;
+        p->told = false;
+    }
+    count_window(c, w);
+}
+
+static bool let_go(const struct consumer_item *items, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (!items[i].foreign && !items[i].kept)
+            return true;
+    return false;
+}
+
+/* A handler has named the events. APPLY_DONE: try again without them. */
+static int set_aside_rejected(struct window *w)
+{
+    int r = APPLY_DONE;
+
+    for (size_t i = 0; i < w->fresh_count; i++) {
+        if (!w->faults[i])
+            continue;
+        w->items[w->fresh_at[i]].fault = w->faults[i];
+        if (!w->items[w->fresh_at[i]].kept)
+            r = APPLY_CAREFUL;
+    }
+    return r;
+}
+
+/* The database refuses the window but does not say which event: halve it until one is left. APPLY_DONE: try
+ * again with `width`. */
+static int narrow(struct consumer *c, struct window *w, size_t *width)
+{
+    if (let_go(w->items, w->count))
+        return APPLY_CAREFUL;
+    *width = MAX(w->count / 2, (size_t) 1);
+    if (w->count > 1)
+        return APPLY_DONE;
+    if (w->items[0].foreign || w->items[0].bare)
+        return -EBADMSG;
+    if (w->items[0].fault)
+        w->items[0].bare = true;
+    else
+        w->items[0].fault = c->refusal;
+    return APPLY_DONE;
+}
+
+static void be_careful(struct consumer_item *items, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        items[i].partition->careful_until = MAX(items[i].partition->careful_until, items[i].offset + 1);
+}
+
+int consumer_apply(struct consumer *c, struct error *err)
+{
+    struct consumer_batch *b = &c->batch;
+    size_t done = 0, width = b->count;
+    int r = APPLY_DONE;
+
+    while (done < b->count && r == APPLY_DONE) {
+        struct window *w = window_new(b->items + done, MIN(width, b->count - done));
+        heartbeat_beat(c->heartbeat);
+        r = transact(c, w, err);
+        if (r == PG_DONE) {
+            settle(c, w);
+            done += w->count;
+            width = MIN(width * 2, b->count);
+        } else if (r == WINDOW_REJECTED) {
+            r = set_aside_rejected(w);
+        } else if (r == WINDOW_REFUSED) {
+            r = narrow(c, w, &width);
+        }
+        window_free(w);
+    }
+    if (r == APPLY_CAREFUL)
+        be_careful(b->items + done, b->count - done);
+    c->applied_at = now_monotonic_usec();
+    consumer_batch_drop(c);
+    return r;
+}

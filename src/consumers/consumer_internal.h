@@ -1,0 +1,140 @@
+/* What the consumer*.c files share: one thread's state. Nobody else includes it.
+ *
+ * consumer.c           which groups there are; starting and joining their threads
+ * consumer_loop.c      a thread's turns: its session, its member, and when to do what
+ * consumer_position.c  which partitions are ours, and where each goes on
+ * consumer_batch.c     from messages to one transaction */
+#pragma once
+
+#include <pthread.h>
+
+#include "base/backoff.h"
+#include "consumers/bitmap.h"
+#include "consumers/consumer.h"
+#include "consumers/handler.h"
+#include "kafka/kafka_consumer.h"
+#include "pg/pg.h"
+
+#define CONSUMER_HANDLERS_MAX 4
+
+struct consumer_group {
+    const char *suffix; /* of the group id */
+    size_t enabled;     /* offset of the switch in struct config */
+    const struct handler *handlers[CONSUMER_HANDLERS_MAX + 1];
+};
+
+/* A partition that the group gave us. */
+struct consumer_partition {
+    char *topic;
+    int32_t number;
+    enum message_type type;
+    bool started;   /* it is being read, from `next` on */
+    int64_t next;   /* consumer_offsets.next_offset as we left it; no one else changes it while we own it */
+    bool committed; /* Kafka was seen to hold an offset of the group */
+    bool told;      /* and it is ours */
+    int64_t careful_until; /* messages below it are kept until their transaction is over */
+    uint64_t beyond_since; /* since when the log has ended before next_offset, 0 = it does not */
+    struct bitmap handled; /* what the database holds, and in a transaction what it will hold */
+    int64_t window_next;   /* what the transaction under way moves next_offset to, -1 = it has none of ours */
+    int64_t window_foreign; /* foreign messages in it */
+};
+
+/* A message that was read: an event, foreign, or (with a fault) a dead letter. */
+struct consumer_item {
+    struct consumer_partition *partition;
+    int64_t offset;
+    struct message_event event;
+    const char *fault; /* a constant, or consumer.refusal */
+    bool foreign;
+    bool bare;               /* the database refuses even to put it aside whole */
+    struct kafka_kept *kept; /* dead letters need it; NULL = let go */
+};
+
+/* In the order of arrival, which is that of each partition. */
+struct consumer_batch {
+    struct consumer_item *items;
+    size_t count, capacity;
+    size_t bytes; /* of what is kept */
+    bool careful;
+    uint64_t first_at;
+};
+
+struct consumer {
+    const struct consumer_group *group;
+    struct config *config;
+    int stop_fd;
+    const _Atomic bool *database_up; /* of the deliveries */
+    struct heartbeat *heartbeat;
+    char *group_id; /* anubis-integration-group */
+    char *member;   /* group.instance.id, when it is ours to use */
+    char *name;     /* for the journal: the group, and the thread where there are several */
+    char **topics;  /* NULL at the end; topic_types alike */
+    enum message_type topic_types[MESSAGE_TYPES];
+    pthread_t thread;
+    struct consumer_stats stats;
+
+    struct pg *pg;
+    bool pg_troubled, pg_troubled_applying; /* it was said; it is over only once a batch was applied */
+    struct backoff pg_backoff;
+    uint64_t pg_retry_at, pg_refused_since; /* since when we alone get no session, 0 = it is not so */
+
+    struct kafka_consumer *kafka;
+    bool name_taken;         /* the lock on `member` is held by our session */
+    uint64_t name_wanted_at; /* since when we ask for it, 0 = we do not */
+    bool kafka_troubled, topics_missing, missing_said;
+    struct error kafka_trouble; /* the last one said */
+    struct backoff kafka_backoff;
+    uint64_t kafka_retry_at, look_at, start_at;
+
+    struct consumer_partition **partitions;
+    size_t partition_count;
+
+    struct consumer_batch batch;
+    uint64_t applied_at;
+    void *states[CONSUMER_HANDLERS_MAX];
+    char refusal[64];
+};
+
+/* --- consumer_loop.c */
+
+void *consumer_run(void *consumer); /* until the stop descriptor is raised */
+
+/* --- consumer_position.c */
+
+/* NULL when it is not ours, or parked. */
+struct consumer_partition *consumer_started(struct consumer *c, const char *topic, int32_t number);
+void consumer_take_over(struct consumer *c, const struct kafka_poll *poll); /* KAFKA_ASSIGNED */
+void consumer_hand_back(struct consumer *c, const struct kafka_poll *poll); /* KAFKA_REVOKED, batch empty */
+/* Stops reading and forgets what the database held; the partitions remain ours. The batch must be empty. */
+void consumer_park_all(struct consumer *c);
+void consumer_park_one(struct consumer *c, const char *topic, int32_t number);
+/* Starts what is parked at the offset that the database (else Kafka, else the log) gives. 0, or an error or
+ * outcome of the database; what Kafka does not tell yet stays parked. */
+int consumer_start_parked(struct consumer *c, struct error *err);
+bool consumer_has_parked(const struct consumer *c);
+void consumer_forget_all(struct consumer *c); /* the member is gone */
+void consumer_drop_cache(struct consumer *c); /* the bitmaps are not what the database holds */
+/* Tells Kafka how far we are. False when it has forgotten the group's offset since: the topic was made anew,
+ * so start over. */
+bool consumer_tell_kafka(struct consumer *c);
+int64_t consumer_lag(struct consumer *c); /* -1 = not known */
+
+/* --- consumer_batch.c */
+
+void consumer_take(struct consumer *c, const struct kafka_message *message);
+bool consumer_batch_full(const struct consumer *c);
+/* When the batch is to be applied, USEC_INFINITY when it is empty. */
+uint64_t consumer_batch_due(const struct consumer *c);
+void consumer_batch_drop(struct consumer *c);
+void consumer_batch_free(struct consumer *c);
+
+enum {
+    APPLY_DONE = 0,
+    APPLY_STOPPED = PG_STOPPED,
+    APPLY_FENCED = 10, /* somebody else owns a partition, or an operator moved its offset */
+    APPLY_CAREFUL,     /* to be read again with care: something in it cannot be handled */
+};
+/* Applies the batch: one transaction, or several when the database refuses something in it. Whatever it
+ * returns, the batch is empty afterwards, and what was not applied lies behind next_offset in the database:
+ * but for APPLY_DONE, park everything and start over. An outcome of above or an error of pg_query(). */
+int consumer_apply(struct consumer *c, struct error *err);

@@ -1,0 +1,374 @@
+/* Which partitions a consumer thread owns, and where each goes on. See consumer_internal.h.
+ *
+ * On the consumer's thread. The database says where: next_offset stands in the transaction that made the
+ * effects, so after a restore, a promotion or a lost answer it is the one truth. Kafka's committed offset
+ * counts only for a partition that the database has never seen. */
+#include <inttypes.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/message_ids.h"
+#include "base/timeutil.h"
+#include "consumers/consumer_internal.h"
+#include "consumers/store_consumer.h"
+
+/* A question to Kafka; none is worth more than the heartbeat's second. */
+#define ASK_MS 1000
+/* After a broker failed, the new leader may for a moment tell an end that lies before what was read. */
+#define BEYOND_USEC (10 * USEC_PER_SEC)
+
+static struct consumer_partition *find(const struct consumer *c, const char *topic, int32_t number)
+{
+    for (size_t i = 0; i < c->partition_count; i++)
+        if (c->partitions[i]->number == number && strcmp(c->partitions[i]->topic, topic) == 0)
+            return c->partitions[i];
+    return NULL;
+}
+
+struct consumer_partition *consumer_started(struct consumer *c, const char *topic, int32_t number)
+{
+    struct consumer_partition *p = find(c, topic, number);
+
+    return p && p->started ? p : NULL;
+}
+
+bool consumer_has_parked(const struct consumer *c)
+{
+    for (size_t i = 0; i < c->partition_count; i++)
+        if (!c->partitions[i]->started)
+            return true;
+    return false;
+}
+
+/* --- coming and going ------------------------------------------------------------------------- */
+
+static void partition_free(struct consumer_partition *p)
+{
+    bitmap_clear(&p->handled);
+    free(p->topic);
+    free(p);
+}
+
+/* False when the topic is none of ours: brokers may give a member what it was given before. */
+static bool find_type(const struct consumer *c, const char *topic, enum message_type *ret)
+{
+    for (size_t i = 0; c->topics[i]; i++) {
+        if (strcmp(c->topics[i], topic) != 0)
+            continue;
+        *ret = c->topic_types[i];
+        return true;
+    }
+    return false;
+}
+
+void consumer_take_over(struct consumer *c, const struct kafka_poll *poll)
+{
+    enum message_type type;
+
+    for (size_t i = 0; i < poll->count; i++) {
+        const struct kafka_partition *given = &poll->partitions[i];
+        if (find(c, given->topic, given->partition) || !find_type(c, given->topic, &type))
+            continue;
+        struct consumer_partition *p = xcalloc(1, sizeof(*p));
+        p->topic = xstrdup(given->topic);
+        p->number = given->partition;
+        p->type = type;
+        p->window_next = -1;
+        c->partitions =
+            xreallocarray(c->partitions, c->partition_count + 1, sizeof(struct consumer_partition *));
+        c->partitions[c->partition_count++] = p;
+    }
+    c->stats.assigned = (int) c->partition_count;
+    c->start_at = 0;
+    if (poll->count > 0)
+        log_info("%s: has taken over %zu partition%s", c->name, poll->count, plural((int64_t) poll->count));
+}
+
+static void remove_partition(struct consumer *c, struct consumer_partition *p)
+{
+    for (size_t i = 0; i < c->partition_count; i++) {
+        if (c->partitions[i] != p)
+            continue;
+        c->partitions[i] = c->partitions[--c->partition_count];
+        partition_free(p);
+        return;
+    }
+}
+
+void consumer_hand_back(struct consumer *c, const struct kafka_poll *poll)
+{
+    struct kafka_partition *started = xcalloc(poll->count + 1, sizeof(*started));
+    size_t count = 0;
+
+    for (size_t i = 0; i < poll->count; i++)
+        if (consumer_started(c, poll->partitions[i].topic, poll->partitions[i].partition))
+            started[count++] = poll->partitions[i];
+    kafka_consumer_give_up(c->kafka, started, count);
+    free(started);
+    for (size_t i = 0; i < poll->count; i++) {
+        struct consumer_partition *p = find(c, poll->partitions[i].topic, poll->partitions[i].partition);
+        if (p)
+            remove_partition(c, p);
+    }
+    c->stats.assigned = (int) c->partition_count;
+    log_info("%s: %s %zu partition%s", c->name, poll->lost ? "has lost" : "hands back", poll->count,
+             plural((int64_t) poll->count));
+}
+
+void consumer_forget_all(struct consumer *c)
+{
+    for (size_t i = 0; i < c->partition_count; i++)
+        partition_free(c->partitions[i]);
+    free(TAKE_PTR(c->partitions));
+    c->partition_count = 0;
+    c->stats.assigned = 0;
+    c->stats.lag = -1;
+}
+
+void consumer_drop_cache(struct consumer *c)
+{
+    for (size_t i = 0; i < c->partition_count; i++)
+        bitmap_clear(&c->partitions[i]->handled);
+}
+
+/* --- parking ---------------------------------------------------------------------------------- */
+
+static void park(struct consumer *c, struct consumer_partition *p)
+{
+    kafka_consumer_park(c->kafka, &(struct kafka_partition){.topic = p->topic, .partition = p->number}, 1);
+    bitmap_clear(&p->handled);
+    p->started = false;
+}
+
+void consumer_park_all(struct consumer *c)
+{
+    for (size_t i = 0; i < c->partition_count; i++)
+        if (c->partitions[i]->started)
+            park(c, c->partitions[i]);
+}
+
+void consumer_park_one(struct consumer *c, const char *topic, int32_t number)
+{
+    struct consumer_partition *p = consumer_started(c, topic, number);
+
+    if (p)
+        park(c, p);
+}
+
+/* --- starting --------------------------------------------------------------------------------- */
+
+/* `forgotten`: Kafka no longer knows that the group was here. */
+static void say_gap(const struct consumer *c, const struct consumer_partition *p, int64_t from, int64_t to,
+                    int64_t end, bool forgotten)
+{
+    CLEANUP(freep) char *partition = xasprintf("%d", (int) p->number);
+    CLEANUP(freep) char *offset = xasprintf("%" PRId64, from);
+    const struct log_field fields[] = {
+        {"KAFKA_TOPIC", p->topic}, {"KAFKA_PARTITION", partition}, {"KAFKA_OFFSET", offset}, {NULL, NULL}};
+
+    if (forgotten)
+        log_event(LOG_WARNING, MSG_CONSUMER_GAP, fields,
+                  "%s: partition %d of \"%s\" was read up to offset %" PRId64
+                  ", but Kafka has no offset of this group: perhaps it was made anew; reads it from its "
+                  "beginning, offset %" PRId64 ", and passes over what was handled",
+                  c->name, (int) p->number, p->topic, from, to);
+    else if (from < to)
+        log_event(LOG_WARNING, MSG_CONSUMER_GAP, fields,
+                  "%s: %" PRId64
+                  " messages of \"%s\", partition %d, are gone before they were read: Kafka has none "
+                  "before offset %" PRId64 ", where this goes on",
+                  c->name, to - from, p->topic, (int) p->number, to);
+    else
+        log_event(LOG_WARNING, MSG_CONSUMER_GAP, fields,
+                  "%s: partition %d of \"%s\" ends at offset %" PRId64 ", but was read up to %" PRId64
+                  " before: it was made anew or restored; goes on from its beginning, offset %" PRId64,
+                  c->name, (int) p->number, p->topic, end, from, to);
+}
+
+enum { PLACED = 10, NOT_YET = 11 };
+
+/* What the group has committed, -1 = nothing. 0 or -EIO. */
+static int ask_committed(struct consumer *c, struct consumer_partition *p, int64_t *ret, struct error *err)
+{
+    struct kafka_partition at = {.topic = p->topic, .partition = p->number};
+    int r = kafka_consumer_committed(c->kafka, &at, 1, ASK_MS, err);
+
+    if (r < 0)
+        return r;
+    *ret = at.offset;
+    p->committed = at.offset >= 0;
+    p->told = false;
+    return 0;
+}
+
+/* Compares the database's offset with the log. 0 = start there; PLACED = the row was made or moved, read it
+ * again; NOT_YET; or an error or outcome of the database. */
+static int place(struct consumer *c, struct consumer_partition *p, struct store_offset *at, struct error *err)
+{
+    int64_t first, end, committed;
+    uint64_t now = now_monotonic_usec();
+
+    if (kafka_consumer_range(c->kafka, p->topic, p->number, ASK_MS, &first, &end, err) < 0)
+        return NOT_YET;
+    if (ask_committed(c, p, &committed, err) < 0)
+        return NOT_YET;
+    /* Kafka drops a group's offsets with the topic: without one, what stands at our offset may be another
+     * topic's log, grown beyond where we stood. Reading it from its beginning is safe, for what was handled is
+     * known. */
+    bool forgotten = at->next > first && committed < 0;
+    at->expected = at->next;
+    if (at->next < 0) {
+        at->next = committed >= first && committed <= end ? committed : first;
+    } else if (forgotten) {
+        say_gap(c, p, at->next, first, end, true);
+        at->next = first;
+    } else if (at->next > end && (!p->beyond_since || now < p->beyond_since + BEYOND_USEC)) {
+        p->beyond_since = p->beyond_since ? p->beyond_since : now;
+        error_set(err, "the end of %s/%d lies before what was read", p->topic, (int) p->number);
+        return NOT_YET;
+    } else if (at->next > end || at->next < first) {
+        say_gap(c, p, at->next, first, end, false);
+        at->next = first;
+    } else {
+        p->beyond_since = 0;
+        return 0;
+    }
+    p->beyond_since = 0;
+    int r = store_place_offset(c->pg, c->group_id, at, err);
+    return r == PG_DONE ? PLACED : r;
+}
+
+/* The parked ones and what the database says of them. */
+static int read_parked(struct consumer *c, struct consumer_partition **parked, struct store_offset *offsets,
+                       size_t *ret_count, struct error *err)
+{
+    size_t count = 0;
+
+    for (size_t i = 0; i < c->partition_count; i++) {
+        if (c->partitions[i]->started)
+            continue;
+        parked[count] = c->partitions[i];
+        offsets[count++] =
+            (struct store_offset){.topic = c->partitions[i]->topic, .partition = c->partitions[i]->number};
+    }
+    *ret_count = count;
+    return store_read_offsets(c->pg, c->group_id, offsets, count, err);
+}
+
+/* All at once: Kafka answers a connection's requests in turn, and the first fetch may make the rest wait. */
+static void start(struct consumer *c, struct consumer_partition **ready, const struct kafka_partition *at,
+                  size_t count)
+{
+    struct error err;
+
+    if (count == 0)
+        return;
+    if (kafka_consumer_start(c->kafka, at, count, &err) < 0) {
+        log_warning("%s: %s", c->name, err.text);
+        return;
+    }
+    for (size_t i = 0; i < count; i++) {
+        ready[i]->next = at[i].offset;
+        ready[i]->started = true;
+    }
+}
+
+/* PLACED when one of them is to be read again (then none is started, unless this is the last pass), NOT_YET when
+ * one must wait, else as place(). Reorders `parked`. */
+static int start_ready(struct consumer *c, struct consumer_partition **parked, struct store_offset *offsets,
+                       size_t count, bool last, struct error *err)
+{
+    CLEANUP(freep) struct kafka_partition *at = xcalloc(count + 1, sizeof(*at));
+    size_t n = 0;
+    int worst = 0;
+
+    for (size_t i = 0; i < count; i++) {
+        uint64_t asked_at = now_monotonic_usec();
+        int r = place(c, parked[i], &offsets[i], err);
+        heartbeat_beat(c->heartbeat);
+        if (r < 0 || r == PG_STOPPED)
+            return r;
+        if (r == 0) {
+            at[n] = (struct kafka_partition){parked[i]->topic, parked[i]->number, offsets[i].next};
+            parked[n++] = parked[i];
+        } else if (worst != PLACED) {
+            worst = r;
+        }
+        /* One that does not answer is enough. */
+        if (r == NOT_YET && now_monotonic_usec() - asked_at > ASK_MS * USEC_PER_MSEC / 2)
+            break;
+    }
+    if (worst != PLACED || last)
+        start(c, parked, at, n);
+    return worst;
+}
+
+int consumer_start_parked(struct consumer *c, struct error *err)
+{
+    CLEANUP(freep) struct consumer_partition **parked = xcalloc(c->partition_count + 1, sizeof(*parked));
+    CLEANUP(freep) struct store_offset *offsets = xcalloc(c->partition_count + 1, sizeof(*offsets));
+    size_t count;
+    int r = PLACED;
+
+    for (int pass = 1; pass <= 2 && r == PLACED; pass++) {
+        r = read_parked(c, parked, offsets, &count, err);
+        if (r == PG_DONE)
+            r = start_ready(c, parked, offsets, count, pass == 2, err);
+    }
+    if (r == NOT_YET)
+        log_debug("%s: %s", c->name, err->text);
+    c->start_at = r == 0 ? 0 : now_monotonic_usec() + USEC_PER_SEC;
+    return r == PLACED || r == NOT_YET ? 0 : r;
+}
+
+/* --- what Kafka knows of us --------------------------------------------------------------------- */
+
+/* It is asked before it is told: were a topic made anew between two batches, our offset would hide it. */
+bool consumer_tell_kafka(struct consumer *c)
+{
+    CLEANUP(freep) struct kafka_partition *at = xcalloc(c->partition_count + 1, sizeof(*at));
+    CLEANUP(freep) struct consumer_partition **of = xcalloc(c->partition_count + 1, sizeof(*of));
+    size_t count = 0, behind = 0;
+    struct error err;
+
+    for (size_t i = 0; i < c->partition_count; i++) {
+        struct consumer_partition *p = c->partitions[i];
+        if (!p->started || p->told)
+            continue;
+        at[count] = (struct kafka_partition){.topic = p->topic, .partition = p->number};
+        of[count++] = p;
+    }
+    if (count == 0)
+        return true;
+    if (kafka_consumer_committed(c->kafka, at, count, ASK_MS, &err) < 0) {
+        log_debug("%s: %s", c->name, err.text);
+        return true;
+    }
+    for (size_t i = 0; i < count; i++) {
+        if (at[i].offset < 0 && of[i]->committed)
+            return false;
+        of[i]->committed = at[i].offset >= 0;
+        of[i]->told = at[i].offset == of[i]->next;
+        if (of[i]->told)
+            continue;
+        at[behind] = at[i];
+        at[behind++].offset = of[i]->next;
+    }
+    if (behind > 0)
+        kafka_consumer_commit(c->kafka, at, behind);
+    return true;
+}
+
+int64_t consumer_lag(struct consumer *c)
+{
+    int64_t lag = 0;
+
+    for (size_t i = 0; i < c->partition_count; i++) {
+        const struct consumer_partition *p = c->partitions[i];
+        int64_t end = p->started ? kafka_consumer_known_end(c->kafka, p->topic, p->number) : -1;
+        if (end < 0)
+            return -1;
+        lag += MAX(end - p->next, 0);
+    }
+    return lag;
+}

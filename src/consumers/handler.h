@@ -1,0 +1,24 @@
+/* What a consumer group does with its events: one handler for each effect on the database.
+ *
+ * A handler is a pure function from a batch of events to SQL parameters, and the execution of that SQL inside
+ * the transaction in which the batch is marked as handled. It must not begin or end transactions, and must
+ * take row locks in the order of ids (other threads and daemons do the same work). */
+#pragma once
+
+#include "consumers/message.h"
+#include "pg/pg.h"
+
+struct handler {
+    const char *name;
+    unsigned types; /* bit 1 << enum message_type for each type it wants; the others are not shown to it */
+    /* Memory that lives as long as the thread. */
+    void *(*state_new)(void);
+    void (*state_free)(void *state);
+    /* Fresh events only, in the order of each partition. An event that cannot be handled gets its reason (a
+     * constant) in faults[i]; the transaction is then rolled back and done again without it. 0 or
+     * pg_query()'s outcomes and errors. */
+    int (*apply)(void *state, struct pg *pg, const struct message_event *const *events, size_t count,
+                 const char **faults, struct error *err);
+};
+
+extern const struct handler handler_integration;

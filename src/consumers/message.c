@@ -1,0 +1,303 @@
+/* Reading Kafka messages. See message.h.
+ *
+ * Runs on the consumers' threads, for each message: one pass over the headers, one over the value, no
+ * allocation. Touches neither Kafka nor the database. */
+#include "consumers/message.h"
+
+#include <string.h>
+
+#include "base/json.h"
+
+static const char *const words[MESSAGE_TYPES] = {
+    [MESSAGE_CREATED] = "created", [MESSAGE_UPDATED] = "updated", [MESSAGE_SENT] = "sent",
+    [MESSAGE_FAILED] = "failed",   [MESSAGE_RETRIED] = "retried",
+};
+
+const char *message_type_word(enum message_type type)
+{
+    return words[type];
+}
+
+/* --- plain values ----------------------------------------------------------------------------- */
+
+/* Decimal digits only: no sign, no space. */
+static bool read_decimal(const char *text, size_t len, int64_t max, int64_t *ret)
+{
+    int64_t value = 0;
+
+    if (len == 0 || len > 19)
+        return false;
+    for (size_t i = 0; i < len; i++) {
+        int digit = text[i] - '0';
+        if (digit < 0 || digit > 9 || value > (max - digit) / 10)
+            return false;
+        value = value * 10 + digit;
+    }
+    *ret = value;
+    return true;
+}
+
+static int hex_digit(char c)
+{
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    c |= 0x20;
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+/* RFC 9562's text form. */
+static bool read_uuid(const char *text, size_t len, unsigned char ret[16])
+{
+    size_t n = 0;
+
+    if (len != 36)
+        return false;
+    for (size_t i = 0; i < len; i++) {
+        if (i == 8 || i == 13 || i == 18 || i == 23) {
+            if (text[i] != '-')
+                return false;
+            continue;
+        }
+        int digit = hex_digit(text[i]);
+        if (digit < 0)
+            return false;
+        ret[n / 2] = (unsigned char) (n % 2 ? ret[n / 2] | digit : digit << 4);
+        n++;
+    }
+    return true;
+}
+
+/* --- headers ---------------------------------------------------------------------------------- */
+
+static bool take_sequence(struct message_event *e, const char *value, size_t len)
+{
+    return read_decimal(value, len, INT64_MAX, &e->sequence) && e->sequence > 0;
+}
+
+static bool take_event_id(struct message_event *e, const char *value, size_t len)
+{
+    return read_uuid(value, len, e->event_id);
+}
+
+/* The topic has said it already. */
+static bool take_event_type(struct message_event *e, const char *value, size_t len)
+{
+    return len == strlen(words[e->type]) && memcmp(value, words[e->type], len) == 0;
+}
+
+static bool take_integration_id(struct message_event *e, const char *value, size_t len)
+{
+    return read_decimal(value, len, INT64_MAX, &e->integration_id) && e->integration_id > 0;
+}
+
+static bool take_attempt(struct message_event *e, const char *value, size_t len)
+{
+    int64_t attempt;
+
+    if (!read_decimal(value, len, INT32_MAX, &attempt))
+        return false;
+    e->attempt = (int32_t) attempt;
+    return true;
+}
+
+/* A later minor version only adds. */
+static bool take_version(struct message_event *e, const char *value, size_t len)
+{
+    (void) e;
+    return len >= 2 && memcmp(value, "1.", 2) == 0;
+}
+
+static bool take_text(struct message_event *e, const char *value, size_t len)
+{
+    (void) e;
+    (void) value;
+    return len > 0;
+}
+
+#define HEADER(name, take)                                                                                   \
+    {                                                                                                        \
+        name, take, "the header \"" name "\" is missing", "the header \"" name "\" is malformed"             \
+    }
+#define OPTIONAL(name, take)                                                                                 \
+    {                                                                                                        \
+        name, take, NULL, "the header \"" name "\" is malformed"                                             \
+    }
+
+/* "sequence" stands first: without it the message is not ours. */
+static const struct header_rule {
+    const char *name;
+    bool (*take)(struct message_event *e, const char *value, size_t len);
+    const char *missing, *malformed;
+} rules[] = {
+    HEADER("sequence", take_sequence),     HEADER("event_id", take_event_id),
+    HEADER("event_type", take_event_type), HEADER("timestamp", take_text),
+    HEADER("service", take_text),          HEADER("version", take_version),
+    HEADER("content_type", take_text),     OPTIONAL("integration_id", take_integration_id),
+    OPTIONAL("attempt", take_attempt),
+};
+
+static const struct kafka_header *found_by_rule(const struct header_rule *rule, const struct kafka_message *m)
+{
+    for (size_t i = m->header_count; i-- > 0;)
+        if (m->headers[i].name[0] == rule->name[0] && strcmp(m->headers[i].name, rule->name) == 0)
+            return &m->headers[i];
+    return NULL;
+}
+
+/* NULL, or the fault. */
+static const char *read_headers(const struct kafka_message *m, struct message_event *e)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(rules); i++) {
+        const struct kafka_header *h = found_by_rule(&rules[i], m);
+        if (!h && rules[i].missing)
+            return rules[i].missing;
+        if (h && !(h->value && rules[i].take(e, h->value, h->value_len)))
+            return rules[i].malformed;
+    }
+    return NULL;
+}
+
+/* --- value
+ * ---------------------------------------------------------------------------------------------------------
+ */
+
+/* A stretch of text that the strict check has passed. */
+struct span {
+    const char *p, *end;
+};
+
+static void skip_space(struct span *s)
+{
+    while (s->p < s->end && (*s->p == ' ' || *s->p == '\n' || *s->p == '\t' || *s->p == '\r'))
+        s->p++;
+}
+
+/* At an opening quote: returns what stands between the quotes, escapes and all. */
+static struct span take_string(struct span *s)
+{
+    struct span inner = {.p = ++s->p};
+
+    while (s->p < s->end && *s->p != '"')
+        s->p += *s->p == '\\' && s->end - s->p > 1 ? 2 : 1;
+    inner.end = s->p;
+    if (s->p < s->end)
+        s->p++;
+    return inner;
+}
+
+/* At a value: returns it and stands behind it. */
+static struct span take_value(struct span *s)
+{
+    struct span value = {.p = s->p};
+    size_t depth = 0;
+
+    while (s->p < s->end) {
+        if (*s->p == '"') {
+            take_string(s);
+        } else if (*s->p == '{' || *s->p == '[') {
+            depth++;
+            s->p++;
+        } else if (depth > 0) {
+            depth -= *s->p == '}' || *s->p == ']';
+            s->p++;
+        } else {
+            while (s->p < s->end && !strchr(",]} \n\t\r", *s->p))
+                s->p++;
+        }
+        if (depth == 0)
+            break;
+    }
+    value.end = s->p;
+    return value;
+}
+
+static bool find_member(struct span object, const char *name, struct span *ret)
+{
+    size_t len = strlen(name);
+
+    skip_space(&object);
+    if (object.p == object.end || *object.p++ != '{')
+        return false;
+    for (;;) {
+        skip_space(&object);
+        if (object.p == object.end || *object.p != '"')
+            return false;
+        struct span found = take_string(&object);
+        skip_space(&object);
+        object.p++; /* the colon */
+        skip_space(&object);
+        struct span value = take_value(&object);
+        if ((size_t) (found.end - found.p) == len && memcmp(found.p, name, len) == 0) {
+            *ret = value;
+            return true;
+        }
+        skip_space(&object);
+        if (object.p == object.end || *object.p++ != ',')
+            return false;
+    }
+}
+
+static const char *check_value(const struct kafka_message *m, const struct message_event *e)
+{
+    struct span value = {m->value, m->value + m->value_len};
+    int64_t id;
+
+    if (m->value_len == 0)
+        return "the value is empty";
+    if (!json_is_valid(m->value, m->value_len, JSON_MAX_DEPTH))
+        return "the value is not JSON";
+    if (!find_member(value, "subscription", &value) || !find_member(value, "id", &value) ||
+        !read_decimal(value.p, (size_t) (value.end - value.p), INT64_MAX, &id))
+        return "the value is no event of a subscription";
+    return id == e->subscription_id ? NULL : "the key is not the subscription's id";
+}
+
+/* --- the whole -------------------------------------------------------------------------------- */
+
+enum message_verdict message_parse(const struct kafka_message *message, enum message_type type,
+                                   struct message_event *ret, const char **ret_fault)
+{
+    struct message_event e = {.type = type, .attempt = -1};
+    const char *fault;
+
+    if (!found_by_rule(&rules[0], message))
+        return MESSAGE_FOREIGN;
+    fault = read_headers(message, &e);
+    if (!fault && (!read_decimal(message->key, message->key_len, INT64_MAX, &e.subscription_id) ||
+                   e.subscription_id == 0))
+        fault = "the key is not the subscription's id";
+    if (!fault)
+        fault = check_value(message, &e);
+    if (fault) {
+        *ret_fault = fault;
+        return MESSAGE_FAULTY;
+    }
+    *ret = e;
+    return MESSAGE_EVENT;
+}
+
+static void add_repaired(struct strbuf *out, struct strbuf *scratch, const char *text, size_t len)
+{
+    strbuf_clear(scratch);
+    strbuf_add_utf8(scratch, text, len);
+    json_add_string(out, strbuf_str(scratch), scratch->len);
+}
+
+void message_headers_json(const struct kafka_message *message, struct strbuf *out)
+{
+    CLEANUP(strbuf_free) struct strbuf scratch = STRBUF_INIT(STRBUF_MAX_DEFAULT);
+
+    strbuf_addc(out, '{');
+    for (size_t i = 0; i < message->header_count; i++) {
+        const struct kafka_header *h = &message->headers[i];
+        if (i > 0)
+            strbuf_addc(out, ',');
+        add_repaired(out, &scratch, h->name, strlen(h->name));
+        strbuf_addc(out, ':');
+        if (h->value)
+            add_repaired(out, &scratch, h->value, h->value_len);
+        else
+            strbuf_adds(out, "null");
+    }
+    strbuf_addc(out, '}');
+}

@@ -1,0 +1,45 @@
+/* From a Kafka message to the event it carries, or to the reason why it cannot be handled.
+ *
+ * Pure. Whoever may write to the topic wrote the message: nothing in it is trusted, and no reason quotes it.
+ *
+ * What handlers need stands in the headers, so the value is checked strictly (json.h) but not built into a
+ * tree: that costs a sixth of cJSON's time. The one field looked at is subscription.id, which must be the
+ * key. */
+#pragma once
+
+#include "kafka/kafka_consumer.h"
+
+enum message_type {
+    MESSAGE_CREATED,
+    MESSAGE_UPDATED,
+    MESSAGE_SENT,
+    MESSAGE_FAILED,
+    MESSAGE_RETRIED,
+    MESSAGE_TYPES, /* how many there are */
+};
+
+/* "created" …: the last part of the topic's name, and the header event_type. */
+const char *message_type_word(enum message_type type);
+
+struct message_event {
+    enum message_type type;
+    int32_t attempt;         /* -1 = none */
+    int64_t sequence;        /* > 0, the ledger's id */
+    int64_t subscription_id; /* > 0 */
+    int64_t integration_id;  /* 0 = none: not routed (yet) */
+    unsigned char event_id[16];
+};
+
+enum message_verdict {
+    MESSAGE_EVENT,   /* *ret is set */
+    MESSAGE_FOREIGN, /* has no sequence: somebody else's, to be counted and passed over */
+    MESSAGE_FAULTY,  /* *ret_fault says why, a constant: "the value is not JSON" */
+};
+
+/* `type` is the topic's. */
+enum message_verdict message_parse(const struct kafka_message *message, enum message_type type,
+                                   struct message_event *ret, const char **ret_fault);
+
+/* The headers as a JSON object that jsonb takes: names and values repaired to UTF-8 without NULs; of equal
+ * names the last counts, as everywhere. */
+void message_headers_json(const struct kafka_message *message, struct strbuf *out);

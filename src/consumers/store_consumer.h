@@ -1,0 +1,65 @@
+/* The consumers' statements. Outcomes and errors are pg_query()'s. See sql/001_tables.sql for the tables.
+ *
+ * All but the first four belong into the transaction of a batch. */
+#pragma once
+
+#include "consumers/bitmap.h"
+#include "pg/pg.h"
+
+/* Limits how long this session may hold its locks without a word from us: a process that was stopped or cut off
+ * in the middle of a transaction must not stand in the way of who takes its partitions over. */
+int store_limit_session(struct pg *pg, struct error *err);
+
+/* Who of several processes with the same instance name may be the static member of that name: true = we, as
+ * long as this session lives. */
+int store_take_member(struct pg *pg, const char *group, const char *member, bool *ret, struct error *err);
+
+/* One partition's position in consumer_offsets. */
+struct store_offset {
+    const char *topic;
+    int32_t partition;
+    int64_t expected; /* what next_offset must be for store_advance(); 0 <= */
+    int64_t next;     /* next_offset; store_read_offsets(): -1 = no row */
+    int64_t foreign;  /* to add to foreign_messages */
+};
+
+/* Sets items[].next. */
+int store_read_offsets(struct pg *pg, const char *group, struct store_offset *items, size_t count,
+                       struct error *err);
+/* Makes the row, or moves it on from `expected`; does nothing when somebody else has made or moved it. */
+int store_place_offset(struct pg *pg, const char *group, const struct store_offset *item, struct error *err);
+
+/* Moves each row from `expected` to `next`. *ret_fenced: one of them was elsewhere, so somebody else owns the
+ * partition (or an operator moved it), and the transaction must be rolled back. */
+int store_advance(struct pg *pg, const char *group, const struct store_offset *items, size_t count,
+                  bool *ret_fenced, struct error *err);
+
+/* A chunk and the partition that it belongs to. */
+struct store_chunk {
+    const char *topic;
+    int32_t partition;
+    struct bitmap_chunk *chunk;
+};
+
+/* Fills number's version and bits for those that have a row. */
+int store_read_chunks(struct pg *pg, const char *group, const struct store_chunk *items, size_t count,
+                      struct error *err);
+/* Writes them and counts their versions up. *ret_fenced as above: a row has another version than it was read
+ * with. */
+int store_write_chunks(struct pg *pg, const char *group, const struct store_chunk *items, size_t count,
+                       bool *ret_fenced, struct error *err);
+
+struct store_dead_letter {
+    const char *topic;
+    int32_t partition;
+    int64_t offset;
+    const char *key, *value; /* NULL = absent */
+    size_t key_len, value_len;
+    char *headers; /* a JSON object */
+    size_t headers_len;
+    const char *error;
+};
+
+/* What is there already stays. */
+int store_dead_letters(struct pg *pg, const char *group, const struct store_dead_letter *items, size_t count,
+                       struct error *err);

@@ -1,0 +1,345 @@
+/* anubisctl explain ID: one subscription's whole story, what happens next and when, and why not yet.
+ *
+ * An institution's answer may echo personal data, so an error is shown as its status code or the class of its
+ * cause, never in the words that were stored. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sysexits.h>
+
+#include "base/timeutil.h"
+#include "crypto/ids.h"
+#include "ctl/ctl.h"
+#include "ctl/store_ctl.h"
+
+/* A waiting subscription that nothing holds back is claimed within moments; after this somebody should ask.
+ */
+#define OVERDUE_USEC (60 * USEC_PER_SEC)
+#define REASONS_MAX 16
+
+struct explanation {
+    struct ctl *ctl;
+    struct pg *pg;
+    struct sheet *sheet;
+    int64_t id;
+    struct store_subscription s;
+    struct pg_result *events;
+    char *reasons[REASONS_MAX];
+    size_t reason_count;
+    struct error err;
+};
+
+/* --- what happens next ------------------------------------------------------------------------ */
+
+static void add_reason(struct explanation *e, const char *fmt, ...) PRINTF(2, 3);
+static void add_reason(struct explanation *e, const char *fmt, ...)
+{
+    CLEANUP(strbuf_free) struct strbuf text = STRBUF_INIT(8192);
+    va_list args;
+
+    va_start(args, fmt);
+    strbuf_addv(&text, fmt, args);
+    va_end(args);
+    if (e->reason_count < REASONS_MAX)
+        e->reasons[e->reason_count++] = strbuf_take(&text);
+}
+
+static char *time_words(int64_t usec)
+{
+    struct strbuf out = STRBUF_INIT(128);
+
+    strbuf_add_timestamp_sec(&out, usec);
+    return strbuf_take(&out);
+}
+
+static char *duration_words(int64_t usec)
+{
+    struct strbuf out = STRBUF_INIT(128);
+
+    strbuf_add_duration_human(&out, (uint64_t) MAX(usec, 0));
+    return strbuf_take(&out);
+}
+
+/* "until 2026-… (in 5 min)" */
+static void add_until(struct explanation *e, const char *what, int64_t until)
+{
+    CLEANUP(freep) char *at = time_words(until), *in = duration_words(until - e->s.now);
+
+    add_reason(e, "%s until %s (in %s)", what, at, in);
+}
+
+static void add_integration_reasons(struct explanation *e)
+{
+    const struct store_subscription *s = &e->s;
+    const char *why = *s->pause_reason ? s->pause_reason : "no reason was given";
+
+    if (!s->integration_id) {
+        add_reason(e, "it is unrouted: no integration was given and no filter has matched");
+        return;
+    }
+    if (!s->integration_exists) {
+        add_reason(e, "its integration %" PRId64 " does not exist", s->integration_id);
+        return;
+    }
+    if (!s->enabled)
+        add_reason(e, "its integration is disabled");
+    if (s->paused_until == INT64_MAX)
+        add_reason(e, "its integration is paused until somebody resumes it: %s", why);
+    else if (s->paused_until != INT64_MIN) {
+        CLEANUP(freep) char *what = xasprintf("its integration is paused (%s)", why);
+        add_until(e, what, s->paused_until);
+    }
+    if (strcmp(s->circuit_state, "open") == 0)
+        add_reason(e, "its integration's circuit is open after too many failures; one probe will try it");
+    if (!s->has_url)
+        add_reason(e, "its integration has no endpoint_url: the first attempt will pause it");
+}
+
+/* Everything that holds it back; true when nothing does but others before it. */
+static bool add_reasons(struct explanation *e)
+{
+    const struct store_subscription *s = &e->s;
+    int64_t slots =
+        s->max_in_flight > 0 ? s->max_in_flight : e->ctl->config->delivery.max_in_flight_per_integration;
+
+    if (s->held_at != INT64_MIN) {
+        CLEANUP(freep) char *at = time_words(s->held_at);
+        add_reason(
+            e, "it is held since %s: the institution may have received it, and an operator is to decide", at);
+    }
+    add_integration_reasons(e);
+    if (s->scheduled_to != INT64_MIN && s->scheduled_to > s->now)
+        add_until(e, "it is scheduled: not", s->scheduled_to);
+    if (s->next_attempt_at != INT64_MIN && s->next_attempt_at > s->now)
+        add_until(e, "after its last attempt it is not to be tried again", s->next_attempt_at);
+    if (e->reason_count)
+        return false;
+    if (!s->daemons)
+        add_reason(e, "no anubisd is connected to this database");
+    if (s->in_flight >= slots)
+        add_reason(e, "all %" PRId64 " slots of its integration are taken (max_in_flight)", slots);
+    if (s->ahead)
+        add_reason(e, "%" PRId64 "%s of the same integration are due before it", s->ahead,
+                   s->ahead >= STORE_AHEAD_MAX ? " or more" : "");
+    return true;
+}
+
+static void set_next(struct explanation *e, const char *text, int64_t at)
+{
+    sheet_text(e->sheet, "next", "next", text);
+    sheet_time(e->sheet, "next_at", NULL, at);
+}
+
+static void explain_waiting(struct explanation *e)
+{
+    const struct store_subscription *s = &e->s;
+    int64_t due = MAX(s->next_attempt_at, s->scheduled_to);
+    int64_t since = due == INT64_MIN ? s->created_at : due;
+    CLEANUP(freep) char *waited = duration_words(s->now - since);
+
+    if (!add_reasons(e)) {
+        bool only_time = due > s->now && s->held_at == INT64_MIN && s->integration_exists && s->enabled &&
+                         s->paused_until == INT64_MIN && strcmp(s->circuit_state, "open") != 0;
+        CLEANUP(freep) char *at = time_words(due);
+        CLEANUP(freep)
+        char *text = only_time ? xasprintf("an attempt at %s", at)
+                               : xstrdup("an attempt, once nothing below holds it back");
+        set_next(e, text, only_time ? due : INT64_MIN);
+        return;
+    }
+    CLEANUP(freep)
+    char *text = xasprintf("an attempt, as soon as a daemon claims it; it is due for %s", waited);
+    set_next(e, text, s->now);
+    if (s->now - since > (int64_t) OVERDUE_USEC && !e->reason_count)
+        add_reason(e, "nothing holds it back: see the journal (journalctl -u anubisd)");
+}
+
+static void explain_processing(struct explanation *e)
+{
+    const struct store_subscription *s = &e->s;
+    const char *who = *s->claimed_by ? s->claimed_by : "the application";
+
+    if (s->lease_expires_at == INT64_MIN) {
+        set_next(e, "it is in flight without a lease: a daemon gives it one", INT64_MIN);
+    } else if (s->lease_expires_at > s->now) {
+        CLEANUP(freep) char *at = time_words(s->lease_expires_at);
+        CLEANUP(freep)
+        char *text = xasprintf(
+            "the result of \"%s\", which has it in flight; without one it goes to \"retry\" at %s", who, at);
+        set_next(e, text, s->lease_expires_at);
+    } else {
+        CLEANUP(freep)
+        char *text = xasprintf(
+            "its lease is over and \"%s\" gave no result: any running daemon puts it to \"retry\"", who);
+        set_next(e, text, s->now);
+        if (!s->daemons)
+            add_reason(e, "no anubisd is connected to this database");
+    }
+}
+
+static void explain_next(struct explanation *e)
+{
+    const char *status = e->s.status;
+
+    if (strcmp(status, "sent") == 0)
+        set_next(e, "nothing: \"sent\" is final", INT64_MIN);
+    else if (strcmp(status, "failed") == 0)
+        set_next(e, "nothing, until somebody sets its status back to \"pending\"", INT64_MIN);
+    else if (strcmp(status, "processing") == 0)
+        explain_processing(e);
+    else
+        explain_waiting(e);
+    sheet_list(e->sheet, "reasons");
+    for (size_t i = 0; i < e->reason_count; i++)
+        sheet_item(e->sheet, "reasons", e->reasons[i]);
+}
+
+/* --- the rest of the sheet -------------------------------------------------------------------- */
+
+static void add_head(struct explanation *e)
+{
+    const struct store_subscription *s = &e->s;
+    CLEANUP(freep) char *error = ctl_error_class(s->error, s->http_status);
+    CLEANUP(freep)
+    char *integration = xasprintf("%" PRId64 " \"%s\"", s->integration_id, s->integration_name);
+    int64_t max = s->max_attempts > 0 ? s->max_attempts : e->ctl->config->retry.max_attempts;
+    CLEANUP(freep) char *attempts = xasprintf("%" PRId64 " of at most %" PRId64, s->attempts, max);
+    CLEANUP(freep) char *attempts_json = xasprintf("%" PRId64, s->attempts);
+    char key[IDS_UUID_TEXT];
+
+    ids_idempotency_key(s->namespace, e->id, (int) s->payload_version, key);
+    sheet_i64(e->sheet, "id", "subscription", e->id);
+    sheet_text(e->sheet, "status", "status", s->status);
+    if (s->integration_id)
+        sheet_i64(e->sheet, "integration_id", NULL, s->integration_id);
+    else
+        sheet_text(e->sheet, "integration_id", NULL, NULL);
+    sheet_text(e->sheet, "integration_name", NULL, s->integration_exists ? s->integration_name : NULL);
+    sheet_text(e->sheet, NULL, "integration", s->integration_id ? integration : "none");
+    sheet_both(e->sheet, "attempts", "attempts", attempts, attempts_json);
+    sheet_i64(e->sheet, "max_attempts", NULL, max);
+    sheet_time(e->sheet, "created_at", "created", s->created_at);
+    sheet_time(e->sheet, "updated_at", NULL, s->updated_at);
+    sheet_time(e->sheet, "scheduled_to", s->scheduled_to == INT64_MIN ? NULL : "scheduled", s->scheduled_to);
+    sheet_time(e->sheet, "next_attempt_at", NULL, s->next_attempt_at);
+    sheet_time(e->sheet, "held_at", s->held_at == INT64_MIN ? NULL : "held since", s->held_at);
+    sheet_time(e->sheet, "sent_at", s->sent_at == INT64_MIN ? NULL : "sent", s->sent_at);
+    sheet_text(e->sheet, "claimed_by", *s->claimed_by ? "claimed by" : NULL,
+               *s->claimed_by ? s->claimed_by : NULL);
+    sheet_time(e->sheet, "lease_expires_at", s->lease_expires_at == INT64_MIN ? NULL : "lease until",
+               s->lease_expires_at);
+    sheet_text(e->sheet, "last_result", error ? "last result" : NULL, error);
+    sheet_bool(e->sheet, "last_ambiguous", NULL, s->ambiguous);
+    if (s->ambiguous)
+        sheet_text(e->sheet, NULL, "", "ambiguous: the institution may have received it");
+    sheet_text(e->sheet, "idempotency_key", "Idempotency-Key", key);
+}
+
+static const char *published_words(const struct store_event *event)
+{
+    static const char *const words[] = {
+        [STORE_PUBLISHED] = "yes", [STORE_NOT_YET] = "not yet", [STORE_NEVER] = "never"};
+    return words[event->published];
+}
+
+static void add_event(struct table *t, const struct store_event *event, int64_t before)
+{
+    CLEANUP(freep) char *error = ctl_error_class(event->error, event->http_status);
+    CLEANUP(freep) char *gap = before == INT64_MIN ? xstrdup("") : duration_words(event->created_at - before);
+    CLEANUP(freep)
+    char *gap_json =
+        before == INT64_MIN ? xstrdup("null") : xasprintf("%" PRId64, (event->created_at - before) / 1000);
+    CLEANUP(freep)
+    char *step = *event->from_status ? xasprintf("%s → %s", event->from_status, event->to_status)
+                                     : xstrdup(event->to_status);
+
+    table_i64(t, event->id);
+    table_time(t, event->created_at);
+    table_both(t, gap, gap_json);
+    table_text(t, *event->type ? event->type : NULL);
+    table_text(t, *event->operation ? event->operation : NULL);
+    table_text(t, step);
+    table_text(t, *event->from_status ? event->from_status : NULL);
+    table_text(t, *event->to_status ? event->to_status : NULL);
+    if (event->attempt >= 0)
+        table_i64(t, event->attempt);
+    else
+        table_null(t);
+    if (event->duration_ms >= 0)
+        table_i64(t, event->duration_ms);
+    else
+        table_null(t);
+    table_text(t, error);
+    table_both(t, event->ambiguous ? "ambiguous" : "", event->ambiguous ? "true" : "false");
+    table_text(t, published_words(event));
+    if (event->http_status)
+        table_i64(t, event->http_status);
+    else
+        table_null(t);
+}
+
+static void add_events(struct explanation *e)
+{
+    static const struct table_column columns[] = {
+        {"sequence", "EVENT", true},       {"at", "AT", false},
+        {"after_ms", "AFTER", true},       {"type", "TYPE", false},
+        {"operation", "OPERATION", false}, {"step", "STATUS", false},
+        {"from_status", NULL, false},      {"to_status", NULL, false},
+        {"attempt", "ATTEMPT", true},      {"duration_ms", "MS", true},
+        {"result", "RESULT", false},       {"ambiguous", "", false},
+        {"published", "PUBLISHED", false}, {"http_status", NULL, false},
+    };
+    struct table *t = sheet_table(e->sheet, "events", "Events", "none: it is older than the ledger", columns,
+                                  ARRAY_SIZE(columns));
+    struct store_event event;
+    int64_t before = INT64_MIN;
+
+    for (int i = 0; i < pg_rows(e->events); i++) {
+        store_event_row(e->events, i, &event);
+        add_event(t, &event, before);
+        before = event.created_at;
+    }
+}
+
+static int explain(struct explanation *e)
+{
+    bool found = false;
+
+    int r = store_subscription(e->pg, e->id, &e->s, &found, &e->err);
+    if (r == PG_DONE && !found) {
+        ctl_say("there is no subscription %" PRId64, e->id);
+        return CTL_DIFFERENT;
+    }
+    if (r == PG_DONE)
+        r = store_events(e->pg, e->id, &e->events, &e->err);
+    if (r != PG_DONE)
+        return ctl_refused(r, "read the subscription", &e->err);
+    sheet_new(&e->sheet);
+    add_head(e);
+    explain_next(e);
+    sheet_line(e->sheet, "");
+    add_events(e);
+    return ctl_show(e->ctl, e->sheet, 0);
+}
+
+int ctl_explain(struct ctl *c)
+{
+    struct explanation e = {.ctl = c};
+    struct pg_params params = ctl_session(c, "anubisctl explain");
+
+    if (parse_i64(c->args[0], INT64_MIN, INT64_MAX, &e.id) < 0) {
+        ctl_say("\"%s\" is no subscription's id: a whole number is", c->args[0]);
+        return EX_USAGE;
+    }
+    params.keep_to_indexes = true;
+    int code = ctl_connect(c, &params, &e.pg);
+    if (code == 0)
+        code = explain(&e);
+    for (size_t i = 0; i < e.reason_count; i++)
+        free(e.reasons[i]);
+    pg_result_free(e.events);
+    pg_result_free(e.s.result);
+    sheet_free(e.sheet);
+    pg_close(e.pg);
+    return code;
+}

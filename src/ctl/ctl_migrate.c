@@ -1,0 +1,337 @@
+/* anubisctl migrate: the files of sql/ that the database does not have yet, all in one transaction.
+ *
+ * Two hosts may run it at once: the second waits for the first and then finds nothing to do. Locks on the
+ * application's tables are taken before anything else and given back when they are not had at once, because
+ * everybody who comes after a waiting migration waits behind it. */
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sysexits.h>
+
+#include "base/timeutil.h"
+#include "base/version.h"
+#include "ctl/ctl.h"
+#include "ctl/ctl_wait.h"
+#include "ctl/store_migrate.h"
+#include "pg/schema.h"
+#include "pg/sql_files.h"
+
+#define PLACEHOLDER "@extschema@"
+/* About a minute in all. */
+#define LOCK_TRIES 40
+#define LOCK_PAUSE_USEC (700 * USEC_PER_MSEC)
+
+/* object_not_in_prerequisite_state: so the files mark what keeps them from being applied. */
+#define OBSTACLE "55000"
+
+/* Outcomes of a step beside pg.h's: it has said what is wrong, and `code` is set. */
+enum { STEP_FAILED = 50 };
+
+struct migration {
+    struct ctl *ctl;
+    struct pg *pg;
+    struct ctl_wait *wait;
+    const char *schema;
+    struct store_place place;
+    struct store_applied *applied;
+    size_t applied_count;
+    const struct sql_file *pending[1000];
+    size_t pending_count;
+    struct error err;
+    const char *doing; /* for "could not …" */
+    int code;
+};
+
+static void show_remark(void *userdata, const char *severity, const char *state, const char *words)
+{
+    (void) userdata;
+    /* "relation already exists, skipping": tables that are adopted. */
+    if (strcmp(state, "42P07") == 0)
+        return;
+    const char *kind = strcmp(state, OBSTACLE) == 0       ? "in the way"
+                       : strcmp(severity, "WARNING") == 0 ? "warning"
+                                                          : "notice";
+    ctl_say("%s: %s", kind, words);
+}
+
+static int failed(struct migration *m, int code)
+{
+    m->code = code;
+    return STEP_FAILED;
+}
+
+/* --- what there is and what is to be done ----------------------------------------------------- */
+
+static int find_place(struct migration *m)
+{
+    struct store_place *p = &m->place;
+
+    m->doing = "look at the schema";
+    int r = store_migrate_place(m->pg, m->schema, p, &m->err);
+    if (r != PG_DONE)
+        return r;
+    if (p->lacks.len) {
+        for (char *line = p->lacks.data, *next; line; line = next) {
+            next = strchr(line, '\n');
+            if (next)
+                *next++ = '\0';
+            ctl_say("%s", line);
+        }
+        return failed(m, EX_NOPERM);
+    }
+    if (p->beside)
+        ctl_say(
+            "notice: the schema \"public\" has tables \"integrations\" and \"subscriptions\": to adopt them, set "
+            "schema = \"public\" in the group database; \"%s\" gets tables of its own",
+            m->schema);
+    m->doing = "create the schema";
+    return p->exists ? PG_DONE : store_migrate_create_schema(m->pg, strbuf_str(&p->quoted), &m->err);
+}
+
+static const struct store_applied *find_applied(const struct migration *m, int version)
+{
+    for (size_t i = 0; i < m->applied_count; i++)
+        if (m->applied[i].version == version)
+            return &m->applied[i];
+    return NULL;
+}
+
+/* A file that was applied must be the one we have: two histories of one schema cannot be told apart later. */
+static int compare_applied(struct migration *m, const struct sql_file *file,
+                           const struct store_applied *applied)
+{
+    CLEANUP(freep) char *checksum = NULL;
+
+    m->doing = "compare the files";
+    int r = store_migrate_checksum(m->pg, file->text, &checksum, &m->err);
+    if (r != PG_DONE)
+        return r;
+    if (strcmp(checksum, applied->checksum) == 0 && strcmp(file->name, applied->name) == 0)
+        return PG_DONE;
+    ctl_say(
+        "\"%s\" was applied (as \"%s\", by %s) with another content than it has in this program: checksum "
+        "%.12s… there, %.12s… here",
+        file->name, applied->name, applied->applied_by, applied->checksum, checksum);
+    ctl_say("nothing was changed; migrate with the program that made this schema, or one built from the same "
+            "sources");
+    return failed(m, EX_UNAVAILABLE);
+}
+
+static int find_pending(struct migration *m)
+{
+    m->doing = "read the migrations";
+    int r = store_migrate_read(m->pg, m->schema, &m->applied, &m->applied_count, &m->err);
+    for (size_t i = 0; r == PG_DONE && i < sql_files_count; i++) {
+        const struct sql_file *file = &sql_files[i];
+        const struct store_applied *applied = find_applied(m, schema_file_version(file->name));
+        if (applied)
+            r = compare_applied(m, file, applied);
+        else if (m->pending_count < ARRAY_SIZE(m->pending))
+            m->pending[m->pending_count++] = file;
+    }
+    return r;
+}
+
+/* The database may have been migrated by a later program. */
+static int check_later(struct migration *m)
+{
+    const struct store_applied *last = m->applied_count ? &m->applied[m->applied_count - 1] : NULL;
+
+    if (!last || last->version <= schema_known())
+        return PG_DONE;
+    if (m->pending_count) {
+        ctl_say(
+            "the schema has \"%s\" (by %s), which is later than this program, but not \"%s\": migrate with the "
+            "later program",
+            last->name, last->applied_by, m->pending[0]->name);
+        return failed(m, EX_UNAVAILABLE);
+    }
+    ctl_say("the schema has been migrated by a later program: \"%s\" (by %s); this one knows version %d",
+            last->name, last->applied_by, schema_known());
+    return PG_DONE;
+}
+
+/* --- doing it --------------------------------------------------------------------------------- */
+
+static int pause_before_retry(struct migration *m)
+{
+    struct pollfd fd = {.fd = m->ctl->stop_fd, .events = POLLIN};
+    uint64_t usec = LOCK_PAUSE_USEC + (uint64_t) (random_unit() * LOCK_PAUSE_USEC);
+
+    return poll(&fd, 1, (int) (usec / USEC_PER_MSEC)) > 0 ? PG_STOPPED : PG_DONE;
+}
+
+static int lock_tables(struct migration *m, const char *tables)
+{
+    CLEANUP(strbuf_free) struct strbuf who = STRBUF_INIT(4096);
+    bool busy = false;
+
+    m->doing = "lock the tables";
+    for (int i = 0; i < LOCK_TRIES; i++) {
+        /* Applications that take the tables in one order would never let us take them in the other. */
+        int r = store_migrate_lock(m->pg, m->schema, tables, i % 2 == 1, &busy, &m->err);
+        if (r != PG_DONE || !busy)
+            return r;
+        r = pause_before_retry(m);
+        if (r != PG_DONE)
+            return r;
+    }
+    ctl_wait_last(m->wait, &who);
+    ctl_say("could not lock the tables: %s would not let go of them", who.len ? who.data : "other sessions");
+    ctl_say(
+        "nothing was changed; end those transactions (select pg_terminate_backend(SESSION)) or wait for them, "
+        "then run \"anubisctl migrate\" again");
+    return failed(m, EX_UNAVAILABLE);
+}
+
+static char *fill_in(const char *text, const char *schema)
+{
+    CLEANUP(strbuf_free) struct strbuf out = STRBUF_INIT(STRBUF_MAX_DEFAULT);
+
+    for (const char *next; (next = strstr(text, PLACEHOLDER)); text = next + strlen(PLACEHOLDER)) {
+        strbuf_add(&out, text, (size_t) (next - text));
+        strbuf_adds(&out, schema);
+    }
+    strbuf_adds(&out, text);
+    return strbuf_take(&out);
+}
+
+static int apply(struct migration *m, const struct sql_file *file)
+{
+    CLEANUP(freep) char *sql = fill_in(file->text, strbuf_str(&m->place.quoted));
+    CLEANUP(freep) char *tables = schema_file_header(file->text, "locks");
+    CLEANUP(freep) char *by = xasprintf("anubisctl %s", ANUBIS_VERSION);
+    struct store_applied item = {schema_file_version(file->name), xstrdup(file->name), NULL, by};
+
+    ctl_progress("applying %s …", file->name);
+    int r = tables ? lock_tables(m, tables) : PG_DONE;
+    m->doing = file->name;
+    if (r == PG_DONE)
+        r = pg_execute(m->pg, sql, &m->err);
+    if (r == PG_DONE)
+        r = store_migrate_checksum(m->pg, file->text, &item.checksum, &m->err);
+    if (r == PG_DONE)
+        r = store_migrate_record(m->pg, &item, schema_file_oldest_daemon(file->text), &m->err);
+    free(item.name);
+    free(item.checksum);
+    return r;
+}
+
+/* Checked each time: somebody may have changed it since, and the relay would lose events. */
+static int check_sequence(struct migration *m)
+{
+    int64_t cache = 0;
+
+    m->doing = "look at the ledger's sequence";
+    int r = store_migrate_sequence_cache(m->pg, &cache, &m->err);
+    if (r != PG_DONE || cache == 1)
+        return r;
+    ctl_say(
+        "the sequence \"ledger_id_seq\" draws %d ids at once, which would lose events: run \"alter sequence "
+        "%s.ledger_id_seq cache 1\"",
+        (int) cache, strbuf_str(&m->place.quoted));
+    return failed(m, EX_UNAVAILABLE);
+}
+
+static int finish(struct migration *m)
+{
+    bool keep = !m->ctl->dry_run;
+
+    m->doing = keep ? "commit the migration" : "undo the dry run";
+    return pg_execute(m->pg, keep ? "commit" : "rollback", &m->err);
+}
+
+static int migrate(struct migration *m)
+{
+    m->doing = "begin the migration";
+    int r = store_migrate_begin(m->pg, m->schema, &m->err);
+    if (r == PG_DONE)
+        r = find_place(m);
+    if (r == PG_DONE)
+        r = find_pending(m);
+    if (r == PG_DONE)
+        r = check_later(m);
+    for (size_t i = 0; r == PG_DONE && i < m->pending_count; i++)
+        r = apply(m, m->pending[i]);
+    if (r == PG_DONE)
+        r = check_sequence(m);
+    return r == PG_DONE ? finish(m) : r;
+}
+
+/* --- around it -------------------------------------------------------------------------------- */
+
+static int say_done(struct migration *m)
+{
+    const char *verb = m->ctl->dry_run ? "would apply" : "applied";
+    int version = m->applied_count ? m->applied[m->applied_count - 1].version : 0;
+
+    ctl_progress(NULL);
+    for (size_t i = 0; i < m->pending_count; i++)
+        printf("%s %s\n", verb, m->pending[i]->name);
+    if (!m->pending_count)
+        printf("schema \"%s\" is up to date: version %d\n", m->schema, version);
+    else if (m->ctl->dry_run)
+        printf(
+            "all of it worked in schema \"%s\" of database \"%s\" and was rolled back: nothing was changed\n",
+            m->schema, strbuf_str(&m->place.database));
+    else
+        printf("schema \"%s\" is now version %d\n", m->schema, schema_known());
+    return 0;
+}
+
+static int say_failed(struct migration *m, int r)
+{
+    if (r == STEP_FAILED)
+        return m->code;
+    if (r == PG_STOPPED) {
+        ctl_say("interrupted; nothing was changed");
+        return EX_UNAVAILABLE;
+    }
+    CLEANUP(freep)
+    char *what = strchr(m->doing, '.') ? xasprintf("apply \"%s\"", m->doing) : xstrdup(m->doing);
+    int code = ctl_refused(r, what, &m->err);
+    if (strncmp(m->doing, "commit", 6) == 0)
+        ctl_say("whether it was applied is not known: run \"anubisctl migrate\" again to see");
+    else
+        ctl_say("nothing was changed");
+    return code;
+}
+
+static int run(struct migration *m, const struct pg_params *params)
+{
+    int pid = 0;
+
+    int code = ctl_connect(m->ctl, params, &m->pg);
+    if (code)
+        return code;
+    int r = store_backend(m->pg, &pid, &m->err);
+    m->doing = "talk to the database";
+    if (r == PG_DONE) {
+        ctl_wait_start(&m->wait, params, pid);
+        r = migrate(m);
+    }
+    ctl_wait_stop(TAKE_PTR(m->wait));
+    return r == PG_DONE ? say_done(m) : say_failed(m, r);
+}
+
+int ctl_migrate(struct ctl *c)
+{
+    struct migration m = {
+        .ctl = c,
+        .schema = c->config->database.schema,
+        .place = {.quoted = STRBUF_INIT(1024), .database = STRBUF_INIT(1024), .lacks = STRBUF_INIT(1 << 16)},
+    };
+    struct pg_params params = ctl_session(c, "anubisctl migrate");
+
+    params.any_schema_version = true;
+    params.remark = show_remark;
+    params.statement_timeout_usec = 0;
+    int code = run(&m, &params);
+    pg_close(m.pg);
+    store_applied_free(m.applied, m.applied_count);
+    strbuf_free(&m.place.quoted);
+    strbuf_free(&m.place.database);
+    strbuf_free(&m.place.lacks);
+    return code;
+}

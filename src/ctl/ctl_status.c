@@ -1,0 +1,370 @@
+/* anubisctl status: what there is to do, who does it and how far it has come, on one screen.
+ *
+ * It is asked when something is wrong, so it must be quick on any amount of rows: what indexes hold is
+ * counted, up to a limit where they are large, and the rest is estimated. No personal data. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sysexits.h>
+
+#include "base/timeutil.h"
+#include "ctl/ctl.h"
+#include "ctl/store_ctl.h"
+#include "pg/schema.h"
+
+/* Up to these sizes everything is counted: a few hundred milliseconds. */
+#define EXACT_TABLE_BYTES (INT64_C(256) << 20)
+#define EXACT_WAITING_BYTES (INT64_C(64) << 20)
+#define WAITING_MAX 100000
+/* More integrations than this are not one screen: those where nothing happens are left out for people. */
+#define ROWS_MAX 40
+/* Nothing that is tried again, as a rule, waits longer. */
+#define LONG_WAIT_USEC (2 * 3600 * USEC_PER_SEC)
+
+struct status {
+    struct ctl *ctl;
+    struct pg *pg;
+    struct sheet *sheet;
+    struct store_overview overview;
+    int64_t limit; /* up to which what waits is counted; 0 = all */
+    struct pg_result *states, *integrations, *lags;
+    int64_t unrouted;
+    struct error err;
+};
+
+/* retry.max_delay and the quarter that chance may add; more when that is little, since the daemon may have
+ * had another configuration. */
+static uint64_t longest_wait_usec(const struct config *c)
+{
+    return MAX(c->retry.max_delay_usec / 4 * 5, LONG_WAIT_USEC);
+}
+
+static int read_all(struct status *s)
+{
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+
+    int r = store_overview(s->pg, &s->overview, &s->err);
+    if (r != PG_DONE)
+        return r;
+    s->limit = s->overview.due_index_bytes <= EXACT_WAITING_BYTES ? 0 : WAITING_MAX;
+    bool exact = s->overview.table_bytes <= EXACT_TABLE_BYTES;
+    r = pg_query(s->pg, exact ? &store_states_exact : &store_states_about, NULL, &s->states, &s->err);
+    if (r == PG_DONE)
+        r = store_integrations(s->pg, s->limit, longest_wait_usec(s->ctl->config), &s->integrations, &s->err);
+    if (r == PG_DONE)
+        r = store_unrouted(s->pg, s->limit, &s->unrouted, &s->err);
+    store_lags_args(&args);
+    if (r == PG_DONE)
+        r = pg_query(s->pg, &store_lags, &args, &s->lags, &s->err);
+    return r;
+}
+
+/* --- numbers that may be least values or estimates -------------------------------------------- */
+
+static char *count_words(int64_t count, bool is_least)
+{
+    return xasprintf("%" PRId64 "%s", count, is_least ? "+" : "");
+}
+
+static void table_count(struct table *t, int64_t count, bool is_least)
+{
+    CLEANUP(freep) char *words = count_words(count, is_least);
+    CLEANUP(freep) char *json = xasprintf("%" PRId64, count);
+
+    table_both(t, words, json);
+}
+
+static void add_since(struct strbuf *out, int64_t now, int64_t then)
+{
+    strbuf_add_duration_human(out, (uint64_t) MAX(now - then, 0));
+}
+
+/* --- the parts -------------------------------------------------------------------------------- */
+
+static void add_head(struct status *s)
+{
+    const struct store_overview *o = &s->overview;
+    CLEANUP(freep)
+    char *database = xasprintf("%s (PostgreSQL %s), as role %s", o->database, o->server, o->role);
+    CLEANUP(strbuf_free) struct strbuf schema = STRBUF_INIT(4096);
+    CLEANUP(freep) char *daemons = xasprintf("%" PRId64 " connected", o->daemons);
+    CLEANUP(freep) char *daemons_json = xasprintf("%" PRId64, o->daemons);
+
+    strbuf_addf(&schema, "%s, version %" PRId64 " since ", s->ctl->config->database.schema, o->version);
+    strbuf_add_timestamp_sec(&schema, o->migrated_at);
+    sheet_time(s->sheet, "at", NULL, o->now);
+    sheet_text(s->sheet, "database", NULL, o->database);
+    sheet_text(s->sheet, "server_version", NULL, o->server);
+    sheet_text(s->sheet, NULL, "database", database);
+    sheet_text(s->sheet, NULL, "schema", strbuf_str(&schema));
+    sheet_text(s->sheet, "schema", NULL, s->ctl->config->database.schema);
+    sheet_i64(s->sheet, "schema_version", NULL, o->version);
+    sheet_both(s->sheet, "daemons", "daemons", o->daemons ? daemons : "none connected", daemons_json);
+}
+
+static void add_relay(struct status *s)
+{
+    const struct store_overview *o = &s->overview;
+    CLEANUP(strbuf_free) struct strbuf words = STRBUF_INIT(8192);
+    int64_t to_go = MAX(o->last_id - o->high, 0) + o->gap_ids;
+
+    strbuf_addf(&words, "published up to event %" PRId64 " of %" PRId64, o->high, o->last_id);
+    if (o->gap_ids)
+        strbuf_addf(&words, ", but for %" PRId64 " id%s in %" PRId64 " gap%s still watched", o->gap_ids,
+                    plural(o->gap_ids), o->gap_ranges, plural(o->gap_ranges));
+    if (!*o->leader)
+        strbuf_adds(&words, "; nobody has led yet");
+    else
+        strbuf_addf(&words, o->leads ? "; leader \"%s\"" : "; nobody leads, \"%s\" did last", o->leader);
+    sheet_text(s->sheet, NULL, "relay", strbuf_str(&words));
+    if (*o->trouble) {
+        strbuf_clear(&words);
+        strbuf_addf(&words, "WAITS: %s; the ledger keeps the events", o->trouble);
+        sheet_text(s->sheet, NULL, "", strbuf_str(&words));
+    }
+    if (o->stopped_on) {
+        strbuf_clear(&words);
+        strbuf_addf(&words, "STOPPED on event %" PRId64 ": %s", o->stopped_on, o->stopped_reason);
+        sheet_text(s->sheet, NULL, "", strbuf_str(&words));
+    }
+    sheet_i64(s->sheet, "relay_high", NULL, o->high);
+    sheet_i64(s->sheet, "ledger_last_id", NULL, o->last_id);
+    sheet_i64(s->sheet, "relay_gaps", NULL, o->gap_ranges);
+    sheet_i64(s->sheet, "relay_gap_ids", NULL, o->gap_ids);
+    sheet_i64(s->sheet, "unpublished_about", NULL, to_go);
+    sheet_text(s->sheet, "relay_leader", NULL, o->leads && *o->leader ? o->leader : NULL);
+    sheet_text(s->sheet, "relay_last_leader", NULL, *o->leader ? o->leader : NULL);
+    sheet_text(s->sheet, "relay_waits_for", NULL, *o->trouble ? o->trouble : NULL);
+    sheet_time(s->sheet, "relay_updated_at", NULL, o->relay_at);
+    if (o->stopped_on)
+        sheet_i64(s->sheet, "relay_stopped_on", NULL, o->stopped_on);
+    else
+        sheet_text(s->sheet, "relay_stopped_on", NULL, NULL);
+    sheet_text(s->sheet, "relay_stopped_reason", NULL, o->stopped_on ? o->stopped_reason : NULL);
+}
+
+static void add_partitions(struct status *s)
+{
+    const struct store_overview *o = &s->overview;
+    CLEANUP(freep)
+    char *words = xasprintf(
+        "%" PRId64 " partition%s ahead%s", o->partitions_ahead, plural(o->partitions_ahead),
+        o->default_partition_used ? "; ids are in the default partition: partitions ran out once" : "");
+
+    sheet_text(s->sheet, NULL, "ledger", words);
+    sheet_i64(s->sheet, "partitions_ahead", NULL, o->partitions_ahead);
+    sheet_bool(s->sheet, "default_partition_used", NULL, o->default_partition_used);
+}
+
+static void add_states(struct status *s)
+{
+    static const struct table_column columns[] = {
+        {"status", "STATE", false}, {"count", "COUNT", true}, {"about", NULL, false}};
+    struct table *t =
+        sheet_table(s->sheet, "subscriptions", "Subscriptions", "none", columns, ARRAY_SIZE(columns));
+
+    for (int i = 0; i < pg_rows(s->states); i++) {
+        bool known = !pg_is_null(s->states, i, 1), about = pg_get_bool(s->states, i, 2);
+        CLEANUP(freep) char *json = xasprintf("%" PRId64, pg_get_i64(s->states, i, 1));
+        CLEANUP(freep) char *words = xasprintf("%s%s", about ? "about " : "", json);
+        table_text(t, pg_get_text(s->states, i, 0));
+        table_both(t, known ? words : "not known before the first ANALYZE", known ? json : "null");
+        table_bool(t, about);
+    }
+}
+
+static bool can_send(const struct store_integration *i)
+{
+    return i->enabled && i->paused_until == INT64_MIN && strcmp(i->circuit_state, "open") != 0;
+}
+
+/* What it is waiting for: sums over the integrations. */
+static void add_backlog(struct status *s)
+{
+    int64_t due = 0, held = 0, in_flight = 0, oldest = INT64_MAX;
+    bool least = false;
+    struct store_integration row;
+    CLEANUP(strbuf_free) struct strbuf words = STRBUF_INIT(4096);
+
+    for (int i = 0; i < pg_rows(s->integrations); i++) {
+        store_integration_row(s->integrations, i, s->limit, &row);
+        held += row.held;
+        in_flight += row.in_flight;
+        if (!can_send(&row))
+            continue;
+        due += row.due;
+        least |= row.due_is_least;
+        if (row.oldest != INT64_MIN)
+            oldest = MIN(oldest, row.oldest);
+    }
+    strbuf_addf(&words, "%" PRId64 "%s", due, least ? "+" : "");
+    if (oldest != INT64_MAX) {
+        strbuf_adds(&words, ", the longest for ");
+        add_since(&words, s->overview.now, oldest);
+    }
+    CLEANUP(freep) char *json = xasprintf("%" PRId64, due);
+    CLEANUP(freep) char *unrouted = count_words(s->unrouted, s->limit && s->unrouted >= s->limit);
+    CLEANUP(freep) char *unrouted_json = xasprintf("%" PRId64, s->unrouted);
+    sheet_both(s->sheet, "due", "due now", strbuf_str(&words), json);
+    sheet_bool(s->sheet, "due_is_least", NULL, least);
+    sheet_time(s->sheet, "oldest_due_at", NULL, oldest);
+    sheet_i64(s->sheet, "in_flight", "in flight", in_flight);
+    sheet_both(s->sheet, "unrouted", "unrouted", unrouted, unrouted_json);
+    sheet_i64(s->sheet, "held", "held", held);
+}
+
+static char *integration_state(const struct store_integration *i)
+{
+    CLEANUP(strbuf_free) struct strbuf words = STRBUF_INIT(4096);
+
+    if (!i->enabled)
+        return xstrdup("disabled");
+    if (i->paused_until != INT64_MIN) {
+        strbuf_adds(&words, "paused");
+        if (i->paused_until != INT64_MAX) {
+            strbuf_adds(&words, " until ");
+            strbuf_add_timestamp_sec(&words, i->paused_until);
+        }
+        return strbuf_take(&words);
+    }
+    if (strcmp(i->circuit_state, "closed") != 0)
+        return xasprintf("circuit %s", i->circuit_state);
+    return xstrdup("ok");
+}
+
+/* Why nothing is sent to it, or why some is sent again; the caller frees, NULL = all is well. */
+static char *integration_reason(const struct store_integration *i)
+{
+    if (i->paused_until != INT64_MIN)
+        return *i->pause_reason ? xstrdup(i->pause_reason) : NULL;
+    CLEANUP(freep) char *error = ctl_error_class(i->retry_error, i->retry_status);
+    return error && i->enabled ? xasprintf("retrying: %s", error) : NULL;
+}
+
+static bool is_quiet(const struct store_integration *i)
+{
+    return can_send(i) && !i->waiting && !i->in_flight && !i->held;
+}
+
+static void add_integration(struct status *s, struct table *t, const struct store_integration *i)
+{
+    CLEANUP(freep) char *state = integration_state(i);
+    CLEANUP(freep) char *reason = integration_reason(i);
+    CLEANUP(strbuf_free) struct strbuf since = STRBUF_INIT(256);
+
+    if (i->oldest != INT64_MIN)
+        add_since(&since, s->overview.now, i->oldest);
+    table_i64(t, i->id);
+    table_text(t, i->name);
+    table_text(t, state);
+    table_count(t, i->waiting, i->waiting_is_least);
+    /* As in the sum above: what cannot be sent to is due to nobody. */
+    table_count(t, can_send(i) ? i->due : 0, can_send(i) && i->due_is_least);
+    table_i64(t, i->in_flight);
+    table_i64(t, i->sent);
+    table_i64(t, i->failed);
+    table_text(t, strbuf_str(&since));
+    table_text(t, reason);
+    table_text(t, i->paused_until != INT64_MIN && *i->pause_reason ? i->pause_reason : NULL);
+    table_time(t, i->oldest);
+    table_i64(t, i->held);
+    table_bool(t, i->enabled);
+    table_bool(t, i->paused_until != INT64_MIN);
+    table_text(t, i->circuit_state);
+}
+
+static void add_integrations(struct status *s)
+{
+    static const struct table_column columns[] = {
+        {"id", "ID", true},
+        {"name", "NAME", false},
+        {"state", "STATE", false},
+        {"waiting", "WAITING", true},
+        {"due", "DUE", true},
+        {"in_flight", "IN FLIGHT", true},
+        {"successful_sends", "SENT", true},
+        {"failed_sends", "FAILED", true},
+        {"longest_waiting", "LONGEST", true},
+        {"reason", "REASON", false},
+        {"pause_reason", NULL, false},
+        {"oldest_due_at", NULL, false},
+        {"held", NULL, false},
+        {"enabled", NULL, false},
+        {"paused", NULL, false},
+        {"circuit_state", NULL, false},
+    };
+    struct store_integration row;
+    int rows = pg_rows(s->integrations), left_out = 0;
+    struct table *t = sheet_table(s->sheet, "integrations", "Integrations",
+                                  rows ? "none with anything to do" : "none", columns, ARRAY_SIZE(columns));
+
+    for (int i = 0; i < rows; i++) {
+        store_integration_row(s->integrations, i, s->limit, &row);
+        if (!s->ctl->json && rows > ROWS_MAX && is_quiet(&row))
+            left_out++;
+        else
+            add_integration(s, t, &row);
+    }
+    if (left_out) {
+        CLEANUP(freep) char *line = xasprintf("  %d have nothing to do (--json lists them)", left_out);
+        sheet_line(s->sheet, line);
+    }
+}
+
+static void add_consumers(struct status *s)
+{
+    static const struct table_column columns[] = {
+        {"consumer_group", "GROUP", false}, {"topic", "TOPIC", false},  {"partitions", "PARTITIONS", true},
+        {"messages_read", "READ", true},    {"behind", "BEHIND", true}, {"foreign_messages", "FOREIGN", true},
+        {"updated_at", "LAST READ", false},
+    };
+    struct table *t = sheet_table(s->sheet, "consumers", "Consumers", "none has read anything yet", columns,
+                                  ARRAY_SIZE(columns));
+
+    for (int i = 0; i < pg_rows(s->lags); i++) {
+        table_text(t, pg_get_text(s->lags, i, 0));
+        table_text(t, pg_get_text(s->lags, i, 1));
+        table_i64(t, pg_get_i64(s->lags, i, 2));
+        table_i64(t, pg_get_i64(s->lags, i, 3));
+        table_i64(t, pg_get_i64(s->lags, i, 6));
+        table_i64(t, pg_get_i64(s->lags, i, 4));
+        table_time(t, pg_get_time(s->lags, i, 5));
+    }
+}
+
+static void fill(struct status *s)
+{
+    add_head(s);
+    add_backlog(s);
+    add_relay(s);
+    add_partitions(s);
+    sheet_line(s->sheet, "");
+    add_states(s);
+    sheet_line(s->sheet, "");
+    add_integrations(s);
+    sheet_line(s->sheet, "");
+    add_consumers(s);
+}
+
+int ctl_status(struct ctl *c)
+{
+    struct status s = {.ctl = c};
+    struct pg_params params = ctl_session(c, "anubisctl status");
+
+    params.keep_to_indexes = true;
+    int code = ctl_connect(c, &params, &s.pg);
+    if (code == 0) {
+        int r = read_all(&s);
+        sheet_new(&s.sheet);
+        if (r == PG_DONE)
+            fill(&s);
+        code = r == PG_DONE ? ctl_show(c, s.sheet, 0) : ctl_refused(r, "read the database's state", &s.err);
+    }
+    pg_result_free(s.lags);
+    pg_result_free(s.integrations);
+    pg_result_free(s.states);
+    pg_result_free(s.overview.result);
+    sheet_free(s.sheet);
+    pg_close(s.pg);
+    return code;
+}

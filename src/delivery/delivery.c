@@ -1,0 +1,344 @@
+/* Deliveries under way. See delivery.h. */
+#include "delivery/delivery.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/json.h"
+#include "base/log.h"
+#include "base/message_ids.h"
+#include "base/timeutil.h"
+#include "base/version.h"
+#include "crypto/ids.h"
+#include "delivery/integration.h"
+#include "http/http.h"
+
+struct delivery {
+    struct delivery *next, *previous;
+    struct deliveries *all;
+    struct integration *integration;
+    struct http_transfer *transfer;
+    int64_t id, token;
+    int attempts;
+    unsigned moves;    /* of the integration, when it was sent */
+    uint64_t age_usec; /* when it was claimed */
+    size_t payload_len;
+    char payload[]; /* as Postgres wrote it */
+};
+
+struct deliveries {
+    struct config *config;
+    struct deliveries_events events;
+    void *userdata;
+    struct http *http;
+    struct integrations *integrations;
+    struct delivery *first;
+    int count;
+    size_t bytes;
+    unsigned short jitter[3]; /* erand48(3)'s: a system call for each outcome would buy nothing */
+};
+
+/* --- the list --------------------------------------------------------------------------------- */
+
+static void link_delivery(struct deliveries *all, struct delivery *d)
+{
+    d->all = all;
+    d->next = all->first;
+    if (all->first)
+        all->first->previous = d;
+    all->first = d;
+    all->count++;
+    all->bytes += d->payload_len;
+    d->integration->in_flight++;
+}
+
+static void unlink_delivery(struct delivery *d)
+{
+    struct deliveries *all = d->all;
+    if (d->previous)
+        d->previous->next = d->next;
+    else
+        all->first = d->next;
+    if (d->next)
+        d->next->previous = d->previous;
+    all->count--;
+    all->bytes -= d->payload_len;
+    d->integration->in_flight--;
+}
+
+/* --- the end of one --------------------------------------------------------------------------- */
+
+struct outcome_rules deliveries_rules(const struct config *config)
+{
+    return (struct outcome_rules){
+        .max_attempts = config->retry.max_attempts,
+        .max_age_usec = config->retry.max_age_usec,
+        .base_delay_usec = config->retry.base_delay_usec,
+        .max_delay_usec = config->retry.max_delay_usec,
+    };
+}
+
+static void log_outcome(const struct delivery *d, const struct outcome *o, const struct http_result *result)
+{
+    bool failed = o->state == OUTCOME_FAILED;
+    if (!failed && !log_enabled(LOG_DEBUG))
+        return;
+    char id[24], integration[24], attempt[12], status[12], class[64];
+    snprintf(id, sizeof(id), "%" PRId64, d->id);
+    snprintf(integration, sizeof(integration), "%" PRId64, d->integration->id);
+    snprintf(attempt, sizeof(attempt), "%d", d->attempts);
+    snprintf(status, sizeof(status), "%d", result->status);
+    outcome_error_class(result, class, sizeof(class));
+    log_event(failed ? LOG_WARNING : LOG_DEBUG, failed ? MSG_DELIVERY_FAILED : NULL,
+              (struct log_field[]){{"SUBSCRIPTION_ID", id},
+                                   {"INTEGRATION_ID", integration},
+                                   {"ATTEMPT", attempt},
+                                   {"HTTP_STATUS", result->status ? status : NULL},
+                                   {"ERROR", o->state == OUTCOME_SENT ? NULL : class},
+                                   {0}},
+              "subscription %s, integration %s, attempt %s: %s, %s%s", id, integration, attempt, class,
+              outcome_word(o->state), o->ambiguous ? ", ambiguous" : "");
+}
+
+static void log_outage(const struct delivery *d, const struct http_result *result)
+{
+    char id[24], integration[24], status[12], class[64];
+    snprintf(id, sizeof(id), "%" PRId64, d->id);
+    snprintf(integration, sizeof(integration), "%" PRId64, d->integration->id);
+    snprintf(status, sizeof(status), "%d", result->status);
+    outcome_error_class(result, class, sizeof(class));
+    log_event(LOG_WARNING, MSG_INSTITUTION_LOST,
+              (struct log_field[]){{"INTEGRATION_ID", integration},
+                                   {"SUBSCRIPTION_ID", id},
+                                   {"HTTP_STATUS", result->status ? status : NULL},
+                                   {"ERROR", class},
+                                   {0}},
+              "integration %s: %d attempts in a row came to nothing, the last one: %s; its subscriptions are "
+              "tried again (anubisctl explain %s)",
+              integration, d->integration->outage.attempts, class, id);
+}
+
+static void log_outage_over(const struct delivery *d, const struct outage *was)
+{
+    CLEANUP(strbuf_free) struct strbuf lasted = STRBUF_INIT(128);
+    char integration[24];
+    snprintf(integration, sizeof(integration), "%" PRId64, d->integration->id);
+    strbuf_add_duration_human(&lasted, now_monotonic_usec() - was->since);
+    log_event(LOG_NOTICE, MSG_INSTITUTION_BACK, (struct log_field[]){{"INTEGRATION_ID", integration}, {0}},
+              "integration %s takes subscriptions again, after %s in which %d attempts came to nothing",
+              integration, strbuf_str(&lasted), was->attempts);
+}
+
+/* Attempts are debug; that an institution takes none, or takes some again, is not. */
+static void note_outage(const struct delivery *d, const struct outcome *o, const struct http_result *result)
+{
+    struct outage *outage = &d->integration->outage, was;
+    if (d->moves != d->integration->moves)
+        return; /* that endpoint is no longer its own */
+    if (o->state == OUTCOME_SENT && outage_over(outage, &was))
+        log_outage_over(d, &was);
+    else if (o->turned_away && outage_goes_on(outage, now_monotonic_usec()))
+        log_outage(d, result);
+}
+
+static struct store_settlement *settlement_new(const struct delivery *d, const struct outcome *o,
+                                               const struct http_result *result)
+{
+    struct store_settlement *s = xcalloc(1, sizeof(*s));
+    s->id = d->id;
+    s->token = d->token;
+    s->outcome = *o;
+    s->http_status = result->status;
+    s->duration_ms = (int) MIN(result->duration_usec / USEC_PER_MSEC, (uint64_t) INT32_MAX);
+    s->truncated = result->truncated;
+    if (result->cause == HTTP_ANSWERED) {
+        struct strbuf body = STRBUF_INIT(STRBUF_MAX_DEFAULT);
+        strbuf_add_utf8(&body, result->body, result->body_len);
+        s->response_len = body.len;
+        s->response = body.data ? strbuf_take(&body) : xstrdup("");
+    }
+    if (o->state == OUTCOME_RELEASE) {
+        s->error = xstrdup("not sent: the daemon stopped");
+    } else if (o->state != OUTCOME_SENT) {
+        struct strbuf error = STRBUF_INIT(8192);
+        outcome_error_message(result, &error);
+        s->error = strbuf_take(&error);
+    }
+    return s;
+}
+
+static void finish(struct delivery *d, const struct http_result *result, const char *pause_reason)
+{
+    struct deliveries *all = d->all;
+    struct outcome_rules rules = deliveries_rules(all->config);
+    if (d->integration->max_attempts > 0)
+        rules.max_attempts = d->integration->max_attempts;
+    const struct outcome_attempt attempt = {
+        .result = result,
+        .attempts = d->attempts,
+        .age_usec = d->age_usec + result->duration_usec,
+        .unit = erand48(all->jitter),
+    };
+    struct outcome outcome = outcome_decide(&rules, &attempt);
+    log_outcome(d, &outcome, result);
+    note_outage(d, &outcome, result);
+    if (!pause_reason)
+        pause_reason = outcome.pause_reason;
+    /* What an endpoint answers that it was moved away from is no reason any more. */
+    if (pause_reason && d->moves == d->integration->moves)
+        all->events.pause_wanted(d->integration->id, d->integration->endpoint_url, pause_reason,
+                                 all->userdata);
+    struct store_settlement *settlement = settlement_new(d, &outcome, result);
+    bool has_more = d->integration->may_have_more;
+    unlink_delivery(d);
+    free(d);
+    all->events.delivered(settlement, has_more, all->userdata);
+}
+
+static void on_result(const struct http_result *result, void *userdata)
+{
+    finish(userdata, result, NULL);
+}
+
+/* --- the start of one ------------------------------------------------------------------------- */
+
+static void send_request(struct delivery *d, const struct store_claimed *row)
+{
+    char key[64], trace[80];
+    size_t at = (size_t) snprintf(key, sizeof(key), "Idempotency-Key: ");
+    ids_idempotency_key(row->namespace, row->id, row->payload_version, key + at);
+    at = (size_t) snprintf(trace, sizeof(trace), "traceparent: ");
+    if (ids_is_traceparent(row->traceparent, strlen(row->traceparent)))
+        snprintf(trace + at, sizeof(trace) - at, "%s", row->traceparent);
+    else
+        ids_traceparent(row->namespace, row->id, (uint64_t) d->token ^ (uint64_t) d->id, trace + at);
+    const char *headers[] = {"Content-Type: application/json", key, trace, d->integration->authorization,
+                             NULL};
+
+    d->transfer = http_post(d->all->http,
+                            &(struct http_request){
+                                .url = d->integration->endpoint_url,
+                                .headers = headers,
+                                .body = d->payload,
+                                .body_len = d->payload_len,
+                                .timeout_usec = d->integration->timeout_usec,
+                            },
+                            on_result, d);
+}
+
+void deliveries_start(struct deliveries *all, const struct store_claimed *row, int64_t token)
+{
+    struct delivery *d = xmalloc(sizeof(*d) + row->payload_len + 1);
+    *d = (struct delivery){
+        .integration = integrations_note(all->integrations, row),
+        .id = row->id,
+        .token = token,
+        .attempts = row->attempts,
+        .age_usec = row->age_usec,
+        .payload_len = row->payload_len,
+    };
+    memcpy(d->payload, row->payload, row->payload_len + 1);
+    link_delivery(all, d);
+    d->moves = d->integration->moves;
+    if (d->integration->problem) {
+        const struct http_result refused = {.cause = HTTP_URL_INVALID, .body = "", .detail = "auth_token"};
+        finish(d, &refused, d->integration->problem);
+        return;
+    }
+    send_request(d, row);
+}
+
+void deliveries_cancel_all(struct deliveries *all)
+{
+    for (struct delivery *d = all->first; d; d = d->next)
+        http_cancel(all->http, d->transfer);
+}
+
+/* --- the interface ---------------------------------------------------------------------------- */
+
+static struct http_params http_params(const struct config *c)
+{
+    static const char default_user_agent[] = "anubisd/" ANUBIS_VERSION;
+    return (struct http_params){
+        .connect_timeout_usec = c->delivery.connect_timeout_usec,
+        .response_limit = (size_t) c->delivery.response_limit,
+        .max_connections = c->delivery.max_in_flight,
+        .allow_http = c->delivery.allow_http,
+        .allow_private_networks = c->delivery.allow_private_networks,
+        .ca_file = c->delivery.ca_file,
+        .proxy = c->delivery.proxy,
+        .user_agent = c->delivery.user_agent[0] ? c->delivery.user_agent : default_user_agent,
+    };
+}
+
+int deliveries_new(struct deliveries **ret, sd_event *event, struct config *config,
+                   const struct deliveries_events *events, void *userdata, struct error *err)
+{
+    struct deliveries *d = xcalloc(1, sizeof(*d));
+    d->config = config_ref(config);
+    d->events = *events;
+    d->userdata = userdata;
+    d->integrations = integrations_new();
+    const uint64_t seed = random_u64();
+    memcpy(d->jitter, &seed, sizeof(d->jitter));
+    const struct http_params params = http_params(config);
+    int r = http_new(&d->http, event, &params, err);
+    if (r < 0) {
+        deliveries_free(d);
+        return r;
+    }
+    *ret = d;
+    return 0;
+}
+
+void deliveries_free(struct deliveries *d)
+{
+    if (!d)
+        return;
+    http_free(d->http);
+    while (d->first) {
+        struct delivery *next = d->first->next;
+        free(d->first);
+        d->first = next;
+    }
+    integrations_free(d->integrations);
+    config_unref(d->config);
+    free(d);
+}
+
+void deliveries_reload(struct deliveries *d, struct config *config)
+{
+    config_unref(d->config);
+    d->config = config_ref(config);
+    const struct http_params params = http_params(config);
+    http_set_params(d->http, &params);
+}
+
+int deliveries_count(const struct deliveries *d)
+{
+    return d->count;
+}
+
+size_t deliveries_bytes(const struct deliveries *d)
+{
+    return d->bytes;
+}
+
+size_t deliveries_busy(struct deliveries *d, const int64_t **ret_ids, const int **ret_in_flight)
+{
+    return integrations_busy(d->integrations, ret_ids, ret_in_flight);
+}
+
+size_t deliveries_take_places(struct deliveries *d, const struct store_place **ret)
+{
+    return integrations_take_places(d->integrations, ret);
+}
+
+void deliveries_tokens(const struct deliveries *all, void (*note)(int64_t token, void *userdata),
+                       void *userdata)
+{
+    for (const struct delivery *d = all->first; d; d = d->next)
+        note(d->token, userdata);
+}

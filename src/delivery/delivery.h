@@ -1,0 +1,37 @@
+/* Deliveries under way: one claimed subscription each, from its claim to its outcome.
+ *
+ * Main thread only. Builds the request, hands it to http, turns the result into a settlement. */
+#pragma once
+
+#include <systemd/sd-event.h>
+
+#include "config/config.h"
+#include "delivery/store_delivery.h"
+
+struct deliveries;
+
+struct deliveries_events {
+    /* A delivery has ended; takes the settlement over. integration_has_more: a slot got free where rows may
+     * wait for it. */
+    void (*delivered)(struct store_settlement *settlement, bool integration_has_more, void *userdata);
+    /* As long as that is still its endpoint_url. */
+    void (*pause_wanted)(int64_t integration_id, const char *endpoint_url, const char *reason,
+                         void *userdata);
+};
+
+int deliveries_new(struct deliveries **ret, sd_event *event, struct config *config,
+                   const struct deliveries_events *events, void *userdata, struct error *err);
+void deliveries_free(struct deliveries *d);
+void deliveries_reload(struct deliveries *d, struct config *config);
+void deliveries_start(struct deliveries *d, const struct store_claimed *row, int64_t token);
+void deliveries_cancel_all(struct deliveries *d);
+int deliveries_count(const struct deliveries *d);
+size_t deliveries_bytes(const struct deliveries *d); /* of payloads held */
+/* Integrations with requests under way; arrays live until the next call. */
+size_t deliveries_busy(struct deliveries *d, const int64_t **ret_ids, const int **ret_in_flight);
+/* See integrations_take_places(). */
+size_t deliveries_take_places(struct deliveries *d, const struct store_place **ret);
+void deliveries_tokens(const struct deliveries *d, void (*note)(int64_t token, void *userdata),
+                       void *userdata);
+
+struct outcome_rules deliveries_rules(const struct config *config);

@@ -1,0 +1,207 @@
+/* The doorbell. See doorbell.h. */
+#include "delivery/doorbell.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/timeutil.h"
+#include "delivery/store_delivery.h"
+#include "pg/pg_async.h"
+
+/* How long a seat that another daemon has is left alone. */
+#define SEAT_RETRY_USEC (5 * USEC_PER_SEC)
+#define DEADLINE_USEC (10 * USEC_PER_SEC)
+
+struct doorbell {
+    struct pg_async *listener, *holder;
+    struct doorbell_events events;
+    void *userdata;
+    bool listening;
+    bool wanted; /* we would like to be rung */
+    bool seated; /* the seat is ours for as long as the holder's session lives */
+    bool held;
+    uint64_t seat_again_usec; /* monotonic: not asked for before */
+    struct pg_statement listen;
+    char listen_sql[96];
+};
+
+static void step(struct doorbell *d);
+
+/* --- the session that listens ----------------------------------------------------------------- */
+
+static void on_listening(struct pg_result **result, int reason, const char *state, const struct error *err,
+                         void *userdata)
+{
+    struct doorbell *d = userdata;
+    (void) result;
+    (void) state;
+    (void) err;
+    d->listening = reason == 0;
+    step(d);
+}
+
+static void on_channel(struct pg_result **result, int reason, const char *state, const struct error *err,
+                       void *userdata)
+{
+    struct doorbell *d = userdata;
+    (void) state;
+    (void) err;
+    if (reason != 0 || pg_rows(*result) != 1)
+        return;
+    snprintf(d->listen_sql, sizeof(d->listen_sql), "listen %s", pg_get_text(*result, 0, 0));
+    d->listen = (struct pg_statement){.name = "", .sql = d->listen_sql};
+    (void) pg_async_query(d->listener, &d->listen, NULL, DEADLINE_USEC, on_listening, d);
+}
+
+static void listener_up(void *userdata)
+{
+    struct doorbell *d = userdata;
+    (void) pg_async_query(d->listener, &store_listen_channel, NULL, DEADLINE_USEC, on_channel, d);
+}
+
+static void listener_down(int reason, const struct error *err, void *userdata)
+{
+    struct doorbell *d = userdata;
+    (void) reason;
+    (void) err;
+    d->listening = false;
+}
+
+static void notified(const char *payload, void *userdata)
+{
+    struct doorbell *d = userdata;
+    (void) payload;
+    d->events.rung(d->userdata);
+}
+
+/* --- the session that holds ------------------------------------------------------------------- */
+
+static void on_held(struct pg_result **result, int reason, const char *state, const struct error *err,
+                    void *userdata)
+{
+    struct doorbell *d = userdata;
+    (void) result;
+    (void) err;
+    d->held = reason == 0;
+    if (d->held && d->wanted)
+        d->events.held(d->userdata);
+    /* A transaction that inserted holds the bell longer than a second: polling goes on, and the next ask
+     * tries again. */
+    else if (reason == -EBADMSG && strcmp(state, "55P03") == 0)
+        d->wanted = false;
+    step(d);
+}
+
+static void on_released(struct pg_result **result, int reason, const char *state, const struct error *err,
+                        void *userdata)
+{
+    struct doorbell *d = userdata;
+    (void) result;
+    (void) state;
+    (void) err;
+    if (reason == 0)
+        d->held = false;
+    step(d);
+}
+
+static void on_seat(struct pg_result **result, int reason, const char *state, const struct error *err,
+                    void *userdata)
+{
+    struct doorbell *d = userdata;
+    (void) state;
+    (void) err;
+    d->seated = reason == 0 && pg_get_bool(*result, 0, 0);
+    if (!d->seated)
+        d->seat_again_usec = now_monotonic_usec() + SEAT_RETRY_USEC;
+    step(d);
+}
+
+static void holder_down(int reason, const struct error *err, void *userdata)
+{
+    struct doorbell *d = userdata;
+    (void) reason;
+    (void) err;
+    d->seated = d->held = false;
+    d->seat_again_usec = 0;
+}
+
+static void holder_up(void *userdata)
+{
+    step(userdata);
+}
+
+/* Does the next thing that leads from what is to what is wanted. */
+static void step(struct doorbell *d)
+{
+    if (!pg_async_idle(d->holder))
+        return;
+    if (!d->wanted) {
+        if (d->held)
+            (void) pg_async_query(d->holder, &store_release_bell, NULL, DEADLINE_USEC, on_released, d);
+        return;
+    }
+    if (d->held || !d->listening)
+        return;
+    if (d->seated)
+        (void) pg_async_query(d->holder, &store_hold_bell, NULL, DEADLINE_USEC, on_held, d);
+    else if (now_monotonic_usec() >= d->seat_again_usec)
+        (void) pg_async_query(d->holder, &store_take_seat, NULL, DEADLINE_USEC, on_seat, d);
+}
+
+/* --- the interface ---------------------------------------------------------------------------- */
+
+int doorbell_new(struct doorbell **ret, sd_event *event, const struct pg_params *params,
+                 const struct doorbell_events *events, void *userdata)
+{
+    static const struct pg_async_events listener_events = {listener_up, listener_down, notified};
+    static const struct pg_async_events holder_events = {holder_up, holder_down, NULL};
+    struct doorbell *d = xcalloc(1, sizeof(*d));
+    struct pg_params own = *params;
+
+    d->events = *events;
+    d->userdata = userdata;
+    own.application_name = "anubisd listen";
+    int r = pg_async_new(&d->listener, event, &own, &listener_events, d);
+    own.application_name = "anubisd doorbell";
+    if (r >= 0)
+        r = pg_async_new(&d->holder, event, &own, &holder_events, d);
+    if (r < 0) {
+        doorbell_free(d);
+        return r;
+    }
+    *ret = d;
+    return 0;
+}
+
+void doorbell_free(struct doorbell *d)
+{
+    if (!d)
+        return;
+    pg_async_free(d->listener);
+    pg_async_free(d->holder);
+    free(d);
+}
+
+void doorbell_ask(struct doorbell *d)
+{
+    d->wanted = true;
+    step(d);
+}
+
+void doorbell_release(struct doorbell *d)
+{
+    d->wanted = false;
+    step(d);
+}
+
+bool doorbell_is_held(const struct doorbell *d)
+{
+    return d->held && d->wanted && d->listening;
+}
+
+void doorbell_reopen(struct doorbell *d)
+{
+    pg_async_reset(d->listener);
+    pg_async_reset(d->holder);
+}

@@ -1,0 +1,33 @@
+/* Learning of new rows at once without costing those who write them.
+ *
+ * NOTIFY takes a lock that all committing writers share, so the insert trigger notifies only while somebody
+ * sleeps: while a daemon holds (or waits for) the exclusive advisory lock "bell". One session LISTENs,
+ * another one waits for the bell, because a backend that waits for a lock delivers no notifications. With
+ * several daemons only the holder of the lock "seat" asks for the bell.
+ *
+ * Main thread only. */
+#pragma once
+
+#include <systemd/sd-event.h>
+
+#include "pg/pg.h"
+
+struct doorbell;
+
+/* The event calls come from the loop. */
+struct doorbell_events {
+    void (*rung)(void *userdata); /* somebody wrote a row */
+    void (*held)(void *userdata); /* the bell is ours: look once more, then sleep */
+};
+
+int doorbell_new(struct doorbell **ret, sd_event *event, const struct pg_params *params,
+                 const struct doorbell_events *events, void *userdata);
+void doorbell_free(struct doorbell *d);
+void doorbell_reopen(struct doorbell *d);
+/* From now on inserts shall notify. `held` follows when that is so; it may not come at all (another daemon
+ * has the seat, a long transaction holds the bell): the timed poll is the net below. Cheap to repeat. */
+void doorbell_ask(struct doorbell *d);
+/* Busy from now on: no notifications wanted. */
+void doorbell_release(struct doorbell *d);
+/* Inserts notify, and this process hears it. */
+bool doorbell_is_held(const struct doorbell *d);

@@ -1,0 +1,138 @@
+/* The outcome table. Pure; any thread. See outcome.h. */
+#include "delivery/outcome.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/backoff.h"
+#include "base/json.h"
+#include "base/timeutil.h"
+
+#define JITTER 0.25
+#define ERROR_MESSAGE_MAX 1000
+
+/* Statuses that are more than "try again later". */
+static const struct rule {
+    int status;
+    enum outcome_state state;
+    bool ambiguous;
+    bool free; /* costs no attempt */
+    bool heeds_retry_after;
+    const char *pause_reason;
+} rules_by_status[] = {
+    {.status = 400, .state = OUTCOME_FAILED},
+    {.status = 401, .state = OUTCOME_RETRY, .free = true},
+    {.status = 409, .state = OUTCOME_RETRY, .ambiguous = true},
+    {.status = 410,
+     .state = OUTCOME_RETRY,
+     .free = true,
+     .pause_reason = "the institution answered 410 Gone: its endpoint is no more"},
+    {.status = 413, .state = OUTCOME_FAILED},
+    {.status = 415, .state = OUTCOME_FAILED},
+    {.status = 422, .state = OUTCOME_FAILED},
+    {.status = 429, .state = OUTCOME_RETRY, .heeds_retry_after = true},
+    {.status = 503, .state = OUTCOME_RETRY, .heeds_retry_after = true},
+};
+
+static struct rule rule_for_status(int status)
+{
+    if (status >= 200 && status <= 299)
+        return (struct rule){.state = OUTCOME_SENT};
+    for (size_t i = 0; i < ARRAY_SIZE(rules_by_status); i++)
+        if (rules_by_status[i].status == status)
+            return rules_by_status[i];
+    return (struct rule){.state = OUTCOME_RETRY};
+}
+
+static struct rule rule_for(const struct http_result *r)
+{
+    switch (r->cause) {
+    case HTTP_ANSWERED:
+        return rule_for_status(r->status);
+    case HTTP_URL_INVALID:
+        return (struct rule){
+            .state = OUTCOME_RETRY,
+            .free = true,
+            .pause_reason = "its endpoint_url is no https URL that anubisd may send to (plain http needs "
+                            "delivery.allow_http)"};
+    case HTTP_ADDRESS_REFUSED:
+        return (struct rule){.state = OUTCOME_RETRY,
+                             .free = true,
+                             .pause_reason = "its endpoint_url leads to an address in a private network "
+                                             "(delivery.allow_private_networks)"};
+    case HTTP_CANCELLED:
+        if (!r->body_handed_over)
+            return (struct rule){.state = OUTCOME_RELEASE, .free = true};
+        return (struct rule){.state = OUTCOME_RETRY, .ambiguous = true};
+    default:
+        return (struct rule){.state = OUTCOME_RETRY, .ambiguous = r->body_handed_over};
+    }
+}
+
+static uint64_t delay(const struct outcome_rules *rules, const struct outcome_attempt *a,
+                      bool heeds_retry_after)
+{
+    uint64_t usec =
+        backoff_exponential_usec(rules->base_delay_usec, rules->max_delay_usec, a->attempts, JITTER, a->unit);
+    if (!heeds_retry_after || !a->result->has_retry_after)
+        return usec;
+    uint64_t asked = (uint64_t) a->result->retry_after_sec;
+    return asked >= rules->max_delay_usec / USEC_PER_SEC ? rules->max_delay_usec : asked * USEC_PER_SEC;
+}
+
+struct outcome outcome_decide(const struct outcome_rules *rules, const struct outcome_attempt *a)
+{
+    struct rule rule = rule_for(a->result);
+    struct outcome o = {.state = rule.state,
+                        .ambiguous = rule.ambiguous,
+                        .costs_attempt = !rule.free,
+                        .turned_away = rule.state == OUTCOME_RETRY && !rule.pause_reason &&
+                                       a->result->cause != HTTP_CANCELLED,
+                        .pause_reason = rule.pause_reason};
+
+    if (o.state != OUTCOME_RETRY)
+        return o;
+    if ((o.costs_attempt && a->attempts >= rules->max_attempts) || a->age_usec >= rules->max_age_usec)
+        o.state = OUTCOME_FAILED;
+    else
+        o.delay_usec = delay(rules, a, rule.heeds_retry_after);
+    return o;
+}
+
+const char *outcome_word(enum outcome_state state)
+{
+    static const char *const words[] = {[OUTCOME_SENT] = "sent",
+                                        [OUTCOME_FAILED] = "failed",
+                                        [OUTCOME_RETRY] = "retry",
+                                        [OUTCOME_RELEASE] = "release"};
+    return words[state];
+}
+
+void outcome_error_message(const struct http_result *result, struct strbuf *out)
+{
+    if (result->cause != HTTP_ANSWERED) {
+        strbuf_adds(out, http_cause_word(result->cause));
+        if (result->detail[0])
+            strbuf_addf(out, ": %s", result->detail);
+        return;
+    }
+    strbuf_addf(out, "HTTP %d", result->status);
+    if (!result->body_len)
+        return;
+    strbuf_adds(out, ": ");
+    /* Cut before a character, not in one. */
+    size_t len = MIN(result->body_len, (size_t) ERROR_MESSAGE_MAX);
+    while (len < result->body_len && len > 0 && ((unsigned char) result->body[len] & 0xC0) == 0x80)
+        len--;
+    strbuf_add_utf8(out, result->body, len);
+    if (len < result->body_len)
+        strbuf_adds(out, "…");
+}
+
+void outcome_error_class(const struct http_result *result, char *out, size_t size)
+{
+    if (result->cause == HTTP_ANSWERED)
+        snprintf(out, size, "HTTP %d", result->status);
+    else
+        snprintf(out, size, "%s", http_cause_word(result->cause));
+}

@@ -1,0 +1,45 @@
+/* What an attempt's end means for its subscription: the table of the manual (anubisd(8), OUTCOMES) as a pure
+ * function. */
+#pragma once
+
+#include "base/strbuf.h"
+#include "http/http.h"
+
+enum outcome_state {
+    OUTCOME_SENT,
+    OUTCOME_FAILED,  /* for good */
+    OUTCOME_RETRY,   /* not before delay_usec have passed */
+    OUTCOME_RELEASE, /* back to its queue, as if it had not been claimed */
+};
+const char *outcome_word(enum outcome_state state);
+
+struct outcome_rules {
+    int max_attempts;
+    uint64_t max_age_usec;
+    uint64_t base_delay_usec, max_delay_usec;
+};
+
+struct outcome_attempt {
+    const struct http_result *result;
+    int attempts;      /* this one included */
+    uint64_t age_usec; /* since the subscription was written */
+    double unit;       /* chance for the jitter, in [0, 1) */
+};
+
+struct outcome {
+    enum outcome_state state;
+    bool ambiguous;     /* the institution may have received it */
+    bool costs_attempt; /* counts towards max_attempts */
+    bool turned_away;   /* by the institution or on the way to it, whatever stands in the row */
+    uint64_t delay_usec;
+    const char *pause_reason; /* not NULL: the integration cannot work until somebody mends it; not
+                               * turned_away then */
+};
+
+struct outcome outcome_decide(const struct outcome_rules *rules, const struct outcome_attempt *attempt);
+
+/* "HTTP 422: the answer's first bytes" or the cause in words, valid UTF-8 within 1,000 bytes: for last_error
+ * and the ledger, never for the journal. */
+void outcome_error_message(const struct http_result *result, struct strbuf *out);
+/* The same without anything that the institution wrote: "HTTP 422" or the cause's word. */
+void outcome_error_class(const struct http_result *result, char *out, size_t size);

@@ -1,0 +1,492 @@
+/* Writes outcomes back. See settler.h.
+ *
+ * One statement at a time. Those waiting are in `queue`; the batch under way is in `batch` and goes back to
+ * the head of the queue when its statement is refused or its answer is lost. */
+#include "delivery/settler.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/message_ids.h"
+#include "base/timeutil.h"
+#include "delivery/lockwait.h"
+#include "pg/pg_async.h"
+
+/* How long a result may wait for others to come along. */
+#define GATHER_USEC (5 * USEC_PER_MSEC)
+#define REFUSED_PAUSE_USEC USEC_PER_SEC
+#define ITEM_REFUSED_PAUSE_USEC (5 * USEC_PER_SEC)
+#define LOCKED_PAUSE_USEC (100 * USEC_PER_MSEC)
+/* Well below deadlock_timeout (a second), however long a batch takes to come from a row that the application
+ * waits for to one that it holds: the server would end whoever waits longest, which must not be the
+ * application. */
+#define LOCK_USEC (200 * USEC_PER_MSEC)
+#define DEADLINE_USEC (45 * USEC_PER_SEC)
+#define BATCH_BYTES ((size_t) 16 << 20)
+
+struct items {
+    struct store_settlement **data;
+    size_t count, capacity;
+};
+
+struct pause {
+    struct pause *next;
+    int64_t integration_id;
+    char *endpoint_url, *reason;
+};
+
+static void pause_free(struct pause *p)
+{
+    free(p->endpoint_url);
+    free(p->reason);
+    free(p);
+}
+
+struct settler {
+    struct pg_async *pg;
+    sd_event *event;
+    sd_event_source *timer; /* one shot: look at the queue */
+    struct settler_events events;
+    void *userdata;
+    size_t batch_max;
+    size_t batch_limit; /* batch_max, or less while a bad row is looked for */
+    bool avoid_locked;  /* the last batch met a locked row */
+    struct lockwait lockwait;
+    bool uncertain; /* an answer was lost: rows may have been settled already */
+    bool hurry;
+    uint64_t not_before; /* monotonic; after a refusal */
+    struct items queue, batch;
+    struct pause *pauses;
+    struct pg_args args;
+};
+
+static void step(struct settler *s);
+
+/* --- items ------------------------------------------------------------------------------------ */
+
+void store_settlement_free(struct store_settlement *item)
+{
+    if (!item)
+        return;
+    free(item->error);
+    free(item->response);
+    free(item);
+}
+
+static void items_add(struct items *items, struct store_settlement *item)
+{
+    if (items->count == items->capacity) {
+        items->capacity = items->capacity ? 2 * items->capacity : 512;
+        items->data = xreallocarray(items->data, items->capacity, sizeof(*items->data));
+    }
+    items->data[items->count++] = item;
+}
+
+static void items_free(struct items *items)
+{
+    for (size_t i = 0; i < items->count; i++)
+        store_settlement_free(items->data[i]);
+    free(items->data);
+}
+
+/* The batch's items go back before those that wait. */
+static void requeue(struct settler *s)
+{
+    struct items queue = s->queue;
+    s->queue = s->batch;
+    for (size_t i = 0; i < queue.count; i++)
+        items_add(&s->queue, queue.data[i]);
+    queue.count = 0;
+    s->batch = queue;
+}
+
+static int by_id(const void *a, const void *b)
+{
+    const struct store_settlement *x = *(struct store_settlement *const *) a;
+    const struct store_settlement *y = *(struct store_settlement *const *) b;
+    return (x->id > y->id) - (x->id < y->id);
+}
+
+/* In the order of their ids, so that daemons lock rows in one order, and as many as the limits allow; those
+ * that were refused by themselves wait their time and hold up no other. */
+static void take_batch(struct settler *s)
+{
+    size_t kept = 0, bytes = 0;
+    uint64_t now = now_monotonic_usec();
+    for (size_t i = 0; i < s->queue.count; i++) {
+        struct store_settlement *item = s->queue.data[i];
+        if (s->batch.count < s->batch_limit && bytes < BATCH_BYTES && item->not_before <= now) {
+            bytes += item->response_len;
+            items_add(&s->batch, item);
+        } else {
+            s->queue.data[kept++] = item;
+        }
+    }
+    s->queue.count = kept;
+    qsort(s->batch.data, s->batch.count, sizeof(*s->batch.data), by_id);
+}
+
+/* --- timing ----------------------------------------------------------------------------------- */
+
+static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
+{
+    (void) source;
+    (void) usec;
+    step(userdata);
+    return 0;
+}
+
+static void look_in(struct settler *s, uint64_t delay_usec)
+{
+    int enabled = SD_EVENT_OFF;
+    if (!s->timer) {
+        if (sd_event_add_time_relative(s->event, &s->timer, CLOCK_MONOTONIC, delay_usec, 500, on_timer, s) <
+            0)
+            abort();
+        return;
+    }
+    (void) sd_event_source_get_enabled(s->timer, &enabled);
+    if (enabled != SD_EVENT_OFF && delay_usec)
+        return;
+    sd_event_source_set_time_relative(s->timer, delay_usec);
+    sd_event_source_set_enabled(s->timer, SD_EVENT_ONESHOT);
+}
+
+/* --- answers ---------------------------------------------------------------------------------- */
+
+static void log_late(const struct settler *s, const struct store_settlement *item)
+{
+    char id[24];
+    snprintf(id, sizeof(id), "%" PRId64, item->id);
+    /* After a lost answer this is most likely our own first try, which did arrive. */
+    log_event(s->uncertain ? LOG_DEBUG : LOG_NOTICE, MSG_LEASE_LOST,
+              (struct log_field[]){{"SUBSCRIPTION_ID", id}, {0}},
+              "result of subscription %s came after its claim had ended: it changes nothing", id);
+}
+
+/* Drops the items whose ids a result lists (or, with keep_listed, all others) from the batch. */
+static size_t sift(struct settler *s, const struct pg_result *result, bool keep_listed, bool say_late)
+{
+    size_t kept = 0, listed = 0, rows = (size_t) pg_rows(result), gone = 0;
+    for (size_t i = 0; i < s->batch.count; i++) {
+        struct store_settlement *item = s->batch.data[i];
+        while (listed < rows && pg_get_i64(result, (int) listed, 0) < item->id)
+            listed++;
+        bool found = listed < rows && pg_get_i64(result, (int) listed, 0) == item->id;
+        if (found == keep_listed) {
+            s->batch.data[kept++] = item;
+            continue;
+        }
+        if (say_late)
+            log_late(s, item);
+        store_settlement_free(item);
+        gone++;
+    }
+    s->batch.count = kept;
+    return gone;
+}
+
+static void note_locked(struct settler *s)
+{
+    uint64_t now = now_monotonic_usec();
+    if (!lockwait_met(&s->lockwait, now, now))
+        return;
+    log_event(LOG_WARNING, MSG_LOCKED, NULL,
+              "%zu results cannot be settled for the locks of other sessions on their subscriptions: trying "
+              "again until those end (select * from pg_locks)",
+              s->batch.count);
+}
+
+static void note_unlocked(struct settler *s)
+{
+    uint64_t lasted_usec;
+    if (lockwait_over(&s->lockwait, now_monotonic_usec(), &lasted_usec))
+        log_event(LOG_NOTICE, MSG_LOCKED, NULL,
+                  "results can be settled again: other sessions' locks kept them for %" PRIu64 " s",
+                  lasted_usec / USEC_PER_SEC);
+}
+
+static void batch_done(struct settler *s, size_t gone)
+{
+    s->events.settled(gone, s->userdata);
+    step(s);
+}
+
+/* What was not settled: still claimed means locked by somebody, to be tried again; else the claim is lost. */
+static void on_still_claimed(struct pg_result **result, int reason, const char *state,
+                             const struct error *err, void *userdata)
+{
+    struct settler *s = userdata;
+    (void) state;
+    (void) err;
+    size_t gone = 0;
+    if (reason == 0) {
+        gone = sift(s, *result, true, true);
+        s->uncertain = false;
+    }
+    if (s->batch.count > 0) {
+        s->not_before = now_monotonic_usec() + LOCKED_PAUSE_USEC;
+        if (reason == 0)
+            note_locked(s);
+    } else {
+        note_unlocked(s);
+    }
+    requeue(s);
+    batch_done(s, gone);
+}
+
+static void ask_still_claimed(struct settler *s)
+{
+    CLEANUP(freep) int64_t *ids = xcalloc(s->batch.count, sizeof(*ids));
+    CLEANUP(freep) int64_t *tokens = xcalloc(s->batch.count, sizeof(*tokens));
+    for (size_t i = 0; i < s->batch.count; i++) {
+        ids[i] = s->batch.data[i]->id;
+        tokens[i] = s->batch.data[i]->token;
+    }
+    store_still_claimed_args(&s->args, s->batch.count, ids, tokens);
+    if (pg_async_query(s->pg, &store_still_claimed, &s->args, DEADLINE_USEC, on_still_claimed, s) < 0)
+        requeue(s);
+}
+
+/* A single result that the database refuses for its data: the answer's text is given up, its outcome is not.
+ */
+static void strip(struct store_settlement *item)
+{
+    free(item->error);
+    free(item->response);
+    item->error =
+        item->outcome.state == OUTCOME_SENT ? NULL : xstrdup("the answer's text could not be stored");
+    item->response = NULL;
+    item->response_len = 0;
+}
+
+/* Nor without its text: the reason lies with the application. */
+static void postpone(struct store_settlement *item, const char *state)
+{
+    char id[24];
+    snprintf(id, sizeof(id), "%" PRId64, item->id);
+    log_event(item->refusals++ == 1 ? LOG_ERR : LOG_DEBUG, MSG_SETTLE_SPLIT,
+              (struct log_field[]){{"SUBSCRIPTION_ID", id}, {0}},
+              "could not settle subscription %s (SQLSTATE %s): trying again until it can be", id, state);
+    item->not_before = now_monotonic_usec() + ITEM_REFUSED_PAUSE_USEC;
+}
+
+static void on_refused(struct settler *s, const char *state, const struct error *err)
+{
+    bool locked = strcmp(state, "55P03") == 0;
+    bool data = store_refused_for_data(state);
+
+    if (locked) {
+        s->avoid_locked = true;
+        note_locked(s);
+    } else if (data && s->batch.count == 1 && s->batch.data[0]->refusals > 0) {
+        postpone(s->batch.data[0], state);
+    } else if (data && s->batch.count == 1) {
+        char id[24];
+        s->batch.data[0]->refusals = 1;
+        snprintf(id, sizeof(id), "%" PRId64, s->batch.data[0]->id);
+        log_event(
+            LOG_WARNING, MSG_SETTLE_SPLIT, (struct log_field[]){{"SUBSCRIPTION_ID", id}, {0}},
+            "could not store the answer's text for subscription %s (SQLSTATE %s): storing its outcome without it",
+            id, state);
+        strip(s->batch.data[0]);
+        s->not_before = now_monotonic_usec() + 10 * USEC_PER_MSEC;
+    } else if (data) {
+        s->batch_limit = s->batch.count / 2;
+    } else {
+        log_warning("could not settle %zu result%s (SQLSTATE %s): %s; trying again", s->batch.count,
+                    plural((int64_t) s->batch.count), state, err->text);
+        s->not_before = now_monotonic_usec() + REFUSED_PAUSE_USEC;
+    }
+    requeue(s);
+    step(s);
+}
+
+static void on_settled(struct pg_result **result, int reason, const char *state, const struct error *err,
+                       void *userdata)
+{
+    struct settler *s = userdata;
+    if (reason != 0) {
+        if (reason == -EBADMSG) {
+            on_refused(s, state, err);
+        } else {
+            s->uncertain = true;
+            requeue(s);
+        }
+        return;
+    }
+    s->batch_limit = MIN(s->batch_limit * 2, s->batch_max);
+    size_t gone = sift(s, *result, false, false);
+    s->events.settled(gone, s->userdata);
+    if (s->batch.count > 0) {
+        ask_still_claimed(s);
+        return;
+    }
+    s->avoid_locked = false;
+    s->uncertain = false;
+    note_unlocked(s);
+    step(s);
+}
+
+static void on_paused(struct pg_result **result, int reason, const char *state, const struct error *err,
+                      void *userdata)
+{
+    struct settler *s = userdata;
+    (void) state;
+    (void) err;
+    if (reason == -ECONNRESET)
+        return;
+    struct pause *p = s->pauses;
+    s->pauses = p->next;
+    if (reason == 0 && pg_rows(*result) == 1) {
+        char id[24];
+        snprintf(id, sizeof(id), "%" PRId64, p->integration_id);
+        log_event(LOG_WARNING, MSG_INTEGRATION_PAUSED, (struct log_field[]){{"INTEGRATION_ID", id}, {0}},
+                  "integration %s is paused until somebody resumes it: %s", id, p->reason);
+    }
+    pause_free(p);
+    step(s);
+}
+
+/* --- what to do next -------------------------------------------------------------------------- */
+
+static void settle(struct settler *s)
+{
+    take_batch(s);
+    if (s->batch.count == 0) {
+        look_in(s, LOCKED_PAUSE_USEC);
+        return;
+    }
+    store_settle_args(&s->args, s->batch.count, (const struct store_settlement *const *) s->batch.data);
+    const struct pg_statement *statement = s->avoid_locked ? &store_settle_unlocked : &store_settle;
+    if (pg_async_query(s->pg, statement, &s->args, DEADLINE_USEC, on_settled, s) < 0)
+        requeue(s);
+}
+
+static void step(struct settler *s)
+{
+    uint64_t now = now_monotonic_usec();
+    if (!pg_async_idle(s->pg))
+        return;
+    if (s->queue.count > 0) {
+        if (now < s->not_before)
+            look_in(s, s->not_before - now);
+        else
+            settle(s);
+    }
+    if (s->pauses && pg_async_idle(s->pg) && now >= s->not_before) {
+        store_pause_integration_args(&s->args, s->pauses->integration_id, s->pauses->endpoint_url,
+                                     s->pauses->reason);
+        (void) pg_async_query(s->pg, &store_pause_integration, &s->args, DEADLINE_USEC, on_paused, s);
+    }
+}
+
+static void on_up(void *userdata)
+{
+    struct settler *s = userdata;
+    s->events.up(s->userdata);
+    step(s);
+}
+
+static void on_down(int reason, const struct error *err, void *userdata)
+{
+    struct settler *s = userdata;
+    s->events.down(reason, err, s->userdata);
+}
+
+/* --- the interface ---------------------------------------------------------------------------- */
+
+int settler_new(struct settler **ret, sd_event *event, const struct pg_params *params, int batch_size,
+                const struct settler_events *events, void *userdata)
+{
+    static const struct pg_async_events pg_events = {on_up, on_down, NULL};
+    struct settler *s = xcalloc(1, sizeof(*s));
+    struct pg_params own = *params;
+
+    s->event = sd_event_ref(event);
+    s->events = *events;
+    s->userdata = userdata;
+    s->batch_max = s->batch_limit = (size_t) batch_size;
+    s->args = PG_ARGS_INIT;
+    own.application_name = "anubisd settle";
+    own.lock_timeout_usec = LOCK_USEC;
+    int r = pg_async_new(&s->pg, event, &own, &pg_events, s);
+    if (r < 0) {
+        settler_free(s);
+        return r;
+    }
+    *ret = s;
+    return 0;
+}
+
+void settler_free(struct settler *s)
+{
+    if (!s)
+        return;
+    pg_async_free(s->pg);
+    sd_event_source_disable_unref(s->timer);
+    sd_event_unref(s->event);
+    items_free(&s->queue);
+    items_free(&s->batch);
+    while (s->pauses) {
+        struct pause *p = s->pauses;
+        s->pauses = p->next;
+        pause_free(p);
+    }
+    pg_args_free(&s->args);
+    free(s);
+}
+
+void settler_add(struct settler *s, struct store_settlement *item)
+{
+    items_add(&s->queue, item);
+    if (s->queue.count >= s->batch_max || s->hurry)
+        step(s);
+    else
+        look_in(s, GATHER_USEC);
+}
+
+void settler_pause(struct settler *s, int64_t integration_id, const char *endpoint_url, const char *reason)
+{
+    struct pause **tail = &s->pauses;
+    for (; *tail; tail = &(*tail)->next)
+        if ((*tail)->integration_id == integration_id && strcmp((*tail)->endpoint_url, endpoint_url) == 0)
+            return;
+    *tail = xcalloc(1, sizeof(**tail));
+    (*tail)->integration_id = integration_id;
+    (*tail)->endpoint_url = xstrdup(endpoint_url);
+    (*tail)->reason = xstrdup(reason);
+    look_in(s, GATHER_USEC);
+}
+
+size_t settler_pending(const struct settler *s)
+{
+    return s->queue.count + s->batch.count;
+}
+
+void settler_hurry(struct settler *s)
+{
+    s->hurry = true;
+    step(s);
+}
+
+void settler_flush(struct settler *s)
+{
+    step(s);
+}
+
+void settler_tokens(const struct settler *s, void (*note)(int64_t token, void *userdata), void *userdata)
+{
+    const struct items *lists[] = {&s->queue, &s->batch};
+    for (size_t l = 0; l < ARRAY_SIZE(lists); l++)
+        for (size_t i = 0; i < lists[l]->count; i++)
+            note(lists[l]->data[i]->token, userdata);
+}
+
+void settler_reopen(struct settler *s)
+{
+    pg_async_reset(s->pg);
+}

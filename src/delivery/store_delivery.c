@@ -1,0 +1,378 @@
+/* The dispatcher's SQL. See store_delivery.h; schema in sql/. */
+#include "delivery/store_delivery.h"
+
+#include <string.h>
+
+#include "base/timeutil.h"
+
+/* Sessions have jit off: it set in at 10,000 integrations and cost more than the rest. Theirs is TimeZone
+ * UTC. */
+
+/* Two ways to find out where rows wait. "claim" looks everywhere: a skip scan of subscriptions_due, one index
+ * probe an integration, however many rows wait. But entries of rows claimed lately stay in the index until
+ * the next VACUUM, and each probe walks over them; so between two such looks "claim_on" goes on where each
+ * integration's last claim ended. Rows that were committed late or became due before that place are found by
+ * the next full look.
+ *
+ * $1 limit, $2 byte budget, $3 $4 busy integrations and their requests in flight, $5 default slots, $6
+ * round-robin position, $7 claimed_by, $8 token, $9 lease in ms, $10 default timeout in ms, $11 margin of the
+ * lease over the timeout in ms, $12 ids to pass over, $13 $14 $15 (claim_on) integrations, due times and ids
+ * where their last claims ended */
+#define CLAIM_EVERYWHERE                                                                                              \
+    "with recursive waiting (integration_id) as ("                                                                    \
+    "  (select integration_id from subscriptions"                                                                     \
+    "    where status in ('pending', 'retry') and held_at is null and integration_id is not null"                     \
+    "    order by integration_id limit 1)"                                                                            \
+    "  union all"                                                                                                     \
+    "  select (select s.integration_id from subscriptions s"                                                          \
+    "           where s.status in ('pending', 'retry') and s.held_at is null and s.integration_id > w.integration_id" \
+    "           order by s.integration_id limit 1)"                                                                   \
+    "    from waiting w where w.integration_id is not null"                                                           \
+    "), place as (select integration_id, '-infinity'::timestamptz as due, 0::bigint as id from waiting), "
+#define CLAIM_ON "with place as (select * from unnest($13, $14, $15) as p (integration_id, due, id)), "
+
+/* Each integration gives at most as many rows as it has free slots: one with a million rows or a dead
+ * endpoint hides no other. The order is the index's, so fresh rows (due at -infinity) come before retries
+ * that have fallen due. A locked row's ctid is stable, so the update needs no second index. A setting that is
+ * not positive (an adopted table may hold one) is as good as none. */
+#define CLAIM_FIND                                                                                                    \
+    "free as materialized ("                                                                                          \
+    "  select i.id, i.endpoint_url, i.auth_token, coalesce(nullif(greatest(i.timeout_ms, 0), 0), $10) as timeout_ms," \
+    "         i.max_attempts,"                                                                                        \
+    "         coalesce(nullif(greatest(i.max_in_flight, 0), 0), $5) - coalesce(b.in_flight, 0) as slots,"             \
+    "         p.due, p.id as after_id"                                                                                \
+    "    from place p join integrations i on i.id = p.integration_id"                                                 \
+    "    left join unnest($3, $4) as b (id, in_flight) on b.id = i.id"                                                \
+    "   where i.enabled and i.circuit_state <> 'open' and (i.paused_until is null or i.paused_until <= now())"        \
+    "     and coalesce(nullif(greatest(i.max_in_flight, 0), 0), $5) > coalesce(b.in_flight, 0)"                       \
+    "   order by i.id <= $6, i.id"                                                                                    \
+    "), locked as materialized ("                                                                                     \
+    "  select f.id as integration_id, f.slots, f.timeout_ms, s.row_at,"                                               \
+    "         case when pg_column_size(s.payload) < 1000 then 1000 else octet_length(s.payload::text) end as bytes"   \
+    "    from free f cross join lateral ("                                                                            \
+    "      select ctid as row_at, payload from subscriptions"                                                         \
+    "       where integration_id = f.id and status in ('pending', 'retry') and held_at is null"                       \
+    "         and (subscription_due(next_attempt_at, scheduled_to), id) > (f.due, f.after_id)"                        \
+    "         and subscription_due(next_attempt_at, scheduled_to) <= now() and id <> all ($12)"                       \
+    "       order by integration_id, subscription_due(next_attempt_at, scheduled_to), id limit f.slots"               \
+    "       for no key update skip locked) s"                                                                         \
+    "   limit $1"                                                                                                     \
+    "), within as ("                                                                                                  \
+    "  select *, count(*) over (partition by integration_id) as taken"                                                \
+    "    from (select *, sum(bytes) over (rows unbounded preceding) - bytes as before from locked) l"                 \
+    "   where before < $2"                                                                                            \
+    ") "
+/* A row that was changed between the statement's snapshot and its lock is locked in its new version, which the
+ * update does not see: it stays for the next claim. So which row of an integration is the first, and brings
+ * the settings along, shows only after the update. The casts keep the result's types, should the application
+ * change a column's: a prepared statement would be refused from then on. */
+#define CLAIM_TAKE                                                                                                      \
+    ", claimed as ("                                                                                                    \
+    "  update subscriptions s set status = 'processing', attempts = s.attempts + 1, claimed_by = $7, claim_token = $8," \
+    "         lease_expires_at = now() + greatest($9, w.timeout_ms + $11) * interval '1 ms', updated_at = now()"        \
+    "    from within w where s.ctid = w.row_at"                                                                         \
+    "  returning s.id, s.integration_id, s.attempts, s.payload_version, s.created_at, s.payload, s.traceparent,"        \
+    "            subscription_due(s.next_attempt_at, s.scheduled_to) as due, w.taken, w.slots"                          \
+    ") "                                                                                                                \
+    "select id::bigint, integration_id::bigint, attempts::integer, payload_version::integer,"                           \
+    "       (extract(epoch from now() - created_at) * 1000000)::bigint, payload::text, traceparent::text,"              \
+    "       (select namespace from installation), due, number = 1, taken >= slots, endpoint_url::text,"                 \
+    "       auth_token::text, timeout_ms::bigint, max_attempts::bigint"                                                 \
+    "  from (select c.*, f.endpoint_url, f.auth_token, f.timeout_ms, f.max_attempts"                                    \
+    "          from (select *, row_number() over (partition by integration_id order by due, id) as number"              \
+    "                  from claimed) c"                                                                                 \
+    "          left join free f on f.id = c.integration_id and c.number = 1 order by c.number) n"
+
+const struct pg_statement store_claim = {"claim", CLAIM_EVERYWHERE CLAIM_FIND CLAIM_TAKE};
+const struct pg_statement store_claim_on = {"claim_on", CLAIM_ON CLAIM_FIND CLAIM_TAKE};
+const struct pg_statement store_claim_head = {
+    "claim_head", CLAIM_EVERYWHERE CLAIM_FIND
+    "select s.id::bigint, s.integration_id::bigint from within w join subscriptions s on s.ctid = w.row_at"
+    " where ($7::text, $8::bigint, $9::bigint, $11::bigint) is not null"};
+
+static void add_i64_array(struct pg_args *args, size_t count, const int64_t *values)
+{
+    pg_array_begin(args, PG_INT8);
+    for (size_t i = 0; i < count; i++)
+        pg_array_i64(args, values[i]);
+    pg_array_end(args);
+}
+
+void store_claim_args(struct pg_args *args, const struct store_claim_request *q, size_t busy,
+                      const int64_t *ids, const int *in_flight)
+{
+    pg_args_clear(args);
+    pg_arg_i64(args, q->limit);
+    pg_arg_i64(args, q->byte_budget);
+    add_i64_array(args, busy, ids);
+    pg_array_begin(args, PG_INT4);
+    for (size_t i = 0; i < busy; i++)
+        pg_array_i32(args, in_flight[i]);
+    pg_array_end(args);
+    pg_arg_i32(args, q->default_max_in_flight);
+    pg_arg_i64(args, q->after_integration);
+    pg_arg_text(args, q->claimed_by);
+    pg_arg_i64(args, q->token);
+    pg_arg_i64(args, (int64_t) (q->lease_usec / USEC_PER_MSEC));
+    pg_arg_i32(args, (int32_t) (q->default_timeout_usec / USEC_PER_MSEC));
+    pg_arg_i64(args, (int64_t) ((q->lease_usec - q->default_timeout_usec) / USEC_PER_MSEC));
+    add_i64_array(args, q->passed_over_count, q->passed_over);
+}
+
+void store_claim_on_args(struct pg_args *args, size_t count, const struct store_place *places)
+{
+    pg_array_begin(args, PG_INT8);
+    for (size_t i = 0; i < count; i++)
+        pg_array_i64(args, places[i].integration_id);
+    pg_array_end(args);
+    pg_array_begin(args, PG_TIMESTAMPTZ);
+    for (size_t i = 0; i < count; i++)
+        pg_array_i64(args, places[i].due);
+    pg_array_end(args);
+    pg_array_begin(args, PG_INT8);
+    for (size_t i = 0; i < count; i++)
+        pg_array_i64(args, places[i].id);
+    pg_array_end(args);
+}
+
+void store_claim_row(const struct pg_result *r, int row, struct store_claimed *ret)
+{
+    ret->id = pg_get_i64(r, row, 0);
+    ret->integration_id = pg_get_i64(r, row, 1);
+    ret->attempts = (int) pg_get_i64(r, row, 2);
+    ret->payload_version = (int) pg_get_i64(r, row, 3);
+    ret->age_usec = (uint64_t) MAX(pg_get_i64(r, row, 4), 0);
+    ret->payload = pg_get_bytes(r, row, 5, &ret->payload_len);
+    ret->traceparent = pg_get_text(r, row, 6);
+    size_t len;
+    ret->namespace = (const unsigned char *) pg_get_bytes(r, row, 7, &len);
+    ret->due = pg_get_i64(r, row, 8);
+    ret->has_integration = pg_get_bool(r, row, 9);
+    ret->quota_used = pg_get_bool(r, row, 10);
+    ret->endpoint_url = pg_get_text(r, row, 11);
+    ret->auth_token = pg_get_text(r, row, 12);
+    ret->timeout_usec = (uint64_t) pg_get_i64(r, row, 13) * USEC_PER_MSEC;
+    ret->max_attempts = (int) pg_get_i64(r, row, 14);
+}
+
+#define CLAIM_ENDS "claimed_by = null, claim_token = null, lease_expires_at = null, updated_at = now()"
+
+const struct pg_statement store_release_tokens = {
+    "release_tokens",
+    "update subscriptions set status = case when attempts <= 1 then 'pending' else 'retry' end,"
+    "       attempts = greatest(attempts - 1, 0), last_error = 'not sent: the claim''s answer got lost',"
+    "       last_http_status = null, last_response = null, last_response_truncated = null, last_duration_ms = null,"
+    "       last_ambiguous = false, " CLAIM_ENDS
+    " where status = 'processing' and lease_expires_at is not null and claim_token = any ($1)"};
+
+void store_release_tokens_args(struct pg_args *args, size_t count, const int64_t *tokens)
+{
+    pg_args_clear(args);
+    add_i64_array(args, count, tokens);
+}
+
+/* $1 ids, $2 tokens, $3 states, $4 costs an attempt, $5 delays in ms, $6 HTTP statuses, $7 durations, $8
+ * errors, $9 responses, $10 truncated, $11 ambiguous */
+/* The token alone says that the claim stands (a trigger ends it with any change by others); a condition on
+ * the status would invite the planner to go by subscriptions_lease. */
+#define SETTLE_ROWS                                                                                              \
+    "unnest($1::bigint[], $2::bigint[], $3::text[], $4::bool[], $5::bigint[], $6::int[], $7::int[], $8::text[]," \
+    "       $9::text[], $10::bool[], $11::bool[])"                                                               \
+    "  as r (id, token, state, costs, delay_ms, http_status, duration_ms, error, response, truncated, ambiguous)"
+#define SETTLE_SET                                                                                               \
+    "update subscriptions s set"                                                                                 \
+    "       status = case r.state when 'release' then case when s.attempts <= 1 then 'pending' else 'retry' end" \
+    "                else r.state end,"                                                                          \
+    "       attempts = case when r.costs then s.attempts else greatest(s.attempts - 1, 0) end,"                  \
+    "       sent_at = case when r.state = 'sent' then now() else s.sent_at end,"                                 \
+    "       next_attempt_at = case when r.state = 'retry' then now() + r.delay_ms * interval '1 ms'"             \
+    "                              when r.state = 'release' then s.next_attempt_at end,"                         \
+    "       last_error = r.error, last_http_status = r.http_status, last_response = r.response,"                 \
+    "       last_response_truncated = r.truncated, last_duration_ms = r.duration_ms,"                            \
+    "       last_ambiguous = r.ambiguous, " CLAIM_ENDS
+
+const struct pg_statement store_settle = {"settle",
+                                          "with settled as (" SETTLE_SET " from " SETTLE_ROWS
+                                          "  where s.id = r.id and s.claim_token = r.token returning s.id)"
+                                          " select id::bigint from settled order by id"};
+
+const struct pg_statement store_settle_unlocked = {
+    "settle_unlocked",
+    "with free as materialized ("
+    "  select s.id, s.claim_token from subscriptions s join unnest($1::bigint[], $2::bigint[]) as r (id, token)"
+    "      on s.id = r.id and s.claim_token = r.token for no key update of s skip locked"
+    "), settled as (" SETTLE_SET " from " SETTLE_ROWS " join free f on f.id = r.id"
+    "  where s.id = r.id and s.claim_token = r.token returning s.id)"
+    " select id::bigint from settled order by id"};
+
+typedef void (*add_field)(struct pg_args *, const struct store_settlement *);
+
+static void add_id(struct pg_args *a, const struct store_settlement *s)
+{
+    pg_array_i64(a, s->id);
+}
+static void add_token(struct pg_args *a, const struct store_settlement *s)
+{
+    pg_array_i64(a, s->token);
+}
+static void add_state(struct pg_args *a, const struct store_settlement *s)
+{
+    const char *word = outcome_word(s->outcome.state);
+    pg_array_bytes(a, word, strlen(word));
+}
+static void add_costs(struct pg_args *a, const struct store_settlement *s)
+{
+    pg_array_bool(a, s->outcome.costs_attempt || s->outcome.state == OUTCOME_SENT);
+}
+static void add_delay(struct pg_args *a, const struct store_settlement *s)
+{
+    pg_array_i64(a, (int64_t) (s->outcome.delay_usec / USEC_PER_MSEC));
+}
+static void add_http_status(struct pg_args *a, const struct store_settlement *s)
+{
+    if (s->http_status)
+        pg_array_i32(a, s->http_status);
+    else
+        pg_array_null(a);
+}
+static void add_duration(struct pg_args *a, const struct store_settlement *s)
+{
+    pg_array_i32(a, s->duration_ms);
+}
+static void add_text(struct pg_args *a, const char *text, size_t len)
+{
+    if (text)
+        pg_array_bytes(a, text, len);
+    else
+        pg_array_null(a);
+}
+static void add_error(struct pg_args *a, const struct store_settlement *s)
+{
+    add_text(a, s->error, s->error ? strlen(s->error) : 0);
+}
+static void add_response(struct pg_args *a, const struct store_settlement *s)
+{
+    add_text(a, s->response, s->response_len);
+}
+static void add_truncated(struct pg_args *a, const struct store_settlement *s)
+{
+    if (s->response)
+        pg_array_bool(a, s->truncated);
+    else
+        pg_array_null(a);
+}
+static void add_ambiguous(struct pg_args *a, const struct store_settlement *s)
+{
+    pg_array_bool(a, s->outcome.ambiguous);
+}
+
+void store_settle_args(struct pg_args *args, size_t count, const struct store_settlement *const *items)
+{
+    static const struct {
+        enum pg_element type;
+        add_field add;
+    } fields[] = {
+        {PG_INT8, add_id},       {PG_INT8, add_token},       {PG_TEXT, add_state},     {PG_BOOL, add_costs},
+        {PG_INT8, add_delay},    {PG_INT4, add_http_status}, {PG_INT4, add_duration},  {PG_TEXT, add_error},
+        {PG_TEXT, add_response}, {PG_BOOL, add_truncated},   {PG_BOOL, add_ambiguous},
+    };
+    pg_args_clear(args);
+    for (size_t f = 0; f < ARRAY_SIZE(fields); f++) {
+        pg_array_begin(args, fields[f].type);
+        for (size_t i = 0; i < count; i++)
+            fields[f].add(args, items[i]);
+        pg_array_end(args);
+    }
+}
+
+bool store_refused_for_data(const char *state)
+{
+    static const char *const classes[] = {"22", "23", "54", "P0"};
+    for (size_t i = 0; i < ARRAY_SIZE(classes); i++)
+        if (strncmp(state, classes[i], 2) == 0)
+            return true;
+    return false;
+}
+
+const struct pg_statement store_still_claimed = {
+    "still_claimed",
+    "select s.id::bigint from subscriptions s join unnest($1::bigint[], $2::bigint[]) as r (id, token)"
+    "    on s.id = r.id and s.claim_token = r.token order by 1"};
+
+void store_still_claimed_args(struct pg_args *args, size_t count, const int64_t *ids, const int64_t *tokens)
+{
+    pg_args_clear(args);
+    add_i64_array(args, count, ids);
+    add_i64_array(args, count, tokens);
+}
+
+/* A claim by the application itself has no token; one from before the migration has no lease and gets one
+ * first ("is null" sorts last, so those come when no other is due). $1 our own tokens, $2 max_attempts, $3
+ * max_age in ms, $4 base delay in ms, $5 max delay in ms, $6 ids to pass over, $7 limit */
+#define LEASES_OVER                                                                                          \
+    "with over as materialized ("                                                                            \
+    "  select s.id, s.lease_expires_at is null as none,"                                                     \
+    "         (s.attempts >= coalesce(nullif(greatest(i.max_attempts, 0), 0), $2)"                           \
+    "          or s.created_at <= now() - $3 * interval '1 ms') as final"                                    \
+    "    from subscriptions s left join integrations i on i.id = s.integration_id"                           \
+    "   where s.status = 'processing' and (s.lease_expires_at < now() or s.lease_expires_at is null)"        \
+    "     and (s.claim_token is null or s.claim_token <> all ($1)) and s.id <> all ($6)"                     \
+    "   order by s.lease_expires_at limit $7 for no key update of s skip locked"                             \
+    ") "
+
+const struct pg_statement store_expire_leases = {
+    "expire_leases", LEASES_OVER
+    ", given as ("
+    "  update subscriptions s set lease_expires_at = now() + interval '10 minutes'"
+    "    from over o where s.id = o.id and o.none"
+    "), expired as ("
+    "  update subscriptions s set status = case when o.final then 'failed' else 'retry' end,"
+    "         next_attempt_at = case when not o.final then now() + least($4 * power(2, least(greatest(s.attempts, 1), 30) - 1), $5)"
+    "                                                       * (0.75 + random() / 2) * interval '1 ms' end,"
+    "         last_error = 'lease expired: whoever was sending it gave no result', last_http_status = null, last_response = null,"
+    "         last_response_truncated = null, last_duration_ms = null, last_ambiguous = true, " CLAIM_ENDS
+    "    from over o where s.id = o.id and not o.none"
+    "  returning s.id, s.integration_id, s.status"
+    ") select id::bigint, integration_id::bigint, status::text from expired"};
+
+const struct pg_statement store_expire_head = {"expire_head",
+                                               LEASES_OVER "select id::bigint from over"
+                                                           " where ($4::bigint, $5::bigint) is not null"};
+
+void store_expire_leases_args(struct pg_args *args, const struct outcome_rules *rules, size_t count,
+                              const int64_t *tokens, size_t passed_over_count, const int64_t *passed_over,
+                              int limit)
+{
+    pg_args_clear(args);
+    add_i64_array(args, count, tokens);
+    pg_arg_i32(args, rules->max_attempts);
+    pg_arg_i64(args, (int64_t) (rules->max_age_usec / USEC_PER_MSEC));
+    pg_arg_i64(args, (int64_t) (rules->base_delay_usec / USEC_PER_MSEC));
+    pg_arg_i64(args, (int64_t) (rules->max_delay_usec / USEC_PER_MSEC));
+    add_i64_array(args, passed_over_count, passed_over);
+    pg_arg_i32(args, limit);
+}
+
+/* Not when its endpoint_url was mended in the meantime. */
+const struct pg_statement store_pause_integration = {
+    "pause_integration",
+    "update integrations set paused_until = 'infinity', pause_reason = $2, updated_at = now()"
+    " where id = $1 and (paused_until is null or paused_until <= now()) and coalesce(endpoint_url, '') = $3"
+    " returning id::bigint"};
+
+void store_pause_integration_args(struct pg_args *args, int64_t integration_id, const char *endpoint_url,
+                                  const char *reason)
+{
+    pg_args_clear(args);
+    pg_arg_i64(args, integration_id);
+    pg_arg_text(args, reason);
+    pg_arg_text(args, endpoint_url);
+}
+
+const struct pg_statement store_listen_channel = {"", "select doorbell_channel()"};
+const struct pg_statement store_take_seat = {
+    "take_seat", "select pg_try_advisory_lock(lock_key('seat')), set_config('lock_timeout', '1000', false),"
+                 "       set_config('statement_timeout', '0', false)"};
+const struct pg_statement store_hold_bell = {"hold_bell", "select pg_advisory_lock(lock_key('bell'))"};
+const struct pg_statement store_release_bell = {"release_bell",
+                                                "select pg_advisory_unlock(lock_key('bell'))"};

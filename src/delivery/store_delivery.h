@@ -1,0 +1,111 @@
+/* The dispatcher's statements: claim, settle, expire, pause, doorbell. Builds parameters, reads results;
+ * sends nothing. */
+#pragma once
+
+#include "delivery/outcome.h"
+#include "pg/pg.h"
+
+/* --- claim ------------------------------------------------------------------------------------ */
+
+/* The first looks everywhere; the second goes on where the claims of some integrations have ended. */
+extern const struct pg_statement store_claim, store_claim_on;
+/* With the arguments of store_claim: what that would take, id and integration in columns 0 and 1. */
+extern const struct pg_statement store_claim_head;
+
+struct store_claim_request {
+    const char *claimed_by;
+    int64_t token;       /* of the whole batch; never used again */
+    uint64_t lease_usec; /* above default_timeout_usec; a longer timeout gets the same margin */
+    uint64_t default_timeout_usec;
+    int limit;
+    int default_max_in_flight; /* per integration */
+    int64_t after_integration; /* begin with the integrations after this one: round robin */
+    int64_t byte_budget;       /* payloads; the first row is taken whatever its size */
+    size_t passed_over_count;
+    const int64_t *passed_over; /* ids */
+};
+/* `in_flight[i]` requests of integration `ids[i]` are under way here. */
+void store_claim_args(struct pg_args *args, const struct store_claim_request *request, size_t busy,
+                      const int64_t *ids, const int *in_flight);
+
+/* Where an integration's last claim ended, in the order of subscriptions_due. */
+struct store_place {
+    int64_t integration_id;
+    int64_t due; /* as Postgres counts timestamptz */
+    int64_t id;
+};
+/* For store_claim_on: after store_claim_args(). */
+void store_claim_on_args(struct pg_args *args, size_t count, const struct store_place *places);
+
+/* One row of the result; pointers live as long as the result. The integration's columns are given in the
+ * first of its rows. */
+struct store_claimed {
+    int64_t id, integration_id;
+    int attempts;
+    int payload_version;
+    uint64_t age_usec;
+    const char *payload;
+    size_t payload_len;
+    const char *traceparent;        /* "" = none */
+    const unsigned char *namespace; /* 16 bytes: the UUID that keys and trace ids are derived from */
+    int64_t due;                    /* as Postgres counts timestamptz */
+    bool has_integration;
+    bool quota_used;                       /* as many rows as it had free slots: there may be more */
+    const char *endpoint_url, *auth_token; /* "" = none */
+    uint64_t timeout_usec;
+    int max_attempts; /* 0 = the default */
+};
+void store_claim_row(const struct pg_result *result, int row, struct store_claimed *ret);
+
+/* Claims whose answer got lost on the way were never sent: back to their queue. */
+extern const struct pg_statement store_release_tokens;
+void store_release_tokens_args(struct pg_args *args, size_t count, const int64_t *tokens);
+
+/* --- settle ----------------------------------------------------------------------------------- */
+
+/* The second one leaves out rows that somebody else has locked. */
+extern const struct pg_statement store_settle, store_settle_unlocked;
+
+struct store_settlement {
+    int64_t id, token;
+    struct outcome outcome;
+    int http_status; /* 0 = none */
+    int duration_ms;
+    char *error;    /* NULL when sent */
+    char *response; /* NULL when there was no answer; valid UTF-8 */
+    size_t response_len;
+    bool truncated;
+    int refusals;        /* how often the database would not have it by itself */
+    uint64_t not_before; /* monotonic; after a refusal */
+};
+void store_settle_args(struct pg_args *args, size_t count, const struct store_settlement *const *items);
+/* Result: the ids settled, ascending, in column 0. */
+
+/* Which of these claims still stand: ids in column 0. */
+extern const struct pg_statement store_still_claimed;
+void store_still_claimed_args(struct pg_args *args, size_t count, const int64_t *ids, const int64_t *tokens);
+
+/* A statement was refused for what stands in a row: a value, a constraint, a limit, a trigger of the application's (SQLSTATE classes 22,
+ * 23, 54 and P0). The server's words may then quote that row, so they belong into no log of ours. */
+bool store_refused_for_data(const char *state);
+
+/* --- the rest --------------------------------------------------------------------------------- */
+
+/* Up to `limit` rows whose lease is over and whose claim is none of `tokens`: retry, ambiguous, or failed where
+ * that was the last attempt. Rows: id, integration_id, status. */
+extern const struct pg_statement store_expire_leases;
+void store_expire_leases_args(struct pg_args *args, const struct outcome_rules *rules, size_t count,
+                              const int64_t *tokens, size_t passed_over_count, const int64_t *passed_over,
+                              int limit);
+/* With the arguments of store_expire_leases: whose lease that would end, id in column 0. */
+extern const struct pg_statement store_expire_head;
+
+/* Pauses an integration until somebody resumes it, unless it is paused already (no row then). */
+extern const struct pg_statement store_pause_integration;
+void store_pause_integration_args(struct pg_args *args, int64_t integration_id, const char *endpoint_url,
+                                  const char *reason);
+
+extern const struct pg_statement store_listen_channel; /* the channel's name in column 0 */
+extern const struct pg_statement store_take_seat;      /* boolean in column 0 */
+extern const struct pg_statement store_hold_bell;      /* waits for it, at most a second (SQLSTATE 55P03) */
+extern const struct pg_statement store_release_bell;

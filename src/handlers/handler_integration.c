@@ -1,0 +1,126 @@
+/* The integration status handler: integrations.successful_sends and failed_sends. See handler.h.
+ *
+ * On a consumer's thread. One row update for each integration of a batch, however many events it holds: the
+ * row is hot (each inserted subscription takes a key-share lock on it), so it is updated late in a short
+ * transaction, and seldom. */
+#include "handlers/handler_integration.h"
+
+#include "consumers/handler.h"
+#include "handlers/store_counters.h"
+
+static void add(struct integration_deltas *d, const struct message_event *e)
+{
+    if (d->count > 0 && d->items[d->count - 1].integration_id == e->integration_id) {
+        d->items[d->count - 1].sent += e->type == MESSAGE_SENT;
+        d->items[d->count - 1].failed += e->type == MESSAGE_FAILED;
+        return;
+    }
+    if (d->count == d->capacity) {
+        d->capacity = MAX(d->capacity * 2, (size_t) 64);
+        d->items = xreallocarray(d->items, d->capacity, sizeof(*d->items));
+    }
+    d->items[d->count++] = (struct integration_delta){.integration_id = e->integration_id,
+                                                      .sent = e->type == MESSAGE_SENT,
+                                                      .failed = e->type == MESSAGE_FAILED};
+}
+
+static int by_id(const void *a, const void *b)
+{
+    const struct integration_delta *x = a, *y = b;
+
+    return (x->integration_id > y->integration_id) - (x->integration_id < y->integration_id);
+}
+
+static void merge(struct integration_deltas *d)
+{
+    size_t n = 0;
+
+    for (size_t i = 1; i < d->count; i++) {
+        if (d->items[n].integration_id == d->items[i].integration_id) {
+            d->items[n].sent += d->items[i].sent;
+            d->items[n].failed += d->items[i].failed;
+        } else {
+            d->items[++n] = d->items[i];
+        }
+    }
+    d->count = MIN(d->count, n + 1);
+}
+
+void integration_deltas_collect(struct integration_deltas *d, const struct message_event *const *events,
+                                size_t count)
+{
+    d->count = 0;
+    for (size_t i = 0; i < count; i++)
+        if (events[i]->integration_id &&
+            (events[i]->type == MESSAGE_SENT || events[i]->type == MESSAGE_FAILED))
+            add(d, events[i]);
+    if (d->count == 0)
+        return;
+    qsort(d->items, d->count, sizeof(*d->items), by_id);
+    merge(d);
+}
+
+void integration_deltas_free(struct integration_deltas *d)
+{
+    free(d->items);
+    *d = (struct integration_deltas){0};
+}
+
+static void *state_new(void)
+{
+    return xcalloc(1, sizeof(struct integration_deltas));
+}
+
+static void state_free(void *state)
+{
+    integration_deltas_free(state);
+    free(state);
+}
+
+static int find_id(const void *a, const void *b)
+{
+    const int64_t *x = a;
+    const struct store_not_counted *y = b;
+
+    return (*x > y->integration_id) - (*x < y->integration_id);
+}
+
+static const char *fault_of(const struct message_event *event, const struct store_not_counted *not_counted)
+{
+    if (!not_counted)
+        return NULL;
+    if (not_counted->unknown)
+        return "the integration does not exist";
+    if (event->type == MESSAGE_SENT && not_counted->sent_full)
+        return "its integration's successful_sends has reached the greatest number of its type";
+    if (event->type == MESSAGE_FAILED && not_counted->failed_full)
+        return "its integration's failed_sends has reached the greatest number of its type";
+    return NULL;
+}
+
+static int apply(void *state, struct pg *pg, const struct message_event *const *events, size_t count,
+                 const char **faults, struct error *err)
+{
+    struct integration_deltas *d = state;
+    CLEANUP(freep) struct store_not_counted *rest = NULL;
+    size_t n_rest = 0;
+
+    integration_deltas_collect(d, events, count);
+    if (d->count == 0)
+        return PG_DONE;
+    int r = store_count_sends(pg, d, &rest, &n_rest, err);
+    if (r != PG_DONE || n_rest == 0)
+        return r;
+    for (size_t i = 0; i < count; i++)
+        faults[i] =
+            fault_of(events[i], bsearch(&events[i]->integration_id, rest, n_rest, sizeof(*rest), find_id));
+    return PG_DONE;
+}
+
+const struct handler handler_integration = {
+    .name = "integration status",
+    .types = 1U << MESSAGE_SENT | 1U << MESSAGE_FAILED,
+    .state_new = state_new,
+    .state_free = state_free,
+    .apply = apply,
+};

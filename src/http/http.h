@@ -1,0 +1,82 @@
+/* HTTP POSTs to institutions over one libcurl multi handle, driven by sd-event.
+ *
+ * Main thread only; nothing here blocks. The callback of a request runs from the event loop, never from
+ * within http_post() or http_cancel(). SIGPIPE must be ignored by the process. Only http*.c include libcurl.
+ *
+ * A request is never sent twice: what libcurl would repeat by itself ends as HTTP_CONNECTION_LOST. Redirects
+ * are not followed; answers are not asked to be compressed, and are not unpacked. */
+#pragma once
+
+#include <systemd/sd-event.h>
+
+#include "base/util.h"
+
+struct http;
+
+/* Why a transfer ended as it did. With HTTP_ANSWERED `status` decides; the others have no usable status line.
+ */
+enum http_cause {
+    HTTP_ANSWERED,        /* a final status line arrived, whatever happened to the body afterwards */
+    HTTP_DNS,             /* the name was not resolved */
+    HTTP_CONNECT,         /* no connection: refused, unreachable, connect timeout */
+    HTTP_TLS,             /* handshake or certificate */
+    HTTP_TIMEOUT,         /* no final status line in time */
+    HTTP_CONNECTION_LOST, /* reset, closed or garbage before a final status line */
+    HTTP_URL_INVALID, /* not an http(s) URL, http without allow_http, userinfo, longer than 8000 bytes, spaces
+                       * or control characters; control characters in a header */
+    HTTP_ADDRESS_REFUSED, /* the address connected to is loopback, private, link-local … and not allowed */
+    HTTP_CANCELLED,       /* http_cancel() */
+    HTTP_INTERNAL,        /* our own or the library's fault */
+};
+const char *http_cause_word(enum http_cause cause); /* "timeout", "name not resolved" … : safe for any log */
+
+struct http_params {
+    uint64_t connect_timeout_usec;
+    size_t response_limit; /* bytes of a body kept; 64 KiB more are read, then the transfer is ended */
+    int max_connections;   /* idle ones kept: about max_in_flight */
+    bool allow_http;
+    bool allow_private_networks;
+    const char *ca_file; /* "" = the system's */
+    const char *proxy;   /* "" = none; the environment's are never used */
+    const char *user_agent;
+};
+
+struct http_request {
+    const char *url;
+    const char *const *headers; /* "Name: value", NULL-terminated; copied. Host, Content-Length and Expect are
+                                 * set here, Content-Type is the caller's */
+    const char *body;           /* must stay valid until the callback */
+    size_t body_len;
+    uint64_t timeout_usec; /* whole transfer */
+};
+
+struct http_result {
+    enum http_cause cause;
+    int status;            /* 0 unless HTTP_ANSWERED */
+    bool body_handed_over; /* request and body were given to a connection: without an answer, ambiguous */
+    const char *body;      /* valid during the callback only; never NULL */
+    size_t body_len;
+    bool truncated; /* the body broke off or passed response_limit */
+    bool has_retry_after;
+    int64_t retry_after_sec; /* >= 0, from now: Retry-After in either form (RFC 9110 10.2.3) */
+    uint64_t duration_usec;
+    const char *detail; /* more words, no URL, secret or part of the answer; for operators; never NULL */
+};
+
+typedef void (*http_callback)(const struct http_result *result, void *userdata);
+
+/* 0 or negative errno. `params` strings are copied. */
+int http_new(struct http **ret, sd_event *event, const struct http_params *params, struct error *err);
+/* Transfers still running are dropped without a callback. Not from within a callback. */
+void http_free(struct http *h);
+/* For a reload: applies to transfers started from now on. */
+void http_set_params(struct http *h, const struct http_params *params);
+
+struct http_transfer;
+/* Starts a POST. Invalid URLs and the like arrive through the callback too, so there is one path. */
+struct http_transfer *http_post(struct http *h, const struct http_request *request, http_callback callback,
+                                void *userdata);
+/* Ends the transfer; its callback comes from the event loop with HTTP_CANCELLED, or with the answer if its
+ * status is known already. Not for a transfer whose callback was called. */
+void http_cancel(struct http *h, struct http_transfer *t);
+int http_running(const struct http *h); /* transfers whose callback has not been called yet */

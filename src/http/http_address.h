@@ -1,0 +1,15 @@
+/* Does an address lie on the public Internet? Pure; any thread.
+ *
+ * Follows the IANA special-purpose address registries (RFC 6890 and its updates): what they do not call
+ * globally reachable is not public. IPv6 addresses that carry an IPv4 one (mapped, NAT64, 6to4) are judged by
+ * it. */
+#pragma once
+
+#include <sys/socket.h>
+
+#include "base/util.h"
+
+/* False for every family but IPv4 and IPv6, and for a length too short for its family. */
+bool http_address_is_public(const struct sockaddr *address, size_t len);
+/* The same for a numeric address as inet_ntop(3) writes it; false for anything else, a scope id included. */
+bool http_address_text_is_public(const char *text);

@@ -1,0 +1,110 @@
+/* One member of a Kafka consumer group: messages, partitions that come and go, offsets. No policy.
+ *
+ * One thread at a time. kafka*.c are the only files that include librdkafka.
+ *
+ * What the group assigns to us is not read at once: the caller owns the partition from KAFKA_ASSIGNED to
+ * KAFKA_REVOKED and in between starts it at an offset of his own choosing, and parks it, as often as he
+ * likes. Neither costs the membership, so a caller who cannot work (the database is away) parks everything,
+ * goes on polling, and starts again where his database says. No message of before a parking is handed out
+ * after it. */
+#pragma once
+
+#include "config/config.h"
+
+struct kafka_consumer;
+
+struct kafka_consumer_params {
+    const struct config *config;
+    const char *group;         /* the full group id */
+    const char *const *topics; /* full names, NULL at the end */
+    const char *instance;      /* group.instance.id (static membership), NULL = none */
+};
+
+/* Joins the group in the background. 0, or -EINVAL with *err: librdkafka refuses a property. */
+int kafka_consumer_new(struct kafka_consumer **ret, const struct kafka_consumer_params *params,
+                       struct error *err);
+/* The same check without a broker or a member. */
+int kafka_consumer_check(const struct config *config, struct error *err);
+/* Leaves the group (a static member does not: it may come back) within seconds. Messages that were kept must
+ * be freed first. NULL is legal. */
+void kafka_consumer_free(struct kafka_consumer *k);
+
+struct kafka_partition {
+    const char *topic;
+    int32_t partition;
+    int64_t offset; /* where to start, or what is committed; unused elsewhere */
+};
+
+#define KAFKA_HEADERS_MAX 64
+
+struct kafka_header {
+    const char *name;
+    const char *value; /* NULL = null; not NUL-terminated */
+    size_t value_len;
+};
+
+/* A view: nothing in it is a copy. */
+struct kafka_message {
+    const char *topic;
+    int32_t partition;
+    int64_t offset;
+    const char *key, *value; /* NULL = absent */
+    size_t key_len, value_len;
+    size_t header_count; /* what follows the first KAFKA_HEADERS_MAX is left out */
+    struct kafka_header headers[KAFKA_HEADERS_MAX];
+};
+
+enum kafka_event {
+    KAFKA_NOTHING,
+    KAFKA_MESSAGE,
+    KAFKA_ASSIGNED,     /* these partitions are ours now, parked */
+    KAFKA_REVOKED,      /* these are to go: finish, then kafka_consumer_give_up() at once */
+    KAFKA_OUT_OF_RANGE, /* partitions[0]: the log does not have that offset (any more, or yet): park it */
+    KAFKA_NO_TOPIC,     /* a topic of ours does not exist (yet): see kafka_consumer_look() */
+    KAFKA_TROUBLE,      /* `error` says what; the library tries again by itself */
+    KAFKA_AWAY,         /* no broker can be reached; the library tries again by itself */
+    KAFKA_FATAL,        /* this member is done for (fenced …): free it, make a new one */
+};
+
+/* What kafka_consumer_poll() found; lives until the next call. */
+struct kafka_poll {
+    struct kafka_message message;
+    struct kafka_partition *partitions;
+    size_t count;
+    bool lost; /* KAFKA_REVOKED: others may have them already */
+    struct error error;
+};
+
+/* Waits up to timeout_ms for one event. To be called at least every few minutes, or the group gives our
+ * partitions away (max.poll.interval.ms). */
+enum kafka_event kafka_consumer_poll(struct kafka_consumer *k, int timeout_ms, struct kafka_poll *ret);
+
+/* Keeps the message of the last poll beyond the next one. The caller frees it. */
+struct kafka_kept;
+struct kafka_kept *kafka_consumer_keep(struct kafka_consumer *k);
+void kafka_kept_view(const struct kafka_kept *kept, struct kafka_message *ret);
+void kafka_kept_free(struct kafka_kept *kept); /* NULL is legal */
+
+/* Partitions that are assigned and parked. 0 or -EIO with *err. */
+int kafka_consumer_start(struct kafka_consumer *k, const struct kafka_partition *partitions, size_t count,
+                         struct error *err);
+/* Partitions that were started. */
+void kafka_consumer_park(struct kafka_consumer *k, const struct kafka_partition *partitions, size_t count);
+/* The answer to KAFKA_REVOKED: those of its partitions that were started. */
+void kafka_consumer_give_up(struct kafka_consumer *k, const struct kafka_partition *started, size_t count);
+
+/* Tells Kafka how far we are, for tools that show lag; nobody waits for it. */
+void kafka_consumer_commit(struct kafka_consumer *k, const struct kafka_partition *partitions, size_t count);
+
+/* What the broker has: first offset, and the one behind the last. Waits up to timeout_ms. 0 or -EIO with
+ * *err. */
+int kafka_consumer_range(struct kafka_consumer *k, const char *topic, int32_t partition, int timeout_ms,
+                         int64_t *ret_first, int64_t *ret_end, struct error *err);
+/* Fills in the offsets that the group has committed, -1 = none. Waits up to timeout_ms. 0 or -EIO with *err. */
+int kafka_consumer_committed(struct kafka_consumer *k, struct kafka_partition *partitions, size_t count,
+                             int timeout_ms, struct error *err);
+/* The end that the last fetch saw, without asking; -1 = not known yet. */
+int64_t kafka_consumer_known_end(struct kafka_consumer *k, const char *topic, int32_t partition);
+/* Looks whether a broker answers and how many of our topics it does not have; makes the library take notice
+ * of new ones at once. Waits up to timeout_ms. 0 or -EIO with *err. */
+int kafka_consumer_look(struct kafka_consumer *k, int timeout_ms, size_t *ret_missing, struct error *err);

@@ -1,0 +1,29 @@
+/* The monitor: what has to be looked after every few seconds, on a thread and a session of its own.
+ *
+ * Makes ledger partitions ahead, counts the backlog for systemctl status, and watches that the schema still
+ * fits. */
+#pragma once
+
+#include "base/heartbeat.h"
+#include "config/config.h"
+
+struct monitor;
+
+struct monitor_params {
+    struct config *config; /* a reference is taken */
+    int stop_fd;
+    struct heartbeat *heartbeat;
+    /* Called on the monitor's thread when the schema no longer fits: every session must be opened anew. */
+    void (*schema_misfit)(void *userdata);
+    void *userdata;
+};
+
+struct monitor_stats {
+    _Atomic int64_t waiting, unrouted; /* up to STORE_BACKLOG_MAX; -1 = not known */
+    _Atomic int64_t unpublished;
+    _Atomic bool relay_stopped;
+};
+
+int monitor_start(struct monitor **ret, const struct monitor_params *params, struct error *err);
+void monitor_join(struct monitor *m); /* after stop_fd was raised; NULL is legal */
+const struct monitor_stats *monitor_stats(const struct monitor *m);

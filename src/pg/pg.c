@@ -1,0 +1,352 @@
+/* Blocking sessions with a deadline. See pg.h.
+ *
+ * libpq's own blocking calls are never used: with a stopped backend neither statement_timeout nor keepalives
+ * end them. Everything waits in poll(2) on the socket and the stop descriptor. */
+#include "pg/pg.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/timeutil.h"
+#include "pg/pg_internal.h"
+#include "pg/schema.h"
+
+/* How much longer than the server's statement_timeout we wait before the connection counts as dead. */
+#define MARGIN_USEC (5 * USEC_PER_SEC)
+
+struct pg {
+    PGconn *conn;
+    int stop_fd;
+    uint64_t query_timeout_usec;
+    struct pg_prepared prepared;
+    char state[6];
+    bool broken;
+    void (*remark)(void *userdata, const char *severity, const char *state, const char *words);
+    void *userdata;
+};
+
+/* --- waiting ---------------------------------------------------------------------------------- */
+
+/* Waits for the socket. PG_DONE, PG_STOPPED, or -ETIMEDOUT. */
+static int wait_socket(PGconn *conn, int stop_fd, short events, uint64_t deadline_usec)
+{
+    for (;;) {
+        struct pollfd fds[2] = {{.fd = PQsocket(conn), .events = events}, {.fd = stop_fd, .events = POLLIN}};
+        int timeout_ms = -1;
+        if (deadline_usec != USEC_INFINITY) {
+            uint64_t now = now_monotonic_usec();
+            if (now >= deadline_usec)
+                return -ETIMEDOUT;
+            timeout_ms = (int) MIN((deadline_usec - now) / 1000 + 1, (uint64_t) 60000);
+        }
+        int n = poll(fds, 2, timeout_ms);
+        if (n < 0 && errno != EINTR)
+            return -errno;
+        if (n > 0 && fds[1].revents)
+            return PG_STOPPED;
+        if (n > 0 && fds[0].revents)
+            return PG_DONE;
+    }
+}
+
+static int broken(struct pg *pg, int r, struct error *err)
+{
+    pg->broken = true;
+    if (r == PG_STOPPED) {
+        error_set(err, "stopping");
+        return PG_STOPPED;
+    }
+    if (r == -ETIMEDOUT)
+        error_set(err, "no answer from the database in time");
+    else
+        pg_words(err, pg->conn, NULL);
+    return -ECONNRESET;
+}
+
+/* Sends what is queued and reads until a result can be had without blocking. */
+static int wait_result(struct pg *pg, uint64_t deadline_usec, struct error *err)
+{
+    int unsent = PQflush(pg->conn);
+    for (;;) {
+        if (unsent < 0)
+            return broken(pg, -ECONNRESET, err);
+        if (!unsent && !PQisBusy(pg->conn))
+            return PG_DONE;
+        int r = wait_socket(pg->conn, pg->stop_fd, (short) (POLLIN | (unsent ? POLLOUT : 0)), deadline_usec);
+        if (r != PG_DONE)
+            return broken(pg, r, err);
+        if (!PQconsumeInput(pg->conn))
+            return broken(pg, -ECONNRESET, err);
+        if (unsent)
+            unsent = PQflush(pg->conn);
+    }
+}
+
+/* Reads results until none is left; the last one that carries news stays in *ret. */
+static int drain(struct pg *pg, uint64_t deadline_usec, PGresult **ret, struct error *err)
+{
+    PGresult *last = NULL;
+    for (;;) {
+        int r = wait_result(pg, deadline_usec, err);
+        PGresult *next = r == PG_DONE ? PQgetResult(pg->conn) : NULL;
+        if (r != PG_DONE) {
+            PQclear(last);
+            return r;
+        }
+        if (!next) {
+            *ret = last;
+            return PG_DONE;
+        }
+        /* Of several statements the first refusal ends the list, so the last result is the telling one. */
+        PQclear(last);
+        last = next;
+    }
+}
+
+static int judge(struct pg *pg, PGresult *result, struct error *err)
+{
+    if (pg_result_is_good(result))
+        return PG_DONE;
+    pg_words(err, pg->conn, result);
+    snprintf(pg->state, sizeof(pg->state), "%s", pg_sqlstate(result));
+    if (PQstatus(pg->conn) != CONNECTION_OK) {
+        pg->broken = true;
+        return -ECONNRESET;
+    }
+    return strncmp(pg->state, "42501", 5) == 0 ? -EPERM : -EBADMSG;
+}
+
+static uint64_t query_deadline(const struct pg *pg)
+{
+    return pg->query_timeout_usec == USEC_INFINITY ? USEC_INFINITY
+                                                   : now_monotonic_usec() + pg->query_timeout_usec;
+}
+
+static int finish(struct pg *pg, bool sent, struct pg_result **ret, struct error *err)
+{
+    PGresult *result = NULL;
+    if (!sent)
+        return broken(pg, -ECONNRESET, err);
+    int r = drain(pg, query_deadline(pg), &result, err);
+    if (r == PG_DONE)
+        r = judge(pg, result, err);
+    if (r == PG_DONE && ret)
+        *ret = TAKE_PTR(result);
+    PQclear(result);
+    return r;
+}
+
+/* --- opening ---------------------------------------------------------------------------------- */
+
+static PGconn *start_connect(const struct pg_params *params)
+{
+    /* expand_dbname lets dbname be the whole conninfo; what follows it wins over what is in it. */
+    const char *keywords[] = {"dbname", "application_name", "client_encoding", NULL};
+    const char *values[] = {params->conninfo, params->application_name, "UTF8", NULL};
+    return PQconnectStartParams(keywords, values, 1);
+}
+
+static int wait_connected(struct pg *pg, uint64_t deadline_usec, struct error *err)
+{
+    PostgresPollingStatusType status = PGRES_POLLING_WRITING;
+    while (PQstatus(pg->conn) != CONNECTION_BAD) {
+        /* The socket may be another one after each call (several addresses, SSL refused). */
+        int r = wait_socket(pg->conn, pg->stop_fd, status == PGRES_POLLING_READING ? POLLIN : POLLOUT,
+                            deadline_usec);
+        if (r != PG_DONE)
+            return broken(pg, r, err);
+        status = PQconnectPoll(pg->conn);
+        if (status == PGRES_POLLING_OK)
+            return PG_DONE;
+        if (status == PGRES_POLLING_FAILED)
+            break;
+    }
+    pg_words(err, pg->conn, NULL);
+    pg->broken = true;
+    return -ECONNRESET;
+}
+
+/* What the server remarks is not for the journal: refusals arrive as errors. */
+static void ignore_notice(void *userdata, const PGresult *result)
+{
+    (void) userdata;
+    (void) result;
+}
+
+static void pass_notice_on(void *userdata, const PGresult *result)
+{
+    struct pg *pg = userdata;
+    struct error words;
+    const char *severity = PQresultErrorField(result, PG_DIAG_SEVERITY_NONLOCALIZED);
+
+    pg_words(&words, NULL, result);
+    pg->remark(pg->userdata, severity ? severity : "NOTICE", pg_sqlstate(result), words.text);
+}
+
+/* What the role or the database sets for its sessions is meant for others: all that would change what our
+ * statements do is set anew. In a stricter isolation than "read committed" a statement that waited for a lock
+ * would look at what was there before. */
+static int set_up_session(struct pg *pg, const struct pg_params *params, struct error *err)
+{
+    CLEANUP(strbuf_free) struct strbuf sql = STRBUF_INIT(4096);
+    CLEANUP(pg_result_freep) struct pg_result *result = NULL;
+    char *schema = PQescapeIdentifier(pg->conn, params->schema, strlen(params->schema));
+    if (!schema)
+        return broken(pg, -ECONNRESET, err);
+    strbuf_addf(
+        &sql,
+        "set timezone = 'UTC'; set search_path = %s; set jit = off; set row_security = off; set datestyle = 'ISO'; "
+        "set standard_conforming_strings = on; set client_min_messages = %s; "
+        "set tcp_keepalives_idle = 15; set tcp_keepalives_interval = 5; set tcp_keepalives_count = 3; "
+        "set default_transaction_isolation = 'read committed'; set idle_in_transaction_session_timeout = '5min'; "
+        "set statement_timeout = %llu; set lock_timeout = %llu",
+        schema, params->remark ? "notice" : "warning",
+        (unsigned long long) params->statement_timeout_usec / 1000,
+        (unsigned long long) params->lock_timeout_usec / 1000);
+    PQfreemem(schema);
+    /* Ours are idle for as long as there is nothing to do. */
+    if (PQserverVersion(pg->conn) >= 140000)
+        strbuf_adds(&sql, "; set idle_session_timeout = 0");
+    if (PQserverVersion(pg->conn) >= 170000)
+        strbuf_adds(&sql, "; set transaction_timeout = 0");
+    if (params->keep_to_indexes)
+        strbuf_adds(&sql, "; set enable_seqscan = off; set plan_cache_mode = force_generic_plan");
+    int r = pg_execute(pg, sql.data, err);
+    if (r != PG_DONE)
+        return r;
+
+    static const struct pg_statement backend = {"", "select pg_backend_pid()"};
+    r = pg_query(pg, &backend, NULL, &result, err);
+    if (r != PG_DONE)
+        return r;
+    if (pg_get_i64(result, 0, 0) != PQbackendPID(pg->conn)) {
+        error_set(err,
+                  "the connection goes through a pooler in transaction mode, which breaks LISTEN and locks: "
+                  "let database.conninfo name Postgres itself, or a pool in session mode");
+        return -EPERM;
+    }
+    if (PQserverVersion(pg->conn) < 130000) {
+        error_set(err, "the server is PostgreSQL %d: 13 or later is needed",
+                  PQserverVersion(pg->conn) / 10000);
+        return -EPERM;
+    }
+    if (params->any_schema_version)
+        return PG_DONE;
+    r = schema_check(pg, err);
+    return r > 0 ? PG_SCHEMA_MISFIT : r;
+}
+
+int pg_open(struct pg **ret, const struct pg_params *params, struct error *err)
+{
+    CLEANUP(pg_closep) struct pg *pg = xcalloc(1, sizeof(*pg));
+    uint64_t deadline = now_monotonic_usec() + params->connect_timeout_usec;
+
+    pg->stop_fd = params->stop_fd;
+    /* Until the session stands, every statement has what is left of the time to connect, roughly. */
+    pg->query_timeout_usec = params->connect_timeout_usec;
+    pg->conn = start_connect(params);
+    if (!pg->conn || PQstatus(pg->conn) == CONNECTION_BAD)
+        return broken(pg, -ECONNRESET, err);
+    int r = wait_connected(pg, deadline, err);
+    if (r != PG_DONE)
+        return r;
+    pg->remark = params->remark;
+    pg->userdata = params->userdata;
+    PQsetNoticeReceiver(pg->conn, pg->remark ? pass_notice_on : ignore_notice, pg);
+    if (PQsetnonblocking(pg->conn, 1) != 0)
+        return broken(pg, -ECONNRESET, err);
+    r = set_up_session(pg, params, err);
+    if (r != PG_DONE)
+        return r;
+    pg->query_timeout_usec =
+        params->statement_timeout_usec ? params->statement_timeout_usec + MARGIN_USEC : USEC_INFINITY;
+    *ret = TAKE_PTR(pg);
+    return PG_DONE;
+}
+
+void pg_close(struct pg *pg)
+{
+    if (!pg)
+        return;
+    PQfinish(pg->conn);
+    free(pg->prepared.items);
+    free(pg);
+}
+
+void pg_closep(struct pg **pg)
+{
+    pg_close(*pg);
+}
+
+PGconn *pg_release(struct pg *pg)
+{
+    PGconn *conn = TAKE_PTR(pg->conn);
+    pg_close(pg);
+    return conn;
+}
+
+bool pg_usable(const struct pg *pg)
+{
+    return pg && !pg->broken;
+}
+
+int pg_server_version(const struct pg *pg)
+{
+    return PQserverVersion(pg->conn);
+}
+
+const char *pg_error_state(const struct pg *pg)
+{
+    return pg->state;
+}
+
+/* --- statements ------------------------------------------------------------------------------- */
+
+static int prepare(struct pg *pg, const struct pg_statement *statement, const struct pg_wire *wire,
+                   struct error *err)
+{
+    if (pg_prepared_has(&pg->prepared, statement))
+        return PG_DONE;
+    int sent = PQsendPrepare(pg->conn, statement->name, statement->sql, wire->count, wire->types);
+    int r = finish(pg, sent, NULL, err);
+    if (r == PG_DONE)
+        pg_prepared_add(&pg->prepared, statement);
+    return r;
+}
+
+int pg_query(struct pg *pg, const struct pg_statement *statement, const struct pg_args *args,
+             struct pg_result **ret, struct error *err)
+{
+    struct pg_wire wire;
+    int sent;
+
+    pg->state[0] = '\0';
+    if (pg->broken) {
+        error_set(err, "the connection to the database is lost");
+        return -ECONNRESET;
+    }
+    pg_wire_fill(&wire, args);
+    if (statement->name[0]) {
+        int r = prepare(pg, statement, &wire, err);
+        if (r != PG_DONE)
+            return r;
+        sent = PQsendQueryPrepared(pg->conn, statement->name, wire.count, wire.values, wire.lengths,
+                                   wire.formats, 1);
+    } else {
+        sent = PQsendQueryParams(pg->conn, statement->sql, wire.count, wire.types, wire.values, wire.lengths,
+                                 wire.formats, 1);
+    }
+    return finish(pg, sent, ret, err);
+}
+
+int pg_execute(struct pg *pg, const char *sql, struct error *err)
+{
+    pg->state[0] = '\0';
+    if (pg->broken) {
+        error_set(err, "the connection to the database is lost");
+        return -ECONNRESET;
+    }
+    return finish(pg, PQsendQuery(pg->conn, sql), NULL, err);
+}

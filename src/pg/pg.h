@@ -1,0 +1,124 @@
+/* One Postgres connection, for threads that may wait: bounded by a deadline and by the stop descriptor, never
+ * by libpq.
+ *
+ * One thread at a time. pg.c and pg_async.c are the only files that include libpq. Every session runs with
+ * TimeZone=UTC, the schema as its search_path, jit off, server-side keepalives and an application_name; a
+ * schema that does not fit this program and a pooler in transaction mode are refused when the session opens.
+ */
+#pragma once
+
+#include "base/strbuf.h"
+
+struct pg;
+struct pg_result; /* libpq's own tag of PGresult, so that none has to be wrapped */
+
+struct pg_params {
+    const char *conninfo; /* keywords or URL, with the password */
+    const char *schema;
+    const char *application_name;
+    uint64_t connect_timeout_usec;
+    uint64_t statement_timeout_usec; /* the server's limit; ours is a little above; 0 = none */
+    uint64_t lock_timeout_usec;      /* the server's limit on waiting for a lock; 0 = none */
+    int stop_fd;                     /* readable = give up at once; -1 = none */
+    bool keep_to_indexes;    /* plans for queues: never a sequential scan because the table was small when
+                                planned */
+    bool any_schema_version; /* anubisctl migrate and the like: no check that the schema fits */
+    /* What the server remarks besides, at level notice and above ("severity" is WARNING, NOTICE …; "state" a
+     * SQLSTATE); NULL = of no interest. Called on the session's thread; the strings live as long as the call.
+     */
+    void (*remark)(void *userdata, const char *severity, const char *state, const char *words);
+    void *userdata;
+};
+
+/* Outcomes of pg_open() and pg_query(). */
+enum {
+    PG_DONE = 0,
+    PG_STOPPED = 1,       /* stop_fd became readable; the connection is unusable */
+    PG_SCHEMA_MISFIT = 2, /* pg_open() only: *err says which command mends it */
+};
+/* Errors: -ECONNRESET (connection lost or past our deadline: reopen), -EPERM (login or permission), -EBADMSG
+ * (the server refused the statement: see pg_error_state(), the connection goes on). *err is set for all of
+ * them. */
+int pg_open(struct pg **ret, const struct pg_params *params, struct error *err);
+void pg_close(struct pg *pg); /* NULL is legal; never blocks */
+void pg_closep(struct pg **pg);
+bool pg_usable(const struct pg *pg);
+int pg_server_version(const struct pg *pg); /* 150004 */
+/* The five letters of the last refused statement's SQLSTATE, "" when it has none. */
+const char *pg_error_state(const struct pg *pg);
+
+/* A statement is a constant with an address of its own: prepared on its first use in each session. */
+struct pg_statement {
+    const char *name; /* unique in the program; "" = not prepared, one shot */
+    const char *sql;
+};
+
+/* Parameters of one execution: built by the calls below, freed by pg_args_free(). All are passed in binary.
+ * Copies everything. */
+#define PG_ARGS_MAX 32
+struct pg_args {
+    struct strbuf bytes;
+    int count;
+    unsigned types[PG_ARGS_MAX];
+    size_t offsets[PG_ARGS_MAX];
+    int lengths[PG_ARGS_MAX]; /* -1 = NULL */
+    int open_array;           /* elements written into the array being built, -1 = none */
+};
+#define PG_ARGS_INIT ((struct pg_args){.bytes = {.max = STRBUF_MAX_DEFAULT}, .open_array = -1})
+void pg_args_clear(struct pg_args *a); /* keeps the memory */
+void pg_args_free(struct pg_args *a);
+void pg_arg_i64(struct pg_args *a, int64_t value);
+void pg_arg_i32(struct pg_args *a, int32_t value);
+void pg_arg_bool(struct pg_args *a, bool value);
+void pg_arg_text(struct pg_args *a, const char *value); /* NULL = NULL; valid UTF-8 without NUL */
+void pg_arg_text_len(struct pg_args *a, const char *value, size_t len);
+void pg_arg_bytea(struct pg_args *a, const void *value, size_t len);
+/* One-dimensional arrays: begin, elements, end. */
+enum pg_element {
+    PG_BOOL,
+    PG_INT4,
+    PG_INT8,
+    PG_TEXT,
+    PG_BYTEA,
+    PG_TIMESTAMPTZ /* by pg_array_i64(), as Postgres counts */
+};
+void pg_array_begin(struct pg_args *a, enum pg_element type);
+void pg_array_i64(struct pg_args *a, int64_t value);
+void pg_array_i32(struct pg_args *a, int32_t value);
+void pg_array_bool(struct pg_args *a, bool value);
+void pg_array_bytes(struct pg_args *a, const char *value, size_t len); /* text or bytea */
+void pg_array_null(struct pg_args *a);
+void pg_array_end(struct pg_args *a);
+/* One column of an array of structs as an array parameter: `first` is that field of the first struct, `stride`
+ * the size of a struct. */
+void pg_arg_i64s(struct pg_args *a, const int64_t *first, size_t stride, size_t count);
+void pg_arg_i32s(struct pg_args *a, const int32_t *first, size_t stride, size_t count);
+void pg_arg_texts(struct pg_args *a, const char *const *first, size_t stride, size_t count); /* no NULL */
+
+/* Executes and waits: at most statement_timeout and a margin. `args` NULL = none. Results come in binary;
+ * *ret (NULL = not wanted) is the caller's to pg_result_free(). PG_DONE, PG_STOPPED or an error from above.
+ */
+int pg_query(struct pg *pg, const struct pg_statement *statement, const struct pg_args *args,
+             struct pg_result **ret, struct error *err);
+/* Several statements in text without parameters, as one simple query: BEGIN, COMMIT, migrations. */
+int pg_execute(struct pg *pg, const char *sql, struct error *err);
+
+void pg_result_free(struct pg_result *r);
+void pg_result_freep(struct pg_result **r);
+int pg_rows(const struct pg_result *r);
+int64_t pg_affected(const struct pg_result *r);
+bool pg_is_null(const struct pg_result *r, int row, int column);
+/* NULL values read as 0, false, "". Integers of 2, 4 and 8 bytes are all read by pg_get_i64(). */
+int64_t pg_get_i64(const struct pg_result *r, int row, int column);
+double pg_get_double(const struct pg_result *r, int row, int column);
+bool pg_get_bool(const struct pg_result *r, int row, int column);
+/* Text, bytea, uuid: NUL-terminated bytes that live as long as the result. */
+const char *pg_get_bytes(const struct pg_result *r, int row, int column, size_t *ret_len);
+const char *pg_get_text(const struct pg_result *r, int row, int column);
+/* timestamptz as microseconds since 1970; INT64_MIN and INT64_MAX are the infinities. */
+int64_t pg_get_time(const struct pg_result *r, int row, int column);
+/* Elements of a bigint[] without NULLs into a new array; the caller frees. */
+size_t pg_get_i64_array(const struct pg_result *r, int row, int column, int64_t **ret);
+
+/* conninfo as it may be logged: without the password; never NULL; the caller frees. */
+char *pg_conninfo_printable(const char *conninfo);

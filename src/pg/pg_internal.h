@@ -1,0 +1,34 @@
+/* What pg.c and pg_async.c share: the parts of a session that do not depend on who waits. */
+#pragma once
+
+#include <libpq-fe.h>
+
+#include "pg/pg.h"
+
+/* struct pg_args as libpq takes it. */
+struct pg_wire {
+    Oid types[PG_ARGS_MAX];
+    const char *values[PG_ARGS_MAX];
+    int lengths[PG_ARGS_MAX];
+    int formats[PG_ARGS_MAX];
+    int count;
+};
+void pg_wire_fill(struct pg_wire *wire, const struct pg_args *args);
+
+/* The statements that a session has prepared. */
+struct pg_prepared {
+    const struct pg_statement **items;
+    size_t count;
+};
+bool pg_prepared_has(const struct pg_prepared *p, const struct pg_statement *statement);
+void pg_prepared_add(struct pg_prepared *p, const struct pg_statement *statement);
+
+/* One line of words for what the server or libpq said; `result` may be NULL. The server's DETAIL stays out:
+ * it may quote a row. */
+void pg_words(struct error *err, PGconn *conn, const PGresult *result);
+const char *pg_sqlstate(const PGresult *result); /* "" when there is none */
+bool pg_result_is_good(const PGresult *result);
+
+/* Takes the connection out of an open struct pg and frees the rest: how pg_async gets a session that a thread
+ * opened. */
+PGconn *pg_release(struct pg *pg);

@@ -1,0 +1,376 @@
+/* Parameters going out and results coming back, both in Postgres's binary format. See pg.h.
+ *
+ * Any thread; no connection is touched here but for its last words. */
+#include <assert.h>
+#include <endian.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/timeutil.h"
+#include "pg/pg_internal.h"
+
+/* Type OIDs are part of Postgres's protocol in practice: pg_type.dat has never changed these. */
+enum {
+    OID_BOOL = 16,
+    OID_BYTEA = 17,
+    OID_INT8 = 20,
+    OID_INT4 = 23,
+    OID_TEXT = 25,
+    OID_INT8_ARRAY = 1016,
+};
+
+static const struct {
+    unsigned type, array;
+} elements[] = {
+    [PG_BOOL] = {OID_BOOL, 1000}, [PG_INT4] = {OID_INT4, 1007},   [PG_INT8] = {OID_INT8, OID_INT8_ARRAY},
+    [PG_TEXT] = {OID_TEXT, 1009}, [PG_BYTEA] = {OID_BYTEA, 1001}, [PG_TIMESTAMPTZ] = {1184, 1185},
+};
+
+/* --- parameters ------------------------------------------------------------------------------- */
+
+void pg_args_clear(struct pg_args *a)
+{
+    strbuf_clear(&a->bytes);
+    a->count = 0;
+    a->open_array = -1;
+}
+
+void pg_args_free(struct pg_args *a)
+{
+    strbuf_free(&a->bytes);
+    pg_args_clear(a);
+}
+
+static void add_arg(struct pg_args *a, unsigned type, const void *bytes, size_t len)
+{
+    assert(a->count < PG_ARGS_MAX && a->open_array < 0 && len <= INT32_MAX);
+    a->types[a->count] = type;
+    a->offsets[a->count] = a->bytes.len;
+    a->lengths[a->count++] = bytes ? (int) len : -1;
+    if (bytes)
+        strbuf_add(&a->bytes, bytes, len);
+    strbuf_addc(&a->bytes, '\0');
+}
+
+void pg_arg_i64(struct pg_args *a, int64_t value)
+{
+    uint64_t wire = htobe64((uint64_t) value);
+    add_arg(a, OID_INT8, &wire, sizeof(wire));
+}
+
+void pg_arg_i32(struct pg_args *a, int32_t value)
+{
+    uint32_t wire = htobe32((uint32_t) value);
+    add_arg(a, OID_INT4, &wire, sizeof(wire));
+}
+
+void pg_arg_bool(struct pg_args *a, bool value)
+{
+    add_arg(a, OID_BOOL, value ? "\1" : "\0", 1);
+}
+
+void pg_arg_text(struct pg_args *a, const char *value)
+{
+    add_arg(a, OID_TEXT, value, value ? strlen(value) : 0);
+}
+
+void pg_arg_text_len(struct pg_args *a, const char *value, size_t len)
+{
+    add_arg(a, OID_TEXT, value, len);
+}
+
+void pg_arg_bytea(struct pg_args *a, const void *value, size_t len)
+{
+    add_arg(a, OID_BYTEA, value, len);
+}
+
+/* Array header (array_recv): dimensions, has-NULLs, element type, then length and lower bound of the one
+ * dimension. The number of elements is known at the end only. */
+#define ARRAY_NULLS_AT 4
+#define ARRAY_COUNT_AT 12
+
+static void add_i32(struct strbuf *sb, int32_t value)
+{
+    uint32_t wire = htobe32((uint32_t) value);
+    strbuf_add(sb, &wire, sizeof(wire));
+}
+
+static void patch_i32(struct pg_args *a, size_t at, int32_t value)
+{
+    uint32_t wire = htobe32((uint32_t) value);
+    memcpy(a->bytes.data + a->offsets[a->count] + at, &wire, sizeof(wire));
+}
+
+void pg_array_begin(struct pg_args *a, enum pg_element type)
+{
+    assert(a->count < PG_ARGS_MAX && a->open_array < 0);
+    a->types[a->count] = elements[type].array;
+    a->offsets[a->count] = a->bytes.len;
+    a->open_array = 0;
+    add_i32(&a->bytes, 1);
+    add_i32(&a->bytes, 0);
+    add_i32(&a->bytes, (int32_t) elements[type].type);
+    add_i32(&a->bytes, 0);
+    add_i32(&a->bytes, 1);
+}
+
+void pg_array_bytes(struct pg_args *a, const char *value, size_t len)
+{
+    add_i32(&a->bytes, (int32_t) len);
+    strbuf_add(&a->bytes, value, len);
+    a->open_array++;
+}
+
+void pg_array_i64(struct pg_args *a, int64_t value)
+{
+    uint64_t wire = htobe64((uint64_t) value);
+    pg_array_bytes(a, (const char *) &wire, sizeof(wire));
+}
+
+void pg_array_i32(struct pg_args *a, int32_t value)
+{
+    uint32_t wire = htobe32((uint32_t) value);
+    pg_array_bytes(a, (const char *) &wire, sizeof(wire));
+}
+
+void pg_array_bool(struct pg_args *a, bool value)
+{
+    pg_array_bytes(a, value ? "\1" : "\0", 1);
+}
+
+void pg_array_null(struct pg_args *a)
+{
+    add_i32(&a->bytes, -1);
+    patch_i32(a, ARRAY_NULLS_AT, 1);
+    a->open_array++;
+}
+
+void pg_array_end(struct pg_args *a)
+{
+    assert(a->open_array >= 0 && !a->bytes.overflowed);
+    patch_i32(a, ARRAY_COUNT_AT, a->open_array);
+    a->lengths[a->count] = (int) (a->bytes.len - a->offsets[a->count]);
+    a->count++;
+    a->open_array = -1;
+    strbuf_addc(&a->bytes, '\0');
+}
+
+static const void *field(const void *first, size_t stride, size_t i)
+{
+    return (const char *) first + i * stride;
+}
+
+void pg_arg_i64s(struct pg_args *a, const int64_t *first, size_t stride, size_t count)
+{
+    pg_array_begin(a, PG_INT8);
+    for (size_t i = 0; i < count; i++)
+        pg_array_i64(a, *(const int64_t *) field(first, stride, i));
+    pg_array_end(a);
+}
+
+void pg_arg_i32s(struct pg_args *a, const int32_t *first, size_t stride, size_t count)
+{
+    pg_array_begin(a, PG_INT4);
+    for (size_t i = 0; i < count; i++)
+        pg_array_i32(a, *(const int32_t *) field(first, stride, i));
+    pg_array_end(a);
+}
+
+void pg_arg_texts(struct pg_args *a, const char *const *first, size_t stride, size_t count)
+{
+    pg_array_begin(a, PG_TEXT);
+    for (size_t i = 0; i < count; i++) {
+        const char *const *text = field(first, stride, i);
+        pg_array_bytes(a, *text, strlen(*text));
+    }
+    pg_array_end(a);
+}
+
+void pg_wire_fill(struct pg_wire *wire, const struct pg_args *args)
+{
+    wire->count = args ? args->count : 0;
+    for (int i = 0; i < wire->count; i++) {
+        wire->types[i] = args->types[i];
+        wire->values[i] = args->lengths[i] < 0 ? NULL : args->bytes.data + args->offsets[i];
+        wire->lengths[i] = args->lengths[i];
+        wire->formats[i] = 1;
+    }
+}
+
+/* --- statements already prepared -------------------------------------------------------------- */
+
+bool pg_prepared_has(const struct pg_prepared *p, const struct pg_statement *statement)
+{
+    for (size_t i = 0; i < p->count; i++)
+        if (p->items[i] == statement)
+            return true;
+    return false;
+}
+
+void pg_prepared_add(struct pg_prepared *p, const struct pg_statement *statement)
+{
+    p->items = xreallocarray(p->items, p->count + 1, sizeof(*p->items));
+    p->items[p->count++] = statement;
+}
+
+/* --- results ---------------------------------------------------------------------------------- */
+
+void pg_words(struct error *err, PGconn *conn, const PGresult *result)
+{
+    const char *text = result ? PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY) : NULL;
+    const char *hint = result ? PQresultErrorField(result, PG_DIAG_MESSAGE_HINT) : NULL;
+    if (!text || !*text)
+        text = conn ? PQerrorMessage(conn) : NULL;
+    if (!text || !*text)
+        text = "the connection to the database is lost";
+    if (!hint && strcmp(pg_sqlstate(result), "42501") == 0)
+        hint =
+            "The role that migrated the schema grants what is needed with \"select anubisd_grant('ROLE')\"; "
+            "row security takes the attribute BYPASSRLS";
+    error_set(err, "%s%s%s", text, hint ? ". " : "", hint ? hint : "");
+    if (!err)
+        return;
+    size_t len = strlen(err->text);
+    while (len && (err->text[len - 1] == '\n' || err->text[len - 1] == ' '))
+        err->text[--len] = '\0';
+    for (char *p = err->text; *p; p++)
+        if (*p == '\n' || *p == '\t')
+            *p = ' ';
+}
+
+const char *pg_sqlstate(const PGresult *result)
+{
+    const char *state = result ? PQresultErrorField(result, PG_DIAG_SQLSTATE) : NULL;
+    return state ? state : "";
+}
+
+bool pg_result_is_good(const PGresult *result)
+{
+    switch (PQresultStatus(result)) {
+    case PGRES_COMMAND_OK:
+    case PGRES_TUPLES_OK:
+    case PGRES_EMPTY_QUERY:
+        return true;
+    default:
+        return false;
+    }
+}
+
+void pg_result_free(struct pg_result *r)
+{
+    PQclear(r);
+}
+
+void pg_result_freep(struct pg_result **r)
+{
+    PQclear(*r);
+}
+
+int pg_rows(const struct pg_result *r)
+{
+    return PQntuples(r);
+}
+
+int64_t pg_affected(const struct pg_result *r)
+{
+    /* PQcmdTuples() takes a non-const result for historical reasons and changes nothing. */
+    union {
+        const PGresult *in;
+        PGresult *out;
+    } pun = {.in = r};
+    int64_t n = 0;
+    (void) parse_i64(PQcmdTuples(pun.out), 0, INT64_MAX, &n);
+    return n;
+}
+
+bool pg_is_null(const struct pg_result *r, int row, int column)
+{
+    return PQgetisnull(r, row, column);
+}
+
+static int64_t read_int(const char *bytes, int len)
+{
+    uint64_t v64;
+    uint32_t v32;
+    uint16_t v16;
+    switch (len) {
+    case 8:
+        memcpy(&v64, bytes, sizeof(v64));
+        return (int64_t) be64toh(v64);
+    case 4:
+        memcpy(&v32, bytes, sizeof(v32));
+        return (int32_t) be32toh(v32);
+    case 2:
+        memcpy(&v16, bytes, sizeof(v16));
+        return (int16_t) be16toh(v16);
+    default:
+        return 0;
+    }
+}
+
+int64_t pg_get_i64(const struct pg_result *r, int row, int column)
+{
+    return read_int(PQgetvalue(r, row, column), PQgetlength(r, row, column));
+}
+
+double pg_get_double(const struct pg_result *r, int row, int column)
+{
+    int64_t bits = pg_get_i64(r, row, column);
+    double value = 0;
+    if (PQgetlength(r, row, column) == 8)
+        memcpy(&value, &bits, sizeof(value));
+    return value;
+}
+
+bool pg_get_bool(const struct pg_result *r, int row, int column)
+{
+    return PQgetlength(r, row, column) == 1 && PQgetvalue(r, row, column)[0];
+}
+
+const char *pg_get_bytes(const struct pg_result *r, int row, int column, size_t *ret_len)
+{
+    *ret_len = (size_t) PQgetlength(r, row, column);
+    return PQgetvalue(r, row, column);
+}
+
+const char *pg_get_text(const struct pg_result *r, int row, int column)
+{
+    return PQgetvalue(r, row, column);
+}
+
+int64_t pg_get_time(const struct pg_result *r, int row, int column)
+{
+    int64_t t = pg_get_i64(r, row, column);
+    return t == INT64_MAX || t == INT64_MIN ? t : t + PG_EPOCH_USEC;
+}
+
+size_t pg_get_i64_array(const struct pg_result *r, int row, int column, int64_t **ret)
+{
+    const char *p = PQgetvalue(r, row, column);
+    const char *end = p + PQgetlength(r, row, column);
+    *ret = NULL;
+    if (end - p < 20 || read_int(p, 4) != 1 || read_int(p + 8, 4) != OID_INT8)
+        return 0;
+    int64_t count = read_int(p + ARRAY_COUNT_AT, 4);
+    p += 20;
+    if (count <= 0 || count * 12 != end - p)
+        return 0;
+    *ret = xcalloc((size_t) count, sizeof(**ret));
+    for (int64_t i = 0; i < count; i++, p += 12)
+        (*ret)[i] = read_int(p + 4, 8);
+    return (size_t) count;
+}
+
+/* --- conninfo --------------------------------------------------------------------------------- */
+
+char *pg_conninfo_printable(const char *conninfo)
+{
+    CLEANUP(strbuf_free) struct strbuf sb = STRBUF_INIT(4096);
+    PQconninfoOption *options = PQconninfoParse(conninfo, NULL);
+    for (PQconninfoOption *o = options; o && o->keyword; o++)
+        if (o->val && *o->val && !strchr(o->dispchar, '*'))
+            strbuf_addf(&sb, "%s%s=%s", sb.len ? " " : "", o->keyword, o->val);
+    PQconninfoFree(options);
+    return xstrdup(strbuf_str(&sb));
+}

@@ -1,0 +1,130 @@
+/* Does the schema fit this program? See schema.h. */
+#include "pg/schema.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "pg/sql_files.h"
+
+int schema_file_version(const char *name)
+{
+    size_t digits = strspn(name, "0123456789");
+    int64_t version;
+    CLEANUP(freep) char *number = xstrndup(name, digits);
+
+    if (name[digits] != '_' || parse_i64(number, 0, 999999, &version) < 0)
+        return -EINVAL;
+    return (int) version;
+}
+
+char *schema_file_header(const char *text, const char *name)
+{
+    size_t name_len = strlen(name);
+
+    while (strncmp(text, "--", 2) == 0) {
+        const char *words = text + 2 + strspn(text + 2, " ");
+        size_t len = strcspn(words, "\n");
+        if (len > name_len && strncmp(words, name, name_len) == 0 && words[name_len] == ':') {
+            const char *value = words + name_len + 1;
+            value += strspn(value, " ");
+            return xstrndup(value, len - (size_t) (value - words));
+        }
+        text = words + len + (words[len] == '\n');
+    }
+    return NULL;
+}
+
+int schema_file_oldest_daemon(const char *text)
+{
+    CLEANUP(freep) char *value = schema_file_header(text, "oldest daemon");
+    int64_t oldest = 0;
+
+    if (value)
+        (void) parse_i64(value, 0, 999999, &oldest);
+    return (int) oldest;
+}
+
+int schema_known(void)
+{
+    int known = 0;
+
+    for (size_t i = 0; i < sql_files_count; i++)
+        known = MAX(known, schema_file_version(sql_files[i].name));
+    return known;
+}
+
+/* Read from the catalogs, so that nothing is refused (and written into the server's log) where the schema is
+ * not there yet. Columns: the schema's name, whether it exists, whether we may use it, whether the table
+ * exists, whether we may read it, our role. */
+static const struct pg_statement find_schema = {
+    "", "select w.name::text, n.oid is not null, coalesce(has_schema_privilege(n.oid, 'usage'), false),"
+        "       c.oid is not null, coalesce(has_table_privilege(c.oid, 'select'), false), current_user::text"
+        "  from (select (parse_ident(current_setting('search_path')))[1] as name) w"
+        "  left join pg_namespace n on n.nspname = w.name"
+        "  left join pg_class c on c.relnamespace = n.oid and c.relname = 'anubis_migrations'"};
+
+static const struct pg_statement read_versions = {
+    "", "select m.version, m.applied_by, (select max(oldest_daemon) from anubis_migrations)"
+        "  from anubis_migrations m order by m.version desc limit 1"};
+
+#define MIGRATE "run \"anubisctl migrate\""
+
+/* 0 when the table of migrations is there to be read, 1 with *err when not. */
+static int judge_place(const struct pg_result *r, struct error *err)
+{
+    const char *schema = pg_get_text(r, 0, 0), *role = pg_get_text(r, 0, 5);
+
+    if (!pg_get_bool(r, 0, 1))
+        error_set(err, "the database has no schema \"%s\": " MIGRATE ", or mend database.schema", schema);
+    else if (!pg_get_bool(r, 0, 3))
+        error_set(err, "anubisd's tables are not in the schema \"%s\" yet: " MIGRATE, schema);
+    else if (!pg_get_bool(r, 0, 2) || !pg_get_bool(r, 0, 4))
+        error_set(err,
+                  "role \"%s\" may not use the schema \"%s\": let the role that migrated it run \"select "
+                  "%s.anubisd_grant('%s')\", or mend database.conninfo",
+                  role, schema, schema, role);
+    else
+        return 0;
+    return 1;
+}
+
+static int judge_versions(const struct pg_result *r, struct error *err)
+{
+    int64_t version = pg_rows(r) ? pg_get_i64(r, 0, 0) : -1;
+    int64_t oldest = pg_rows(r) ? pg_get_i64(r, 0, 2) : 0;
+
+    if (version < SCHEMA_NEEDED) {
+        error_set(err, "the database's schema is version %d, this program needs %d: " MIGRATE, (int) version,
+                  SCHEMA_NEEDED);
+        return 1;
+    }
+    if (oldest > schema_known()) {
+        error_set(
+            err,
+            "the database's schema is version %d (migrated by %s) and needs an anubisd built with version "
+            "%d or later, this program knows %d: install the later anubisd on this host",
+            (int) version, pg_get_text(r, 0, 1), (int) oldest, schema_known());
+        return 1;
+    }
+    return 0;
+}
+
+/* pg_query() without its positive outcome, which would read as a misfit. */
+static int query(struct pg *pg, const struct pg_statement *statement, struct pg_result **ret,
+                 struct error *err)
+{
+    int r = pg_query(pg, statement, NULL, ret, err);
+    return r == PG_STOPPED ? -ECONNRESET : r;
+}
+
+int schema_check(struct pg *pg, struct error *err)
+{
+    CLEANUP(pg_result_freep) struct pg_result *place = NULL, *versions = NULL;
+
+    int r = query(pg, &find_schema, &place, err);
+    if (r == 0)
+        r = judge_place(place, err);
+    if (r == 0)
+        r = query(pg, &read_versions, &versions, err);
+    return r == 0 ? judge_versions(versions, err) : r;
+}

@@ -1,0 +1,77 @@
+/* From a ledger row to the Kafka message that it becomes: topic, key, headers, value (event.schema.json).
+ *
+ * Pure. The view subscription_event_messages shows the same, byte for byte. */
+#pragma once
+
+#include "base/strbuf.h"
+
+enum event_topic {
+    EVENT_CREATED,
+    EVENT_UPDATED,
+    EVENT_SENT,
+    EVENT_FAILED,
+    EVENT_RETRIED,
+    EVENT_TOPICS, /* how many there are */
+};
+
+/* What follows the topic prefix ("subscriptions.created"), and how many partitions a new topic gets. */
+const char *event_topic_suffix(enum event_topic topic);
+int event_topic_partitions(enum event_topic topic);
+
+struct event_text {
+    const char *bytes; /* NULL = NULL; UTF-8 */
+    size_t len;
+};
+struct event_number {
+    bool set; /* false = NULL */
+    int64_t value;
+};
+
+/* A ledger row. Times are microseconds since 1970. */
+struct event {
+    int64_t id;
+    struct event_text event_id, event_type;
+    int64_t created_at;
+    struct event_number subscription_id, integration_id;
+    struct event_text integration_name, integration_type; /* name NULL = there is no such integration */
+    struct event_number order_id;
+    struct event_text origin, cpf, status;
+    struct event_number sent_at, scheduled_to;
+    int64_t subscription_created_at, subscription_updated_at;
+    struct event_number attempt;
+    struct event_text response;
+    bool response_truncated;
+    struct event_text error_message;
+    struct event_number ambiguous; /* 0 or 1 */
+    struct event_number next_attempt_at;
+    struct event_text traceparent;
+};
+
+#define EVENT_HEADERS_MAX 11
+
+struct event_header {
+    const char *name;
+    struct event_text value;
+};
+
+struct event_message {
+    enum event_topic topic;
+    struct event_text key, value;
+    struct event_header headers[EVENT_HEADERS_MAX];
+    size_t header_count;
+};
+
+/* Holds the bytes of one message at a time. */
+struct event_builder {
+    unsigned char name_space[16]; /* of the installation: trace ids are derived from it */
+    size_t value_max;             /* what Kafka takes; an answer that would not fit is shortened */
+    struct strbuf value;
+    char key[24], sequence[24], integration_id[24], attempt[24], timestamp[40], traceparent[56];
+};
+
+void event_builder_init(struct event_builder *b, const unsigned char name_space[16], size_t value_max);
+void event_builder_free(struct event_builder *b); /* legal on a zeroed one */
+
+/* False when the row is no event (an adopted application's own note) and has no place in Kafka. *ret points
+ * into the row and the builder, and is valid until the next call. */
+bool event_build(struct event_builder *b, const struct event *e, struct event_message *ret);

@@ -1,0 +1,175 @@
+/* A batch of the relay. See relay_batch.h. */
+#include "relay/relay_batch.h"
+
+#include <errno.h>
+
+enum { WAITING, ON_THE_WAY, DONE };
+
+void relay_batch_free(struct relay_batch *b)
+{
+    pg_result_free(b->result);
+    free(b->states);
+    *b = (struct relay_batch){0};
+}
+
+/* The ids of the result as the books want them; `rows` ends before those above high that may not pass yet. */
+static void sort_out(struct relay_batch *b, int64_t *ids, int limit, int64_t byte_budget,
+                     struct gaps_read *read)
+{
+    int64_t id = 0, total = 0, totals[3] = {0};
+    int rows = pg_rows(b->result), found_end = 1;
+
+    for (int row = 1; row < rows; row++) {
+        enum store_relay_kind kind = store_relay_row_kind(b->result, row, &id, &total);
+        ids[row] = id;
+        totals[kind] = total;
+        if (kind == STORE_RELAY_FOUND)
+            found_end = row + 1;
+    }
+    read->found = ids + 1;
+    read->found_count = (size_t) (found_end - 1);
+    read->above = ids + found_end;
+    read->above_count = (size_t) (rows - found_end);
+    b->rows = rows;
+    b->full = (int64_t) read->above_count == limit || totals[STORE_RELAY_ABOVE] >= byte_budget;
+    if ((int64_t) read->found_count == limit || totals[STORE_RELAY_FOUND] >= byte_budget) {
+        /* The limit may have cut the look into the gaps short: what lies above high has to wait for the rest.
+         */
+        read->probed_through = ids[found_end - 1];
+        read->above_count = 0;
+        b->rows = found_end;
+        b->full = true;
+    }
+}
+
+int relay_batch_take(struct relay_batch *b, struct pg_result *result, struct gaps *gaps, int limit,
+                     int64_t byte_budget, struct error *err)
+{
+    CLEANUP(freep) int64_t *ids = xcalloc((size_t) pg_rows(result) + 1, sizeof(*ids));
+    struct store_relay_head head;
+    struct gaps_read read = {.probed_through = INT64_MAX};
+
+    relay_batch_free(b);
+    b->result = result;
+    store_relay_head(result, &head);
+    read.xmin = head.xmin;
+    sort_out(b, ids, limit, byte_budget, &read);
+    if (gaps_take(gaps, &read) < 0) {
+        error_set(err, "the ledger's ids do not fit what was published so far");
+        relay_batch_free(b);
+        return -EBADMSG;
+    }
+    b->states = xcalloc((size_t) b->rows, 1);
+    b->next = 1;
+    return 0;
+}
+
+bool relay_batch_has_rows(const struct relay_batch *b)
+{
+    return b->rows > 1;
+}
+
+static void fail(struct relay_batch *b, int row, enum kafka_fate fate, const char *reason)
+{
+    /* What refuses a row explains why others were taken back, not the other way round. */
+    bool worse = fate != KAFKA_UNKNOWN && b->failed_fate == KAFKA_UNKNOWN;
+    bool earlier = row < b->failed_row && (fate != KAFKA_UNKNOWN) == (b->failed_fate != KAFKA_UNKNOWN);
+
+    if (b->failed_row && !worse && !earlier)
+        return;
+    b->failed_row = row;
+    b->failed_fate = fate;
+    error_set(&b->failed_reason, "%s", reason);
+}
+
+static int send_row(struct relay_batch *b, int row, struct event_builder *builder,
+                    const struct relay_topics *topics, struct kafka_producer *producer)
+{
+    struct event event;
+    struct event_message m;
+    struct kafka_outgoing_header headers[EVENT_HEADERS_MAX];
+    enum kafka_fate fate;
+    struct error reason;
+
+    store_relay_row(b->result, row, &event);
+    if (!event_build(builder, &event, &m)) {
+        b->states[row] = DONE;
+        return KAFKA_QUEUED;
+    }
+    for (size_t i = 0; i < m.header_count; i++)
+        headers[i] = (struct kafka_outgoing_header){m.headers[i].name,
+                                                    {m.headers[i].value.bytes, m.headers[i].value.len}};
+    const struct kafka_outgoing outgoing = {
+        .topic = (size_t) m.topic,
+        .partition = relay_topics_partition(topics, m.topic, event.id, m.key),
+        .key = {m.key.bytes, m.key.len},
+        .value = {m.value.bytes, m.value.len},
+        .headers = headers,
+        .header_count = m.header_count,
+        .number = (size_t) row,
+    };
+    int r = kafka_producer_send(producer, &outgoing, &fate, &reason);
+    if (r == KAFKA_QUEUED) {
+        b->states[row] = ON_THE_WAY;
+        b->on_the_way++;
+    } else if (r == KAFKA_NOT_SENT) {
+        fail(b, row, fate, reason.text);
+    }
+    return r;
+}
+
+void relay_batch_send(struct relay_batch *b, struct event_builder *builder, const struct relay_topics *topics,
+                      struct kafka_producer *producer)
+{
+    for (; b->next < b->rows && !b->failed_row; b->next++)
+        if (b->states[b->next] == WAITING && send_row(b, b->next, builder, topics, producer) != KAFKA_QUEUED)
+            return;
+}
+
+void relay_batch_report(size_t number, enum kafka_fate fate, const char *reason, void *userdata)
+{
+    struct relay_batch *b = userdata;
+
+    if (number >= (size_t) b->rows || b->states[number] != ON_THE_WAY)
+        return;
+    b->on_the_way--;
+    if (fate == KAFKA_DELIVERED) {
+        b->states[number] = DONE;
+        b->delivered++;
+        return;
+    }
+    b->states[number] = WAITING;
+    fail(b, (int) number, fate, reason);
+}
+
+void relay_batch_fail(struct relay_batch *b, const char *reason)
+{
+    for (int row = 1; row < b->rows; row++)
+        if (b->states[row] != DONE) {
+            fail(b, row, KAFKA_UNKNOWN, reason);
+            return;
+        }
+}
+
+int64_t relay_batch_id(const struct relay_batch *b, int row)
+{
+    int64_t id, total;
+
+    store_relay_row_kind(b->result, row, &id, &total);
+    return id;
+}
+
+bool relay_batch_is_done(const struct relay_batch *b)
+{
+    return b->next == b->rows && b->on_the_way == 0 && !b->failed_row;
+}
+
+void relay_batch_rewind(struct relay_batch *b)
+{
+    for (int row = 1; row < b->rows; row++)
+        if (b->states[row] == ON_THE_WAY)
+            b->states[row] = WAITING;
+    b->next = MIN(1, b->rows);
+    b->on_the_way = 0;
+    b->failed_row = 0;
+}

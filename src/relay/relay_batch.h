@@ -1,0 +1,42 @@
+/* One batch on its way from the ledger to Kafka: rows that were read together and are written down as
+ * published together.
+ *
+ * On the relay's thread. Ends only when every row's delivery is reported; what was not delivered is sent
+ * again, in order. */
+#pragma once
+
+#include "kafka/kafka_producer.h"
+#include "relay/gaps.h"
+#include "relay/relay_topics.h"
+#include "relay/store_relay.h"
+
+struct relay_batch {
+    struct pg_result *result; /* NULL = no batch */
+    unsigned char *states;    /* by row of the result */
+    int rows, next;           /* rows before `next` were handed to the producer or need not be */
+    size_t on_the_way;
+    size_t delivered; /* so far */
+    bool full;        /* there may be more where it came from */
+    /* The first row that could not be delivered, 0 = none. */
+    int failed_row;
+    enum kafka_fate failed_fate;
+    struct error failed_reason;
+};
+
+/* Takes the result over and tells the books; rows that may not be published yet are left out. -EBADMSG with
+ * *err when it makes no sense. */
+int relay_batch_take(struct relay_batch *b, struct pg_result *result, struct gaps *gaps, int limit,
+                     int64_t byte_budget, struct error *err);
+void relay_batch_free(struct relay_batch *b); /* leaves it empty; legal on a zeroed one */
+bool relay_batch_has_rows(const struct relay_batch *b);
+/* Hands rows to the producer until its queue is full, one is refused, or none is left. */
+void relay_batch_send(struct relay_batch *b, struct event_builder *builder, const struct relay_topics *topics,
+                      struct kafka_producer *producer);
+/* The producer's reports: kafka_report with the batch as userdata. */
+void relay_batch_report(size_t number, enum kafka_fate fate, const char *reason, void *userdata);
+/* The producer is done for: what is not reported yet counts as not delivered. */
+void relay_batch_fail(struct relay_batch *b, const char *reason);
+int64_t relay_batch_id(const struct relay_batch *b, int row);
+bool relay_batch_is_done(const struct relay_batch *b);
+/* The producer is gone, and with it what was on its way: to be sent again. */
+void relay_batch_rewind(struct relay_batch *b);

@@ -1,0 +1,147 @@
+/* Topics and their partition counts. See relay_topics.h. */
+#include "relay/relay_topics.h"
+
+#include "relay/store_relay.h"
+
+#define LOOK_MS 1000
+#define CREATE_MS 3000
+
+static const char *const others[] = {"alerts", "dead_letters", "metrics", "confirmations"};
+
+static int wanted_partitions(size_t topic)
+{
+    return topic < EVENT_TOPICS ? event_topic_partitions((enum event_topic) topic) : 1;
+}
+
+void relay_topics_init(struct relay_topics *t, const char *prefix)
+{
+    *t = (struct relay_topics){0};
+    for (size_t i = 0; i < RELAY_TOPICS; i++)
+        t->items[i].name =
+            xasprintf("%s%s", prefix,
+                      i < EVENT_TOPICS ? event_topic_suffix((enum event_topic) i) : others[i - EVENT_TOPICS]);
+}
+
+void relay_topics_free(struct relay_topics *t)
+{
+    for (size_t i = 0; i < RELAY_TOPICS; i++) {
+        free(t->items[i].name);
+        free(t->items[i].counts);
+    }
+    *t = (struct relay_topics){0};
+}
+
+static void note(struct relay_topic *topic, int64_t from_sequence, int count)
+{
+    topic->counts = xreallocarray(topic->counts, topic->counts_len + 1, sizeof(*topic->counts));
+    topic->counts[topic->counts_len++] = (struct relay_partitions){from_sequence, count};
+}
+
+int relay_topics_load(struct relay_topics *t, struct pg *pg, struct error *err)
+{
+    for (size_t i = 0; i < EVENT_TOPICS; i++) {
+        CLEANUP(pg_result_freep) struct pg_result *result = NULL;
+        int r = store_relay_partitions(pg, t->items[i].name, &result, err);
+        if (r != PG_DONE)
+            return r;
+        t->items[i].counts_len = 0;
+        for (int row = 0; row < pg_rows(result); row++)
+            note(&t->items[i], pg_get_i64(result, row, 0), (int) pg_get_i64(result, row, 1));
+    }
+    return PG_DONE;
+}
+
+/* A new count holds for ids that nobody has drawn yet: those above the saved state may have been published
+ * already, by us or by a former leader, and will be published again. On another partition no consumer would
+ * know them. */
+static int write_down(struct relay_topic *topic, struct pg *pg, struct error *err)
+{
+    const struct relay_partitions *latest = topic->counts_len ? &topic->counts[topic->counts_len - 1] : NULL;
+
+    if (latest && latest->count == topic->actual)
+        return PG_DONE;
+    /* What is published again keeps its place, also from before the topic was seen for the first time. */
+    int64_t from = 0;
+    int r = latest ? store_relay_next_id(pg, &from, err) : PG_DONE;
+    if (r == PG_DONE)
+        r = store_relay_add_partitions(pg, topic->name, from, topic->actual, err);
+    if (r != PG_DONE)
+        return r;
+    if (latest && latest->from_sequence == from)
+        topic->counts_len--;
+    note(topic, from, topic->actual);
+    return PG_DONE;
+}
+
+static int ask(struct relay_topics *t, struct kafka_producer *producer, struct error *err)
+{
+    int partitions[RELAY_TOPICS];
+
+    if (kafka_producer_look(producer, LOOK_MS, partitions, err) < 0)
+        return RELAY_TOPICS_NO_KAFKA;
+    for (size_t i = 0; i < RELAY_TOPICS; i++)
+        t->items[i].actual = partitions[i];
+    return RELAY_TOPICS_READY;
+}
+
+/* Sets *ret_made when there is something new to be asked for. */
+static int make_missing(struct relay_topics *t, struct kafka_producer *producer, const struct config *config,
+                        bool *ret_made, struct error *err)
+{
+    for (size_t i = 0; i < RELAY_TOPICS; i++) {
+        if (t->items[i].actual > 0)
+            continue;
+        int r = kafka_producer_create_topic(producer, i, wanted_partitions(i),
+                                            config->kafka.replication_factor, CREATE_MS, err);
+        *ret_made |= r == 0;
+        /* Events have to wait for their topics; the others are missed by those alone who read them. */
+        if (r != 0 && i < EVENT_TOPICS)
+            return r < 0 ? RELAY_TOPICS_NO_KAFKA : RELAY_TOPICS_MISSING;
+        if (r < 0)
+            return RELAY_TOPICS_READY;
+    }
+    return RELAY_TOPICS_READY;
+}
+
+static int check(const struct relay_topics *t, const struct config *config, struct error *err)
+{
+    for (size_t i = 0; i < EVENT_TOPICS; i++) {
+        if (t->items[i].actual > 0)
+            continue;
+        error_set(err, "there is no topic \"%s\"%s", t->items[i].name,
+                  config->kafka.create_topics
+                      ? " yet"
+                      : ", and kafka.create_topics is off. Create it, or switch that on.");
+        return RELAY_TOPICS_MISSING;
+    }
+    return RELAY_TOPICS_READY;
+}
+
+int relay_topics_look(struct relay_topics *t, struct kafka_producer *producer, struct pg *pg,
+                      const struct config *config, struct error *err)
+{
+    bool made = false;
+    int r = ask(t, producer, err);
+
+    if (r == RELAY_TOPICS_READY && config->kafka.create_topics)
+        r = make_missing(t, producer, config, &made, err);
+    if (r == RELAY_TOPICS_READY && made)
+        r = ask(t, producer, err);
+    if (r == RELAY_TOPICS_READY)
+        r = check(t, config, err);
+    for (size_t i = 0; r == RELAY_TOPICS_READY && i < EVENT_TOPICS; i++)
+        r = write_down(&t->items[i], pg, err);
+    return r;
+}
+
+int32_t relay_topics_partition(const struct relay_topics *t, enum event_topic topic, int64_t sequence,
+                               struct event_text key)
+{
+    const struct relay_topic *at = &t->items[topic];
+    int count = at->actual;
+
+    for (size_t i = 0; i < at->counts_len && at->counts[i].from_sequence <= sequence; i++)
+        count = at->counts[i].count;
+    /* A topic that was made anew with fewer partitions has no place for what it once took elsewhere. */
+    return kafka_partition(key.bytes, key.len, MIN(count, at->actual));
+}
