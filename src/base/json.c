@@ -6,8 +6,6 @@
 
 #include <string.h>
 
-#define REPLACEMENT "\xEF\xBF\xBD" /* U+FFFD */
-
 /* What a byte may be inside a string. */
 enum { PLAIN = 0, QUOTE, BACKSLASH, CONTROL, MULTIBYTE };
 
@@ -27,34 +25,6 @@ struct scanner {
 static bool is_digit(unsigned char c)
 {
     return c >= '0' && c <= '9';
-}
-
-static bool is_continuation(unsigned char c)
-{
-    return (c & 0xC0) == 0x80;
-}
-
-/* Bytes of the well-formed UTF-8 sequence at p (Unicode, table 3-7), or 0. p < end. */
-static size_t utf8_sequence(const unsigned char *p, const unsigned char *end)
-{
-    size_t left = (size_t) (end - p);
-    unsigned char c = p[0];
-
-    if (c < 0x80)
-        return 1;
-    if (c < 0xC2 || left < 2 || !is_continuation(p[1]))
-        return 0;
-    if (c < 0xE0)
-        return 2;
-    /* Overlong forms, surrogates and what lies above U+10FFFF show in the second byte. */
-    if (left < 3 || !is_continuation(p[2]) || (c == 0xE0 && p[1] < 0xA0) || (c == 0xED && p[1] > 0x9F))
-        return 0;
-    if (c < 0xF0)
-        return 3;
-    if (left < 4 || !is_continuation(p[3]) || (c == 0xF0 && p[1] < 0x90) || (c == 0xF4 && p[1] > 0x8F) ||
-        c > 0xF4)
-        return 0;
-    return 4;
 }
 
 /* True when none of eight bytes is a quote, a backslash, a control character or above ASCII. The subtraction
@@ -355,7 +325,7 @@ void json_add_string(struct strbuf *sb, const char *text, size_t len)
         if (n > 0)
             strbuf_add(sb, p, n);
         else
-            strbuf_adds(sb, REPLACEMENT);
+            strbuf_adds(sb, UTF8_REPLACEMENT);
         p += MAX(n, (size_t) 1);
     }
     strbuf_addc(sb, '"');
@@ -368,22 +338,4 @@ void json_add_value_or_string(struct strbuf *sb, const char *text, size_t len)
         strbuf_add(sb, text, len);
     else
         json_add_string(sb, text, len);
-}
-
-void strbuf_add_utf8(struct strbuf *sb, const char *bytes, size_t len)
-{
-    const unsigned char *p = (const unsigned char *) bytes, *end = len > 0 ? p + len : p, *run = p;
-
-    while (p < end) {
-        size_t n = *p == '\0' ? 0 : utf8_sequence(p, end);
-
-        if (n > 0) {
-            p += n;
-            continue;
-        }
-        strbuf_add(sb, run, (size_t) (p - run));
-        strbuf_adds(sb, REPLACEMENT);
-        run = ++p;
-    }
-    strbuf_add(sb, run, (size_t) (p - run));
 }

@@ -1,10 +1,10 @@
-/* JSON: a strict check, writing, and reading by cJSON.
+/* JSON: a strict check, and writing.
  *
  * Payloads and responses never pass through cJSON and back: it loses digits of large numbers, cuts strings at
  * \u0000 and accepts what Postgres refuses. */
 #pragma once
 
-#include "base/strbuf.h"
+#include "base/utf8.h"
 
 /* True when text[0..len) is exactly one RFC 8259 value in valid UTF-8 (surrounding white space allowed, no
  * BOM, lone surrogate escapes refused, no raw control characters, at most `max_depth` levels). Linear, no
@@ -16,6 +16,3 @@ bool json_is_valid(const char *text, size_t len, int max_depth);
 void json_add_string(struct strbuf *sb, const char *text, size_t len);
 /* Appends text as a JSON value when json_is_valid() says so for a few levels less than JSON_MAX_DEPTH, else as a string. */
 void json_add_value_or_string(struct strbuf *sb, const char *text, size_t len);
-
-/* Copies bytes to valid UTF-8 that Postgres's text takes: invalid sequences and NULs become U+FFFD. */
-void strbuf_add_utf8(struct strbuf *sb, const char *bytes, size_t len);

@@ -5,6 +5,7 @@
 #include "base/log.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -16,9 +17,9 @@
 #define SD_JOURNAL_SUPPRESS_LOCATION /* it would always be this file */
 #include <systemd/sd-journal.h>
 
-#include "base/json.h"
 #include "base/strbuf.h"
 #include "base/timeutil.h"
+#include "base/utf8.h"
 
 #define TEXT_MAX 2048
 #define FIELDS_MAX 16
@@ -105,25 +106,13 @@ bool log_enabled(int level)
     return level <= atomic_load_explicit(&log_level, memory_order_relaxed);
 }
 
-/* At most TEXT_MAX bytes; a character that the limit cuts in two goes as a whole. */
-static size_t shortened_length(const char *text)
-{
-    size_t len = strlen(text);
-
-    if (len <= TEXT_MAX)
-        return len;
-    for (len = TEXT_MAX; len > 0 && ((unsigned char) text[len] & 0xC0) == 0x80;)
-        len--;
-    return len;
-}
-
 /* Valid UTF-8, bounded. Control characters become '?' (white space a blank), C1 ones too: some terminals act
  * on them. */
 static void add_clean(struct strbuf *sb, const char *text)
 {
     size_t from = sb->len;
 
-    strbuf_add_utf8(sb, text, shortened_length(text));
+    strbuf_add_utf8(sb, text, utf8_cut(text, strlen(text), TEXT_MAX));
     for (size_t i = from; i < sb->len; i++) {
         unsigned char c = (unsigned char) sb->data[i];
         bool c1 = c == 0xC2 && (unsigned char) sb->data[i + 1] < 0xA0;
@@ -249,19 +238,15 @@ static void tell_repeats(int level, unsigned repeats)
     write_line(&(struct line){.level = level, .text = text});
 }
 
-void log_event(int level, const char *message_id, const struct log_field *fields, const char *fmt, ...)
+static void write_text(int level, const char *message_id, const struct log_field *fields, const char *fmt,
+                       va_list args)
 {
     struct strbuf clean CLEANUP(strbuf_free) = STRBUF_INIT(4 * TEXT_MAX);
     char text[TEXT_MAX + 2]; /* one byte more, which shows whether the limit cuts a character */
     unsigned repeats;
     int last_level;
-    va_list args;
 
-    if (!log_enabled(level))
-        return;
-    va_start(args, fmt);
     vsnprintf(text, sizeof(text), fmt, args);
-    va_end(args);
     add_clean(&clean, text);
 
     struct line line = {level, message_id, fields, strbuf_str(&clean)};
@@ -270,4 +255,50 @@ void log_event(int level, const char *message_id, const struct log_field *fields
     if (repeats > 0)
         tell_repeats(last_level, repeats);
     write_line(&line);
+}
+
+void log_event(int level, const char *message_id, const struct log_field *fields, const char *fmt, ...)
+{
+    va_list args;
+
+    if (!log_enabled(level))
+        return;
+    va_start(args, fmt);
+    write_text(level, message_id, fields, fmt, args);
+    va_end(args);
+}
+
+#define NUMBERS 6
+
+/* The decimal form of a number that is set, in the next of the buffers. */
+static const char *number(char (**buffers)[24], bool is_set, int64_t value)
+{
+    if (!is_set)
+        return NULL;
+    snprintf(**buffers, sizeof(**buffers), "%" PRId64, value);
+    return *(*buffers)++;
+}
+
+void log_about(int level, const char *message_id, const struct log_about *about, const char *fmt, ...)
+{
+    char buffers[NUMBERS][24], (*next)[24] = buffers;
+    va_list args;
+
+    if (!log_enabled(level))
+        return;
+    const struct log_field fields[] = {
+        {"SUBSCRIPTION_ID", number(&next, about->subscription_id != 0, about->subscription_id)},
+        {"INTEGRATION_ID", number(&next, about->integration_id != 0, about->integration_id)},
+        {"EVENT_ID", about->event_id},
+        {"ATTEMPT", number(&next, about->attempt != 0, about->attempt)},
+        {"HTTP_STATUS", number(&next, about->http_status != 0, about->http_status)},
+        {"KAFKA_TOPIC", about->kafka_topic},
+        {"KAFKA_PARTITION", number(&next, about->kafka_at, about->kafka_partition)},
+        {"KAFKA_OFFSET", number(&next, about->kafka_at, about->kafka_offset)},
+        {"ERROR", about->error},
+        {NULL, NULL},
+    };
+    va_start(args, fmt);
+    write_text(level, message_id, fields, fmt, args);
+    va_end(args);
 }

@@ -25,6 +25,20 @@ bool log_enabled(int level);
 void log_event(int level, const char *message_id, const struct log_field *fields, const char *fmt, ...)
     PRINTF(4, 5);
 
+/* What a line is about: a field of the journal for each member that is set (not 0, not NULL). */
+struct log_about {
+    int64_t subscription_id, integration_id;
+    int attempt, http_status;
+    const char *event_id;
+    const char *kafka_topic;
+    int kafka_partition; /* with kafka_at alone */
+    int64_t kafka_offset;
+    bool kafka_at; /* partition and offset are set */
+    const char *error;
+};
+void log_about(int level, const char *message_id, const struct log_about *about, const char *fmt, ...)
+    PRINTF(4, 5);
+
 #define log_error(...) log_event(LOG_ERR, NULL, NULL, __VA_ARGS__)
 #define log_warning(...) log_event(LOG_WARNING, NULL, NULL, __VA_ARGS__)
 #define log_notice(...) log_event(LOG_NOTICE, NULL, NULL, __VA_ARGS__)

@@ -325,9 +325,9 @@ static int transact(struct consumer *c, struct window *w, struct error *err)
         r = pg_execute(c->pg, "commit", err);
     if (r == PG_DONE)
         return r;
-    if (r < 0 && blames_the_data(pg_error_state(c->pg))) {
+    if (r < 0 && blames_the_data(pg_error_sqlstate(c->pg))) {
         snprintf(c->refusal, sizeof(c->refusal), "the database refuses it (SQLSTATE %s)",
-                 pg_error_state(c->pg));
+                 pg_error_sqlstate(c->pg));
         r = WINDOW_REFUSED;
     }
     consumer_drop_cache(c);

@@ -130,9 +130,8 @@ void consumer_batch_free(struct consumer *c);
 
 enum {
     APPLY_DONE = 0,
-    APPLY_STOPPED = PG_STOPPED,
-    APPLY_FENCED = 10, /* somebody else owns a partition, or an operator moved its offset */
-    APPLY_CAREFUL,     /* to be read again with care: something in it cannot be handled */
+    APPLY_FENCED = 1, /* somebody else owns a partition, or an operator moved its offset */
+    APPLY_CAREFUL,    /* to be read again with care: something in it cannot be handled */
 };
 /* Applies the batch: one transaction, or several when the database refuses something in it. Whatever it
  * returns, the batch is empty afterwards, and what was not applied lies behind next_offset in the database:

@@ -13,6 +13,7 @@
 #include "base/timeutil.h"
 #include "consumers/consumer_internal.h"
 #include "consumers/store_consumer.h"
+#include "pg/pg_session.h"
 
 #define TURN_USEC (250 * USEC_PER_MSEC)
 #define CONNECT_MAX_USEC (10 * USEC_PER_SEC)
@@ -103,26 +104,18 @@ static void start_over(struct consumer *c)
 
 static void open_session(struct consumer *c)
 {
-    const struct config *config = c->config;
     CLEANUP(freep) char *application_name = xasprintf("anubisd %s", c->name);
-    const struct pg_params params = {
-        .conninfo = config->database.conninfo,
-        .schema = config->database.schema,
-        .application_name = application_name,
-        .connect_timeout_usec = MIN(config->database.connect_timeout_usec, CONNECT_MAX_USEC),
-        .statement_timeout_usec = MIN(
-            config->database.statement_timeout_usec ? config->database.statement_timeout_usec : USEC_INFINITY,
-            STATEMENT_MAX_USEC),
-        .lock_timeout_usec = LOCK_USEC,
-        .stop_fd = c->stop_fd,
-        .keep_to_indexes = true,
-    };
+    struct pg_params params = pg_session_params(c->config, application_name, STATEMENT_MAX_USEC);
+
+    params.connect_timeout_usec = MIN(params.connect_timeout_usec, CONNECT_MAX_USEC);
+    params.lock_timeout_usec = LOCK_USEC;
+    params.stop_fd = c->stop_fd;
     struct error err;
     int r = pg_open(&c->pg, &params, &err);
 
     if (r == PG_DONE)
         r = store_limit_session(c->pg, &err);
-    if (r == PG_STOPPED)
+    if (r == -ECANCELED)
         return;
     if (r != PG_DONE) {
         database_trouble(c, r, false, &err);
@@ -205,7 +198,7 @@ static void join_group(struct consumer *c)
     struct error err;
     int r = choose_name(c, &err);
 
-    if (r == MEMBER_LATER || r == PG_STOPPED)
+    if (r == MEMBER_LATER || r == -ECANCELED)
         return;
     if (r != MEMBER_NAMED && r != MEMBER_NAMELESS) {
         database_trouble(c, r, false, &err);
@@ -248,7 +241,7 @@ static void judge(struct consumer *c, int r, const struct error *err)
         database_works(c, true);
         backoff_reset(&c->kafka_backoff);
         return;
-    case APPLY_STOPPED:
+    case -ECANCELED:
     case APPLY_CAREFUL:
         break;
     case APPLY_FENCED:
@@ -282,7 +275,7 @@ static void start_parked(struct consumer *c)
     int r = consumer_start_parked(c, &err);
     if (r == PG_DONE)
         database_works(c, false);
-    else if (r != PG_STOPPED)
+    else if (r != -ECANCELED)
         database_trouble(c, r, false, &err);
 }
 

@@ -286,7 +286,7 @@ static int start_ready(struct consumer *c, struct consumer_partition **parked, s
         uint64_t asked_at = now_monotonic_usec();
         int r = place(c, parked[i], &offsets[i], err);
         heartbeat_beat(c->heartbeat);
-        if (r < 0 || r == PG_STOPPED)
+        if (r < 0)
             return r;
         if (r == 0) {
             at[n] = (struct kafka_partition){parked[i]->topic, parked[i]->number, offsets[i].next};

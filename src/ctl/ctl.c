@@ -9,6 +9,7 @@
 
 #include "base/timeutil.h"
 #include "config/envfile.h"
+#include "pg/pg_session.h"
 
 /* Where systemd puts the daemon's credentials while it runs; root may read them. */
 #define CREDENTIALS "/run/credentials/anubisd.service"
@@ -88,15 +89,14 @@ int ctl_configure(struct ctl *c)
 
 struct pg_params ctl_session(const struct ctl *c, const char *name)
 {
-    return (struct pg_params){
-        .conninfo = c->database ? c->database : c->config->database.conninfo,
-        .schema = c->config->database.schema,
-        .application_name = name,
-        .connect_timeout_usec = c->config->database.connect_timeout_usec,
-        .statement_timeout_usec = c->config->database.statement_timeout_usec,
-        .lock_timeout_usec = 5 * USEC_PER_SEC,
-        .stop_fd = c->stop_fd,
-    };
+    struct pg_params params = pg_session_params(c->config, name, 0);
+
+    if (c->database)
+        params.conninfo = c->database;
+    params.lock_timeout_usec = 5 * USEC_PER_SEC;
+    params.stop_fd = c->stop_fd;
+    params.keep_to_indexes = false;
+    return params;
 }
 
 static void say_where(const struct ctl *c, const char *conninfo)
@@ -119,7 +119,7 @@ int ctl_connect(const struct ctl *c, const struct pg_params *params, struct pg *
     switch (r) {
     case PG_DONE:
         return 0;
-    case PG_STOPPED:
+    case -ECANCELED:
         ctl_say("interrupted");
         return EX_UNAVAILABLE;
     case PG_SCHEMA_MISFIT:
@@ -139,7 +139,7 @@ int ctl_connect(const struct ctl *c, const struct pg_params *params, struct pg *
 
 int ctl_refused(int r, const char *what, const struct error *err)
 {
-    if (r == PG_STOPPED) {
+    if (r == -ECANCELED) {
         ctl_say("interrupted");
         return EX_UNAVAILABLE;
     }

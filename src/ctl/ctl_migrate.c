@@ -159,7 +159,7 @@ static int pause_before_retry(struct migration *m)
     struct pollfd fd = {.fd = m->ctl->stop_fd, .events = POLLIN};
     uint64_t usec = LOCK_PAUSE_USEC + (uint64_t) (random_unit() * LOCK_PAUSE_USEC);
 
-    return poll(&fd, 1, (int) (usec / USEC_PER_MSEC)) > 0 ? PG_STOPPED : PG_DONE;
+    return poll(&fd, 1, (int) (usec / USEC_PER_MSEC)) > 0 ? -ECANCELED : PG_DONE;
 }
 
 static int lock_tables(struct migration *m, const char *tables)
@@ -284,7 +284,7 @@ static int say_failed(struct migration *m, int r)
 {
     if (r == STEP_FAILED)
         return m->code;
-    if (r == PG_STOPPED) {
+    if (r == -ECANCELED) {
         ctl_say("interrupted; nothing was changed");
         return EX_UNAVAILABLE;
     }
@@ -324,7 +324,7 @@ int ctl_migrate(struct ctl *c)
     };
     struct pg_params params = ctl_session(c, "anubisctl migrate");
 
-    params.any_schema_version = true;
+    params.admit = NULL;
     params.remark = show_remark;
     params.statement_timeout_usec = 0;
     int code = run(&m, &params);

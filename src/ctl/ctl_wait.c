@@ -66,7 +66,7 @@ void ctl_wait_start(struct ctl_wait **ret, const struct pg_params *params, int p
     w->stop_fd = own.stop_fd = wakefd_new();
     w->last = STRBUF_INIT(4096);
     own.remark = NULL;
-    own.any_schema_version = true;
+    own.admit = NULL;
     own.statement_timeout_usec = 5 * USEC_PER_SEC;
     pthread_mutex_init(&w->mutex, NULL);
     if (pg_open(&w->pg, &own, NULL) != PG_DONE || pthread_create(&w->thread, NULL, run, w) != 0)

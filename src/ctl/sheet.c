@@ -261,22 +261,12 @@ static void add_harmless(struct strbuf *out, const char *text)
     }
 }
 
-/* Characters, not bytes: names are Portuguese. */
-static size_t width(const char *text)
-{
-    size_t n = 0;
-
-    for (const char *p = text; *p; p++)
-        n += ((unsigned char) *p & 0xc0) != 0x80;
-    return n;
-}
-
 static void add_padded(struct strbuf *out, const char *text, size_t to, bool right, bool last)
 {
     CLEANUP(strbuf_free) struct strbuf clean = STRBUF_INIT(STRBUF_MAX_DEFAULT);
 
     add_harmless(&clean, text);
-    size_t used = width(strbuf_str(&clean));
+    size_t used = utf8_width(strbuf_str(&clean));
     size_t gap = to > used ? to - used : 0;
     for (size_t i = 0; right && i < gap; i++)
         strbuf_addc(out, ' ');
@@ -307,9 +297,9 @@ static void add_table_words(struct strbuf *out, const struct table *t)
     CLEANUP(freep) size_t *widths = xcalloc(t->column_count, sizeof(*widths));
 
     for (size_t c = 0; c < t->column_count; c++)
-        widths[c] = t->columns[c].title ? width(t->columns[c].title) : 0;
+        widths[c] = t->columns[c].title ? utf8_width(t->columns[c].title) : 0;
     for (size_t i = 0; i < t->count; i++)
-        widths[i % t->column_count] = MAX(widths[i % t->column_count], width(t->cells[i].words));
+        widths[i % t->column_count] = MAX(widths[i % t->column_count], utf8_width(t->cells[i].words));
     add_row(out, t, widths, NULL);
     for (size_t i = 0; i < t->count; i += t->column_count)
         add_row(out, t, widths, &t->cells[i]);
@@ -321,7 +311,7 @@ static size_t label_width(const struct sheet *s)
 
     for (size_t i = 0; i < s->count; i++)
         if (s->entries[i]->kind == KIND_FIELD && s->entries[i]->label)
-            widest = MAX(widest, width(s->entries[i]->label));
+            widest = MAX(widest, utf8_width(s->entries[i]->label));
     return widest;
 }
 

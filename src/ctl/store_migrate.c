@@ -176,7 +176,7 @@ static int lock(struct pg *pg, const char *tables, bool *ret_busy, struct error 
     if (r == PG_DONE)
         r = pg_execute(pg, sql, err);
     *ret_busy =
-        r < 0 && (strcmp(pg_error_state(pg), "55P03") == 0 || strcmp(pg_error_state(pg), "40P01") == 0);
+        r < 0 && (strcmp(pg_error_sqlstate(pg), "55P03") == 0 || strcmp(pg_error_sqlstate(pg), "40P01") == 0);
     if (*ret_busy)
         return pg_execute(pg, "rollback to savepoint locks", err);
     return r == PG_DONE ? pg_execute(pg, LIMIT_LOCKS, err) : r;

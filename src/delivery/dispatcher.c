@@ -16,12 +16,13 @@
 #include "base/log.h"
 #include "base/message_ids.h"
 #include "base/timeutil.h"
+#include "base/trouble.h"
 #include "delivery/delivery.h"
 #include "delivery/doorbell.h"
-#include "delivery/lockwait.h"
 #include "delivery/refusals.h"
 #include "delivery/settler.h"
 #include "pg/pg_async.h"
+#include "pg/pg_session.h"
 
 #define DEADLINE_USEC (45 * USEC_PER_SEC)
 /* Pauses between claims that find nothing, before the doorbell is asked for. */
@@ -82,7 +83,7 @@ struct dispatcher {
     int sweep_limit;
     bool claim_is_everywhere; /* the claim under way */
     struct refusals claim_refusals, sweep_refusals;
-    struct lockwait lockwait;
+    struct trouble lock;
     uint64_t asked_at;      /* monotonic: when the statement under way was sent */
     char refused_state[6];  /* SQLSTATE of what is being looked into */
     bool rung;              /* since the claim under way was sent */
@@ -139,19 +140,19 @@ static int ask(struct dispatcher *d, const struct pg_statement *statement, pg_as
 /* True when the claimer's statement was given up for a lock of another session. */
 static bool met_lock(struct dispatcher *d, int reason, const char *state)
 {
-    uint64_t lasted_usec, now = now_monotonic_usec();
+    uint64_t now = now_monotonic_usec(), since = d->lock.since;
 
     if (reason == -EBADMSG && strcmp(state, "55P03") == 0) {
-        if (lockwait_met(&d->lockwait, d->asked_at, now))
+        if (trouble_lasts(&d->lock, d->asked_at, now, STORE_LOCK_PATIENCE_USEC))
             log_event(LOG_WARNING, MSG_LOCKED, NULL,
                       "subscriptions cannot be claimed for another session's lock on a table: trying again "
                       "until it ends (select * from pg_locks)");
         return true;
     }
-    if (reason == 0 && lockwait_over(&d->lockwait, now, &lasted_usec))
+    if (reason == 0 && trouble_ends(&d->lock))
         log_event(LOG_NOTICE, MSG_LOCKED, NULL,
                   "subscriptions can be claimed again: another session's lock kept them for %" PRIu64 " s",
-                  lasted_usec / USEC_PER_SEC);
+                  (now - since) / USEC_PER_SEC);
     return false;
 }
 
@@ -649,15 +650,7 @@ static int start_parts(struct dispatcher *d, struct error *err)
     static const struct doorbell_events doorbell_events = {on_rung, on_bell_held};
     static const struct settler_events settler_events = {on_settled, on_settler_up, on_settler_down};
     static const struct deliveries_events deliveries_events = {on_delivered, on_pause_wanted};
-    const struct pg_params params = {
-        .conninfo = d->config->database.conninfo,
-        .schema = d->config->database.schema,
-        .application_name = "anubisd claim",
-        .connect_timeout_usec = d->config->database.connect_timeout_usec,
-        .statement_timeout_usec = d->config->database.statement_timeout_usec,
-        .stop_fd = -1,
-        .keep_to_indexes = true,
-    };
+    const struct pg_params params = pg_session_params(d->config, "anubisd claim", 0);
     struct pg_params claimer_params = params;
     claimer_params.lock_timeout_usec = LOCK_TIMEOUT_USEC;
     int r = sd_event_add_time(d->event, &d->claim_timer, CLOCK_MONOTONIC, 0, 500, on_claim_timer, d);

@@ -120,10 +120,7 @@ void outcome_error_message(const struct http_result *result, struct strbuf *out)
     if (!result->body_len)
         return;
     strbuf_adds(out, ": ");
-    /* Cut before a character, not in one. */
-    size_t len = MIN(result->body_len, (size_t) ERROR_MESSAGE_MAX);
-    while (len < result->body_len && len > 0 && ((unsigned char) result->body[len] & 0xC0) == 0x80)
-        len--;
+    size_t len = utf8_cut(result->body, result->body_len, ERROR_MESSAGE_MAX);
     strbuf_add_utf8(out, result->body, len);
     if (len < result->body_len)
         strbuf_adds(out, "…");

@@ -12,7 +12,7 @@
 #include "base/log.h"
 #include "base/message_ids.h"
 #include "base/timeutil.h"
-#include "delivery/lockwait.h"
+#include "base/trouble.h"
 #include "pg/pg_async.h"
 
 /* How long a result may wait for others to come along. */
@@ -54,7 +54,7 @@ struct settler {
     size_t batch_max;
     size_t batch_limit; /* batch_max, or less while a bad row is looked for */
     bool avoid_locked;  /* the last batch met a locked row */
-    struct lockwait lockwait;
+    struct trouble lock;
     bool uncertain; /* an answer was lost: rows may have been settled already */
     bool hurry;
     uint64_t not_before; /* monotonic; after a refusal */
@@ -192,7 +192,7 @@ static size_t sift(struct settler *s, const struct pg_result *result, bool keep_
 static void note_locked(struct settler *s)
 {
     uint64_t now = now_monotonic_usec();
-    if (!lockwait_met(&s->lockwait, now, now))
+    if (!trouble_lasts(&s->lock, now, now, STORE_LOCK_PATIENCE_USEC))
         return;
     log_event(LOG_WARNING, MSG_LOCKED, NULL,
               "%zu results cannot be settled for the locks of other sessions on their subscriptions: trying "
@@ -202,11 +202,11 @@ static void note_locked(struct settler *s)
 
 static void note_unlocked(struct settler *s)
 {
-    uint64_t lasted_usec;
-    if (lockwait_over(&s->lockwait, now_monotonic_usec(), &lasted_usec))
+    uint64_t since = s->lock.since;
+    if (trouble_ends(&s->lock))
         log_event(LOG_NOTICE, MSG_LOCKED, NULL,
                   "results can be settled again: other sessions' locks kept them for %" PRIu64 " s",
-                  lasted_usec / USEC_PER_SEC);
+                  (now_monotonic_usec() - since) / USEC_PER_SEC);
 }
 
 static void batch_done(struct settler *s, size_t gone)

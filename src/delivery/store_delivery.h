@@ -2,8 +2,12 @@
  * sends nothing. */
 #pragma once
 
+#include "base/timeutil.h"
 #include "delivery/outcome.h"
 #include "pg/pg.h"
+
+/* How long another session's lock may keep our statements waiting before that is said. */
+#define STORE_LOCK_PATIENCE_USEC (5 * USEC_PER_SEC)
 
 /* --- claim ------------------------------------------------------------------------------------ */
 

@@ -11,7 +11,7 @@
 #include "base/message_ids.h"
 #include "base/timeutil.h"
 #include "monitor/store_monitor.h"
-#include "pg/pg.h"
+#include "pg/pg_session.h"
 #include "pg/schema.h"
 
 #define TURN_USEC USEC_PER_SEC
@@ -53,16 +53,10 @@ static void give_up_session(struct monitor *m)
 static void open_session(struct monitor *m)
 {
     struct error err;
-    const struct pg_params params = {
-        .conninfo = m->config->database.conninfo,
-        .schema = m->config->database.schema,
-        .application_name = "anubisd monitor",
-        .connect_timeout_usec = m->config->database.connect_timeout_usec,
-        .statement_timeout_usec = MIN(m->config->database.statement_timeout_usec, 10 * USEC_PER_SEC),
-        .lock_timeout_usec = USEC_PER_SEC,
-        .stop_fd = m->params.stop_fd,
-        .keep_to_indexes = true,
-    };
+    struct pg_params params = pg_session_params(m->config, "anubisd monitor", 10 * USEC_PER_SEC);
+
+    params.lock_timeout_usec = USEC_PER_SEC;
+    params.stop_fd = m->params.stop_fd;
     if (pg_open(&m->pg, &params, &err) != PG_DONE) {
         give_up_session(m);
         return;
@@ -86,7 +80,7 @@ static void extend_ledger(struct monitor *m)
     }
     m->extend_at = now_monotonic_usec() + LOOK_USEC;
     /* A lock that somebody holds goes by as a rule; partitions lie far ahead. */
-    if (pg_usable(m->pg) && strcmp(pg_error_state(m->pg), "55P03") != 0 && !m->extend_warned) {
+    if (pg_usable(m->pg) && strcmp(pg_error_sqlstate(m->pg), "55P03") != 0 && !m->extend_warned) {
         m->extend_warned = true;
         log_warning("could not make partitions of the ledger ahead: %s; trying again", err.text);
     }

@@ -11,7 +11,6 @@
 
 #include "base/timeutil.h"
 #include "pg/pg_internal.h"
-#include "pg/schema.h"
 
 /* How much longer than the server's statement_timeout we wait before the connection counts as dead. */
 #define MARGIN_USEC (5 * USEC_PER_SEC)
@@ -21,15 +20,15 @@ struct pg {
     int stop_fd;
     uint64_t query_timeout_usec;
     struct pg_prepared prepared;
-    char state[6];
+    char sqlstate[6];
     bool broken;
-    void (*remark)(void *userdata, const char *severity, const char *state, const char *words);
+    void (*remark)(void *userdata, const char *severity, const char *sqlstate, const char *words);
     void *userdata;
 };
 
 /* --- waiting ---------------------------------------------------------------------------------- */
 
-/* Waits for the socket. PG_DONE, PG_STOPPED, or -ETIMEDOUT. */
+/* Waits for the socket. PG_DONE, -ECANCELED, or -ETIMEDOUT. */
 static int wait_socket(PGconn *conn, int stop_fd, short events, uint64_t deadline_usec)
 {
     for (;;) {
@@ -45,7 +44,7 @@ static int wait_socket(PGconn *conn, int stop_fd, short events, uint64_t deadlin
         if (n < 0 && errno != EINTR)
             return -errno;
         if (n > 0 && fds[1].revents)
-            return PG_STOPPED;
+            return -ECANCELED;
         if (n > 0 && fds[0].revents)
             return PG_DONE;
     }
@@ -54,9 +53,9 @@ static int wait_socket(PGconn *conn, int stop_fd, short events, uint64_t deadlin
 static int broken(struct pg *pg, int r, struct error *err)
 {
     pg->broken = true;
-    if (r == PG_STOPPED) {
+    if (r == -ECANCELED) {
         error_set(err, "stopping");
-        return PG_STOPPED;
+        return -ECANCELED;
     }
     if (r == -ETIMEDOUT)
         error_set(err, "no answer from the database in time");
@@ -110,12 +109,12 @@ static int judge(struct pg *pg, PGresult *result, struct error *err)
     if (pg_result_is_good(result))
         return PG_DONE;
     pg_words(err, pg->conn, result);
-    snprintf(pg->state, sizeof(pg->state), "%s", pg_sqlstate(result));
+    snprintf(pg->sqlstate, sizeof(pg->sqlstate), "%s", pg_sqlstate(result));
     if (PQstatus(pg->conn) != CONNECTION_OK) {
         pg->broken = true;
         return -ECONNRESET;
     }
-    return strncmp(pg->state, "42501", 5) == 0 ? -EPERM : -EBADMSG;
+    return strncmp(pg->sqlstate, "42501", 5) == 0 ? -EPERM : -EBADMSG;
 }
 
 static uint64_t query_deadline(const struct pg *pg)
@@ -232,10 +231,7 @@ static int set_up_session(struct pg *pg, const struct pg_params *params, struct 
                   PQserverVersion(pg->conn) / 10000);
         return -EPERM;
     }
-    if (params->any_schema_version)
-        return PG_DONE;
-    r = schema_check(pg, err);
-    return r > 0 ? PG_SCHEMA_MISFIT : r;
+    return params->admit ? params->admit(pg, err) : PG_DONE;
 }
 
 int pg_open(struct pg **ret, const struct pg_params *params, struct error *err)
@@ -297,9 +293,9 @@ int pg_server_version(const struct pg *pg)
     return PQserverVersion(pg->conn);
 }
 
-const char *pg_error_state(const struct pg *pg)
+const char *pg_error_sqlstate(const struct pg *pg)
 {
-    return pg->state;
+    return pg->sqlstate;
 }
 
 /* --- statements ------------------------------------------------------------------------------- */
@@ -322,7 +318,7 @@ int pg_query(struct pg *pg, const struct pg_statement *statement, const struct p
     struct pg_wire wire;
     int sent;
 
-    pg->state[0] = '\0';
+    pg->sqlstate[0] = '\0';
     if (pg->broken) {
         error_set(err, "the connection to the database is lost");
         return -ECONNRESET;
@@ -343,7 +339,7 @@ int pg_query(struct pg *pg, const struct pg_statement *statement, const struct p
 
 int pg_execute(struct pg *pg, const char *sql, struct error *err)
 {
-    pg->state[0] = '\0';
+    pg->sqlstate[0] = '\0';
     if (pg->broken) {
         error_set(err, "the connection to the database is lost");
         return -ECONNRESET;

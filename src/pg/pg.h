@@ -20,24 +20,25 @@ struct pg_params {
     uint64_t statement_timeout_usec; /* the server's limit; ours is a little above; 0 = none */
     uint64_t lock_timeout_usec;      /* the server's limit on waiting for a lock; 0 = none */
     int stop_fd;                     /* readable = give up at once; -1 = none */
-    bool keep_to_indexes;    /* plans for queues: never a sequential scan because the table was small when
+    bool keep_to_indexes; /* plans for queues: never a sequential scan because the table was small when
                                 planned */
-    bool any_schema_version; /* anubisctl migrate and the like: no check that the schema fits */
-    /* What the server remarks besides, at level notice and above ("severity" is WARNING, NOTICE …; "state" a
-     * SQLSTATE); NULL = of no interest. Called on the session's thread; the strings live as long as the call.
+    /* Asked once the session stands; NULL lets every session in. 0, PG_SCHEMA_MISFIT with *err, or an error of
+     * pg_query(). */
+    int (*admit)(struct pg *pg, struct error *err);
+    /* What the server remarks besides, at level notice and above ("severity" is WARNING, NOTICE …; `sqlstate` as
+     * below); NULL = of no interest. Called on the session's thread; the strings live as long as the call.
      */
-    void (*remark)(void *userdata, const char *severity, const char *state, const char *words);
+    void (*remark)(void *userdata, const char *severity, const char *sqlstate, const char *words);
     void *userdata;
 };
 
 /* Outcomes of pg_open() and pg_query(). */
 enum {
     PG_DONE = 0,
-    PG_STOPPED = 1,       /* stop_fd became readable; the connection is unusable */
-    PG_SCHEMA_MISFIT = 2, /* pg_open() only: *err says which command mends it */
+    PG_SCHEMA_MISFIT = 1, /* pg_open() only: *err says which command repairs it */
 };
-/* Errors: -ECONNRESET (connection lost or past our deadline: reopen), -EPERM (login or permission), -EBADMSG
- * (the server refused the statement: see pg_error_state(), the connection goes on). *err is set for all of
+/* Errors: -ECANCELED (stop_fd became readable; the connection is unusable), -ECONNRESET (connection lost or past our deadline: reopen), -EPERM (login or permission), -EBADMSG
+ * (the server refused the statement: see pg_error_sqlstate(), the connection goes on). *err is set for all of
  * them. */
 int pg_open(struct pg **ret, const struct pg_params *params, struct error *err);
 void pg_close(struct pg *pg); /* NULL is legal; never blocks */
@@ -45,7 +46,7 @@ void pg_closep(struct pg **pg);
 bool pg_usable(const struct pg *pg);
 int pg_server_version(const struct pg *pg); /* 150004 */
 /* The five letters of the last refused statement's SQLSTATE, "" when it has none. */
-const char *pg_error_state(const struct pg *pg);
+const char *pg_error_sqlstate(const struct pg *pg);
 
 /* A statement is a constant with an address of its own: prepared on its first use in each session. */
 struct pg_statement {
@@ -96,7 +97,7 @@ void pg_arg_i32s(struct pg_args *a, const int32_t *first, size_t stride, size_t 
 void pg_arg_texts(struct pg_args *a, const char *const *first, size_t stride, size_t count); /* no NULL */
 
 /* Executes and waits: at most statement_timeout and a margin. `args` NULL = none. Results come in binary;
- * *ret (NULL = not wanted) is the caller's to pg_result_free(). PG_DONE, PG_STOPPED or an error from above.
+ * *ret (NULL = not wanted) is the caller's to pg_result_free(). PG_DONE or an error from above.
  */
 int pg_query(struct pg *pg, const struct pg_statement *statement, const struct pg_args *args,
              struct pg_result **ret, struct error *err);
@@ -119,6 +120,20 @@ const char *pg_get_text(const struct pg_result *r, int row, int column);
 int64_t pg_get_time(const struct pg_result *r, int row, int column);
 /* Elements of a bigint[] without NULLs into a new array; the caller frees. */
 size_t pg_get_i64_array(const struct pg_result *r, int row, int column, int64_t **ret);
+
+/* A row whose columns are read in order: {result, row} stands before the first. Each call reads one column and
+ * goes on to the next, as the functions above; pg_next_is_null() stays. */
+struct pg_row {
+    const struct pg_result *result;
+    int row, column;
+};
+bool pg_next_is_null(const struct pg_row *row);
+int64_t pg_next_i64(struct pg_row *row);
+bool pg_next_bool(struct pg_row *row);
+const char *pg_next_text(struct pg_row *row);
+const char *pg_next_bytes(struct pg_row *row, size_t *ret_len);
+int64_t pg_next_time(struct pg_row *row);
+void pg_next_skip(struct pg_row *row);
 
 /* conninfo as it may be logged: without the password; never NULL; the caller frees. */
 char *pg_conninfo_printable(const char *conninfo);

@@ -362,6 +362,41 @@ size_t pg_get_i64_array(const struct pg_result *r, int row, int column, int64_t 
     return (size_t) count;
 }
 
+bool pg_next_is_null(const struct pg_row *row)
+{
+    return pg_is_null(row->result, row->row, row->column);
+}
+
+int64_t pg_next_i64(struct pg_row *row)
+{
+    return pg_get_i64(row->result, row->row, row->column++);
+}
+
+bool pg_next_bool(struct pg_row *row)
+{
+    return pg_get_bool(row->result, row->row, row->column++);
+}
+
+const char *pg_next_text(struct pg_row *row)
+{
+    return pg_get_text(row->result, row->row, row->column++);
+}
+
+const char *pg_next_bytes(struct pg_row *row, size_t *ret_len)
+{
+    return pg_get_bytes(row->result, row->row, row->column++, ret_len);
+}
+
+int64_t pg_next_time(struct pg_row *row)
+{
+    return pg_get_time(row->result, row->row, row->column++);
+}
+
+void pg_next_skip(struct pg_row *row)
+{
+    row->column++;
+}
+
 /* --- conninfo --------------------------------------------------------------------------------- */
 
 char *pg_conninfo_printable(const char *conninfo)

@@ -69,7 +69,7 @@ static const struct pg_statement read_versions = {
 
 #define MIGRATE "run \"anubisctl migrate\""
 
-/* 0 when the table of migrations is there to be read, 1 with *err when not. */
+/* 0 when the table of migrations is there to be read, PG_SCHEMA_MISFIT with *err when not. */
 static int judge_place(const struct pg_result *r, struct error *err)
 {
     const char *schema = pg_get_text(r, 0, 0), *role = pg_get_text(r, 0, 5);
@@ -85,7 +85,7 @@ static int judge_place(const struct pg_result *r, struct error *err)
                   role, schema, schema, role);
     else
         return 0;
-    return 1;
+    return PG_SCHEMA_MISFIT;
 }
 
 static int judge_versions(const struct pg_result *r, struct error *err)
@@ -96,7 +96,7 @@ static int judge_versions(const struct pg_result *r, struct error *err)
     if (version < SCHEMA_NEEDED) {
         error_set(err, "the database's schema is version %d, this program needs %d: " MIGRATE, (int) version,
                   SCHEMA_NEEDED);
-        return 1;
+        return PG_SCHEMA_MISFIT;
     }
     if (oldest > schema_known()) {
         error_set(
@@ -104,27 +104,19 @@ static int judge_versions(const struct pg_result *r, struct error *err)
             "the database's schema is version %d (migrated by %s) and needs an anubisd built with version "
             "%d or later, this program knows %d: install the later anubisd on this host",
             (int) version, pg_get_text(r, 0, 1), (int) oldest, schema_known());
-        return 1;
+        return PG_SCHEMA_MISFIT;
     }
     return 0;
-}
-
-/* pg_query() without its positive outcome, which would read as a misfit. */
-static int query(struct pg *pg, const struct pg_statement *statement, struct pg_result **ret,
-                 struct error *err)
-{
-    int r = pg_query(pg, statement, NULL, ret, err);
-    return r == PG_STOPPED ? -ECONNRESET : r;
 }
 
 int schema_check(struct pg *pg, struct error *err)
 {
     CLEANUP(pg_result_freep) struct pg_result *place = NULL, *versions = NULL;
 
-    int r = query(pg, &find_schema, &place, err);
+    int r = pg_query(pg, &find_schema, NULL, &place, err);
     if (r == 0)
         r = judge_place(place, err);
     if (r == 0)
-        r = query(pg, &read_versions, &versions, err);
+        r = pg_query(pg, &read_versions, NULL, &versions, err);
     return r == 0 ? judge_versions(versions, err) : r;
 }

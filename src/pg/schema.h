@@ -25,6 +25,6 @@ char *schema_file_header(const char *text, const char *name);
 /* The header "oldest daemon"; 0 when there is none: every program may use it. */
 int schema_file_oldest_daemon(const char *text);
 
-/* Does the session's schema fit this program? 0 = it does. 1 = it does not: *err says what there is, what is
- * needed and which command mends it. Else an error of pg_query(). */
+/* Does the session's schema fit this program? For pg_params.admit. 0 = it does. PG_SCHEMA_MISFIT: *err says
+ * what there is, what is needed and which command repairs it. Else an error of pg_query(). */
 int schema_check(struct pg *pg, struct error *err);

@@ -134,16 +134,6 @@ static void add_integration(struct strbuf *sb, const struct event *e)
     strbuf_addc(sb, '}');
 }
 
-/* The longest beginning of at most `max` bytes that cuts no character in two. */
-static size_t shortened(const char *text, size_t len, size_t max)
-{
-    if (len <= max)
-        return len;
-    while (max > 0 && ((unsigned char) text[max] & 0xC0) == 0x80)
-        max--;
-    return max;
-}
-
 /* Last but for the closing brace, so that what is left of value_max is the answer's. */
 static void add_response(struct event_builder *b, const struct event *e)
 {
@@ -159,10 +149,10 @@ static void add_response(struct event_builder *b, const struct event *e)
     else if (!e->response_truncated && len <= room && json_is_valid(bytes, len, JSON_MAX_DEPTH))
         strbuf_add(sb, bytes, len);
     else
-        json_add_string(sb, bytes, shortened(bytes, len, room));
+        json_add_string(sb, bytes, utf8_cut(bytes, len, room));
     if (sb->len - start > room + 2) {
         sb->len = start;
-        json_add_string(sb, bytes, shortened(bytes, len, room / ESCAPED_MAX));
+        json_add_string(sb, bytes, utf8_cut(bytes, len, room / ESCAPED_MAX));
     }
 }
 

@@ -17,6 +17,7 @@
 
 #include "base/log.h"
 #include "base/message_ids.h"
+#include "pg/pg_session.h"
 #include "pg/schema.h"
 #include "relay/relay_internal.h"
 
@@ -54,7 +55,7 @@ static uint64_t give_up_session(struct relay *r)
 /* That the database is away is said by the dispatcher; what it refuses to the relay alone is said here. */
 uint64_t relay_database_trouble(struct relay *r, int outcome, const struct error *err)
 {
-    if (outcome == -ECONNRESET || outcome > 0)
+    if (outcome == -ECONNRESET || outcome == -ECANCELED || outcome > 0)
         log_debug("relay: %s", err->text);
     else if (!r->said_database)
         log_warning("the relay could not use the database: %s; trying again", err->text);
@@ -71,15 +72,9 @@ uint64_t relay_fenced(struct relay *r)
 static uint64_t open_session(struct relay *r)
 {
     struct error err;
-    const struct pg_params params = {
-        .conninfo = r->config->database.conninfo,
-        .schema = r->config->database.schema,
-        .application_name = STORE_RELAY_SESSION,
-        .connect_timeout_usec = r->config->database.connect_timeout_usec,
-        .statement_timeout_usec = MIN(r->config->database.statement_timeout_usec, STATEMENT_USEC),
-        .stop_fd = r->abandon_fd,
-        .keep_to_indexes = true,
-    };
+    struct pg_params params = pg_session_params(r->config, STORE_RELAY_SESSION, STATEMENT_USEC);
+
+    params.stop_fd = r->abandon_fd;
     int outcome = pg_open(&r->pg, &params, &err);
 
     /* Whoever is not let in, the dispatcher is not either. */

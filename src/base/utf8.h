@@ -1,0 +1,15 @@
+/* UTF-8: where characters begin and end, and how bytes become a text that Postgres and JSON take. Pure. */
+#pragma once
+
+#include "base/strbuf.h"
+
+#define UTF8_REPLACEMENT "\xEF\xBF\xBD" /* U+FFFD */
+
+/* Bytes of the well-formed sequence at p (Unicode, table 3-7), or 0. p < end. */
+size_t utf8_sequence(const unsigned char *p, const unsigned char *end);
+/* The longest length of at most `max` bytes that cuts no character of text[0..len) in two. */
+size_t utf8_cut(const char *text, size_t len, size_t max);
+/* Characters of a NUL-terminated text. */
+size_t utf8_width(const char *text);
+/* Appends bytes as valid UTF-8 that Postgres's text takes: invalid sequences and NULs become U+FFFD. */
+void strbuf_add_utf8(struct strbuf *sb, const char *bytes, size_t len);
