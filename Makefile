@@ -35,12 +35,13 @@ LIBS        = $(shell pkg-config --libs $(LIBRARIES))
 
 MAINS     := src/anubisd.c src/anubisctl.c
 SOURCES   := $(filter-out $(MAINS),$(wildcard src/*.c src/*/*.c))
-OBJECTS   := $(SOURCES:%.c=$(BUILD)/%.o) $(BUILD)/generated/sql_files.o
+OBJECTS   := $(SOURCES:%.c=$(BUILD)/%.o) $(BUILD)/generated/sql_files.o $(BUILD)/generated/sql/statements.o
 ARCHIVE   := $(BUILD)/libanubis.a
 BINARIES  := $(BUILD)/anubisd $(BUILD)/anubisctl
 TOOLS     := $(patsubst tests/tools/%.c,$(BUILD)/tools/%,$(wildcard tests/tools/*.c))
 UNIT      := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(wildcard tests/unit/test_*.c))
 SQL       := $(sort $(wildcard sql/*.sql))
+STATEMENTS := $(sort $(wildcard sql/statements/*.sql))
 C_FILES   := $(wildcard src/*.[ch] src/*/*.[ch] tests/unit/*.[ch] tests/tools/*.[ch])
 
 # Looked for before anything is compiled; `make demo` and the like install it themselves.
@@ -74,7 +75,7 @@ objects: $(OBJECTS) $(MAINS:%.c=$(BUILD)/%.o)
 # Built on the way to something else they do not say that there was nothing to be done.
 all tools unit: ; $(if $(filter-out 0,$(MAKELEVEL)),@:)
 
-$(BUILD)/%.o: %.c
+$(BUILD)/%.o: %.c | $(BUILD)/generated/sql/statements.h
 	$(call say,CC,$<)
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
@@ -85,6 +86,14 @@ $(BUILD)/generated/sql_files.c: $(SQL) .ci/embed-sql
 	$(Q)mkdir -p $(@D)
 	$(Q)sh .ci/embed-sql $(SQL) >$@
 $(BUILD)/generated/sql_files.o: $(BUILD)/generated/sql_files.c
+	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
+
+# So do the statements that are too long to stand in C.
+$(BUILD)/generated/sql/statements.c $(BUILD)/generated/sql/statements.h: $(STATEMENTS) .ci/embed-statements
+	$(call say,EMBED,$(@F))
+	$(Q)mkdir -p $(@D)
+	$(Q)sh .ci/embed-statements $(if $(filter %.h,$@),--header,--source) $(STATEMENTS) >$@
+$(BUILD)/generated/sql/statements.o: $(BUILD)/generated/sql/statements.c $(BUILD)/generated/sql/statements.h
 	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
 
 $(ARCHIVE): $(OBJECTS)

@@ -4,91 +4,14 @@
 #include <string.h>
 
 #include "base/timeutil.h"
+#include "sql/statements.h"
 
 /* Sessions have jit off: it set in at 10,000 integrations and cost more than the rest. Theirs is TimeZone
  * UTC. */
 
-/* Two ways to find out where rows wait. "claim" looks everywhere: a skip scan of subscriptions_due, one index
- * probe an integration, however many rows wait. But entries of rows claimed lately stay in the index until
- * the next VACUUM, and each probe walks over them; so between two such looks "claim_on" goes on where each
- * integration's last claim ended. Rows that were committed late or became due before that place are found by
- * the next full look.
- *
- * $1 limit, $2 byte budget, $3 $4 busy integrations and their requests in flight, $5 default slots, $6
- * round-robin position, $7 claimed_by, $8 token, $9 lease in ms, $10 default timeout in ms, $11 margin of the
- * lease over the timeout in ms, $12 ids to pass over, $13 $14 $15 (claim_on) integrations, due times and ids
- * where their last claims ended */
-#define CLAIM_EVERYWHERE                                                                                              \
-    "with recursive waiting (integration_id) as ("                                                                    \
-    "  (select integration_id from subscriptions"                                                                     \
-    "    where status in ('pending', 'retry') and held_at is null and integration_id is not null"                     \
-    "    order by integration_id limit 1)"                                                                            \
-    "  union all"                                                                                                     \
-    "  select (select s.integration_id from subscriptions s"                                                          \
-    "           where s.status in ('pending', 'retry') and s.held_at is null and s.integration_id > w.integration_id" \
-    "           order by s.integration_id limit 1)"                                                                   \
-    "    from waiting w where w.integration_id is not null"                                                           \
-    "), place as (select integration_id, '-infinity'::timestamptz as due, 0::bigint as id from waiting), "
-#define CLAIM_ON "with place as (select * from unnest($13, $14, $15) as p (integration_id, due, id)), "
-
-/* Each integration gives at most as many rows as it has free slots: one with a million rows or a dead
- * endpoint hides no other. The order is the index's, so fresh rows (due at -infinity) come before retries
- * that have fallen due. A locked row's ctid is stable, so the update needs no second index. A setting that is
- * not positive (an adopted table may hold one) is as good as none. */
-#define CLAIM_FIND                                                                                                    \
-    "free as materialized ("                                                                                          \
-    "  select i.id, i.endpoint_url, i.auth_token, coalesce(nullif(greatest(i.timeout_ms, 0), 0), $10) as timeout_ms," \
-    "         i.max_attempts,"                                                                                        \
-    "         coalesce(nullif(greatest(i.max_in_flight, 0), 0), $5) - coalesce(b.in_flight, 0) as slots,"             \
-    "         p.due, p.id as after_id"                                                                                \
-    "    from place p join integrations i on i.id = p.integration_id"                                                 \
-    "    left join unnest($3, $4) as b (id, in_flight) on b.id = i.id"                                                \
-    "   where i.enabled and i.circuit_state <> 'open' and (i.paused_until is null or i.paused_until <= now())"        \
-    "     and coalesce(nullif(greatest(i.max_in_flight, 0), 0), $5) > coalesce(b.in_flight, 0)"                       \
-    "   order by i.id <= $6, i.id"                                                                                    \
-    "), locked as materialized ("                                                                                     \
-    "  select f.id as integration_id, f.slots, f.timeout_ms, s.row_at,"                                               \
-    "         case when pg_column_size(s.payload) < 1000 then 1000 else octet_length(s.payload::text) end as bytes"   \
-    "    from free f cross join lateral ("                                                                            \
-    "      select ctid as row_at, payload from subscriptions"                                                         \
-    "       where integration_id = f.id and status in ('pending', 'retry') and held_at is null"                       \
-    "         and (subscription_due(next_attempt_at, scheduled_to), id) > (f.due, f.after_id)"                        \
-    "         and subscription_due(next_attempt_at, scheduled_to) <= now() and id <> all ($12)"                       \
-    "       order by integration_id, subscription_due(next_attempt_at, scheduled_to), id limit f.slots"               \
-    "       for no key update skip locked) s"                                                                         \
-    "   limit $1"                                                                                                     \
-    "), within as ("                                                                                                  \
-    "  select *, count(*) over (partition by integration_id) as taken"                                                \
-    "    from (select *, sum(bytes) over (rows unbounded preceding) - bytes as before from locked) l"                 \
-    "   where before < $2"                                                                                            \
-    ") "
-/* A row that was changed between the statement's snapshot and its lock is locked in its new version, which the
- * update does not see: it stays for the next claim. So which row of an integration is the first, and brings
- * the settings along, shows only after the update. The casts keep the result's types, should the application
- * change a column's: a prepared statement would be refused from then on. */
-#define CLAIM_TAKE                                                                                                      \
-    ", claimed as ("                                                                                                    \
-    "  update subscriptions s set status = 'processing', attempts = s.attempts + 1, claimed_by = $7, claim_token = $8," \
-    "         lease_expires_at = now() + greatest($9, w.timeout_ms + $11) * interval '1 ms', updated_at = now()"        \
-    "    from within w where s.ctid = w.row_at"                                                                         \
-    "  returning s.id, s.integration_id, s.attempts, s.payload_version, s.created_at, s.payload, s.traceparent,"        \
-    "            subscription_due(s.next_attempt_at, s.scheduled_to) as due, w.taken, w.slots"                          \
-    ") "                                                                                                                \
-    "select id::bigint, integration_id::bigint, attempts::integer, payload_version::integer,"                           \
-    "       (extract(epoch from now() - created_at) * 1000000)::bigint, payload::text, traceparent::text,"              \
-    "       (select namespace from installation), due, number = 1, taken >= slots, endpoint_url::text,"                 \
-    "       auth_token::text, timeout_ms::bigint, max_attempts::bigint"                                                 \
-    "  from (select c.*, f.endpoint_url, f.auth_token, f.timeout_ms, f.max_attempts"                                    \
-    "          from (select *, row_number() over (partition by integration_id order by due, id) as number"              \
-    "                  from claimed) c"                                                                                 \
-    "          left join free f on f.id = c.integration_id and c.number = 1 order by c.number) n"
-
-const struct pg_statement store_claim = {"claim", CLAIM_EVERYWHERE CLAIM_FIND CLAIM_TAKE};
-const struct pg_statement store_claim_on = {"claim_on", CLAIM_ON CLAIM_FIND CLAIM_TAKE};
-const struct pg_statement store_claim_head = {
-    "claim_head", CLAIM_EVERYWHERE CLAIM_FIND
-    "select s.id::bigint, s.integration_id::bigint from within w join subscriptions s on s.ctid = w.row_at"
-    " where ($7::text, $8::bigint, $9::bigint, $11::bigint) is not null"};
+const struct pg_statement store_claim = {"claim", sql_claim};
+const struct pg_statement store_claim_on = {"claim_on", sql_claim_on};
+const struct pg_statement store_claim_head = {"claim_head", sql_claim_head};
 
 static void add_i64_array(struct pg_args *args, size_t count, const int64_t *values)
 {

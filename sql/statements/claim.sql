@@ -1,0 +1,9 @@
+-- Claims due rows, looking everywhere.
+--
+-- Entries of rows claimed lately stay in the index until the next VACUUM, and each probe walks over them. So between
+-- two such looks claim_on goes on where each integration's last claim ended. Rows that were committed late, or became
+-- due before that place, are found by the next full look.
+-- include: claim_parameters.part.sql
+-- include: claim_waiting.part.sql
+-- include: claim_find.part.sql
+-- include: claim_take.part.sql

@@ -1,0 +1,12 @@
+-- $1 bigint: limit
+-- $2 bigint: budget of payload bytes; the first row is taken whatever its size
+-- $3 bigint[]: integrations with requests under way here
+-- $4 integer[]: how many, each
+-- $5 integer: slots of an integration that sets none
+-- $6 bigint: the integration after which to begin (round robin)
+-- $7 text: claimed_by
+-- $8 bigint: claim token
+-- $9 bigint: lease in ms
+-- $10 integer: timeout in ms of an integration that sets none
+-- $11 bigint: margin of the lease over the timeout in ms
+-- $12 bigint[]: ids to pass over
