@@ -2,14 +2,7 @@
  *
  * The server has a thread for itself and one for each connection; all end in server_stop(). */
 #pragma once
-
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
 #include <arpa/inet.h>
-#include <cmocka.h>
 #include <errno.h>
 #include <netinet/in.h>
 #include <poll.h>
@@ -23,6 +16,7 @@
 
 #include "base/timeutil.h"
 #include "http/http.h"
+#include "unit.h"
 
 #define CONNECTIONS_MAX 512
 #define TIMEOUT_USEC                                                                                         \
@@ -318,6 +312,8 @@ static inline int client_teardown(void **state)
     free(c);
     return 0;
 }
+
+#define WITH_CLIENT(test) cmocka_unit_test_setup_teardown(test, client_setup, client_teardown)
 
 static inline struct outcome *outcome_new(void)
 {

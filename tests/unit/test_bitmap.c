@@ -1,16 +1,11 @@
 /* Bitmaps of handled sequences: bit order, chunk edges, what trimming may drop. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
 #include <string.h>
 
-#include <cmocka.h>
-
 #include "consumers/bitmap.h"
+#include "unit.h"
 
-static void test_chunk_edges(void **state)
+TEST(test_chunk_edges)
 {
-    (void) state;
     assert_int_equal(bitmap_chunk_of(1), 0);
     assert_int_equal(bitmap_chunk_of(8191), 0);
     assert_int_equal(bitmap_chunk_of(8192), 1);
@@ -18,12 +13,11 @@ static void test_chunk_edges(void **state)
 }
 
 /* PostgreSQL: get_bit('\x01'::bytea, 0) = 1, get_bit('\x80', 7) = 1, get_bit('\x0001', 8) = 1. */
-static void test_bits_lie_as_get_bit_counts(void **state)
+TEST(test_bits_lie_as_get_bit_counts)
 {
     struct bitmap b = {0};
     struct bitmap_chunk *chunk = bitmap_add(&b, 2, 0, NULL);
 
-    (void) state;
     assert_true(bitmap_set(chunk, 2 * 8192));
     assert_true(bitmap_set(chunk, 2 * 8192 + 7));
     assert_true(bitmap_set(chunk, 2 * 8192 + 8));
@@ -34,12 +28,11 @@ static void test_bits_lie_as_get_bit_counts(void **state)
     bitmap_clear(&b);
 }
 
-static void test_a_bit_is_set_once(void **state)
+TEST(test_a_bit_is_set_once)
 {
     struct bitmap b = {0};
     struct bitmap_chunk *chunk = bitmap_add(&b, 0, 4, NULL);
 
-    (void) state;
     assert_false(chunk->dirty);
     assert_false(bitmap_get(chunk, 77));
     assert_true(bitmap_set(chunk, 77));
@@ -52,12 +45,11 @@ static void test_a_bit_is_set_once(void **state)
     bitmap_clear(&b);
 }
 
-static void test_every_bit_of_a_chunk_is_its_own(void **state)
+TEST(test_every_bit_of_a_chunk_is_its_own)
 {
     struct bitmap b = {0};
     struct bitmap_chunk *chunk = bitmap_add(&b, 5, 0, NULL);
 
-    (void) state;
     for (int64_t i = 0; i < 8192; i++)
         assert_true(bitmap_set(chunk, 5 * 8192 + i));
     for (int64_t i = 0; i < 8192; i++)
@@ -67,13 +59,12 @@ static void test_every_bit_of_a_chunk_is_its_own(void **state)
     bitmap_clear(&b);
 }
 
-static void test_chunks_are_found_in_any_order(void **state)
+TEST(test_chunks_are_found_in_any_order)
 {
     static const int64_t numbers[] = {9, 2, INT64_MAX / 8192, 0, 4, 1};
     unsigned char bits[BITMAP_CHUNK_BYTES] = {[3] = 0x10};
     struct bitmap b = {0};
 
-    (void) state;
     assert_null(bitmap_find(&b, 0));
     for (size_t i = 0; i < ARRAY_SIZE(numbers); i++)
         bitmap_add(&b, numbers[i], (int64_t) i + 1, bits);
@@ -91,11 +82,10 @@ static void test_chunks_are_found_in_any_order(void **state)
     assert_null(bitmap_find(&b, 9));
 }
 
-static void test_trim_drops_the_oldest_clean_ones(void **state)
+TEST(test_trim_drops_the_oldest_clean_ones)
 {
     struct bitmap b = {0};
 
-    (void) state;
     for (int64_t i = 0; i < 6; i++)
         bitmap_add(&b, i, 1, NULL);
     bitmap_set(bitmap_find(&b, 1), 8192);

@@ -1,15 +1,11 @@
 /* From ledger rows to messages: each type, what may be NULL, and answers of every shape. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 
-#include <cmocka.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "base/json.h"
 #include "relay/event.h"
+#include "unit.h"
 
 static const unsigned char name_space[16] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16};
 
@@ -79,7 +75,7 @@ static void assert_header(const struct event_message *m, const char *name, const
     "\"updated_at\":\"2026-11-24T10:59:39.123456Z\"},\"integration\":{\"id\":7,\"name\":\"Universidade \\\"Norte\\\"\",\"type\":\"api\"}," \
     "\"timestamp\":\"2026-11-24T10:59:39.123456Z\",\"version\":\"1.0\",\"attempt\":3"
 
-static void test_values(void **state)
+TEST(test_values)
 {
     static const struct {
         const char *type;
@@ -94,7 +90,6 @@ static void test_values(void **state)
          ",\"error_message\":\"HTTP 500: oops\",\"ambiguous\":true,\"next_attempt_at\":\"2026-11-24T11:00:09.123456Z\"}"},
     };
 
-    (void) state;
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
         struct event_builder b = builder();
         struct event e = example(cases[i].type);
@@ -110,13 +105,12 @@ static void test_values(void **state)
     }
 }
 
-static void test_headers(void **state)
+TEST(test_headers)
 {
     struct event_builder b = builder();
     struct event e = example("sent");
     struct event_message m;
 
-    (void) state;
     assert_true(event_build(&b, &e, &m));
     assert_int_equal(m.header_count, EVENT_HEADERS_MAX);
     assert_header(&m, "event_id", "5c0133af-00af-4397-b55f-b12372ea1805");
@@ -146,13 +140,12 @@ static void test_headers(void **state)
     event_builder_free(&b);
 }
 
-static void test_nulls(void **state)
+TEST(test_nulls)
 {
     struct event_builder b = builder();
     struct event e = {.id = 1, .event_type = TEXT("failed"), .subscription_id = NUMBER(1)};
     struct event_message m;
 
-    (void) state;
     assert_true(event_build(&b, &e, &m));
     assert_text(
         m.value,
@@ -163,13 +156,12 @@ static void test_nulls(void **state)
     event_builder_free(&b);
 }
 
-static void test_no_events(void **state)
+TEST(test_no_events)
 {
     static const char *const types[] = {"", "note", "sen", "sent ", "subscriptions.sent"};
     struct event_builder b = builder();
     struct event_message m;
 
-    (void) state;
     for (size_t i = 0; i < ARRAY_SIZE(types); i++) {
         struct event e = example(types[i]);
         assert_false(event_build(&b, &e, &m));
@@ -197,7 +189,7 @@ static const char *response_of(struct event_builder *b, const char *response, si
     return at + strlen(",\"response_data\":");
 }
 
-static void test_responses(void **state)
+TEST(test_responses)
 {
     static const struct {
         const char *response, *value;
@@ -218,7 +210,6 @@ static void test_responses(void **state)
     };
     struct event_builder b = builder();
 
-    (void) state;
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++)
         assert_string_equal(response_of(&b, cases[i].response, strlen(cases[i].response), cases[i].truncated),
                             cases[i].value);
@@ -227,12 +218,11 @@ static void test_responses(void **state)
 }
 
 /* Whatever the answer, the message is one that Kafka takes. */
-static void test_large_responses(void **state)
+TEST(test_large_responses)
 {
     static char text[200000];
     struct event_builder b;
 
-    (void) state;
     event_builder_init(&b, name_space, 100000);
     memset(text, 'x', sizeof(text));
     assert_int_equal(strlen(response_of(&b, text, 50000, false)), 50003);

@@ -1,16 +1,12 @@
 /* (high, gaps): each situation by itself, then a model of Postgres with transactions that commit, roll back
  * and overtake each other at random. The model also shows that the rule needs each of its conditions: without
  * any one of them events are lost. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 
-#include <cmocka.h>
 #include <errno.h>
 #include <string.h>
 
 #include "relay/gaps.h"
+#include "unit.h"
 
 /* --- single situations --- */
 
@@ -38,11 +34,10 @@ static void assert_gap(const struct gaps *g, size_t i, int64_t first, int64_t la
     assert_int_equal(g->items[i].horizon, horizon);
 }
 
-static void test_no_gap(void **state)
+TEST(test_no_gap)
 {
     struct gaps g = {0};
 
-    (void) state;
     assert_int_equal(take(&g, 100, ALL, NONE, IDS(1, 2, 3)), 0);
     assert_int_equal(g.high, 3);
     assert_int_equal(g.count, 0);
@@ -52,11 +47,10 @@ static void test_no_gap(void **state)
     gaps_free(&g);
 }
 
-static void test_gap_opens_and_closes(void **state)
+TEST(test_gap_opens_and_closes)
 {
     struct gaps g = {.high = 10};
 
-    (void) state;
     assert_int_equal(take(&g, 100, ALL, NONE, IDS(13, 14, 20)), 0);
     assert_int_equal(g.high, 20);
     assert_int_equal(g.count, 2);
@@ -78,11 +72,10 @@ static void test_gap_opens_and_closes(void **state)
     gaps_free(&g);
 }
 
-static void test_giving_up(void **state)
+TEST(test_giving_up)
 {
     struct gaps g = {.high = 10};
 
-    (void) state;
     assert_int_equal(take(&g, 100, ALL, NONE, IDS(13)), 0);
     /* Without a horizon never, whatever xmin says. */
     assert_int_equal(take(&g, 1000, ALL, NONE, NONE), 0);
@@ -97,11 +90,10 @@ static void test_giving_up(void **state)
     gaps_free(&g);
 }
 
-static void test_stamps_only_new_gaps(void **state)
+TEST(test_stamps_only_new_gaps)
 {
     struct gaps g = {.high = 10};
 
-    (void) state;
     take(&g, 100, ALL, NONE, IDS(12));
     gaps_stamp(&g, 105);
     take(&g, 100, ALL, NONE, IDS(14));
@@ -116,11 +108,10 @@ static void test_stamps_only_new_gaps(void **state)
     gaps_free(&g);
 }
 
-static void test_partial_probe(void **state)
+TEST(test_partial_probe)
 {
     struct gaps g = {.high = 10};
 
-    (void) state;
     take(&g, 100, ALL, NONE, IDS(101, 111));
     gaps_stamp(&g, 105);
     /* The limit was hit at 50: what lies behind was not looked into. */
@@ -139,11 +130,10 @@ static void test_partial_probe(void **state)
     gaps_free(&g);
 }
 
-static void test_refuses_nonsense(void **state)
+TEST(test_refuses_nonsense)
 {
     struct gaps g = {.high = 10};
 
-    (void) state;
     take(&g, 100, ALL, NONE, IDS(20));
     assert_int_equal(take(&g, 100, ALL, IDS(10), NONE), -EINVAL);
     assert_int_equal(take(&g, 100, ALL, IDS(20), NONE), -EINVAL);
@@ -155,13 +145,12 @@ static void test_refuses_nonsense(void **state)
     gaps_free(&g);
 }
 
-static void test_load(void **state)
+TEST(test_load)
 {
     struct gaps g = {0};
     const int64_t first[] = {3, 8}, last[] = {5, 9}, horizon[] = {100, 0};
     const int64_t overlapping[] = {3, 5}, inverted[] = {2, 9};
 
-    (void) state;
     assert_int_equal(gaps_load(&g, 10, first, last, horizon, 2), 0);
     assert_int_equal(g.high, 10);
     assert_int_equal(g.count, 2);
@@ -451,11 +440,10 @@ static void play_all(enum fault fault, struct model *sum)
         play(seed, fault, sum);
 }
 
-static void test_nothing_is_lost(void **state)
+TEST(test_nothing_is_lost)
 {
     static struct model sum;
 
-    (void) state;
     play_all(NO_FAULT, &sum);
     assert_int_equal(sum.lost, 0);
     assert_int_equal(sum.twice, 0);
@@ -463,7 +451,7 @@ static void test_nothing_is_lost(void **state)
     assert_int_equal(sum.disordered, 0);
 }
 
-static void test_each_condition_is_needed(void **state)
+TEST(test_each_condition_is_needed)
 {
     static const struct {
         enum fault fault;
@@ -479,7 +467,6 @@ static void test_each_condition_is_needed(void **state)
     };
     static struct model sum;
 
-    (void) state;
     for (size_t i = 0; i < ARRAY_SIZE(faults); i++) {
         play_all(faults[i].fault, &sum);
         print_message("without %s: %u events lost\n", faults[i].words, sum.lost);
@@ -489,11 +476,10 @@ static void test_each_condition_is_needed(void **state)
 
 /* Condition 4, other half: in a restored database transaction ids start anew, and a horizon of the old one
  * may never be reached. */
-static void test_restored_database(void **state)
+TEST(test_restored_database)
 {
     struct gaps g = {.high = 10};
 
-    (void) state;
     take(&g, 500000, ALL, NONE, IDS(12));
     gaps_stamp(&g, 500010);
     take(&g, 800, ALL, NONE, NONE);

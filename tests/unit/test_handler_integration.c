@@ -1,12 +1,8 @@
 /* The integration status handler's pure part: a batch of events becomes one delta for each integration. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
 #include <string.h>
 
-#include <cmocka.h>
-
 #include "handlers/handler_integration.h"
+#include "unit.h"
 
 #define EVENTS 5000
 
@@ -19,17 +15,16 @@ static void collect(struct integration_deltas *d, const struct message_event *ev
     integration_deltas_collect(d, pointers, count);
 }
 
-static void test_nothing_gives_nothing(void **state)
+TEST(test_nothing_gives_nothing)
 {
     struct integration_deltas d = {0};
 
-    (void) state;
     collect(&d, NULL, 0);
     assert_int_equal(d.count, 0);
     integration_deltas_free(&d);
 }
 
-static void test_sends_are_counted_by_integration(void **state)
+TEST(test_sends_are_counted_by_integration)
 {
     static const struct message_event events[] = {
         {.type = MESSAGE_SENT, .integration_id = 9},   {.type = MESSAGE_FAILED, .integration_id = 2},
@@ -39,7 +34,6 @@ static void test_sends_are_counted_by_integration(void **state)
     static const struct integration_delta expected[] = {{2, 1, 1}, {9, 2, 1}, {INT64_MAX, 1, 0}};
     struct integration_deltas d = {0};
 
-    (void) state;
     collect(&d, events, ARRAY_SIZE(events));
     assert_int_equal(d.count, ARRAY_SIZE(expected));
     for (size_t i = 0; i < d.count; i++) {
@@ -50,7 +44,7 @@ static void test_sends_are_counted_by_integration(void **state)
     integration_deltas_free(&d);
 }
 
-static void test_unrouted_and_other_events_count_for_nobody(void **state)
+TEST(test_unrouted_and_other_events_count_for_nobody)
 {
     static const struct message_event events[] = {
         {.type = MESSAGE_SENT, .integration_id = 0},
@@ -60,20 +54,18 @@ static void test_unrouted_and_other_events_count_for_nobody(void **state)
     };
     struct integration_deltas d = {0};
 
-    (void) state;
     collect(&d, events, ARRAY_SIZE(events));
     assert_int_equal(d.count, 0);
     integration_deltas_free(&d);
 }
 
 /* Against the plainest way to count, with the memory of the batch before still in it. */
-static void test_random_batches(void **state)
+TEST(test_random_batches)
 {
     struct message_event *events = xcalloc(EVENTS, sizeof(*events));
     struct integration_deltas d = {0};
     uint32_t seed = 7;
 
-    (void) state;
     for (int round = 0; round < 50; round++) {
         int64_t sent[40] = {0}, failed[40] = {0}, total = 0, found = 0;
         size_t count = (seed >> 8) % EVENTS;

@@ -67,7 +67,7 @@ int getaddrinfo(const char *restrict name, const char *restrict service,
     return real(name, service, hints, ret);
 }
 
-static void test_request(void **state)
+TEST(test_request)
 {
     struct server *s = server_start(ok, 1);
     struct outcome *o = post_to(*state, s);
@@ -93,7 +93,7 @@ static void test_request(void **state)
     server_stop(s);
 }
 
-static void test_connection_is_reused(void **state)
+TEST(test_connection_is_reused)
 {
     struct server *s = server_start(ok, 1);
 
@@ -108,7 +108,7 @@ static void test_connection_is_reused(void **state)
     server_stop(s);
 }
 
-static void test_headers_are_copied(void **state)
+TEST(test_headers_are_copied)
 {
     struct client *c = *state;
     struct server *s = server_start(ok, 1);
@@ -125,7 +125,7 @@ static void test_headers_are_copied(void **state)
     server_stop(s);
 }
 
-static void test_many_headers_and_none(void **state)
+TEST(test_many_headers_and_none)
 {
     struct client *c = *state;
     struct server *s = server_start(ok, 1);
@@ -150,7 +150,7 @@ static void test_many_headers_and_none(void **state)
     server_stop(s);
 }
 
-static void test_large_body(void **state)
+TEST(test_large_body)
 {
     enum { SIZE = 10 * 1024 * 1024 };
     struct client *c = *state;
@@ -169,7 +169,7 @@ static void test_large_body(void **state)
     server_stop(s);
 }
 
-static void test_empty_body(void **state)
+TEST(test_empty_body)
 {
     struct client *c = *state;
     struct server *s = server_start(ok, 1);
@@ -183,7 +183,7 @@ static void test_empty_body(void **state)
     server_stop(s);
 }
 
-static void test_statuses(void **state)
+TEST(test_statuses)
 {
     static const int statuses[] = {200, 201, 202, 204, 299, 300, 302, 304, 400, 401, 403, 404, 409,
                                    410, 413, 415, 422, 429, 451, 499, 500, 502, 503, 504, 599, 999};
@@ -205,7 +205,7 @@ static void test_statuses(void **state)
     }
 }
 
-static void test_interim_answers(void **state)
+TEST(test_interim_answers)
 {
     static const struct reply replies[] = {
         {"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n"
@@ -223,7 +223,7 @@ static void test_interim_answers(void **state)
     server_stop(s);
 }
 
-static void test_retry_after(void **state)
+TEST(test_retry_after)
 {
     static const struct reply replies[] = {
         {"HTTP/1.1 429 Slow\r\nRetry-After: 120\r\nContent-Length: 0\r\n\r\n", KEEP, NULL, false},
@@ -252,7 +252,7 @@ static void test_retry_after(void **state)
 }
 
 /* A compressed answer comes as it is: nothing unpacks it, however large it would become. */
-static void test_compressed_answer_stays_compressed(void **state)
+TEST(test_compressed_answer_stays_compressed)
 {
     static const struct reply replies[] = {
         {"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 6\r\n\r\n\x1f\x8b\x08zip", KEEP, NULL,
@@ -268,7 +268,7 @@ static void test_compressed_answer_stays_compressed(void **state)
     server_stop(s);
 }
 
-static void test_invalid_urls(void **state)
+TEST(test_invalid_urls)
 {
     static const char *const urls[] = {
         NULL,
@@ -310,7 +310,7 @@ static void test_invalid_urls(void **state)
     }
 }
 
-static void test_long_urls(void **state)
+TEST(test_long_urls)
 {
     struct server *s = server_start(ok, 1);
     char url[8002] = "";
@@ -328,7 +328,7 @@ static void test_long_urls(void **state)
     server_stop(s);
 }
 
-static void test_plain_http_is_refused_unless_allowed(void **state)
+TEST(test_plain_http_is_refused_unless_allowed)
 {
     struct client *c = *state;
     struct server *s = server_start(ok, 1);
@@ -347,7 +347,7 @@ static void test_plain_http_is_refused_unless_allowed(void **state)
     server_stop(s);
 }
 
-static void test_header_injection_is_refused(void **state)
+TEST(test_header_injection_is_refused)
 {
     static const char *const texts[] = {"Authorization: Bearer abc\r\nX-Evil: 1", "X: a\n", "X: a\rb",
                                         "X: \x01"};
@@ -374,7 +374,7 @@ static void refuse_private_networks(struct client *c)
     http_set_params(c->http, &c->params);
 }
 
-static void test_private_addresses_are_refused(void **state)
+TEST(test_private_addresses_are_refused)
 {
     static const char *const hosts[] = {
         "127.0.0.1",     "2130706433",        "0x7f000001",   "0177.0.0.1",         "127.1",
@@ -402,7 +402,7 @@ static void test_private_addresses_are_refused(void **state)
 }
 
 /* A connection made under laxer rules is no way around the new ones. */
-static void test_private_address_of_a_kept_connection_is_refused(void **state)
+TEST(test_private_address_of_a_kept_connection_is_refused)
 {
     struct client *c = *state;
     struct server *s = server_start(ok, 1);
@@ -420,7 +420,7 @@ static void test_private_address_of_a_kept_connection_is_refused(void **state)
     server_stop(s);
 }
 
-static void test_environment_proxy_is_ignored(void **state)
+TEST(test_environment_proxy_is_ignored)
 {
     struct server *s = server_start(ok, 1), *proxy = server_start(ok, 1);
     struct outcome *o;
@@ -439,7 +439,7 @@ static void test_environment_proxy_is_ignored(void **state)
 }
 
 /* The proxy may be on a private network, and it resolves the names. */
-static void test_proxy(void **state)
+TEST(test_proxy)
 {
     static const struct reply replies[] = {
         {OK, KEEP, NULL, false},
@@ -466,7 +466,7 @@ static void test_proxy(void **state)
     server_stop(proxy);
 }
 
-static void test_name_not_found(void **state)
+TEST(test_name_not_found)
 {
     struct outcome *o = finished(*state, post(*state, "https://nowhere.test/"));
 
@@ -476,7 +476,7 @@ static void test_name_not_found(void **state)
 }
 
 /* A name that does not resolve holds neither the loop nor, in the end, its own transfer. */
-static void test_slow_resolver_blocks_nothing(void **state)
+TEST(test_slow_resolver_blocks_nothing)
 {
     struct client *c = *state;
     struct server *s;
@@ -504,7 +504,7 @@ static void test_slow_resolver_blocks_nothing(void **state)
     server_stop(s);
 }
 
-static void test_connection_refused(void **state)
+TEST(test_connection_refused)
 {
     uint16_t port;
     int fd = listen_on_loopback(&port);
@@ -520,7 +520,7 @@ static void test_connection_refused(void **state)
     free(o);
 }
 
-static void test_no_descriptors_left(void **state)
+TEST(test_no_descriptors_left)
 {
     struct client *c = *state;
     struct server *s = server_start(ok, 1);
@@ -542,7 +542,7 @@ static void test_no_descriptors_left(void **state)
     server_stop(s);
 }
 
-static void test_results_come_from_the_loop(void **state)
+TEST(test_results_come_from_the_loop)
 {
     struct client *c = *state;
     struct outcome *o = post(c, "file:///etc/passwd");
@@ -556,7 +556,7 @@ static void test_results_come_from_the_loop(void **state)
     free(o);
 }
 
-static void test_cancel_before_sending(void **state)
+TEST(test_cancel_before_sending)
 {
     struct client *c = *state;
     struct server *s = server_start(ok, 1);
@@ -572,7 +572,7 @@ static void test_cancel_before_sending(void **state)
     server_stop(s);
 }
 
-static void test_cancel_in_flight(void **state)
+TEST(test_cancel_in_flight)
 {
     struct client *c = *state;
     struct server *s = server_start(silence, 1);
@@ -587,7 +587,7 @@ static void test_cancel_in_flight(void **state)
     server_stop(s);
 }
 
-static void test_cancel_keeps_an_answer(void **state)
+TEST(test_cancel_keeps_an_answer)
 {
     static const struct reply replies[] = {
         {"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\npart", HOLD, NULL, false}};
@@ -628,7 +628,7 @@ static void chain_next(const struct http_result *result, void *userdata)
     chain->depth--;
 }
 
-static void test_callbacks_may_post(void **state)
+TEST(test_callbacks_may_post)
 {
     struct client *c = *state;
     struct server *s = server_start(ok, 1);
@@ -656,7 +656,7 @@ static int on_tick(sd_event_source *source, uint64_t usec, void *userdata)
 }
 
 /* Invalid requests without end leave the loop to others. */
-static void test_invalid_requests_do_not_hold_the_loop(void **state)
+TEST(test_invalid_requests_do_not_hold_the_loop)
 {
     struct client *c = *state;
     struct chain chain = {.client = c, .url = "file:///", .left = INT32_MAX};
@@ -673,7 +673,7 @@ static void test_invalid_requests_do_not_hold_the_loop(void **state)
 }
 
 /* One-shot timers must not get lost, however many requests went before. */
-static void test_timeouts_after_many_requests(void **state)
+TEST(test_timeouts_after_many_requests)
 {
     struct client *c = *state;
     struct server *s = server_start(ok, 1), *silent = server_start(silence, 1);
@@ -704,7 +704,7 @@ static void test_timeouts_after_many_requests(void **state)
     server_stop(silent);
 }
 
-static void test_changed_parameters(void **state)
+TEST(test_changed_parameters)
 {
     struct client *c = *state;
     struct server *s = server_start(ok, 1);
@@ -734,7 +734,7 @@ static int open_descriptors(void)
     return count;
 }
 
-static void test_no_descriptor_leaks(void **state)
+TEST(test_no_descriptor_leaks)
 {
     struct client *c = *state;
     struct server *s = server_start(ok, 1);
@@ -751,7 +751,7 @@ static void test_no_descriptor_leaks(void **state)
     assert_true(open_descriptors() < before); /* the server's and the client's own are gone too */
 }
 
-static void test_free_with_transfers_running(void **state)
+TEST(test_free_with_transfers_running)
 {
     struct client *c = *state;
     struct server *s = server_start(silence, 1);
@@ -773,9 +773,8 @@ static void test_free_with_transfers_running(void **state)
     server_stop(s);
 }
 
-static void test_cause_words(void **state)
+TEST(test_cause_words)
 {
-    (void) state;
     for (int cause = HTTP_ANSWERED; cause <= HTTP_INTERNAL; cause++) {
         const char *word = http_cause_word((enum http_cause) cause);
 
@@ -784,44 +783,42 @@ static void test_cause_words(void **state)
     }
 }
 
-#define TEST(function) cmocka_unit_test_setup_teardown(function, client_setup, client_teardown)
-
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
-        TEST(test_request),
-        TEST(test_connection_is_reused),
-        TEST(test_headers_are_copied),
-        TEST(test_many_headers_and_none),
-        TEST(test_large_body),
-        TEST(test_empty_body),
-        TEST(test_statuses),
-        TEST(test_interim_answers),
-        TEST(test_retry_after),
-        TEST(test_compressed_answer_stays_compressed),
-        TEST(test_invalid_urls),
-        TEST(test_long_urls),
-        TEST(test_plain_http_is_refused_unless_allowed),
-        TEST(test_header_injection_is_refused),
-        TEST(test_private_addresses_are_refused),
-        TEST(test_private_address_of_a_kept_connection_is_refused),
-        TEST(test_environment_proxy_is_ignored),
-        TEST(test_proxy),
-        TEST(test_name_not_found),
-        TEST(test_slow_resolver_blocks_nothing),
-        TEST(test_connection_refused),
-        TEST(test_no_descriptors_left),
-        TEST(test_results_come_from_the_loop),
-        TEST(test_cancel_before_sending),
-        TEST(test_cancel_in_flight),
-        TEST(test_cancel_keeps_an_answer),
-        TEST(test_callbacks_may_post),
-        TEST(test_invalid_requests_do_not_hold_the_loop),
-        TEST(test_timeouts_after_many_requests),
-        TEST(test_changed_parameters),
-        TEST(test_no_descriptor_leaks),
-        TEST(test_free_with_transfers_running),
-        TEST(test_cause_words),
+        WITH_CLIENT(test_request),
+        WITH_CLIENT(test_connection_is_reused),
+        WITH_CLIENT(test_headers_are_copied),
+        WITH_CLIENT(test_many_headers_and_none),
+        WITH_CLIENT(test_large_body),
+        WITH_CLIENT(test_empty_body),
+        WITH_CLIENT(test_statuses),
+        WITH_CLIENT(test_interim_answers),
+        WITH_CLIENT(test_retry_after),
+        WITH_CLIENT(test_compressed_answer_stays_compressed),
+        WITH_CLIENT(test_invalid_urls),
+        WITH_CLIENT(test_long_urls),
+        WITH_CLIENT(test_plain_http_is_refused_unless_allowed),
+        WITH_CLIENT(test_header_injection_is_refused),
+        WITH_CLIENT(test_private_addresses_are_refused),
+        WITH_CLIENT(test_private_address_of_a_kept_connection_is_refused),
+        WITH_CLIENT(test_environment_proxy_is_ignored),
+        WITH_CLIENT(test_proxy),
+        WITH_CLIENT(test_name_not_found),
+        WITH_CLIENT(test_slow_resolver_blocks_nothing),
+        WITH_CLIENT(test_connection_refused),
+        WITH_CLIENT(test_no_descriptors_left),
+        WITH_CLIENT(test_results_come_from_the_loop),
+        WITH_CLIENT(test_cancel_before_sending),
+        WITH_CLIENT(test_cancel_in_flight),
+        WITH_CLIENT(test_cancel_keeps_an_answer),
+        WITH_CLIENT(test_callbacks_may_post),
+        WITH_CLIENT(test_invalid_requests_do_not_hold_the_loop),
+        WITH_CLIENT(test_timeouts_after_many_requests),
+        WITH_CLIENT(test_changed_parameters),
+        WITH_CLIENT(test_no_descriptor_leaks),
+        WITH_CLIENT(test_free_with_transfers_running),
+        WITH_CLIENT(test_cause_words),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,17 +1,13 @@
 /* Which addresses are public: by the IANA special-purpose registries, and the ways around them. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 
 #include <arpa/inet.h>
-#include <cmocka.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/un.h>
 
 #include "http/http_address.h"
+#include "unit.h"
 
 static const char *const public[] = {
     /* Both sides of each refused network. */
@@ -143,24 +139,21 @@ static void check(const char *text, bool expected)
         fail_msg("%s should be %s", text, expected ? "public" : "refused");
 }
 
-static void test_public(void **state)
+TEST(test_public)
 {
-    (void) state;
     for (size_t i = 0; i < ARRAY_SIZE(public); i++)
         check(public[i], true);
 }
 
-static void test_refused(void **state)
+TEST(test_refused)
 {
-    (void) state;
     for (size_t i = 0; i < ARRAY_SIZE(refused); i++)
         check(refused[i], false);
 }
 
 /* Every address of 169.254.0.0/16 and its neighbours, so that a slip in the arithmetic of bits shows. */
-static void test_whole_network(void **state)
+TEST(test_whole_network)
 {
-    (void) state;
     for (uint32_t host = UINT32_C(0xa9fd0000); host < UINT32_C(0xaa000000); host++) {
         struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(host)};
         struct sockaddr address;
@@ -170,25 +163,23 @@ static void test_whole_network(void **state)
     }
 }
 
-static void test_text_is_an_address_only(void **state)
+TEST(test_text_is_an_address_only)
 {
     static const char *const texts[] = {
         "",          "localhost", "8.8.8",      "8.8.8.8 ",   " 8.8.8.8",          "08.8.8.8.8",
         "0x8.8.8.8", "134744072", "fe80::1%lo", "8.8.8.8%lo", "[2606:4700::1111]", "2606:4700::1111/64",
     };
 
-    (void) state;
     for (size_t i = 0; i < ARRAY_SIZE(texts); i++)
         if (http_address_text_is_public(texts[i]))
             fail_msg("\"%s\" is no address", texts[i]);
 }
 
-static void test_other_families_and_short_addresses(void **state)
+TEST(test_other_families_and_short_addresses)
 {
     struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(0x08080808)};
     struct sockaddr address;
 
-    (void) state;
     memcpy(&address, &in, sizeof(in));
     assert_true(http_address_is_public(&address, sizeof(in)));
     assert_false(http_address_is_public(&address, sizeof(in) - 1));

@@ -176,14 +176,14 @@ static void play(struct client *c, const struct scene *scene)
     server_stop(s);
 }
 
-static void test_scenes(void **state)
+TEST(test_scenes)
 {
     for (size_t i = 0; i < ARRAY_SIZE(scenes); i++)
         play(*state, &scenes[i]);
 }
 
 /* Silence at each stage ends with the timeout, and says what is known. */
-static void test_silence(void **state)
+TEST(test_silence)
 {
     static const struct scene silent[] = {
         {"nothing", {NULL, HOLD, NULL, false}, HTTP_TIMEOUT, 0, "", false},
@@ -219,7 +219,7 @@ static void test_silence(void **state)
 
 /* The trap of traps: a kept-alive connection ends after the server has read the whole second request. libcurl
  * by itself would send that request a third time, and report a clean 200. */
-static void test_no_request_is_sent_twice(void **state)
+TEST(test_no_request_is_sent_twice)
 {
     static const struct reply ends[] = {{NULL, CLOSE, NULL, false}, {NULL, RESET, NULL, false}};
 
@@ -245,7 +245,7 @@ static void test_no_request_is_sent_twice(void **state)
 }
 
 /* The same while other connections to the server are idle and could be taken for the repetition. */
-static void test_no_request_is_sent_twice_on_another_connection(void **state)
+TEST(test_no_request_is_sent_twice_on_another_connection)
 {
     enum { PARALLEL = 8 };
     static const struct reply replies[] = {
@@ -272,7 +272,7 @@ static void test_no_request_is_sent_twice_on_another_connection(void **state)
 }
 
 /* A connection that the server closed while it was idle is no loss: that is seen before anything is sent. */
-static void test_idle_connection_closed_by_the_server(void **state)
+TEST(test_idle_connection_closed_by_the_server)
 {
     static const struct reply replies[] = {{OK, CLOSE, NULL, false}};
     struct client *c = *state;
@@ -300,7 +300,7 @@ static int turns_within(struct client *c, uint64_t usec)
     return turns;
 }
 
-static void test_idle_loop_is_idle(void **state)
+TEST(test_idle_loop_is_idle)
 {
     static const struct reply replies[] = {{OK, CLOSE, NULL, false}};
     struct client *c = *state;
@@ -319,7 +319,7 @@ static void set_response_limit(struct client *c, size_t limit)
     http_set_params(c->http, &c->params);
 }
 
-static void test_long_body(void **state)
+TEST(test_long_body)
 {
     struct client *c = *state;
     char text[21000];
@@ -354,7 +354,7 @@ static void test_long_body(void **state)
     server_stop(s);
 }
 
-static void test_endless_bodies(void **state)
+TEST(test_endless_bodies)
 {
     static const struct reply replies[] = {
         {"HTTP/1.1 200 OK\r\n\r\n", REPEAT, KIB, false},
@@ -376,7 +376,7 @@ static void test_endless_bodies(void **state)
     }
 }
 
-static void test_no_body_wanted(void **state)
+TEST(test_no_body_wanted)
 {
     static const struct reply replies[] = {{OK, KEEP, NULL, false}};
     struct client *c = *state;
@@ -392,7 +392,7 @@ static void test_no_body_wanted(void **state)
     server_stop(s);
 }
 
-static void test_100_kb_of_headers(void **state)
+TEST(test_100_kb_of_headers)
 {
     static char text[101000] = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n";
     static const char line[] = "X-Header: 0123456789abcdef0123456789abcdef\r\n";
@@ -414,7 +414,7 @@ static void test_100_kb_of_headers(void **state)
 }
 
 /* A server that answers and leaves before it has read a large request. */
-static void test_answer_before_the_request_is_read(void **state)
+TEST(test_answer_before_the_request_is_read)
 {
     enum { SIZE = 8 * 1024 * 1024 };
     static const struct reply replies[] = {
@@ -435,7 +435,7 @@ static void test_answer_before_the_request_is_read(void **state)
 }
 
 /* One that never reads: the request is half on its way when the time is over. */
-static void test_request_that_nobody_reads(void **state)
+TEST(test_request_that_nobody_reads)
 {
     enum { SIZE = 32 * 1024 * 1024 };
     struct client *c = *state;
@@ -455,7 +455,7 @@ static void test_request_that_nobody_reads(void **state)
 }
 
 /* All of them at once must not disturb an institution that is well. */
-static void test_isolation(void **state)
+TEST(test_isolation)
 {
     static const struct reply ok[] = {{OK, KEEP, NULL, false}};
     struct client *c = *state;
@@ -481,24 +481,22 @@ static void test_isolation(void **state)
     server_stop(good);
 }
 
-#define TEST(function) cmocka_unit_test_setup_teardown(function, client_setup, client_teardown)
-
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
-        TEST(test_scenes),
-        TEST(test_silence),
-        TEST(test_no_request_is_sent_twice),
-        TEST(test_no_request_is_sent_twice_on_another_connection),
-        TEST(test_idle_connection_closed_by_the_server),
-        TEST(test_idle_loop_is_idle),
-        TEST(test_long_body),
-        TEST(test_endless_bodies),
-        TEST(test_no_body_wanted),
-        TEST(test_100_kb_of_headers),
-        TEST(test_answer_before_the_request_is_read),
-        TEST(test_request_that_nobody_reads),
-        TEST(test_isolation),
+        WITH_CLIENT(test_scenes),
+        WITH_CLIENT(test_silence),
+        WITH_CLIENT(test_no_request_is_sent_twice),
+        WITH_CLIENT(test_no_request_is_sent_twice_on_another_connection),
+        WITH_CLIENT(test_idle_connection_closed_by_the_server),
+        WITH_CLIENT(test_idle_loop_is_idle),
+        WITH_CLIENT(test_long_body),
+        WITH_CLIENT(test_endless_bodies),
+        WITH_CLIENT(test_no_body_wanted),
+        WITH_CLIENT(test_100_kb_of_headers),
+        WITH_CLIENT(test_answer_before_the_request_is_read),
+        WITH_CLIENT(test_request_that_nobody_reads),
+        WITH_CLIENT(test_isolation),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

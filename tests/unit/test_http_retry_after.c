@@ -1,14 +1,10 @@
 /* Retry-After as servers write it, and as nobody should. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 
-#include <cmocka.h>
 #include <errno.h>
 #include <string.h>
 
 #include "http/http_retry_after.h"
+#include "unit.h"
 
 /* Tue, 24 Nov 2026 10:59:39 GMT */
 #define NOW_SEC INT64_C(1795517979)
@@ -32,7 +28,7 @@ static void check(const struct value *values, size_t count)
     }
 }
 
-static void test_seconds(void **state)
+TEST(test_seconds)
 {
     static const struct value values[] = {
         {"0", 0},
@@ -47,11 +43,10 @@ static void test_seconds(void **state)
         {"99999999999999999999999999999999999999999999999999999999999", HTTP_RETRY_AFTER_MAX_SEC},
     };
 
-    (void) state;
     check(values, ARRAY_SIZE(values));
 }
 
-static void test_dates(void **state)
+TEST(test_dates)
 {
     static const struct value values[] = {
         {"Tue, 24 Nov 2026 11:00:39 GMT", 60},
@@ -68,11 +63,10 @@ static void test_dates(void **state)
         {" Tue, 24 Nov 2026 11:00:39 GMT \r\n", 60},
     };
 
-    (void) state;
     check(values, ARRAY_SIZE(values));
 }
 
-static void test_garbage(void **state)
+TEST(test_garbage)
 {
     static const struct value values[] = {
         {"", REFUSED},
@@ -101,15 +95,13 @@ static void test_garbage(void **state)
         {"Tue,                                              24 Nov 2026 11:00:39 GMT", REFUSED},
     };
 
-    (void) state;
     check(values, ARRAY_SIZE(values));
 }
 
-static void test_length_counts_not_the_nul(void **state)
+TEST(test_length_counts_not_the_nul)
 {
     int64_t seconds = REFUSED;
 
-    (void) state;
     assert_int_equal(http_parse_retry_after("12345", 2, NOW_USEC, &seconds), 0);
     assert_int_equal(seconds, 12);
     assert_int_equal(http_parse_retry_after("1\0002", 3, NOW_USEC, &seconds), -EINVAL);
@@ -117,12 +109,11 @@ static void test_length_counts_not_the_nul(void **state)
     assert_int_equal(seconds, 12);
 }
 
-static void test_any_clock(void **state)
+TEST(test_any_clock)
 {
     static const char date[] = "Tue, 24 Nov 2026 11:00:39 GMT";
     static const int64_t clocks[] = {0, -1, INT64_MIN, INT64_MAX, NOW_USEC};
 
-    (void) state;
     for (size_t i = 0; i < ARRAY_SIZE(clocks); i++) {
         int64_t seconds = REFUSED;
 

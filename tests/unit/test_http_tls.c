@@ -112,7 +112,7 @@ static const char *tls_url(const struct tls_server *s, const char *scheme, const
 
 /* What happens when nobody is asked to trust the certificate, when somebody is, and when the name is
  * another's. */
-static void test_certificate(void **state)
+TEST(test_certificate)
 {
     static const char answer[] = "HTTP/1.1 201 Created\r\nContent-Length: 2\r\n\r\nok";
     struct client *c = *state;
@@ -150,7 +150,7 @@ static void test_certificate(void **state)
     tls_stop(&s);
 }
 
-static void test_no_such_ca_file(void **state)
+TEST(test_no_such_ca_file)
 {
     static const struct reply replies[] = {{NULL, HOLD, NULL, true}};
     struct client *c = *state;
@@ -169,7 +169,7 @@ static void test_no_such_ca_file(void **state)
 }
 
 /* Whoever does not speak TLS gets no request. */
-static void test_handshakes_that_fail(void **state)
+TEST(test_handshakes_that_fail)
 {
     static const struct {
         struct reply reply;
@@ -199,14 +199,12 @@ static void test_handshakes_that_fail(void **state)
     }
 }
 
-#define TEST(function) cmocka_unit_test_setup_teardown(function, client_setup, client_teardown)
-
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
-        TEST(test_certificate),
-        TEST(test_no_such_ca_file),
-        TEST(test_handshakes_that_fail),
+        WITH_CLIENT(test_certificate),
+        WITH_CLIENT(test_no_such_ca_file),
+        WITH_CLIENT(test_handshakes_that_fail),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,34 +1,28 @@
 /* Derived ids: known answers, and the shape of a traceparent. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 
-#include <cmocka.h>
 #include <string.h>
 
 #include "crypto/ids.h"
+#include "unit.h"
 
 /* RFC 9562, appendix A.4: the DNS name space and "www.example.com". */
 static const unsigned char dns[16] = {0x6b, 0xa7, 0xb8, 0x10, 0x9d, 0xad, 0x11, 0xd1,
                                       0x80, 0xb4, 0x00, 0xc0, 0x4f, 0xd4, 0x30, 0xc8};
 
-static void test_uuid_v5(void **state)
+TEST(test_uuid_v5)
 {
     unsigned char uuid[16];
     char text[IDS_UUID_TEXT];
 
-    (void) state;
     ids_uuid_v5(dns, "www.example.com", 15, uuid);
     ids_uuid_text(uuid, text);
     assert_string_equal(text, "2ed6657d-e927-568b-95e1-2665a8aea6a2");
 }
 
-static void test_idempotency_key(void **state)
+TEST(test_idempotency_key)
 {
     char a[IDS_UUID_TEXT], b[IDS_UUID_TEXT];
 
-    (void) state;
     ids_idempotency_key(dns, 42, 0, a);
     ids_idempotency_key(dns, 42, 0, b);
     assert_string_equal(a, b);
@@ -39,11 +33,10 @@ static void test_idempotency_key(void **state)
     assert_int_equal(strlen(b), 36);
 }
 
-static void test_traceparent(void **state)
+TEST(test_traceparent)
 {
     char a[IDS_TRACEPARENT_TEXT], b[IDS_TRACEPARENT_TEXT];
 
-    (void) state;
     ids_traceparent(dns, 42, 0x1234, a);
     assert_true(ids_is_traceparent(a, strlen(a)));
     assert_string_equal(a + 35, "-0000000000001234-01");
@@ -54,7 +47,7 @@ static void test_traceparent(void **state)
     assert_memory_not_equal(a, b, 35);
 }
 
-static void test_is_traceparent(void **state)
+TEST(test_is_traceparent)
 {
     static const char good[] = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
     static const char *const wrong[] = {
@@ -70,7 +63,6 @@ static void test_is_traceparent(void **state)
         "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-0x",
     };
 
-    (void) state;
     assert_true(ids_is_traceparent(good, strlen(good)));
     for (size_t i = 0; i < ARRAY_SIZE(wrong); i++)
         assert_false(ids_is_traceparent(wrong[i], strlen(wrong[i])));

@@ -1,12 +1,7 @@
 /* The integrations a process has claimed for: settings taken over, places where claims go on, busy ones. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
 
 #include "delivery/integration.h"
+#include "unit.h"
 
 static struct store_claimed row(int64_t integration_id, int64_t id, int64_t due)
 {
@@ -26,11 +21,10 @@ static struct store_claimed first_row(int64_t integration_id, int64_t id, int64_
     return r;
 }
 
-static void test_settings_follow_each_claim(void **state)
+TEST(test_settings_follow_each_claim)
 {
     struct integrations *all = integrations_new();
     struct store_claimed r = first_row(7, 1, 0, false);
-    (void) state;
     struct integration *i = integrations_note(all, &r);
     assert_string_equal(i->endpoint_url, "https://example.com/a");
     assert_null(i->authorization);
@@ -59,13 +53,12 @@ static void test_settings_follow_each_claim(void **state)
     integrations_free(all);
 }
 
-static void test_place_is_the_last_row_in_index_order(void **state)
+TEST(test_place_is_the_last_row_in_index_order)
 {
     struct integrations *all = integrations_new();
     const struct store_place *places;
     struct store_claimed rows[] = {first_row(1, 50, INT64_MIN, true), row(1, 20, 900), row(1, 60, 800),
                                    first_row(2, 5, 0, false), first_row(3, 9, INT64_MIN, true)};
-    (void) state;
     for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
         integrations_note(all, &rows[i]);
     /* Integration 2 did not use all its slots: nothing more waits there. */
@@ -84,12 +77,11 @@ static void test_place_is_the_last_row_in_index_order(void **state)
     integrations_free(all);
 }
 
-static void test_busy_ones_are_counted(void **state)
+TEST(test_busy_ones_are_counted)
 {
     struct integrations *all = integrations_new();
     const int64_t *ids;
     const int *in_flight;
-    (void) state;
     for (int64_t id = 1; id <= 200; id++) {
         struct store_claimed r = first_row(id, id, 0, false);
         integrations_note(all, &r)->in_flight = id % 2 ? (int) id : 0;

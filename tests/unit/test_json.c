@@ -1,19 +1,15 @@
 /* The strict JSON check against lists of good and bad texts, and against cuts and changes of good ones. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
 #include <string.h>
 
-#include <cmocka.h>
-
 #include "base/json.h"
+#include "unit.h"
 
 static bool valid(const char *text)
 {
     return json_is_valid(text, strlen(text), JSON_MAX_DEPTH);
 }
 
-static void test_good_texts(void **state)
+TEST(test_good_texts)
 {
     static const char *const texts[] = {
         "null",
@@ -58,13 +54,12 @@ static void test_good_texts(void **state)
         "[1 , 2]",
     };
 
-    (void) state;
     for (size_t i = 0; i < ARRAY_SIZE(texts); i++)
         if (!valid(texts[i]))
             fail_msg("should be valid: %s", texts[i]);
 }
 
-static void test_bad_texts(void **state)
+TEST(test_bad_texts)
 {
     static const char *const texts[] = {
         "",
@@ -164,7 +159,6 @@ static void test_bad_texts(void **state)
         "1\xC2\xA0",
     };
 
-    (void) state;
     for (size_t i = 0; i < ARRAY_SIZE(texts); i++)
         if (valid(texts[i]))
             fail_msg("should not be valid: %s", texts[i]);
@@ -184,11 +178,10 @@ static void add_nested(struct strbuf *sb, int depth)
         strbuf_addc(sb, i % 3 == 2 ? '}' : ']');
 }
 
-static void test_depth_is_bounded(void **state)
+TEST(test_depth_is_bounded)
 {
     static const int depths[] = {1, 2, 63, 64, 65, 128, 511, 512};
 
-    (void) state;
     for (size_t i = 0; i < ARRAY_SIZE(depths); i++) {
         CLEANUP(strbuf_free) struct strbuf sb = STRBUF_INIT(STRBUF_MAX_DEFAULT);
 
@@ -202,11 +195,10 @@ static void test_depth_is_bounded(void **state)
     assert_false(json_is_valid("[]", 2, -5));
 }
 
-static void test_a_thousand_levels_are_refused(void **state)
+TEST(test_a_thousand_levels_are_refused)
 {
     CLEANUP(strbuf_free) struct strbuf sb = STRBUF_INIT(STRBUF_MAX_DEFAULT);
 
-    (void) state;
     add_nested(&sb, 1000);
     assert_false(json_is_valid(sb.data, sb.len, 100000));
     strbuf_clear(&sb);
@@ -215,12 +207,11 @@ static void test_a_thousand_levels_are_refused(void **state)
     assert_false(json_is_valid(sb.data, sb.len, 100000));
 }
 
-static void test_every_cut_of_an_object_is_invalid(void **state)
+TEST(test_every_cut_of_an_object_is_invalid)
 {
     static const char text[] =
         "{\"a\":[1,-2.5e+3,\"x\\u00e9\\uD83D\\uDE00\xC3\xA9\",true,null,{}],\"b\":{\"c\":\"d\"}}";
 
-    (void) state;
     assert_true(valid(text));
     for (size_t len = 0; len < sizeof(text) - 1; len++) {
         /* A copy without a terminator, so that reading past the end shows under ASan. */
@@ -239,9 +230,8 @@ static void assert_json_string(const char *bytes, size_t len, const char *wanted
     assert_true(json_is_valid(sb.data, sb.len, 1));
 }
 
-static void test_strings_are_escaped(void **state)
+TEST(test_strings_are_escaped)
 {
-    (void) state;
     assert_json_string(NULL, 0, "\"\"");
     assert_json_string("plain", 5, "\"plain\"");
     assert_json_string("\"\\/\b\f\n\r\t", 8, "\"\\\"\\\\/\\b\\f\\n\\r\\t\"");
@@ -251,11 +241,10 @@ static void test_strings_are_escaped(void **state)
     assert_json_string("\xE2\x82", 2, "\"\xEF\xBF\xBD\xEF\xBF\xBD\"");
 }
 
-static void test_any_bytes_make_a_valid_string(void **state)
+TEST(test_any_bytes_make_a_valid_string)
 {
     uint64_t x = 88172645463325252ULL;
 
-    (void) state;
     for (int i = 0; i < 2000; i++) {
         CLEANUP(strbuf_free) struct strbuf sb = STRBUF_INIT(STRBUF_MAX_DEFAULT);
         CLEANUP(strbuf_free) struct strbuf utf8 = STRBUF_INIT(STRBUF_MAX_DEFAULT);
@@ -273,11 +262,10 @@ static void test_any_bytes_make_a_valid_string(void **state)
     }
 }
 
-static void test_value_or_string(void **state)
+TEST(test_value_or_string)
 {
     CLEANUP(strbuf_free) struct strbuf sb = STRBUF_INIT(STRBUF_MAX_DEFAULT);
 
-    (void) state;
     json_add_value_or_string(&sb, "9007199254740993", 16);
     strbuf_addc(&sb, ' ');
     json_add_value_or_string(&sb, "{\"a\":1", 6);
@@ -286,11 +274,10 @@ static void test_value_or_string(void **state)
     assert_string_equal(strbuf_str(&sb), "9007199254740993 \"{\\\"a\\\":1\" \"\"");
 }
 
-static void test_utf8_is_repaired(void **state)
+TEST(test_utf8_is_repaired)
 {
     CLEANUP(strbuf_free) struct strbuf sb = STRBUF_INIT(STRBUF_MAX_DEFAULT);
 
-    (void) state;
     strbuf_add_utf8(&sb, NULL, 0);
     strbuf_add_utf8(&sb, "ok \xC3\xA9 \x80 a\0b\n", 11);
     assert_string_equal(strbuf_str(&sb), "ok \xC3\xA9 \xEF\xBF\xBD a\xEF\xBF\xBD"

@@ -1,18 +1,13 @@
-/* Lines on stderr: level words, hostile text, folding. The journal needs a journald and is tested elsewhere.
- */
+/* Lines on stderr: level words, hostile text, folding. The journal needs a journald and is tested elsewhere. */
 #include <fcntl.h>
 #include <pthread.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
-#include <cmocka.h>
-
 #include "base/log.h"
 #include "base/strbuf.h"
+#include "unit.h"
 
 /* stderr goes to a file while a test runs. */
 struct capture {
@@ -64,12 +59,11 @@ static void read_capture(struct capture *c, struct strbuf *out)
 }
 
 /* Who reads a pipe knows himself when a line came. */
-static void test_a_pipe_gets_no_times(void **state)
+TEST(test_a_pipe_gets_no_times)
 {
     int ends[2], saved = dup(STDERR_FILENO);
     char text[64] = "";
 
-    (void) state;
     assert_int_equal(pipe(ends), 0);
     dup2(ends[1], STDERR_FILENO);
     log_init();
@@ -82,7 +76,7 @@ static void test_a_pipe_gets_no_times(void **state)
     close(ends[1]);
 }
 
-static void test_levels(void **state)
+TEST(test_levels)
 {
     CLEANUP(strbuf_free) struct strbuf out = STRBUF_INIT(STRBUF_MAX_DEFAULT);
 
@@ -98,7 +92,7 @@ static void test_levels(void **state)
     assert_string_equal(strbuf_str(&out), "info: shown 2\nerror: could not do it: reason\ndebug: now\n");
 }
 
-static void test_hostile_text_stays_one_line(void **state)
+TEST(test_hostile_text_stays_one_line)
 {
     CLEANUP(strbuf_free) struct strbuf out = STRBUF_INIT(STRBUF_MAX_DEFAULT);
 
@@ -108,7 +102,7 @@ static void test_hostile_text_stays_one_line(void **state)
     assert_string_equal(strbuf_str(&out), "info: a error: forged?[2J? \xEF\xBF\xBD ??31m \xc3\xa9\n");
 }
 
-static void test_long_text_is_cut(void **state)
+TEST(test_long_text_is_cut)
 {
     CLEANUP(strbuf_free) struct strbuf out = STRBUF_INIT(STRBUF_MAX_DEFAULT);
     CLEANUP(strbuf_free) struct strbuf text = STRBUF_INIT(STRBUF_MAX_DEFAULT);
@@ -123,7 +117,7 @@ static void test_long_text_is_cut(void **state)
     assert_int_equal(out.data[out.len - 1], '\n');
 }
 
-static void test_a_flood_is_folded(void **state)
+TEST(test_a_flood_is_folded)
 {
     CLEANUP(strbuf_free) struct strbuf out = STRBUF_INIT(STRBUF_MAX_DEFAULT);
 
@@ -142,7 +136,7 @@ static void test_a_flood_is_folded(void **state)
                                           "error: end\n");
 }
 
-static void test_fields_tell_lines_apart(void **state)
+TEST(test_fields_tell_lines_apart)
 {
     CLEANUP(strbuf_free) struct strbuf out = STRBUF_INIT(STRBUF_MAX_DEFAULT);
 
@@ -162,7 +156,7 @@ static void *log_much(void *arg)
     return NULL;
 }
 
-static void test_lines_of_threads_stay_whole(void **state)
+TEST(test_lines_of_threads_stay_whole)
 {
     static const char *const names[] = {"one", "two", "three", "four"};
     CLEANUP(strbuf_free) struct strbuf out = STRBUF_INIT(STRBUF_MAX_DEFAULT);

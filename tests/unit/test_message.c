@@ -1,13 +1,9 @@
 /* Kafka messages: what makes an event, what is foreign, what is at fault, and any bytes at all. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
 #include <string.h>
-
-#include <cmocka.h>
 
 #include "base/json.h"
 #include "consumers/message.h"
+#include "unit.h"
 
 #define VALUE                                                                                                \
     "{\"event_type\":\"sent\",\"subscription\":{\"id\":42,\"integration_id\":7,\"order_id\":null,"           \
@@ -95,7 +91,7 @@ static void assert_faulty(struct kafka_message *m, const char *expected)
     drop(m);
 }
 
-static void test_an_event(void **state)
+TEST(test_an_event)
 {
     static const unsigned char id[16] = {0x0a, 0x1b, 0x2c, 0x3d, 0x4e, 0x5f, 0x60, 0x71,
                                          0x82, 0x93, 0xa4, 0xb5, 0xc6, 0xd7, 0xe8, 0xf9};
@@ -103,7 +99,6 @@ static void test_an_event(void **state)
     struct message_event e;
     const char *fault;
 
-    (void) state;
     make_good(&m);
     assert_int_equal(parse(&m, &e, &fault), MESSAGE_EVENT);
     assert_int_equal(e.type, MESSAGE_SENT);
@@ -124,13 +119,12 @@ static void remove_header(struct kafka_message *m, const char *name)
     *h = m->headers[--m->header_count];
 }
 
-static void test_headers_that_may_be_null(void **state)
+TEST(test_headers_that_may_be_null)
 {
     struct kafka_message m;
     struct message_event e;
     const char *fault;
 
-    (void) state;
     make_good(&m);
     remove_header(&m, "integration_id");
     remove_header(&m, "attempt");
@@ -141,13 +135,12 @@ static void test_headers_that_may_be_null(void **state)
     drop(&m);
 }
 
-static void test_headers_that_must_be_there(void **state)
+TEST(test_headers_that_must_be_there)
 {
     static const char *const names[] = {"event_id", "timestamp",  "service",
                                         "version",  "event_type", "content_type"};
     struct kafka_message m;
 
-    (void) state;
     for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
         CLEANUP(freep) char *expected = xasprintf("the header \"%s\" is missing", names[i]);
         make_good(&m);
@@ -156,13 +149,12 @@ static void test_headers_that_must_be_there(void **state)
     }
 }
 
-static void test_without_sequence_it_is_foreign(void **state)
+TEST(test_without_sequence_it_is_foreign)
 {
     struct kafka_message m;
     struct message_event e;
     const char *fault;
 
-    (void) state;
     make_good(&m);
     remove_header(&m, "sequence");
     assert_int_equal(parse(&m, &e, &fault), MESSAGE_FOREIGN);
@@ -177,7 +169,7 @@ static void test_without_sequence_it_is_foreign(void **state)
     drop(&m);
 }
 
-static void test_headers_that_are_malformed(void **state)
+TEST(test_headers_that_are_malformed)
 {
     static const struct {
         const char *name, *value;
@@ -210,7 +202,6 @@ static void test_headers_that_are_malformed(void **state)
     };
     struct kafka_message m;
 
-    (void) state;
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
         CLEANUP(freep) char *expected = xasprintf("the header \"%s\" is malformed", cases[i].name);
         make_good(&m);
@@ -220,13 +211,12 @@ static void test_headers_that_are_malformed(void **state)
     }
 }
 
-static void test_of_equal_headers_the_last_counts(void **state)
+TEST(test_of_equal_headers_the_last_counts)
 {
     struct kafka_message m;
     struct message_event e;
     const char *fault;
 
-    (void) state;
     make_good(&m);
     add_header(&m, "sequence", "5");
     assert_int_equal(parse(&m, &e, &fault), MESSAGE_EVENT);
@@ -235,12 +225,11 @@ static void test_of_equal_headers_the_last_counts(void **state)
     assert_faulty(&m, "the header \"sequence\" is malformed");
 }
 
-static void test_keys(void **state)
+TEST(test_keys)
 {
     static const char *const keys[] = {"", "0", "43", "42 ", "0x2a", "-42", "92233720368547758070"};
     struct kafka_message m;
 
-    (void) state;
     for (size_t i = 0; i < ARRAY_SIZE(keys); i++) {
         make_good(&m);
         free((void *) (uintptr_t) m.key);
@@ -249,7 +238,7 @@ static void test_keys(void **state)
     }
 }
 
-static void test_values(void **state)
+TEST(test_values)
 {
     static const struct {
         const char *value, *fault;
@@ -275,7 +264,6 @@ static void test_values(void **state)
     };
     struct kafka_message m;
 
-    (void) state;
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
         make_good(&m);
         free((void *) (uintptr_t) m.value);
@@ -284,7 +272,7 @@ static void test_values(void **state)
     }
 }
 
-static void test_values_in_other_clothes(void **state)
+TEST(test_values_in_other_clothes)
 {
     static const char *const values[] = {
         "{\"subscription\":{\"id\":42}}",
@@ -296,7 +284,6 @@ static void test_values_in_other_clothes(void **state)
     struct message_event e;
     const char *fault;
 
-    (void) state;
     for (size_t i = 0; i < ARRAY_SIZE(values); i++) {
         make_good(&m);
         free((void *) (uintptr_t) m.value);
@@ -307,14 +294,13 @@ static void test_values_in_other_clothes(void **state)
 }
 
 /* One byte of a good message changed, or its end cut off: never a crash, never another subscription. */
-static void test_damaged_messages(void **state)
+TEST(test_damaged_messages)
 {
     struct kafka_message m;
     struct message_event e;
     const char *fault;
     uint32_t seed = 1;
 
-    (void) state;
     for (int i = 0; i < 20000; i++) {
         char copy[sizeof(VALUE)] = VALUE;
         size_t len = sizeof(VALUE) - 1;
@@ -334,12 +320,11 @@ static void test_damaged_messages(void **state)
     }
 }
 
-static void test_headers_as_json(void **state)
+TEST(test_headers_as_json)
 {
     CLEANUP(strbuf_free) struct strbuf sb = STRBUF_INIT(STRBUF_MAX_DEFAULT);
     struct kafka_message m = {.header_count = 0};
 
-    (void) state;
     message_headers_json(&m, &sb);
     assert_string_equal(strbuf_str(&sb), "{}");
     strbuf_clear(&sb);

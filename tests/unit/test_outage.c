@@ -1,20 +1,14 @@
 /* When an outage is said, and when its end is. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
 
 #include "base/timeutil.h"
 #include "delivery/outage.h"
+#include "unit.h"
 
 #define AT(seconds) ((uint64_t) (1000 + (seconds)) * USEC_PER_SEC)
 
-static void the_twentieth_in_a_row_is_said_once(void **state)
+TEST(test_the_twentieth_in_a_row_is_said_once)
 {
     struct outage o = {0}, was;
-    (void) state;
     for (int i = 1; i <= 19; i++)
         assert_false(outage_goes_on(&o, AT(0)));
     assert_true(outage_goes_on(&o, AT(1)));
@@ -26,20 +20,18 @@ static void the_twentieth_in_a_row_is_said_once(void **state)
     assert_false(outage_over(&o, &was));
 }
 
-static void fewer_are_said_when_they_last(void **state)
+TEST(test_fewer_are_said_when_they_last)
 {
     struct outage o = {0};
-    (void) state;
     assert_false(outage_goes_on(&o, AT(0)));
     assert_false(outage_goes_on(&o, AT(30)));
     assert_true(outage_goes_on(&o, AT(90)));
     assert_int_equal(o.attempts, 3);
 }
 
-static void one_that_is_taken_ends_the_row(void **state)
+TEST(test_one_that_is_taken_ends_the_row)
 {
     struct outage o = {0}, was;
-    (void) state;
     for (int i = 0; i < 1000; i++) {
         assert_false(outage_goes_on(&o, AT(i)));
         if (i % 4 == 3)
@@ -47,11 +39,10 @@ static void one_that_is_taken_ends_the_row(void **state)
     }
 }
 
-static void what_comes_and_goes_is_said_once_a_minute(void **state)
+TEST(test_what_comes_and_goes_is_said_once_a_minute)
 {
     struct outage o = {0}, was;
     int begun = 0, ended = 0;
-    (void) state;
     for (int second = 0; second < 600; second++) {
         for (int i = 0; i < 20; i++)
             begun += outage_goes_on(&o, AT(second));
@@ -61,10 +52,9 @@ static void what_comes_and_goes_is_said_once_a_minute(void **state)
     assert_int_equal(ended, 10);
 }
 
-static void one_that_begins_in_the_quiet_time_is_said_after_it(void **state)
+TEST(test_one_that_begins_in_the_quiet_time_is_said_after_it)
 {
     struct outage o = {0}, was;
-    (void) state;
     for (int i = 0; i < 20; i++)
         outage_goes_on(&o, AT(0));
     assert_true(outage_over(&o, &was));
@@ -79,11 +69,11 @@ static void one_that_begins_in_the_quiet_time_is_said_after_it(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(the_twentieth_in_a_row_is_said_once),
-        cmocka_unit_test(fewer_are_said_when_they_last),
-        cmocka_unit_test(one_that_is_taken_ends_the_row),
-        cmocka_unit_test(what_comes_and_goes_is_said_once_a_minute),
-        cmocka_unit_test(one_that_begins_in_the_quiet_time_is_said_after_it),
+        cmocka_unit_test(test_the_twentieth_in_a_row_is_said_once),
+        cmocka_unit_test(test_fewer_are_said_when_they_last),
+        cmocka_unit_test(test_one_that_is_taken_ends_the_row),
+        cmocka_unit_test(test_what_comes_and_goes_is_said_once_a_minute),
+        cmocka_unit_test(test_one_that_begins_in_the_quiet_time_is_said_after_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,14 +1,10 @@
 /* The outcome table, row by row. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 
-#include <cmocka.h>
 #include <string.h>
 
 #include "base/timeutil.h"
 #include "delivery/outcome.h"
+#include "unit.h"
 
 static const struct outcome_rules rules = {
     .max_attempts = 10,
@@ -24,7 +20,7 @@ static struct outcome decide(const struct http_result *result, int attempts, uin
     return outcome_decide(&rules, &attempt);
 }
 
-static void every_status_has_its_outcome(void **state)
+TEST(test_every_status_has_its_outcome)
 {
     static const struct {
         int status;
@@ -44,7 +40,6 @@ static void every_status_has_its_outcome(void **state)
         {503, OUTCOME_RETRY, false, true, false},  {504, OUTCOME_RETRY, false, true, false},
         {599, OUTCOME_RETRY, false, true, false},  {999, OUTCOME_RETRY, false, true, false},
     };
-    (void) state;
     for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
         const struct http_result result = {.cause = HTTP_ANSWERED,
                                            .status = rows[i].status,
@@ -60,7 +55,7 @@ static void every_status_has_its_outcome(void **state)
     }
 }
 
-static void without_an_answer_the_body_decides_on_ambiguity(void **state)
+TEST(test_without_an_answer_the_body_decides_on_ambiguity)
 {
     static const struct {
         enum http_cause cause;
@@ -76,7 +71,6 @@ static void without_an_answer_the_body_decides_on_ambiguity(void **state)
         {HTTP_URL_INVALID, OUTCOME_RETRY, OUTCOME_RETRY, false, true},
         {HTTP_ADDRESS_REFUSED, OUTCOME_RETRY, OUTCOME_RETRY, false, true},
     };
-    (void) state;
     for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
         struct http_result result = {.cause = rows[i].cause, .body = "", .detail = ""};
         struct outcome o = decide(&result, 1, 0);
@@ -92,10 +86,9 @@ static void without_an_answer_the_body_decides_on_ambiguity(void **state)
     }
 }
 
-static void a_cut_request_goes_back_unless_it_was_handed_over(void **state)
+TEST(test_a_cut_request_goes_back_unless_it_was_handed_over)
 {
     struct http_result result = {.cause = HTTP_CANCELLED, .body = "", .detail = ""};
-    (void) state;
     struct outcome o = decide(&result, 10, 0);
     assert_int_equal(o.state, OUTCOME_RELEASE);
     assert_false(o.costs_attempt);
@@ -111,11 +104,10 @@ static void a_cut_request_goes_back_unless_it_was_handed_over(void **state)
     assert_false(o.turned_away);
 }
 
-static void the_last_attempt_fails(void **state)
+TEST(test_the_last_attempt_fails)
 {
     const struct http_result busy = {.cause = HTTP_ANSWERED, .status = 500, .body = "", .detail = ""};
     const struct http_result unauthorized = {.cause = HTTP_ANSWERED, .status = 401, .body = "", .detail = ""};
-    (void) state;
     assert_int_equal(decide(&busy, 9, 0).state, OUTCOME_RETRY);
     assert_int_equal(decide(&busy, 10, 0).state, OUTCOME_FAILED);
     assert_true(decide(&busy, 10, 0).turned_away);
@@ -126,17 +118,16 @@ static void the_last_attempt_fails(void **state)
     assert_int_equal(decide(&unauthorized, 10, rules.max_age_usec).state, OUTCOME_FAILED);
 }
 
-static void delays_double_up_to_the_maximum(void **state)
+TEST(test_delays_double_up_to_the_maximum)
 {
     const struct http_result busy = {.cause = HTTP_ANSWERED, .status = 500, .body = "", .detail = ""};
-    (void) state;
     assert_int_equal(decide(&busy, 1, 0).delay_usec, 30 * USEC_PER_SEC);
     assert_int_equal(decide(&busy, 2, 0).delay_usec, 60 * USEC_PER_SEC);
     assert_int_equal(decide(&busy, 3, 0).delay_usec, 120 * USEC_PER_SEC);
     assert_int_equal(decide(&busy, 9, 0).delay_usec, 3600 * USEC_PER_SEC);
 }
 
-static void retry_after_is_heeded_up_to_the_maximum(void **state)
+TEST(test_retry_after_is_heeded_up_to_the_maximum)
 {
     static const struct {
         int status;
@@ -147,7 +138,6 @@ static void retry_after_is_heeded_up_to_the_maximum(void **state)
         {429, 3600, 3600}, {429, 3601, 3600}, {503, INT64_MAX, 3600},
         {500, 7, 30},
     };
-    (void) state;
     for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
         const struct http_result result = {.cause = HTTP_ANSWERED,
                                            .status = rows[i].status,
@@ -159,13 +149,12 @@ static void retry_after_is_heeded_up_to_the_maximum(void **state)
     }
 }
 
-static void error_messages_are_bounded_and_valid(void **state)
+TEST(test_error_messages_are_bounded_and_valid)
 {
     static char body[5000];
     struct strbuf text = STRBUF_INIT(8192);
     struct http_result result = {
         .cause = HTTP_ANSWERED, .status = 422, .body = "cpf: inv\xe1lido", .body_len = 13, .detail = ""};
-    (void) state;
     outcome_error_message(&result, &text);
     assert_string_equal(text.data, "HTTP 422: cpf: inv\xef\xbf\xbdlido");
 
@@ -185,12 +174,11 @@ static void error_messages_are_bounded_and_valid(void **state)
     strbuf_free(&text);
 }
 
-static void the_class_holds_nothing_of_the_answer(void **state)
+TEST(test_the_class_holds_nothing_of_the_answer)
 {
     char class[64];
     const struct http_result result = {
         .cause = HTTP_ANSWERED, .status = 422, .body = "cpf 12345678909", .body_len = 15, .detail = ""};
-    (void) state;
     outcome_error_class(&result, class, sizeof(class));
     assert_string_equal(class, "HTTP 422");
 }
@@ -198,14 +186,14 @@ static void the_class_holds_nothing_of_the_answer(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_status_has_its_outcome),
-        cmocka_unit_test(without_an_answer_the_body_decides_on_ambiguity),
-        cmocka_unit_test(a_cut_request_goes_back_unless_it_was_handed_over),
-        cmocka_unit_test(the_last_attempt_fails),
-        cmocka_unit_test(delays_double_up_to_the_maximum),
-        cmocka_unit_test(retry_after_is_heeded_up_to_the_maximum),
-        cmocka_unit_test(error_messages_are_bounded_and_valid),
-        cmocka_unit_test(the_class_holds_nothing_of_the_answer),
+        cmocka_unit_test(test_every_status_has_its_outcome),
+        cmocka_unit_test(test_without_an_answer_the_body_decides_on_ambiguity),
+        cmocka_unit_test(test_a_cut_request_goes_back_unless_it_was_handed_over),
+        cmocka_unit_test(test_the_last_attempt_fails),
+        cmocka_unit_test(test_delays_double_up_to_the_maximum),
+        cmocka_unit_test(test_retry_after_is_heeded_up_to_the_maximum),
+        cmocka_unit_test(test_error_messages_are_bounded_and_valid),
+        cmocka_unit_test(test_the_class_holds_nothing_of_the_answer),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

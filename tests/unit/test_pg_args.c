@@ -1,19 +1,13 @@
 /* Statement parameters in Postgres's binary format. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <string.h>
 
-#include <cmocka.h>
-
 #include "pg/pg_internal.h"
+#include "unit.h"
 
-static void test_scalars(void **state)
+TEST(test_scalars)
 {
     struct pg_args args = PG_ARGS_INIT;
     struct pg_wire wire;
-    (void) state;
     pg_arg_i64(&args, -2);
     pg_arg_i32(&args, 258);
     pg_arg_bool(&args, true);
@@ -35,7 +29,7 @@ static void test_scalars(void **state)
     pg_args_free(&args);
 }
 
-static void test_arrays(void **state)
+TEST(test_arrays)
 {
     /* array_recv: dimensions, NULLs, element type, length, lower bound, then length and bytes of each
      * element. */
@@ -64,7 +58,6 @@ static void test_arrays(void **state)
                                "\0\0\0\1";
     struct pg_args args = PG_ARGS_INIT;
     struct pg_wire wire;
-    (void) state;
     pg_array_begin(&args, PG_INT8);
     pg_array_i64(&args, 5);
     pg_array_i64(&args, 256);
@@ -94,9 +87,8 @@ static void test_arrays(void **state)
     pg_args_free(&args);
 }
 
-static void test_conninfo_is_printed_without_its_password(void **state)
+TEST(test_conninfo_is_printed_without_its_password)
 {
-    (void) state;
     char *text = pg_conninfo_printable("host=db user=anubis password=s3cret dbname=x");
     assert_null(strstr(text, "s3cret"));
     assert_non_null(strstr(text, "host=db"));

@@ -1,13 +1,8 @@
 /* The search for rows that the database refuses to change, against a queue some of whose rows are bad. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
 
 #include "base/timeutil.h"
 #include "delivery/refusals.h"
+#include "unit.h"
 
 #define NOW (1000 * USEC_PER_SEC)
 
@@ -63,34 +58,31 @@ static bool none_is_bad(int i)
     return false;
 }
 
-static void test_only_the_bad_ones_are_left(void **state)
+TEST(test_only_the_bad_ones_are_left)
 {
     CLEANUP(refusals_free) struct refusals r = {0};
     bool taken[1000] = {false};
     int statements = work_through(&r, 1000, 500, some_are_bad, taken);
 
-    (void) state;
     for (int i = 0; i < 1000; i++)
         assert_int_equal(taken[i], !some_are_bad(i));
     assert_true(statements < 13 * 20);
 }
 
-static void test_without_refusals_nothing_is_narrowed(void **state)
+TEST(test_without_refusals_nothing_is_narrowed)
 {
     CLEANUP(refusals_free) struct refusals r = {0};
     bool taken[1000] = {false};
 
-    (void) state;
     assert_int_equal(work_through(&r, 1000, 500, none_is_bad, taken), 2);
     assert_int_equal(refusals_limit(&r, 500), 500);
     assert_null(r.rows);
 }
 
-static void test_the_search_ends(void **state)
+TEST(test_the_search_ends)
 {
     CLEANUP(refusals_free) struct refusals r = {0};
 
-    (void) state;
     assert_false(refusals_narrow(&r, 500));
     assert_int_equal(refusals_limit(&r, 500), 250);
     refusals_widen(&r, 250, 250);
@@ -104,12 +96,11 @@ static void test_the_search_ends(void **state)
     assert_int_equal(refusals_limit(&r, 1000), 1000);
 }
 
-static void test_pauses_double_up_to_five_minutes(void **state)
+TEST(test_pauses_double_up_to_five_minutes)
 {
     CLEANUP(refusals_free) struct refusals r = {0};
     uint64_t now = NOW, pause = 0;
 
-    (void) state;
     assert_int_equal(refusals_add(&r, 7, now), 5 * USEC_PER_SEC);
     assert_true(is_passed_over(&r, 7, now + 5 * USEC_PER_SEC - 1));
     assert_false(is_passed_over(&r, 7, now + 5 * USEC_PER_SEC));
@@ -124,11 +115,10 @@ static void test_pauses_double_up_to_five_minutes(void **state)
     assert_int_equal(refusals_add(&r, 7, now), 5 * USEC_PER_SEC);
 }
 
-static void test_tries_get_rarer_when_all_are_refused(void **state)
+TEST(test_tries_get_rarer_when_all_are_refused)
 {
     CLEANUP(refusals_free) struct refusals r = {0};
 
-    (void) state;
     for (int i = 0; i < 8; i++) {
         refusals_add(&r, i, NOW);
         assert_int_equal(refusals_pause_usec(&r), 0);
@@ -140,12 +130,11 @@ static void test_tries_get_rarer_when_all_are_refused(void **state)
     assert_int_equal(refusals_pause_usec(&r), 0);
 }
 
-static void test_memory_is_bounded(void **state)
+TEST(test_memory_is_bounded)
 {
     CLEANUP(refusals_free) struct refusals r = {0};
     const int64_t *ids;
 
-    (void) state;
     for (int i = 0; i < 3 * REFUSALS_MAX; i++)
         refusals_add(&r, i, NOW + (uint64_t) i);
     assert_int_equal(refusals_ids(&r, NOW + 5, &ids), REFUSALS_MAX);

@@ -1,29 +1,23 @@
 /* The growing buffer and its maximum. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
 #include <string.h>
 
-#include <cmocka.h>
-
 #include "base/strbuf.h"
+#include "unit.h"
 
-static void test_starts_empty(void **state)
+TEST(test_starts_empty)
 {
     struct strbuf sb = STRBUF_INIT(100);
     CLEANUP(freep) char *taken = strbuf_take(&sb);
 
-    (void) state;
     assert_string_equal(strbuf_str(&sb), "");
     assert_string_equal(taken, "");
     strbuf_free(&sb);
 }
 
-static void test_appends_of_each_kind(void **state)
+TEST(test_appends_of_each_kind)
 {
     CLEANUP(strbuf_free) struct strbuf sb = STRBUF_INIT(STRBUF_MAX_DEFAULT);
 
-    (void) state;
     strbuf_adds(&sb, "a");
     strbuf_addc(&sb, 'b');
     strbuf_add(&sb, "c\0d", 3);
@@ -34,11 +28,10 @@ static void test_appends_of_each_kind(void **state)
     assert_false(sb.overflowed);
 }
 
-static void test_grows_to_any_length(void **state)
+TEST(test_grows_to_any_length)
 {
     CLEANUP(strbuf_free) struct strbuf sb = STRBUF_INIT(STRBUF_MAX_DEFAULT);
 
-    (void) state;
     for (int i = 0; i < 100000; i++)
         strbuf_addc(&sb, (char) ('a' + i % 26));
     assert_int_equal(sb.len, 100000);
@@ -46,11 +39,10 @@ static void test_grows_to_any_length(void **state)
     assert_int_equal(sb.data[99999], 'a' + 99999 % 26);
 }
 
-static void test_the_maximum_holds(void **state)
+TEST(test_the_maximum_holds)
 {
     CLEANUP(strbuf_free) struct strbuf sb = STRBUF_INIT(5);
 
-    (void) state;
     strbuf_adds(&sb, "abc");
     strbuf_adds(&sb, "def"); /* would be six */
     assert_true(sb.overflowed);
@@ -65,34 +57,31 @@ static void test_the_maximum_holds(void **state)
     assert_string_equal(strbuf_str(&sb), "");
 }
 
-static void test_a_zeroed_buffer_takes_nothing(void **state)
+TEST(test_a_zeroed_buffer_takes_nothing)
 {
     struct strbuf sb = {0};
 
-    (void) state;
     strbuf_addc(&sb, 'x');
     assert_true(sb.overflowed);
     assert_string_equal(strbuf_str(&sb), "");
     strbuf_free(&sb);
 }
 
-static void test_lengths_near_the_end_of_size_t(void **state)
+TEST(test_lengths_near_the_end_of_size_t)
 {
     CLEANUP(strbuf_free) struct strbuf sb = STRBUF_INIT(1000);
 
-    (void) state;
     strbuf_adds(&sb, "x");
     assert_null(strbuf_reserve(&sb, SIZE_MAX));
     assert_null(strbuf_reserve(&sb, SIZE_MAX - 1));
     assert_true(sb.overflowed);
 }
 
-static void test_take_hands_over(void **state)
+TEST(test_take_hands_over)
 {
     struct strbuf sb = STRBUF_INIT(100);
     CLEANUP(freep) char *taken = NULL;
 
-    (void) state;
     strbuf_adds(&sb, "mine");
     taken = strbuf_take(&sb);
     assert_string_equal(taken, "mine");
@@ -102,12 +91,11 @@ static void test_take_hands_over(void **state)
     strbuf_free(&sb);
 }
 
-static void test_reserve_lets_the_caller_write(void **state)
+TEST(test_reserve_lets_the_caller_write)
 {
     CLEANUP(strbuf_free) struct strbuf sb = STRBUF_INIT(100);
     char *to = strbuf_reserve(&sb, 3);
 
-    (void) state;
     assert_non_null(to);
     memcpy(to, "xyz", 4);
     sb.len += 3;
@@ -115,7 +103,7 @@ static void test_reserve_lets_the_caller_write(void **state)
     assert_string_equal(strbuf_str(&sb), "xyz!");
 }
 
-static void test_decimals(void **state)
+TEST(test_decimals)
 {
     static const struct {
         int64_t value;
@@ -129,7 +117,6 @@ static void test_decimals(void **state)
         {INT64_MIN, "-9223372036854775808"},
     };
 
-    (void) state;
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
         CLEANUP(strbuf_free) struct strbuf sb = STRBUF_INIT(100);
 

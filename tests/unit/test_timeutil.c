@@ -1,16 +1,12 @@
 /* Timestamps against the C library's calendar; durations and sizes there and back. */
 #include <errno.h>
 #include <inttypes.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
 
-#include <cmocka.h>
-
 #include "base/timeutil.h"
+#include "unit.h"
 
 #define SECOND_MIN INT64_C(-62135596800)
 #define SECOND_MAX INT64_C(253402300799)
@@ -23,9 +19,8 @@ static void assert_timestamp(int64_t usec, const char *text)
     assert_string_equal(strbuf_str(&sb), text);
 }
 
-static void test_timestamps(void **state)
+TEST(test_timestamps)
 {
-    (void) state;
     assert_timestamp(0, "1970-01-01T00:00:00.000000Z");
     assert_timestamp(-1, "1969-12-31T23:59:59.999999Z");
     assert_timestamp(PG_EPOCH_USEC, "2000-01-01T00:00:00.000000Z");
@@ -34,9 +29,8 @@ static void test_timestamps(void **state)
     assert_timestamp(INT64_MAX, "9999-12-31T23:59:59.999999Z");
 }
 
-static void test_timestamps_agree_with_the_library(void **state)
+TEST(test_timestamps_agree_with_the_library)
 {
-    (void) state;
     /* Every 89 days and some, through all years, and each day around a leap year of each kind. */
     for (int64_t sec = SECOND_MIN; sec <= SECOND_MAX; sec += 7777777) {
         CLEANUP(strbuf_free) struct strbuf sb = STRBUF_INIT(100);
@@ -52,16 +46,15 @@ static void test_timestamps_agree_with_the_library(void **state)
     }
 }
 
-static void test_clocks(void **state)
+TEST(test_clocks)
 {
     uint64_t before = now_monotonic_usec();
 
-    (void) state;
     assert_true(now_monotonic_usec() >= before);
     assert_true(now_realtime_usec() > INT64_C(1700000000) * 1000000);
 }
 
-static void test_durations(void **state)
+TEST(test_durations)
 {
     static const struct {
         const char *text;
@@ -98,7 +91,6 @@ static void test_durations(void **state)
         {"1m30s", -EINVAL, 0, NULL},
     };
 
-    (void) state;
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
         CLEANUP(strbuf_free) struct strbuf sb = STRBUF_INIT(100);
         uint64_t usec = 42;
@@ -114,7 +106,7 @@ static void test_durations(void **state)
     }
 }
 
-static void test_sizes(void **state)
+TEST(test_sizes)
 {
     static const struct {
         const char *text;
@@ -137,7 +129,6 @@ static void test_sizes(void **state)
         {"", -EINVAL, 0, NULL},
     };
 
-    (void) state;
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
         CLEANUP(strbuf_free) struct strbuf sb = STRBUF_INIT(100);
         uint64_t bytes = 42;
@@ -151,7 +142,7 @@ static void test_sizes(void **state)
     }
 }
 
-static void test_durations_for_people(void **state)
+TEST(test_durations_for_people)
 {
     static const struct {
         const char *duration;
@@ -161,7 +152,6 @@ static void test_durations_for_people(void **state)
         {"59999ms", "59 s"}, {"4m", "4 min"},     {"2h", "2 h"}, {"125m", "2 h 5 min"}, {"3d", "3 d"},
     };
 
-    (void) state;
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
         CLEANUP(strbuf_free) struct strbuf sb = STRBUF_INIT(100);
         uint64_t usec = 0;

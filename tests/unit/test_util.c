@@ -1,58 +1,50 @@
 /* Memory, numbers, randomness, wake-ups. */
 #include <errno.h>
 #include <poll.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
 #include <string.h>
 #include <unistd.h>
 
-#include <cmocka.h>
-
 #include "base/util.h"
+#include "unit.h"
 
-static void test_empty_allocations_are_usable(void **state)
+TEST(test_empty_allocations_are_usable)
 {
     CLEANUP(freep) void *a = xmalloc(0);
     CLEANUP(freep) void *b = xcalloc(0, 8);
     CLEANUP(freep) void *c = xreallocarray(NULL, 0, 8);
     CLEANUP(freep) void *d = xmemdup(NULL, 0);
 
-    (void) state;
     assert_non_null(a);
     assert_non_null(b);
     assert_non_null(c);
     assert_non_null(d);
 }
 
-static void test_strings_are_copied(void **state)
+TEST(test_strings_are_copied)
 {
     CLEANUP(freep) char *part = xstrndup("abcdef", 3);
     CLEANUP(freep) char *text = xasprintf("%s-%d", part, 7);
 
-    (void) state;
     assert_null(xstrdup(NULL));
     assert_string_equal(part, "abc");
     assert_string_equal(text, "abc-7");
 }
 
-static void test_take_ptr_leaves_null_behind(void **state)
+TEST(test_take_ptr_leaves_null_behind)
 {
     CLEANUP(freep) char *owner = xstrdup("x");
     char *taken = TAKE_PTR(owner);
 
-    (void) state;
     assert_null(owner);
     assert_string_equal(taken, "x");
     free_secret(taken);
     free_secret(NULL);
 }
 
-static void test_closep_keeps_errno(void **state)
+TEST(test_closep_keeps_errno)
 {
     int fd = dup(STDERR_FILENO), none = -1;
 
-    (void) state;
     errno = ENOENT;
     closep(&fd);
     closep(&none);
@@ -60,12 +52,11 @@ static void test_closep_keeps_errno(void **state)
     assert_int_equal(fd, -1);
 }
 
-static void test_error_text_is_bounded(void **state)
+TEST(test_error_text_is_bounded)
 {
     struct error err;
     char big[3000];
 
-    (void) state;
     memset(big, 'x', sizeof(big) - 1);
     big[sizeof(big) - 1] = '\0';
     error_set(&err, "%s", big);
@@ -73,7 +64,7 @@ static void test_error_text_is_bounded(void **state)
     error_set(NULL, "%s", "nobody listens");
 }
 
-static void test_integers_are_whole_strings_in_range(void **state)
+TEST(test_integers_are_whole_strings_in_range)
 {
     static const struct {
         const char *text;
@@ -97,7 +88,6 @@ static void test_integers_are_whole_strings_in_range(void **state)
         {"--1", -EINVAL, 0},
     };
 
-    (void) state;
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
         int64_t value = 12345;
 
@@ -106,12 +96,11 @@ static void test_integers_are_whole_strings_in_range(void **state)
     }
 }
 
-static void test_random_numbers_differ_and_stay_in_range(void **state)
+TEST(test_random_numbers_differ_and_stay_in_range)
 {
     uint64_t first = random_u64();
     bool differs = false;
 
-    (void) state;
     for (int i = 0; i < 1000; i++) {
         double unit = random_unit();
 
@@ -128,11 +117,10 @@ static bool is_readable(int fd)
     return poll(&p, 1, 0) == 1;
 }
 
-static void test_wakefd_collects_wakeups(void **state)
+TEST(test_wakefd_collects_wakeups)
 {
     CLEANUP(closep) int fd = wakefd_new();
 
-    (void) state;
     assert_false(is_readable(fd));
     wakefd_raise(fd);
     wakefd_raise(fd);
