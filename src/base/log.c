@@ -146,7 +146,7 @@ static void write_stderr(const struct line *l)
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0)
-            return; /* nobody reads us: there is no other place to say so */
+            return; /* there is no other place for the line */
         p += n;
         out.len -= (size_t) n;
     }

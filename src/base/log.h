@@ -1,7 +1,7 @@
-/* The journal, or readable lines on stderr when there is none.
+/* The journal, or readable lines on stderr outside of systemd.
  *
  * Any thread. One event, one line, plus fields. Neither CPF, payload, response body nor secret may be passed
- * in. Library functions do not log: whoever decides logs once. */
+ * in. Library functions do not log: the function that decides logs once. */
 #pragma once
 
 #include <syslog.h>

@@ -26,7 +26,7 @@
 #define MSG_KAFKA_LOST "c5eb2a59b7d848f8b8ee36dd25ac43c2"
 /* Kafka answers again. */
 #define MSG_KAFKA_BACK "88e2e68629984111a89cc278a4129e90"
-/* The schema does not fit this version; the message names the command that mends it. */
+/* The schema does not fit this version; the message names the command that repairs it. */
 #define MSG_SCHEMA_MISMATCH "12611a021ff7414f8a0dcea9a6310e11"
 /* A subscription has failed for good. */
 #define MSG_DELIVERY_FAILED "65c144aadbcf4e4fa6a17488e127cfae"
@@ -34,7 +34,7 @@
 #define MSG_LEASE_LOST "96103c98d764450896b8fdb5ac7f65b3"
 /* An integration was paused, with the reason. */
 #define MSG_INTEGRATION_PAUSED "db1e7c56c72e43b392aedc693dde8b42"
-/* Several attempts in a row at one institution came to nothing; they are made again. */
+/* Several attempts in a row at one institution failed; they are repeated. */
 #define MSG_INSTITUTION_LOST "3b858a703c1d4f8da65b11b901e734c1"
 /* That institution takes subscriptions again. */
 #define MSG_INSTITUTION_BACK "dbb32f7935e44d0798e1482072309c37"

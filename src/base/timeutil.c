@@ -139,7 +139,7 @@ static int parse_with_unit(const char *s, const struct unit *units, size_t n_uni
         if (strcmp(p, units[i].name) != 0)
             continue;
         too_big |= __builtin_mul_overflow(value, units[i].factor, &value);
-        /* The last value means "never" elsewhere; nobody may write it. */
+        /* The last value means "never" elsewhere, so it cannot be written as a number. */
         if (too_big || value == USEC_INFINITY)
             return -ERANGE;
         *ret = value;

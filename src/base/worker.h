@@ -10,7 +10,7 @@
 
 struct worker {
     int stop_fd;                 /* becomes readable and stays so when it is time to go */
-    struct heartbeat *heartbeat; /* NULL = nobody looks */
+    struct heartbeat *heartbeat; /* NULL = none */
     pthread_t thread;
 };
 
