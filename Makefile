@@ -3,6 +3,8 @@
 #   V=1          show the commands            WERROR=1       warnings are errors
 #   BUILD=DIR    another build folder         NO_INSTALL=1   name missing packages instead of installing them
 #   FULL=1       `make check` also installs and runs the heavy parts (real Kafka, systemd)
+#   TEST=…       `make check` runs only these: tests/test_delivery.py::test_x, "-k 'drain or lease'" (several are fine)
+#   UNIT=…       `make check` runs only these unit tests: gaps, "gaps event"
 #   KAFKA=real   `make demo` with Apache Kafka   KEEP=1         `make demo` leaves everything running
 
 VERSION := $(shell sed -n 's/^\#define ANUBIS_VERSION "\(.*\)"/\1/p' src/base/version.h)
@@ -39,7 +41,7 @@ OBJECTS   := $(SOURCES:%.c=$(BUILD)/%.o) $(BUILD)/generated/sql_files.o $(BUILD)
 ARCHIVE   := $(BUILD)/libanubis.a
 BINARIES  := $(BUILD)/anubisd $(BUILD)/anubisctl
 TOOLS     := $(patsubst tests/tools/%.c,$(BUILD)/tools/%,$(wildcard tests/tools/*.c))
-UNIT      := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(wildcard tests/unit/test_*.c))
+UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(wildcard tests/unit/test_*.c))
 SQL       := $(sort $(wildcard sql/*.sql))
 STATEMENTS := $(sort $(wildcard sql/statements/*.sql))
 C_FILES   := $(wildcard src/*.[ch] src/*/*.[ch] tests/unit/*.[ch] tests/tools/*.[ch])
@@ -70,7 +72,7 @@ say = $(if $(V),,@printf '  %-7s %s\n' '$(1)' '$(2)')
 
 all: $(BINARIES) ## build anubisd and anubisctl
 tools: $(TOOLS)  ## build the embedded broker and the sample institutions
-unit: $(UNIT)    ## build the unit tests
+unit: $(UNIT_TESTS) ## build the unit tests
 objects: $(OBJECTS) $(MAINS:%.c=$(BUILD)/%.o)
 # Built on the way to something else they do not say that there was nothing to be done.
 all tools unit: ; $(if $(filter-out 0,$(MAKELEVEL)),@:)
@@ -109,7 +111,7 @@ $(TOOLS): $(BUILD)/tools/%: $(BUILD)/tests/tools/%.o $(ARCHIVE)
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS) $(shell pkg-config --libs $(TOOL_LIBS))
 
-$(UNIT): $(BUILD)/unit/%: $(BUILD)/tests/unit/%.o $(ARCHIVE)
+$(UNIT_TESTS): $(BUILD)/unit/%: $(BUILD)/tests/unit/%.o $(ARCHIVE)
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS) $(shell pkg-config --libs $(UNIT_LIBS)) -lm
@@ -127,7 +129,7 @@ demo: packages-demo ## run the main job on this machine, from nothing to a summa
 
 check: packages-check ## build and run every test this machine can run
 	+@$(SUBMAKE) all tools unit
-	@ANUBIS_BUILD=$(BUILD) $(PYTHON) tests/run-checks
+	@ANUBIS_BUILD=$(BUILD) $(PYTHON) tests/run-checks $(UNIT:%=--unit=%) $(TEST)
 
 bench: packages-check ## measure throughput, latency, memory and CPU
 	+@$(SUBMAKE) all tools

@@ -1,4 +1,5 @@
 """What is written agrees with what is there."""
+import glob
 import os
 import re
 import shutil
@@ -41,7 +42,7 @@ def test_each_message_has_its_catalog_entry():
 
 
 def test_each_message_id_is_used():
-    sources = "".join(read(os.path.join("src", f)) for f in os.listdir(os.path.join(ROOT, "src")) if f.endswith(".c"))
+    sources = "".join(read(path) for path in glob.glob("src/**/*.c", root_dir=ROOT, recursive=True))
     unused = [name for name in message_ids() if not re.search(rf"\b{name}\b", sources)]
     assert not unused, f"no line of the journal has these: {unused}"
 
@@ -171,6 +172,15 @@ def test_help_lists_every_target():
 
 
 # --- make ---
+
+@pytest.mark.parametrize("argument, named", [("--unit=gapz", "test_gaps"), ("tests/test_x.py", "tests/test_docs.py"),
+                                             ("tests/test_docs.py::test_x", "test_a_choice_without_a_test_fails")])
+def test_a_choice_without_a_test_fails(binaries, argument, named):
+    """And the names that there are stand beside it."""
+    done = run([os.path.join(ROOT, "tests/run-checks"), argument], env={"CI": None, "FULL": None}, deadline=60)
+    assert done.code == 1 and named in done.stdout
+    assert done.stdout.splitlines()[-1] == "0 passed, 1 failed"
+
 
 def test_missing_libraries_are_named_before_anything_is_compiled():
     nothing = scratch_folder()
