@@ -1,10 +1,10 @@
 #!/usr/bin/python3
-"""make bench: throughput, beside that of the design it replaces, latency, memory, idle cost and the price of the triggers, on parts
-of its own.
+"""make bench: throughput, beside that of the design it replaces, latency, memory, idle cost and the price of the triggers,
+on parts of its own.
 
-Everything runs on this machine: a throw-away Postgres (fsync on), a real Apache Kafka where Java is (else the embedded broker, and the
-table says so), one sink institution. CPU times are the kernel's, of whole processes; so the figures of a noisy machine are best compared
-within one run."""
+Everything runs on this machine: a throw-away Postgres (fsync on), a real Apache Kafka where Java is (else the embedded
+broker, and the table says so), one sink institution. CPU times are the kernel's, of whole processes; so the figures of a
+noisy machine are best compared within one run."""
 import argparse
 import json
 import os
@@ -22,8 +22,8 @@ from harness.postgres import Postgres
 from harness.processes import Child, close_all, descendants, wait_for
 
 TICKS = os.sysconf("SC_CLK_TCK")
-POSTGRES = {"fsync": "on", "full_page_writes": "on", "shared_buffers": "512MB", "max_wal_size": "8GB", "checkpoint_timeout": "15min",
-            "synchronous_commit": "on", "autovacuum_naptime": "5s"}
+POSTGRES = {"fsync": "on", "full_page_writes": "on", "shared_buffers": "512MB", "max_wal_size": "8GB",
+            "checkpoint_timeout": "15min", "synchronous_commit": "on", "autovacuum_naptime": "5s"}
 SETTINGS = {"log_level": "notice", "delivery": {"max_in_flight": 1024, "max_in_flight_per_integration": 64, "batch_size": 500,
                                                 "poll_interval": "1s"}}
 INTEGRATIONS = 16
@@ -159,8 +159,9 @@ class Bench:
         counted = database.value("select sum(successful_sends) from integrations")
         assert counted == rows, f"the peer counted {counted} of {rows}: {worker.output}"
         rate = rows / seconds
+        cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         return {"rows": rows, "seconds": round(seconds, 2), "subscriptions/s": round(rate),
-                "its CPU µs a subscription": round((after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) / rows * 1e6),
+                "its CPU µs a subscription": round(cpu / rows * 1e6),
                 **({"anubisd to it": f"{self.rate / rate:.0f} times"} if self.rate else {})}
 
     def latency(self, per_second, seconds):
@@ -239,7 +240,8 @@ class Bench:
                 t.start()
             for t in threads:
                 t.join()
-            wait_for(lambda: app.value("select count(*) from pg_stat_activity where datname = current_database()") == 1, 30, "the end")
+            wait_for(lambda: app.value("select count(*) from pg_stat_activity where datname = current_database()") == 1,
+                     30, "the end")
             used = (cpu_of_tree(self.server.child.pid) - before) / (clients * each) * 1e6
             found.setdefault(turn, []).append((used, clients * each / (time.monotonic() - started)))
         best = {k: min(v) for k, v in found.items()}
@@ -261,8 +263,9 @@ def show(name, result, indent="  "):
 
 
 def main():
-    cases = {"throughput": lambda b, a: b.throughput(a.rows), "peer": lambda b, a: b.peer(3000), "latency": lambda b, a: b.latency(100, 10),
-             "insert": lambda b, a: b.insert_cost(16, 1000), "idle": lambda b, a: b.idle(60),
+    cases = {"throughput": lambda b, a: b.throughput(a.rows), "peer": lambda b, a: b.peer(3000),
+             "latency": lambda b, a: b.latency(100, 10), "insert": lambda b, a: b.insert_cost(16, 1000),
+             "idle": lambda b, a: b.idle(60),
              "memory": lambda b, a: b.memory(a.waiting)}
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("cases", nargs="*", help=f"of {', '.join(cases)}; all without")

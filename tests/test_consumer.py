@@ -17,6 +17,7 @@ GROUP = "anubis-integration-group"
 TYPES = ("sent", "failed")
 PARTITIONS = 3
 CPF = "52998224725"
+COUNTER_FULL = "its integration's successful_sends has reached the greatest number of its type"
 
 # Quick to notice a member that died; a Kafka of the tests allows it.
 SETTINGS = {"consumers": {"session_timeout": "6s", "heartbeat_interval": "500ms"}}
@@ -321,7 +322,7 @@ def test_counters_of_an_adopted_table_may_be_small(scene, make_daemon):
     scene.wait_caught_up()
     counters = scene.counters()
     refused = scene.expected[scene.integrations[0], "sent"] - (counters[scene.integrations[0], "sent"] - 2147483640)
-    assert {d["error"] for d in scene.dead_letters()} == {"its integration's successful_sends has reached the greatest number of its type"}
+    assert {d["error"] for d in scene.dead_letters()} == {COUNTER_FULL}
     assert len(scene.dead_letters()) == refused > 0
     assert f"of integration {scene.integrations[0]}: its integration's successful_sends has reached" in daemon.log
     assert all(counters[k] == n for k, n in scene.expected.items() if k != (scene.integrations[0], "sent"))
@@ -332,7 +333,7 @@ def test_full_counters_stop_no_others(scene, make_daemon):
     scene.publish(400)
     make_daemon(SETTINGS).start()
     scene.wait_caught_up()
-    assert {d["error"] for d in scene.dead_letters()} == {"its integration's successful_sends has reached the greatest number of its type"}
+    assert {d["error"] for d in scene.dead_letters()} == {COUNTER_FULL}
     assert len(scene.dead_letters()) == scene.expected[scene.integrations[0], "sent"]
     scene.expected[scene.integrations[0], "sent"] = 9223372036854775807
     assert scene.counters() == scene.expected
@@ -501,7 +502,8 @@ def test_what_others_add_to_a_counter_meanwhile_is_kept(scene, make_daemon):
     connection = scene.app.database.connect()
     connection.autocommit = False
     with connection.cursor() as cursor:
-        cursor.execute("update anubis.integrations set successful_sends = successful_sends + 1000, failed_sends = failed_sends + 1000")
+        cursor.execute("update anubis.integrations set successful_sends = successful_sends + 1000, "
+                       "failed_sends = failed_sends + 1000")
         scene.publish(200)
         wait_for(lambda: scene.app.value("select count(*) from pg_stat_activity where wait_event_type = 'Lock' "
                                          "and datname = current_database()"), what="the consumer to wait for the rows")
@@ -644,7 +646,8 @@ def test_only_the_consumers_get_no_session(fragile, make_daemon):
     scene.publish(100)
     scene.check()
     scene.app.query("alter role few connection limit 0")
-    assert scene.app.value("select count(pg_terminate_backend(pid)) from pg_stat_activity where application_name = %s", (f"anubisd {GROUP}",)) == 1
+    assert scene.app.value("select count(pg_terminate_backend(pid)) from pg_stat_activity where application_name = %s",
+                           (f"anubisd {GROUP}",)) == 1
     scene.publish(100)
     daemon.wait_log(rf"{GROUP}: has no session with the database, while deliveries have theirs: .*too many connections", 60)
     daemon.wait_log(rf"{GROUP}: waits for the database", 60, count=logged(daemon, "waits for the database") + 1)
@@ -846,7 +849,8 @@ def test_a_topic_that_is_made_anew_and_outgrows_the_old_one(real_scene, make_mem
     for _ in range(2):  # what is told the second time follows from an answer to the first
         real_scene.publish(500)
         real_scene.check()
-        wait_for(lambda: real_scene.cluster.group_offsets(real_scene.group, [real_scene.topic(k) for k in TYPES]) == real_scene.ends(),
+        topics = [real_scene.topic(k) for k in TYPES]
+        wait_for(lambda: real_scene.cluster.group_offsets(real_scene.group, topics) == real_scene.ends(),
                  what="Kafka's committed offsets to follow")
     if not running:
         daemon.term()

@@ -26,8 +26,8 @@ def enrol(app, institutions, count, paths=("/good", "/slow/20", "/slow/50")):
 
 
 def check_nothing_lost(app, institutions, ids):
-    """Every subscription is sent and was received; ledger and state agree; what was received twice may have been: its ledger says that
-    an attempt before was ambiguous."""
+    """Every subscription is sent and was received; ledger and state agree; what was received twice may have been: its ledger
+    says that an attempt before was ambiguous."""
     assert app.states() == {"sent": len(ids)}
     keys = institutions.keys()
     assert len(keys) == len(ids)
@@ -40,8 +40,9 @@ def check_nothing_lost(app, institutions, ids):
         left join lateral (select to_status from {s}.subscription_events where subscription_id = s.id order by id desc limit 1) e
         on true where s.status is distinct from e.to_status""")
     assert not wrong, wrong[:5]
-    broken = app.query("""select subscription_id, id from (select *, lag(to_status) over (partition by subscription_id order by id)
-        as before from {s}.subscription_events) e where from_status is distinct from before""")
+    broken = app.query("""select subscription_id, id from (
+        select *, lag(to_status) over (partition by subscription_id order by id) as before
+        from {s}.subscription_events) e where from_status is distinct from before""")
     assert not broken, f"ledger rows that do not follow from the one before: {broken[:5]}"
     return len(again)
 

@@ -454,7 +454,8 @@ def test_verify_finds_wrong_counters(proven, ctl):
 def test_verify_finds_marks_that_are_no_events(proven, ctl):
     """A bit for a sequence of another type or of none, and one set in two partitions."""
     number = proven.value("select id from {s}.subscription_events where event_type = 'created' order by id limit 1")
-    bits = "update {s}.consumer_bitmaps set bits = set_bit(bits, %s, 1) where topic like '%%.sent' and partition = 0 and chunk = 0"
+    bits = ("update {s}.consumer_bitmaps set bits = set_bit(bits, %s, 1) "
+            "where topic like '%%.sent' and partition = 0 and chunk = 0")
     proven.query(bits, (number,))
     wrong(ctl, 1, 'marks 61 events of "anubis.subscriptions.sent"', f"wrong are {number}")
     proven.query(bits.replace("1)", "0)"), (number,))

@@ -142,8 +142,9 @@ def test_reload_of_a_wrong_file_changes_nothing(app, institutions, make_daemon):
 
 def test_two_daemons_of_one_name_are_noticed(database, app, institutions, make_daemon):
     first = make_daemon({"instance": "twin"}).start()
-    wait_for(lambda: database.value("select count(*) from pg_locks where locktype = 'advisory' and granted and pid in (select pid from "
-                                    "pg_stat_activity where application_name = 'anubisd monitor' and datname = current_database())"),
+    wait_for(lambda: database.value("select count(*) from pg_locks where locktype = 'advisory' and granted and pid in "
+                                    "(select pid from pg_stat_activity where application_name = 'anubisd monitor' "
+                                    "and datname = current_database())"),
              30, "the first to have its name")
     second = make_daemon({"instance": "twin"}).start()
     other = make_daemon({"instance": "other"}).start()

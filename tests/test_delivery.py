@@ -231,7 +231,8 @@ def test_odd_settings_of_an_adopted_table(app, institutions, make_daemon, value)
     if value <= 0:
         app.subscription(app.integration(institutions.url("/silent"), **odd))
         died = app.subscription(app.integration(institutions.url("/good"), **odd, enabled=False))
-        app.query("set session_replication_role = replica; update {s}.subscriptions set status = 'processing', attempts = 1, claimed_by = 'died', "
+        app.query("set session_replication_role = replica; "
+                  "update {s}.subscriptions set status = 'processing', attempts = 1, claimed_by = 'died', "
                   "claim_token = 1, lease_expires_at = now() where id = %s; reset session_replication_role", (died,))
     app.wait_states(sent=10, retry=1 if value > 0 else 3, deadline=40)
 
@@ -271,7 +272,8 @@ def test_an_endpoint_that_takes_nothing_is_said_once(app, institutions, make_dae
 
 
 def test_a_flaky_one_does_not_flood_the_journal(app, institutions, make_daemon):
-    daemon = make_daemon({"log_level": "info", "retry": {"base_delay": "10ms", "max_delay": "20ms", "max_attempts": 1000}}).start()
+    retry = {"base_delay": "10ms", "max_delay": "20ms", "max_attempts": 1000}
+    daemon = make_daemon({"log_level": "info", "retry": retry}).start()
     app.subscriptions(app.integration(institutions.url("/flaky/90")), 500)
     app.wait_states(sent=500)
     said = [len(re.findall(pattern, daemon.log)) for pattern in (LOST % (r"\d+", "HTTP 500"), BACK % r"\d+")]
@@ -288,7 +290,8 @@ def test_after_a_pause_the_next_attempts_can_be_called_for(app, institutions, ma
     app.query("update {s}.integrations set paused_until = null, pause_reason = null")
     app.subscription(integration)
     app.wait_states(retry=1, sent=1, deadline=20)
-    app.query("update {s}.subscriptions set next_attempt_at = null where integration_id = %s and status = 'retry'", (integration,))
+    app.query("update {s}.subscriptions set next_attempt_at = null where integration_id = %s and status = 'retry'",
+              (integration,))
     app.wait_states(sent=2, deadline=20)
 
 

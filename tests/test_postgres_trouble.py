@@ -1,4 +1,5 @@
-"""Postgres in trouble that is not ours: tables locked for long, bulk updates, a full disk. Nothing is lost, and the journal says so."""
+"""Postgres in trouble that is not ours: tables locked for long, bulk updates, a full disk. Nothing is lost, and the journal
+says so."""
 import contextlib
 import os
 import subprocess
@@ -17,7 +18,8 @@ def under_way(app, count=1):
     wait_for(lambda: app.states()["processing"] >= count, 20, lambda: f"requests under way, now {app.states()}", interval=0.02)
 
 
-@pytest.mark.parametrize("lock", ["lock table {s}.subscriptions in access exclusive mode", "select id from {s}.subscriptions for update"])
+@pytest.mark.parametrize("lock", ["lock table {s}.subscriptions in access exclusive mode",
+                                  "select id from {s}.subscriptions for update"])
 def test_results_that_wait_for_a_lock(app, institutions, make_daemon, lock):
     """Said once when it lasts, and once when it is over; meanwhile nothing is given up."""
     daemon = make_daemon().start()
@@ -37,7 +39,8 @@ def test_results_that_wait_for_a_lock(app, institutions, make_daemon, lock):
 
 def claimed_at(app):
     """When the claims' session sent its last statement."""
-    return app.value("select max(query_start) from pg_stat_activity where datname = current_database() and application_name = 'anubisd claim'")
+    return app.value("select max(query_start) from pg_stat_activity where datname = current_database() "
+                     "and application_name = 'anubisd claim'")
 
 
 @pytest.mark.parametrize("table", ["subscriptions", "integrations"])
@@ -62,7 +65,8 @@ def test_claims_that_wait_for_a_lock(app, institutions, make_daemon, table):
 
 
 def test_bulk_updates_of_the_application(app, institutions, make_daemon, ctl):
-    """In random order, against claims and results: whoever is a deadlock's victim, no result is lost and nothing goes out twice."""
+    """In random order, against claims and results: whoever is a deadlock's victim, no result is lost and nothing goes out
+    twice."""
     app.subscriptions(app.integration(institutions.url("/good")), 3000)
     done = threading.Event()
 
@@ -71,8 +75,8 @@ def test_bulk_updates_of_the_application(app, institutions, make_daemon, ctl):
         while not done.is_set():
             with contextlib.suppress(psycopg2.errors.DeadlockDetected):
                 connection.cursor().execute(
-                    "update anubis.subscriptions s set origin = 'bulk' from (select id from anubis.subscriptions where status <> 'sent' "
-                    "order by random() limit 2000) x where x.id = s.id")
+                    "update anubis.subscriptions s set origin = 'bulk' from (select id from anubis.subscriptions "
+                    "where status <> 'sent' order by random() limit 2000) x where x.id = s.id")
         connection.close()
     workers = [threading.Thread(target=update) for _ in range(2)]
     for worker in workers:
@@ -94,8 +98,8 @@ def small_disk(server):
     """A folder of the server's on a file system of 96 MB."""
     folder = os.path.join(server.folder, "small")
     os.mkdir(folder)
-    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=96m,mode=755", "tmpfs", folder], capture_output=True,
-                                           check=False).returncode:
+    mount = ["mount", "-t", "tmpfs", "-o", "size=96m,mode=755", "tmpfs", folder]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("only who may mount a file system can have a full one")
     try:
         space = os.path.join(folder, "space")
@@ -179,9 +183,11 @@ def test_settings_meant_for_others(own_postgres, broker, institutions, setting):
 
 def test_application_is_no_deadlocks_victim(app, institutions, make_daemon):
     """It changes rows in descending order, one after the other, while their results are written in ascending order, slowly."""
-    app.query("create function {s}.slowly() returns trigger language plpgsql as $$ begin perform pg_sleep(0.0003); return new; end $$; "
+    app.query("create function {s}.slowly() returns trigger language plpgsql as "
+              "$$ begin perform pg_sleep(0.0003); return new; end $$; "
               "create trigger slowly before update on {s}.subscriptions for each row execute function {s}.slowly(); "
-              "create function {s}.descend(ids bigint[]) returns void language plpgsql as $$ begin for n in reverse cardinality(ids)..1 "
+              "create function {s}.descend(ids bigint[]) returns void language plpgsql as "
+              "$$ begin for n in reverse cardinality(ids)..1 "
               "loop update {s}.subscriptions set order_id = 1 where id = ids[n]; end loop; end $$")
     integration = app.integration(institutions.url("/good"), max_in_flight=400)
     daemon = make_daemon({"delivery": {"max_in_flight": 400, "lease": "600s"}}).start()

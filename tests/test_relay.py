@@ -86,7 +86,8 @@ def sequence(message):
 
 
 def check_published(ledger, kafka, prefix="anubis.", once=True, before=0):
-    """Kafka holds exactly the ledger: each event in its topic and partition, as the view has it, in order. Returns how many came twice."""
+    """Kafka holds exactly the ledger: each event in its topic and partition, as the view has it, in order. Returns how many
+    came twice."""
     wanted = {number: message for number, message in ledger.messages().items() if number > before}
     seen = collections.Counter()
     for topic, messages in read_topics(kafka, prefix).items():
@@ -118,9 +119,10 @@ def check_published(ledger, kafka, prefix="anubis.", once=True, before=0):
 
 STRANGE_ANSWERS = [
     '{"id": 9007199254740993, "x": 1e400, "y": 0.10000000000000000000001}', "", " ", "OK", "null", "12", '"text"', "[01]", "[1,]",
-    '{"a":1', ' [1,\n2]\t', '"\\u0000"', '"\\ud800"', '"\\ud83d\\ude00"', '"\\\\ud800"', '"a\\"b"', "[" * 512 + "]" * 512, "[" * 513 + "]" * 513,
-    '["' + "[" * 600 + '"]', '{"é":"\U0001f600"}', '"\x7f"', '"\t"', "<html>\n\x01&</html>", "NaN", "-", "-0", "1.", "0x10", "tru", '{"a":1}{',
-    '{"a" 1}', '{1:2}', "'a'", '"\\x"', '"unfinished', '{"a":' * 300 + "1" + "}" * 300, "x" * 65536, '{"' + "k" * 60000 + '":1}',
+    '{"a":1', ' [1,\n2]\t', '"\\u0000"', '"\\ud800"', '"\\ud83d\\ude00"', '"\\\\ud800"', '"a\\"b"', "[" * 512 + "]" * 512,
+    "[" * 513 + "]" * 513, '["' + "[" * 600 + '"]', '{"é":"\U0001f600"}', '"\x7f"', '"\t"', "<html>\n\x01&</html>", "NaN", "-",
+    "-0", "1.", "0x10", "tru", '{"a":1}{', '{"a" 1}', '{1:2}', "'a'",
+    '"\\x"', '"unfinished', '{"a":' * 300 + "1" + "}" * 300, "x" * 65536, '{"' + "k" * 60000 + '":1}',
 ]
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
@@ -132,28 +134,32 @@ def write_strange_events(ledger):
     for answer in STRANGE_ANSWERS:
         for truncated in (None, True):
             # As the daemon settles: the claim changes, so the answer counts as this change's own.
-            cursor.execute("insert into subscriptions (integration_id, order_id, origin, cpf, payload) values (%s, 1, 'web', '1', '{}') "
-                           "returning id", (integration,))
+            cursor.execute("insert into subscriptions (integration_id, order_id, origin, cpf, payload) "
+                           "values (%s, 1, 'web', '1', '{}') returning id", (integration,))
             number = cursor.fetchone()[0]
-            cursor.execute("update subscriptions set status = 'processing', claim_token = 1, attempts = 1 where id = %s", (number,))
+            cursor.execute("update subscriptions set status = 'processing', claim_token = 1, attempts = 1 where id = %s",
+                           (number,))
             cursor.execute("update subscriptions set status = 'sent', claim_token = null, sent_at = now(), last_response = %s, "
                            "last_response_truncated = %s where id = %s", (answer, truncated, number))
     for columns, values in [
-            ("origin, cpf", (None, None)), ("origin, cpf", ("é\U0001f600\"\\\n\x01", "x" * 3000)), ("order_id, origin", (-5, "")),
+            ("origin, cpf", (None, None)), ("origin, cpf", ("é\U0001f600\"\\\n\x01", "x" * 3000)),
+            ("order_id, origin", (-5, "")),
             ("scheduled_to, traceparent", ("infinity", TRACE)), ("scheduled_to, traceparent", ("-infinity", TRACE.upper())),
             ("scheduled_to, traceparent", ("0044-03-15 12:00:00+00 BC", "ff" + TRACE[2:])), ("traceparent", ("0" * 55,)),
-            ("traceparent", ("cc" + TRACE[2:],)), ("traceparent", ("00-" + "0" * 32 + TRACE[35:],)), ("traceparent", ("x" * 5000,)),
+            ("traceparent", ("cc" + TRACE[2:],)), ("traceparent", ("00-" + "0" * 32 + TRACE[35:],)),
+            ("traceparent", ("x" * 5000,)),
             ("integration_id, created_at", (integration, "1999-12-31 23:59:59.999999+00")),
             ("order_id, created_at", (9223372036854775807, "12345-01-01 00:00:00+00"))]:
         cursor.execute(f"insert into subscriptions ({columns}) values ({', '.join(['%s'] * len(values))})", values)
-    for status, error, ambiguous, due in [("retry", "HTTP 500: \x01\"", True, "2030-01-01 00:00:00+00"), ("failed", None, None, None),
+    for status, error, ambiguous, due in [("retry", "HTTP 500: \x01\"", True, "2030-01-01 00:00:00+00"),
+                                          ("failed", None, None, None),
                                           ("retry", "é" * 9000, False, None), ("failed", "", False, None),
                                           ("retry", "x", None, "infinity"), ("pending", None, None, None)]:
         cursor.execute("insert into subscriptions (integration_id) values (%s) returning id", (integration,))
         number = cursor.fetchone()[0]
         cursor.execute("update subscriptions set status = 'processing', claim_token = 1, attempts = 2 where id = %s", (number,))
-        cursor.execute("update subscriptions set status = %s, claim_token = null, last_error = %s, last_ambiguous = %s, next_attempt_at = %s "
-                       "where id = %s", (status, error, ambiguous, due, number))
+        cursor.execute("update subscriptions set status = %s, claim_token = null, last_error = %s, last_ambiguous = %s, "
+                       "next_attempt_at = %s where id = %s", (status, error, ambiguous, due, number))
     connection.commit()
     connection.close()
 
@@ -193,7 +199,8 @@ def test_adopted_tables(empty_database, json_type, broker, make_daemon):
     old = ledger.last_id()
     ledger.query("update {s}.integrations set enabled = false")
     ledger.query("insert into {s}.subscriptions (integration_id, integration_filter_id, created_at, updated_at, scheduled_to) "
-                 "select 1, 1, '2026-01-02 03:04:05.678901', '2026-01-02 03:04:05', '2030-01-01 12:00' from generate_series(1, 10)")
+                 "select 1, 1, '2026-01-02 03:04:05.678901', '2026-01-02 03:04:05', '2030-01-01 12:00' "
+                 "from generate_series(1, 10)")
     for answer in ('{"ok": true, "n": 9007199254740993.10}', "no JSON", '"\\u0000"'):
         ledger.query("update {s}.subscriptions set status = 'sent', last_response = %s where id = "
                      "(select max(id) from {s}.subscriptions where status = 'pending')", (answer,))
@@ -286,7 +293,8 @@ def test_large_answers_are_read_in_small_batches(ledger, broker, make_daemon):
     integration = ledger.integration()
     ledger.query("insert into {s}.subscriptions (integration_id) select %s from generate_series(1, 300)", (integration,))
     ledger.query("update {s}.subscriptions set status = 'processing', claim_token = 1")
-    ledger.query("update {s}.subscriptions set status = 'sent', claim_token = null, last_response = repeat('0123456789abcdef', 4096)")
+    ledger.query("update {s}.subscriptions set status = 'sent', claim_token = null, "
+                 "last_response = repeat('0123456789abcdef', 4096)")
     daemon = make_daemon(RELAY_ALONE).start()
     ledger.wait_published()
     with open(f"/proc/{daemon.pid}/status", encoding="ascii") as status:
@@ -339,8 +347,9 @@ class Writer(threading.Thread):
                            (self.integration, r.choice([1, 1, 1, 3, 20])))
         else:
             # Nobody waits for a lock, so there are no deadlocks.
-            cursor.execute("update subscriptions set status = %s where id in (select id from subscriptions where status <> 'sent' "
-                           "and id >= (select max(id) * random() from subscriptions) order by id limit %s for update skip locked)",
+            cursor.execute("update subscriptions set status = %s where id in "
+                           "(select id from subscriptions where status <> 'sent' and id >= "
+                           "(select max(id) * random() from subscriptions) order by id limit %s for update skip locked)",
                            (r.choice(["retry", "failed", "pending", "processing", "sent"]), r.choice([1, 1, 5])))
 
 
@@ -466,7 +475,8 @@ def test_kafka_with_password_and_certificate(ledger, make_daemon):
     cert, both = certificate(scratch_folder())
     # PLAIN, because this Kafka and librdkafka 2.0 do not agree about SCRAM.
     listener = {"sasl.enabled.mechanisms": "PLAIN", "ssl.keystore.type": "PEM", "ssl.keystore.location": both,
-                "plain.sasl.jaas.config": "org.apache.kafka.common.security.plain.PlainLoginModule required user_anubis=\"s3cr3t-word\";"}
+                "plain.sasl.jaas.config": "org.apache.kafka.common.security.plain.PlainLoginModule required "
+                                          "user_anubis=\"s3cr3t-word\";"}
     with RealKafka(listeners={"SASL_SSL": listener}) as kafka:
         settings = {"brokers": kafka.addresses["SASL_SSL"], "security_protocol": "sasl_ssl", "sasl_mechanism": "PLAIN",
                     "sasl_username": "anubis", "sasl_password": "wr0ng-word", "properties": {"ssl_ca_location": cert}}
@@ -570,8 +580,8 @@ def test_rows_committed_asynchronously_cannot_be_taken_back(own_postgres, broker
     make_daemon(RELAY_ALONE, database=database).start()
     for _ in range(5):
         numbers = ledger.app.subscriptions(integration, 3)
-        wait_for(lambda n=numbers: str(n[-1]) in {m.key for m in broker.read_all("anubis.subscriptions.created")}, 60, "the event in Kafka",
-                 interval=0.001)
+        wait_for(lambda n=numbers: str(n[-1]) in {m.key for m in broker.read_all("anubis.subscriptions.created")}, 60,
+                 "the event in Kafka", interval=0.001)
         server.kill9()
         server.start()
         found = {r[0] for r in ledger.query("select id from {s}.subscriptions")}
@@ -625,8 +635,8 @@ def test_a_restored_database_forgets_horizons(ledger, broker, make_daemon):
     ledger.app.subscriptions(integration, 10)
     ledger.wait_published()
     daemon.term()
-    ledger.query("update {s}.relay_state set system_identifier = 1, timeline = 77, high = 5000, gap_first = '{4000}', gap_last = '{4001}', "
-                 "gap_horizon = '{99999999999}'")
+    ledger.query("update {s}.relay_state set system_identifier = 1, timeline = 77, high = 5000, gap_first = '{4000}', "
+                 "gap_last = '{4001}', gap_horizon = '{99999999999}'")
     daemon.start()
     daemon.wait_log("restored or promoted")
     wait_for(lambda: ledger.value("select gap_first = '{}' from {s}.relay_state"), 30, "the gap to be given up")
@@ -657,7 +667,8 @@ def test_a_new_timeline_gives_no_id_out_twice(own_postgres, broker, make_daemon)
     server.start()
     wait_for(lambda: not server.value("select pg_is_in_recovery()"), 30, "the end of the recovery")
     daemon.wait_log("restored or promoted")
-    wait_for(lambda: ledger.value("select last_value >= %s from {s}.ledger_id_seq", (published,)), 30, "the sequence to be moved on")
+    wait_for(lambda: ledger.value("select last_value >= %s from {s}.ledger_id_seq", (published,)), 30,
+             "the sequence to be moved on")
     ledger.app.subscriptions(integration, 10)
     ledger.wait_published()
     check_published(ledger, broker)
@@ -689,12 +700,14 @@ def test_events_that_kafka_has_lost_are_published_again(ledger, broker, make_dae
         with contextlib.closing(ledger.connect()) as late:
             ledger.app.subscriptions(integration, 10, connection=late)
             ledger.app.subscriptions(integration, 10)
-            wait_for(lambda: ledger.value("select successful_sends from {s}.integrations") == 10, 60, "the new ones to be counted")
+            wait_for(lambda: ledger.value("select successful_sends from {s}.integrations") == 10, 60,
+                     "the new ones to be counted")
             wait_for(lambda: ledger.value("select gap_first <> '{}' from {s}.relay_state"), 30, "the gap to be seen")
             assert "100 to be handled" in ctl("verify").expect(2).stdout
             ledger.query(publish_again_since(f"{began}Z"))
             ledger.app.subscriptions(integration, 10)
-            wait_for(lambda: ledger.value("select successful_sends from {s}.integrations") == 120, 60, "the lost ones to be counted")
+            wait_for(lambda: ledger.value("select successful_sends from {s}.integrations") == 120, 60,
+                     "the lost ones to be counted")
             late.commit()
         ledger.app.wait_states(sent=130)
         wait_for(lambda: ctl("verify").code == 0, 60, "the proof")
@@ -726,8 +739,8 @@ def test_topics_are_made_and_grow(ledger, real_kafka, topic_prefix, make_daemon)
     topic = topic_prefix + "subscriptions.created"
     real_kafka.create_partitions(topic, 7)
     daemon.start()
-    wait_for(lambda: ledger.query("select from_sequence, partitions from {s}.relay_topics where topic = %s order by 1", (topic,)) ==
-             [(0, 3), (old + 1, 7)], 30, "the new count to be written down")
+    counts = "select from_sequence, partitions from {s}.relay_topics where topic = %s order by 1"
+    wait_for(lambda: ledger.query(counts, (topic,)) == [(0, 3), (old + 1, 7)], 30, "the new count to be written down")
     ledger.app.subscriptions(integration, 60)
     ledger.wait_published()
 
@@ -747,7 +760,8 @@ def test_topic_that_grows_under_a_batch(app, real_kafka, topic_prefix, make_daem
     """What was published, but not yet written down, is published again to the same partitions, and counts once."""
     integration = app.integration("http://127.0.0.1:9/nowhere", enabled=False)
     topic = topic_prefix + "subscriptions.sent"
-    daemon = make_daemon({"kafka": {"topic_prefix": topic_prefix}, "database": {"statement_timeout": "3s"}}, kafka=real_kafka).start()
+    daemon = make_daemon({"kafka": {"topic_prefix": topic_prefix}, "database": {"statement_timeout": "3s"}},
+                         kafka=real_kafka).start()
     wait_for(lambda: topic in real_kafka.topics(), 30, "the topics")
     sent = 0
 
@@ -786,7 +800,8 @@ def test_topic_that_grows_under_a_batch(app, real_kafka, topic_prefix, make_daem
 @pytest.mark.real_kafka
 def test_topics_that_may_not_be_made_are_waited_for(ledger, real_kafka, topic_prefix, make_daemon, institutions):
     integration = ledger.app.integration(institutions.url("/good"))
-    daemon = make_daemon({**RELAY_ALONE, "kafka": {"topic_prefix": topic_prefix, "create_topics": False}}, kafka=real_kafka).start()
+    daemon = make_daemon({**RELAY_ALONE, "kafka": {"topic_prefix": topic_prefix, "create_topics": False}},
+                         kafka=real_kafka).start()
     daemon.wait_log(rf'there is no topic "{topic_prefix}subscriptions.created", and kafka.create_topics is off')
     ledger.app.subscriptions(integration, 20)
     ledger.app.wait_states(sent=20)
@@ -839,7 +854,8 @@ def test_an_event_that_kafka_refuses_stops_the_relay(ledger, real_kafka, topic_p
 
 @pytest.mark.real_kafka
 def test_only_what_does_not_fit_alone_is_refused(ledger, real_kafka, topic_prefix, make_daemon):
-    """Kafka refuses a batch whole: for its size, though each event of it fits, and for one event, which is the one to be named."""
+    """Kafka refuses a batch whole: for its size, though each event of it fits, and for one event, which is the one to be
+    named."""
     integration = ledger.integration()
     daemon = make_daemon({**RELAY_ALONE, "kafka": {"topic_prefix": topic_prefix}}, kafka=real_kafka).start()
     ledger.app.subscriptions(integration, 200)
