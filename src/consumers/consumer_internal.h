@@ -95,11 +95,11 @@ struct consumer {
     char refusal[64];
 };
 
-/* --- consumer_loop.c */
+/* --- consumer_loop.c -------------------------------------------------------------------------- */
 
 void *consumer_run(void *consumer); /* until the stop descriptor is raised */
 
-/* --- consumer_position.c */
+/* --- consumer_position.c ---------------------------------------------------------------------- */
 
 /* NULL when it is not ours, or parked. */
 struct consumer_partition *consumer_started(struct consumer *c, const char *topic, int32_t number);
@@ -119,7 +119,7 @@ void consumer_drop_cache(struct consumer *c); /* the bitmaps are not what the da
 bool consumer_tell_kafka(struct consumer *c);
 int64_t consumer_lag(struct consumer *c); /* -1 = not known */
 
-/* --- consumer_batch.c */
+/* --- consumer_batch.c ------------------------------------------------------------------------- */
 
 void consumer_take(struct consumer *c, const struct kafka_message *message);
 bool consumer_batch_full(const struct consumer *c);

@@ -321,7 +321,7 @@ int consumer_start_parked(struct consumer *c, struct error *err)
     return r == PLACED || r == NOT_YET ? 0 : r;
 }
 
-/* --- what Kafka knows of us --------------------------------------------------------------------- */
+/* --- what Kafka knows of us ------------------------------------------------------------------- */
 
 /* It is asked before it is told: were a topic made anew between two batches, our offset would hide it. */
 bool consumer_tell_kafka(struct consumer *c)

@@ -157,9 +157,7 @@ static const char *read_headers(const struct kafka_message *m, struct message_ev
     return NULL;
 }
 
-/* --- value
- * ---------------------------------------------------------------------------------------------------------
- */
+/* --- value ------------------------------------------------------------------------------------ */
 
 /* A stretch of text that the strict check has passed. */
 struct span {

@@ -135,7 +135,7 @@ static int ask(struct dispatcher *d, const struct pg_statement *statement, pg_as
     return pg_async_query(d->claimer, statement, &d->args, DEADLINE_USEC, callback, d);
 }
 
-/* --- other sessions' locks --------------------------------------------------------------------- */
+/* --- other sessions' locks -------------------------------------------------------------------- */
 
 /* True when the claimer's statement was given up for a lock of another session. */
 static bool met_lock(struct dispatcher *d, int reason, const char *state)

@@ -141,9 +141,7 @@ int kafka_consumer_check(const struct config *config, struct error *err)
     return r;
 }
 
-/* --- life
- * ----------------------------------------------------------------------------------------------------------
- */
+/* --- life ------------------------------------------------------------------------------------- */
 
 static int subscribe(struct kafka_consumer *k, const char *const *topics, struct error *err)
 {

@@ -113,9 +113,7 @@ static int make_conf(rd_kafka_conf_t **ret, const struct config *config, size_t 
     return 0;
 }
 
-/* --- life
- * ----------------------------------------------------------------------------------------------------------
- */
+/* --- life ------------------------------------------------------------------------------------- */
 
 static size_t read_message_max(rd_kafka_t *rk)
 {

@@ -55,9 +55,7 @@ void event_builder_free(struct event_builder *b)
     strbuf_free(&b->value);
 }
 
-/* --- value
- * ---------------------------------------------------------------------------------------------------------
- */
+/* --- value ------------------------------------------------------------------------------------ */
 
 #define ADD(sb, literal) strbuf_add(sb, literal, sizeof(literal) - 1)
 

@@ -117,7 +117,7 @@ static int broker_start(struct broker *b, const struct options *o)
     return 0;
 }
 
-/* --- Commands, one a line; each answers "ok" or "error: …" on standard output. --- */
+/* --- commands: one a line, each answers "ok" or "error: …" on standard output ----------------- */
 
 static bool command_down(struct broker *b, char *arguments)
 {

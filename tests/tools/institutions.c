@@ -68,8 +68,9 @@ static atomic_uint_fast64_t dice;
 static bool counting;
 static struct MHD_Response *usual_ok, *usual_error;
 
-/* --- Characters: each decides status, answer and script. Defaults: 200, BODY_USUAL, no script, no delay. ---
- */
+/* --- characters ------------------------------------------------------------------------------- */
+
+/* Each decides status, answer and script. Defaults: 200, BODY_USUAL, no script, no delay. */
 
 static void play_good(struct request *r)
 {
@@ -299,7 +300,7 @@ static const struct character *character_find(const char *path, int64_t *ret_num
     return NULL;
 }
 
-/* --- Requests: taken from a list and given back to it. --- */
+/* --- requests: taken from a list and given back to it ----------------------------------------- */
 
 static pthread_mutex_t requests_mutex = PTHREAD_MUTEX_INITIALIZER;
 static struct request *free_requests;
@@ -405,7 +406,7 @@ static unsigned request_check(struct request *r, const char *method)
     return found;
 }
 
-/* --- Answers --- */
+/* --- answers ---------------------------------------------------------------------------------- */
 
 static ssize_t fill_with(void *what, uint64_t position, char *buffer, size_t size)
 {
@@ -524,7 +525,7 @@ static enum MHD_Result request_answer(struct request *r)
     return result;
 }
 
-/* --- The flow of a request --- */
+/* --- the flow of a request -------------------------------------------------------------------- */
 
 /* Lets the character decide and goes on stage or answers. */
 static enum MHD_Result request_play(struct request *r)
@@ -578,7 +579,7 @@ static enum MHD_Result request_end(struct request *r, const char *method, const 
     return request_play(r);
 }
 
-/* --- Questions to the server itself --- */
+/* --- questions to the server itself ----------------------------------------------------------- */
 
 static enum MHD_Result reply(struct request *r, unsigned status, struct strbuf *text)
 {

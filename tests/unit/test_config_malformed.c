@@ -60,7 +60,7 @@ static bool names_line(const struct fixture *f, unsigned line)
     return strstr(strbuf_str(&f->problems), place) != NULL;
 }
 
-/* ----- damage that must always be found in its own line ----- */
+/* --- damage that must always be found in its own line ----------------------------------------- */
 
 static bool is_key_line(const char *p)
 {
@@ -141,7 +141,7 @@ static void test_damaged_keys_are_found_in_their_line(void **state)
     }
 }
 
-/* ----- damage anywhere ----- */
+/* --- damage anywhere -------------------------------------------------------------------------- */
 
 static void damage_anywhere(struct strbuf *out, const char *text, size_t len)
 {

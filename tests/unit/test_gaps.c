@@ -8,7 +8,7 @@
 #include "relay/gaps.h"
 #include "unit.h"
 
-/* --- single situations --- */
+/* --- single situations ------------------------------------------------------------------------ */
 
 static int take(struct gaps *g, int64_t xmin, int64_t probed, const int64_t *found, size_t n_found,
                 const int64_t *above, size_t n_above)
@@ -166,7 +166,7 @@ TEST(test_load)
     gaps_free(&g);
 }
 
-/* --- the model --- */
+/* --- the model -------------------------------------------------------------------------------- */
 
 #define SESSIONS 12
 #define SUBSCRIPTIONS 6
