@@ -103,7 +103,8 @@ def test_the_manual_names_each_command_of_anubisctl(binaries):
 def test_version_is_the_sources(name, binaries):
     version = re.search(r'ANUBIS_VERSION "(.*)"', read("src/base/version.h")).group(1)
     assert run([program(name), "--version"]).expect().stdout == f"{name} {version}\n"
-    assert f"### {version}\n" in read("README.md")
+    newest = re.search(r"(?m)^### (\S+)(?: \(unreleased\))?$", read("README.md").partition("\n## Changelog\n")[2])
+    assert newest and newest.group(1) == version, "the changelog's first section is that of another version"
 
 
 def test_usage_errors_have_their_exit_code(binaries):
@@ -169,6 +170,74 @@ def test_help_lists_every_target():
     text = run(["make", "-C", ROOT, "--no-print-directory", "help"], env={"MAKEFLAGS": None, "MAKELEVEL": None}).stdout
     for target in re.findall(r"(?m)^([a-z-]+):.*?## ", read("Makefile")):
         assert f"make {target} " in text
+
+
+# --- the guides for developers ---
+
+GUIDES = sorted(glob.glob("*/README.md", root_dir=ROOT))
+
+
+def codes(guide):
+    """What stands between backquotes or in an indented block."""
+    text = read(guide)
+    return re.findall(r"`([^`\n]+)`", text) + re.findall(r"(?m)^    (\S.*)$", text)
+
+
+def files_named(guide):
+    """{name as it is written: the paths that it stands for}, of what looks like a file, a folder or a pattern of files.
+    NAME stands for any name; a path is relative to the guide or to the project."""
+    folder, found = os.path.dirname(guide), {}
+    for code in codes(guide):
+        for name in re.findall(r"(?<![\w/<>=$.)-])[\w*.][\w*./-]*(?![\w(=])", code):
+            pattern = name.replace("NAME", "*")
+            paths = {path for place in ("", folder, f"{folder}/**")
+                     for path in glob.glob(os.path.join(place, pattern), root_dir=ROOT, recursive=True)}
+            if paths or re.search(r"\.(c|h|py|sql|md|conf|json|xml|[58])$|/", name) and not name.startswith("build/"):
+                found[name] = {os.path.normpath(path) for path in paths}
+    return found
+
+
+def test_there_are_guides():
+    assert {"src/README.md", "tests/README.md"} <= set(GUIDES)
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+def test_files_of_the_guide_exist(guide):
+    assert not [name for name, paths in files_named(guide).items() if not paths]
+    for link in re.findall(r"\]\((?!#|http)([^)#]+)\)", read(guide)):
+        assert os.path.exists(os.path.join(ROOT, os.path.dirname(guide), link)), link
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+def test_each_file_is_found_in_the_guide(guide):
+    """By its name, a pattern, or its folder; a header by its source."""
+    folder = os.path.dirname(guide)
+    named = set().union(*files_named(guide).values()) - {folder, "."}
+    files = [os.path.join(folder, f) for f in files_below(os.path.join(ROOT, folder)) if "__pycache__" not in f]
+    lost = [f for f in files if f != guide and not
+            any(f == n or f.startswith(n + "/") or f == re.sub(r"c$", "h", n) for n in named)]
+    assert not lost, f"{guide} does not say where these belong: {lost}"
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+def test_functions_and_tests_of_the_guide_exist(guide):
+    sources = "".join(read(path) for pattern in ("src/**/*.[ch]", "tests/**/*.py", "tests/unit/*.[ch]")
+                      for path in glob.glob(pattern, root_dir=ROOT, recursive=True))
+    words = set(re.findall(r"\w+", sources))
+    for code in codes(guide):
+        for name in re.findall(r"(\w+)\(\)", code) + re.findall(r"\btest_\w{3,}", code):
+            there = name in words or glob.glob(f"tests/**/{name.replace('NAME', '*')}.*", root_dir=ROOT, recursive=True)
+            assert there or name.startswith("x_"), name
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+def test_make_targets_of_the_guide_exist(guide):
+    makefile, programs = read("Makefile"), read("Makefile") + read("tests/run-checks") + read("tests/harness/processes.py")
+    for code in codes(guide):
+        for target in re.findall(r"\bmake ((?:[a-z]+ )*[a-z]+)\b(?!-)", code):
+            assert all(re.search(rf"(?m)^{word}:", makefile) for word in target.split()), code
+        for variable in re.findall(r"(?:^|\s)([A-Z_]{4,})=", code):
+            assert re.search(rf"\b{variable}\b", programs), code
 
 
 # --- make ---
