@@ -1,4 +1,4 @@
-/* Environment files: each form of an assignment that systemd.exec(5) describes, and lines that are no assignment. */
+/* Environment files: each form of an assignment that systemd.exec(5) describes, and other lines. */
 #include <errno.h>
 #include <stdio.h>
 #include <unistd.h>

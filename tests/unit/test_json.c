@@ -274,16 +274,6 @@ TEST(test_value_or_string)
     assert_string_equal(strbuf_str(&sb), "9007199254740993 \"{\\\"a\\\":1\" \"\"");
 }
 
-TEST(test_utf8_is_repaired)
-{
-    CLEANUP(strbuf_free) struct strbuf sb = STRBUF_INIT(STRBUF_MAX_DEFAULT);
-
-    strbuf_add_utf8(&sb, NULL, 0);
-    strbuf_add_utf8(&sb, "ok \xC3\xA9 \x80 a\0b\n", 11);
-    assert_string_equal(strbuf_str(&sb), "ok \xC3\xA9 \xEF\xBF\xBD a\xEF\xBF\xBD"
-                                         "b");
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -295,7 +285,6 @@ int main(void)
         cmocka_unit_test(test_strings_are_escaped),
         cmocka_unit_test(test_any_bytes_make_a_valid_string),
         cmocka_unit_test(test_value_or_string),
-        cmocka_unit_test(test_utf8_is_repaired),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,4 +1,4 @@
-/* Lines on stderr: level words, hostile text, folding. The journal needs a journald and is tested elsewhere. */
+/* Lines on stderr: level words, hostile text, folding. The journal needs journald (test_systemd.py). */
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
