@@ -46,7 +46,7 @@ SQL       := $(sort $(wildcard sql/*.sql))
 STATEMENTS := $(sort $(wildcard sql/statements/*.sql))
 C_FILES   := $(wildcard src/*.[ch] src/*/*.[ch] tests/unit/*.[ch] tests/tools/*.[ch])
 
-# Looked for before anything is compiled; `make demo` and the like install it themselves.
+# Missing libraries are named before anything is compiled; `make demo`, `check` and the like install them.
 GOALS := $(or $(MAKECMDGOALS),all)
 ifeq ($(filter demo check bench lint packages-%,$(GOALS)),)
 ifneq ($(filter-out asan tsan coverage format uninstall clean help,$(GOALS)),)
@@ -59,7 +59,7 @@ endif
 endif
 endif
 
-# Of the targets that build on the way; `make -j` decides for itself.
+# For targets that build other targets first. An explicit `make -j` stays in force.
 SUBMAKE = $(MAKE) --no-print-directory $(if $(V),,-s) $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$(shell nproc))
 
 Q := $(if $(V),,@)
@@ -74,7 +74,7 @@ all: $(BINARIES) ## build anubisd and anubisctl
 tools: $(TOOLS)  ## build the embedded broker and the sample institutions
 unit: $(UNIT_TESTS) ## build the unit tests
 objects: $(OBJECTS) $(MAINS:%.c=$(BUILD)/%.o)
-# Built on the way to something else they do not say that there was nothing to be done.
+# As a step of another target they do not print "Nothing to be done".
 all tools unit: ; $(if $(filter-out 0,$(MAKELEVEL)),@:)
 
 $(BUILD)/%.o: %.c | $(BUILD)/generated/sql/statements.h
@@ -82,7 +82,7 @@ $(BUILD)/%.o: %.c | $(BUILD)/generated/sql/statements.h
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
 
-# The schema travels inside the programs, so that they cannot disagree with the files of another release.
+# The programs contain the schema, so that they cannot meet the files of another release.
 $(BUILD)/generated/sql_files.c: $(SQL) .ci/embed-sql
 	$(call say,EMBED,sql/*.sql)
 	$(Q)mkdir -p $(@D)
@@ -90,7 +90,7 @@ $(BUILD)/generated/sql_files.c: $(SQL) .ci/embed-sql
 $(BUILD)/generated/sql_files.o: $(BUILD)/generated/sql_files.c
 	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
 
-# So do the statements that are too long to stand in C.
+# They contain the long statements, too.
 $(BUILD)/generated/sql/statements.c $(BUILD)/generated/sql/statements.h: $(STATEMENTS) .ci/embed-statements
 	$(call say,EMBED,$(@F))
 	$(Q)mkdir -p $(@D)
