@@ -25,6 +25,12 @@
         taken_;                                                                                              \
     })
 
+/* Bytes that somebody else owns, not NUL-terminated. */
+struct bytes {
+    const char *p; /* NULL = absent */
+    size_t len;
+};
+
 /* Allocation that never returns NULL; on exhaustion writes one line to stderr and aborts. */
 void *xmalloc(size_t size);
 void *xcalloc(size_t count, size_t size);

@@ -58,7 +58,7 @@ void consumer_take(struct consumer *c, const struct kafka_message *message)
         return;
     item->kept = kafka_consumer_keep(c->kafka);
     b->careful |= careful;
-    b->bytes += message->key_len + message->value_len + KEPT_OVERHEAD;
+    b->bytes += message->key.len + message->value.len + KEPT_OVERHEAD;
 }
 
 bool consumer_batch_full(const struct consumer *c)
@@ -246,10 +246,10 @@ static void fill_dead_letter(struct store_dead_letter *letter, const struct cons
     } else {
         kafka_kept_view(item->kept, &message);
         message_headers_json(&message, &headers);
-        letter->key = message.key;
-        letter->key_len = message.key_len;
-        letter->value = message.value;
-        letter->value_len = message.value_len;
+        letter->key = message.key.p;
+        letter->key_len = message.key.len;
+        letter->value = message.value.p;
+        letter->value_len = message.value.len;
     }
     letter->headers_len = headers.len;
     letter->headers = strbuf_take(&headers);

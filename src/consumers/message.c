@@ -151,7 +151,7 @@ static const char *read_headers(const struct kafka_message *m, struct message_ev
         const struct kafka_header *h = found_by_rule(&rules[i], m);
         if (!h && rules[i].missing)
             return rules[i].missing;
-        if (h && !(h->value && rules[i].take(e, h->value, h->value_len)))
+        if (h && !(h->value.p && rules[i].take(e, h->value.p, h->value.len)))
             return rules[i].malformed;
     }
     return NULL;
@@ -237,12 +237,12 @@ static bool find_member(struct span object, const char *name, struct span *ret)
 
 static const char *check_value(const struct kafka_message *m, const struct message_event *e)
 {
-    struct span value = {m->value, m->value + m->value_len};
+    struct span value = {m->value.p, m->value.p + m->value.len};
     int64_t id;
 
-    if (m->value_len == 0)
+    if (m->value.len == 0)
         return "the value is empty";
-    if (!json_is_valid(m->value, m->value_len, JSON_MAX_DEPTH))
+    if (!json_is_valid(m->value.p, m->value.len, JSON_MAX_DEPTH))
         return "the value is not JSON";
     if (!find_member(value, "subscription", &value) || !find_member(value, "id", &value) ||
         !read_decimal(value.p, (size_t) (value.end - value.p), INT64_MAX, &id))
@@ -261,7 +261,7 @@ enum message_verdict message_parse(const struct kafka_message *message, enum mes
     if (!found_by_rule(&rules[0], message))
         return MESSAGE_FOREIGN;
     fault = read_headers(message, &e);
-    if (!fault && (!read_decimal(message->key, message->key_len, INT64_MAX, &e.subscription_id) ||
+    if (!fault && (!read_decimal(message->key.p, message->key.len, INT64_MAX, &e.subscription_id) ||
                    e.subscription_id == 0))
         fault = "the key is not the subscription's id";
     if (!fault)
@@ -292,8 +292,8 @@ void message_headers_json(const struct kafka_message *message, struct strbuf *ou
             strbuf_addc(out, ',');
         add_repaired(out, &scratch, h->name, strlen(h->name));
         strbuf_addc(out, ':');
-        if (h->value)
-            add_repaired(out, &scratch, h->value, h->value_len);
+        if (h->value.p)
+            add_repaired(out, &scratch, h->value.p, h->value.len);
         else
             strbuf_adds(out, "null");
     }

@@ -260,9 +260,9 @@ static void view_headers(const rd_kafka_message_t *m, struct kafka_message *ret)
     while (ret->header_count < KAFKA_HEADERS_MAX) {
         struct kafka_header *h = &ret->headers[ret->header_count];
         const void *value;
-        if (rd_kafka_header_get_all(headers, ret->header_count, &h->name, &value, &h->value_len))
+        if (rd_kafka_header_get_all(headers, ret->header_count, &h->name, &value, &h->value.len))
             return;
-        h->value = value;
+        h->value.p = value;
         ret->header_count++;
     }
 }
@@ -272,10 +272,8 @@ static void view(const rd_kafka_message_t *m, struct kafka_message *ret)
     ret->topic = rd_kafka_topic_name(m->rkt);
     ret->partition = m->partition;
     ret->offset = m->offset;
-    ret->key = m->key;
-    ret->key_len = m->key ? m->key_len : 0;
-    ret->value = m->payload;
-    ret->value_len = m->payload ? m->len : 0;
+    ret->key = (struct bytes){m->key, m->key ? m->key_len : 0};
+    ret->value = (struct bytes){m->payload, m->payload ? m->len : 0};
     view_headers(m, ret);
 }
 
@@ -414,7 +412,7 @@ static enum kafka_event take_message(struct kafka_consumer *k, struct kafka_poll
     if (k->message->err)
         return take_error(k, k->message->err, rd_kafka_message_errstr(k->message), ret);
     view(k->message, &ret->message);
-    k->taken += ret->message.value_len;
+    k->taken += ret->message.value.len;
     return KAFKA_MESSAGE;
 }
 

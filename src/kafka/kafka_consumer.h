@@ -10,6 +10,7 @@
 #pragma once
 
 #include "config/config.h"
+#include "kafka/kafka_header.h"
 
 struct kafka_consumer;
 
@@ -37,19 +38,12 @@ struct kafka_partition {
 
 #define KAFKA_HEADERS_MAX 64
 
-struct kafka_header {
-    const char *name;
-    const char *value; /* NULL = null; not NUL-terminated */
-    size_t value_len;
-};
-
 /* A view: nothing in it is a copy. */
 struct kafka_message {
     const char *topic;
     int32_t partition;
     int64_t offset;
-    const char *key, *value; /* NULL = absent */
-    size_t key_len, value_len;
+    struct bytes key, value;
     size_t header_count; /* what follows the first KAFKA_HEADERS_MAX is left out */
     struct kafka_header headers[KAFKA_HEADERS_MAX];
 };

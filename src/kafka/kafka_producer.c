@@ -303,7 +303,7 @@ static rd_kafka_headers_t *copy_headers(const struct kafka_outgoing *m)
     rd_kafka_headers_t *headers = rd_kafka_headers_new(m->header_count);
 
     for (size_t i = 0; i < m->header_count; i++)
-        rd_kafka_header_add(headers, m->headers[i].name, -1, m->headers[i].value.bytes,
+        rd_kafka_header_add(headers, m->headers[i].name, -1, m->headers[i].value.p,
                             (ssize_t) m->headers[i].value.len);
     return headers;
 }
@@ -322,8 +322,8 @@ int kafka_producer_send(struct kafka_producer *p, const struct kafka_outgoing *m
         {.vtype = RD_KAFKA_VTYPE_RKT, .u.rkt = p->topics[m->topic]},
         {.vtype = RD_KAFKA_VTYPE_PARTITION, .u.i32 = m->partition},
         {.vtype = RD_KAFKA_VTYPE_MSGFLAGS, .u.i = RD_KAFKA_MSG_F_COPY},
-        {.vtype = RD_KAFKA_VTYPE_KEY, .u.mem = {writable(m->key.bytes), m->key.len}},
-        {.vtype = RD_KAFKA_VTYPE_VALUE, .u.mem = {writable(m->value.bytes), m->value.len}},
+        {.vtype = RD_KAFKA_VTYPE_KEY, .u.mem = {writable(m->key.p), m->key.len}},
+        {.vtype = RD_KAFKA_VTYPE_VALUE, .u.mem = {writable(m->value.p), m->value.len}},
         {.vtype = RD_KAFKA_VTYPE_HEADERS, .u.headers = headers},
         {.vtype = RD_KAFKA_VTYPE_OPAQUE, .u.ptr = (void *) (uintptr_t) m->number},
     };

@@ -9,6 +9,7 @@
 #pragma once
 
 #include "config/config.h"
+#include "kafka/kafka_header.h"
 
 struct kafka_producer;
 
@@ -33,19 +34,11 @@ int kafka_producer_create_topic(struct kafka_producer *p, size_t topic, int part
 /* The partition of a key: CRC32 modulo the count, as librdkafka's partitioner "consistent". */
 int32_t kafka_partition(const void *key, size_t len, int32_t count);
 
-struct kafka_bytes {
-    const char *bytes;
-    size_t len;
-};
-struct kafka_outgoing_header {
-    const char *name;
-    struct kafka_bytes value;
-};
 struct kafka_outgoing {
     size_t topic;
     int32_t partition;
-    struct kafka_bytes key, value;
-    const struct kafka_outgoing_header *headers;
+    struct bytes key, value;
+    const struct kafka_header *headers;
     size_t header_count;
     size_t number; /* comes back in the report */
 };

@@ -11,39 +11,6 @@
 /* A control character becomes six bytes in a JSON string. */
 #define ESCAPED_MAX 6
 
-static const struct {
-    const char *suffix;
-    int partitions;
-} topics[] = {
-    [EVENT_CREATED] = {"subscriptions.created", 3}, [EVENT_UPDATED] = {"subscriptions.updated", 3},
-    [EVENT_SENT] = {"subscriptions.sent", 3},       [EVENT_FAILED] = {"subscriptions.failed", 3},
-    [EVENT_RETRIED] = {"subscriptions.retried", 2},
-};
-
-#define SUFFIX_GROUP "subscriptions."
-
-const char *event_topic_suffix(enum event_topic topic)
-{
-    return topics[topic].suffix;
-}
-
-int event_topic_partitions(enum event_topic topic)
-{
-    return topics[topic].partitions;
-}
-
-static bool find_topic(struct event_text type, enum event_topic *ret)
-{
-    for (enum event_topic t = 0; t < EVENT_TOPICS; t++) {
-        const char *word = topics[t].suffix + strlen(SUFFIX_GROUP);
-        if (type.bytes && strlen(word) == type.len && memcmp(word, type.bytes, type.len) == 0) {
-            *ret = t;
-            return true;
-        }
-    }
-    return false;
-}
-
 void event_builder_init(struct event_builder *b, const unsigned char name_space[16], size_t value_max)
 {
     *b = (struct event_builder){.value_max = value_max, .value = STRBUF_INIT(STRBUF_MAX_DEFAULT)};
@@ -59,10 +26,10 @@ void event_builder_free(struct event_builder *b)
 
 #define ADD(sb, literal) strbuf_add(sb, literal, sizeof(literal) - 1)
 
-static void add_text(struct strbuf *sb, struct event_text text)
+static void add_text(struct strbuf *sb, struct bytes text)
 {
-    if (text.bytes)
-        json_add_string(sb, text.bytes, text.len);
+    if (text.p)
+        json_add_string(sb, text.p, text.len);
     else
         ADD(sb, "null");
 }
@@ -104,7 +71,7 @@ static void add_subscription(struct strbuf *sb, const struct event *e)
     ADD(sb, ",\"cpf\":");
     add_text(sb, e->cpf);
     ADD(sb, ",\"status\":");
-    json_add_string(sb, e->status.bytes, e->status.bytes ? e->status.len : 0);
+    json_add_string(sb, e->status.p, e->status.p ? e->status.len : 0);
     ADD(sb, ",\"sent_at\":");
     add_time(sb, e->sent_at);
     ADD(sb, ",\"scheduled_to\":");
@@ -119,7 +86,7 @@ static void add_subscription(struct strbuf *sb, const struct event *e)
 static void add_integration(struct strbuf *sb, const struct event *e)
 {
     ADD(sb, ",\"integration\":");
-    if (!e->integration_name.bytes) {
+    if (!e->integration_name.p) {
         ADD(sb, "null");
         return;
     }
@@ -128,7 +95,7 @@ static void add_integration(struct strbuf *sb, const struct event *e)
     ADD(sb, ",\"name\":");
     add_text(sb, e->integration_name);
     ADD(sb, ",\"type\":");
-    json_add_string(sb, e->integration_type.bytes, e->integration_type.bytes ? e->integration_type.len : 0);
+    json_add_string(sb, e->integration_type.p, e->integration_type.p ? e->integration_type.len : 0);
     strbuf_addc(sb, '}');
 }
 
@@ -136,7 +103,7 @@ static void add_integration(struct strbuf *sb, const struct event *e)
 static void add_response(struct event_builder *b, const struct event *e)
 {
     struct strbuf *sb = &b->value;
-    const char *bytes = e->response.bytes;
+    const char *bytes = e->response.p;
     size_t len = e->response.len;
 
     ADD(sb, ",\"response_data\":");
@@ -154,10 +121,10 @@ static void add_response(struct event_builder *b, const struct event *e)
     }
 }
 
-static void build_value(struct event_builder *b, const struct event *e, enum event_topic topic)
+static void build_value(struct event_builder *b, const struct event *e, enum event_type type)
 {
     struct strbuf *sb = &b->value;
-    bool attempted = topic == EVENT_SENT || topic == EVENT_FAILED || topic == EVENT_RETRIED;
+    bool attempted = type == EVENT_SENT || type == EVENT_FAILED || type == EVENT_RETRIED;
 
     strbuf_clear(sb);
     ADD(sb, "{\"event_type\":");
@@ -171,24 +138,24 @@ static void build_value(struct event_builder *b, const struct event *e, enum eve
         ADD(sb, ",\"attempt\":");
         strbuf_add_i64(sb, e->attempt.set ? e->attempt.value : 0);
     }
-    if (topic == EVENT_FAILED || topic == EVENT_RETRIED) {
+    if (type == EVENT_FAILED || type == EVENT_RETRIED) {
         ADD(sb, ",\"error_message\":");
-        json_add_string(sb, e->error_message.bytes, e->error_message.bytes ? e->error_message.len : 0);
+        json_add_string(sb, e->error_message.p, e->error_message.p ? e->error_message.len : 0);
         if (e->ambiguous.set)
             strbuf_adds(sb, e->ambiguous.value ? ",\"ambiguous\":true" : ",\"ambiguous\":false");
     }
-    if (topic == EVENT_RETRIED && e->next_attempt_at.set) {
+    if (type == EVENT_RETRIED && e->next_attempt_at.set) {
         ADD(sb, ",\"next_attempt_at\":");
         add_time(sb, e->next_attempt_at);
     }
-    if (topic == EVENT_SENT)
+    if (type == EVENT_SENT)
         add_response(b, e);
     strbuf_addc(sb, '}');
 }
 
 /* --- key and headers -------------------------------------------------------------------------- */
 
-static struct event_text print_i64(char *to, int64_t value)
+static struct bytes print_i64(char *to, int64_t value)
 {
     char *end = to + 24, *p = end;
     uint64_t rest = value < 0 ? 0 - (uint64_t) value : (uint64_t) value;
@@ -198,35 +165,35 @@ static struct event_text print_i64(char *to, int64_t value)
     while ((rest /= 10) > 0);
     if (value < 0)
         *--p = '-';
-    return (struct event_text){p, (size_t) (end - p)};
+    return (struct bytes){p, (size_t) (end - p)};
 }
 
-static struct event_text print_number(char *to, struct event_number number)
+static struct bytes print_number(char *to, struct event_number number)
 {
-    return number.set ? print_i64(to, number.value) : (struct event_text){0};
+    return number.set ? print_i64(to, number.value) : (struct bytes){0};
 }
 
-static struct event_text print_time(char *to, size_t size, int64_t time)
+static struct bytes print_time(char *to, size_t size, int64_t time)
 {
     struct strbuf sb = {.data = to, .capacity = size, .max = size - 1};
 
     strbuf_add_timestamp(&sb, time);
-    return (struct event_text){to, sb.len};
+    return (struct bytes){to, sb.len};
 }
 
-static struct event_text trace(struct event_builder *b, const struct event *e)
+static struct bytes trace(struct event_builder *b, const struct event *e)
 {
-    if (e->traceparent.bytes && ids_is_traceparent(e->traceparent.bytes, e->traceparent.len))
+    if (e->traceparent.p && ids_is_traceparent(e->traceparent.p, e->traceparent.len))
         return e->traceparent;
     ids_traceparent(b->name_space, e->subscription_id.value, (uint64_t) e->id, b->traceparent);
-    return (struct event_text){b->traceparent, IDS_TRACEPARENT_TEXT - 1};
+    return (struct bytes){b->traceparent, IDS_TRACEPARENT_TEXT - 1};
 }
 
-#define TEXT(literal) ((struct event_text){literal, sizeof(literal) - 1})
+#define TEXT(literal) ((struct bytes){literal, sizeof(literal) - 1})
 
 static void build_headers(struct event_builder *b, const struct event *e, struct event_message *m)
 {
-    const struct event_header all[EVENT_HEADERS_MAX] = {
+    const struct kafka_header all[EVENT_HEADERS_MAX] = {
         {"event_id", e->event_id},
         {"timestamp", print_time(b->timestamp, sizeof(b->timestamp), e->created_at)},
         {"service", TEXT("anubis")},
@@ -242,17 +209,17 @@ static void build_headers(struct event_builder *b, const struct event *e, struct
 
     m->header_count = 0;
     for (size_t i = 0; i < ARRAY_SIZE(all); i++)
-        if (all[i].value.bytes)
+        if (all[i].value.p)
             m->headers[m->header_count++] = all[i];
 }
 
 bool event_build(struct event_builder *b, const struct event *e, struct event_message *ret)
 {
-    if (!e->subscription_id.set || !find_topic(e->event_type, &ret->topic))
+    if (!e->subscription_id.set || !event_type_find(e->event_type, &ret->type))
         return false;
     ret->key = print_i64(b->key, e->subscription_id.value);
     build_headers(b, e, ret);
-    build_value(b, e, ret->topic);
-    ret->value = (struct event_text){b->value.data, b->value.len};
+    build_value(b, e, ret->type);
+    ret->value = (struct bytes){b->value.data, b->value.len};
     return true;
 }

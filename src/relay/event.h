@@ -4,24 +4,9 @@
 #pragma once
 
 #include "base/strbuf.h"
+#include "kafka/event_types.h"
+#include "kafka/kafka_header.h"
 
-enum event_topic {
-    EVENT_CREATED,
-    EVENT_UPDATED,
-    EVENT_SENT,
-    EVENT_FAILED,
-    EVENT_RETRIED,
-    EVENT_TOPICS, /* how many there are */
-};
-
-/* What follows the topic prefix ("subscriptions.created"), and how many partitions a new topic gets. */
-const char *event_topic_suffix(enum event_topic topic);
-int event_topic_partitions(enum event_topic topic);
-
-struct event_text {
-    const char *bytes; /* NULL = NULL; UTF-8 */
-    size_t len;
-};
 struct event_number {
     bool set; /* false = NULL */
     int64_t value;
@@ -30,34 +15,29 @@ struct event_number {
 /* A ledger row. Times are microseconds since 1970. */
 struct event {
     int64_t id;
-    struct event_text event_id, event_type;
+    struct bytes event_id, event_type;
     int64_t created_at;
     struct event_number subscription_id, integration_id;
-    struct event_text integration_name, integration_type; /* name NULL = there is no such integration */
+    struct bytes integration_name, integration_type; /* name NULL = there is no such integration */
     struct event_number order_id;
-    struct event_text origin, cpf, status;
+    struct bytes origin, cpf, status;
     struct event_number sent_at, scheduled_to;
     int64_t subscription_created_at, subscription_updated_at;
     struct event_number attempt;
-    struct event_text response;
+    struct bytes response;
     bool response_truncated;
-    struct event_text error_message;
+    struct bytes error_message;
     struct event_number ambiguous; /* 0 or 1 */
     struct event_number next_attempt_at;
-    struct event_text traceparent;
+    struct bytes traceparent;
 };
 
 #define EVENT_HEADERS_MAX 11
 
-struct event_header {
-    const char *name;
-    struct event_text value;
-};
-
 struct event_message {
-    enum event_topic topic;
-    struct event_text key, value;
-    struct event_header headers[EVENT_HEADERS_MAX];
+    enum event_type type;
+    struct bytes key, value;
+    struct kafka_header headers[EVENT_HEADERS_MAX];
     size_t header_count;
 };
 

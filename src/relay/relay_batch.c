@@ -87,7 +87,6 @@ static int send_row(struct relay_batch *b, int row, struct event_builder *builde
 {
     struct event event;
     struct event_message m;
-    struct kafka_outgoing_header headers[EVENT_HEADERS_MAX];
     enum kafka_fate fate;
     struct error reason;
 
@@ -96,15 +95,12 @@ static int send_row(struct relay_batch *b, int row, struct event_builder *builde
         b->states[row] = DONE;
         return KAFKA_QUEUED;
     }
-    for (size_t i = 0; i < m.header_count; i++)
-        headers[i] = (struct kafka_outgoing_header){m.headers[i].name,
-                                                    {m.headers[i].value.bytes, m.headers[i].value.len}};
     const struct kafka_outgoing outgoing = {
-        .topic = (size_t) m.topic,
-        .partition = relay_topics_partition(topics, m.topic, event.id, m.key),
-        .key = {m.key.bytes, m.key.len},
-        .value = {m.value.bytes, m.value.len},
-        .headers = headers,
+        .topic = (size_t) m.type,
+        .partition = relay_topics_partition(topics, m.type, event.id, m.key),
+        .key = m.key,
+        .value = m.value,
+        .headers = m.headers,
         .header_count = m.header_count,
         .number = (size_t) row,
     };

@@ -88,18 +88,18 @@ static uint64_t stop_on_event(struct relay *r)
     store_relay_row(b->result, b->failed_row, &event);
     if (r->stopped_on != event.id && event_build(&r->builder, &event, &m)) {
         snprintf(event_id, sizeof(event_id), "%.*s", (int) event.event_id.len,
-                 event.event_id.bytes ? event.event_id.bytes : "");
+                 event.event_id.p ? event.event_id.p : "");
         snprintf(subscription, sizeof(subscription), "%" PRId64, event.subscription_id.value);
         const struct log_field fields[] = {{"EVENT_ID", event_id},
                                            {"SUBSCRIPTION_ID", subscription},
-                                           {"KAFKA_TOPIC", r->topics.items[m.topic].name},
+                                           {"KAFKA_TOPIC", r->topics.items[m.type].name},
                                            {"ERROR", b->failed_reason.text},
                                            {NULL, NULL}};
         log_event(LOG_ALERT, MSG_RELAY_STOPPED, fields,
                   "Kafka refuses event %s (ledger id %" PRId64
                   ", %zu bytes) on topic \"%s\": %s. Nothing is published until it is taken; "
                   "trying again",
-                  event_id, event.id, m.value.len, r->topics.items[m.topic].name, b->failed_reason.text);
+                  event_id, event.id, m.value.len, r->topics.items[m.type].name, b->failed_reason.text);
         int outcome = store_relay_stop(r->pg, r->epoch, event.id, b->failed_reason.text, &lost, &err);
         if (outcome != PG_DONE)
             return relay_database_trouble(r, outcome, &err);

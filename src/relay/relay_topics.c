@@ -10,16 +10,15 @@ static const char *const others[] = {"alerts", "dead_letters", "metrics", "confi
 
 static int wanted_partitions(size_t topic)
 {
-    return topic < EVENT_TOPICS ? event_topic_partitions((enum event_topic) topic) : 1;
+    return topic < EVENT_TYPES ? event_type_partitions((enum event_type) topic) : 1;
 }
 
 void relay_topics_init(struct relay_topics *t, const char *prefix)
 {
     *t = (struct relay_topics){0};
     for (size_t i = 0; i < RELAY_TOPICS; i++)
-        t->items[i].name =
-            xasprintf("%s%s", prefix,
-                      i < EVENT_TOPICS ? event_topic_suffix((enum event_topic) i) : others[i - EVENT_TOPICS]);
+        t->items[i].name = i < EVENT_TYPES ? event_type_topic((enum event_type) i, prefix)
+                                           : xasprintf("%s%s", prefix, others[i - EVENT_TYPES]);
 }
 
 void relay_topics_free(struct relay_topics *t)
@@ -39,7 +38,7 @@ static void note(struct relay_topic *topic, int64_t from_sequence, int count)
 
 int relay_topics_load(struct relay_topics *t, struct pg *pg, struct error *err)
 {
-    for (size_t i = 0; i < EVENT_TOPICS; i++) {
+    for (size_t i = 0; i < EVENT_TYPES; i++) {
         CLEANUP(pg_result_freep) struct pg_result *result = NULL;
         int r = store_relay_partitions(pg, t->items[i].name, &result, err);
         if (r != PG_DONE)
@@ -95,7 +94,7 @@ static int make_missing(struct relay_topics *t, struct kafka_producer *producer,
                                             config->kafka.replication_factor, CREATE_MS, err);
         *ret_made |= r == 0;
         /* Events have to wait for their topics; the others are missed by those alone who read them. */
-        if (r != 0 && i < EVENT_TOPICS)
+        if (r != 0 && i < EVENT_TYPES)
             return r < 0 ? RELAY_TOPICS_NO_KAFKA : RELAY_TOPICS_MISSING;
         if (r < 0)
             return RELAY_TOPICS_READY;
@@ -105,7 +104,7 @@ static int make_missing(struct relay_topics *t, struct kafka_producer *producer,
 
 static int check(const struct relay_topics *t, const struct config *config, struct error *err)
 {
-    for (size_t i = 0; i < EVENT_TOPICS; i++) {
+    for (size_t i = 0; i < EVENT_TYPES; i++) {
         if (t->items[i].actual > 0)
             continue;
         error_set(err, "there is no topic \"%s\"%s", t->items[i].name,
@@ -129,19 +128,19 @@ int relay_topics_look(struct relay_topics *t, struct kafka_producer *producer, s
         r = ask(t, producer, err);
     if (r == RELAY_TOPICS_READY)
         r = check(t, config, err);
-    for (size_t i = 0; r == RELAY_TOPICS_READY && i < EVENT_TOPICS; i++)
+    for (size_t i = 0; r == RELAY_TOPICS_READY && i < EVENT_TYPES; i++)
         r = write_down(&t->items[i], pg, err);
     return r;
 }
 
-int32_t relay_topics_partition(const struct relay_topics *t, enum event_topic topic, int64_t sequence,
-                               struct event_text key)
+int32_t relay_topics_partition(const struct relay_topics *t, enum event_type type, int64_t sequence,
+                               struct bytes key)
 {
-    const struct relay_topic *at = &t->items[topic];
+    const struct relay_topic *at = &t->items[type];
     int count = at->actual;
 
     for (size_t i = 0; i < at->counts_len && at->counts[i].from_sequence <= sequence; i++)
         count = at->counts[i].count;
     /* A topic that was made anew with fewer partitions has no place for what it once took elsewhere. */
-    return kafka_partition(key.bytes, key.len, MIN(count, at->actual));
+    return kafka_partition(key.p, key.len, MIN(count, at->actual));
 }

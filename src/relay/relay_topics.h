@@ -9,7 +9,7 @@
 #include "relay/event.h"
 
 /* Those of events, then those that others than the ledger publish to. */
-#define RELAY_TOPICS (EVENT_TOPICS + 4)
+#define RELAY_TOPICS (EVENT_TYPES + 4)
 
 struct relay_topic {
     char *name;
@@ -41,5 +41,5 @@ enum {
 int relay_topics_look(struct relay_topics *t, struct kafka_producer *producer, struct pg *pg,
                       const struct config *config, struct error *err);
 
-int32_t relay_topics_partition(const struct relay_topics *t, enum event_topic topic, int64_t sequence,
-                               struct event_text key);
+int32_t relay_topics_partition(const struct relay_topics *t, enum event_type type, int64_t sequence,
+                               struct bytes key);

@@ -200,12 +200,12 @@ enum store_relay_kind store_relay_row_kind(const struct pg_result *result, int r
     return (enum store_relay_kind) pg_get_i64(result, row, KIND);
 }
 
-static struct event_text text(const struct pg_result *result, int row, enum column column)
+static struct bytes text(const struct pg_result *result, int row, enum column column)
 {
-    struct event_text t = {0};
+    struct bytes t = {0};
 
     if (!pg_is_null(result, row, column))
-        t.bytes = pg_get_bytes(result, row, column, &t.len);
+        t.p = pg_get_bytes(result, row, column, &t.len);
     return t;
 }
 

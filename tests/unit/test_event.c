@@ -9,7 +9,7 @@
 
 static const unsigned char name_space[16] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16};
 
-#define TEXT(literal) ((struct event_text){literal, sizeof(literal) - 1})
+#define TEXT(literal) ((struct bytes){literal, sizeof(literal) - 1})
 #define NUMBER(n) ((struct event_number){true, n})
 
 /* 2026-11-24T10:59:39.123456Z */
@@ -49,13 +49,13 @@ static struct event_builder builder(void)
     return b;
 }
 
-static void assert_text(struct event_text text, const char *wanted)
+static void assert_text(struct bytes text, const char *wanted)
 {
     assert_int_equal(text.len, strlen(wanted));
-    assert_memory_equal(text.bytes, wanted, text.len);
+    assert_memory_equal(text.p, wanted, text.len);
 }
 
-static const struct event_header *header(const struct event_message *m, const char *name)
+static const struct kafka_header *header(const struct event_message *m, const char *name)
 {
     for (size_t i = 0; i < m->header_count; i++)
         if (strcmp(m->headers[i].name, name) == 0)
@@ -79,7 +79,7 @@ TEST(test_values)
 {
     static const struct {
         const char *type;
-        enum event_topic topic;
+        enum event_type topic;
         const char *rest;
     } cases[] = {
         {"created", EVENT_CREATED, "}"},
@@ -96,7 +96,7 @@ TEST(test_values)
         struct event_message m;
         char wanted[1024];
         assert_true(event_build(&b, &e, &m));
-        assert_int_equal(m.topic, cases[i].topic);
+        assert_int_equal(m.type, cases[i].topic);
         snprintf(wanted, sizeof(wanted), "{\"event_type\":\"%s\"" SUBSCRIPTION "%s", cases[i].type,
                  cases[i].rest);
         assert_text(m.value, wanted);
@@ -126,7 +126,7 @@ TEST(test_headers)
     assert_int_equal(header(&m, "traceparent")->value.len, 55);
 
     e.integration_id.set = e.attempt.set = false;
-    e.origin = (struct event_text){0};
+    e.origin = (struct bytes){0};
     e.traceparent = TEXT("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
     assert_true(event_build(&b, &e, &m));
     assert_int_equal(m.header_count, EVENT_HEADERS_MAX - 3);
@@ -136,7 +136,7 @@ TEST(test_headers)
     assert_header(&m, "traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
     e.traceparent = TEXT("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-0\n");
     assert_true(event_build(&b, &e, &m));
-    assert_int_equal(header(&m, "traceparent")->value.bytes[54], '1');
+    assert_int_equal(header(&m, "traceparent")->value.p[54], '1');
     event_builder_free(&b);
 }
 
@@ -167,7 +167,7 @@ TEST(test_no_events)
         assert_false(event_build(&b, &e, &m));
     }
     struct event e = example("sent");
-    e.event_type.bytes = NULL;
+    e.event_type.p = NULL;
     assert_false(event_build(&b, &e, &m));
     e = example("sent");
     e.subscription_id.set = false;
@@ -180,11 +180,11 @@ static const char *response_of(struct event_builder *b, const char *response, si
     struct event e = example("sent");
     struct event_message m;
 
-    e.response = (struct event_text){response, len};
+    e.response = (struct bytes){response, len};
     e.response_truncated = truncated;
     assert_true(event_build(b, &e, &m));
-    assert_true(json_is_valid(m.value.bytes, m.value.len, JSON_MAX_DEPTH));
-    const char *at = strstr(m.value.bytes, ",\"response_data\":");
+    assert_true(json_is_valid(m.value.p, m.value.len, JSON_MAX_DEPTH));
+    const char *at = strstr(m.value.p, ",\"response_data\":");
     assert_non_null(at);
     return at + strlen(",\"response_data\":");
 }

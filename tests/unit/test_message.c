@@ -22,20 +22,18 @@ static void add_header(struct kafka_message *m, const char *name, const char *va
     struct kafka_header *h = &m->headers[m->header_count++];
 
     h->name = name;
-    h->value_len = value ? strlen(value) : 0;
-    h->value = value && *value ? bytes(value, h->value_len) : value;
+    h->value.len = value ? strlen(value) : 0;
+    h->value.p = value && *value ? bytes(value, h->value.len) : value;
 }
 
 static void set_value(struct kafka_message *m, const char *value, size_t len)
 {
-    m->value = bytes(value, len);
-    m->value_len = len;
+    m->value = (struct bytes){bytes(value, len), len};
 }
 
 static void set_key(struct kafka_message *m, const char *key)
 {
-    m->key = bytes(key, strlen(key));
-    m->key_len = strlen(key);
+    m->key = (struct bytes){bytes(key, strlen(key)), strlen(key)};
 }
 
 static void make_good(struct kafka_message *m)
@@ -69,10 +67,10 @@ static struct kafka_header *header(struct kafka_message *m, const char *name)
 static void drop(struct kafka_message *m)
 {
     for (size_t i = 0; i < m->header_count; i++)
-        if (m->headers[i].value_len > 0)
-            free((void *) (uintptr_t) m->headers[i].value);
-    free((void *) (uintptr_t) m->key);
-    free((void *) (uintptr_t) m->value);
+        if (m->headers[i].value.len > 0)
+            free((void *) (uintptr_t) m->headers[i].value.p);
+    free((void *) (uintptr_t) m->key.p);
+    free((void *) (uintptr_t) m->value.p);
 }
 
 static enum message_verdict parse(struct kafka_message *m, struct message_event *e, const char **fault)
@@ -114,8 +112,8 @@ static void remove_header(struct kafka_message *m, const char *name)
 {
     struct kafka_header *h = header(m, name);
 
-    if (h->value_len > 0)
-        free((void *) (uintptr_t) h->value);
+    if (h->value.len > 0)
+        free((void *) (uintptr_t) h->value.p);
     *h = m->headers[--m->header_count];
 }
 
@@ -232,7 +230,7 @@ TEST(test_keys)
 
     for (size_t i = 0; i < ARRAY_SIZE(keys); i++) {
         make_good(&m);
-        free((void *) (uintptr_t) m.key);
+        free((void *) (uintptr_t) m.key.p);
         set_key(&m, keys[i]);
         assert_faulty(&m, "the key is not the subscription's id");
     }
@@ -266,7 +264,7 @@ TEST(test_values)
 
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
         make_good(&m);
-        free((void *) (uintptr_t) m.value);
+        free((void *) (uintptr_t) m.value.p);
         set_value(&m, cases[i].value, strlen(cases[i].value));
         assert_faulty(&m, cases[i].fault);
     }
@@ -286,7 +284,7 @@ TEST(test_values_in_other_clothes)
 
     for (size_t i = 0; i < ARRAY_SIZE(values); i++) {
         make_good(&m);
-        free((void *) (uintptr_t) m.value);
+        free((void *) (uintptr_t) m.value.p);
         set_value(&m, values[i], strlen(values[i]));
         assert_int_equal(parse(&m, &e, &fault), MESSAGE_EVENT);
         drop(&m);
@@ -310,7 +308,7 @@ TEST(test_damaged_messages)
         else
             copy[(seed >> 8) % len] = (char) (seed >> 24);
         make_good(&m);
-        free((void *) (uintptr_t) m.value);
+        free((void *) (uintptr_t) m.value.p);
         set_value(&m, copy, len);
         if (parse(&m, &e, &fault) == MESSAGE_EVENT)
             assert_int_equal(e.subscription_id, 42);
@@ -331,8 +329,7 @@ TEST(test_headers_as_json)
     add_header(&m, "a\"\x80", "x\n\xff");
     add_header(&m, "null", NULL);
     add_header(&m, "empty", "");
-    m.headers[m.header_count++] =
-        (struct kafka_header){.name = "nul", .value = bytes("a\0b", 3), .value_len = 3};
+    m.headers[m.header_count++] = (struct kafka_header){.name = "nul", .value = {bytes("a\0b", 3), 3}};
     message_headers_json(&m, &sb);
     assert_string_equal(strbuf_str(&sb),
                         "{\"a\\\"\xEF\xBF\xBD\":\"x\\n\xEF\xBF\xBD\",\"null\":null,\"empty\":\"\","
