@@ -126,8 +126,8 @@ static bool add_reasons(struct explanation *e)
 
 static void set_next(struct explanation *e, const char *text, int64_t at)
 {
-    sheet_text(e->sheet, "next", "next", text);
-    sheet_time(e->sheet, "next_at", NULL, at);
+    sheet_add(e->sheet, "next", "next", value_text(text));
+    sheet_add(e->sheet, "next_at", NULL, value_time(at));
 }
 
 static void explain_waiting(struct explanation *e)
@@ -189,9 +189,7 @@ static void explain_next(struct explanation *e)
         explain_processing(e);
     else
         explain_waiting(e);
-    sheet_list(e->sheet, "reasons");
-    for (size_t i = 0; i < e->reason_count; i++)
-        sheet_item(e->sheet, "reasons", e->reasons[i]);
+    sheet_list(e->sheet, "reasons", e->reasons, e->reason_count);
 }
 
 /* --- the rest of the sheet -------------------------------------------------------------------- */
@@ -200,39 +198,35 @@ static void add_head(struct explanation *e)
 {
     const struct store_subscription *s = &e->s;
     CLEANUP(freep) char *error = ctl_error_class(s->error, s->http_status);
-    CLEANUP(freep)
-    char *integration = xasprintf("%" PRId64 " \"%s\"", s->integration_id, s->integration_name);
     int64_t max = s->max_attempts > 0 ? s->max_attempts : e->ctl->config->retry.max_attempts;
-    CLEANUP(freep) char *attempts = xasprintf("%" PRId64 " of at most %" PRId64, s->attempts, max);
-    CLEANUP(freep) char *attempts_json = xasprintf("%" PRId64, s->attempts);
     char key[IDS_UUID_TEXT];
 
     ids_idempotency_key(s->namespace, e->id, (int) s->payload_version, key);
-    sheet_i64(e->sheet, "id", "subscription", e->id);
-    sheet_text(e->sheet, "status", "status", s->status);
+    sheet_add(e->sheet, "id", "subscription", value_i64(e->id));
+    sheet_add(e->sheet, "status", "status", value_text(s->status));
+    sheet_add(e->sheet, "integration_id", NULL, value_i64_or_null(s->integration_id, 0));
+    sheet_add(e->sheet, "integration_name", NULL,
+              value_text(s->integration_exists ? s->integration_name : NULL));
     if (s->integration_id)
-        sheet_i64(e->sheet, "integration_id", NULL, s->integration_id);
+        sheet_say(e->sheet, "integration", "%" PRId64 " \"%s\"", s->integration_id, s->integration_name);
     else
-        sheet_text(e->sheet, "integration_id", NULL, NULL);
-    sheet_text(e->sheet, "integration_name", NULL, s->integration_exists ? s->integration_name : NULL);
-    sheet_text(e->sheet, NULL, "integration", s->integration_id ? integration : "none");
-    sheet_both(e->sheet, "attempts", "attempts", attempts, attempts_json);
-    sheet_i64(e->sheet, "max_attempts", NULL, max);
-    sheet_time(e->sheet, "created_at", "created", s->created_at);
-    sheet_time(e->sheet, "updated_at", NULL, s->updated_at);
-    sheet_time(e->sheet, "scheduled_to", s->scheduled_to == INT64_MIN ? NULL : "scheduled", s->scheduled_to);
-    sheet_time(e->sheet, "next_attempt_at", NULL, s->next_attempt_at);
-    sheet_time(e->sheet, "held_at", s->held_at == INT64_MIN ? NULL : "held since", s->held_at);
-    sheet_time(e->sheet, "sent_at", s->sent_at == INT64_MIN ? NULL : "sent", s->sent_at);
-    sheet_text(e->sheet, "claimed_by", *s->claimed_by ? "claimed by" : NULL,
-               *s->claimed_by ? s->claimed_by : NULL);
-    sheet_time(e->sheet, "lease_expires_at", s->lease_expires_at == INT64_MIN ? NULL : "lease until",
-               s->lease_expires_at);
-    sheet_text(e->sheet, "last_result", error ? "last result" : NULL, error);
-    sheet_bool(e->sheet, "last_ambiguous", NULL, s->ambiguous);
+        sheet_say(e->sheet, "integration", "none");
+    sheet_add(e->sheet, "attempts", "attempts",
+              value_words(value_i64(s->attempts), "%" PRId64 " of at most %" PRId64, s->attempts, max));
+    sheet_add(e->sheet, "max_attempts", NULL, value_i64(max));
+    sheet_add(e->sheet, "created_at", "created", value_time(s->created_at));
+    sheet_add(e->sheet, "updated_at", NULL, value_time(s->updated_at));
+    sheet_add_known(e->sheet, "scheduled_to", "scheduled", value_time(s->scheduled_to));
+    sheet_add(e->sheet, "next_attempt_at", NULL, value_time(s->next_attempt_at));
+    sheet_add_known(e->sheet, "held_at", "held since", value_time(s->held_at));
+    sheet_add_known(e->sheet, "sent_at", "sent", value_time(s->sent_at));
+    sheet_add_known(e->sheet, "claimed_by", "claimed by", value_text_or_null(s->claimed_by));
+    sheet_add_known(e->sheet, "lease_expires_at", "lease until", value_time(s->lease_expires_at));
+    sheet_add_known(e->sheet, "last_result", "last result", value_text(error));
+    sheet_add(e->sheet, "last_ambiguous", NULL, value_bool(s->ambiguous));
     if (s->ambiguous)
-        sheet_text(e->sheet, NULL, "", "ambiguous: the institution may have received it");
-    sheet_text(e->sheet, "idempotency_key", "Idempotency-Key", key);
+        sheet_say(e->sheet, "", "ambiguous: the institution may have received it");
+    sheet_add(e->sheet, "idempotency_key", "Idempotency-Key", value_text(key));
 }
 
 static const char *published_words(const struct store_event *event)
@@ -242,40 +236,40 @@ static const char *published_words(const struct store_event *event)
     return words[event->published];
 }
 
+static struct value value_step(const struct store_event *event)
+{
+    CLEANUP(freep) char *step = xasprintf("%s → %s", event->from_status, event->to_status);
+
+    return value_text(*event->from_status ? step : event->to_status);
+}
+
+/* The time since the event before; none before the first. */
+static struct value value_after(int64_t at, int64_t before)
+{
+    if (before == INT64_MIN)
+        return value_null();
+    CLEANUP(freep) char *words = duration_words(at - before);
+    return value_words(value_i64((at - before) / 1000), "%s", words);
+}
+
 static void add_event(struct table *t, const struct store_event *event, int64_t before)
 {
     CLEANUP(freep) char *error = ctl_error_class(event->error, event->http_status);
-    CLEANUP(freep) char *gap = before == INT64_MIN ? xstrdup("") : duration_words(event->created_at - before);
-    CLEANUP(freep)
-    char *gap_json =
-        before == INT64_MIN ? xstrdup("null") : xasprintf("%" PRId64, (event->created_at - before) / 1000);
-    CLEANUP(freep)
-    char *step = *event->from_status ? xasprintf("%s → %s", event->from_status, event->to_status)
-                                     : xstrdup(event->to_status);
 
-    table_i64(t, event->id);
-    table_time(t, event->created_at);
-    table_both(t, gap, gap_json);
-    table_text(t, *event->type ? event->type : NULL);
-    table_text(t, *event->operation ? event->operation : NULL);
-    table_text(t, step);
-    table_text(t, *event->from_status ? event->from_status : NULL);
-    table_text(t, *event->to_status ? event->to_status : NULL);
-    if (event->attempt >= 0)
-        table_i64(t, event->attempt);
-    else
-        table_null(t);
-    if (event->duration_ms >= 0)
-        table_i64(t, event->duration_ms);
-    else
-        table_null(t);
-    table_text(t, error);
-    table_both(t, event->ambiguous ? "ambiguous" : "", event->ambiguous ? "true" : "false");
-    table_text(t, published_words(event));
-    if (event->http_status)
-        table_i64(t, event->http_status);
-    else
-        table_null(t);
+    table_add(t, value_i64(event->id));
+    table_add(t, value_time(event->created_at));
+    table_add(t, value_after(event->created_at, before));
+    table_add(t, value_text_or_null(event->type));
+    table_add(t, value_text_or_null(event->operation));
+    table_add(t, value_step(event));
+    table_add(t, value_text_or_null(event->from_status));
+    table_add(t, value_text_or_null(event->to_status));
+    table_add(t, value_i64_or_null(event->attempt, -1));
+    table_add(t, value_i64_or_null(event->duration_ms, -1));
+    table_add(t, value_text(error));
+    table_add(t, value_words(value_bool(event->ambiguous), "%s", event->ambiguous ? "ambiguous" : ""));
+    table_add(t, value_text(published_words(event)));
+    table_add(t, value_i64_or_null(event->http_status, 0));
 }
 
 static void add_events(struct explanation *e)
@@ -317,7 +311,7 @@ static int explain(struct explanation *e)
     sheet_new(&e->sheet);
     add_head(e);
     explain_next(e);
-    sheet_line(e->sheet, "");
+    sheet_empty_line(e->sheet);
     add_events(e);
     return ctl_show(e->ctl, e->sheet, 0);
 }

@@ -59,54 +59,42 @@ static int read_all(struct status *s)
     return r;
 }
 
-/* --- numbers that may be least values or estimates -------------------------------------------- */
-
-static char *count_words(int64_t count, bool is_least)
-{
-    return xasprintf("%" PRId64 "%s", count, is_least ? "+" : "");
-}
-
-static void table_count(struct table *t, int64_t count, bool is_least)
-{
-    CLEANUP(freep) char *words = count_words(count, is_least);
-    CLEANUP(freep) char *json = xasprintf("%" PRId64, count);
-
-    table_both(t, words, json);
-}
+/* --- the parts -------------------------------------------------------------------------------- */
 
 static void add_since(struct strbuf *out, int64_t now, int64_t then)
 {
     strbuf_add_duration_human(out, (uint64_t) MAX(now - then, 0));
 }
 
-/* --- the parts -------------------------------------------------------------------------------- */
+/* A number that may be only the least. */
+static struct value value_count(int64_t count, bool is_least)
+{
+    return value_words(value_i64(count), "%" PRId64 "%s", count, is_least ? "+" : "");
+}
 
 static void add_head(struct status *s)
 {
     const struct store_overview *o = &s->overview;
-    CLEANUP(freep)
-    char *database = xasprintf("%s (PostgreSQL %s), as role %s", o->database, o->server, o->role);
-    CLEANUP(strbuf_free) struct strbuf schema = STRBUF_INIT(4096);
-    CLEANUP(freep) char *daemons = xasprintf("%" PRId64 " connected", o->daemons);
-    CLEANUP(freep) char *daemons_json = xasprintf("%" PRId64, o->daemons);
+    const char *schema = s->ctl->config->database.schema;
+    CLEANUP(strbuf_free) struct strbuf since = STRBUF_INIT(64);
+    struct value daemons = value_i64(o->daemons);
 
-    strbuf_addf(&schema, "%s, version %" PRId64 " since ", s->ctl->config->database.schema, o->version);
-    strbuf_add_timestamp_sec(&schema, o->migrated_at);
-    sheet_time(s->sheet, "at", NULL, o->now);
-    sheet_text(s->sheet, "database", NULL, o->database);
-    sheet_text(s->sheet, "server_version", NULL, o->server);
-    sheet_text(s->sheet, NULL, "database", database);
-    sheet_text(s->sheet, NULL, "schema", strbuf_str(&schema));
-    sheet_text(s->sheet, "schema", NULL, s->ctl->config->database.schema);
-    sheet_i64(s->sheet, "schema_version", NULL, o->version);
-    sheet_both(s->sheet, "daemons", "daemons", o->daemons ? daemons : "none connected", daemons_json);
+    strbuf_add_timestamp_sec(&since, o->migrated_at);
+    sheet_say(s->sheet, "database", "%s (PostgreSQL %s), as role %s", o->database, o->server, o->role);
+    sheet_say(s->sheet, "schema", "%s, version %" PRId64 " since %s", schema, o->version, strbuf_str(&since));
+    sheet_add(s->sheet, "at", NULL, value_time(o->now));
+    sheet_add(s->sheet, "database", NULL, value_text(o->database));
+    sheet_add(s->sheet, "server_version", NULL, value_text(o->server));
+    sheet_add(s->sheet, "schema", NULL, value_text(schema));
+    sheet_add(s->sheet, "schema_version", NULL, value_i64(o->version));
+    sheet_add(s->sheet, "daemons", "daemons",
+              value_words(daemons, o->daemons ? "%" PRId64 " connected" : "none connected", o->daemons));
 }
 
-static void add_relay(struct status *s)
+static void say_relay(struct status *s)
 {
     const struct store_overview *o = &s->overview;
     CLEANUP(strbuf_free) struct strbuf words = STRBUF_INIT(8192);
-    int64_t to_go = MAX(o->last_id - o->high, 0) + o->gap_ids;
 
     strbuf_addf(&words, "published up to event %" PRId64 " of %" PRId64, o->high, o->last_id);
     if (o->gap_ids)
@@ -116,44 +104,40 @@ static void add_relay(struct status *s)
         strbuf_adds(&words, "; nobody has led yet");
     else
         strbuf_addf(&words, o->leads ? "; leader \"%s\"" : "; nobody leads, \"%s\" did last", o->leader);
-    sheet_text(s->sheet, NULL, "relay", strbuf_str(&words));
-    if (*o->trouble) {
-        strbuf_clear(&words);
-        strbuf_addf(&words, "WAITS: %s; the ledger keeps the events", o->trouble);
-        sheet_text(s->sheet, NULL, "", strbuf_str(&words));
-    }
-    if (o->stopped_on) {
-        strbuf_clear(&words);
-        strbuf_addf(&words, "STOPPED on event %" PRId64 ": %s", o->stopped_on, o->stopped_reason);
-        sheet_text(s->sheet, NULL, "", strbuf_str(&words));
-    }
-    sheet_i64(s->sheet, "relay_high", NULL, o->high);
-    sheet_i64(s->sheet, "ledger_last_id", NULL, o->last_id);
-    sheet_i64(s->sheet, "relay_gaps", NULL, o->gap_ranges);
-    sheet_i64(s->sheet, "relay_gap_ids", NULL, o->gap_ids);
-    sheet_i64(s->sheet, "unpublished_about", NULL, to_go);
-    sheet_text(s->sheet, "relay_leader", NULL, o->leads && *o->leader ? o->leader : NULL);
-    sheet_text(s->sheet, "relay_last_leader", NULL, *o->leader ? o->leader : NULL);
-    sheet_text(s->sheet, "relay_waits_for", NULL, *o->trouble ? o->trouble : NULL);
-    sheet_time(s->sheet, "relay_updated_at", NULL, o->relay_at);
+    sheet_say(s->sheet, "relay", "%s", strbuf_str(&words));
+    if (*o->trouble)
+        sheet_say(s->sheet, "", "WAITS: %s; the ledger keeps the events", o->trouble);
     if (o->stopped_on)
-        sheet_i64(s->sheet, "relay_stopped_on", NULL, o->stopped_on);
-    else
-        sheet_text(s->sheet, "relay_stopped_on", NULL, NULL);
-    sheet_text(s->sheet, "relay_stopped_reason", NULL, o->stopped_on ? o->stopped_reason : NULL);
+        sheet_say(s->sheet, "", "STOPPED on event %" PRId64 ": %s", o->stopped_on, o->stopped_reason);
+}
+
+static void add_relay(struct status *s)
+{
+    const struct store_overview *o = &s->overview;
+
+    say_relay(s);
+    sheet_add(s->sheet, "relay_high", NULL, value_i64(o->high));
+    sheet_add(s->sheet, "ledger_last_id", NULL, value_i64(o->last_id));
+    sheet_add(s->sheet, "relay_gaps", NULL, value_i64(o->gap_ranges));
+    sheet_add(s->sheet, "relay_gap_ids", NULL, value_i64(o->gap_ids));
+    sheet_add(s->sheet, "unpublished_about", NULL, value_i64(MAX(o->last_id - o->high, 0) + o->gap_ids));
+    sheet_add(s->sheet, "relay_leader", NULL, value_text_or_null(o->leads ? o->leader : NULL));
+    sheet_add(s->sheet, "relay_last_leader", NULL, value_text_or_null(o->leader));
+    sheet_add(s->sheet, "relay_waits_for", NULL, value_text_or_null(o->trouble));
+    sheet_add(s->sheet, "relay_updated_at", NULL, value_time(o->relay_at));
+    sheet_add(s->sheet, "relay_stopped_on", NULL, value_i64_or_null(o->stopped_on, 0));
+    sheet_add(s->sheet, "relay_stopped_reason", NULL, value_text(o->stopped_on ? o->stopped_reason : NULL));
 }
 
 static void add_partitions(struct status *s)
 {
     const struct store_overview *o = &s->overview;
-    CLEANUP(freep)
-    char *words = xasprintf(
-        "%" PRId64 " partition%s ahead%s", o->partitions_ahead, plural(o->partitions_ahead),
-        o->default_partition_used ? "; ids are in the default partition: partitions ran out once" : "");
 
-    sheet_text(s->sheet, NULL, "ledger", words);
-    sheet_i64(s->sheet, "partitions_ahead", NULL, o->partitions_ahead);
-    sheet_bool(s->sheet, "default_partition_used", NULL, o->default_partition_used);
+    sheet_say(s->sheet, "ledger", "%" PRId64 " partition%s ahead%s", o->partitions_ahead,
+              plural(o->partitions_ahead),
+              o->default_partition_used ? "; ids are in the default partition: partitions ran out once" : "");
+    sheet_add(s->sheet, "partitions_ahead", NULL, value_i64(o->partitions_ahead));
+    sheet_add(s->sheet, "default_partition_used", NULL, value_bool(o->default_partition_used));
 }
 
 static void add_states(struct status *s)
@@ -164,12 +148,12 @@ static void add_states(struct status *s)
         sheet_table(s->sheet, "subscriptions", "Subscriptions", "none", columns, ARRAY_SIZE(columns));
 
     for (int i = 0; i < pg_rows(s->states); i++) {
+        int64_t count = pg_get_i64(s->states, i, 1);
         bool known = !pg_is_null(s->states, i, 1), about = pg_get_bool(s->states, i, 2);
-        CLEANUP(freep) char *json = xasprintf("%" PRId64, pg_get_i64(s->states, i, 1));
-        CLEANUP(freep) char *words = xasprintf("%s%s", about ? "about " : "", json);
-        table_text(t, pg_get_text(s->states, i, 0));
-        table_both(t, known ? words : "not known before the first ANALYZE", known ? json : "null");
-        table_bool(t, about);
+        table_add(t, value_text(pg_get_text(s->states, i, 0)));
+        table_add(t, known ? value_words(value_i64(count), "%s%" PRId64, about ? "about " : "", count)
+                           : value_words(value_null(), "not known before the first ANALYZE"));
+        table_add(t, value_bool(about));
     }
 }
 
@@ -202,15 +186,13 @@ static void add_backlog(struct status *s)
         strbuf_adds(&words, ", the longest for ");
         add_since(&words, s->overview.now, oldest);
     }
-    CLEANUP(freep) char *json = xasprintf("%" PRId64, due);
-    CLEANUP(freep) char *unrouted = count_words(s->unrouted, s->limit && s->unrouted >= s->limit);
-    CLEANUP(freep) char *unrouted_json = xasprintf("%" PRId64, s->unrouted);
-    sheet_both(s->sheet, "due", "due now", strbuf_str(&words), json);
-    sheet_bool(s->sheet, "due_is_least", NULL, least);
-    sheet_time(s->sheet, "oldest_due_at", NULL, oldest);
-    sheet_i64(s->sheet, "in_flight", "in flight", in_flight);
-    sheet_both(s->sheet, "unrouted", "unrouted", unrouted, unrouted_json);
-    sheet_i64(s->sheet, "held", "held", held);
+    sheet_add(s->sheet, "due", "due now", value_words(value_i64(due), "%s", strbuf_str(&words)));
+    sheet_add(s->sheet, "due_is_least", NULL, value_bool(least));
+    sheet_add(s->sheet, "oldest_due_at", NULL, value_time(oldest));
+    sheet_add(s->sheet, "in_flight", "in flight", value_i64(in_flight));
+    sheet_add(s->sheet, "unrouted", "unrouted",
+              value_count(s->unrouted, s->limit && s->unrouted >= s->limit));
+    sheet_add(s->sheet, "held", "held", value_i64(held));
 }
 
 static char *integration_state(const struct store_integration *i)
@@ -254,23 +236,23 @@ static void add_integration(struct status *s, struct table *t, const struct stor
 
     if (i->oldest != INT64_MIN)
         add_since(&since, s->overview.now, i->oldest);
-    table_i64(t, i->id);
-    table_text(t, i->name);
-    table_text(t, state);
-    table_count(t, i->waiting, i->waiting_is_least);
+    table_add(t, value_i64(i->id));
+    table_add(t, value_text(i->name));
+    table_add(t, value_text(state));
+    table_add(t, value_count(i->waiting, i->waiting_is_least));
     /* As in the sum above: what cannot be sent to is due to nobody. */
-    table_count(t, can_send(i) ? i->due : 0, can_send(i) && i->due_is_least);
-    table_i64(t, i->in_flight);
-    table_i64(t, i->sent);
-    table_i64(t, i->failed);
-    table_text(t, strbuf_str(&since));
-    table_text(t, reason);
-    table_text(t, i->paused_until != INT64_MIN && *i->pause_reason ? i->pause_reason : NULL);
-    table_time(t, i->oldest);
-    table_i64(t, i->held);
-    table_bool(t, i->enabled);
-    table_bool(t, i->paused_until != INT64_MIN);
-    table_text(t, i->circuit_state);
+    table_add(t, value_count(can_send(i) ? i->due : 0, can_send(i) && i->due_is_least));
+    table_add(t, value_i64(i->in_flight));
+    table_add(t, value_i64(i->sent));
+    table_add(t, value_i64(i->failed));
+    table_add(t, value_text(strbuf_str(&since)));
+    table_add(t, value_text(reason));
+    table_add(t, value_text(i->paused_until != INT64_MIN && *i->pause_reason ? i->pause_reason : NULL));
+    table_add(t, value_time(i->oldest));
+    table_add(t, value_i64(i->held));
+    table_add(t, value_bool(i->enabled));
+    table_add(t, value_bool(i->paused_until != INT64_MIN));
+    table_add(t, value_text(i->circuit_state));
 }
 
 static void add_integrations(struct status *s)
@@ -305,10 +287,8 @@ static void add_integrations(struct status *s)
         else
             add_integration(s, t, &row);
     }
-    if (left_out) {
-        CLEANUP(freep) char *line = xasprintf("  %d have nothing to do (--json lists them)", left_out);
-        sheet_line(s->sheet, line);
-    }
+    if (left_out)
+        sheet_say(s->sheet, NULL, "  %d have nothing to do (--json lists them)", left_out);
 }
 
 static void add_consumers(struct status *s)
@@ -322,13 +302,13 @@ static void add_consumers(struct status *s)
                                   ARRAY_SIZE(columns));
 
     for (int i = 0; i < pg_rows(s->lags); i++) {
-        table_text(t, pg_get_text(s->lags, i, 0));
-        table_text(t, pg_get_text(s->lags, i, 1));
-        table_i64(t, pg_get_i64(s->lags, i, 2));
-        table_i64(t, pg_get_i64(s->lags, i, 3));
-        table_i64(t, pg_get_i64(s->lags, i, 6));
-        table_i64(t, pg_get_i64(s->lags, i, 4));
-        table_time(t, pg_get_time(s->lags, i, 5));
+        table_add(t, value_text(pg_get_text(s->lags, i, 0)));
+        table_add(t, value_text(pg_get_text(s->lags, i, 1)));
+        table_add(t, value_i64(pg_get_i64(s->lags, i, 2)));
+        table_add(t, value_i64(pg_get_i64(s->lags, i, 3)));
+        table_add(t, value_i64(pg_get_i64(s->lags, i, 6)));
+        table_add(t, value_i64(pg_get_i64(s->lags, i, 4)));
+        table_add(t, value_time(pg_get_time(s->lags, i, 5)));
     }
 }
 
@@ -338,11 +318,11 @@ static void fill(struct status *s)
     add_backlog(s);
     add_relay(s);
     add_partitions(s);
-    sheet_line(s->sheet, "");
+    sheet_empty_line(s->sheet);
     add_states(s);
-    sheet_line(s->sheet, "");
+    sheet_empty_line(s->sheet);
     add_integrations(s);
-    sheet_line(s->sheet, "");
+    sheet_empty_line(s->sheet);
     add_consumers(s);
 }
 

@@ -56,6 +56,11 @@ static void add_difference(struct proof *p, const char *fmt, ...)
 
 /* --- subscriptions against the ledger --------------------------------------------------------- */
 
+static struct value value_difference(int64_t n)
+{
+    return n ? value_words(value_i64(n), "%+" PRId64, n) : value_words(value_i64(0), "%s", "");
+}
+
 static int verify_states(struct proof *p)
 {
     static const struct table_column columns[] = {{"status", "STATE", false},
@@ -69,16 +74,14 @@ static int verify_states(struct proof *p)
         return r;
     struct table *t =
         sheet_table(p->sheet, "states", "Subscriptions by state", "none", columns, ARRAY_SIZE(columns));
-    sheet_i64(p->sheet, "events", "events", pg_get_i64(states, 0, 3));
+    sheet_add(p->sheet, "events", "events", value_i64(pg_get_i64(states, 0, 3)));
     for (int i = 0; i < pg_rows(states); i++) {
         const char *status = pg_get_text(states, i, 0);
         int64_t found = pg_get_i64(states, i, 1), expected = pg_get_i64(states, i, 2);
-        table_text(t, status);
-        table_i64(t, found);
-        table_i64(t, expected);
-        CLEANUP(freep) char *difference = xasprintf("%+" PRId64, found - expected);
-        CLEANUP(freep) char *json = xasprintf("%" PRId64, found - expected);
-        table_both(t, found == expected ? "" : difference, json);
+        table_add(t, value_text(status));
+        table_add(t, value_i64(found));
+        table_add(t, value_i64(expected));
+        table_add(t, value_difference(found - expected));
         if (found != expected)
             add_difference(p, "state \"%s\": %" PRId64 " subscriptions, but %" PRId64 " by the ledger",
                            status, found, expected);
@@ -108,7 +111,7 @@ static int verify_last_events(struct proof *p)
         name_difference(p, more);
         p->wrong += all - pg_rows(rows);
     }
-    sheet_i64(p->sheet, "unlike_last_event", "unlike their last event", all);
+    sheet_add(p->sheet, "unlike_last_event", "unlike their last event", value_i64(all));
     return PG_DONE;
 }
 
@@ -126,13 +129,11 @@ static int read_published(struct proof *p)
         return PG_DONE;
     }
     p->unpublished = pg_get_i64(row, 0, 0);
-    sheet_i64(p->sheet, "unpublished", "not published yet", p->unpublished);
-    sheet_time(p->sheet, "oldest_unpublished_at", p->unpublished ? "the oldest of" : NULL,
-               p->unpublished ? pg_get_time(row, 0, 1) : INT64_MIN);
-    if (!pg_is_null(row, 0, 2)) {
-        CLEANUP(freep) char *words = xasprintf("%" PRId64, pg_get_i64(row, 0, 2));
-        sheet_both(p->sheet, "relay_stopped_on", "relay STOPPED on", words, words);
-    }
+    sheet_add(p->sheet, "unpublished", "not published yet", value_i64(p->unpublished));
+    sheet_add_known(p->sheet, "oldest_unpublished_at", "the oldest of",
+                    p->unpublished ? value_time(pg_get_time(row, 0, 1)) : value_null());
+    if (!pg_is_null(row, 0, 2))
+        sheet_add(p->sheet, "relay_stopped_on", "relay STOPPED on", value_i64(pg_get_i64(row, 0, 2)));
     return PG_DONE;
 }
 
@@ -157,9 +158,9 @@ static int read_handled(struct proof *p)
         }
         p->counts[p->count++] = (struct integration_count){row.integration_id, row.sent, row.failed};
     }
-    sheet_i64(p->sheet, "unhandled", "not handled yet", p->behind);
-    sheet_time(p->sheet, "oldest_unhandled_at", p->behind ? "the oldest of" : NULL, p->behind_at);
-    sheet_i64(p->sheet, "dead_letters", p->dead ? "dead letters" : NULL, p->dead);
+    sheet_add(p->sheet, "unhandled", "not handled yet", value_i64(p->behind));
+    sheet_add_known(p->sheet, "oldest_unhandled_at", "the oldest of", value_time(p->behind_at));
+    sheet_add(p->sheet, "dead_letters", p->dead ? "dead letters" : NULL, value_i64(p->dead));
     return PG_DONE;
 }
 
@@ -203,7 +204,7 @@ static int verify_counters(struct proof *p)
         compare_counter(p, key.id, name, "failed_sends", pg_get_i64(rows, i, 3),
                         pg_get_i64(rows, i, 5) + c->failed);
     }
-    sheet_i64(p->sheet, "integrations", "integrations", pg_rows(rows));
+    sheet_add(p->sheet, "integrations", "integrations", value_i64(pg_rows(rows)));
     return PG_DONE;
 }
 
@@ -281,14 +282,12 @@ static int add_verdict(struct proof *p)
     CLEANUP(strbuf_free) struct strbuf text = STRBUF_INIT(4096);
     bool is_behind = p->unpublished || p->behind;
 
-    sheet_line(p->sheet, "");
+    sheet_empty_line(p->sheet);
     if (p->difference_count)
-        sheet_line(p->sheet, "Differences");
-    sheet_list(p->sheet, "differences");
-    for (size_t i = 0; i < p->difference_count; i++)
-        sheet_item(p->sheet, "differences", p->differences[i]);
+        sheet_say(p->sheet, NULL, "Differences");
+    sheet_list(p->sheet, "differences", p->differences, p->difference_count);
     if (p->difference_count)
-        sheet_line(p->sheet, "");
+        sheet_empty_line(p->sheet);
     if (p->wrong)
         strbuf_addf(&text, "WRONG: %" PRId64 " difference%s", p->wrong, p->wrong == 1 ? "" : "s");
     else if (is_behind)
@@ -300,8 +299,8 @@ static int add_verdict(struct proof *p)
         strbuf_addf(&text, "proven: subscriptions, ledger, published events and counters agree");
     if (p->dead)
         strbuf_addf(&text, "; %" PRId64 " event%s put aside (table dead_letters)", p->dead, plural(p->dead));
-    sheet_line(p->sheet, strbuf_str(&text));
-    sheet_text(p->sheet, "verdict", NULL, p->wrong ? "wrong" : is_behind ? "behind" : "proven");
+    sheet_say(p->sheet, NULL, "%s", strbuf_str(&text));
+    sheet_add(p->sheet, "verdict", NULL, value_text(p->wrong ? "wrong" : is_behind ? "behind" : "proven"));
     return p->wrong ? CTL_DIFFERENT : is_behind ? CTL_BEHIND : 0;
 }
 

@@ -1,8 +1,8 @@
-/* What a command of anubisctl shows: fields, lists and tables in the order they were added, for people or as
- * one JSON object.
+/* The answer of a command of anubisctl: facts, lists and tables in the order in which they were added, for people
+ * or as one JSON object.
  *
- * Pure. Text from the database is not trusted: control characters never reach a
- * terminal. Everything is copied. */
+ * Pure. Text from the database is not trusted: bytes that are not UTF-8 are replaced, and control characters never
+ * reach a terminal. Keys, labels, titles and columns must live as long as the sheet; all else is copied. */
 #pragma once
 
 #include "base/strbuf.h"
@@ -10,43 +10,46 @@
 struct sheet; /* the whole answer */
 struct table; /* a table within it */
 
+/* A fact in both forms. The function that adds a value owns it from then on. */
+struct value {
+    struct cJSON *json;
+    char *
+        words; /* NULL = people read the same text or number; true and false as yes and no, null as nothing */
+};
+struct value value_null(void);
+struct value value_bool(bool value);
+struct value value_i64(int64_t value);
+struct value value_i64_or_null(int64_t value, int64_t null); /* null when both are the same */
+struct value value_text(const char *text);                   /* NULL = null */
+struct value value_text_or_null(const char *text);           /* NULL and "" = null */
+/* As pg_next_time() reads it; the infinities are null. People see it to the second, in UTC. */
+struct value value_time(int64_t usec);
+/* The same value, which people read in these words. */
+struct value value_words(struct value value, const char *fmt, ...) PRINTF(2, 3);
+
+void sheet_new(struct sheet **ret);
+void sheet_free(struct sheet *s); /* NULL is legal */
+
+/* "label: value" for people, a member of the object in JSON. A `label` of NULL leaves the fact to JSON. */
+void sheet_add(struct sheet *s, const char *key, const char *label, struct value value);
+/* The same, but people do not see null. */
+void sheet_add_known(struct sheet *s, const char *key, const char *label, struct value value);
+/* For people alone. A `label` of NULL makes a line of its own: a heading or a remark. */
+void sheet_say(struct sheet *s, const char *label, const char *fmt, ...) PRINTF(3, 4);
+void sheet_empty_line(struct sheet *s);
+/* A line for each item; an array of strings in JSON. */
+void sheet_list(struct sheet *s, const char *key, char *const *items, size_t count);
+
 struct table_column {
     const char *key;   /* in JSON */
     const char *title; /* above the column; NULL = not for people */
     bool right;        /* numbers */
 };
-
-void sheet_new(struct sheet **ret);
-void sheet_free(struct sheet *s); /* NULL is legal */
-void sheet_freep(struct sheet **s);
-
-/* "label: value". A `label` of NULL leaves it to JSON, a `key` of NULL to people. */
-void sheet_text(struct sheet *s, const char *key, const char *label, const char *value); /* NULL = null */
-void sheet_i64(struct sheet *s, const char *key, const char *label, int64_t value);
-void sheet_bool(struct sheet *s, const char *key, const char *label, bool value);
-/* As pg_get_time() gives them; the infinities are null. */
-void sheet_time(struct sheet *s, const char *key, const char *label, int64_t usec);
-/* A value that people read in other words than programs; `json` is a JSON value. */
-void sheet_both(struct sheet *s, const char *key, const char *label, const char *words, const char *json);
-/* A line of its own, for people only: headings and remarks. "" is an empty line. */
-void sheet_line(struct sheet *s, const char *text);
-
-/* One more item of the list `key`, which begins with its first item: lines for people, an array of strings in
- * JSON. sheet_list() alone makes an empty array. */
-void sheet_list(struct sheet *s, const char *key);
-void sheet_item(struct sheet *s, const char *key, const char *text);
-
-/* The sheet owns the table. `columns` must live as long. An empty table shows `empty` instead (NULL =
- * nothing). */
+/* The sheet owns the table. An empty table shows "title: empty" instead. */
 struct table *sheet_table(struct sheet *s, const char *key, const char *title, const char *empty,
                           const struct table_column *columns, size_t count);
-/* Cells, row after row, column after column. */
-void table_text(struct table *t, const char *value); /* NULL = null, shown as nothing */
-void table_i64(struct table *t, int64_t value);
-void table_bool(struct table *t, bool value); /* yes, no */
-void table_time(struct table *t, int64_t usec);
-void table_null(struct table *t);
-void table_both(struct table *t, const char *words, const char *json);
+/* Row after row, column after column; rows must be complete. */
+void table_add(struct table *t, struct value value);
 
 void sheet_add_words(const struct sheet *s, struct strbuf *out);
 void sheet_add_json(const struct sheet *s, struct strbuf *out);
