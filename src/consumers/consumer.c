@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "base/timeutil.h"
 #include "consumers/consumer_internal.h"
+#include "kafka/kafka_conf.h"
 
 #define RETRY_BASE_USEC (250 * USEC_PER_MSEC)
 #define RETRY_MAX_USEC (10 * USEC_PER_SEC)
@@ -136,7 +137,7 @@ static int start_group(struct consumers *cs, const struct consumer_group *group,
 
 int consumers_start(struct consumers **ret, const struct consumers_params *params, struct error *err)
 {
-    int r = kafka_consumer_check(params->config, err);
+    int r = kafka_client_check(params->config, KAFKA_CONSUMER, err);
 
     if (r < 0)
         return r;

@@ -292,7 +292,7 @@ static void revoke(struct consumer *c, const struct kafka_poll *poll)
 }
 
 /* False when this round of polling is over. */
-static bool handle(struct consumer *c, enum kafka_event event, const struct kafka_poll *poll)
+static bool handle(struct consumer *c, enum kafka_poll_result event, const struct kafka_poll *poll)
 {
     switch (event) {
     case KAFKA_NOTHING:
@@ -336,7 +336,7 @@ static void poll_round(struct consumer *c)
     int wait_ms = (int) (MIN(due > now ? due - now : 0, TURN_USEC) / USEC_PER_MSEC);
 
     for (int n = 0; n < c->config->consumers.max_poll_records; n++) {
-        enum kafka_event event = kafka_consumer_poll(c->kafka, wait_ms, &poll);
+        enum kafka_poll_result event = kafka_consumer_poll(c->kafka, wait_ms, &poll);
         wait_ms = 0;
         if (!handle(c, event, &poll))
             return;

@@ -1,7 +1,6 @@
 /* The librdkafka configuration made from ours. See kafka_conf.h.
  *
- * Any thread. What this client library says goes to our journal from its own threads. Policy of producers and
- * consumers is theirs: they set what they rest on after this. */
+ * Any thread. The client library's messages go to our journal from the library's own threads. */
 #include "kafka/kafka_conf.h"
 
 #include <errno.h>
@@ -9,8 +8,81 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "base/timeutil.h"
 
-/* Words for a property whose value must not be shown: librdkafka's reasons quote it. */
+struct setting {
+    const char *name, *value;
+    const char *alias; /* librdkafka's other name of the property */
+};
+
+/* Our defaults for the producer: kafka.properties and kafka.producer_properties override them. */
+static const struct setting producer_defaults[] = {
+    {"compression.codec", "lz4", "compression.type"},
+    {"linger.ms", "2", "queue.buffering.max.ms"},
+    /* The relay sends a batch and waits: this bounds one batch, not an endless queue. */
+    {"queue.buffering.max.messages", "100000", NULL},
+    {"queue.buffering.max.kbytes", "131072", NULL},
+    {"socket.nagle.disable", "true", NULL},
+    {NULL, NULL, NULL},
+};
+
+/* The guarantees depend on these: the configuration refuses them as properties. */
+static const struct setting producer_fixed[] = {
+    {"enable.idempotence", "true", NULL},
+    {"enable.gapless.guarantee", "true", NULL},
+    {"acks", "all", NULL},
+    {"message.timeout.ms", "0", NULL},
+    {NULL, NULL, NULL},
+};
+
+/* Our defaults for consumers: kafka.properties and kafka.consumer_properties override them. */
+static const struct setting consumer_defaults[] = {
+    /* Memory: messages that are fetched and not read yet, and the size of one more answer. */
+    {"queued.max.messages.kbytes", "8192", NULL},
+    {"queued.min.messages", "20000", NULL},
+    {"fetch.max.bytes", "2097152", NULL},
+    {"max.partition.fetch.bytes", "524288", NULL},
+    /* New topics and partitions are found this soon. */
+    {"topic.metadata.refresh.interval.ms", "30000", NULL},
+    /* The thread may wait for the database meanwhile, up to its statement_timeout. */
+    {"max.poll.interval.ms", "600000", NULL},
+#if RD_KAFKA_VERSION >= 0x020200ff
+    /* How soon a queue that was full is filled again; see wake_fetcher(). */
+    {"fetch.queue.backoff.ms", "10", NULL},
+#endif
+    {NULL, NULL, NULL},
+};
+
+/* Exactly-once effects depend on these: the configuration refuses them as properties. */
+static const struct setting consumer_fixed[] = {
+    {"enable.auto.commit", "false", NULL},
+    {"enable.auto.offset.store", "false", NULL},
+    /* When the log does not have our offset, the caller decides where to go on, and says so. */
+    {"auto.offset.reset", "error", NULL},
+    {"partition.assignment.strategy", "cooperative-sticky", NULL},
+    {"enable.partition.eof", "false", NULL},
+    {NULL, NULL, NULL},
+};
+
+static const struct {
+    rd_kafka_type_t type;
+    int events;
+    const struct setting *defaults, *fixed;
+} roles[] = {
+    [KAFKA_PRODUCER] = {RD_KAFKA_PRODUCER, RD_KAFKA_EVENT_DR | RD_KAFKA_EVENT_ERROR, producer_defaults,
+                        producer_fixed},
+    [KAFKA_CONSUMER] = {RD_KAFKA_CONSUMER, RD_KAFKA_EVENT_REBALANCE | RD_KAFKA_EVENT_ERROR, consumer_defaults,
+                        consumer_fixed},
+};
+
+static const struct config_properties *properties_of(const struct config *config, enum kafka_role role)
+{
+    return role == KAFKA_PRODUCER ? &config->kafka.producer_properties : &config->kafka.consumer_properties;
+}
+
+/* --- setting ---------------------------------------------------------------------------------- */
+
+/* The value must not be shown; librdkafka's reasons quote it. */
 static bool is_private(const struct config_property *property)
 {
     static const char *const parts[] = {"password", "secret", "token", "pem", "key", "oauthbearer"};
@@ -50,12 +122,19 @@ static int set_properties(rd_kafka_conf_t *conf, const struct config_properties 
     return r;
 }
 
+static bool contains(const struct config_properties *properties, const struct setting *setting)
+{
+    for (size_t i = 0; i < properties->count; i++)
+        if (strcmp(properties->items[i].name, setting->name) == 0 ||
+            (setting->alias && strcmp(properties->items[i].name, setting->alias) == 0))
+            return true;
+    return false;
+}
+
 static int set_common(rd_kafka_conf_t *conf, const struct config *config, struct error *err)
 {
     char level[2] = {(char) ('0' + config->log_level), '\0'};
-    const struct {
-        const char *name, *value;
-    } settings[] = {
+    const struct kafka_setting settings[] = {
         {"bootstrap.servers", config->kafka.brokers},
         {"client.id", config->kafka.client_id},
         {"security.protocol", config->kafka.security_protocol},
@@ -65,7 +144,7 @@ static int set_common(rd_kafka_conf_t *conf, const struct config *config, struct
         {"log_level", level},
         {"log.connection.close", "false"},
         {"socket.keepalive.enable", "true"},
-        /* Topics need their own number of partitions: the relay makes them. */
+        /* Topics need their own number of partitions: the relay creates them. */
         {"allow.auto.create.topics", "false"},
     };
     int r = 0;
@@ -76,13 +155,38 @@ static int set_common(rd_kafka_conf_t *conf, const struct config *config, struct
     return r;
 }
 
-/* That brokers come and go, or take their time, is told once by whoever uses the client, not at each try by
- * each of its threads. */
+static int set_ms(rd_kafka_conf_t *conf, const char *name, uint64_t usec, struct error *err)
+{
+    CLEANUP(freep) char *value = xasprintf("%llu", (unsigned long long) (usec / USEC_PER_MSEC));
+
+    return set(conf, name, value, err);
+}
+
+static int set_role(rd_kafka_conf_t *conf, const struct config *config, enum kafka_role role,
+                    struct error *err)
+{
+    int r = 0;
+
+    for (const struct setting *s = roles[role].defaults; r == 0 && s->name; s++)
+        if (!contains(&config->kafka.properties, s) && !contains(properties_of(config, role), s))
+            r = set(conf, s->name, s->value, err);
+    for (const struct setting *s = roles[role].fixed; r == 0 && s->name; s++)
+        r = set(conf, s->name, s->value, err);
+    if (r == 0 && role == KAFKA_CONSUMER)
+        r = set_ms(conf, "session.timeout.ms", config->consumers.session_timeout_usec, err);
+    if (r == 0 && role == KAFKA_CONSUMER)
+        r = set_ms(conf, "heartbeat.interval.ms", config->consumers.heartbeat_interval_usec, err);
+    return r;
+}
+
+/* --- the whole -------------------------------------------------------------------------------- */
+
+/* Each thread of the library reports each try to reach a broker; the user of the client reports it once. */
 static bool is_noise(const char *facility, const char *text)
 {
     return strcmp(facility, "FAIL") == 0 || strcmp(facility, "ERROR") == 0 ||
            strcmp(facility, "GETPID") == 0 || strstr(text, "enable.gapless.guarantee is experimental") ||
-           /* A broker that is no real one. */
+           /* The broker is an imitation. */
            strstr(text, "allow.auto.create.topics=false not supported by broker");
 }
 
@@ -95,7 +199,8 @@ static void on_log(const rd_kafka_t *rk, int level, const char *facility, const 
         log_debug("Kafka client: %s: %s", facility, text);
 }
 
-int kafka_conf_new(void **ret, const struct config *config, enum kafka_role role, struct error *err)
+static int make_conf(rd_kafka_conf_t **ret, const struct config *config, enum kafka_role role,
+                     const struct kafka_setting *own, struct error *err)
 {
     rd_kafka_conf_t *conf = rd_kafka_conf_new();
     int r = set_common(conf, config, err);
@@ -103,17 +208,47 @@ int kafka_conf_new(void **ret, const struct config *config, enum kafka_role role
     if (r == 0)
         r = set_properties(conf, &config->kafka.properties, err);
     if (r == 0)
-        r = set_properties(conf,
-                           role == KAFKA_PRODUCER ? &config->kafka.producer_properties
-                                                  : &config->kafka.consumer_properties,
-                           err);
+        r = set_properties(conf, properties_of(config, role), err);
+    if (r == 0)
+        r = set_role(conf, config, role, err);
+    for (; r == 0 && own->name; own++)
+        if (own->value)
+            r = set(conf, own->name, own->value, err);
     if (r < 0) {
         rd_kafka_conf_destroy(conf);
         return r;
     }
     rd_kafka_conf_set_log_cb(conf, on_log);
+    rd_kafka_conf_set_events(conf, roles[role].events);
     *ret = conf;
     return 0;
+}
+
+int kafka_client_new(rd_kafka_t **ret, const struct config *config, enum kafka_role role,
+                     const struct kafka_setting *own, struct error *err)
+{
+    rd_kafka_conf_t *conf;
+    char reason[512];
+    int r = make_conf(&conf, config, role, own, err);
+
+    if (r < 0)
+        return r;
+    *ret = rd_kafka_new(roles[role].type, conf, reason, sizeof(reason));
+    if (*ret)
+        return 0;
+    error_set(err, "could not start the Kafka client: %s", reason);
+    rd_kafka_conf_destroy(conf);
+    return -EINVAL;
+}
+
+int kafka_client_check(const struct config *config, enum kafka_role role, struct error *err)
+{
+    rd_kafka_conf_t *conf;
+    int r = make_conf(&conf, config, role, &(struct kafka_setting){0}, err);
+
+    if (r == 0)
+        rd_kafka_conf_destroy(conf);
+    return r;
 }
 
 int kafka_conf_check(const struct config *config, const char *path, struct strbuf *problems)

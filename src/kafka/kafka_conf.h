@@ -1,16 +1,26 @@
-/* What producers and consumers share: the librdkafka configuration made from ours. kafka*.c are the only
- * files that include librdkafka. */
+/* What producers and consumers share: librdkafka's configuration made from ours, and a client with it.
+ *
+ * The files of this room are the only ones that include librdkafka. */
 #pragma once
 
 #include "config/config.h"
 
+struct rd_kafka_s; /* librdkafka's own tag of rd_kafka_t */
+
 enum kafka_role { KAFKA_PRODUCER, KAFKA_CONSUMER };
 
-/* An opaque rd_kafka_conf_t * (as void *, so that no other file needs the library): common settings,
- * security, the pass-through properties of both, and a log callback that goes to our journal. Owner: the
- * caller, who hands it to rd_kafka_new(). 0, or -EINVAL with *err naming the property and why librdkafka
- * refuses it. */
-int kafka_conf_new(void **ret, const struct config *config, enum kafka_role role, struct error *err);
-/* Would librdkafka take these settings? Adds one "FILE:LINE: what is wrong" a line; -EINVAL when there was
- * any. Values that stand elsewhere ("credential:NAME") are not looked at. */
+struct kafka_setting {
+    const char *name, *value; /* value NULL = leave out */
+};
+
+/* A client with the settings of the configuration, those of its role, and `own` (a name of NULL ends it), which
+ * override the others. Its log goes to our journal. The caller destroys it. 0, or -EINVAL with *err, which names
+ * the property that librdkafka refuses. */
+int kafka_client_new(struct rd_kafka_s **ret, const struct config *config, enum kafka_role role,
+                     const struct kafka_setting *own, struct error *err);
+/* The same check of the settings, without a client. */
+int kafka_client_check(const struct config *config, enum kafka_role role, struct error *err);
+
+/* Does librdkafka accept the configured properties? Adds a line "FILE:LINE: what is wrong" for each that it
+ * refuses; -EINVAL when there was any. Values that stand elsewhere ("credential:NAME") are not checked. */
 int kafka_conf_check(const struct config *config, const char *path, struct strbuf *problems);

@@ -1,145 +1,24 @@
 /* The adapter between a consumer thread and librdkafka. See kafka_consumer.h.
  *
  * Each object belongs to one consumer thread; librdkafka's own threads stay behind its queue. Uses the event
- * interface rather than callbacks: a rebalance then stands in line with the messages, so none that belongs to
- * a former assignment is handed out after it. Knows neither the database nor what a message means. */
-#include "kafka/kafka_consumer.h"
-
+ * interface of the library rather than its callbacks: a rebalance then stands in line with the messages, so a
+ * message of a former assignment is never handed out after it. Knows neither the database nor the meaning of a
+ * message. */
 #include <errno.h>
-#include <librdkafka/rdkafka.h>
 #include <string.h>
 
 #include "base/timeutil.h"
 #include "kafka/kafka_conf.h"
+#include "kafka/kafka_consumer_internal.h"
 
 #define CLOSE_USEC (5 * USEC_PER_SEC)
-#define WAKE_BYTES ((size_t) 2 << 20)
 #define WAKE_MS 20
 #define WAKE_AFTER_MS 2
-
-struct kafka_consumer {
-    rd_kafka_t *rk;
-    rd_kafka_queue_t *queue;
-    char **topics;
-    size_t taken;            /* bytes handed out since the fetcher was woken */
-    struct error refusal;    /* why the last connection could not be made, or was lost */
-    rd_kafka_event_t *event; /* the last one polled: what was handed out points into it */
-    const rd_kafka_message_t *message;
-    struct kafka_partition *partitions;
-    bool assigned; /* at least once */
-};
 
 struct kafka_kept {
     rd_kafka_event_t *event;
     const rd_kafka_message_t *message;
 };
-
-/* --- configuration ---------------------------------------------------------------------------- */
-
-struct setting {
-    const char *name, *value;
-};
-
-/* Our defaults; kafka.properties and kafka.consumer_properties go before them. */
-static const struct setting defaults[] = {
-    /* Memory: what lies fetched and unread, and what one answer may add to it. */
-    {"queued.max.messages.kbytes", "8192"},
-    {"queued.min.messages", "20000"},
-    {"fetch.max.bytes", "2097152"},
-    {"max.partition.fetch.bytes", "524288"},
-    /* New topics and partitions are found this soon. */
-    {"topic.metadata.refresh.interval.ms", "30000"},
-    /* The thread may wait for the database meanwhile, up to its statement_timeout. */
-    {"max.poll.interval.ms", "600000"},
-#if RD_KAFKA_VERSION >= 0x020200ff
-    /* How soon a queue that was full is filled again; see wake_fetcher(). */
-    {"fetch.queue.backoff.ms", "10"},
-#endif
-};
-
-/* What exactly-once effects rest on; the configuration refuses these as properties. */
-static const struct setting fixed[] = {
-    {"enable.auto.commit", "false"},
-    {"enable.auto.offset.store", "false"},
-    /* Where to go on when the log does not have our offset is decided (and said) by the caller. */
-    {"auto.offset.reset", "error"},
-    {"partition.assignment.strategy", "cooperative-sticky"},
-    {"enable.partition.eof", "false"},
-};
-
-static bool contains(const struct config_properties *properties, const char *name)
-{
-    for (size_t i = 0; i < properties->count; i++)
-        if (strcmp(properties->items[i].name, name) == 0)
-            return true;
-    return false;
-}
-
-static int set(rd_kafka_conf_t *conf, const char *name, const char *value, struct error *err)
-{
-    char reason[512];
-
-    if (rd_kafka_conf_set(conf, name, value, reason, sizeof(reason)) == RD_KAFKA_CONF_OK)
-        return 0;
-    error_set(err, "cannot set the Kafka property \"%s\": %s", name, reason);
-    return -EINVAL;
-}
-
-static int set_ms(rd_kafka_conf_t *conf, const char *name, uint64_t usec, struct error *err)
-{
-    CLEANUP(freep) char *value = xasprintf("%llu", (unsigned long long) (usec / USEC_PER_MSEC));
-
-    return set(conf, name, value, err);
-}
-
-static int set_all(rd_kafka_conf_t *conf, const struct kafka_consumer_params *params, struct error *err)
-{
-    const struct config *config = params->config;
-    int r = set(conf, "group.id", params->group, err);
-
-    if (r == 0 && params->instance)
-        r = set(conf, "group.instance.id", params->instance, err);
-    if (r == 0)
-        r = set_ms(conf, "session.timeout.ms", config->consumers.session_timeout_usec, err);
-    if (r == 0)
-        r = set_ms(conf, "heartbeat.interval.ms", config->consumers.heartbeat_interval_usec, err);
-    for (size_t i = 0; r == 0 && i < ARRAY_SIZE(defaults); i++)
-        if (!contains(&config->kafka.properties, defaults[i].name) &&
-            !contains(&config->kafka.consumer_properties, defaults[i].name))
-            r = set(conf, defaults[i].name, defaults[i].value, err);
-    for (size_t i = 0; r == 0 && i < ARRAY_SIZE(fixed); i++)
-        r = set(conf, fixed[i].name, fixed[i].value, err);
-    return r;
-}
-
-static int make_conf(rd_kafka_conf_t **ret, const struct kafka_consumer_params *params, struct error *err)
-{
-    void *made;
-    int r = kafka_conf_new(&made, params->config, KAFKA_CONSUMER, err);
-
-    if (r < 0)
-        return r;
-    rd_kafka_conf_t *conf = made;
-    r = set_all(conf, params, err);
-    if (r < 0) {
-        rd_kafka_conf_destroy(conf);
-        return r;
-    }
-    rd_kafka_conf_set_events(conf, RD_KAFKA_EVENT_REBALANCE | RD_KAFKA_EVENT_ERROR);
-    *ret = conf;
-    return 0;
-}
-
-int kafka_consumer_check(const struct config *config, struct error *err)
-{
-    const struct kafka_consumer_params params = {.config = config, .group = "check", .instance = "check"};
-    rd_kafka_conf_t *conf;
-    int r = make_conf(&conf, &params, err);
-
-    if (r == 0)
-        rd_kafka_conf_destroy(conf);
-    return r;
-}
 
 /* --- life ------------------------------------------------------------------------------------- */
 
@@ -166,22 +45,15 @@ static int subscribe(struct kafka_consumer *k, const char *const *topics, struct
 int kafka_consumer_new(struct kafka_consumer **ret, const struct kafka_consumer_params *params,
                        struct error *err)
 {
-    struct kafka_consumer *k = xcalloc(1, sizeof(*k));
-    rd_kafka_conf_t *conf;
-    char reason[512];
-    int r = make_conf(&conf, params, err);
+    const struct kafka_setting own[] = {
+        {"group.id", params->group}, {"group.instance.id", params->instance}, {NULL, NULL}};
+    rd_kafka_t *rk;
+    int r = kafka_client_new(&rk, params->config, KAFKA_CONSUMER, own, err);
 
-    if (r < 0) {
-        free(k);
+    if (r < 0)
         return r;
-    }
-    k->rk = rd_kafka_new(RD_KAFKA_CONSUMER, conf, reason, sizeof(reason));
-    if (!k->rk) {
-        error_set(err, "could not start the Kafka client: %s", reason);
-        rd_kafka_conf_destroy(conf);
-        free(k);
-        return -EINVAL;
-    }
+    struct kafka_consumer *k = xcalloc(1, sizeof(*k));
+    k->rk = rk;
     rd_kafka_poll_set_consumer(k->rk);
     k->queue = rd_kafka_queue_get_consumer(k->rk);
     r = subscribe(k, params->topics, err);
@@ -227,7 +99,7 @@ static bool leave(struct kafka_consumer *k)
 #endif
 
 /* librdkafka before 2.3 ends the process by an assertion when a client that has joined its group is destroyed
- * before its first assignment (librdkafka issue 4312): such a one is left behind, without work. */
+ * before its first assignment (librdkafka issue 4312): such a client is left behind, without work. */
 static bool may_be_destroyed(const struct kafka_consumer *k)
 {
     return k->assigned || rd_kafka_version() >= 0x020300ff;
@@ -313,7 +185,7 @@ static void view_partitions(struct kafka_consumer *k, const rd_kafka_topic_parti
     ret->partitions = k->partitions;
 }
 
-/* The assignment is taken over empty: partitions are started one by one, at offsets that the caller knows. */
+/* The assignment is accepted without partitions: each is started later, at an offset that the caller knows. */
 static void acknowledge_assignment(struct kafka_consumer *k)
 {
     rd_kafka_topic_partition_list_t *none = rd_kafka_topic_partition_list_new(0);
@@ -322,7 +194,7 @@ static void acknowledge_assignment(struct kafka_consumer *k)
     rd_kafka_topic_partition_list_destroy(none);
 }
 
-static enum kafka_event take_rebalance(struct kafka_consumer *k, struct kafka_poll *ret)
+static enum kafka_poll_result take_rebalance(struct kafka_consumer *k, struct kafka_poll *ret)
 {
     rd_kafka_resp_err_t code = rd_kafka_event_error(k->event);
 
@@ -350,14 +222,14 @@ static bool is_offset_error(rd_kafka_resp_err_t code)
     return code == RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET || code == RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE;
 }
 
-/* Brokers come and go, and are tried again; that none is left is told apart. */
+/* Brokers come and go, and the library tries them again; that all are gone is another error. */
 static bool is_about_one_connection(rd_kafka_resp_err_t code)
 {
     return code == RD_KAFKA_RESP_ERR__TRANSPORT || code == RD_KAFKA_RESP_ERR__RESOLVE ||
            code == RD_KAFKA_RESP_ERR__TIMED_OUT;
 }
 
-/* An error about one partition says which; *ret gets it. */
+/* An error about one partition names the partition; *ret gets it. */
 static bool take_partition_error(struct kafka_consumer *k, struct kafka_poll *ret)
 {
     rd_kafka_topic_partition_t *at = rd_kafka_event_topic_partition(k->event);
@@ -377,8 +249,8 @@ static bool take_partition_error(struct kafka_consumer *k, struct kafka_poll *re
     return ret->count > 0;
 }
 
-static enum kafka_event take_error(struct kafka_consumer *k, rd_kafka_resp_err_t code, const char *words,
-                                   struct kafka_poll *ret)
+static enum kafka_poll_result take_error(struct kafka_consumer *k, rd_kafka_resp_err_t code,
+                                         const char *words, struct kafka_poll *ret)
 {
     char reason[512];
 
@@ -404,7 +276,7 @@ static enum kafka_event take_error(struct kafka_consumer *k, rd_kafka_resp_err_t
     return KAFKA_TROUBLE;
 }
 
-static enum kafka_event take_message(struct kafka_consumer *k, struct kafka_poll *ret)
+static enum kafka_poll_result take_message(struct kafka_consumer *k, struct kafka_poll *ret)
 {
     k->message = rd_kafka_event_message_next(k->event);
     if (!k->message)
@@ -416,8 +288,8 @@ static enum kafka_event take_message(struct kafka_consumer *k, struct kafka_poll
     return KAFKA_MESSAGE;
 }
 
-/* librdkafka looks only once a second whether it may fetch again, once its queue was full (before 2.2) or a
- * partition was started, however soon that is so. Any request to the partitions' leaders makes it look. */
+/* When its queue was full (before 2.2) or a partition was started, librdkafka looks only once a second whether
+ * it may fetch again. Any request to the partitions' leaders makes it look at once. */
 static void wake_fetcher(struct kafka_consumer *k)
 {
     rd_kafka_topic_partition_list_t *list;
@@ -436,7 +308,7 @@ static rd_kafka_event_t *next_event(struct kafka_consumer *k, int timeout_ms)
 {
     rd_kafka_event_t *event;
 
-    if (k->taken < WAKE_BYTES)
+    if (k->taken < KAFKA_WAKE_BYTES)
         return rd_kafka_queue_poll(k->queue, timeout_ms);
     event = rd_kafka_queue_poll(k->queue, MIN(timeout_ms, WAKE_AFTER_MS));
     if (event)
@@ -445,7 +317,7 @@ static rd_kafka_event_t *next_event(struct kafka_consumer *k, int timeout_ms)
     return rd_kafka_queue_poll(k->queue, timeout_ms);
 }
 
-enum kafka_event kafka_consumer_poll(struct kafka_consumer *k, int timeout_ms, struct kafka_poll *ret)
+enum kafka_poll_result kafka_consumer_poll(struct kafka_consumer *k, int timeout_ms, struct kafka_poll *ret)
 {
     drop_event(k);
     ret->partitions = NULL;
@@ -462,135 +334,4 @@ enum kafka_event kafka_consumer_poll(struct kafka_consumer *k, int timeout_ms, s
     default:
         return KAFKA_NOTHING;
     }
-}
-
-/* --- partitions and offsets ------------------------------------------------------------------- */
-
-static rd_kafka_topic_partition_list_t *list_of(const struct kafka_partition *partitions, size_t count)
-{
-    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new((int) count);
-
-    for (size_t i = 0; i < count; i++)
-        rd_kafka_topic_partition_list_add(list, partitions[i].topic, partitions[i].partition)->offset =
-            partitions[i].offset;
-    return list;
-}
-
-int kafka_consumer_start(struct kafka_consumer *k, const struct kafka_partition *partitions, size_t count,
-                         struct error *err)
-{
-    rd_kafka_topic_partition_list_t *list = list_of(partitions, count);
-    rd_kafka_error_t *error = rd_kafka_incremental_assign(k->rk, list);
-
-    rd_kafka_topic_partition_list_destroy(list);
-    k->taken = WAKE_BYTES;
-    if (!error)
-        return 0;
-    error_set(err, "could not start reading: %s", rd_kafka_error_string(error));
-    rd_kafka_error_destroy(error);
-    return -EIO;
-}
-
-/* Fails only for partitions that were never started, or when this member has ended anyway. */
-static void stop_reading(struct kafka_consumer *k, const struct kafka_partition *partitions, size_t count)
-{
-    rd_kafka_topic_partition_list_t *list = list_of(partitions, count);
-
-    rd_kafka_error_destroy(rd_kafka_incremental_unassign(k->rk, list));
-    rd_kafka_topic_partition_list_destroy(list);
-}
-
-void kafka_consumer_park(struct kafka_consumer *k, const struct kafka_partition *partitions, size_t count)
-{
-    if (count > 0)
-        stop_reading(k, partitions, count);
-}
-
-void kafka_consumer_give_up(struct kafka_consumer *k, const struct kafka_partition *started, size_t count)
-{
-    /* Also with none: the group waits for this answer. */
-    stop_reading(k, started, count);
-}
-
-void kafka_consumer_commit(struct kafka_consumer *k, const struct kafka_partition *partitions, size_t count)
-{
-    rd_kafka_topic_partition_list_t *list = list_of(partitions, count);
-
-    rd_kafka_commit(k->rk, list, 1);
-    rd_kafka_topic_partition_list_destroy(list);
-}
-
-static int refused(rd_kafka_resp_err_t code, const char *what, const char *topic, int32_t partition,
-                   struct error *err)
-{
-    error_set(err, "could not read the %s of %s/%d: %s", what, topic, (int) partition,
-              rd_kafka_err2str(code));
-    return -EIO;
-}
-
-int kafka_consumer_range(struct kafka_consumer *k, const char *topic, int32_t partition, int timeout_ms,
-                         int64_t *ret_first, int64_t *ret_end, struct error *err)
-{
-    int64_t first, end;
-    rd_kafka_resp_err_t code =
-        rd_kafka_query_watermark_offsets(k->rk, topic, partition, &first, &end, timeout_ms);
-
-    if (code)
-        return refused(code, "offsets", topic, partition, err);
-    *ret_first = first;
-    *ret_end = end;
-    return 0;
-}
-
-int kafka_consumer_committed(struct kafka_consumer *k, struct kafka_partition *partitions, size_t count,
-                             int timeout_ms, struct error *err)
-{
-    rd_kafka_topic_partition_list_t *list = list_of(partitions, count);
-    rd_kafka_resp_err_t code = rd_kafka_committed(k->rk, list, timeout_ms);
-    size_t at = 0;
-
-    for (; !code && at < count; at++) {
-        code = list->elems[at].err;
-        partitions[at].offset = MAX(list->elems[at].offset, -1);
-    }
-    rd_kafka_topic_partition_list_destroy(list);
-    if (!code)
-        return 0;
-    at = at > 0 ? at - 1 : 0;
-    return refused(code, "committed offset", partitions[at].topic, partitions[at].partition, err);
-}
-
-int64_t kafka_consumer_known_end(struct kafka_consumer *k, const char *topic, int32_t partition)
-{
-    int64_t first, end;
-
-    if (rd_kafka_get_watermark_offsets(k->rk, topic, partition, &first, &end) || end < 0)
-        return -1;
-    return end;
-}
-
-static bool has_topic(const struct rd_kafka_metadata *metadata, const char *topic)
-{
-    for (int i = 0; i < metadata->topic_cnt; i++)
-        if (strcmp(metadata->topics[i].topic, topic) == 0)
-            return metadata->topics[i].err == RD_KAFKA_RESP_ERR_NO_ERROR &&
-                   metadata->topics[i].partition_cnt > 0;
-    return false;
-}
-
-int kafka_consumer_look(struct kafka_consumer *k, int timeout_ms, size_t *ret_missing, struct error *err)
-{
-    const struct rd_kafka_metadata *metadata;
-    /* All topics: only then the library compares the answer with the subscription. */
-    rd_kafka_resp_err_t code = rd_kafka_metadata(k->rk, 1, NULL, &metadata, timeout_ms);
-
-    if (code) {
-        error_set(err, "could not reach Kafka: %s", rd_kafka_err2str(code));
-        return -EIO;
-    }
-    *ret_missing = 0;
-    for (size_t i = 0; k->topics[i]; i++)
-        *ret_missing += !has_topic(metadata, k->topics[i]);
-    rd_kafka_metadata_destroy(metadata);
-    return 0;
 }

@@ -1,11 +1,11 @@
 /* One member of a Kafka consumer group: messages, partitions that come and go, offsets. No policy.
  *
- * One thread at a time. kafka*.c are the only files that include librdkafka.
+ * One thread at a time.
  *
- * What the group assigns to us is not read at once: the caller owns the partition from KAFKA_ASSIGNED to
- * KAFKA_REVOKED and in between starts it at an offset of his own choosing, and parks it, as often as he
- * likes. Neither costs the membership, so a caller who cannot work (the database is away) parks everything,
- * goes on polling, and starts again where his database says. No message of before a parking is handed out
+ * A partition that the group assigns is not read at once: the caller owns it from KAFKA_ASSIGNED to
+ * KAFKA_REVOKED, and between these starts it at an offset of his own, and parks it, as often as he likes.
+ * Neither costs the membership. So a caller who cannot work (the database is away) parks everything, goes on
+ * polling, and later starts again where his database says. No message from before a parking is handed out
  * after it. */
 #pragma once
 
@@ -24,8 +24,6 @@ struct kafka_consumer_params {
 /* Joins the group in the background. 0, or -EINVAL with *err: librdkafka refuses a property. */
 int kafka_consumer_new(struct kafka_consumer **ret, const struct kafka_consumer_params *params,
                        struct error *err);
-/* The same check without a broker or a member. */
-int kafka_consumer_check(const struct config *config, struct error *err);
 /* Leaves the group (a static member does not: it may come back) within seconds. Messages that were kept must
  * be freed first. NULL is legal. */
 void kafka_consumer_free(struct kafka_consumer *k);
@@ -44,23 +42,23 @@ struct kafka_message {
     int32_t partition;
     int64_t offset;
     struct bytes key, value;
-    size_t header_count; /* what follows the first KAFKA_HEADERS_MAX is left out */
+    size_t header_count; /* headers after the first KAFKA_HEADERS_MAX are left out */
     struct kafka_header headers[KAFKA_HEADERS_MAX];
 };
 
-enum kafka_event {
+enum kafka_poll_result {
     KAFKA_NOTHING,
     KAFKA_MESSAGE,
-    KAFKA_ASSIGNED,     /* these partitions are ours now, parked */
-    KAFKA_REVOKED,      /* these are to go: finish, then kafka_consumer_give_up() at once */
+    KAFKA_ASSIGNED,     /* `partitions` are ours now, parked */
+    KAFKA_REVOKED,      /* `partitions` are to go: finish, then kafka_consumer_give_up() at once */
     KAFKA_OUT_OF_RANGE, /* partitions[0]: the log does not have that offset (any more, or yet): park it */
     KAFKA_NO_TOPIC,     /* a topic of ours does not exist (yet): see kafka_consumer_look() */
-    KAFKA_TROUBLE,      /* `error` says what; the library tries again by itself */
+    KAFKA_TROUBLE,      /* see `error`; the library tries again by itself */
     KAFKA_AWAY,         /* no broker can be reached; the library tries again by itself */
-    KAFKA_FATAL,        /* this member is done for (fenced …): free it, make a new one */
+    KAFKA_FATAL,        /* this member cannot go on (fenced …): free it, make a new one */
 };
 
-/* What kafka_consumer_poll() found; lives until the next call. */
+/* What a poll found. Lives until the next poll. */
 struct kafka_poll {
     struct kafka_message message;
     struct kafka_partition *partitions;
@@ -69,9 +67,9 @@ struct kafka_poll {
     struct error error;
 };
 
-/* Waits up to timeout_ms for one event. To be called at least every few minutes, or the group gives our
+/* Waits up to timeout_ms for one thing to happen. To be called at least every few minutes, or the group gives our
  * partitions away (max.poll.interval.ms). */
-enum kafka_event kafka_consumer_poll(struct kafka_consumer *k, int timeout_ms, struct kafka_poll *ret);
+enum kafka_poll_result kafka_consumer_poll(struct kafka_consumer *k, int timeout_ms, struct kafka_poll *ret);
 
 /* Keeps the message of the last poll beyond the next one. The caller frees it. */
 struct kafka_kept;
@@ -87,10 +85,10 @@ void kafka_consumer_park(struct kafka_consumer *k, const struct kafka_partition 
 /* The answer to KAFKA_REVOKED: those of its partitions that were started. */
 void kafka_consumer_give_up(struct kafka_consumer *k, const struct kafka_partition *started, size_t count);
 
-/* Tells Kafka how far we are, for tools that show lag; nobody waits for it. */
+/* Commits offsets to Kafka, for tools that show lag. Nobody waits for the answer. */
 void kafka_consumer_commit(struct kafka_consumer *k, const struct kafka_partition *partitions, size_t count);
 
-/* What the broker has: first offset, and the one behind the last. Waits up to timeout_ms. 0 or -EIO with
+/* The offsets that the broker has: the first, and the end behind the last. Waits up to timeout_ms. 0 or -EIO with
  * *err. */
 int kafka_consumer_range(struct kafka_consumer *k, const char *topic, int32_t partition, int timeout_ms,
                          int64_t *ret_first, int64_t *ret_end, struct error *err);

@@ -17,101 +17,10 @@ struct kafka_producer {
     rd_kafka_t *rk;
     rd_kafka_queue_t *queue;
     rd_kafka_topic_t **topics;
-    char **names;
     size_t topic_count;
     size_t message_max;
-    struct error connection; /* what was last wrong with one, "" = nothing yet */
+    struct error connection; /* the last trouble with a connection, "" = there was no trouble yet */
 };
-
-/* --- configuration ---------------------------------------------------------------------------- */
-
-struct setting {
-    const char *name, *value;
-};
-
-/* Our defaults; kafka.properties and kafka.producer_properties go before them. */
-static const struct setting defaults[] = {
-    {"compression.codec", "lz4"},
-    {"linger.ms", "2"},
-    /* The relay sends a batch and waits: this bounds one batch, not an endless queue. */
-    {"queue.buffering.max.messages", "100000"},
-    {"queue.buffering.max.kbytes", "131072"},
-    {"socket.nagle.disable", "true"},
-};
-
-/* What the guarantees rest on; the configuration refuses these as properties. */
-static const struct setting fixed[] = {
-    {"enable.idempotence", "true"},
-    {"enable.gapless.guarantee", "true"},
-    {"acks", "all"},
-    {"message.timeout.ms", "0"},
-};
-
-static bool contains(const struct config_properties *properties, const char *name)
-{
-    for (size_t i = 0; i < properties->count; i++)
-        if (strcmp(properties->items[i].name, name) == 0)
-            return true;
-    return false;
-}
-
-static bool is_set(const struct config *config, const char *name)
-{
-    /* The other names of the same property. */
-    static const char *const aliases[][2] = {{"compression.codec", "compression.type"},
-                                             {"linger.ms", "queue.buffering.max.ms"}};
-
-    for (size_t i = 0; i < ARRAY_SIZE(aliases); i++)
-        if (strcmp(name, aliases[i][0]) == 0 && (contains(&config->kafka.properties, aliases[i][1]) ||
-                                                 contains(&config->kafka.producer_properties, aliases[i][1])))
-            return true;
-    return contains(&config->kafka.properties, name) || contains(&config->kafka.producer_properties, name);
-}
-
-static int set(rd_kafka_conf_t *conf, const struct setting *s, struct error *err)
-{
-    char reason[512];
-
-    if (rd_kafka_conf_set(conf, s->name, s->value, reason, sizeof(reason)) == RD_KAFKA_CONF_OK)
-        return 0;
-    error_set(err, "cannot set the Kafka property \"%s\": %s", s->name, reason);
-    return -EINVAL;
-}
-
-static int limit_batches(rd_kafka_conf_t *conf, size_t bytes, struct error *err)
-{
-    CLEANUP(freep) char *value = xasprintf("%zu", bytes);
-
-    return set(conf,
-               bytes == 1 ? &(struct setting){"batch.num.messages", "1"}
-                          : &(struct setting){"batch.size", value},
-               err);
-}
-
-static int make_conf(rd_kafka_conf_t **ret, const struct config *config, size_t batch_bytes,
-                     struct error *err)
-{
-    void *made;
-    int r = kafka_conf_new(&made, config, KAFKA_PRODUCER, err);
-
-    if (r < 0)
-        return r;
-    rd_kafka_conf_t *conf = made;
-    for (size_t i = 0; r == 0 && i < ARRAY_SIZE(defaults); i++)
-        if (!is_set(config, defaults[i].name))
-            r = set(conf, &defaults[i], err);
-    for (size_t i = 0; r == 0 && i < ARRAY_SIZE(fixed); i++)
-        r = set(conf, &fixed[i], err);
-    if (r == 0 && batch_bytes > 0)
-        r = limit_batches(conf, batch_bytes, err);
-    if (r < 0) {
-        rd_kafka_conf_destroy(conf);
-        return r;
-    }
-    rd_kafka_conf_set_events(conf, RD_KAFKA_EVENT_DR | RD_KAFKA_EVENT_ERROR);
-    *ret = conf;
-    return 0;
-}
 
 /* --- life ------------------------------------------------------------------------------------- */
 
@@ -127,50 +36,42 @@ static size_t read_message_max(rd_kafka_t *rk)
     return (size_t) value;
 }
 
+static int open_topics(struct kafka_producer *p, const char *const *topics, size_t count, struct error *err)
+{
+    p->topics = xcalloc(count, sizeof(*p->topics));
+    for (; p->topic_count < count; p->topic_count++) {
+        p->topics[p->topic_count] = rd_kafka_topic_new(p->rk, topics[p->topic_count], NULL);
+        if (!p->topics[p->topic_count]) {
+            error_set(err, "cannot use the topic \"%s\": %s", topics[p->topic_count],
+                      rd_kafka_err2str(rd_kafka_last_error()));
+            return -EINVAL;
+        }
+    }
+    return 0;
+}
+
 int kafka_producer_new(struct kafka_producer **ret, const struct config *config, const char *const *topics,
                        size_t count, size_t batch_bytes, struct error *err)
 {
-    rd_kafka_conf_t *conf;
-    char reason[512];
-    int r = make_conf(&conf, config, batch_bytes, err);
+    CLEANUP(freep) char *size = xasprintf("%zu", batch_bytes);
+    const struct kafka_setting own[] = {{"batch.num.messages", batch_bytes == 1 ? "1" : NULL},
+                                        {"batch.size", batch_bytes > 1 ? size : NULL},
+                                        {NULL, NULL}};
+    rd_kafka_t *rk;
+    int r = kafka_client_new(&rk, config, KAFKA_PRODUCER, own, err);
 
     if (r < 0)
         return r;
-    rd_kafka_t *rk = rd_kafka_new(RD_KAFKA_PRODUCER, conf, reason, sizeof(reason));
-    if (!rk) {
-        error_set(err, "could not start the Kafka client: %s", reason);
-        rd_kafka_conf_destroy(conf);
-        return -EINVAL;
-    }
     struct kafka_producer *p = xcalloc(1, sizeof(*p));
     p->rk = rk;
     p->queue = rd_kafka_queue_get_main(rk);
     p->message_max = read_message_max(rk);
-    p->topics = xcalloc(count, sizeof(*p->topics));
-    p->names = xcalloc(count, sizeof(*p->names));
-    for (; p->topic_count < count; p->topic_count++) {
-        p->names[p->topic_count] = xstrdup(topics[p->topic_count]);
-        p->topics[p->topic_count] = rd_kafka_topic_new(rk, topics[p->topic_count], NULL);
-        if (!p->topics[p->topic_count])
-            break;
-    }
-    if (p->topic_count < count) {
-        error_set(err, "cannot use the topic \"%s\": %s", topics[p->topic_count],
-                  rd_kafka_err2str(rd_kafka_last_error()));
-        free(p->names[p->topic_count]);
+    r = open_topics(p, topics, count, err);
+    if (r < 0)
         kafka_producer_free(p);
-        return -EINVAL;
-    }
-    *ret = p;
-    return 0;
-}
-
-static void ignore_report(size_t number, enum kafka_fate fate, const char *reason, void *userdata)
-{
-    (void) number;
-    (void) fate;
-    (void) reason;
-    (void) userdata;
+    else
+        *ret = p;
+    return r;
 }
 
 void kafka_producer_free(struct kafka_producer *p)
@@ -181,15 +82,12 @@ void kafka_producer_free(struct kafka_producer *p)
     uint64_t deadline = now_monotonic_usec() + PURGE_USEC;
     rd_kafka_purge(p->rk, RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT);
     while (rd_kafka_outq_len(p->rk) > 0 && now_monotonic_usec() < deadline)
-        kafka_producer_poll(p, 10, ignore_report, NULL, NULL);
-    for (size_t i = 0; i < p->topic_count; i++) {
+        kafka_producer_poll(p, 10, NULL, NULL, NULL);
+    for (size_t i = 0; i < p->topic_count; i++)
         rd_kafka_topic_destroy(p->topics[i]);
-        free(p->names[i]);
-    }
     rd_kafka_queue_destroy(p->queue);
     rd_kafka_destroy(p->rk);
     free(p->topics);
-    free(p->names);
     free(p);
 }
 
@@ -206,8 +104,8 @@ int kafka_producer_look(struct kafka_producer *p, int timeout_ms, int *ret_parti
         const struct rd_kafka_metadata *metadata;
         rd_kafka_resp_err_t code = rd_kafka_metadata(p->rk, 0, p->topics[i], &metadata, timeout_ms);
         if (code) {
-            /* Why a connection did not come about stands in an event. */
-            kafka_producer_poll(p, 0, ignore_report, NULL, NULL);
+            /* The library's queue holds the reason why a connection was not made. */
+            kafka_producer_poll(p, 0, NULL, NULL, NULL);
             error_set(err, "could not reach Kafka: %s",
                       *p->connection.text ? p->connection.text : rd_kafka_err2str(code));
             return -EIO;
@@ -219,8 +117,8 @@ int kafka_producer_look(struct kafka_producer *p, int timeout_ms, int *ret_parti
     return 0;
 }
 
-/* What the broker answered about the one topic asked for. */
-static int judge_creation(rd_kafka_event_t *event, const char *name, struct error *err)
+/* The broker's answer about the topic that was asked for. */
+static int classify_creation(rd_kafka_event_t *event, const char *name, struct error *err)
 {
     size_t count = 0;
     rd_kafka_resp_err_t code = rd_kafka_event_error(event);
@@ -237,18 +135,20 @@ static int judge_creation(rd_kafka_event_t *event, const char *name, struct erro
         return 0;
     words = count == 1 ? rd_kafka_topic_result_error_string(results[0]) : NULL;
     error_set(err, "cannot create topic \"%s\": %s", name, words && *words ? words : rd_kafka_err2str(code));
-    return 1;
+    return KAFKA_TOPIC_REFUSED;
 }
 
 int kafka_producer_create_topic(struct kafka_producer *p, size_t topic, int partitions,
                                 int replication_factor, int timeout_ms, struct error *err)
 {
     char reason[512];
+    const char *name = rd_kafka_topic_name(p->topics[topic]);
     rd_kafka_NewTopic_t *wanted = rd_kafka_NewTopic_new(
-        p->names[topic], partitions, replication_factor ? replication_factor : -1, reason, sizeof(reason));
+        name, partitions, replication_factor ? replication_factor : -1, reason, sizeof(reason));
+
     if (!wanted) {
-        error_set(err, "cannot create topic \"%s\": %s", p->names[topic], reason);
-        return 1;
+        error_set(err, "cannot create topic \"%s\": %s", name, reason);
+        return KAFKA_TOPIC_REFUSED;
     }
     rd_kafka_queue_t *queue = rd_kafka_queue_new(p->rk);
     rd_kafka_AdminOptions_t *options = rd_kafka_AdminOptions_new(p->rk, RD_KAFKA_ADMIN_OP_CREATETOPICS);
@@ -257,9 +157,9 @@ int kafka_producer_create_topic(struct kafka_producer *p, size_t topic, int part
     rd_kafka_event_t *event = rd_kafka_queue_poll(queue, timeout_ms + 500);
     int r = -EIO;
     if (event)
-        r = judge_creation(event, p->names[topic], err);
+        r = classify_creation(event, name, err);
     else
-        error_set(err, "could not create topic \"%s\": no answer", p->names[topic]);
+        error_set(err, "could not create topic \"%s\": no answer", name);
     rd_kafka_event_destroy(event);
     rd_kafka_AdminOptions_destroy(options);
     rd_kafka_queue_destroy(queue);
@@ -269,9 +169,9 @@ int kafka_producer_create_topic(struct kafka_producer *p, size_t topic, int part
 
 /* --- messages --------------------------------------------------------------------------------- */
 
-int32_t kafka_partition(const void *key, size_t len, int32_t count)
+int32_t kafka_partition(struct bytes key, int32_t count)
 {
-    return rd_kafka_msg_partitioner_consistent(NULL, key, len, count, NULL, NULL);
+    return rd_kafka_msg_partitioner_consistent(NULL, key.p, key.len, count, NULL, NULL);
 }
 
 static enum kafka_fate fate_of(rd_kafka_resp_err_t code)
@@ -308,7 +208,7 @@ static rd_kafka_headers_t *copy_headers(const struct kafka_outgoing *m)
     return headers;
 }
 
-/* The library's interface knows no const; it only reads what it copies. */
+/* The library's interface has no const, but it only reads the bytes, and copies them. */
 static void *writable(const void *bytes)
 {
     return (void *) (uintptr_t) bytes;
@@ -330,7 +230,7 @@ int kafka_producer_send(struct kafka_producer *p, const struct kafka_outgoing *m
     rd_kafka_error_t *error = rd_kafka_produceva(p->rk, parts, ARRAY_SIZE(parts));
 
     if (!error)
-        return KAFKA_QUEUED; /* and the headers are the library's */
+        return KAFKA_QUEUED; /* and the library owns the headers */
     rd_kafka_headers_destroy(headers);
     rd_kafka_resp_err_t code = rd_kafka_error_code(error);
     *ret_fate = fate_of(code);
@@ -339,16 +239,16 @@ int kafka_producer_send(struct kafka_producer *p, const struct kafka_outgoing *m
     return code == RD_KAFKA_RESP_ERR__QUEUE_FULL ? KAFKA_FULL : KAFKA_NOT_SENT;
 }
 
-static void hand_reports_on(rd_kafka_event_t *event, kafka_report *report, void *userdata)
+static void pass_reports(rd_kafka_event_t *event, kafka_report *report, void *userdata)
 {
     const rd_kafka_message_t *m;
 
-    while ((m = rd_kafka_event_message_next(event)))
+    while (report && (m = rd_kafka_event_message_next(event)))
         report((size_t) (uintptr_t) m->_private, fate_of(m->err), m->err ? rd_kafka_err2str(m->err) : NULL,
                userdata);
 }
 
-static int judge_error(struct kafka_producer *p, rd_kafka_event_t *event, struct error *err)
+static int classify_error(struct kafka_producer *p, rd_kafka_event_t *event, struct error *err)
 {
     char reason[512];
     rd_kafka_resp_err_t code = rd_kafka_event_error(event);
@@ -356,12 +256,12 @@ static int judge_error(struct kafka_producer *p, rd_kafka_event_t *event, struct
     if (code == RD_KAFKA_RESP_ERR__FATAL || rd_kafka_event_error_is_fatal(event)) {
         code = rd_kafka_fatal_error(p->rk, reason, sizeof(reason));
         error_set(err, "%s: %s", rd_kafka_err2str(code), reason);
-        return KAFKA_DONE_FOR;
+        return KAFKA_BROKEN;
     }
     if (code == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN) {
         error_set(err, "could not reach Kafka: %s",
                   *p->connection.text ? p->connection.text : "no broker can be reached");
-        return KAFKA_NOBODY;
+        return KAFKA_NO_BROKER;
     }
     error_set(&p->connection, "%s", rd_kafka_event_error_string(event));
     return KAFKA_QUIET;
@@ -375,9 +275,9 @@ int kafka_producer_poll(struct kafka_producer *p, int timeout_ms, kafka_report *
 
     while (r == KAFKA_QUIET && (event = rd_kafka_queue_poll(p->queue, timeout_ms))) {
         if (rd_kafka_event_type(event) == RD_KAFKA_EVENT_DR)
-            hand_reports_on(event, report, userdata);
+            pass_reports(event, report, userdata);
         else if (rd_kafka_event_type(event) == RD_KAFKA_EVENT_ERROR)
-            r = judge_error(p, event, err);
+            r = classify_error(p, event, err);
         rd_kafka_event_destroy(event);
         timeout_ms = 0;
     }

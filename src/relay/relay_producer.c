@@ -107,25 +107,17 @@ uint64_t relay_look_at_topics(struct relay *r)
     return NOW;
 }
 
-static void ignore(size_t number, enum kafka_fate fate, const char *reason, void *userdata)
-{
-    (void) number;
-    (void) fate;
-    (void) reason;
-    (void) userdata;
-}
-
 /* Without anything on its way: does Kafka answer? */
 uint64_t relay_watch_kafka(struct relay *r)
 {
     struct error err;
 
-    switch (kafka_producer_poll(r->producer, 0, ignore, NULL, &err)) {
-    case KAFKA_NOBODY:
+    switch (kafka_producer_poll(r->producer, 0, NULL, NULL, &err)) {
+    case KAFKA_NO_BROKER:
         /* Brokers end idle connections; whether they are away shows in a new one. */
         r->topics_ready = false;
         return NOW;
-    case KAFKA_DONE_FOR:
+    case KAFKA_BROKEN:
         log_notice("the Kafka client has to start over: %s", err.text);
         relay_drop_producer(r);
         return backoff_next_usec(&r->kafka_backoff);

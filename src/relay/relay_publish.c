@@ -205,10 +205,10 @@ uint64_t relay_publish(struct relay *r)
         relay_batch_send(b, &r->builder, &r->topics, r->producer);
         int state = b->on_the_way ? kafka_producer_poll(r->producer, POLL_MS, relay_batch_report, b, &err)
                                   : KAFKA_QUIET;
-        if (state == KAFKA_NOBODY)
+        if (state == KAFKA_NO_BROKER)
             r->nobody = err;
-        over |= state == KAFKA_DONE_FOR;
-        if (state == KAFKA_DONE_FOR)
+        over |= state == KAFKA_BROKEN;
+        if (state == KAFKA_BROKEN)
             relay_batch_fail(b, err.text);
         note_progress(r, b->delivered - before);
     } while (b->on_the_way > 0 && now_monotonic_usec() < until);

@@ -142,5 +142,5 @@ int32_t relay_topics_partition(const struct relay_topics *t, enum event_type typ
     for (size_t i = 0; i < at->counts_len && at->counts[i].from_sequence <= sequence; i++)
         count = at->counts[i].count;
     /* A topic that was made anew with fewer partitions has no place for what it once took elsewhere. */
-    return kafka_partition(key.p, key.len, MIN(count, at->actual));
+    return kafka_partition(key, MIN(count, at->actual));
 }

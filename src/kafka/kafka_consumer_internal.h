@@ -1,0 +1,23 @@
+/* What the kafka_consumer*.c files share; nobody else includes it.
+ *
+ * kafka_consumer.c          joining and leaving the group; polling
+ * kafka_consumer_offsets.c  starting and parking partitions; offsets */
+#pragma once
+
+#include <librdkafka/rdkafka.h>
+
+#include "kafka/kafka_consumer.h"
+
+#define KAFKA_WAKE_BYTES ((size_t) 2 << 20)
+
+struct kafka_consumer {
+    rd_kafka_t *rk;
+    rd_kafka_queue_t *queue;
+    char **topics;
+    size_t taken;            /* bytes handed out since the fetcher was woken */
+    struct error refusal;    /* why the last connection could not be made, or was lost */
+    rd_kafka_event_t *event; /* the last one polled: what was handed out points into it */
+    const rd_kafka_message_t *message;
+    struct kafka_partition *partitions;
+    bool assigned; /* at least once */
+};

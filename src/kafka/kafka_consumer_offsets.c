@@ -1,0 +1,137 @@
+/* The partitions of a member: where they start, how far they are, and what the broker has of them. See
+ * kafka_consumer.h. */
+#include <errno.h>
+#include <string.h>
+
+#include "kafka/kafka_consumer_internal.h"
+
+/* --- assignment ------------------------------------------------------------------------------- */
+
+static rd_kafka_topic_partition_list_t *list_of(const struct kafka_partition *partitions, size_t count)
+{
+    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new((int) count);
+
+    for (size_t i = 0; i < count; i++)
+        rd_kafka_topic_partition_list_add(list, partitions[i].topic, partitions[i].partition)->offset =
+            partitions[i].offset;
+    return list;
+}
+
+int kafka_consumer_start(struct kafka_consumer *k, const struct kafka_partition *partitions, size_t count,
+                         struct error *err)
+{
+    rd_kafka_topic_partition_list_t *list = list_of(partitions, count);
+    rd_kafka_error_t *error = rd_kafka_incremental_assign(k->rk, list);
+
+    rd_kafka_topic_partition_list_destroy(list);
+    k->taken = KAFKA_WAKE_BYTES;
+    if (!error)
+        return 0;
+    error_set(err, "could not start reading: %s", rd_kafka_error_string(error));
+    rd_kafka_error_destroy(error);
+    return -EIO;
+}
+
+/* Fails only for partitions that were never started, or when this member has ended anyway. */
+static void stop_reading(struct kafka_consumer *k, const struct kafka_partition *partitions, size_t count)
+{
+    rd_kafka_topic_partition_list_t *list = list_of(partitions, count);
+
+    rd_kafka_error_destroy(rd_kafka_incremental_unassign(k->rk, list));
+    rd_kafka_topic_partition_list_destroy(list);
+}
+
+void kafka_consumer_park(struct kafka_consumer *k, const struct kafka_partition *partitions, size_t count)
+{
+    if (count > 0)
+        stop_reading(k, partitions, count);
+}
+
+void kafka_consumer_give_up(struct kafka_consumer *k, const struct kafka_partition *started, size_t count)
+{
+    /* Also with a count of 0: the group waits for this answer. */
+    stop_reading(k, started, count);
+}
+
+void kafka_consumer_commit(struct kafka_consumer *k, const struct kafka_partition *partitions, size_t count)
+{
+    rd_kafka_topic_partition_list_t *list = list_of(partitions, count);
+
+    rd_kafka_commit(k->rk, list, 1);
+    rd_kafka_topic_partition_list_destroy(list);
+}
+
+static int refused(rd_kafka_resp_err_t code, const char *noun, const char *topic, int32_t partition,
+                   struct error *err)
+{
+    error_set(err, "could not read the %s of %s/%d: %s", noun, topic, (int) partition,
+              rd_kafka_err2str(code));
+    return -EIO;
+}
+
+int kafka_consumer_range(struct kafka_consumer *k, const char *topic, int32_t partition, int timeout_ms,
+                         int64_t *ret_first, int64_t *ret_end, struct error *err)
+{
+    int64_t first, end;
+    rd_kafka_resp_err_t code =
+        rd_kafka_query_watermark_offsets(k->rk, topic, partition, &first, &end, timeout_ms);
+
+    if (code)
+        return refused(code, "offsets", topic, partition, err);
+    *ret_first = first;
+    *ret_end = end;
+    return 0;
+}
+
+int kafka_consumer_committed(struct kafka_consumer *k, struct kafka_partition *partitions, size_t count,
+                             int timeout_ms, struct error *err)
+{
+    rd_kafka_topic_partition_list_t *list = list_of(partitions, count);
+    rd_kafka_resp_err_t code = rd_kafka_committed(k->rk, list, timeout_ms);
+    size_t at = 0;
+
+    for (; !code && at < count; at++) {
+        code = list->elems[at].err;
+        partitions[at].offset = MAX(list->elems[at].offset, -1);
+    }
+    rd_kafka_topic_partition_list_destroy(list);
+    if (!code)
+        return 0;
+    at = at > 0 ? at - 1 : 0;
+    return refused(code, "committed offset", partitions[at].topic, partitions[at].partition, err);
+}
+
+int64_t kafka_consumer_known_end(struct kafka_consumer *k, const char *topic, int32_t partition)
+{
+    int64_t first, end;
+
+    if (rd_kafka_get_watermark_offsets(k->rk, topic, partition, &first, &end) || end < 0)
+        return -1;
+    return end;
+}
+
+static bool has_topic(const struct rd_kafka_metadata *metadata, const char *topic)
+{
+    for (int i = 0; i < metadata->topic_cnt; i++)
+        if (strcmp(metadata->topics[i].topic, topic) == 0)
+            return metadata->topics[i].err == RD_KAFKA_RESP_ERR_NO_ERROR &&
+                   metadata->topics[i].partition_cnt > 0;
+    return false;
+}
+
+int kafka_consumer_look(struct kafka_consumer *k, int timeout_ms, size_t *ret_missing, struct error *err)
+{
+    const struct rd_kafka_metadata *metadata;
+    /* All topics: only then the library compares the answer with the subscription. */
+    rd_kafka_resp_err_t code = rd_kafka_metadata(k->rk, 1, NULL, &metadata, timeout_ms);
+
+    if (code) {
+        error_set(err, "could not reach Kafka: %s", rd_kafka_err2str(code));
+        return -EIO;
+    }
+    *ret_missing = 0;
+    for (size_t i = 0; k->topics[i]; i++)
+        *ret_missing += !has_topic(metadata, k->topics[i]);
+    rd_kafka_metadata_destroy(metadata);
+    return 0;
+}
