@@ -71,27 +71,27 @@ static void add_until(struct explanation *e, const char *what, int64_t until)
 static void add_integration_reasons(struct explanation *e)
 {
     const struct store_subscription *s = &e->s;
-    const char *why = *s->pause_reason ? s->pause_reason : "no reason was given";
+    const char *why = *s->integration.pause_reason ? s->integration.pause_reason : "no reason was given";
 
-    if (!s->integration_id) {
+    if (!s->integration.id) {
         add_reason(e, "it is unrouted: no integration was given and no filter has matched");
         return;
     }
-    if (!s->integration_exists) {
-        add_reason(e, "its integration %" PRId64 " does not exist", s->integration_id);
+    if (!s->integration.exists) {
+        add_reason(e, "its integration %" PRId64 " does not exist", s->integration.id);
         return;
     }
-    if (!s->enabled)
+    if (!s->integration.enabled)
         add_reason(e, "its integration is disabled");
-    if (s->paused_until == INT64_MAX)
+    if (s->integration.paused_until == INT64_MAX)
         add_reason(e, "its integration is paused until somebody resumes it: %s", why);
-    else if (s->paused_until != INT64_MIN) {
+    else if (s->integration.paused_until != INT64_MIN) {
         CLEANUP(freep) char *what = xasprintf("its integration is paused (%s)", why);
-        add_until(e, what, s->paused_until);
+        add_until(e, what, s->integration.paused_until);
     }
-    if (strcmp(s->circuit_state, "open") == 0)
+    if (strcmp(s->integration.circuit_state, "open") == 0)
         add_reason(e, "its integration's circuit is open after too many failures; one probe will try it");
-    if (!s->has_url)
+    if (!s->integration.has_url)
         add_reason(e, "its integration has no endpoint_url: the first attempt will pause it");
 }
 
@@ -99,24 +99,24 @@ static void add_integration_reasons(struct explanation *e)
 static bool add_reasons(struct explanation *e)
 {
     const struct store_subscription *s = &e->s;
-    int64_t slots =
-        s->max_in_flight > 0 ? s->max_in_flight : e->ctl->config->delivery.max_in_flight_per_integration;
+    int64_t slots = s->integration.max_in_flight > 0 ? s->integration.max_in_flight
+                                                     : e->ctl->config->delivery.max_in_flight_per_integration;
 
-    if (s->held_at != INT64_MIN) {
-        CLEANUP(freep) char *at = time_words(s->held_at);
+    if (s->at.held != INT64_MIN) {
+        CLEANUP(freep) char *at = time_words(s->at.held);
         add_reason(
             e, "it is held since %s: the institution may have received it, and an operator is to decide", at);
     }
     add_integration_reasons(e);
-    if (s->scheduled_to != INT64_MIN && s->scheduled_to > s->now)
-        add_until(e, "it is scheduled: not", s->scheduled_to);
-    if (s->next_attempt_at != INT64_MIN && s->next_attempt_at > s->now)
-        add_until(e, "after its last attempt it is not to be tried again", s->next_attempt_at);
+    if (s->at.scheduled != INT64_MIN && s->at.scheduled > s->now)
+        add_until(e, "it is scheduled: not", s->at.scheduled);
+    if (s->at.next_attempt != INT64_MIN && s->at.next_attempt > s->now)
+        add_until(e, "after its last attempt it is not to be tried again", s->at.next_attempt);
     if (e->reason_count)
         return false;
     if (!s->daemons)
         add_reason(e, "no anubisd is connected to this database");
-    if (s->in_flight >= slots)
+    if (s->integration.in_flight >= slots)
         add_reason(e, "all %" PRId64 " slots of its integration are taken (max_in_flight)", slots);
     if (s->ahead)
         add_reason(e, "%" PRId64 "%s of the same integration are due before it", s->ahead,
@@ -133,13 +133,14 @@ static void set_next(struct explanation *e, const char *text, int64_t at)
 static void explain_waiting(struct explanation *e)
 {
     const struct store_subscription *s = &e->s;
-    int64_t due = MAX(s->next_attempt_at, s->scheduled_to);
-    int64_t since = due == INT64_MIN ? s->created_at : due;
+    int64_t due = MAX(s->at.next_attempt, s->at.scheduled);
+    int64_t since = due == INT64_MIN ? s->at.created : due;
     CLEANUP(freep) char *waited = duration_words(s->now - since);
 
     if (!add_reasons(e)) {
-        bool only_time = due > s->now && s->held_at == INT64_MIN && s->integration_exists && s->enabled &&
-                         s->paused_until == INT64_MIN && strcmp(s->circuit_state, "open") != 0;
+        bool only_time = due > s->now && s->at.held == INT64_MIN && s->integration.exists &&
+                         s->integration.enabled && s->integration.paused_until == INT64_MIN &&
+                         strcmp(s->integration.circuit_state, "open") != 0;
         CLEANUP(freep) char *at = time_words(due);
         CLEANUP(freep)
         char *text = only_time ? xasprintf("an attempt at %s", at)
@@ -197,34 +198,35 @@ static void explain_next(struct explanation *e)
 static void add_head(struct explanation *e)
 {
     const struct store_subscription *s = &e->s;
-    CLEANUP(freep) char *error = ctl_error_class(s->error, s->http_status);
-    int64_t max = s->max_attempts > 0 ? s->max_attempts : e->ctl->config->retry.max_attempts;
+    CLEANUP(freep) char *error = ctl_error_class(s->last_error, s->last_http_status);
+    int64_t max =
+        s->integration.max_attempts > 0 ? s->integration.max_attempts : e->ctl->config->retry.max_attempts;
     char key[IDS_UUID_TEXT];
 
     ids_idempotency_key(s->namespace, e->id, (int) s->payload_version, key);
     sheet_add(e->sheet, "id", "subscription", value_i64(e->id));
     sheet_add(e->sheet, "status", "status", value_text(s->status));
-    sheet_add(e->sheet, "integration_id", NULL, value_i64_or_null(s->integration_id, 0));
+    sheet_add(e->sheet, "integration_id", NULL, value_i64_or_null(s->integration.id, 0));
     sheet_add(e->sheet, "integration_name", NULL,
-              value_text(s->integration_exists ? s->integration_name : NULL));
-    if (s->integration_id)
-        sheet_say(e->sheet, "integration", "%" PRId64 " \"%s\"", s->integration_id, s->integration_name);
+              value_text(s->integration.exists ? s->integration.name : NULL));
+    if (s->integration.id)
+        sheet_say(e->sheet, "integration", "%" PRId64 " \"%s\"", s->integration.id, s->integration.name);
     else
         sheet_say(e->sheet, "integration", "none");
     sheet_add(e->sheet, "attempts", "attempts",
               value_words(value_i64(s->attempts), "%" PRId64 " of at most %" PRId64, s->attempts, max));
     sheet_add(e->sheet, "max_attempts", NULL, value_i64(max));
-    sheet_add(e->sheet, "created_at", "created", value_time(s->created_at));
-    sheet_add(e->sheet, "updated_at", NULL, value_time(s->updated_at));
-    sheet_add_known(e->sheet, "scheduled_to", "scheduled", value_time(s->scheduled_to));
-    sheet_add(e->sheet, "next_attempt_at", NULL, value_time(s->next_attempt_at));
-    sheet_add_known(e->sheet, "held_at", "held since", value_time(s->held_at));
-    sheet_add_known(e->sheet, "sent_at", "sent", value_time(s->sent_at));
+    sheet_add(e->sheet, "created_at", "created", value_time(s->at.created));
+    sheet_add(e->sheet, "updated_at", NULL, value_time(s->at.updated));
+    sheet_add_known(e->sheet, "scheduled_to", "scheduled", value_time(s->at.scheduled));
+    sheet_add(e->sheet, "next_attempt_at", NULL, value_time(s->at.next_attempt));
+    sheet_add_known(e->sheet, "held_at", "held since", value_time(s->at.held));
+    sheet_add_known(e->sheet, "sent_at", "sent", value_time(s->at.sent));
     sheet_add_known(e->sheet, "claimed_by", "claimed by", value_text_or_null(s->claimed_by));
     sheet_add_known(e->sheet, "lease_expires_at", "lease until", value_time(s->lease_expires_at));
     sheet_add_known(e->sheet, "last_result", "last result", value_text(error));
-    sheet_add(e->sheet, "last_ambiguous", NULL, value_bool(s->ambiguous));
-    if (s->ambiguous)
+    sheet_add(e->sheet, "last_ambiguous", NULL, value_bool(s->last_ambiguous));
+    if (s->last_ambiguous)
         sheet_say(e->sheet, "", "ambiguous: the institution may have received it");
     sheet_add(e->sheet, "idempotency_key", "Idempotency-Key", value_text(key));
 }

@@ -41,8 +41,6 @@ static uint64_t longest_wait_usec(const struct config *c)
 
 static int read_all(struct status *s)
 {
-    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
-
     int r = store_overview(s->pg, &s->overview, &s->err);
     if (r != PG_DONE)
         return r;
@@ -53,9 +51,8 @@ static int read_all(struct status *s)
         r = store_integrations(s->pg, s->limit, longest_wait_usec(s->ctl->config), &s->integrations, &s->err);
     if (r == PG_DONE)
         r = store_unrouted(s->pg, s->limit, &s->unrouted, &s->err);
-    store_lags_args(&args);
     if (r == PG_DONE)
-        r = pg_query(s->pg, &store_lags, &args, &s->lags, &s->err);
+        r = store_lags(s->pg, &s->lags, &s->err);
     return r;
 }
 
@@ -93,40 +90,43 @@ static void add_head(struct status *s)
 
 static void say_relay(struct status *s)
 {
-    const struct store_overview *o = &s->overview;
+    const struct store_relay_view *relay = &s->overview.relay;
     CLEANUP(strbuf_free) struct strbuf words = STRBUF_INIT(8192);
 
-    strbuf_addf(&words, "published up to event %" PRId64 " of %" PRId64, o->high, o->last_id);
-    if (o->gap_ids)
-        strbuf_addf(&words, ", but for %" PRId64 " id%s in %" PRId64 " gap%s still watched", o->gap_ids,
-                    plural(o->gap_ids), o->gap_ranges, plural(o->gap_ranges));
-    if (!*o->leader)
+    strbuf_addf(&words, "published up to event %" PRId64 " of %" PRId64, relay->high, relay->last_id);
+    if (relay->gap_ids)
+        strbuf_addf(&words, ", but for %" PRId64 " id%s in %" PRId64 " gap%s still watched", relay->gap_ids,
+                    plural(relay->gap_ids), relay->gap_ranges, plural(relay->gap_ranges));
+    if (!*relay->leader)
         strbuf_adds(&words, "; nobody has led yet");
     else
-        strbuf_addf(&words, o->leads ? "; leader \"%s\"" : "; nobody leads, \"%s\" did last", o->leader);
+        strbuf_addf(&words, relay->leads ? "; leader \"%s\"" : "; nobody leads, \"%s\" did last",
+                    relay->leader);
     sheet_say(s->sheet, "relay", "%s", strbuf_str(&words));
-    if (*o->trouble)
-        sheet_say(s->sheet, "", "WAITS: %s; the ledger keeps the events", o->trouble);
-    if (o->stopped_on)
-        sheet_say(s->sheet, "", "STOPPED on event %" PRId64 ": %s", o->stopped_on, o->stopped_reason);
+    if (*relay->trouble)
+        sheet_say(s->sheet, "", "WAITS: %s; the ledger keeps the events", relay->trouble);
+    if (relay->stopped_on)
+        sheet_say(s->sheet, "", "STOPPED on event %" PRId64 ": %s", relay->stopped_on, relay->stopped_reason);
 }
 
 static void add_relay(struct status *s)
 {
-    const struct store_overview *o = &s->overview;
+    const struct store_relay_view *relay = &s->overview.relay;
 
     say_relay(s);
-    sheet_add(s->sheet, "relay_high", NULL, value_i64(o->high));
-    sheet_add(s->sheet, "ledger_last_id", NULL, value_i64(o->last_id));
-    sheet_add(s->sheet, "relay_gaps", NULL, value_i64(o->gap_ranges));
-    sheet_add(s->sheet, "relay_gap_ids", NULL, value_i64(o->gap_ids));
-    sheet_add(s->sheet, "unpublished_about", NULL, value_i64(MAX(o->last_id - o->high, 0) + o->gap_ids));
-    sheet_add(s->sheet, "relay_leader", NULL, value_text_or_null(o->leads ? o->leader : NULL));
-    sheet_add(s->sheet, "relay_last_leader", NULL, value_text_or_null(o->leader));
-    sheet_add(s->sheet, "relay_waits_for", NULL, value_text_or_null(o->trouble));
-    sheet_add(s->sheet, "relay_updated_at", NULL, value_time(o->relay_at));
-    sheet_add(s->sheet, "relay_stopped_on", NULL, value_i64_or_null(o->stopped_on, 0));
-    sheet_add(s->sheet, "relay_stopped_reason", NULL, value_text(o->stopped_on ? o->stopped_reason : NULL));
+    sheet_add(s->sheet, "relay_high", NULL, value_i64(relay->high));
+    sheet_add(s->sheet, "ledger_last_id", NULL, value_i64(relay->last_id));
+    sheet_add(s->sheet, "relay_gaps", NULL, value_i64(relay->gap_ranges));
+    sheet_add(s->sheet, "relay_gap_ids", NULL, value_i64(relay->gap_ids));
+    sheet_add(s->sheet, "unpublished_about", NULL,
+              value_i64(MAX(relay->last_id - relay->high, 0) + relay->gap_ids));
+    sheet_add(s->sheet, "relay_leader", NULL, value_text_or_null(relay->leads ? relay->leader : NULL));
+    sheet_add(s->sheet, "relay_last_leader", NULL, value_text_or_null(relay->leader));
+    sheet_add(s->sheet, "relay_waits_for", NULL, value_text_or_null(relay->trouble));
+    sheet_add(s->sheet, "relay_updated_at", NULL, value_time(relay->updated_at));
+    sheet_add(s->sheet, "relay_stopped_on", NULL, value_i64_or_null(relay->stopped_on, 0));
+    sheet_add(s->sheet, "relay_stopped_reason", NULL,
+              value_text(relay->stopped_on ? relay->stopped_reason : NULL));
 }
 
 static void add_partitions(struct status *s)
@@ -148,9 +148,11 @@ static void add_states(struct status *s)
         sheet_table(s->sheet, "subscriptions", "Subscriptions", "none", columns, ARRAY_SIZE(columns));
 
     for (int i = 0; i < pg_rows(s->states); i++) {
-        int64_t count = pg_get_i64(s->states, i, 1);
-        bool known = !pg_is_null(s->states, i, 1), about = pg_get_bool(s->states, i, 2);
-        table_add(t, value_text(pg_get_text(s->states, i, 0)));
+        struct pg_row row = {s->states, i, 0};
+        table_add(t, value_text(pg_next_text(&row)));
+        bool known = !pg_next_is_null(&row);
+        int64_t count = pg_next_i64(&row);
+        bool about = pg_next_bool(&row);
         table_add(t, known ? value_words(value_i64(count), "%s%" PRId64, about ? "about " : "", count)
                            : value_words(value_null(), "not known before the first ANALYZE"));
         table_add(t, value_bool(about));
@@ -302,13 +304,14 @@ static void add_consumers(struct status *s)
                                   ARRAY_SIZE(columns));
 
     for (int i = 0; i < pg_rows(s->lags); i++) {
-        table_add(t, value_text(pg_get_text(s->lags, i, 0)));
-        table_add(t, value_text(pg_get_text(s->lags, i, 1)));
-        table_add(t, value_i64(pg_get_i64(s->lags, i, 2)));
-        table_add(t, value_i64(pg_get_i64(s->lags, i, 3)));
-        table_add(t, value_i64(pg_get_i64(s->lags, i, 6)));
-        table_add(t, value_i64(pg_get_i64(s->lags, i, 4)));
-        table_add(t, value_time(pg_get_time(s->lags, i, 5)));
+        struct pg_row row = {s->lags, i, 0};
+        table_add(t, value_text(pg_next_text(&row)));
+        table_add(t, value_text(pg_next_text(&row)));
+        table_add(t, value_i64(pg_next_i64(&row)));
+        table_add(t, value_i64(pg_next_i64(&row)));
+        table_add(t, value_i64(pg_next_i64(&row)));
+        table_add(t, value_i64(pg_next_i64(&row)));
+        table_add(t, value_time(pg_next_time(&row)));
     }
 }
 

@@ -650,7 +650,7 @@ static int start_parts(struct dispatcher *d, struct error *err)
     static const struct doorbell_events doorbell_events = {on_rung, on_bell_held};
     static const struct settler_events settler_events = {on_settled, on_settler_up, on_settler_down};
     static const struct deliveries_events deliveries_events = {on_delivered, on_pause_wanted};
-    const struct pg_params params = pg_session_params(d->config, "anubisd claim", 0);
+    const struct pg_params params = pg_session_params(d->config, PG_SESSION_CLAIM, 0);
     struct pg_params claimer_params = params;
     claimer_params.lock_timeout_usec = LOCK_TIMEOUT_USEC;
     int r = sd_event_add_time(d->event, &d->claim_timer, CLOCK_MONOTONIC, 0, 500, on_claim_timer, d);

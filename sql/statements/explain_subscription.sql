@@ -1,0 +1,21 @@
+-- One subscription with its integration and its place in the queue; no row when it does not exist.
+-- $1 bigint: id of the subscription
+-- $2 bigint: how many of the rows due before it are counted
+-- $3 text: name of the session that each daemon has
+select s.status::text, s.attempts::bigint, s.payload_version,
+       s.created_at::timestamptz, s.updated_at::timestamptz, s.scheduled_to::timestamptz, s.next_attempt_at,
+       s.held_at, s.sent_at::timestamptz, s.claimed_by, s.lease_expires_at,
+       s.last_error, s.last_http_status, coalesce(s.last_ambiguous, false),
+       s.integration_id::bigint, i.id is not null, i.name::text, coalesce(i.enabled, false),
+       coalesce(i.endpoint_url, '') <> '', case when i.paused_until > now() then i.paused_until end,
+       i.pause_reason::text, i.circuit_state::text, i.max_in_flight, i.max_attempts,
+       (select count(*) from subscriptions x where x.status = 'processing' and x.integration_id = s.integration_id),
+       (select count(*)
+          from (select from subscriptions x
+                 where x.integration_id = s.integration_id and x.status in ('pending', 'retry') and x.held_at is null
+                   and (subscription_due(x.next_attempt_at, x.scheduled_to), x.id)
+                     < (subscription_due(s.next_attempt_at, s.scheduled_to), s.id) limit $2) y),
+       (select namespace from installation), now(),
+       (select count(*) from pg_stat_activity where datname = current_database() and application_name = $3)
+  from subscriptions s left join integrations i on i.id = s.integration_id
+ where s.id = $1

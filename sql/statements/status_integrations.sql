@@ -1,0 +1,61 @@
+-- All integrations, with their subscriptions that wait, are in flight or held.
+-- $1 bigint: how many waiting rows are counted in each integration; 0 = all
+-- $2 bigint: how many rows that are due now are counted, and how many that are due later
+-- $3 bigint: seconds; what is tried again is due within them
+-- $4 bigint: how many of the last due rows are looked at for why they are tried again
+-- The index subscriptions_due answers all of it: counting by its predicate alone needs no look at the table, so that
+-- all are counted, but only some of those due now and of those due later. Within an integration fresh rows (due at
+-- -infinity) come first, by id, so the row that waits longest is the first fresh one or the first of the others. A row
+-- that is tried again is due in the past or soon, so that rows scheduled far ahead do not hide it.
+with flying as (
+  select integration_id, count(*) as n from subscriptions where status = 'processing' group by 1
+), held as (
+  select integration_id, count(*) as n from subscriptions where held_at is not null group by 1
+)
+select i.id::bigint, i.name::text, i.enabled, case when i.paused_until > now() then i.paused_until end,
+       i.pause_reason::text, i.circuit_state::text, w.n, d.n, l.n, coalesce(f.n, 0), coalesce(h.n, 0),
+       coalesce(i.successful_sends, 0)::bigint, coalesce(i.failed_sends, 0)::bigint,
+       least(fresh.since, again.since),
+       coalesce(tried.last_http_status, 0)::bigint, coalesce(tried.last_error, '')::text
+  from integrations i
+  cross join lateral (
+    select count(*) as n
+      from (select from subscriptions s
+             where s.integration_id = i.id and s.status in ('pending', 'retry') and s.held_at is null
+             limit nullif($1::bigint, 0)) x) w
+  cross join lateral (
+    select count(*) as n
+      from (select from subscriptions s
+             where s.integration_id = i.id and s.status in ('pending', 'retry') and s.held_at is null
+               and subscription_due(s.next_attempt_at, s.scheduled_to) <= now() limit $2) x) d
+  cross join lateral (
+    select count(*) as n
+      from (select from subscriptions s
+             where s.integration_id = i.id and s.status in ('pending', 'retry') and s.held_at is null
+               and subscription_due(s.next_attempt_at, s.scheduled_to) > now() limit $2) x) l
+  left join lateral (
+    select s.created_at::timestamptz as since
+      from subscriptions s
+     where s.integration_id = i.id and s.status in ('pending', 'retry') and s.held_at is null
+       and subscription_due(s.next_attempt_at, s.scheduled_to) = '-infinity'
+     order by s.integration_id, subscription_due(s.next_attempt_at, s.scheduled_to), s.id limit 1) fresh on true
+  left join lateral (
+    select subscription_due(s.next_attempt_at, s.scheduled_to) as since
+      from subscriptions s
+     where s.integration_id = i.id and s.status in ('pending', 'retry') and s.held_at is null
+       and subscription_due(s.next_attempt_at, s.scheduled_to) > '-infinity'
+       and subscription_due(s.next_attempt_at, s.scheduled_to) <= now()
+     order by s.integration_id, subscription_due(s.next_attempt_at, s.scheduled_to), s.id limit 1) again on true
+  left join lateral (
+    select x.last_http_status, x.last_error
+      from (select s.status, s.last_http_status, s.last_error, s.updated_at
+              from subscriptions s
+             where s.integration_id = i.id and s.status in ('pending', 'retry') and s.held_at is null
+               and subscription_due(s.next_attempt_at, s.scheduled_to) <= now() + $3::bigint * interval '1 s'
+             order by s.integration_id desc, subscription_due(s.next_attempt_at, s.scheduled_to) desc, s.id desc
+             limit $4) x
+     where x.status = 'retry' and (x.last_http_status is not null or x.last_error is not null)
+     order by x.updated_at desc nulls last limit 1) tried on true
+  left join flying f on f.integration_id = i.id
+  left join held h on h.integration_id = i.id
+ order by i.id

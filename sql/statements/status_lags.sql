@@ -1,0 +1,38 @@
+-- Each topic of each consumer group: partitions, messages read, published events not handled, foreign messages, the last
+-- change. Chunk by chunk: the published events of the topic's type less the bits that are set and the dead letters, over
+-- the last ids of the ledger. What a consumer handles meanwhile makes no lag.
+-- $1 bigint: how many ids
+with state as (
+  select high, greatest(high - $1, 0) / 8192 as first_chunk, gap_first, gap_last from relay_state
+), published as (
+  select e.event_type::text as type, e.id / 8192 as chunk, count(*) as n
+    from state s join subscription_events e on e.id >= s.first_chunk * 8192 and e.id <= s.high
+   where e.event_type is not null
+     and not exists (select from unnest(s.gap_first, s.gap_last) as g (first, last)
+                      where e.id between g.first and g.last)
+   group by 1, 2
+), handled as (
+  select b.consumer_group, b.topic, b.chunk,
+         sum(length(replace(('x' || encode(b.bits, 'hex'))::bit(8192)::text, '0', ''))) as n
+    from consumer_bitmaps b, state s where b.chunk >= s.first_chunk group by 1, 2, 3
+), dead as (
+  select consumer_group, topic, sequence / 8192 as chunk, count(distinct sequence) as n
+    from (select consumer_group, topic,
+                 case when headers ->> 'sequence' ~ '^[0-9]{1,18}$' then (headers ->> 'sequence')::bigint end as sequence
+            from dead_letters where replayed_at is null) d
+   group by 1, 2, 3
+), topics as (
+  select consumer_group, topic, count(*) as partitions, sum(next_offset) as read,
+         sum(foreign_messages) as foreign_messages, max(updated_at) as updated_at
+    from consumer_offsets group by 1, 2
+)
+select t.consumer_group, t.topic, t.partitions, t.read::bigint,
+       coalesce((select sum(greatest(p.n - coalesce(h.n, 0) - coalesce(d.n, 0), 0))
+                   from published p
+                   left join handled h
+                          on h.consumer_group = t.consumer_group and h.topic = t.topic and h.chunk = p.chunk
+                   left join dead d
+                          on d.consumer_group = t.consumer_group and d.topic = t.topic and d.chunk = p.chunk
+                  where t.topic like '%subscriptions.' || p.type), 0)::bigint,
+       t.foreign_messages::bigint, t.updated_at
+  from topics t order by 1, 2

@@ -1,0 +1,20 @@
+-- One row: the database, the schema, the daemons, the relay, the ledger's partitions, and how large the tables are.
+-- $1 text: name of the session that each daemon has
+select current_database()::text, current_user::text, current_setting('server_version'), now(),
+       m.version, m.applied_at,
+       (select count(*) from pg_stat_activity where datname = current_database() and application_name = $1),
+       r.high, l.last_id, cardinality(r.gap_first)::bigint,
+       (select coalesce(sum(last - first + 1), 0) from unnest(r.gap_first, r.gap_last) as g (first, last))::bigint,
+       r.leader, k.leads, k.trouble, r.updated_at, r.stopped_on, r.stopped_reason,
+       (select count(*) from ledger_partitions where first_id > l.last_id),
+       exists (select from subscription_events_default),
+       pg_relation_size('subscriptions'), pg_relation_size('subscriptions_due')
+  from relay_state r,
+       -- The session that has the lock leads; its name ends with what the leader waits for, in brackets.
+       (select count(*) > 0, max(substring(a.application_name from '[(](.*)[)]$'))
+          from pg_locks left join pg_stat_activity a using (pid)
+         where locktype = 'advisory' and granted and objsubid = 1
+           and database = (select oid from pg_database where datname = current_database())
+           and (classid::bigint << 32) | objid::bigint = lock_key('relay')) as k (leads, trouble),
+       (select case when is_called then last_value else last_value - 1 end from ledger_id_seq) as l (last_id),
+       (select * from anubis_migrations order by version desc limit 1) as m
