@@ -1,12 +1,13 @@
 """Tables of an application that anubisd can or cannot adopt, and the roles that work on them afterwards."""
 import contextlib
+import functools
 
-import psycopg2
 import pytest
 from harness.anubis import Ctl, Daemon
 from harness.application import Application
+from harness.postgres import refused, schema_dump
 from harness.processes import wait_for
-from test_migrate import RAILS, adopt, fingerprints, rails, refused, schema_dump
+from harness.rails import RAILS, adopt, fingerprints, rails
 
 PUBLIC = {"database": {"schema": "public"}}
 STATUS_CHECK = "alter table subscriptions add constraint known check (status in ('pending', 'sent', 'failed'{more})) not valid"
@@ -140,19 +141,6 @@ def roles(database, *names):
             database.query(f"drop owned by {role} cascade; drop role {role}")
 
 
-def as_role(database, role):
-    def query(sql, arguments=None):
-        connection = psycopg2.connect(database.conninfo(user=role))
-        connection.autocommit = True
-        try:
-            with connection.cursor() as cursor:
-                cursor.execute(sql, arguments)
-                return cursor.fetchall() if cursor.description else cursor.rowcount
-        finally:
-            connection.close()
-    return query
-
-
 def test_the_application_keeps_its_rights(empty_database):
     """An administrator migrates; the owner of the tables and a role with grants on them write and read as before, and no more."""
     with roles(empty_database, "owner", "web") as role:
@@ -162,7 +150,7 @@ def test_the_application_keeps_its_rights(empty_database):
         empty_database.query(f"grant usage on all sequences in schema public to {role['web']}")
         adopt(empty_database).expect(0)
         for name in role:
-            query = as_role(empty_database, role[name])
+            query = functools.partial(empty_database.query, user=role[name])
             check_application_goes_on(query)
             query("update integrations set enabled = not enabled, settings = '{}'")
             for call in ("ledger_extend(1)", "anubisd_grant('public')"):
@@ -199,7 +187,7 @@ def test_a_daemon_that_owns_nothing(empty_database, broker, institutions):
                 ctl(*command).expect(0)
             assert daemon.term() == 0
             assert "permission denied" not in daemon.log
-        query = as_role(empty_database, role["daemon"])
+        query = functools.partial(empty_database.query, user=role["daemon"])
         assert query("select public.ledger_extend()") == [(0,)]
         for sql in ("insert into subscriptions (status) values ('pending')", "insert into subscription_events (id) values (1)",
                     "delete from integrations", "update integration_filters set name = ''", "select * from schema_migrations",

@@ -19,7 +19,7 @@ from conftest import migrate, unavailable
 from harness.application import Application
 from harness.kafka import EmbeddedBroker, RealKafka, java_missing
 from harness.processes import scratch_folder, wait_for
-from test_migrate import adopt, rails
+from harness.rails import adopt, rails
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 EVENT_TOPICS = {f"subscriptions.{t}": n for t, n in

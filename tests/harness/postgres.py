@@ -278,9 +278,9 @@ class Postgres:
         connection.autocommit = autocommit
         return connection
 
-    def query(self, sql, arguments=None, database="postgres"):
+    def query(self, sql, arguments=None, database="postgres", user="postgres"):
         """Rows as tuples; of a statement without rows, how many it touched."""
-        connection = self.connect(database)
+        connection = self.connect(database, user=user)
         try:
             with connection.cursor() as cursor:
                 cursor.execute(sql, arguments)
@@ -319,11 +319,28 @@ class Database:
     def connect(self, **more):
         return self.server.connect(self.name, **more)
 
-    def query(self, sql, arguments=None):
-        return self.server.query(sql, arguments, self.name)
+    def query(self, sql, arguments=None, user="postgres"):
+        return self.server.query(sql, arguments, self.name, user)
 
     def value(self, sql, arguments=None):
         return self.server.value(sql, arguments, self.name)
 
     def drop(self):
         self.server.drop_database(self.name)
+
+
+def schema_dump(database, schema="anubis"):
+    """What there is, in one comparable value."""
+    return database.query(
+        "select c.relname, c.relkind, a.attname, format_type(a.atttypid, a.atttypmod) from pg_class c "
+        "join pg_namespace n on n.oid = c.relnamespace left join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 "
+        "where n.nspname = %s order by 1, 2, 3", (schema,))
+
+
+def refused(query, *arguments, **more):
+    """The server's refusal: (SQLSTATE, message and hint)."""
+    try:
+        query(*arguments, **more)
+    except psycopg2.Error as e:
+        return e.pgcode, f"{e.diag.message_primary} {e.diag.message_hint or ''}"
+    raise AssertionError("the server refused nothing")
