@@ -16,42 +16,57 @@ struct integration_count {
     int64_t id, sent, failed;
 };
 
+struct differences {
+    int64_t found; /* of which not all are named */
+    char **named;
+    size_t count;
+};
+
+/* What has not been done yet. */
+struct backlog {
+    int64_t unpublished;          /* events of the ledger */
+    int64_t behind, dead;         /* published, but not handled */
+    int64_t behind_at, behind_id; /* the oldest of them */
+};
+
 struct proof {
     struct ctl *ctl;
     struct pg *pg;
     struct sheet *sheet;
-    char *group, *topic_prefix;
-    struct store_verify_group handled_by;
+    struct store_verify_group group;
     struct pg_result *handled;
     /* What events say of each integration, by id. */
     struct integration_count *counts;
     size_t count;
-    int64_t wrong; /* differences found, of which not all are named */
-    char **differences;
-    size_t difference_count;
-    int64_t unpublished;          /* events of the ledger */
-    int64_t behind, dead;         /* published, but not handled */
-    int64_t behind_at, behind_id; /* the oldest of them */
+    struct differences differences;
+    struct backlog backlog;
     struct error err;
 };
 
-static void name_difference(struct proof *p, const char *text)
+static void name_difference(struct differences *d, char *words)
 {
-    p->differences = xreallocarray(p->differences, p->difference_count + 1, sizeof(*p->differences));
-    p->differences[p->difference_count++] = xstrdup(text);
+    d->named = xreallocarray(d->named, d->count + 1, sizeof(*d->named));
+    d->named[d->count++] = words;
 }
 
 static void add_difference(struct proof *p, const char *fmt, ...) PRINTF(2, 3);
 static void add_difference(struct proof *p, const char *fmt, ...)
 {
-    CLEANUP(strbuf_free) struct strbuf text = STRBUF_INIT(8192);
+    struct strbuf words = STRBUF_INIT(8192);
     va_list args;
 
     va_start(args, fmt);
-    strbuf_addv(&text, fmt, args);
+    strbuf_addv(&words, fmt, args);
     va_end(args);
-    name_difference(p, strbuf_str(&text));
-    p->wrong++;
+    name_difference(&p->differences, strbuf_take(&words));
+    p->differences.found++;
+}
+
+static void differences_free(struct differences *d)
+{
+    for (size_t i = 0; i < d->count; i++)
+        free(d->named[i]);
+    free(d->named);
 }
 
 /* --- subscriptions against the ledger --------------------------------------------------------- */
@@ -76,8 +91,9 @@ static int verify_states(struct proof *p)
         sheet_table(p->sheet, "states", "Subscriptions by state", "none", columns, ARRAY_SIZE(columns));
     sheet_add(p->sheet, "events", "events", value_i64(pg_get_i64(states, 0, 3)));
     for (int i = 0; i < pg_rows(states); i++) {
-        const char *status = pg_get_text(states, i, 0);
-        int64_t found = pg_get_i64(states, i, 1), expected = pg_get_i64(states, i, 2);
+        struct pg_row row = {states, i, 0};
+        const char *status = pg_next_text(&row);
+        int64_t found = pg_next_i64(&row), expected = pg_next_i64(&row);
         table_add(t, value_text(status));
         table_add(t, value_i64(found));
         table_add(t, value_i64(expected));
@@ -92,24 +108,27 @@ static int verify_states(struct proof *p)
 static int verify_last_events(struct proof *p)
 {
     CLEANUP(pg_result_freep) struct pg_result *rows = NULL;
+    int64_t all = 0;
 
-    int r = pg_query(p->pg, &store_verify_last_events, NULL, &rows, &p->err);
+    int r = store_verify_last_events(p->pg, &rows, &p->err);
     if (r != PG_DONE)
         return r;
-    int64_t all = pg_rows(rows) ? pg_get_i64(rows, 0, 3) : 0;
-    for (int i = 0; i < pg_rows(rows); i++) {
-        const char *last = pg_get_text(rows, i, 2);
-        if (pg_is_null(rows, i, 1))
-            add_difference(p, "subscription %" PRId64 ": it is gone, its last event says \"%s\"",
-                           pg_get_i64(rows, i, 0), last);
+    int named = pg_rows(rows);
+    for (int i = 0; i < named; i++) {
+        struct pg_row row = {rows, i, 0};
+        int64_t id = pg_next_i64(&row);
+        bool gone = pg_next_is_null(&row);
+        const char *status = pg_next_text(&row), *last = pg_next_text(&row);
+        all = pg_next_i64(&row);
+        if (gone)
+            add_difference(p, "subscription %" PRId64 ": it is gone, its last event says \"%s\"", id, last);
         else
-            add_difference(p, "subscription %" PRId64 ": it is \"%s\", its last event says \"%s\"",
-                           pg_get_i64(rows, i, 0), pg_get_text(rows, i, 1), last);
+            add_difference(p, "subscription %" PRId64 ": it is \"%s\", its last event says \"%s\"", id,
+                           status, last);
     }
-    if (all > pg_rows(rows)) {
-        CLEANUP(freep) char *more = xasprintf("and %" PRId64 " more subscriptions", all - pg_rows(rows));
-        name_difference(p, more);
-        p->wrong += all - pg_rows(rows);
+    if (all > named) {
+        name_difference(&p->differences, xasprintf("and %" PRId64 " more subscriptions", all - named));
+        p->differences.found += all - named;
     }
     sheet_add(p->sheet, "unlike_last_event", "unlike their last event", value_i64(all));
     return PG_DONE;
@@ -119,48 +138,57 @@ static int verify_last_events(struct proof *p)
 
 static int read_published(struct proof *p)
 {
-    CLEANUP(pg_result_freep) struct pg_result *row = NULL;
+    CLEANUP(pg_result_freep) struct pg_result *rows = NULL;
 
-    int r = pg_query(p->pg, &store_verify_published, NULL, &row, &p->err);
+    int r = pg_query(p->pg, &store_verify_published, NULL, &rows, &p->err);
     if (r != PG_DONE)
         return r;
-    if (pg_rows(row) != 1) {
-        add_difference(p, "the table relay_state has %d rows, not one", pg_rows(row));
+    if (pg_rows(rows) != 1) {
+        add_difference(p, "the table relay_state has %d rows, not one", pg_rows(rows));
         return PG_DONE;
     }
-    p->unpublished = pg_get_i64(row, 0, 0);
-    sheet_add(p->sheet, "unpublished", "not published yet", value_i64(p->unpublished));
+    struct pg_row row = {rows, 0, 0};
+    int64_t unpublished = p->backlog.unpublished = pg_next_i64(&row);
+    int64_t oldest = pg_next_time(&row);
+    sheet_add(p->sheet, "unpublished", "not published yet", value_i64(unpublished));
     sheet_add_known(p->sheet, "oldest_unpublished_at", "the oldest of",
-                    p->unpublished ? value_time(pg_get_time(row, 0, 1)) : value_null());
-    if (!pg_is_null(row, 0, 2))
-        sheet_add(p->sheet, "relay_stopped_on", "relay STOPPED on", value_i64(pg_get_i64(row, 0, 2)));
+                    unpublished ? value_time(oldest) : value_null());
+    if (!pg_next_is_null(&row))
+        sheet_add(p->sheet, "relay_stopped_on", "relay STOPPED on", value_i64(pg_next_i64(&row)));
     return PG_DONE;
+}
+
+static void add_handled(struct proof *p, const struct store_verify_count *row)
+{
+    struct backlog *b = &p->backlog;
+
+    b->behind += row->behind;
+    b->dead += row->dead;
+    if (row->behind && (!b->behind_id || row->oldest_behind < b->behind_id)) {
+        b->behind_id = row->oldest_behind;
+        b->behind_at = row->oldest_behind_at;
+    }
+    p->counts[p->count++] = (struct integration_count){row->integration_id, row->sent, row->failed};
 }
 
 static int read_handled(struct proof *p)
 {
+    struct backlog *b = &p->backlog;
     struct store_verify_count row;
 
-    int r = store_verify_handled(p->pg, &p->handled_by, &p->handled, &p->err);
+    int r = store_verify_handled(p->pg, &p->group, &p->handled, &p->err);
     if (r != PG_DONE)
         return r;
     p->counts = xcalloc((size_t) pg_rows(p->handled), sizeof(*p->counts));
-    p->behind_at = INT64_MIN;
+    b->behind_at = INT64_MIN;
     for (int i = 0; i < pg_rows(p->handled); i++) {
         store_verify_count_row(p->handled, i, &row);
-        if (row.is_chunk)
-            continue;
-        p->behind += row.behind;
-        p->dead += row.dead;
-        if (row.behind && (!p->behind_id || row.oldest_behind < p->behind_id)) {
-            p->behind_id = row.oldest_behind;
-            p->behind_at = row.oldest_behind_at;
-        }
-        p->counts[p->count++] = (struct integration_count){row.integration_id, row.sent, row.failed};
+        if (!row.is_chunk)
+            add_handled(p, &row);
     }
-    sheet_add(p->sheet, "unhandled", "not handled yet", value_i64(p->behind));
-    sheet_add_known(p->sheet, "oldest_unhandled_at", "the oldest of", value_time(p->behind_at));
-    sheet_add(p->sheet, "dead_letters", p->dead ? "dead letters" : NULL, value_i64(p->dead));
+    sheet_add(p->sheet, "unhandled", "not handled yet", value_i64(b->behind));
+    sheet_add_known(p->sheet, "oldest_unhandled_at", "the oldest of", value_time(b->behind_at));
+    sheet_add(p->sheet, "dead_letters", b->dead ? "dead letters" : NULL, value_i64(b->dead));
     return PG_DONE;
 }
 
@@ -173,9 +201,12 @@ static int by_id(const void *a, const void *b)
     return (x->id > y->id) - (x->id < y->id);
 }
 
-static void compare_counter(struct proof *p, int64_t id, const char *name, const char *column, int64_t found,
-                            int64_t expected)
+/* Reads a counter and its baseline. */
+static void compare_counter(struct proof *p, int64_t id, const char *name, const char *column,
+                            struct pg_row *row, int64_t events)
 {
+    int64_t found = pg_next_i64(row), expected = pg_next_i64(row) + events;
+
     if (found != expected)
         add_difference(p,
                        "integration %" PRId64 " \"%s\": %s is %" PRId64 ", but %" PRId64
@@ -186,6 +217,7 @@ static void compare_counter(struct proof *p, int64_t id, const char *name, const
 static int verify_counters(struct proof *p)
 {
     CLEANUP(pg_result_freep) struct pg_result *rows = NULL;
+    static const struct integration_count none;
 
     int r = pg_query(p->pg, &store_verify_counters, NULL, &rows, &p->err);
     if (r != PG_DONE)
@@ -193,16 +225,15 @@ static int verify_counters(struct proof *p)
     if (p->count)
         qsort(p->counts, p->count, sizeof(*p->counts), by_id);
     for (int i = 0; i < pg_rows(rows); i++) {
-        struct integration_count key = {.id = pg_get_i64(rows, i, 0)}, none = {0};
+        struct pg_row row = {rows, i, 0};
+        struct integration_count key = {.id = pg_next_i64(&row)};
         const struct integration_count *c =
             p->count ? bsearch(&key, p->counts, p->count, sizeof(key), by_id) : NULL;
         if (!c)
             c = &none;
-        const char *name = pg_get_text(rows, i, 1);
-        compare_counter(p, key.id, name, "successful_sends", pg_get_i64(rows, i, 2),
-                        pg_get_i64(rows, i, 4) + c->sent);
-        compare_counter(p, key.id, name, "failed_sends", pg_get_i64(rows, i, 3),
-                        pg_get_i64(rows, i, 5) + c->failed);
+        const char *name = pg_next_text(&row);
+        compare_counter(p, key.id, name, "successful_sends", &row, c->sent);
+        compare_counter(p, key.id, name, "failed_sends", &row, c->failed);
     }
     sheet_add(p->sheet, "integrations", "integrations", value_i64(pg_rows(rows)));
     return PG_DONE;
@@ -213,7 +244,7 @@ static int name_wrong_bits(struct proof *p, const char *type, int64_t chunk, int
     CLEANUP(pg_result_freep) struct pg_result *rows = NULL;
     CLEANUP(strbuf_free) struct strbuf ids = STRBUF_INIT(4096);
 
-    int r = store_verify_wrong_bits(p->pg, &p->handled_by, type, chunk, &rows, &p->err);
+    int r = store_verify_wrong_bits(p->pg, &p->group, type, chunk, &rows, &p->err);
     if (r != PG_DONE)
         return r;
     for (int i = 0; i < pg_rows(rows); i++)
@@ -221,30 +252,38 @@ static int name_wrong_bits(struct proof *p, const char *type, int64_t chunk, int
     add_difference(p,
                    "%s marks %" PRId64 " events of \"%s%s\" as handled between ids %" PRId64 " and %" PRId64
                    ", but only %" PRId64 " are events of that type; wrong are %s",
-                   p->group, set, p->topic_prefix, type, chunk * 8192, chunk * 8192 + 8191, events,
-                   strbuf_str(&ids));
+                   p->group.consumer_group, set, p->group.topic_prefix, type, chunk * 8192,
+                   chunk * 8192 + 8191, events, strbuf_str(&ids));
     return PG_DONE;
 }
 
-/* Each bit must stand for one event. Both lists come in the order of types and chunks. */
+/* The events of that chunk. Chunks are asked for in order of types and ids, as p->handled lists them from *at on. */
+static int64_t count_handled(const struct proof *p, int *at, const char *type, int64_t chunk)
+{
+    for (; *at < pg_rows(p->handled); ++*at) {
+        struct store_verify_count row;
+        store_verify_count_row(p->handled, *at, &row);
+        int order = row.is_chunk ? strcmp(row.type, type) : -1;
+        if (order == 0 && row.chunk == chunk)
+            return row.sent + row.failed;
+        if (order > 0 || (order == 0 && row.chunk > chunk))
+            break;
+    }
+    return 0;
+}
+
+/* Each bit must stand for one event. */
 static int verify_bits(struct proof *p)
 {
     CLEANUP(pg_result_freep) struct pg_result *bits = NULL;
-    struct store_verify_count row = {0};
     int at = 0;
 
-    int r = store_verify_bits(p->pg, &p->handled_by, &bits, &p->err);
+    int r = store_verify_bits(p->pg, &p->group, &bits, &p->err);
     for (int i = 0; r == PG_DONE && i < pg_rows(bits); i++) {
-        const char *type = pg_get_text(bits, i, 0);
-        int64_t chunk = pg_get_i64(bits, i, 1), set = pg_get_i64(bits, i, 2), events = 0;
-        for (; at < pg_rows(p->handled); at++) {
-            store_verify_count_row(p->handled, at, &row);
-            int order = row.is_chunk ? strcmp(row.type, type) : -1;
-            if (order > 0 || (order == 0 && row.chunk > chunk))
-                break;
-            if (order == 0 && row.chunk == chunk)
-                events = row.sent + row.failed;
-        }
+        struct pg_row row = {bits, i, 0};
+        const char *type = pg_next_text(&row);
+        int64_t chunk = pg_next_i64(&row), set = pg_next_i64(&row);
+        int64_t events = count_handled(p, &at, type, chunk);
         if (set != events)
             r = name_wrong_bits(p, type, chunk, set, events);
     }
@@ -279,29 +318,31 @@ static int prove(struct proof *p)
 
 static int add_verdict(struct proof *p)
 {
+    const struct differences *d = &p->differences;
+    const struct backlog *b = &p->backlog;
     CLEANUP(strbuf_free) struct strbuf text = STRBUF_INIT(4096);
-    bool is_behind = p->unpublished || p->behind;
+    bool is_behind = b->unpublished || b->behind;
 
     sheet_empty_line(p->sheet);
-    if (p->difference_count)
+    if (d->count)
         sheet_say(p->sheet, NULL, "Differences");
-    sheet_list(p->sheet, "differences", p->differences, p->difference_count);
-    if (p->difference_count)
+    sheet_list(p->sheet, "differences", d->named, d->count);
+    if (d->count)
         sheet_empty_line(p->sheet);
-    if (p->wrong)
-        strbuf_addf(&text, "WRONG: %" PRId64 " difference%s", p->wrong, p->wrong == 1 ? "" : "s");
+    if (d->found)
+        strbuf_addf(&text, "WRONG: %" PRId64 " difference%s", d->found, plural(d->found));
     else if (is_behind)
         strbuf_addf(&text,
                     "not yet caught up: %" PRId64 " events to be published, %" PRId64
                     " to be handled; nothing is wrong",
-                    p->unpublished, p->behind);
+                    b->unpublished, b->behind);
     else
-        strbuf_addf(&text, "proven: subscriptions, ledger, published events and counters agree");
-    if (p->dead)
-        strbuf_addf(&text, "; %" PRId64 " event%s put aside (table dead_letters)", p->dead, plural(p->dead));
+        strbuf_adds(&text, "proven: subscriptions, ledger, published events and counters agree");
+    if (b->dead)
+        strbuf_addf(&text, "; %" PRId64 " event%s put aside (table dead_letters)", b->dead, plural(b->dead));
     sheet_say(p->sheet, NULL, "%s", strbuf_str(&text));
-    sheet_add(p->sheet, "verdict", NULL, value_text(p->wrong ? "wrong" : is_behind ? "behind" : "proven"));
-    return p->wrong ? CTL_DIFFERENT : is_behind ? CTL_BEHIND : 0;
+    sheet_add(p->sheet, "verdict", NULL, value_text(d->found ? "wrong" : is_behind ? "behind" : "proven"));
+    return d->found ? CTL_DIFFERENT : is_behind ? CTL_BEHIND : 0;
 }
 
 int ctl_verify(struct ctl *c)
@@ -313,19 +354,16 @@ int ctl_verify(struct ctl *c)
     int code = ctl_connect(c, &params, &p.pg);
     if (code)
         return code;
-    p.group = xasprintf("%s-integration-group", c->config->consumers.group_prefix);
-    p.topic_prefix = xasprintf("%ssubscriptions.", c->config->kafka.topic_prefix);
-    p.handled_by = (struct store_verify_group){p.group, p.topic_prefix};
+    p.group.consumer_group = xasprintf("%s-integration-group", c->config->consumers.group_prefix);
+    p.group.topic_prefix = xasprintf("%ssubscriptions.", c->config->kafka.topic_prefix);
     sheet_new(&p.sheet);
     int r = prove(&p);
     code = r == PG_DONE ? ctl_show(c, p.sheet, add_verdict(&p)) : ctl_refused(r, "verify", &p.err);
     pg_result_free(p.handled);
-    for (size_t i = 0; i < p.difference_count; i++)
-        free(p.differences[i]);
-    free(p.differences);
+    differences_free(&p.differences);
     free(p.counts);
-    free(p.group);
-    free(p.topic_prefix);
+    free(p.group.consumer_group);
+    free(p.group.topic_prefix);
     sheet_free(p.sheet);
     pg_close(p.pg);
     return code;
