@@ -1,5 +1,5 @@
-/* Ledger row to Kafka message. See event.h. On the relay's thread, once for each event: no printf, no
- * allocation but the value's buffer. */
+/* From a ledger row to its Kafka message. See event.h. On the relay's thread, once for each event: no printf,
+ * and no allocation but the value's buffer. */
 #include "relay/event.h"
 
 #include <string.h>
@@ -58,60 +58,66 @@ static struct event_number given(int64_t value)
     return (struct event_number){true, value};
 }
 
-static void add_subscription(struct strbuf *sb, const struct event *e)
+static void add_required_text(struct strbuf *sb, struct bytes text)
+{
+    json_add_string(sb, text.p, text.p ? text.len : 0);
+}
+
+static void add_subscription(struct strbuf *sb, const struct event_subscription *s,
+                             struct event_number integration_id)
 {
     ADD(sb, ",\"subscription\":{\"id\":");
-    add_number(sb, e->subscription_id);
+    add_number(sb, s->id);
     ADD(sb, ",\"integration_id\":");
-    add_number(sb, e->integration_id);
+    add_number(sb, integration_id);
     ADD(sb, ",\"order_id\":");
-    add_number(sb, e->order_id);
+    add_number(sb, s->order_id);
     ADD(sb, ",\"origin\":");
-    add_text(sb, e->origin);
+    add_text(sb, s->origin);
     ADD(sb, ",\"cpf\":");
-    add_text(sb, e->cpf);
+    add_text(sb, s->cpf);
     ADD(sb, ",\"status\":");
-    json_add_string(sb, e->status.p, e->status.p ? e->status.len : 0);
+    add_required_text(sb, s->status);
     ADD(sb, ",\"sent_at\":");
-    add_time(sb, e->sent_at);
+    add_time(sb, s->sent_at);
     ADD(sb, ",\"scheduled_to\":");
-    add_time(sb, e->scheduled_to);
+    add_time(sb, s->scheduled_to);
     ADD(sb, ",\"created_at\":");
-    add_time(sb, given(e->subscription_created_at));
+    add_time(sb, given(s->created_at));
     ADD(sb, ",\"updated_at\":");
-    add_time(sb, given(e->subscription_updated_at));
+    add_time(sb, given(s->updated_at));
     strbuf_addc(sb, '}');
 }
 
-static void add_integration(struct strbuf *sb, const struct event *e)
+static void add_integration(struct strbuf *sb, const struct event_integration *i)
 {
     ADD(sb, ",\"integration\":");
-    if (!e->integration_name.p) {
+    if (!i->name.p) {
         ADD(sb, "null");
         return;
     }
     ADD(sb, "{\"id\":");
-    add_number(sb, e->integration_id);
+    add_number(sb, i->id);
     ADD(sb, ",\"name\":");
-    add_text(sb, e->integration_name);
+    add_text(sb, i->name);
     ADD(sb, ",\"type\":");
-    json_add_string(sb, e->integration_type.p, e->integration_type.p ? e->integration_type.len : 0);
+    add_required_text(sb, i->type);
     strbuf_addc(sb, '}');
 }
 
-/* Last but for the closing brace, so that what is left of value_max is the answer's. */
-static void add_response(struct event_builder *b, const struct event *e)
+/* The last member, so that the answer gets the rest of value_max. */
+static void add_response(struct event_builder *b, const struct event_attempt *attempt)
 {
     struct strbuf *sb = &b->value;
-    const char *bytes = e->response.p;
-    size_t len = e->response.len;
+    const char *bytes = attempt->response.p;
+    size_t len = attempt->response.len;
 
     ADD(sb, ",\"response_data\":");
     size_t start = sb->len;
     size_t room = b->value_max > start + 3 ? b->value_max - start - 3 : 0; /* quotes, brace */
     if (!bytes)
         ADD(sb, "null");
-    else if (!e->response_truncated && len <= room && json_is_valid(bytes, len, JSON_MAX_DEPTH))
+    else if (!attempt->response_truncated && len <= room && json_is_valid(bytes, len, JSON_MAX_DEPTH))
         strbuf_add(sb, bytes, len);
     else
         json_add_string(sb, bytes, utf8_cut(bytes, len, room));
@@ -124,32 +130,33 @@ static void add_response(struct event_builder *b, const struct event *e)
 static void build_value(struct event_builder *b, const struct event *e, enum event_type type)
 {
     struct strbuf *sb = &b->value;
+    const struct event_attempt *attempt = &e->attempt;
     bool attempted = type == EVENT_SENT || type == EVENT_FAILED || type == EVENT_RETRIED;
 
     strbuf_clear(sb);
     ADD(sb, "{\"event_type\":");
     add_text(sb, e->event_type);
-    add_subscription(sb, e);
-    add_integration(sb, e);
+    add_subscription(sb, &e->subscription, e->integration.id);
+    add_integration(sb, &e->integration);
     ADD(sb, ",\"timestamp\":");
     add_time(sb, given(e->created_at));
     ADD(sb, ",\"version\":\"1.0\"");
-    if (e->attempt.set || attempted) {
+    if (attempt->number.set || attempted) {
         ADD(sb, ",\"attempt\":");
-        strbuf_add_i64(sb, e->attempt.set ? e->attempt.value : 0);
+        strbuf_add_i64(sb, attempt->number.set ? attempt->number.value : 0);
     }
     if (type == EVENT_FAILED || type == EVENT_RETRIED) {
         ADD(sb, ",\"error_message\":");
-        json_add_string(sb, e->error_message.p, e->error_message.p ? e->error_message.len : 0);
-        if (e->ambiguous.set)
-            strbuf_adds(sb, e->ambiguous.value ? ",\"ambiguous\":true" : ",\"ambiguous\":false");
+        add_required_text(sb, attempt->error_message);
+        if (attempt->ambiguous.set)
+            strbuf_adds(sb, attempt->ambiguous.value ? ",\"ambiguous\":true" : ",\"ambiguous\":false");
     }
-    if (type == EVENT_RETRIED && e->next_attempt_at.set) {
+    if (type == EVENT_RETRIED && attempt->next_attempt_at.set) {
         ADD(sb, ",\"next_attempt_at\":");
-        add_time(sb, e->next_attempt_at);
+        add_time(sb, attempt->next_attempt_at);
     }
     if (type == EVENT_SENT)
-        add_response(b, e);
+        add_response(b, attempt);
     strbuf_addc(sb, '}');
 }
 
@@ -185,7 +192,7 @@ static struct bytes trace(struct event_builder *b, const struct event *e)
 {
     if (e->traceparent.p && ids_is_traceparent(e->traceparent.p, e->traceparent.len))
         return e->traceparent;
-    ids_traceparent(b->name_space, e->subscription_id.value, (uint64_t) e->id, b->traceparent);
+    ids_traceparent(b->name_space, e->subscription.id.value, (uint64_t) e->id, b->traceparent);
     return (struct bytes){b->traceparent, IDS_TRACEPARENT_TEXT - 1};
 }
 
@@ -199,10 +206,10 @@ static void build_headers(struct event_builder *b, const struct event *e, struct
         {"service", TEXT("anubis")},
         {"version", TEXT("1.0")},
         {"event_type", e->event_type},
-        {"integration_id", print_number(b->integration_id, e->integration_id)},
-        {"origin", e->origin},
+        {"integration_id", print_number(b->integration_id, e->integration.id)},
+        {"origin", e->subscription.origin},
         {"sequence", print_i64(b->sequence, e->id)},
-        {"attempt", print_number(b->attempt, e->attempt)},
+        {"attempt", print_number(b->attempt, e->attempt.number)},
         {"traceparent", trace(b, e)},
         {"content_type", TEXT("application/json")},
     };
@@ -215,9 +222,9 @@ static void build_headers(struct event_builder *b, const struct event *e, struct
 
 bool event_build(struct event_builder *b, const struct event *e, struct event_message *ret)
 {
-    if (!e->subscription_id.set || !event_type_find(e->event_type, &ret->type))
+    if (!e->subscription.id.set || !event_type_find(e->event_type, &ret->type))
         return false;
-    ret->key = print_i64(b->key, e->subscription_id.value);
+    ret->key = print_i64(b->key, e->subscription.id.value);
     build_headers(b, e, ret);
     build_value(b, e, ret->type);
     ret->value = (struct bytes){b->value.data, b->value.len};

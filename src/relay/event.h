@@ -1,6 +1,6 @@
-/* From a ledger row to the Kafka message that it becomes: topic, key, headers, value (event.schema.json).
+/* From a ledger row to its Kafka message: topic, key, headers, value (event.schema.json).
  *
- * Pure. The view subscription_event_messages shows the same, byte for byte. */
+ * Pure. The view subscription_event_messages shows the same message, byte for byte. */
 #pragma once
 
 #include "base/strbuf.h"
@@ -15,21 +15,27 @@ struct event_number {
 /* A ledger row. Times are microseconds since 1970. */
 struct event {
     int64_t id;
-    struct bytes event_id, event_type;
+    struct bytes event_id, event_type, traceparent;
     int64_t created_at;
-    struct event_number subscription_id, integration_id;
-    struct bytes integration_name, integration_type; /* name NULL = there is no such integration */
-    struct event_number order_id;
-    struct bytes origin, cpf, status;
-    struct event_number sent_at, scheduled_to;
-    int64_t subscription_created_at, subscription_updated_at;
-    struct event_number attempt;
-    struct bytes response;
-    bool response_truncated;
-    struct bytes error_message;
-    struct event_number ambiguous; /* 0 or 1 */
-    struct event_number next_attempt_at;
-    struct bytes traceparent;
+    struct event_subscription {
+        struct event_number id, order_id;
+        struct bytes origin, cpf, status;
+        struct event_number sent_at, scheduled_to;
+        int64_t created_at, updated_at;
+    } subscription;
+    struct event_integration {
+        struct event_number id;
+        struct bytes name, type; /* name absent = there is no such integration */
+    } integration;
+    /* Of delivery to the institution. */
+    struct event_attempt {
+        struct event_number number;
+        struct bytes response;
+        bool response_truncated;
+        struct bytes error_message;
+        struct event_number ambiguous; /* 0 or 1 */
+        struct event_number next_attempt_at;
+    } attempt;
 };
 
 #define EVENT_HEADERS_MAX 11
@@ -44,7 +50,7 @@ struct event_message {
 /* Holds the bytes of one message at a time. */
 struct event_builder {
     unsigned char name_space[16]; /* of the installation: trace ids are derived from it */
-    size_t value_max;             /* what Kafka takes; an answer that would not fit is shortened */
+    size_t value_max;             /* Kafka's limit; an answer that would not fit is shortened */
     struct strbuf value;
     char key[24], sequence[24], integration_id[24], attempt[24], timestamp[40], traceparent[56];
 };
@@ -52,6 +58,6 @@ struct event_builder {
 void event_builder_init(struct event_builder *b, const unsigned char name_space[16], size_t value_max);
 void event_builder_free(struct event_builder *b); /* legal on a zeroed one */
 
-/* False when the row is no event (an adopted application's own note) and has no place in Kafka. *ret points
- * into the row and the builder, and is valid until the next call. */
+/* False when the row is not an event (an adopted application wrote a note of its own) and does not go to Kafka.
+ * *ret points into the row and the builder, and is valid until the next call. */
 bool event_build(struct event_builder *b, const struct event *e, struct event_message *ret);

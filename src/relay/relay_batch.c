@@ -53,6 +53,7 @@ int relay_batch_take(struct relay_batch *b, struct pg_result *result, struct gap
     b->result = result;
     store_relay_head(result, &head);
     read.xmin = head.xmin;
+    b->wal_position = head.wal_position;
     sort_out(b, ids, limit, byte_budget, &read);
     if (gaps_take(gaps, &read) < 0) {
         error_set(err, "the ledger's ids do not fit what was published so far");

@@ -1,13 +1,18 @@
-/* What the relay's files share; nobody else includes it.
+/* What the relay's files share; nobody else includes it. Each file calls those below it:
  *
- * A turn is a function of the relay that does one thing, waits a second at most, and answers how many
- * microseconds there are until the next one. */
+ * relay.c           the thread, and the order of its turns
+ * relay_publish.c   a batch: read, flushed, sent, saved
+ * relay_producer.c  the producer and its topics
+ * relay_session.c   the session with Postgres, and the lead
+ *
+ * A turn is a function of the relay that does one thing, waits a second at most, and returns how many
+ * microseconds the relay waits before the next turn. */
 #pragma once
-
-#include <pthread.h>
 
 #include "base/backoff.h"
 #include "base/timeutil.h"
+#include "base/trouble.h"
+#include "base/worker.h"
 #include "kafka/kafka_producer.h"
 #include "pg/pg.h"
 #include "relay/event.h"
@@ -21,61 +26,91 @@
 
 enum { NOW = 0 };
 
-struct relay {
-    struct relay_params params;
-    struct config *config;
-    pthread_t thread;
-    int wake_fd;
-    int abandon_fd; /* raised when even the database's last answer has to do without us */
-    struct relay_stats stats;
-
+struct relay_session {
     struct pg *pg;
     bool leading;
+    bool lost; /* at the end of this turn the session is closed, and the lead given up */
     int64_t epoch;
-    struct store_relay_identity identity; /* to be saved with the next state */
-    struct gaps gaps;
-    bool unsaved; /* gaps differ from the database's */
-    struct event_builder builder;
+    struct store_relay_identity identity; /* to be saved with the next position */
     uint64_t check_at;
+    struct backoff backoff;
+    enum relay_trouble shown; /* in the session's name */
+    struct trouble refused, unidentified;
+};
 
+struct relay_kafka {
     struct kafka_producer *producer;
-    size_t batch_step;    /* how much smaller than usual Kafka's batches are, 0 = not at all */
+    size_t batch_step;    /* how much smaller than usual Kafka's batches are, 0 = usual */
     uint64_t batch_until; /* monotonic; when the usual size is tried again */
     struct relay_topics topics;
     bool topics_ready;
     uint64_t look_at;
-    struct relay_batch batch;
-    bool safe; /* the batch may be sent: Postgres cannot take it back */
-    int64_t wal_position;
-
-    struct backoff database_backoff, kafka_backoff, again_backoff;
-    uint64_t progress_at;     /* when Kafka last took something, or had nothing to take */
-    struct error nobody;      /* why no broker could be reached since, "" = not so */
-    uint64_t idle_usec;       /* the last wait without anything to do */
-    uint64_t rest_until;      /* no read before */
-    int64_t stopped_on;       /* the event that Kafka refused, 0 = none */
-    enum relay_trouble shown; /* in the session's name */
-    bool said_database, said_kafka, said_topic, said_identity, said_batches;
+    struct backoff backoff;
+    struct trouble away, topics_missing, refuses_batches;
 };
 
-/* relay.c: the session is given up, and with it the leadership. */
-uint64_t relay_database_trouble(struct relay *r, int outcome, const struct error *err);
-uint64_t relay_fenced(struct relay *r); /* somebody else leads */
+/* How far the ledger is read and published. */
+struct relay_position {
+    struct gaps gaps;
+    bool flushed;        /* the batch may be sent: Postgres cannot lose its rows */
+    uint64_t idle_usec;  /* the last wait without work */
+    uint64_t rest_until; /* no read before */
+};
 
-/* relay_producer.c: producer and topics. */
-uint64_t relay_open_producer(struct relay *r);
-void relay_drop_producer(struct relay *r); /* what is on its way will be sent again */
-/* Kafka refuses a batch whole, though one event of it may be to blame, or none (each fits, together they do
- * not): the next producer sends fewer events together. False when each went alone already. */
-bool relay_shrink_batches(struct relay *r);
-void relay_restore_batches(struct relay *r); /* after a while, while nothing is on its way */
-uint64_t relay_look_at_topics(struct relay *r);
-uint64_t relay_watch_kafka(struct relay *r); /* while nothing is on its way */
-void relay_kafka_lost(struct relay *r, const char *words);
-void relay_kafka_back(struct relay *r);
+/* The batch on its way to Kafka. */
+struct relay_sending {
+    struct event_builder builder;
+    struct relay_batch batch;
+    struct backoff backoff;
+    uint64_t progress_at;   /* when Kafka last took a message, or there was no message to take */
+    struct error no_broker; /* why no broker could be reached since, "" = brokers are reached */
+    int64_t stopped_on;     /* the event that Kafka refused, 0 = none */
+};
 
-/* relay_publish.c: a batch is read, made safe, sent, and written down once all of it is delivered. */
-uint64_t relay_read_batch(struct relay *r);
-uint64_t relay_make_safe(struct relay *r);
-uint64_t relay_publish(struct relay *r);
-uint64_t relay_idle(struct relay *r); /* how long to wait when there is nothing to do */
+struct relay {
+    struct config *config;
+    struct worker worker;
+    int wake_fd;
+    int abandon_fd; /* raised when the thread must not wait for the database's last answer either */
+    struct relay_stats stats;
+    struct relay_session session;
+    struct relay_kafka kafka;
+    struct relay_position position;
+    struct relay_sending sending;
+};
+
+/* --- relay_session.c -------------------------------------------------------------------------- */
+
+uint64_t relay_open_session(struct relay *relay);
+uint64_t relay_take_lead(struct relay *relay);
+/* A session without work may have ended meanwhile, and the schema may have changed. */
+uint64_t relay_check_session(struct relay *relay);
+/* A statement was not successful: the relay starts over with a new session. Returns when. */
+uint64_t relay_lose_session(struct relay *relay, int r, const struct error *err);
+uint64_t relay_lose_lead(struct relay *relay); /* another daemon's relay leads */
+/* For anubisctl status, which knows the database alone. That the relay is stopped on an event is saved with
+ * the position. */
+void relay_show_trouble(struct relay *relay);
+
+/* --- relay_producer.c ------------------------------------------------------------------------- */
+
+uint64_t relay_open_producer(struct relay *relay);
+void relay_drop_producer(struct relay *relay); /* messages on their way will be sent again */
+/* Kafka refuses a batch as a whole, though one event may be the cause, or none (each fits, together they do
+ * not): the next producer sends fewer events together. False when each event went alone already. */
+bool relay_shrink_batches(struct relay *relay);
+void relay_restore_batches(struct relay *relay); /* after a while, when nothing is on its way */
+uint64_t relay_look_at_topics(struct relay *relay);
+uint64_t relay_watch_kafka(struct relay *relay); /* when nothing is on its way: does Kafka answer? */
+void relay_kafka_lost(struct relay *relay, const char *words);
+void relay_kafka_back(struct relay *relay);
+
+/* --- relay_publish.c -------------------------------------------------------------------------- */
+
+uint64_t relay_read_batch(struct relay *relay);
+/* Before an event of the batch leaves: Postgres must not lose it in a crash (a row committed asynchronously is
+ * visible before it is on disk, and its id would be given out again), and new gaps get their horizon. */
+uint64_t relay_ensure_flushed(struct relay *relay);
+/* Sends and waits for reports; when all of the batch is delivered, saves the position. */
+uint64_t relay_publish(struct relay *relay);
+uint64_t relay_idle(struct relay *relay); /* there is no work: how long to wait */

@@ -10,117 +10,113 @@
 
 static const size_t batch_bytes[] = {0, 65536, 8192, 1};
 
-void relay_kafka_lost(struct relay *r, const char *words)
+void relay_kafka_lost(struct relay *relay, const char *words)
 {
-    if (!r->said_kafka)
-        log_event(LOG_WARNING, MSG_KAFKA_LOST, NULL, "%s; trying again. Deliveries go on, the ledger waits",
-                  words);
-    r->said_kafka = true;
-    r->stats.kafka_up = false;
-    if (r->stats.trouble != RELAY_STOPPED)
-        r->stats.trouble = RELAY_NO_KAFKA;
+    if (trouble_begins(&relay->kafka.away))
+        log_event(LOG_WARNING, MSG_KAFKA_LOST, NULL,
+                  "%s; trying again. Deliveries go on, events wait in the ledger", words);
+    relay->stats.kafka_up = false;
+    if (relay->stats.trouble != RELAY_STOPPED)
+        relay->stats.trouble = RELAY_NO_KAFKA;
 }
 
-void relay_kafka_back(struct relay *r)
+void relay_kafka_back(struct relay *relay)
 {
-    if (r->said_kafka)
+    if (trouble_ends(&relay->kafka.away))
         log_event(LOG_NOTICE, MSG_KAFKA_BACK, NULL, "Kafka answers again");
-    r->said_kafka = false;
-    r->stats.kafka_up = true;
-    if (r->stats.trouble == RELAY_NO_KAFKA)
-        r->stats.trouble = RELAY_FINE;
-    backoff_reset(&r->kafka_backoff);
+    relay->stats.kafka_up = true;
+    if (relay->stats.trouble == RELAY_NO_KAFKA)
+        relay->stats.trouble = RELAY_FINE;
+    backoff_reset(&relay->kafka.backoff);
 }
 
-void relay_drop_producer(struct relay *r)
+void relay_drop_producer(struct relay *relay)
 {
-    kafka_producer_free(TAKE_PTR(r->producer));
-    r->topics_ready = false;
-    relay_batch_rewind(&r->batch);
+    kafka_producer_free(TAKE_PTR(relay->kafka.producer));
+    relay->kafka.topics_ready = false;
+    relay_batch_rewind(&relay->sending.batch);
 }
 
-uint64_t relay_open_producer(struct relay *r)
+uint64_t relay_open_producer(struct relay *relay)
 {
     const char *names[RELAY_TOPICS];
     struct error err;
 
     for (size_t i = 0; i < RELAY_TOPICS; i++)
-        names[i] = r->topics.items[i].name;
-    if (kafka_producer_new(&r->producer, r->config, names, RELAY_TOPICS, batch_bytes[r->batch_step], &err) <
-        0) {
-        relay_kafka_lost(r, err.text);
-        return backoff_next_usec(&r->kafka_backoff);
+        names[i] = relay->kafka.topics.items[i].name;
+    if (kafka_producer_new(&relay->kafka.producer, relay->config, names, RELAY_TOPICS,
+                           batch_bytes[relay->kafka.batch_step], &err) < 0) {
+        relay_kafka_lost(relay, err.text);
+        return backoff_next_usec(&relay->kafka.backoff);
     }
-    r->builder.value_max = kafka_producer_message_max(r->producer) - VALUE_SPARE;
+    relay->sending.builder.value_max = kafka_producer_message_max(relay->kafka.producer) - VALUE_SPARE;
     return NOW;
 }
 
-bool relay_shrink_batches(struct relay *r)
+bool relay_shrink_batches(struct relay *relay)
 {
-    r->batch_until = now_monotonic_usec() + SMALL_BATCHES_USEC;
-    if (r->batch_step == ARRAY_SIZE(batch_bytes) - 1)
+    relay->kafka.batch_until = now_monotonic_usec() + SMALL_BATCHES_USEC;
+    if (relay->kafka.batch_step == ARRAY_SIZE(batch_bytes) - 1)
         return false;
-    r->batch_step++;
+    relay->kafka.batch_step++;
     return true;
 }
 
-void relay_restore_batches(struct relay *r)
+void relay_restore_batches(struct relay *relay)
 {
-    if (r->batch_step == 0 || now_monotonic_usec() < r->batch_until)
+    if (relay->kafka.batch_step == 0 || now_monotonic_usec() < relay->kafka.batch_until)
         return;
-    r->batch_step = 0;
-    relay_drop_producer(r);
+    relay->kafka.batch_step = 0;
+    relay_drop_producer(relay);
 }
 
-static uint64_t topic_trouble(struct relay *r, const struct error *err)
+static uint64_t wait_for_topics(struct relay *relay, const struct error *err)
 {
-    if (!r->said_topic)
+    if (trouble_begins(&relay->kafka.topics_missing))
         log_warning("the relay waits for its topics: %s; looking again", err->text);
-    r->said_topic = true;
-    r->stats.trouble = RELAY_NO_TOPIC;
-    return backoff_next_usec(&r->kafka_backoff);
+    relay->stats.trouble = RELAY_NO_TOPIC;
+    return backoff_next_usec(&relay->kafka.backoff);
 }
 
-uint64_t relay_look_at_topics(struct relay *r)
+uint64_t relay_look_at_topics(struct relay *relay)
 {
     struct error err;
-    int outcome = relay_topics_look(&r->topics, r->producer, r->pg, r->config, &err);
+    int r = relay_topics_look(&relay->kafka.topics, relay->kafka.producer, relay->session.pg, relay->config,
+                              &err);
 
-    r->topics_ready = outcome == RELAY_TOPICS_READY;
-    if (outcome == RELAY_TOPICS_NO_KAFKA) {
-        relay_kafka_lost(r, err.text);
-        return backoff_next_usec(&r->kafka_backoff);
+    relay->kafka.topics_ready = r == RELAY_TOPICS_READY;
+    if (r == RELAY_TOPICS_NO_KAFKA) {
+        relay_kafka_lost(relay, err.text);
+        return backoff_next_usec(&relay->kafka.backoff);
     }
-    if (outcome == RELAY_TOPICS_MISSING) {
-        r->stats.kafka_up = true;
-        return topic_trouble(r, &err);
+    if (r == RELAY_TOPICS_MISSING) {
+        relay->stats.kafka_up = true;
+        return wait_for_topics(relay, &err);
     }
-    if (outcome != RELAY_TOPICS_READY)
-        return relay_database_trouble(r, outcome, &err);
-    relay_kafka_back(r);
-    if (r->said_topic)
+    if (r < 0)
+        return relay_lose_session(relay, r, &err);
+    relay_kafka_back(relay);
+    if (trouble_ends(&relay->kafka.topics_missing))
         log_notice("the relay's topics are there");
-    r->said_topic = false;
-    if (r->stats.trouble == RELAY_NO_TOPIC)
-        r->stats.trouble = RELAY_FINE;
-    r->look_at = now_monotonic_usec() + LOOK_USEC;
+    if (relay->stats.trouble == RELAY_NO_TOPIC)
+        relay->stats.trouble = RELAY_FINE;
+    relay->kafka.look_at = now_monotonic_usec() + LOOK_USEC;
     return NOW;
 }
 
-/* Without anything on its way: does Kafka answer? */
-uint64_t relay_watch_kafka(struct relay *r)
+uint64_t relay_watch_kafka(struct relay *relay)
 {
     struct error err;
 
-    switch (kafka_producer_poll(r->producer, 0, NULL, NULL, &err)) {
+    switch (kafka_producer_poll(relay->kafka.producer, 0, NULL, NULL, &err)) {
     case KAFKA_NO_BROKER:
-        /* Brokers end idle connections; whether they are away shows in a new one. */
-        r->topics_ready = false;
+        /* Brokers end idle connections; a new connection shows whether they are away. */
+        relay->kafka.topics_ready = false;
         return NOW;
     case KAFKA_BROKEN:
         log_notice("the Kafka client has to start over: %s", err.text);
-        relay_drop_producer(r);
-        return backoff_next_usec(&r->kafka_backoff);
+        relay_drop_producer(relay);
+        return backoff_next_usec(&relay->kafka.backoff);
     default:
         return NOW;
     }

@@ -41,35 +41,35 @@ int relay_topics_load(struct relay_topics *t, struct pg *pg, struct error *err)
     for (size_t i = 0; i < EVENT_TYPES; i++) {
         CLEANUP(pg_result_freep) struct pg_result *result = NULL;
         int r = store_relay_partitions(pg, t->items[i].name, &result, err);
-        if (r != PG_DONE)
+        if (r < 0)
             return r;
         t->items[i].counts_len = 0;
         for (int row = 0; row < pg_rows(result); row++)
             note(&t->items[i], pg_get_i64(result, row, 0), (int) pg_get_i64(result, row, 1));
     }
-    return PG_DONE;
+    return 0;
 }
 
-/* A new count holds for ids that nobody has drawn yet: those above the saved state may have been published
- * already, by us or by a former leader, and will be published again. On another partition no consumer would
+/* A new count holds for ids that nobody has drawn yet. Ids above the saved position may have been published
+ * already, by us or by a former leader, and will be published again: in another partition no consumer would
  * know them. */
-static int write_down(struct relay_topic *topic, struct pg *pg, struct error *err)
+static int save_count(struct relay_topic *topic, struct pg *pg, struct error *err)
 {
     const struct relay_partitions *latest = topic->counts_len ? &topic->counts[topic->counts_len - 1] : NULL;
 
     if (latest && latest->count == topic->actual)
-        return PG_DONE;
-    /* What is published again keeps its place, also from before the topic was seen for the first time. */
+        return 0;
+    /* The first count holds from the beginning: an event published again keeps its partition. */
     int64_t from = 0;
-    int r = latest ? store_relay_next_id(pg, &from, err) : PG_DONE;
-    if (r == PG_DONE)
+    int r = latest ? store_relay_next_id(pg, &from, err) : 0;
+    if (r == 0)
         r = store_relay_add_partitions(pg, topic->name, from, topic->actual, err);
-    if (r != PG_DONE)
+    if (r < 0)
         return r;
     if (latest && latest->from_sequence == from)
         topic->counts_len--;
     note(topic, from, topic->actual);
-    return PG_DONE;
+    return 0;
 }
 
 static int ask(struct relay_topics *t, struct kafka_producer *producer, struct error *err)
@@ -83,17 +83,17 @@ static int ask(struct relay_topics *t, struct kafka_producer *producer, struct e
     return RELAY_TOPICS_READY;
 }
 
-/* Sets *ret_made when there is something new to be asked for. */
-static int make_missing(struct relay_topics *t, struct kafka_producer *producer, const struct config *config,
-                        bool *ret_made, struct error *err)
+/* Sets *ret_created when the brokers have to be asked again. */
+static int create_missing(struct relay_topics *t, struct kafka_producer *producer,
+                          const struct config *config, bool *ret_created, struct error *err)
 {
     for (size_t i = 0; i < RELAY_TOPICS; i++) {
         if (t->items[i].actual > 0)
             continue;
         int r = kafka_producer_create_topic(producer, i, wanted_partitions(i),
                                             config->kafka.replication_factor, CREATE_MS, err);
-        *ret_made |= r == 0;
-        /* Events have to wait for their topics; the others are missed by those alone who read them. */
+        *ret_created |= r == 0;
+        /* Events wait for their topics; the relay does not need the others. */
         if (r != 0 && i < EVENT_TYPES)
             return r < 0 ? RELAY_TOPICS_NO_KAFKA : RELAY_TOPICS_MISSING;
         if (r < 0)
@@ -107,10 +107,11 @@ static int check(const struct relay_topics *t, const struct config *config, stru
     for (size_t i = 0; i < EVENT_TYPES; i++) {
         if (t->items[i].actual > 0)
             continue;
-        error_set(err, "there is no topic \"%s\"%s", t->items[i].name,
-                  config->kafka.create_topics
-                      ? " yet"
-                      : ", and kafka.create_topics is off. Create it, or switch that on.");
+        error_set(
+            err, "there is no topic \"%s\"%s", t->items[i].name,
+            config->kafka.create_topics
+                ? " yet"
+                : ", and kafka.create_topics is off. Create the topic, or switch kafka.create_topics on.");
         return RELAY_TOPICS_MISSING;
     }
     return RELAY_TOPICS_READY;
@@ -119,17 +120,17 @@ static int check(const struct relay_topics *t, const struct config *config, stru
 int relay_topics_look(struct relay_topics *t, struct kafka_producer *producer, struct pg *pg,
                       const struct config *config, struct error *err)
 {
-    bool made = false;
+    bool created = false;
     int r = ask(t, producer, err);
 
     if (r == RELAY_TOPICS_READY && config->kafka.create_topics)
-        r = make_missing(t, producer, config, &made, err);
-    if (r == RELAY_TOPICS_READY && made)
+        r = create_missing(t, producer, config, &created, err);
+    if (r == RELAY_TOPICS_READY && created)
         r = ask(t, producer, err);
     if (r == RELAY_TOPICS_READY)
         r = check(t, config, err);
     for (size_t i = 0; r == RELAY_TOPICS_READY && i < EVENT_TYPES; i++)
-        r = write_down(&t->items[i], pg, err);
+        r = save_count(&t->items[i], pg, err);
     return r;
 }
 
@@ -141,6 +142,6 @@ int32_t relay_topics_partition(const struct relay_topics *t, enum event_type typ
 
     for (size_t i = 0; i < at->counts_len && at->counts[i].from_sequence <= sequence; i++)
         count = at->counts[i].count;
-    /* A topic that was made anew with fewer partitions has no place for what it once took elsewhere. */
+    /* A topic that was created again with fewer partitions lacks the former ones. */
     return kafka_partition(key, MIN(count, at->actual));
 }

@@ -1,14 +1,14 @@
-/* The topics that the relay publishes to: there, with how many partitions, and since which ledger id.
+/* The topics that the relay publishes to: are they there, with how many partitions, since which ledger id?
  *
- * An event's partition never changes, also when it is published again after somebody added partitions: the
- * table relay_topics holds the count that a topic had for each ledger id. On the relay's thread. */
+ * An event's partition never changes, also when the event is published again after somebody added partitions:
+ * the table relay_topics holds the count that a topic had for each ledger id. On the relay's thread. */
 #pragma once
 
 #include "kafka/kafka_producer.h"
 #include "pg/pg.h"
 #include "relay/event.h"
 
-/* Those of events, then those that others than the ledger publish to. */
+/* The topics of events, then those of other messages. */
 #define RELAY_TOPICS (EVENT_TYPES + 4)
 
 struct relay_topic {
@@ -27,17 +27,17 @@ struct relay_topics {
 
 void relay_topics_init(struct relay_topics *t, const char *prefix);
 void relay_topics_free(struct relay_topics *t); /* legal on a zeroed one */
-/* What the database knows. An outcome of pg_query(). */
+/* Loads the counts from the database. 0, or an error of pg_query(). */
 int relay_topics_load(struct relay_topics *t, struct pg *pg, struct error *err);
 
 enum {
     RELAY_TOPICS_READY = 0,
-    RELAY_TOPICS_MISSING = 10, /* *err says which, and why it is not made */
-    RELAY_TOPICS_NO_KAFKA,     /* no answer */
+    RELAY_TOPICS_MISSING,  /* *err names the topic, and why it is not created */
+    RELAY_TOPICS_NO_KAFKA, /* no answer */
 };
-/* Asks the brokers, makes what is missing (when the configuration allows it) and writes new partition counts
- * down: they hold for ids yet to be drawn. Waits for seconds at most. An outcome from above, or of pg_query().
- */
+/* Asks the brokers, creates missing topics (when the configuration allows it), and saves new partition counts:
+ * they hold for ids yet to be drawn. Waits for seconds at most. An outcome from above, or an error of
+ * pg_query(). */
 int relay_topics_look(struct relay_topics *t, struct kafka_producer *producer, struct pg *pg,
                       const struct config *config, struct error *err);
 

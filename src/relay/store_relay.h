@@ -1,21 +1,22 @@
-/* The relay's statements, as typed calls on its own session. Results of pg_query() and its errors. */
+/* The relay's statements, as typed calls on its own session. 0, or an error of pg_query(), where nothing else is
+ * said. */
 #pragma once
 
 #include "pg/pg.h"
 #include "relay/event.h"
 #include "relay/gaps.h"
 
-/* The session's name; after it, in brackets, what keeps the leader from publishing. */
+/* The session's name; behind it, in brackets, stands the leader's trouble. */
 #define STORE_RELAY_SESSION "anubisd relay"
 
 /* Asks for the leader's lock, which the session then holds until it ends. */
 int store_relay_try_lead(struct pg *pg, bool *ret_leader, struct error *err);
 
-/* What keeps the leader from publishing, "" = nothing: it stands in the session's name, where all may read it
- * and where it ends with the session. */
+/* The leader's trouble, "" = no trouble, goes into the session's name: there everybody may read it, and it ends
+ * with the session. */
 int store_relay_show_trouble(struct pg *pg, const char *trouble, struct error *err);
 
-/* Which database this is: a dump restored elsewhere, and a promoted standby, are others. */
+/* Identifies the database: a dump restored elsewhere, and a promoted standby, are others. */
 struct store_relay_identity {
     bool known; /* false: the role may not ask */
     int64_t system;
@@ -24,17 +25,15 @@ struct store_relay_identity {
 int store_relay_identify(struct pg *pg, struct store_relay_identity *ret, struct error *err);
 
 struct store_relay_start {
-    int64_t epoch; /* ours from now on; whoever led before is fenced off */
+    int64_t epoch; /* ours from now on: it fences off the former leader */
     struct store_relay_identity saved;
     unsigned char name_space[16];
-    bool stopped; /* on an event that Kafka refused */
 };
-/* Takes the state over. *gaps is loaded; -EBADMSG also when it makes no sense. */
+/* Takes the saved position over, and loads *gaps. -EBADMSG also when the position makes no sense. */
 int store_relay_begin(struct pg *pg, const char *leader, struct gaps *gaps, struct store_relay_start *ret,
                       struct error *err);
 
-/* Makes sure that no id up to `high` is given out again, a step at a time. *ret_done: there is nothing left
- * to do. */
+/* Makes sure that no id up to `high` is given out again, a step at a time. *ret_done: this was the last step. */
 int store_relay_advance_sequence(struct pg *pg, int64_t high, bool *ret_done, struct error *err);
 
 /* One statement, one snapshot: the head first, then rows within the gaps, then rows above high; ids ascend.
@@ -53,21 +52,25 @@ enum store_relay_kind store_relay_row_kind(const struct pg_result *result, int r
 /* Texts point into the result. */
 void store_relay_row(const struct pg_result *result, int row, struct event *ret);
 
-/* Whether the WAL is on disk up to there. */
+/* Is the WAL on disk up to this position? */
 int store_relay_is_flushed(struct pg *pg, int64_t wal_position, bool *ret, struct error *err);
-/* Commits something small with a transaction id of its own, and with it everything before. *ret_fenced:
- * somebody else leads. */
-int store_relay_mark(struct pg *pg, int64_t epoch, int64_t *ret_xid, bool *ret_fenced, struct error *err);
 
-/* What is published now. Ends being stopped. */
+/* An outcome of the calls with an epoch. */
+enum {
+    STORE_RELAY_FENCED = 1, /* another daemon's relay leads; nothing was written */
+};
+/* Commits a small change with a transaction id of its own, which flushes everything that was committed before. */
+int store_relay_mark(struct pg *pg, int64_t epoch, int64_t *ret_xid, struct error *err);
+/* Saves the position: all of the ledger up to gaps->high is published but for the gaps, and no event stops the
+ * relay. */
 int store_relay_save(struct pg *pg, int64_t epoch, const struct gaps *gaps,
-                     const struct store_relay_identity *identity, bool *ret_fenced, struct error *err);
-int store_relay_stop(struct pg *pg, int64_t epoch, int64_t id, const char *reason, bool *ret_fenced,
-                     struct error *err);
+                     const struct store_relay_identity *identity, struct error *err);
+/* Writes that the relay is stopped on this event. */
+int store_relay_stop(struct pg *pg, int64_t epoch, int64_t id, const char *reason, struct error *err);
 
-/* How many partitions a topic had from a ledger id on. Columns: from_sequence, partitions; ascending. */
+/* A topic's partitions from which ledger id on. Columns: from_sequence, partitions; ascending. */
 int store_relay_partitions(struct pg *pg, const char *topic, struct pg_result **ret, struct error *err);
-/* No id from there on has been given out. */
+/* The first id that was not given out yet. */
 int store_relay_next_id(struct pg *pg, int64_t *ret, struct error *err);
 int store_relay_add_partitions(struct pg *pg, const char *topic, int64_t from_sequence, int partitions,
                                struct error *err);

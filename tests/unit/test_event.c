@@ -22,22 +22,20 @@ static struct event example(const char *type)
         .event_id = TEXT("5c0133af-00af-4397-b55f-b12372ea1805"),
         .event_type = {type, strlen(type)},
         .created_at = TIME,
-        .subscription_id = NUMBER(42),
-        .integration_id = NUMBER(7),
-        .integration_name = TEXT("Universidade \"Norte\""),
-        .integration_type = TEXT("api"),
-        .order_id = NUMBER(1001),
-        .origin = TEXT("web"),
-        .cpf = TEXT("12345678909"),
-        .status = TEXT("sent"),
-        .sent_at = NUMBER(TIME),
-        .subscription_created_at = TIME - 1000000,
-        .subscription_updated_at = TIME,
-        .attempt = NUMBER(3),
-        .response = TEXT("{\"id\": 9007199254740993}"),
-        .error_message = TEXT("HTTP 500: oops"),
-        .ambiguous = NUMBER(1),
-        .next_attempt_at = NUMBER(TIME + 30000000),
+        .subscription = {.id = NUMBER(42),
+                         .order_id = NUMBER(1001),
+                         .origin = TEXT("web"),
+                         .cpf = TEXT("12345678909"),
+                         .status = TEXT("sent"),
+                         .sent_at = NUMBER(TIME),
+                         .created_at = TIME - 1000000,
+                         .updated_at = TIME},
+        .integration = {.id = NUMBER(7), .name = TEXT("Universidade \"Norte\""), .type = TEXT("api")},
+        .attempt = {.number = NUMBER(3),
+                    .response = TEXT("{\"id\": 9007199254740993}"),
+                    .error_message = TEXT("HTTP 500: oops"),
+                    .ambiguous = NUMBER(1),
+                    .next_attempt_at = NUMBER(TIME + 30000000)},
     };
 }
 
@@ -125,8 +123,8 @@ TEST(test_headers)
     assert_header(&m, "content_type", "application/json");
     assert_int_equal(header(&m, "traceparent")->value.len, 55);
 
-    e.integration_id.set = e.attempt.set = false;
-    e.origin = (struct bytes){0};
+    e.integration.id.set = e.attempt.number.set = false;
+    e.subscription.origin = (struct bytes){0};
     e.traceparent = TEXT("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
     assert_true(event_build(&b, &e, &m));
     assert_int_equal(m.header_count, EVENT_HEADERS_MAX - 3);
@@ -143,7 +141,7 @@ TEST(test_headers)
 TEST(test_nulls)
 {
     struct event_builder b = builder();
-    struct event e = {.id = 1, .event_type = TEXT("failed"), .subscription_id = NUMBER(1)};
+    struct event e = {.id = 1, .event_type = TEXT("failed"), .subscription.id = NUMBER(1)};
     struct event_message m;
 
     assert_true(event_build(&b, &e, &m));
@@ -170,7 +168,7 @@ TEST(test_no_events)
     e.event_type.p = NULL;
     assert_false(event_build(&b, &e, &m));
     e = example("sent");
-    e.subscription_id.set = false;
+    e.subscription.id.set = false;
     assert_false(event_build(&b, &e, &m));
     event_builder_free(&b);
 }
@@ -180,8 +178,8 @@ static const char *response_of(struct event_builder *b, const char *response, si
     struct event e = example("sent");
     struct event_message m;
 
-    e.response = (struct bytes){response, len};
-    e.response_truncated = truncated;
+    e.attempt.response = (struct bytes){response, len};
+    e.attempt.response_truncated = truncated;
     assert_true(event_build(b, &e, &m));
     assert_true(json_is_valid(m.value.p, m.value.len, JSON_MAX_DEPTH));
     const char *at = strstr(m.value.p, ",\"response_data\":");

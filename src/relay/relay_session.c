@@ -1,0 +1,160 @@
+/* The relay's session with Postgres, and the lead. See relay_internal.h. On the relay's thread.
+ *
+ * Who holds the leader's lock leads, and the lock ends with its session. The epoch in the saved position fences
+ * off a leader who does not know yet that he has lost the lead. */
+#include <errno.h>
+#include <inttypes.h>
+
+#include "base/log.h"
+#include "base/message_ids.h"
+#include "pg/pg_session.h"
+#include "pg/schema.h"
+#include "relay/relay_internal.h"
+
+#define STANDBY_USEC (2 * USEC_PER_SEC) /* between tries to become the leader */
+#define CHECK_USEC (5 * USEC_PER_SEC)   /* between checks of session and schema */
+#define STATEMENT_USEC (10 * USEC_PER_SEC)
+
+static uint64_t lose(struct relay *relay)
+{
+    relay->session.lost = true;
+    relay->stats.trouble = RELAY_NO_DATABASE;
+    return backoff_next_usec(&relay->session.backoff);
+}
+
+/* The dispatcher says that the database is away; a refusal that concerns the relay alone is said here. */
+uint64_t relay_lose_session(struct relay *relay, int r, const struct error *err)
+{
+    if (r == -ECONNRESET || r == -ECANCELED)
+        log_debug("relay: %s", err->text);
+    else if (trouble_begins(&relay->session.refused))
+        log_warning("the relay could not use the database: %s; trying again", err->text);
+    return lose(relay);
+}
+
+uint64_t relay_lose_lead(struct relay *relay)
+{
+    log_warning("another daemon's relay has taken the lead; this relay starts over");
+    return lose(relay);
+}
+
+uint64_t relay_open_session(struct relay *relay)
+{
+    struct error err;
+    struct pg_params params = pg_session_params(relay->config, STORE_RELAY_SESSION, STATEMENT_USEC);
+
+    params.stop_fd = relay->abandon_fd;
+    /* When the relay is not admitted, the dispatcher is not admitted either, and says so. */
+    return pg_open(&relay->session.pg, &params, &err) == PG_DONE
+               ? NOW
+               : relay_lose_session(relay, -ECONNRESET, &err);
+}
+
+/* In a database restored elsewhere transaction ids count anew; a promoted standby may lack rows that were read,
+ * and would give their ids out again. */
+static int adapt(struct relay *relay, const struct store_relay_identity *saved, struct error *err)
+{
+    struct relay_session *s = &relay->session;
+    bool done = false;
+    int r = store_relay_identify(s->pg, &s->identity, err);
+
+    if (r == -EPERM || r == -EBADMSG) {
+        if (trouble_begins(&s->unidentified))
+            log_notice("could not tell whether this database was restored or promoted: %s", err->text);
+        s->identity.known = false;
+        return 0;
+    }
+    if (r < 0 || !saved->known ||
+        (saved->system == s->identity.system && saved->timeline == s->identity.timeline))
+        return r;
+    log_notice(
+        "the database was restored or promoted since the last event was published: the relay checks all "
+        "open gaps again");
+    gaps_unstamp(&relay->position.gaps);
+    while (r == 0 && !done) {
+        r = store_relay_advance_sequence(s->pg, relay->position.gaps.high, &done, err);
+        heartbeat_beat(relay->worker.heartbeat);
+    }
+    if (r != -EPERM)
+        return r;
+    log_warning("could not keep ids from being given out twice after a restore: %s", err->text);
+    return 0;
+}
+
+static uint64_t stand_by(struct relay *relay)
+{
+    backoff_reset(&relay->session.backoff);
+    relay->stats.trouble = RELAY_FINE;
+    relay->stats.kafka_up = true; /* a relay that stands by does not need it */
+    return STANDBY_USEC;
+}
+
+static void lead(struct relay *relay, const struct store_relay_start *start)
+{
+    struct relay_session *s = &relay->session;
+    const struct gaps *gaps = &relay->position.gaps;
+
+    s->leading = true;
+    s->epoch = start->epoch;
+    trouble_ends(&s->refused);
+    backoff_reset(&s->backoff);
+    relay->stats.leader = true;
+    relay->stats.high = gaps->high;
+    relay->stats.gaps = gaps->count;
+    relay->stats.trouble = RELAY_FINE;
+    relay->sending.stopped_on = 0;
+    event_builder_free(&relay->sending.builder);
+    event_builder_init(&relay->sending.builder, start->name_space, 0);
+    log_event(LOG_NOTICE, MSG_RELAY_LEADER, NULL,
+              "the relay leads: it publishes events from ledger id %" PRId64 " on", gaps->high + 1);
+}
+
+uint64_t relay_take_lead(struct relay *relay)
+{
+    struct relay_session *s = &relay->session;
+    struct store_relay_start start;
+    struct error err;
+    bool leader = false;
+    int r = store_relay_try_lead(s->pg, &leader, &err);
+
+    if (r == 0 && !leader)
+        return stand_by(relay);
+    if (r == 0)
+        r = store_relay_begin(s->pg, relay->config->instance, &relay->position.gaps, &start, &err);
+    if (r == 0)
+        r = adapt(relay, &start.saved, &err);
+    if (r == 0)
+        r = relay_topics_load(&relay->kafka.topics, s->pg, &err);
+    if (r < 0)
+        return relay_lose_session(relay, r, &err);
+    lead(relay, &start);
+    return NOW;
+}
+
+uint64_t relay_check_session(struct relay *relay)
+{
+    struct error err;
+    int r = schema_check(relay->session.pg, &err);
+
+    relay->session.check_at = now_monotonic_usec() + CHECK_USEC;
+    if (r == 0)
+        return NOW;
+    return relay_lose_session(relay, r == PG_SCHEMA_MISFIT ? -ECONNRESET : r, &err);
+}
+
+void relay_show_trouble(struct relay *relay)
+{
+    static const char *const words[] = {
+        [RELAY_NO_KAFKA] = "Kafka is away", [RELAY_NO_TOPIC] = "topics are missing"};
+    struct relay_session *s = &relay->session;
+    enum relay_trouble trouble = relay->stats.trouble;
+    struct error err;
+
+    if (!s->leading || s->lost || trouble == s->shown)
+        return;
+    s->shown = trouble;
+    int r = store_relay_show_trouble(
+        s->pg, trouble < ARRAY_SIZE(words) && words[trouble] ? words[trouble] : "", &err);
+    if (r < 0)
+        relay_lose_session(relay, r, &err);
+}
