@@ -1,4 +1,4 @@
-/* anubisctl: the table of commands, the options, and off it goes. Each command is in a ctl_*.c of its own. */
+/* anubisctl: the options; the command does the rest. */
 #include <getopt.h>
 #include <signal.h>
 #include <stdio.h>
@@ -7,27 +7,10 @@
 #include <sysexits.h>
 
 #include "base/version.h"
-#include "ctl/ctl.h"
+#include "ctl/commands.h"
 
 #define DEFAULT_CONFIG "/etc/anubisd.conf"
 #define DEFAULT_ENVIRONMENT "/etc/default/anubisd"
-
-enum { TAKES_JSON = 1, TAKES_DRY_RUN = 2 };
-
-struct command {
-    const char *name, *argument; /* the name of its one argument, or NULL */
-    const char *summary;
-    unsigned takes;
-    int (*run)(struct ctl *c);
-};
-
-static const struct command commands[] = {
-    {"migrate", NULL, "bring the database's schema up to this version", TAKES_DRY_RUN, ctl_migrate},
-    {"status", NULL, "subscriptions, integrations, relay and consumers on one screen", TAKES_JSON,
-     ctl_status},
-    {"explain", "ID", "one subscription's whole story, and what happens next", TAKES_JSON, ctl_explain},
-    {"verify", NULL, "prove subscriptions, ledger and counters against each other", TAKES_JSON, ctl_verify},
-};
 
 static int stop_fd;
 static volatile sig_atomic_t stopped_by;
@@ -42,9 +25,7 @@ static void print_help(void)
 {
     puts("anubisctl looks after anubisd's database; it needs no running daemon.\n\n"
          "Usage: anubisctl [OPTION…] COMMAND [ID]\n\nCommands:");
-    for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
-        printf("  %-8s %-3s  %s%s\n", commands[i].name, commands[i].argument ? commands[i].argument : "",
-               commands[i].summary, commands[i].takes & TAKES_JSON ? " [--json]" : " [--dry-run]");
+    ctl_commands_print();
     puts("\nOptions:\n"
          "  -c, --config FILE       the configuration (" DEFAULT_CONFIG ")\n"
          "      --environment FILE  variables that override it (" DEFAULT_ENVIRONMENT ")\n"
@@ -65,29 +46,11 @@ static int usage_error(const char *what, const char *word, const char *hint)
     return EX_USAGE;
 }
 
-static const struct command *find_command(const char *name)
-{
-    for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
-        if (strcmp(commands[i].name, name) == 0)
-            return &commands[i];
-    return NULL;
-}
-
 static int unknown_command(const char *name)
 {
-    const char *nearest = NULL;
-    unsigned best = words_tolerance(name) + 1;
-
-    for (size_t i = 0; i < ARRAY_SIZE(commands); i++) {
-        unsigned distance = words_distance(name, commands[i].name);
-        if (strncmp(name, commands[i].name, strlen(name)) == 0)
-            distance = 1;
-        if (distance < best) {
-            best = distance;
-            nearest = commands[i].name;
-        }
-    }
+    const char *nearest = ctl_command_nearest(name);
     CLEANUP(freep) char *hint = nearest ? xasprintf("; did you mean \"%s\"?", nearest) : xstrdup("");
+
     return usage_error("there is no command", name, hint);
 }
 
@@ -140,7 +103,7 @@ static int parse_options(int argc, char **argv, struct ctl *c)
 }
 
 /* The command and its argument. -1 to go on, else the exit code. */
-static int parse_command(int argc, char **argv, struct ctl *c, const struct command **ret)
+static int parse_command(int argc, char **argv, struct ctl *c, const struct ctl_command **ret)
 {
     if (argc == 0)
         return usage_error("a command is missing", NULL, "");
@@ -148,16 +111,19 @@ static int parse_command(int argc, char **argv, struct ctl *c, const struct comm
         print_help();
         return 0;
     }
-    const struct command *command = find_command(argv[0]);
+    const struct ctl_command *command = ctl_command_find(argv[0]);
     if (!command)
         return unknown_command(argv[0]);
-    if (argc < 2 && command->argument)
-        return usage_error("the subscription's id is missing after", command->name, "");
-    if (argc > (command->argument ? 2 : 1))
-        return usage_error("there is an argument too many:", argv[command->argument ? 2 : 1], "");
-    if (c->json && !(command->takes & TAKES_JSON))
+    int words = command->argument ? 2 : 1;
+    if (argc < words) {
+        CLEANUP(freep) char *missing = xasprintf("%s is missing after", command->argument_words);
+        return usage_error(missing, command->name, "");
+    }
+    if (argc > words)
+        return usage_error("there is an argument too many:", argv[words], "");
+    if (c->json && !(command->takes & CTL_TAKES_JSON))
         return usage_error("there is no --json for", command->name, "");
-    if (c->dry_run && !(command->takes & TAKES_DRY_RUN))
+    if (c->dry_run && !(command->takes & CTL_TAKES_DRY_RUN))
         return usage_error("there is no --dry-run for", command->name, ", which changes nothing");
     c->args = argv + 1;
     *ret = command;
@@ -167,7 +133,7 @@ static int parse_command(int argc, char **argv, struct ctl *c, const struct comm
 int main(int argc, char **argv)
 {
     struct ctl c = {.config_path = DEFAULT_CONFIG, .environment_path = DEFAULT_ENVIRONMENT};
-    const struct command *command = NULL;
+    const struct ctl_command *command = NULL;
 
     int code = parse_options(argc, argv, &c);
     if (code < 0)

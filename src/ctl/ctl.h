@@ -24,12 +24,6 @@ struct ctl {
     struct config *config;
 };
 
-/* The commands. */
-int ctl_migrate(struct ctl *c);
-int ctl_status(struct ctl *c);
-int ctl_explain(struct ctl *c);
-int ctl_verify(struct ctl *c);
-
 /* Reads the environment file and the configuration. 0, or an exit code after having said why. */
 int ctl_configure(struct ctl *c);
 

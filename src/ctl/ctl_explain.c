@@ -9,7 +9,7 @@
 
 #include "base/timeutil.h"
 #include "crypto/ids.h"
-#include "ctl/ctl.h"
+#include "ctl/commands.h"
 #include "ctl/store_ctl.h"
 
 /* A waiting subscription that nothing holds back is claimed within moments; after this somebody should ask.

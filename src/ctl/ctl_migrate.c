@@ -11,7 +11,7 @@
 
 #include "base/timeutil.h"
 #include "base/version.h"
-#include "ctl/ctl.h"
+#include "ctl/commands.h"
 #include "ctl/ctl_wait.h"
 #include "ctl/store_migrate.h"
 #include "pg/schema.h"

@@ -8,7 +8,7 @@
 #include <sysexits.h>
 
 #include "base/timeutil.h"
-#include "ctl/ctl.h"
+#include "ctl/commands.h"
 #include "ctl/store_ctl.h"
 #include "pg/schema.h"
 

@@ -9,7 +9,7 @@
 #include <sysexits.h>
 
 #include "base/timeutil.h"
-#include "ctl/ctl.h"
+#include "ctl/commands.h"
 #include "ctl/store_verify.h"
 
 struct integration_count {
