@@ -172,6 +172,25 @@ void config_dump(const struct config *c, struct strbuf *out)
     strbuf_adds(out, "};\n");
 }
 
+static bool is_equal(const struct config *a, const struct config *b, const struct config_key *key)
+{
+    union config_value x = config_value_get(a, key), y = config_value_get(b, key);
+
+    switch (key->type) {
+    case TYPE_STRING:
+    case TYPE_WORD:
+        return strcmp(x.s, y.s) == 0;
+    case TYPE_BOOL:
+        return x.b == y.b;
+    case TYPE_CHOICE:
+        return x.i == y.i;
+    case TYPE_PROPERTIES:
+        return config_properties_equal(config_properties_get(a, key), config_properties_get(b, key));
+    default:
+        return config_value_compare(key, x, y) == 0;
+    }
+}
+
 void config_diff(const struct config *before, const struct config *after, struct strbuf *live,
                  struct strbuf *restart)
 {
@@ -179,7 +198,7 @@ void config_diff(const struct config *before, const struct config *after, struct
         const struct config_key *key = &config_keys[i];
         struct strbuf *out = key->flags & KEY_RESTART ? restart : live;
 
-        if (config_value_equal(before, after, key))
+        if (is_equal(before, after, key))
             continue;
         config_key_add_name(key, out);
         strbuf_addc(out, '\n');

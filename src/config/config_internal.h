@@ -80,15 +80,20 @@ struct config_loader {
     unsigned n_problems;
 };
 
-/* Whether references of this key are read: RESOLVE or KEEP. */
-enum config_secrets config_secrets_of(const struct config_loader *l, const struct config_key *key);
-/* Adds one line that names the place. The text must not quote a secret. */
+/* config_report.c: the text of a problem must not quote a secret. Problems beyond CONFIG_PROBLEMS_MAX are only
+ * counted. */
+#define CONFIG_PROBLEMS_MAX 1000
+/* Each adds one line that begins with its place: the file and its line, or the environment's variable. */
 void config_problem(struct config_loader *l, const struct config_origin *where, const char *fmt, ...)
     PRINTF(3, 4);
 void config_problem_line(struct config_loader *l, unsigned line, const char *fmt, ...) PRINTF(3, 4);
 void config_notice(struct config_loader *l, const struct config_origin *where, const char *fmt, ...)
     PRINTF(3, 4);
-/* Checks and stores one value; a problem is reported and leaves the field as it was. */
+
+/* config_key.c: one key. */
+/* Are references of this key read (RESOLVE) or left as they are (KEEP)? */
+enum config_secrets config_secrets_of(const struct config_loader *l, const struct config_key *key);
+/* Checks and stores one value. A problem is reported and leaves the field as it was. */
 void config_key_set(struct config_loader *l, const struct config_key *key, const char *text,
                     const struct config_origin *where);
 
@@ -124,7 +129,6 @@ union config_value config_value_get(const struct config *c, const struct config_
 void config_value_set(struct config *c, const struct config_key *key, union config_value value);
 /* < 0, 0, > 0; numbers only. */
 int config_value_compare(const struct config_key *key, union config_value a, union config_value b);
-bool config_value_equal(const struct config *a, const struct config *b, const struct config_key *key);
 /* As the file spells it, without quotes; strings raw. */
 void config_value_add(const struct config_key *key, union config_value value, struct strbuf *out);
 struct config_properties *config_properties_of(struct config *c, const struct config_key *key);

@@ -5,8 +5,8 @@
 #include <string.h>
 #include <strings.h>
 
-#include "base/json.h"
 #include "base/timeutil.h"
+#include "base/utf8.h"
 #include "config/config_internal.h"
 
 #define STRING_MAX ((size_t) 8 << 10)
@@ -14,19 +14,15 @@
 
 void config_add_quoted(struct strbuf *out, const char *text)
 {
-    size_t from, len = strnlen(text, QUOTED_MAX + 1);
-    bool shortened = len > QUOTED_MAX;
+    size_t full = strnlen(text, QUOTED_MAX + 1), len = utf8_cut(text, full, QUOTED_MAX), from;
 
-    if (shortened)
-        for (len = QUOTED_MAX; len > 0 && ((unsigned char) text[len] & 0xC0) == 0x80;)
-            len--;
     strbuf_addc(out, '"');
     from = out->len;
     strbuf_add_utf8(out, text, len);
     for (size_t i = from; i < out->len; i++)
         if ((unsigned char) out->data[i] < 0x20 || out->data[i] == 0x7F)
             out->data[i] = '?';
-    strbuf_adds(out, shortened ? "…\"" : "\"");
+    strbuf_adds(out, len < full ? "…\"" : "\"");
 }
 
 /* ", not X" behind what is wanted. Numbers stand without quotes, as in the file. */
@@ -293,25 +289,6 @@ int config_value_compare(const struct config_key *key, union config_value a, uni
         return (a.f > b.f) - (a.f < b.f);
     default:
         return (a.u > b.u) - (a.u < b.u);
-    }
-}
-
-bool config_value_equal(const struct config *a, const struct config *b, const struct config_key *key)
-{
-    union config_value x = config_value_get(a, key), y = config_value_get(b, key);
-
-    switch (key->type) {
-    case TYPE_STRING:
-    case TYPE_WORD:
-        return strcmp(x.s, y.s) == 0;
-    case TYPE_BOOL:
-        return x.b == y.b;
-    case TYPE_CHOICE:
-        return x.i == y.i;
-    case TYPE_PROPERTIES:
-        return config_properties_equal(config_properties_get(a, key), config_properties_get(b, key));
-    default:
-        return config_value_compare(key, x, y) == 0;
     }
 }
 

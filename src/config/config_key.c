@@ -1,0 +1,75 @@
+/* One key: its text, or the text that its reference leads to, is checked and stored. Main thread, at load only. */
+#include <string.h>
+
+#include "config/config_internal.h"
+
+/* Rails' own parameters in a URL of the environment are meant for another program. */
+static const char *without_rails(struct config_loader *l, const char *url, const struct config_origin *where,
+                                 struct strbuf *ret)
+{
+    CLEANUP(strbuf_free) struct strbuf dropped = STRBUF_INIT(STRBUF_MAX_DEFAULT);
+
+    config_conninfo_drop_rails(url, ret, &dropped);
+    if (dropped.len > 0)
+        config_notice(l, where, "parameters that only Rails knows were left out: %s", dropped.data);
+    return strbuf_str(ret);
+}
+
+enum config_secrets config_secrets_of(const struct config_loader *l, const struct config_key *key)
+{
+    if (l->secrets != CONFIG_SECRETS_DATABASE)
+        return l->secrets;
+    return strcmp(key->group, "database") == 0 ? CONFIG_SECRETS_RESOLVE : CONFIG_SECRETS_KEEP;
+}
+
+static void set_plain(struct config_loader *l, const struct config_key *key, const char *text,
+                      const struct config_origin *where)
+{
+    CLEANUP(strbuf_wipe) struct strbuf cleaned = STRBUF_INIT(STRBUF_MAX_DEFAULT);
+    CLEANUP(strbuf_free) struct strbuf why = STRBUF_INIT(STRBUF_MAX_DEFAULT);
+    struct config_origin *origin = config_origin(l->config, key);
+    bool quotable = !origin->reference && !(key->flags & (KEY_SECRET | KEY_CONNINFO));
+    union config_value value;
+
+    if ((key->flags & KEY_CONNINFO) && where->source == SOURCE_ENVIRONMENT)
+        text = without_rails(l, text, where, &cleaned);
+    if (config_value_parse(key, text, quotable, &value, &why) < 0) {
+        config_problem(l, where, "%s%s%s %s", key->group, *key->group ? "." : "", key->name,
+                       strbuf_str(&why));
+        return;
+    }
+    config_value_set(l->config, key, value);
+    origin->unknown = false;
+}
+
+static void set_reference(struct config_loader *l, const struct config_key *key, const char *reference,
+                          const struct config_origin *where)
+{
+    CLEANUP(strbuf_wipe) struct strbuf value = STRBUF_INIT(2 * CONFIG_SECRET_MAX);
+    CLEANUP(strbuf_free) struct strbuf why = STRBUF_INIT(STRBUF_MAX_DEFAULT);
+    enum config_secrets secrets = config_secrets_of(l, key);
+
+    config_origin(l->config, key)->reference = xstrdup(reference);
+    if (config_resolve(reference, secrets, &value, &why) < 0)
+        config_problem(l, where, "%s%s%s: %s: %s", key->group, *key->group ? "." : "", key->name, reference,
+                       strbuf_str(&why));
+    else if (secrets == CONFIG_SECRETS_RESOLVE)
+        set_plain(l, key, strbuf_str(&value), where);
+    else if (key->type == TYPE_STRING)
+        config_value_set(l->config, key, (union config_value){.s = reference});
+}
+
+void config_key_set(struct config_loader *l, const struct config_key *key, const char *text,
+                    const struct config_origin *where)
+{
+    struct config_origin *origin = config_origin(l->config, key);
+
+    free(origin->reference);
+    *origin = *where;
+    origin->reference = NULL;
+    origin->unknown = true;
+    if (config_is_reference(text))
+        set_reference(l, key, text, where);
+    else
+        set_plain(l, key, text, where);
+}
