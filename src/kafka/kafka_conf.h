@@ -13,9 +13,9 @@ struct kafka_setting {
     const char *name, *value; /* value NULL = leave out */
 };
 
-/* A client with the settings of the configuration, those of its role, and `own` (a name of NULL ends it), which
- * override the others. Its log goes to our journal. The caller destroys it. 0, or -EINVAL with *err, which names
- * the property that librdkafka refuses. */
+/* A client with the settings of the configuration, those of its role, and `own` (a name of NULL ends it),
+ * which override the others. Its log goes to our journal. The caller destroys it. 0, or -EINVAL with *err,
+ * which names the property that librdkafka refuses. */
 int kafka_client_new(struct rd_kafka_s **ret, const struct config *config, enum kafka_role role,
                      const struct kafka_setting *own, struct error *err);
 /* The same check of the settings, without a client. */

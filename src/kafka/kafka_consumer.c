@@ -2,8 +2,8 @@
  *
  * Each object belongs to one consumer thread; librdkafka's own threads stay behind its queue. Uses the event
  * interface of the library rather than its callbacks: a rebalance then stands in line with the messages, so a
- * message of a former assignment is never handed out after it. Knows neither the database nor the meaning of a
- * message. */
+ * message of a former assignment is never handed out after it. Knows neither the database nor the meaning of
+ * a message. */
 #include <errno.h>
 #include <string.h>
 
@@ -185,7 +185,7 @@ static void view_partitions(struct kafka_consumer *k, const rd_kafka_topic_parti
     ret->partitions = k->partitions;
 }
 
-/* The assignment is accepted without partitions: each is started later, at an offset that the caller knows. */
+/* The assignment is accepted empty: each partition is started later, at an offset that the caller knows. */
 static void acknowledge_assignment(struct kafka_consumer *k)
 {
     rd_kafka_topic_partition_list_t *none = rd_kafka_topic_partition_list_new(0);
@@ -288,8 +288,8 @@ static enum kafka_poll_result take_message(struct kafka_consumer *k, struct kafk
     return KAFKA_MESSAGE;
 }
 
-/* When its queue was full (before 2.2) or a partition was started, librdkafka looks only once a second whether
- * it may fetch again. Any request to the partitions' leaders makes it look at once. */
+/* When its queue was full (before 2.2) or a partition was started, librdkafka looks only once a second
+ * whether it may fetch again. Any request to the partitions' leaders makes it look at once. */
 static void wake_fetcher(struct kafka_consumer *k)
 {
     rd_kafka_topic_partition_list_t *list;

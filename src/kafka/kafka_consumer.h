@@ -67,8 +67,8 @@ struct kafka_poll {
     struct error error;
 };
 
-/* Waits up to timeout_ms for one thing to happen. To be called at least every few minutes, or the group gives our
- * partitions away (max.poll.interval.ms). */
+/* Waits up to timeout_ms for one thing to happen. To be called at least every few minutes, or the group gives
+ * our partitions away (max.poll.interval.ms). */
 enum kafka_poll_result kafka_consumer_poll(struct kafka_consumer *k, int timeout_ms, struct kafka_poll *ret);
 
 /* Keeps the message of the last poll beyond the next one. The caller frees it. */
@@ -88,14 +88,14 @@ void kafka_consumer_give_up(struct kafka_consumer *k, const struct kafka_partiti
 /* Commits offsets to Kafka, for tools that show lag. Nobody waits for the answer. */
 void kafka_consumer_commit(struct kafka_consumer *k, const struct kafka_partition *partitions, size_t count);
 
-/* The offsets that the broker has: the first, and the end behind the last. Waits up to timeout_ms. 0 or -EIO with
- * *err. */
+/* The offsets that the broker has: the first, and the end behind the last. Waits up to timeout_ms. 0 or -EIO
+ * with *err. */
 int kafka_consumer_range(struct kafka_consumer *k, const char *topic, int32_t partition, int timeout_ms,
                          int64_t *ret_first, int64_t *ret_end, struct error *err);
-/* Fills in the offsets that the group has committed, -1 = none. Waits up to timeout_ms. 0 or -EIO with *err. */
+/* Fills in the group's committed offsets, -1 = no offset. Waits up to timeout_ms. 0 or -EIO with *err. */
 int kafka_consumer_committed(struct kafka_consumer *k, struct kafka_partition *partitions, size_t count,
                              int timeout_ms, struct error *err);
-/* The end that the last fetch saw, without asking; -1 = not known yet. */
+/* The end that the last fetch saw, without a request; -1 = not known yet. */
 int64_t kafka_consumer_known_end(struct kafka_consumer *k, const char *topic, int32_t partition);
 /* Looks whether a broker answers and how many of our topics it does not have; makes the library take notice
  * of new ones at once. Waits up to timeout_ms. 0 or -EIO with *err. */

@@ -2,10 +2,10 @@
  *
  * One thread at a time.
  *
- * No message is dropped or times out: a message is on its way until its report comes, however long the brokers
- * are away. Messages of one partition arrive in the order in which they were sent. When Kafka refuses a message,
- * no later message of its partition arrives: the producer is broken then (KAFKA_BROKEN), and the caller goes on
- * with a new one. */
+ * No message is dropped or times out: a message is on its way until its report comes, however long the
+ * brokers are away. Messages of one partition arrive in the order in which they were sent. When Kafka refuses
+ * a message, no later message of its partition arrives: the producer is broken then (KAFKA_BROKEN), and the
+ * caller goes on with a new one. */
 #pragma once
 
 #include "config/config.h"
@@ -14,8 +14,8 @@
 struct kafka_producer;
 
 /* `topics` are full names; messages name them by their index. `batch_bytes`: messages are sent to a partition
- * together up to this size, 1 = each alone, 0 = as the configuration says. 0, or -EINVAL with *err: librdkafka
- * refuses a property. */
+ * together up to this size, 1 = each alone, 0 = as the configuration says. 0, or -EINVAL with *err:
+ * librdkafka refuses a property. */
 int kafka_producer_new(struct kafka_producer **ret, const struct config *config, const char *const *topics,
                        size_t count, size_t batch_bytes, struct error *err);
 /* Drops messages that are on their way, without waiting and without reports. NULL is legal. */
@@ -29,8 +29,8 @@ int kafka_producer_look(struct kafka_producer *p, int timeout_ms, int *ret_parti
 enum {
     KAFKA_TOPIC_REFUSED = 1, /* the topic cannot be created; *err says why */
 };
-/* Creates a topic; replication_factor 0 = the broker's default. Waits up to timeout_ms. 0 = the topic is there
- * now, or an outcome from above, or -EIO with *err: no answer. */
+/* Creates a topic; replication_factor 0 = the broker's default. Waits up to timeout_ms. 0 = the topic is
+ * there now, or an outcome from above, or -EIO with *err: no answer. */
 int kafka_producer_create_topic(struct kafka_producer *p, size_t topic, int partitions,
                                 int replication_factor, int timeout_ms, struct error *err);
 

@@ -25,6 +25,8 @@ void event_builder_free(struct event_builder *b)
 /* --- value ------------------------------------------------------------------------------------ */
 
 #define ADD(sb, literal) strbuf_add(sb, literal, sizeof(literal) - 1)
+/* A member after others; `add` writes its value. */
+#define MEMBER(sb, name, add, value) (ADD(sb, ",\"" name "\":"), add(sb, value))
 
 static void add_text(struct strbuf *sb, struct bytes text)
 {
@@ -68,24 +70,15 @@ static void add_subscription(struct strbuf *sb, const struct event_subscription 
 {
     ADD(sb, ",\"subscription\":{\"id\":");
     add_number(sb, s->id);
-    ADD(sb, ",\"integration_id\":");
-    add_number(sb, integration_id);
-    ADD(sb, ",\"order_id\":");
-    add_number(sb, s->order_id);
-    ADD(sb, ",\"origin\":");
-    add_text(sb, s->origin);
-    ADD(sb, ",\"cpf\":");
-    add_text(sb, s->cpf);
-    ADD(sb, ",\"status\":");
-    add_required_text(sb, s->status);
-    ADD(sb, ",\"sent_at\":");
-    add_time(sb, s->sent_at);
-    ADD(sb, ",\"scheduled_to\":");
-    add_time(sb, s->scheduled_to);
-    ADD(sb, ",\"created_at\":");
-    add_time(sb, given(s->created_at));
-    ADD(sb, ",\"updated_at\":");
-    add_time(sb, given(s->updated_at));
+    MEMBER(sb, "integration_id", add_number, integration_id);
+    MEMBER(sb, "order_id", add_number, s->order_id);
+    MEMBER(sb, "origin", add_text, s->origin);
+    MEMBER(sb, "cpf", add_text, s->cpf);
+    MEMBER(sb, "status", add_required_text, s->status);
+    MEMBER(sb, "sent_at", add_time, s->sent_at);
+    MEMBER(sb, "scheduled_to", add_time, s->scheduled_to);
+    MEMBER(sb, "created_at", add_time, given(s->created_at));
+    MEMBER(sb, "updated_at", add_time, given(s->updated_at));
     strbuf_addc(sb, '}');
 }
 
@@ -98,10 +91,8 @@ static void add_integration(struct strbuf *sb, const struct event_integration *i
     }
     ADD(sb, "{\"id\":");
     add_number(sb, i->id);
-    ADD(sb, ",\"name\":");
-    add_text(sb, i->name);
-    ADD(sb, ",\"type\":");
-    add_required_text(sb, i->type);
+    MEMBER(sb, "name", add_text, i->name);
+    MEMBER(sb, "type", add_required_text, i->type);
     strbuf_addc(sb, '}');
 }
 
@@ -138,23 +129,17 @@ static void build_value(struct event_builder *b, const struct event *e, enum eve
     add_text(sb, e->event_type);
     add_subscription(sb, &e->subscription, e->integration.id);
     add_integration(sb, &e->integration);
-    ADD(sb, ",\"timestamp\":");
-    add_time(sb, given(e->created_at));
+    MEMBER(sb, "timestamp", add_time, given(e->created_at));
     ADD(sb, ",\"version\":\"1.0\"");
-    if (attempt->number.set || attempted) {
-        ADD(sb, ",\"attempt\":");
-        strbuf_add_i64(sb, attempt->number.set ? attempt->number.value : 0);
-    }
+    if (attempt->number.set || attempted)
+        MEMBER(sb, "attempt", strbuf_add_i64, attempt->number.set ? attempt->number.value : 0);
     if (type == EVENT_FAILED || type == EVENT_RETRIED) {
-        ADD(sb, ",\"error_message\":");
-        add_required_text(sb, attempt->error_message);
+        MEMBER(sb, "error_message", add_required_text, attempt->error_message);
         if (attempt->ambiguous.set)
             strbuf_adds(sb, attempt->ambiguous.value ? ",\"ambiguous\":true" : ",\"ambiguous\":false");
     }
-    if (type == EVENT_RETRIED && attempt->next_attempt_at.set) {
-        ADD(sb, ",\"next_attempt_at\":");
-        add_time(sb, attempt->next_attempt_at);
-    }
+    if (type == EVENT_RETRIED && attempt->next_attempt_at.set)
+        MEMBER(sb, "next_attempt_at", add_time, attempt->next_attempt_at);
     if (type == EVENT_SENT)
         add_response(b, attempt);
     strbuf_addc(sb, '}');

@@ -58,6 +58,6 @@ struct event_builder {
 void event_builder_init(struct event_builder *b, const unsigned char name_space[16], size_t value_max);
 void event_builder_free(struct event_builder *b); /* legal on a zeroed one */
 
-/* False when the row is not an event (an adopted application wrote a note of its own) and does not go to Kafka.
- * *ret points into the row and the builder, and is valid until the next call. */
+/* False when the row is not an event (an adopted application wrote a note of its own) and does not go to
+ * Kafka. *ret points into the row and the builder, and is valid until the next call. */
 bool event_build(struct event_builder *b, const struct event *e, struct event_message *ret);

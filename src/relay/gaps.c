@@ -1,4 +1,4 @@
-/* The books of what has been published. See gaps.h. Pure; owned by the relay's thread. */
+/* Which ledger ids have been published. See gaps.h. */
 #include "relay/gaps.h"
 
 #include <errno.h>
@@ -61,7 +61,7 @@ static bool fits(const struct gaps *g, const struct gaps_read *read)
     return read->above_count == 0 || g->count == 0 || g->items[g->count - 1].last <= read->probed_through;
 }
 
-/* What is left of ids first … last, none of which the read has shown. */
+/* The read has shown no id from first to last: the rest of them, or all, stays a gap. */
 static void keep(struct gaps *to, int64_t first, int64_t last, int64_t horizon, const struct gaps_read *read)
 {
     bool over = horizon > 0 && read->xmin >= horizon;

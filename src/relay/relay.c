@@ -1,10 +1,11 @@
 /* The relay's thread. See relay.h.
  *
- * One turn after the other: session, lead, producer, topics; then a batch is read, flushed, sent, and saved once
- * all of it is delivered. A turn waits a second at most; when it cannot do its work, the relay tries again later.
+ * One turn after the other: session, lead, producer, topics; then a batch is read, flushed, sent, and saved
+ * once all of it is delivered. A turn waits a second at most; when it cannot do its work, the relay tries
+ * again later.
  *
- * With its session the relay gives up everything, also messages on their way to Kafka; the saved position says
- * where the next leader goes on. */
+ * With its session the relay gives up everything, also messages on their way to Kafka; the saved position
+ * says where the next leader goes on. */
 #include "relay/relay.h"
 
 #include <string.h>

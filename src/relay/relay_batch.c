@@ -12,9 +12,9 @@ void relay_batch_free(struct relay_batch *b)
     *b = (struct relay_batch){0};
 }
 
-/* The ids of the result as the books want them; `rows` ends before those above high that may not pass yet. */
-static void sort_out(struct relay_batch *b, int64_t *ids, int limit, int64_t byte_budget,
-                     struct gaps_read *read)
+/* Sorts the result's ids into found and above; b->rows ends before rows that may not be published yet. */
+static void classify_rows(struct relay_batch *b, int64_t *ids, int limit, int64_t byte_budget,
+                          struct gaps_read *read)
 {
     int64_t id = 0, total = 0, totals[3] = {0};
     int rows = pg_rows(b->result), found_end = 1;
@@ -33,8 +33,7 @@ static void sort_out(struct relay_batch *b, int64_t *ids, int limit, int64_t byt
     b->rows = rows;
     b->full = (int64_t) read->above_count == limit || totals[STORE_RELAY_ABOVE] >= byte_budget;
     if ((int64_t) read->found_count == limit || totals[STORE_RELAY_FOUND] >= byte_budget) {
-        /* The limit may have cut the look into the gaps short: what lies above high has to wait for the rest.
-         */
+        /* The limit may have cut the look into the gaps: rows above high wait until the gaps are empty. */
         read->probed_through = ids[found_end - 1];
         read->above_count = 0;
         b->rows = found_end;
@@ -54,9 +53,9 @@ int relay_batch_take(struct relay_batch *b, struct pg_result *result, struct gap
     store_relay_head(result, &head);
     read.xmin = head.xmin;
     b->wal_position = head.wal_position;
-    sort_out(b, ids, limit, byte_budget, &read);
+    classify_rows(b, ids, limit, byte_budget, &read);
     if (gaps_take(gaps, &read) < 0) {
-        error_set(err, "the ledger's ids do not fit what was published so far");
+        error_set(err, "the ids of the ledger do not fit the position that was saved");
         relay_batch_free(b);
         return -EBADMSG;
     }
@@ -72,7 +71,7 @@ bool relay_batch_has_rows(const struct relay_batch *b)
 
 static void fail(struct relay_batch *b, int row, enum kafka_fate fate, const char *reason)
 {
-    /* What refuses a row explains why others were taken back, not the other way round. */
+    /* A refused row explains why other rows were taken back, not the other way round. */
     bool worse = fate != KAFKA_UNKNOWN && b->failed_fate == KAFKA_UNKNOWN;
     bool earlier = row < b->failed_row && (fate != KAFKA_UNKNOWN) == (b->failed_fate != KAFKA_UNKNOWN);
 

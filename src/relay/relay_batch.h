@@ -1,8 +1,8 @@
-/* One batch on its way from the ledger to Kafka: rows that were read together and are written down as
- * published together.
+/* One batch on its way from the ledger to Kafka: rows that are read together, and saved as published
+ * together.
  *
- * On the relay's thread. Ends only when every row's delivery is reported; what was not delivered is sent
- * again, in order. */
+ * On the relay's thread. A batch ends only when Kafka has confirmed every row; rows that were not delivered
+ * are sent again, in order. */
 #pragma once
 
 #include "kafka/kafka_producer.h"
@@ -17,27 +17,27 @@ struct relay_batch {
     int rows, next;           /* rows before `next` were handed to the producer or need not be */
     size_t on_the_way;
     size_t delivered; /* so far */
-    bool full;        /* there may be more where it came from */
+    bool full;        /* the ledger may have more rows now */
     /* The first row that could not be delivered, 0 = none. */
     int failed_row;
     enum kafka_fate failed_fate;
     struct error failed_reason;
 };
 
-/* Takes the result over and tells the books; rows that may not be published yet are left out. -EBADMSG with
- * *err when it makes no sense. */
+/* Takes the result and changes the gaps; rows that may not be published yet are left out. -EBADMSG with *err
+ * when the result makes no sense. */
 int relay_batch_take(struct relay_batch *b, struct pg_result *result, struct gaps *gaps, int limit,
                      int64_t byte_budget, struct error *err);
 void relay_batch_free(struct relay_batch *b); /* leaves it empty; legal on a zeroed one */
 bool relay_batch_has_rows(const struct relay_batch *b);
-/* Hands rows to the producer until its queue is full, one is refused, or none is left. */
+/* Hands rows to the producer until its queue is full, a row is refused, or all rows are there. */
 void relay_batch_send(struct relay_batch *b, struct event_builder *builder, const struct relay_topics *topics,
                       struct kafka_producer *producer);
 /* The producer's reports: kafka_report with the batch as userdata. */
 void relay_batch_report(size_t number, enum kafka_fate fate, const char *reason, void *userdata);
-/* The producer is done for: what is not reported yet counts as not delivered. */
+/* The producer is broken: rows without a report count as not delivered. */
 void relay_batch_fail(struct relay_batch *b, const char *reason);
 int64_t relay_batch_id(const struct relay_batch *b, int row);
 bool relay_batch_is_done(const struct relay_batch *b);
-/* The producer is gone, and with it what was on its way: to be sent again. */
+/* The producer is gone, with its messages: rows that were on their way will be sent again. */
 void relay_batch_rewind(struct relay_batch *b);

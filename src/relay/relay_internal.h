@@ -108,8 +108,8 @@ void relay_kafka_back(struct relay *relay);
 /* --- relay_publish.c -------------------------------------------------------------------------- */
 
 uint64_t relay_read_batch(struct relay *relay);
-/* Before an event of the batch leaves: Postgres must not lose it in a crash (a row committed asynchronously is
- * visible before it is on disk, and its id would be given out again), and new gaps get their horizon. */
+/* Before an event of the batch leaves: Postgres must not lose it in a crash (a row committed asynchronously
+ * is visible before it is on disk, and its id would be given out again), and new gaps get their horizon. */
 uint64_t relay_ensure_flushed(struct relay *relay);
 /* Sends and waits for reports; when all of the batch is delivered, saves the position. */
 uint64_t relay_publish(struct relay *relay);

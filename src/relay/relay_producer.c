@@ -4,10 +4,10 @@
 #include "relay/relay_internal.h"
 
 #define LOOK_USEC (30 * USEC_PER_SEC) /* between looks at the topics */
-#define VALUE_SPARE 32768             /* of a message: key, headers, and what the protocol adds */
-
+#define VALUE_SPARE 32768             /* of a message: key, headers, and the protocol's own bytes */
 #define SMALL_BATCHES_USEC (5 * 60 * USEC_PER_SEC)
 
+/* By struct relay_kafka's batch_step; see kafka_producer_new(). */
 static const size_t batch_bytes[] = {0, 65536, 8192, 1};
 
 void relay_kafka_lost(struct relay *relay, const char *words)

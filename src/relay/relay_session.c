@@ -1,7 +1,7 @@
 /* The relay's session with Postgres, and the lead. See relay_internal.h. On the relay's thread.
  *
- * Who holds the leader's lock leads, and the lock ends with its session. The epoch in the saved position fences
- * off a leader who does not know yet that he has lost the lead. */
+ * Who holds the leader's lock leads, and the lock ends with its session. The epoch in the saved position
+ * fences off a leader who does not know yet that he has lost the lead. */
 #include <errno.h>
 #include <inttypes.h>
 
@@ -50,8 +50,8 @@ uint64_t relay_open_session(struct relay *relay)
                : relay_lose_session(relay, -ECONNRESET, &err);
 }
 
-/* In a database restored elsewhere transaction ids count anew; a promoted standby may lack rows that were read,
- * and would give their ids out again. */
+/* In a database restored elsewhere transaction ids count anew; a promoted standby may lack rows that were
+ * read, and would give their ids out again. */
 static int adapt(struct relay *relay, const struct store_relay_identity *saved, struct error *err)
 {
     struct relay_session *s = &relay->session;

@@ -35,8 +35,8 @@ enum {
     RELAY_TOPICS_MISSING,  /* *err names the topic, and why it is not created */
     RELAY_TOPICS_NO_KAFKA, /* no answer */
 };
-/* Asks the brokers, creates missing topics (when the configuration allows it), and saves new partition counts:
- * they hold for ids yet to be drawn. Waits for seconds at most. An outcome from above, or an error of
+/* Asks the brokers, creates missing topics (when the configuration allows it), and saves new partition
+ * counts: they hold for ids yet to be drawn. Waits for seconds at most. An outcome from above, or an error of
  * pg_query(). */
 int relay_topics_look(struct relay_topics *t, struct kafka_producer *producer, struct pg *pg,
                       const struct config *config, struct error *err);

@@ -1,4 +1,4 @@
-/* SQL of the relay. See store_relay.h. On the relay's thread. */
+/* The relay's statements. See store_relay.h. On the relay's thread. */
 #include "relay/store_relay.h"
 
 #include <errno.h>
@@ -103,7 +103,8 @@ int store_relay_begin(struct pg *pg, const char *leader, struct gaps *gaps, stru
 /* By nextval(), never by setval(), which could give an id out twice beside a transaction that draws one. */
 static const struct pg_statement advance_sequence = {
     "relay_advance_sequence",
-    "select count(nextval('ledger_id_seq')) from generate_series(1, least($1 - (select last_value from ledger_id_seq), 100000))"};
+    "select count(nextval('ledger_id_seq'))"
+    "  from generate_series(1, least($1 - (select last_value from ledger_id_seq), 100000))"};
 
 int store_relay_advance_sequence(struct pg *pg, int64_t high, bool *ret_done, struct error *err)
 {
@@ -264,9 +265,9 @@ int store_relay_is_flushed(struct pg *pg, int64_t wal_position, bool *ret, struc
     return r;
 }
 
-static const struct pg_statement mark = {
-    "relay_mark",
-    "update relay_state set updated_at = now() where epoch = $1 returning pg_current_xact_id()::text::bigint"};
+static const struct pg_statement mark = {"relay_mark",
+                                         "update relay_state set updated_at = now() where epoch = $1"
+                                         " returning pg_current_xact_id()::text::bigint"};
 
 int store_relay_mark(struct pg *pg, int64_t epoch, int64_t *ret_xid, struct error *err)
 {
@@ -293,11 +294,11 @@ static int execute_fenced(struct pg *pg, const struct pg_statement *statement, c
 }
 
 static const struct pg_statement save = {
-    "relay_save",
-    "update relay_state set high = $2, gap_first = $3, gap_last = $4, gap_horizon = $5,"
-    "       system_identifier = case when $6 then $7 else system_identifier end, timeline = case when $6 then $8 else timeline end,"
-    "       stopped_on = null, stopped_reason = null, updated_at = now()"
-    " where epoch = $1"};
+    "relay_save", "update relay_state set high = $2, gap_first = $3, gap_last = $4, gap_horizon = $5,"
+                  "       system_identifier = case when $6 then $7 else system_identifier end,"
+                  "       timeline = case when $6 then $8 else timeline end,"
+                  "       stopped_on = null, stopped_reason = null, updated_at = now()"
+                  " where epoch = $1"};
 
 int store_relay_save(struct pg *pg, int64_t epoch, const struct gaps *gaps,
                      const struct store_relay_identity *identity, struct error *err)

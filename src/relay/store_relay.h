@@ -1,5 +1,5 @@
-/* The relay's statements, as typed calls on its own session. 0, or an error of pg_query(), where nothing else is
- * said. */
+/* The relay's statements, as typed calls on its own session. 0, or an error of pg_query(), where nothing else
+ * is said. */
 #pragma once
 
 #include "pg/pg.h"
@@ -12,8 +12,8 @@
 /* Asks for the leader's lock, which the session then holds until it ends. */
 int store_relay_try_lead(struct pg *pg, bool *ret_leader, struct error *err);
 
-/* The leader's trouble, "" = no trouble, goes into the session's name: there everybody may read it, and it ends
- * with the session. */
+/* The leader's trouble, "" = no trouble, goes into the session's name: there everybody may read it, and it
+ * ends with the session. */
 int store_relay_show_trouble(struct pg *pg, const char *trouble, struct error *err);
 
 /* Identifies the database: a dump restored elsewhere, and a promoted standby, are others. */
@@ -33,7 +33,7 @@ struct store_relay_start {
 int store_relay_begin(struct pg *pg, const char *leader, struct gaps *gaps, struct store_relay_start *ret,
                       struct error *err);
 
-/* Makes sure that no id up to `high` is given out again, a step at a time. *ret_done: this was the last step. */
+/* Makes sure that no id up to `high` is given out again, a step at a time. *ret_done: no step is left. */
 int store_relay_advance_sequence(struct pg *pg, int64_t high, bool *ret_done, struct error *err);
 
 /* One statement, one snapshot: the head first, then rows within the gaps, then rows above high; ids ascend.
@@ -59,10 +59,10 @@ int store_relay_is_flushed(struct pg *pg, int64_t wal_position, bool *ret, struc
 enum {
     STORE_RELAY_FENCED = 1, /* another daemon's relay leads; nothing was written */
 };
-/* Commits a small change with a transaction id of its own, which flushes everything that was committed before. */
+/* Commits a small change with a transaction id of its own; this flushes all earlier commits too. */
 int store_relay_mark(struct pg *pg, int64_t epoch, int64_t *ret_xid, struct error *err);
-/* Saves the position: all of the ledger up to gaps->high is published but for the gaps, and no event stops the
- * relay. */
+/* Saves the position: all of the ledger up to gaps->high is published but for the gaps, and no event stops
+ * the relay. */
 int store_relay_save(struct pg *pg, int64_t epoch, const struct gaps *gaps,
                      const struct store_relay_identity *identity, struct error *err);
 /* Writes that the relay is stopped on this event. */

@@ -1,4 +1,4 @@
-/* From ledger rows to messages: each type, what may be NULL, and answers of every shape. */
+/* From ledger rows to messages: each type, fields that may be NULL, and answers of every shape. */
 
 #include <stdio.h>
 #include <string.h>
@@ -173,6 +173,19 @@ TEST(test_no_events)
     event_builder_free(&b);
 }
 
+TEST(test_topics_and_partitions)
+{
+    static const char *const topics[EVENT_TYPES] = {"a.subscriptions.created", "a.subscriptions.updated",
+                                                    "a.subscriptions.sent", "a.subscriptions.failed",
+                                                    "a.subscriptions.retried"};
+
+    for (enum event_type type = 0; type < EVENT_TYPES; type++) {
+        CLEANUP(freep) char *topic = event_type_topic(type, "a.");
+        assert_string_equal(topic, topics[type]);
+        assert_int_equal(event_type_partitions(type), type == EVENT_RETRIED ? 2 : 3);
+    }
+}
+
 static const char *response_of(struct event_builder *b, const char *response, size_t len, bool truncated)
 {
     struct event e = example("sent");
@@ -215,7 +228,7 @@ TEST(test_responses)
     event_builder_free(&b);
 }
 
-/* Whatever the answer, the message is one that Kafka takes. */
+/* Kafka accepts the message, whatever the answer is. */
 TEST(test_large_responses)
 {
     static char text[200000];
@@ -240,7 +253,7 @@ TEST(test_large_responses)
         assert_null(strstr(b.value.data, "\xEF\xBF\xBD"));
     }
 
-    /* Valid JSON that does not fit becomes a string: half of it would be none. */
+    /* Valid JSON that does not fit becomes a string: half of it would not be JSON. */
     memset(text, '1', sizeof(text));
     assert_int_equal(response_of(&b, text, sizeof(text), false)[0], '"');
     event_builder_free(&b);
@@ -249,9 +262,13 @@ TEST(test_large_responses)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_values),    cmocka_unit_test(test_headers),
-        cmocka_unit_test(test_nulls),     cmocka_unit_test(test_no_events),
-        cmocka_unit_test(test_responses), cmocka_unit_test(test_large_responses),
+        cmocka_unit_test(test_values),
+        cmocka_unit_test(test_headers),
+        cmocka_unit_test(test_nulls),
+        cmocka_unit_test(test_no_events),
+        cmocka_unit_test(test_topics_and_partitions),
+        cmocka_unit_test(test_responses),
+        cmocka_unit_test(test_large_responses),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,6 +1,6 @@
 /* (high, gaps): each situation by itself, then a model of Postgres with transactions that commit, roll back
  * and overtake each other at random. The model also shows that the rule needs each of its conditions: without
- * any one of them events are lost. */
+ * one of them events are lost. */
 
 #include <errno.h>
 #include <string.h>
@@ -60,7 +60,7 @@ TEST(test_gap_opens_and_closes)
     gaps_stamp(&g, 105);
     assert_false(gaps_need_horizon(&g));
 
-    /* Found in the middle, at both ends, and all of it. */
+    /* Rows are found in the middle, at both ends, and in the whole gap. */
     assert_int_equal(take(&g, 100, ALL, IDS(11, 12, 17), NONE), 0);
     assert_int_equal(g.count, 2);
     assert_gap(&g, 0, 15, 16, 105);
@@ -77,13 +77,13 @@ TEST(test_giving_up)
     struct gaps g = {.high = 10};
 
     assert_int_equal(take(&g, 100, ALL, NONE, IDS(13)), 0);
-    /* Without a horizon never, whatever xmin says. */
+    /* A gap without a horizon never ends, whatever xmin is. */
     assert_int_equal(take(&g, 1000, ALL, NONE, NONE), 0);
     assert_int_equal(g.count, 1);
     gaps_stamp(&g, 1005);
     assert_int_equal(take(&g, 1004, ALL, NONE, NONE), 0);
     assert_int_equal(g.count, 1);
-    /* Not below the horizon: over. What that same statement finds still counts. */
+    /* xmin is not below the horizon: the gap ends. A row that the same statement finds still counts. */
     assert_int_equal(take(&g, 1005, ALL, IDS(12), NONE), 0);
     assert_int_equal(g.count, 0);
     assert_int_equal(g.high, 13);
@@ -114,12 +114,12 @@ TEST(test_partial_probe)
 
     take(&g, 100, ALL, NONE, IDS(101, 111));
     gaps_stamp(&g, 105);
-    /* The limit was hit at 50: what lies behind was not looked into. */
+    /* The limit was reached at 50: ids behind it were not probed. */
     assert_int_equal(take(&g, 200, 50, IDS(20, 50), NONE), 0);
     assert_int_equal(g.count, 2);
     assert_gap(&g, 0, 51, 100, 105);
     assert_gap(&g, 1, 102, 110, 105);
-    /* A row that is found, but lies behind the probe, and rows above, are refused; nothing changes. */
+    /* A found row behind the probe is refused, and so are rows above; nothing changes. */
     assert_int_equal(take(&g, 200, 60, IDS(61), NONE), -EINVAL);
     assert_int_equal(take(&g, 200, 60, NONE, IDS(112)), -EINVAL);
     assert_int_equal(g.count, 2);
@@ -407,7 +407,7 @@ static void settle(struct model *m)
     }
 }
 
-/* Adds what went wrong in one run to `sum`. */
+/* Adds the errors of one run to `sum`. */
 static void play(uint64_t seed, enum fault fault, struct model *sum)
 {
     struct model *m = xcalloc(1, sizeof(*m));
