@@ -51,7 +51,7 @@ def test_help_and_version():
 
 def test_ids_that_are_none(ctl):
     for word in ("x", "1.5", "", "99999999999999999999"):
-        assert "is no subscription's id" in ctl("explain", word).expect(64).stderr
+        assert "cannot be the id of a subscription" in ctl("explain", word).expect(64).stderr
 
 
 def test_configuration_errors():
@@ -263,7 +263,7 @@ def test_status_of_the_relay_and_consumers(app, ctl):
     assert status["relay_stopped_on"] == 11 and status["relay_last_leader"] == "host-a"
     assert status["relay_leader"] is None and status["relay_waits_for"] is None
     text = ctl("status").stdout
-    assert "STOPPED on event 11: the broker refuses it" in text and 'nobody leads, "host-a" did last' in text
+    assert "STOPPED on event 11: the broker refuses it" in text and 'no daemon leads, the last leader was "host-a"' in text
     assert [c["behind"] for c in status["consumers"]] == [0, 0]
     app.query("update {s}.relay_state set high = 1000, gap_first = '{}', gap_last = '{}', gap_horizon = '{}'")
     status = ctl("status", "--json").json
@@ -282,14 +282,14 @@ def test_status_tells_who_leads_and_that_kafka_is_away(ctl, make_daemon, broker)
     wait_for(lambda: ctl("status", "--json").json["relay_waits_for"] is None, what="the end of it")
     daemon.kill9()
     wait_for(lambda: ctl("status", "--json").json["relay_leader"] is None, what="the leader's end")
-    assert 'nobody leads, "anubisd1" did last' in ctl("status").stdout
+    assert 'no daemon leads, the last leader was "anubisd1"' in ctl("status").stdout
 
 
 def test_status_of_many_integrations(app, ctl):
     app.query("insert into {s}.integrations (name) select 'i' || n from generate_series(1, 100) n")
     app.subscription(77)
     text = ctl("status").expect(0).stdout
-    assert "i77" in text and "i76" not in text and "99 have nothing to do" in text
+    assert "i77" in text and "i76" not in text and "99 integrations have nothing to do" in text
     assert len(ctl("status", "--json").json["integrations"]) == 100
 
 
@@ -345,7 +345,7 @@ def test_explain(app, ctl):
         (None, "pending"), ("pending", "processing"), ("processing", "retry")]
     assert retry["events"][2]["result"] == "HTTP 503" and retry["events"][2]["duration_ms"] == 12
     held = explained("held")
-    assert "it is held since" in held["reasons"][0] and held["last_ambiguous"] and held["last_result"] == "connection lost"
+    assert "it has been held since" in held["reasons"][0] and held["last_ambiguous"] and held["last_result"] == "connection lost"
     assert explained("timeout")["last_result"] == "timeout"
     assert explained("strange")["last_result"] == "other (its words are in the ledger)"
     assert explained("failed")["last_result"] == "HTTP 422" and explained("failed")["next"].startswith("nothing, until")
@@ -362,7 +362,7 @@ def test_explain_slots_and_queue(app, ctl):
     claim(app, *ids[:2])
     reasons = ctl("explain", str(ids[4]), "--json").json["reasons"]
     assert "all 2 slots of its integration are taken (max_in_flight)" in reasons
-    assert "2 of the same integration are due before it" in reasons
+    assert "subscriptions of the same integration that are due before it: 2" in reasons
 
 
 def test_explain_published(app, ctl):
@@ -440,7 +440,7 @@ def test_verify_finds_an_event_too_many_or_too_few(proven, ctl):
     without_triggers(proven, "delete from {s}.subscription_events where id = (select max(id) from {s}.subscription_events "
                              "where event_type = 'sent')")
     result = ctl("verify").expect(1).stdout
-    assert 'its last event says "processing"' in result and "marks" in result and "wrong are" in result
+    assert 'its last event says "processing"' in result and "marks" in result and "the wrong ids are" in result
     assert 'state "sent": 60 subscriptions, but 59 by the ledger' in result
 
 
@@ -457,13 +457,13 @@ def test_verify_finds_marks_that_are_no_events(proven, ctl):
     bits = ("update {s}.consumer_bitmaps set bits = set_bit(bits, %s, 1) "
             "where topic like '%%.sent' and partition = 0 and chunk = 0")
     proven.query(bits, (number,))
-    wrong(ctl, 1, 'marks 61 events of "anubis.subscriptions.sent"', f"wrong are {number}")
+    wrong(ctl, 1, 'marks 61 events of "anubis.subscriptions.sent"', f"the wrong ids are {number}")
     proven.query(bits.replace("1)", "0)"), (number,))
     ctl("verify").expect(0)
     twice = proven.value("select e.id from {s}.subscription_events e join {s}.consumer_bitmaps b on b.topic like '%%.sent' and "
                          "b.partition = 1 and get_bit(b.bits, e.id::int) = 1 order by 1 limit 1")
     proven.query(bits, (twice,))
-    wrong(ctl, 1, f"wrong are {twice}")
+    wrong(ctl, 1, f"the wrong ids are {twice}")
 
 
 def test_verify_keeps_behind_apart_from_wrong(proven, ctl):

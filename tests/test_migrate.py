@@ -214,7 +214,7 @@ def test_server_goes_away(own_postgres):
     database = server.create_database("x")
     server.stop()
     result = Ctl(database=database)("migrate").expect(69)
-    assert "could not open a session with the database" in result.stderr and "it was looked for at" in result.stderr
+    assert "could not open a session with the database" in result.stderr and "the database was looked for at" in result.stderr
 
 
 def test_tables_that_others_hold(empty_database):

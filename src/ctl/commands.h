@@ -1,5 +1,6 @@
-/* The commands of anubisctl. A new command is a file ctl_NAME.c with one function, declared below, and a line of the
- * table in commands.c; its help, the check of its arguments and "did you mean" follow from that line. */
+/* The commands of anubisctl. A new command is a file ctl_NAME.c with one function, declared below, and a line
+ * of the table in commands.c; its help, the check of its arguments and "did you mean" follow from that line.
+ * */
 #pragma once
 
 #include "ctl/ctl.h"

@@ -1,4 +1,4 @@
-/* What the commands of anubisctl share. See ctl.h. */
+/* Parts that all commands of anubisctl share. See ctl.h. */
 #include "ctl/ctl.h"
 
 #include <errno.h>
@@ -55,14 +55,14 @@ static void read_environment(const struct ctl *c)
 {
     struct error err;
 
-    /* Not fatal: a user who may not read it may still have all that is needed in the environment proper. */
+    /* Not fatal: for a user who may not read the file, the environment may have all that is needed. */
     if (envfile_load(c->environment_path, &err) < 0)
         ctl_say("%s; going on without it", err.text);
     if (access(CREDENTIALS, R_OK | X_OK) == 0)
         setenv("CREDENTIALS_DIRECTORY", CREDENTIALS, 0);
 }
 
-/* As libpq has it, what has neither "=" nor "://" is a database's name alone. */
+/* To libpq a text without "=" and "://" is the name of a database. */
 static bool is_database_name(const char *conninfo)
 {
     return !strchr(conninfo, '=') && !strstr(conninfo, "://");
@@ -106,9 +106,9 @@ static void say_where(const struct ctl *c, const char *conninfo)
     const char *source = c->database ? "--database" : url && *url ? "DATABASE_URL" : "database.conninfo";
 
     if (is_database_name(conninfo) && *conninfo)
-        ctl_say("it was looked for at \"dbname=%s\" (%s)", conninfo, source);
+        ctl_say("the database was looked for at \"dbname=%s\" (%s)", conninfo, source);
     else
-        ctl_say("it was looked for at \"%s\" (%s)", printable, source);
+        ctl_say("the database was looked for at \"%s\" (%s)", printable, source);
 }
 
 int ctl_connect(const struct ctl *c, const struct pg_params *params, struct pg **ret)
@@ -132,8 +132,8 @@ int ctl_connect(const struct ctl *c, const struct pg_params *params, struct pg *
     }
     say_where(c, params->conninfo);
     if (strstr(err.text, "role \"") || strstr(err.text, "authentication") || strstr(err.text, "password"))
-        ctl_say(
-            "connect as the daemon does (\"sudo -u anubisd anubisctl …\"), or name another role by --database");
+        ctl_say("connect as the daemon does (\"sudo -u anubisd anubisctl …\"), "
+                "or name another role by --database");
     return r == -EPERM ? EX_NOPERM : EX_UNAVAILABLE;
 }
 

@@ -1,8 +1,7 @@
-/* What the commands of anubisctl share: the configuration, the way to the database, words on stderr and
- * answers on stdout.
+/* Parts that all commands of anubisctl share: the configuration, the session with the database, words on
+ * stderr and the answer on stdout.
  *
- * Main thread. Each command is a function from a struct ctl to an exit code; it says itself what went wrong.
- */
+ * Main thread. */
 #pragma once
 
 #include "config/config.h"
@@ -11,8 +10,8 @@
 
 /* Exit codes beside those of sysexits.h. */
 enum {
-    CTL_DIFFERENT = 1, /* verify: something is wrong; explain: there is no such subscription */
-    CTL_BEHIND = 2,    /* verify: nothing is wrong, but not everything has been done yet */
+    CTL_DIFFERENT = 1, /* verify found differences; explain: there is no such subscription */
+    CTL_BEHIND = 2,    /* verify found no difference, but work is not done yet */
 };
 
 struct ctl {
@@ -24,25 +23,26 @@ struct ctl {
     struct config *config;
 };
 
-/* Reads the environment file and the configuration. 0, or an exit code after having said why. */
+/* Reads the environment file and the configuration. 0, or an exit code after it said why. */
 int ctl_configure(struct ctl *c);
 
-/* Fills in what all sessions have in common; `name` is the command's, a constant. */
+/* Parameters that all sessions have in common; `name` is the application_name, a constant. */
 struct pg_params ctl_session(const struct ctl *c, const char *name);
-/* 0, or an exit code after having said why. */
+/* 0, or an exit code after it said why. */
 int ctl_connect(const struct ctl *c, const struct pg_params *params, struct pg **ret);
-/* Says what the database answered to "could not `what`: …". Returns the exit code. */
+/* Says "could not `what`: …" with the database's words. Returns the exit code. */
 int ctl_refused(int r, const char *what, const struct error *err);
 
-/* A stored last_error or error_message without what the institution wrote: "HTTP 503", the cause's word, or
- * anubisd's own sentence. The caller frees; NULL when there was no error. `http_status` 0 = none. */
+/* A stored last_error or error_message without the institution's words: "HTTP 503", the word of the cause, or
+ * a sentence of anubisd. The caller frees; NULL when there was no error. `http_status` 0 = there was no
+ * answer. */
 char *ctl_error_class(const char *error, int64_t http_status);
 
 /* One line on stderr, "anubisctl: …". */
 void ctl_say(const char *fmt, ...) PRINTF(1, 2);
-/* What is under way, on a terminal only: the line is overwritten by the next one. NULL wipes it. */
+/* Progress, on a terminal only: each line overwrites the one before. NULL wipes it. */
 void ctl_progress(const char *fmt, ...) PRINTF(1, 2);
 
-/* Prints the answer, as JSON when that was asked for. Returns `code`, or an exit code after having said why
- * it could not be written. */
+/* Prints the answer, as JSON when the user wants JSON. Returns `code`, or an exit code after it said why the
+ * answer could not be written. */
 int ctl_show(const struct ctl *c, const struct sheet *sheet, int code);

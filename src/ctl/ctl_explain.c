@@ -1,9 +1,9 @@
-/* anubisctl explain ID: one subscription's whole story, what happens next and when, and why not yet.
+/* anubisctl explain ID: the whole story of one subscription, what happens next and when, and what holds it
+ * back.
  *
- * An institution's answer may echo personal data, so an error is shown as its status code or the class of its
- * cause, never in the words that were stored. */
+ * The answer of an institution may echo personal data, so an error is shown as its status code or the class
+ * of its cause, never in the words that were stored. */
 #include <inttypes.h>
-#include <stdio.h>
 #include <string.h>
 #include <sysexits.h>
 
@@ -12,8 +12,7 @@
 #include "ctl/commands.h"
 #include "ctl/store_ctl.h"
 
-/* A waiting subscription that nothing holds back is claimed within moments; after this somebody should ask.
- */
+/* A subscription that nothing holds back is claimed within moments; after this time something is wrong. */
 #define OVERDUE_USEC (60 * USEC_PER_SEC)
 #define REASONS_MAX 16
 
@@ -70,32 +69,33 @@ static void add_until(struct explanation *e, const char *what, int64_t until)
 
 static void add_integration_reasons(struct explanation *e)
 {
-    const struct store_subscription *s = &e->s;
-    const char *why = *s->integration.pause_reason ? s->integration.pause_reason : "no reason was given";
+    const struct store_route *i = &e->s.integration;
+    const char *why = *i->pause_reason ? i->pause_reason : "no reason was given";
 
-    if (!s->integration.id) {
+    if (!i->id) {
         add_reason(e, "it is unrouted: no integration was given and no filter has matched");
         return;
     }
-    if (!s->integration.exists) {
-        add_reason(e, "its integration %" PRId64 " does not exist", s->integration.id);
+    if (!i->exists) {
+        add_reason(e, "its integration %" PRId64 " does not exist", i->id);
         return;
     }
-    if (!s->integration.enabled)
+    if (!i->enabled)
         add_reason(e, "its integration is disabled");
-    if (s->integration.paused_until == INT64_MAX)
+    if (i->paused_until == INT64_MAX)
         add_reason(e, "its integration is paused until somebody resumes it: %s", why);
-    else if (s->integration.paused_until != INT64_MIN) {
+    else if (i->paused_until != INT64_MIN) {
         CLEANUP(freep) char *what = xasprintf("its integration is paused (%s)", why);
-        add_until(e, what, s->integration.paused_until);
+        add_until(e, what, i->paused_until);
     }
-    if (strcmp(s->integration.circuit_state, "open") == 0)
-        add_reason(e, "its integration's circuit is open after too many failures; one probe will try it");
-    if (!s->integration.has_url)
+    if (strcmp(i->circuit_state, "open") == 0)
+        add_reason(e, "its integration's circuit is open after too many failures; one probe will test it");
+    if (!i->has_url)
         add_reason(e, "its integration has no endpoint_url: the first attempt will pause it");
 }
 
-/* Everything that holds it back; true when nothing does but others before it. */
+/* Adds everything that holds it back. True when it could be claimed now: only daemons or slots may be
+ * missing, and other subscriptions may come first. */
 static bool add_reasons(struct explanation *e)
 {
     const struct store_subscription *s = &e->s;
@@ -105,13 +105,14 @@ static bool add_reasons(struct explanation *e)
     if (s->at.held != INT64_MIN) {
         CLEANUP(freep) char *at = time_words(s->at.held);
         add_reason(
-            e, "it is held since %s: the institution may have received it, and an operator is to decide", at);
+            e, "it has been held since %s: the institution may have received it, and an operator must decide",
+            at);
     }
     add_integration_reasons(e);
     if (s->at.scheduled != INT64_MIN && s->at.scheduled > s->now)
-        add_until(e, "it is scheduled: not", s->at.scheduled);
+        add_until(e, "it is scheduled: it waits", s->at.scheduled);
     if (s->at.next_attempt != INT64_MIN && s->at.next_attempt > s->now)
-        add_until(e, "after its last attempt it is not to be tried again", s->at.next_attempt);
+        add_until(e, "after its last attempt it waits", s->at.next_attempt);
     if (e->reason_count)
         return false;
     if (!s->daemons)
@@ -119,7 +120,7 @@ static bool add_reasons(struct explanation *e)
     if (s->integration.in_flight >= slots)
         add_reason(e, "all %" PRId64 " slots of its integration are taken (max_in_flight)", slots);
     if (s->ahead)
-        add_reason(e, "%" PRId64 "%s of the same integration are due before it", s->ahead,
+        add_reason(e, "subscriptions of the same integration that are due before it: %" PRId64 "%s", s->ahead,
                    s->ahead >= STORE_AHEAD_MAX ? " or more" : "");
     return true;
 }
@@ -144,12 +145,12 @@ static void explain_waiting(struct explanation *e)
         CLEANUP(freep) char *at = time_words(due);
         CLEANUP(freep)
         char *text = only_time ? xasprintf("an attempt at %s", at)
-                               : xstrdup("an attempt, once nothing below holds it back");
+                               : xstrdup("an attempt, when the reasons below are gone");
         set_next(e, text, only_time ? due : INT64_MIN);
         return;
     }
     CLEANUP(freep)
-    char *text = xasprintf("an attempt, as soon as a daemon claims it; it is due for %s", waited);
+    char *text = xasprintf("an attempt, as soon as a daemon claims it; it has been due for %s", waited);
     set_next(e, text, s->now);
     if (s->now - since > (int64_t) OVERDUE_USEC && !e->reason_count)
         add_reason(e, "nothing holds it back: see the journal (journalctl -u anubisd)");
@@ -161,17 +162,18 @@ static void explain_processing(struct explanation *e)
     const char *who = *s->claimed_by ? s->claimed_by : "the application";
 
     if (s->lease_expires_at == INT64_MIN) {
-        set_next(e, "it is in flight without a lease: a daemon gives it one", INT64_MIN);
+        set_next(e, "it is in flight without a lease: a daemon will give it a lease", INT64_MIN);
     } else if (s->lease_expires_at > s->now) {
         CLEANUP(freep) char *at = time_words(s->lease_expires_at);
         CLEANUP(freep)
         char *text = xasprintf(
-            "the result of \"%s\", which has it in flight; without one it goes to \"retry\" at %s", who, at);
+            "the result of \"%s\", which has it in flight; without a result it goes to \"retry\" at %s", who,
+            at);
         set_next(e, text, s->lease_expires_at);
     } else {
         CLEANUP(freep)
         char *text = xasprintf(
-            "its lease is over and \"%s\" gave no result: any running daemon puts it to \"retry\"", who);
+            "its lease is over and \"%s\" gave no result: any running daemon sets it to \"retry\"", who);
         set_next(e, text, s->now);
         if (!s->daemons)
             add_reason(e, "no anubisd is connected to this database");
@@ -245,7 +247,7 @@ static struct value value_step(const struct store_event *event)
     return value_text(*event->from_status ? step : event->to_status);
 }
 
-/* The time since the event before; none before the first. */
+/* The time since the event before; null for the first event. */
 static struct value value_after(int64_t at, int64_t before)
 {
     if (before == INT64_MIN)
@@ -285,8 +287,8 @@ static void add_events(struct explanation *e)
         {"result", "RESULT", false},       {"ambiguous", "", false},
         {"published", "PUBLISHED", false}, {"http_status", NULL, false},
     };
-    struct table *t = sheet_table(e->sheet, "events", "Events", "none: it is older than the ledger", columns,
-                                  ARRAY_SIZE(columns));
+    struct table *t = sheet_table(e->sheet, "events", "Events", "none, because it is older than the ledger",
+                                  columns, ARRAY_SIZE(columns));
     struct store_event event;
     int64_t before = INT64_MIN;
 
@@ -324,7 +326,7 @@ int ctl_explain(struct ctl *c)
     struct pg_params params = ctl_session(c, "anubisctl explain");
 
     if (parse_i64(c->args[0], INT64_MIN, INT64_MAX, &e.id) < 0) {
-        ctl_say("\"%s\" is no subscription's id: a whole number is", c->args[0]);
+        ctl_say("\"%s\" cannot be the id of a subscription, which is a whole number", c->args[0]);
         return EX_USAGE;
     }
     params.keep_to_indexes = true;

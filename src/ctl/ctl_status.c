@@ -1,24 +1,22 @@
-/* anubisctl status: what there is to do, who does it and how far it has come, on one screen.
+/* anubisctl status: the work that waits, the daemons, the relay and the consumers, on one screen.
  *
- * It is asked when something is wrong, so it must be quick on any amount of rows: what indexes hold is
- * counted, up to a limit where they are large, and the rest is estimated. No personal data. */
+ * Operators ask for it when something is wrong, so it must be quick on any number of rows: rows in indexes
+ * are counted, up to a limit where the index is large, and the others are estimated. No personal data. */
 #include <inttypes.h>
-#include <stdio.h>
 #include <string.h>
 #include <sysexits.h>
 
 #include "base/timeutil.h"
 #include "ctl/commands.h"
 #include "ctl/store_ctl.h"
-#include "pg/schema.h"
 
-/* Up to these sizes everything is counted: a few hundred milliseconds. */
+/* Up to these sizes all rows are counted, in a few hundred milliseconds. */
 #define EXACT_TABLE_BYTES (INT64_C(256) << 20)
 #define EXACT_WAITING_BYTES (INT64_C(64) << 20)
 #define WAITING_MAX 100000
-/* More integrations than this are not one screen: those where nothing happens are left out for people. */
+/* More integrations than this do not fit one screen: people do not see those that have nothing to do. */
 #define ROWS_MAX 40
-/* Nothing that is tried again, as a rule, waits longer. */
+/* A subscription that is tried again rarely waits longer. */
 #define LONG_WAIT_USEC (2 * 3600 * USEC_PER_SEC)
 
 struct status {
@@ -26,13 +24,13 @@ struct status {
     struct pg *pg;
     struct sheet *sheet;
     struct store_overview overview;
-    int64_t limit; /* up to which what waits is counted; 0 = all */
+    int64_t limit; /* waiting subscriptions are counted up to this; 0 = all */
     struct pg_result *states, *integrations, *lags;
     int64_t unrouted;
     struct error err;
 };
 
-/* retry.max_delay and the quarter that chance may add; more when that is little, since the daemon may have
+/* retry.max_delay and the quarter that chance may add; more when that is short, because the daemon may have
  * had another configuration. */
 static uint64_t longest_wait_usec(const struct config *c)
 {
@@ -63,7 +61,7 @@ static void add_since(struct strbuf *out, int64_t now, int64_t then)
     strbuf_add_duration_human(out, (uint64_t) MAX(now - then, 0));
 }
 
-/* A number that may be only the least. */
+/* A number that is exact or a least value. */
 static struct value value_count(int64_t count, bool is_least)
 {
     return value_words(value_i64(count), "%" PRId64 "%s", count, is_least ? "+" : "");
@@ -95,12 +93,13 @@ static void say_relay(struct status *s)
 
     strbuf_addf(&words, "published up to event %" PRId64 " of %" PRId64, relay->high, relay->last_id);
     if (relay->gap_ids)
-        strbuf_addf(&words, ", but for %" PRId64 " id%s in %" PRId64 " gap%s still watched", relay->gap_ids,
-                    plural(relay->gap_ids), relay->gap_ranges, plural(relay->gap_ranges));
+        strbuf_addf(&words, ", except %" PRId64 " id%s in %" PRId64 " gap%s that may still fill",
+                    relay->gap_ids, plural(relay->gap_ids), relay->gap_ranges, plural(relay->gap_ranges));
     if (!*relay->leader)
-        strbuf_adds(&words, "; nobody has led yet");
+        strbuf_adds(&words, "; no daemon has led yet");
     else
-        strbuf_addf(&words, relay->leads ? "; leader \"%s\"" : "; nobody leads, \"%s\" did last",
+        strbuf_addf(&words,
+                    relay->leads ? "; leader \"%s\"" : "; no daemon leads, the last leader was \"%s\"",
                     relay->leader);
     sheet_say(s->sheet, "relay", "%s", strbuf_str(&words));
     if (*relay->trouble)
@@ -164,7 +163,7 @@ static bool can_send(const struct store_integration *i)
     return i->enabled && i->paused_until == INT64_MIN && strcmp(i->circuit_state, "open") != 0;
 }
 
-/* What it is waiting for: sums over the integrations. */
+/* Sums over the integrations. */
 static void add_backlog(struct status *s)
 {
     int64_t due = 0, held = 0, in_flight = 0, oldest = INT64_MAX;
@@ -216,7 +215,8 @@ static char *integration_state(const struct store_integration *i)
     return xstrdup("ok");
 }
 
-/* Why nothing is sent to it, or why some is sent again; the caller frees, NULL = all is well. */
+/* Why nothing is sent to it, or how an attempt ended that is made again. The caller frees; NULL = no reason.
+ * */
 static char *integration_reason(const struct store_integration *i)
 {
     if (i->paused_until != INT64_MIN)
@@ -242,7 +242,7 @@ static void add_integration(struct status *s, struct table *t, const struct stor
     table_add(t, value_text(i->name));
     table_add(t, value_text(state));
     table_add(t, value_count(i->waiting, i->waiting_is_least));
-    /* As in the sum above: what cannot be sent to is due to nobody. */
+    /* As in the sum of add_backlog(): where nothing can be sent, nothing is due. */
     table_add(t, value_count(can_send(i) ? i->due : 0, can_send(i) && i->due_is_least));
     table_add(t, value_i64(i->in_flight));
     table_add(t, value_i64(i->sent));
@@ -280,7 +280,7 @@ static void add_integrations(struct status *s)
     struct store_integration row;
     int rows = pg_rows(s->integrations), left_out = 0;
     struct table *t = sheet_table(s->sheet, "integrations", "Integrations",
-                                  rows ? "none with anything to do" : "none", columns, ARRAY_SIZE(columns));
+                                  rows ? "none has anything to do" : "none", columns, ARRAY_SIZE(columns));
 
     for (int i = 0; i < rows; i++) {
         store_integration_row(s->integrations, i, s->limit, &row);
@@ -290,7 +290,8 @@ static void add_integrations(struct status *s)
             add_integration(s, t, &row);
     }
     if (left_out)
-        sheet_say(s->sheet, NULL, "  %d have nothing to do (--json lists them)", left_out);
+        sheet_say(s->sheet, NULL, "  %d integration%s nothing to do (--json lists them)", left_out,
+                  left_out == 1 ? " has" : "s have");
 }
 
 static void add_consumers(struct status *s)
@@ -300,7 +301,7 @@ static void add_consumers(struct status *s)
         {"messages_read", "READ", true},    {"behind", "BEHIND", true}, {"foreign_messages", "FOREIGN", true},
         {"updated_at", "LAST READ", false},
     };
-    struct table *t = sheet_table(s->sheet, "consumers", "Consumers", "none has read anything yet", columns,
+    struct table *t = sheet_table(s->sheet, "consumers", "Consumers", "none has read a message yet", columns,
                                   ARRAY_SIZE(columns));
 
     for (int i = 0; i < pg_rows(s->lags); i++) {

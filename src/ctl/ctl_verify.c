@@ -1,10 +1,9 @@
-/* anubisctl verify: the proof that subscriptions, ledger, published position and counters say the same.
+/* anubisctl verify: the proof that subscriptions, ledger, published events and counters agree.
  *
- * All of it in one snapshot. What is wrong (exit status 1) is kept apart from what is only not done yet (2):
- * events that the relay has not published, published ones that the consumers have not handled. A dead letter
- * is neither: it is known, and waits for somebody. */
+ * All of it in one snapshot. A difference (exit status 1) is kept apart from work that is not done yet (2):
+ * events that the relay has not published, and published events that the consumers have not handled. A dead
+ * letter is neither: it is known, and an operator decides. */
 #include <inttypes.h>
-#include <stdio.h>
 #include <string.h>
 #include <sysexits.h>
 
@@ -17,12 +16,12 @@ struct integration_count {
 };
 
 struct differences {
-    int64_t found; /* of which not all are named */
+    int64_t found; /* not all of them are named */
     char **named;
     size_t count;
 };
 
-/* What has not been done yet. */
+/* Work that is not done yet. */
 struct backlog {
     int64_t unpublished;          /* events of the ledger */
     int64_t behind, dead;         /* published, but not handled */
@@ -35,7 +34,7 @@ struct proof {
     struct sheet *sheet;
     struct store_verify_group group;
     struct pg_result *handled;
-    /* What events say of each integration, by id. */
+    /* The events of each integration; sorted by id before they are searched. */
     struct integration_count *counts;
     size_t count;
     struct differences differences;
@@ -251,13 +250,14 @@ static int name_wrong_bits(struct proof *p, const char *type, int64_t chunk, int
         strbuf_addf(&ids, "%s%" PRId64, i ? ", " : "", pg_get_i64(rows, i, 0));
     add_difference(p,
                    "%s marks %" PRId64 " events of \"%s%s\" as handled between ids %" PRId64 " and %" PRId64
-                   ", but only %" PRId64 " are events of that type; wrong are %s",
+                   ", but only %" PRId64 " are events of that type; the wrong ids are %s",
                    p->group.consumer_group, set, p->group.topic_prefix, type, chunk * 8192,
                    chunk * 8192 + 8191, events, strbuf_str(&ids));
     return PG_DONE;
 }
 
-/* The events of that chunk. Chunks are asked for in order of types and ids, as p->handled lists them from *at on. */
+/* The events of that chunk. Chunks are asked for in order of types and ids, as p->handled lists them from *at
+ * on. */
 static int64_t count_handled(const struct proof *p, int *at, const char *type, int64_t chunk)
 {
     for (; *at < pg_rows(p->handled); ++*at) {

@@ -1,8 +1,9 @@
-/* The answer of a command of anubisctl: facts, lists and tables in the order in which they were added, for people
- * or as one JSON object.
+/* The answer of a command of anubisctl: facts, lists and tables in the order in which they were added, for
+ * people or as one JSON object.
  *
- * Pure. Text from the database is not trusted: bytes that are not UTF-8 are replaced, and control characters never
- * reach a terminal. Keys, labels, titles and columns must live as long as the sheet; all else is copied. */
+ * Pure. Text from the database is not trusted: bytes that are not UTF-8 are replaced, and control characters
+ * never reach a terminal. Keys, labels, titles and columns must live as long as the sheet; all else is
+ * copied. */
 #pragma once
 
 #include "base/strbuf.h"

@@ -62,12 +62,11 @@ int store_overview(struct pg *pg, struct store_overview *ret, struct error *err)
 
 /* An adopted application's own states come last. */
 const struct pg_statement store_states_exact = {
-    "",
-    "select status, coalesce(c.n, 0), false"
-    "  from unnest('{pending,processing,retry,sent,failed}'::text[]) with ordinality as k (status, place)"
-    "  full join (select coalesce(status::text, 'none') as status, count(*) as n from subscriptions group by 1) c"
-    "       using (status)"
-    " order by k.place, status"};
+    "", "select status, coalesce(c.n, 0), false"
+        "  from unnest('{pending,processing,retry,sent,failed}'::text[]) with ordinality as k (status, place)"
+        "  full join (select coalesce(status::text, 'none') as status, count(*) as n from subscriptions"
+        "              group by 1) c using (status)"
+        " order by k.place, status"};
 const struct pg_statement store_states_about = {"", sql_status_states_about};
 
 /* So many of the rows that are due now, and of those due later, are counted one by one. */
@@ -207,22 +206,9 @@ int store_subscription(struct pg *pg, int64_t id, struct store_subscription *ret
     return PG_DONE;
 }
 
-/* Rows of before the adoption, and notes that are no events, are never published. */
-static const struct pg_statement events = {
-    "",
-    "select e.id, e.created_at::timestamptz, e.event_type::text, e.operation_name::text, e.from_status::text,"
-    "       e.to_status::text, coalesce(e.attempt, -1), e.http_status, coalesce(e.duration_ms, -1), e.error_message::text,"
-    "       coalesce(e.ambiguous, false),"
-    "       case when e.event_type is null or e.id <= coalesce(a.last_id, 0) then 2"
-    "            when e.id <= r.high and not exists (select from unnest(r.gap_first, r.gap_last) as g (first, last)"
-    "                                                 where e.id between g.first and g.last) then 0"
-    "            else 1 end"
-    "  from subscription_events e cross join relay_state r"
-    "  left join ledger_partitions a on a.name = 'subscription_events_adopted'"
-    " where e.subscription_id = $1 order by e.id"};
-
 int store_events(struct pg *pg, int64_t subscription_id, struct pg_result **ret, struct error *err)
 {
+    static const struct pg_statement events = {"", sql_explain_events};
     CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
 
     pg_arg_i64(&args, subscription_id);

@@ -1,7 +1,7 @@
 /* What "anubisctl status" and "anubisctl explain" read. Outcomes and errors are pg_query()'s.
  *
- * Texts live as long as the result from which they were read, which the caller frees. The only personal data among
- * them are stored errors: classify them before they are shown. A time of INT64_MIN is none. */
+ * Texts live as long as the result from which they were read, which the caller frees. The only personal data
+ * among them are stored errors: classify them before they are shown. A time of INT64_MIN is none. */
 #pragma once
 
 #include "pg/pg.h"
@@ -32,8 +32,8 @@ struct store_overview {
 };
 int store_overview(struct pg *pg, struct store_overview *ret, struct error *err);
 
-/* Columns: status, count (null = not known), whether it is an estimate. The first statement counts all rows; the
- * second counts by indexes and estimates the rest by what ANALYZE found. */
+/* Columns: status, count (null = not known), whether it is an estimate. The first statement counts all rows;
+ * the second counts by indexes and estimates the rest by what ANALYZE found. */
 extern const struct pg_statement store_states_exact, store_states_about;
 
 struct store_integration {
@@ -50,8 +50,9 @@ struct store_integration {
     int64_t retry_status;
     const char *retry_error;
 };
-/* All integrations by id. Waiting rows are counted up to `limit` in each (0 = all). Rows that are tried again are
- * looked for among those due within `max_wait_usec`. Read each row by store_integration_row() with the same limit. */
+/* All integrations by id. Waiting rows are counted up to `limit` in each (0 = all). Rows that are tried again
+ * are looked for among those due within `max_wait_usec`. Read each row by store_integration_row() with the
+ * same limit. */
 int store_integrations(struct pg *pg, int64_t limit, uint64_t max_wait_usec, struct pg_result **ret,
                        struct error *err);
 void store_integration_row(const struct pg_result *result, int row, int64_t limit,
@@ -60,8 +61,8 @@ void store_integration_row(const struct pg_result *result, int row, int64_t limi
 /* Waiting subscriptions without an integration, counted up to `limit` (0 = all). */
 int store_unrouted(struct pg *pg, int64_t limit, int64_t *ret, struct error *err);
 
-/* Columns: group, topic, partitions, messages read, published events that are not handled (among the last ids of
- * the ledger), foreign messages, last change. */
+/* Columns: group, topic, partitions, messages read, published events that are not handled (among the last ids
+ * of the ledger), foreign messages, last change. */
 int store_lags(struct pg *pg, struct pg_result **ret, struct error *err);
 
 /* --- explain ---------------------------------------------------------------------------------- */

@@ -17,11 +17,11 @@ int store_verify_begin(struct pg *pg, struct error *err)
 const struct pg_statement store_verify_states = {"", sql_verify_states};
 const struct pg_statement store_verify_published = {"", sql_verify_published};
 const struct pg_statement store_verify_counters = {
-    "",
-    "select i.id::bigint, i.name::text,"
-    "       coalesce(i.successful_sends, 0)::bigint, coalesce(b.successful_sends, 0),"
-    "       coalesce(i.failed_sends, 0)::bigint, coalesce(b.failed_sends, 0)"
-    "  from integrations i left join ledger_baseline b on b.integration_id = i.id and b.status is null order by 1"};
+    "", "select i.id::bigint, i.name::text,"
+        "       coalesce(i.successful_sends, 0)::bigint, coalesce(b.successful_sends, 0),"
+        "       coalesce(i.failed_sends, 0)::bigint, coalesce(b.failed_sends, 0)"
+        "  from integrations i left join ledger_baseline b on b.integration_id = i.id and b.status is null"
+        " order by 1"};
 
 int store_verify_last_events(struct pg *pg, struct pg_result **ret, struct error *err)
 {
