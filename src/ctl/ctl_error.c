@@ -1,11 +1,11 @@
-/* The class of an error as the database holds it, for commands that show one. Pure, on any thread. */
+/* The class of a stored error. See ctl.h. Pure, on any thread. */
 #include <inttypes.h>
 #include <string.h>
 
 #include "ctl/ctl.h"
 #include "http/http.h"
 
-/* What anubisd itself writes; nobody else's words are in it. */
+/* The sentences that anubisd and its trigger write themselves, without words of an institution. */
 static const char *const own_sentences[] = {
     "lease expired: whoever was sending it gave no result",
     "not sent: the claim's answer got lost",
