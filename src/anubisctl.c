@@ -9,9 +9,6 @@
 #include "base/version.h"
 #include "ctl/commands.h"
 
-#define DEFAULT_CONFIG "/etc/anubisd.conf"
-#define DEFAULT_ENVIRONMENT "/etc/default/anubisd"
-
 static int stop_fd;
 static volatile sig_atomic_t stopped_by;
 
@@ -27,8 +24,8 @@ static void print_help(void)
          "Usage: anubisctl [OPTION…] COMMAND [ID]\n\nCommands:");
     ctl_commands_print();
     puts("\nOptions:\n"
-         "  -c, --config FILE       the configuration (" DEFAULT_CONFIG ")\n"
-         "      --environment FILE  variables that override it (" DEFAULT_ENVIRONMENT ")\n"
+         "  -c, --config FILE       the configuration (" CONFIG_PATH ")\n"
+         "      --environment FILE  variables that override it (" CONFIG_ENVIRONMENT_PATH ")\n"
          "      --database CONNINFO connect to this instead, say as the role that owns the schema\n"
          "      --json              answer in JSON\n"
          "      --dry-run           show what would be done, and do nothing\n"
@@ -132,7 +129,7 @@ static int parse_command(int argc, char **argv, struct ctl *c, const struct ctl_
 
 int main(int argc, char **argv)
 {
-    struct ctl c = {.config_path = DEFAULT_CONFIG, .environment_path = DEFAULT_ENVIRONMENT};
+    struct ctl c = {.config_path = CONFIG_PATH, .environment_path = CONFIG_ENVIRONMENT_PATH};
     const struct ctl_command *command = NULL;
 
     int code = parse_options(argc, argv, &c);

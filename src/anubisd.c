@@ -11,10 +11,6 @@
 #include "config/config.h"
 #include "config/envfile.h"
 #include "daemon.h"
-#include "kafka/kafka_conf.h"
-
-#define DEFAULT_CONFIG "/etc/anubisd.conf"
-#define DEFAULT_ENVIRONMENT "/etc/default/anubisd"
 
 enum mode { MODE_RUN, MODE_CHECK, MODE_DUMP };
 
@@ -28,8 +24,8 @@ static const char help_text[] =
     "\n"
     "Usage: anubisd [-c FILE] [--environment FILE] [--check-config | --dump-config]\n"
     "\n"
-    "  -c, --config FILE       the configuration (" DEFAULT_CONFIG ")\n"
-    "      --environment FILE  variables that override it; with the next two options " DEFAULT_ENVIRONMENT
+    "  -c, --config FILE       the configuration (" CONFIG_PATH ")\n"
+    "      --environment FILE  variables that override it; with the next two options " CONFIG_ENVIRONMENT_PATH
     ",\n"
     "                          which the unit gives the daemon, else none\n"
     "      --check-config      read and validate it, say what is wrong, exit\n"
@@ -88,19 +84,10 @@ static int parse_options(int argc, char **argv, struct options *ret)
     return optind < argc ? usage_error("there are no arguments, only options") : -1;
 }
 
-static void log_problems(const char *problems)
-{
-    while (*problems) {
-        size_t len = strcspn(problems, "\n");
-        log_event(LOG_ERR, MSG_CONFIG_INVALID, NULL, "%.*s", (int) MIN(len, (size_t) 2000), problems);
-        problems += len + (problems[len] == '\n');
-    }
-}
-
 /* What the unit gives the daemon, unless it is the daemon that is to run. 0, or -errno after having said why. */
 static int read_environment(const struct options *o)
 {
-    const char *path = o->environment_path ? o->environment_path : DEFAULT_ENVIRONMENT;
+    const char *path = o->environment_path ? o->environment_path : CONFIG_ENVIRONMENT_PATH;
     struct error err;
 
     if (o->mode == MODE_RUN && !o->environment_path)
@@ -115,7 +102,7 @@ static int read_environment(const struct options *o)
 
 int main(int argc, char **argv)
 {
-    struct options options = {.config_path = DEFAULT_CONFIG};
+    struct options options = {.config_path = CONFIG_PATH};
     CLEANUP(strbuf_free) struct strbuf problems = STRBUF_INIT(4 << 20), notices = STRBUF_INIT(1 << 20);
     CLEANUP(strbuf_free) struct strbuf dump = STRBUF_INIT(4 << 20);
     CLEANUP(config_unrefp) struct config *config = NULL;
@@ -128,10 +115,10 @@ int main(int argc, char **argv)
         return EX_CONFIG;
     const char *path = options.config_path;
     bool run = options.mode == MODE_RUN;
-    r = config_load(&config, path, run ? CONFIG_SECRETS_RESOLVE : CONFIG_SECRETS_KEEP, kafka_conf_check,
+    r = config_load(&config, path, run ? CONFIG_SECRETS_RESOLVE : CONFIG_SECRETS_KEEP, &daemon_judges,
                     &problems, &notices);
     if (run && r < 0)
-        log_problems(strbuf_str(&problems));
+        log_lines(LOG_ERR, MSG_CONFIG_INVALID, "", strbuf_str(&problems));
     else if (r < 0)
         fputs(strbuf_str(&problems), stderr);
     if (r < 0)

@@ -27,6 +27,7 @@
 #include "delivery/dispatcher.h"
 #include "kafka/kafka_conf.h"
 #include "monitor/monitor.h"
+#include "pg/pg_conninfo.h"
 #include "relay/relay.h"
 
 #define TICK_USEC USEC_PER_SEC
@@ -217,14 +218,7 @@ static int on_terminate(sd_event_source *s, const struct signalfd_siginfo *si, v
     return 0;
 }
 
-static void log_lines(int level, const char *message_id, const char *before, const char *text)
-{
-    while (*text) {
-        size_t len = strcspn(text, "\n");
-        log_event(level, message_id, NULL, "%s%.*s", before, (int) MIN(len, (size_t) 2000), text);
-        text += len + (text[len] == '\n');
-    }
-}
+const struct config_judges daemon_judges = {.conninfo = pg_conninfo_check, .properties = kafka_conf_check};
 
 static void reload(struct daemon *d)
 {
@@ -232,7 +226,7 @@ static void reload(struct daemon *d)
     CLEANUP(strbuf_free) struct strbuf live = STRBUF_INIT(1 << 16), restart = STRBUF_INIT(1 << 16);
     struct config *next = NULL;
 
-    if (config_load(&next, d->path, CONFIG_SECRETS_RESOLVE, kafka_conf_check, &problems, &notices) < 0) {
+    if (config_load(&next, d->path, CONFIG_SECRETS_RESOLVE, &daemon_judges, &problems, &notices) < 0) {
         log_lines(LOG_ERR, MSG_RELOAD_REFUSED, "", strbuf_str(&problems));
         log_event(LOG_ERR, MSG_RELOAD_REFUSED, NULL, "the configuration stays as it was");
         return;

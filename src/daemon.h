@@ -3,6 +3,9 @@
 
 #include "config/config.h"
 
+/* How the daemon's configuration is judged at each load. */
+extern const struct config_judges daemon_judges;
+
 /* Runs until a signal ends it. Takes a reference of `config`; `path` is read again at SIGHUP. Exit code: 0 or
  * EX_SOFTWARE. */
 int daemon_run(struct config *config, const char *path);

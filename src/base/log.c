@@ -302,3 +302,13 @@ void log_about(int level, const char *message_id, const struct log_about *about,
     write_text(level, message_id, fields, fmt, args);
     va_end(args);
 }
+
+void log_lines(int level, const char *message_id, const char *before, const char *text)
+{
+    while (*text) {
+        size_t len = strcspn(text, "\n");
+
+        log_event(level, message_id, NULL, "%s%.*s", before, (int) MIN(len, (size_t) 2000), text);
+        text += len + (text[len] == '\n');
+    }
+}

@@ -48,3 +48,5 @@ void log_about(int level, const char *message_id, const struct log_about *about,
         if (log_enabled(LOG_DEBUG))                                                                          \
             log_event(LOG_DEBUG, NULL, NULL, __VA_ARGS__);                                                   \
     } while (0)
+/* One entry for each line of `text`, without a subscription's fields, with `before` in front of it. */
+void log_lines(int level, const char *message_id, const char *before, const char *text);

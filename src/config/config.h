@@ -6,6 +6,10 @@
 
 #include "base/strbuf.h"
 
+/* Where both programs look when no option names another place. */
+#define CONFIG_PATH "/etc/anubisd.conf"
+#define CONFIG_ENVIRONMENT_PATH "/etc/default/anubisd"
+
 /* One librdkafka property passed through from kafka.properties and the like, spelt with dots. */
 struct config_property {
     char *name;
@@ -88,24 +92,25 @@ enum config_secrets {
                               */
 };
 
-/* Judges what this layer knows nothing of, as kafka_conf_check() does, also when there are problems already:
- * what was wrong is at its default or absent then. Adds lines to `problems`; negative when it added any. */
-typedef int (*config_judge)(const struct config *c, const char *path, struct strbuf *problems);
+/* The judgement of values that only a library of another room understands. NULL = not judged. */
+struct config_judges {
+    /* As pg_conninfo_check(): false with `why`, which continues a sentence that starts with the key's name. */
+    bool (*conninfo)(const char *conninfo, struct strbuf *why);
+    /* As kafka_conf_check(): adds lines to `problems`; negative when it added any. Called also when there are
+     * problems already: each wrong value is at its default or absent then. */
+    int (*properties)(const struct config *c, const char *path, struct strbuf *problems);
+};
 
 /* Reads `path`, applies the environment and validates everything. 0 and a snapshot with one reference, or a
  * negative errno (of the file, else -EINVAL) with `problems` holding one "FILE:LINE: what is wrong, and what
  * would be right" a line, all of them at once ("environment NAME: …" where a variable is wrong), those of
- * `judge` (NULL = nobody) too. `notices` gets remarks that are no errors (Rails URL parameters dropped …), one
+ * the judges too. `notices` gets remarks that are no errors (Rails URL parameters dropped …), one
  * a line. */
-int config_load(struct config **ret, const char *path, enum config_secrets secrets, config_judge judge,
-                struct strbuf *problems, struct strbuf *notices);
+int config_load(struct config **ret, const char *path, enum config_secrets secrets,
+                const struct config_judges *judges, struct strbuf *problems, struct strbuf *notices);
 struct config *config_ref(struct config *c);
 struct config *config_unref(struct config *c); /* returns NULL; NULL is legal */
 void config_unrefp(struct config **c);
-
-/* Could libpq read this connection string? False, with `why` continuing a sentence that starts with what holds
- * it ("must have …"); no value is quoted. */
-bool config_check_conninfo(const char *value, struct strbuf *why);
 
 /* For secrets that stand in the database: the value behind "credential:NAME", or any other text as it is.
  * -EINVAL with *err, which names the credential. "file:" and "env:" are not followed there: whoever may write

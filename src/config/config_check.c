@@ -24,7 +24,7 @@ static bool starts_with(const char *s, const char *prefix)
     return strncmp(s, prefix, strlen(prefix)) == 0;
 }
 
-bool config_is_port(const char *s, size_t len)
+static bool is_port(const char *s, size_t len)
 {
     int64_t port;
     CLEANUP(freep) char *text = xstrndup(s, len);
@@ -47,7 +47,7 @@ static bool is_host_port(const char *s, size_t len, bool needs_port)
     }
     if (!colon)
         return len > 0 && !needs_port && !memchr(s, ' ', len);
-    return host_end > s && !memchr(s, ' ', len) && config_is_port(colon + 1, (size_t) (s + len - colon - 1));
+    return host_end > s && !memchr(s, ' ', len) && is_port(colon + 1, (size_t) (s + len - colon - 1));
 }
 
 bool config_check_not_empty(const char *value, struct strbuf *why)

@@ -1,67 +1,13 @@
-/* libpq's connection strings, in both forms (libpq, "Connection Strings"): checked without libpq, which
- * belongs to the database adapter, and shown without their passwords. Pure; any thread. */
-#include <errno.h>
+/* Connection strings without their passwords, and the parameters in them that only Rails knows.
+ *
+ * Whether libpq can read a string is for the pg room to judge; here also strings are shown that libpq refuses.
+ * Pure; any thread. */
 #include <string.h>
 
 #include "config/config_internal.h"
 
 #define HIDDEN "***"
 #define SPACE " \t\n\r\f\v"
-
-/* All that any supported libpq knows; one that the installed libpq does not know it refuses by name itself.
- */
-static const char *const libpq_parameters[] = {
-    "application_name",
-    "channel_binding",
-    "client_encoding",
-    "connect_timeout",
-    "dbname",
-    "fallback_application_name",
-    "gssdelegation",
-    "gssencmode",
-    "gsslib",
-    "host",
-    "hostaddr",
-    "keepalives",
-    "keepalives_count",
-    "keepalives_idle",
-    "keepalives_interval",
-    "krbsrvname",
-    "load_balance_hosts",
-    "max_protocol_version",
-    "min_protocol_version",
-    "oauth_client_id",
-    "oauth_client_secret",
-    "oauth_issuer",
-    "oauth_scope",
-    "options",
-    "passfile",
-    "password",
-    "port",
-    "require_auth",
-    "requirepeer",
-    "service",
-    "servicefile",
-    "ssl",
-    "ssl_max_protocol_version",
-    "ssl_min_protocol_version",
-    "sslcert",
-    "sslcertmode",
-    "sslcompression",
-    "sslcrl",
-    "sslcrldir",
-    "sslkey",
-    "sslkeylogfile",
-    "sslmode",
-    "sslnegotiation",
-    "sslpassword",
-    "sslrootcert",
-    "sslsni",
-    "target_session_attrs",
-    "tcp_user_timeout",
-    "user",
-    NULL,
-};
 
 /* ActiveRecord's own, which it takes out of the URL before it asks libpq. */
 static const char *const rails_parameters[] = {
@@ -95,13 +41,12 @@ static const char *const rails_parameters[] = {
     "url",
     "use_metadata_table",
     "variables",
-    NULL,
 };
 
-static bool is_listed(const char *const *list, const char *name, size_t len)
+static bool is_rails_parameter(const char *name, size_t len)
 {
-    for (; *list; list++)
-        if (strlen(*list) == len && memcmp(*list, name, len) == 0)
+    for (size_t i = 0; i < ARRAY_SIZE(rails_parameters); i++)
+        if (strlen(rails_parameters[i]) == len && memcmp(rails_parameters[i], name, len) == 0)
             return true;
     return false;
 }
@@ -249,131 +194,6 @@ void config_conninfo_scrub(const char *conninfo, struct strbuf *out)
         scrub_pairs(conninfo, out);
 }
 
-/* What an unquoted password spills over into must not be quoted. */
-static bool is_quotable(const struct parameter *q)
-{
-    for (size_t i = 0; i < q->name_len; i++) {
-        char c = q->name[i];
-
-        if (!(c >= 'a' && c <= 'z') && !(c >= 'A' && c <= 'Z') && !(c >= '0' && c <= '9') && c != '_' &&
-            c != '-')
-            return false;
-    }
-    return true;
-}
-
-static bool check_name(const struct parameter *q, bool quotable, struct strbuf *why)
-{
-    CLEANUP(freep) char *name = NULL;
-
-    if (is_listed(libpq_parameters, q->name, q->name_len))
-        return true;
-    if (!quotable || !is_quotable(q)) {
-        strbuf_adds(why, "must not have a parameter that libpq does not know");
-        return false;
-    }
-    name = xstrndup(q->name, q->name_len);
-    strbuf_adds(why, "must not have the parameter ");
-    config_add_quoted(why, name);
-    strbuf_adds(why, is_listed(rails_parameters, q->name, q->name_len) ? ", which is Rails' own, not libpq's"
-                                                                       : ", which libpq does not know");
-    return false;
-}
-
-/* One port for all hosts or one for each, between commas; an empty one is the default. */
-static bool check_ports(const char *s, size_t len, struct strbuf *why)
-{
-    const char *end = s + len;
-
-    for (;; s++) {
-        size_t n = strcspn(s, ",");
-
-        n = MIN(n, (size_t) (end - s));
-        if (n > 0 && !memchr(s, '%', n) && !config_is_port(s, n)) {
-            strbuf_adds(why, "must have ports from 1 to 65535");
-            return false;
-        }
-        s += n;
-        if (s >= end)
-            return true;
-    }
-}
-
-/* user:password@host:port,[v6]:port/… */
-static bool check_url_ports(const char *url, struct strbuf *why)
-{
-    const char *p = strstr(url, "://") + 3, *at = strpbrk(p, "@/");
-
-    p = at && *at == '@' ? at + 1 : p;
-    for (;; p++) {
-        size_t bracket = *p == '[' ? strcspn(p, "]") : 0;
-        const char *end;
-
-        p += bracket + strcspn(p + bracket, ":,/?");
-        end = p + strcspn(p, ",/?");
-        if (*p == ':' && !check_ports(p + 1, (size_t) (end - p - 1), why)) {
-            strbuf_adds(why, "; a password with \"/\" in a URL has %2F in its place");
-            return false;
-        }
-        p = end;
-        if (*p != ',')
-            return true;
-    }
-}
-
-static bool is_port_parameter(const struct parameter *q)
-{
-    return q->name_len == 4 && memcmp(q->name, "port", 4) == 0;
-}
-
-static bool check_url(const char *url, struct strbuf *why)
-{
-    const char *p = url_query(url);
-
-    while (p && *p) {
-        struct parameter q = parameter_at(p);
-
-        if (q.end > p && !check_name(&q, true, why))
-            return false;
-        if (is_port_parameter(&q) && !check_ports(q.value, (size_t) (q.end - q.value), why))
-            return false;
-        p = *q.end == '&' ? q.end + 1 : NULL;
-    }
-    return check_url_ports(url, why);
-}
-
-static bool check_pairs(const char *conninfo, struct strbuf *why)
-{
-    const char *p = conninfo + strspn(conninfo, SPACE);
-    bool after_secret = false;
-
-    while (*p) {
-        struct parameter pair;
-        const char *next = next_pair(p, &pair);
-
-        if (!next) {
-            strbuf_adds(why,
-                        "must be \"name=value\" pairs such as \"host=db dbname=anubis\", or a URL such as "
-                        "\"postgres://user@host/anubis\"");
-            return false;
-        }
-        if (!check_name(&pair, !after_secret, why))
-            return false;
-        bool quoted = *pair.value == '\'';
-        if (is_port_parameter(&pair) &&
-            !check_ports(pair.value + quoted, (size_t) (pair.end - pair.value) - 2 * quoted, why))
-            return false;
-        after_secret = config_is_secret_name(pair.name, pair.name_len);
-        p = next;
-    }
-    return true;
-}
-
-bool config_check_conninfo(const char *value, struct strbuf *why)
-{
-    return is_postgres_url(value) ? check_url(value, why) : check_pairs(value, why);
-}
-
 void config_conninfo_drop_rails(const char *url, struct strbuf *out, struct strbuf *ret_dropped)
 {
     const char *p = is_postgres_url(url) ? url_query(url) : NULL;
@@ -387,7 +207,7 @@ void config_conninfo_drop_rails(const char *url, struct strbuf *out, struct strb
     while (*p) {
         struct parameter q = parameter_at(p);
 
-        if (is_listed(rails_parameters, q.name, q.name_len)) {
+        if (is_rails_parameter(q.name, q.name_len)) {
             strbuf_adds(ret_dropped, ret_dropped->len > 0 ? ", " : "");
             strbuf_add(ret_dropped, q.name, q.name_len);
         } else {

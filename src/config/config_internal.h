@@ -76,6 +76,7 @@ struct config_loader {
     const char *path;
     struct config *config;
     enum config_secrets secrets;
+    const struct config_judges *judges;
     struct strbuf *problems, *notices;
     unsigned n_problems;
 };
@@ -148,12 +149,11 @@ bool config_check_topic_prefix(const char *value, struct strbuf *why);
 bool config_check_not_empty(const char *value, struct strbuf *why);
 bool config_check_address(const char *value, struct strbuf *why);
 bool config_check_metric_prefix(const char *value, struct strbuf *why);
-bool config_is_port(const char *s, size_t len);
 
 /* config_rules.c: combinations. */
 void config_check_rules(struct config_loader *l);
 
-/* config_conninfo.c: libpq's connection strings, key=value or URL. */
+/* config_conninfo.c: connection strings without their passwords, and Rails' parameters. */
 /* The string without its passwords. */
 void config_conninfo_scrub(const char *conninfo, struct strbuf *out);
 /* The URL without the parameters that are Rails' own; *ret_dropped gets their names, ", " between them. */

@@ -22,6 +22,12 @@ enum config_secrets config_secrets_of(const struct config_loader *l, const struc
     return strcmp(key->group, "database") == 0 ? CONFIG_SECRETS_RESOLVE : CONFIG_SECRETS_KEEP;
 }
 
+static bool judge(const struct config_loader *l, const struct config_key *key, const char *text,
+                  struct strbuf *why)
+{
+    return !(key->flags & KEY_CONNINFO) || !l->judges->conninfo || l->judges->conninfo(text, why);
+}
+
 static void set_plain(struct config_loader *l, const struct config_key *key, const char *text,
                       const struct config_origin *where)
 {
@@ -33,7 +39,7 @@ static void set_plain(struct config_loader *l, const struct config_key *key, con
 
     if ((key->flags & KEY_CONNINFO) && where->source == SOURCE_ENVIRONMENT)
         text = without_rails(l, text, where, &cleaned);
-    if (config_value_parse(key, text, quotable, &value, &why) < 0) {
+    if (config_value_parse(key, text, quotable, &value, &why) < 0 || !judge(l, key, text, &why)) {
         config_problem(l, where, "%s%s%s %s", key->group, *key->group ? "." : "", key->name,
                        strbuf_str(&why));
         return;

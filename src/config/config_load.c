@@ -68,10 +68,11 @@ static void name_instance(struct config *c)
     c->instance = xstrdup(host);
 }
 
-int config_load(struct config **ret, const char *path, enum config_secrets secrets, config_judge judge,
-                struct strbuf *problems, struct strbuf *notices)
+int config_load(struct config **ret, const char *path, enum config_secrets secrets,
+                const struct config_judges *judges, struct strbuf *problems, struct strbuf *notices)
 {
-    struct config_loader l = {.path = path, .secrets = secrets, .problems = problems, .notices = notices};
+    struct config_loader l = {
+        .path = path, .secrets = secrets, .judges = judges, .problems = problems, .notices = notices};
     CLEANUP(config_unrefp) struct config *c = new_with_defaults(&l);
     int r = read_file(&l);
 
@@ -81,7 +82,7 @@ int config_load(struct config **ret, const char *path, enum config_secrets secre
     config_check_rules(&l);
     if (l.n_problems > CONFIG_PROBLEMS_MAX)
         strbuf_addf(problems, "%s: and %u more like these\n", path, l.n_problems - CONFIG_PROBLEMS_MAX);
-    r = judge ? judge(c, path, problems) : 0;
+    r = judges->properties ? judges->properties(c, path, problems) : 0;
     if (l.n_problems > 0 || r < 0)
         return -EINVAL;
     name_instance(c);

@@ -33,7 +33,7 @@ const struct config_key config_keys[] = {
     {"", "log_level", TYPE_CHOICE, AT(log_level), "info", .choices = log_levels},
 
     {"database", "conninfo", TYPE_STRING, AT(database.conninfo), "dbname=anubis",
-     .check = config_check_conninfo, .environment = "DATABASE_URL", .flags = KEY_RESTART | KEY_CONNINFO},
+     .environment = "DATABASE_URL", .flags = KEY_RESTART | KEY_CONNINFO},
     {"database", "schema", TYPE_STRING, AT(database.schema), "anubis",
      .check = config_check_schema, .flags = KEY_RESTART},
     {"database", "connect_timeout", TYPE_DURATION, AT(database.connect_timeout_usec), "10s",

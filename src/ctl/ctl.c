@@ -9,6 +9,7 @@
 
 #include "base/timeutil.h"
 #include "config/envfile.h"
+#include "pg/pg_conninfo.h"
 #include "pg/pg_session.h"
 
 /* Where systemd puts the daemon's credentials while it runs; root may read them. */
@@ -70,17 +71,18 @@ static bool is_database_name(const char *conninfo)
 
 int ctl_configure(struct ctl *c)
 {
+    static const struct config_judges judges = {.conninfo = pg_conninfo_check};
     CLEANUP(strbuf_free) struct strbuf problems = STRBUF_INIT(4 << 20), notices = STRBUF_INIT(1 << 20);
     CLEANUP(strbuf_free) struct strbuf why = STRBUF_INIT(STRBUF_MAX_DEFAULT);
 
-    if (c->database && !is_database_name(c->database) && !config_check_conninfo(c->database, &why)) {
+    if (c->database && !is_database_name(c->database) && !pg_conninfo_check(c->database, &why)) {
         ctl_say("--database %s", strbuf_str(&why));
         return EX_USAGE;
     }
     read_environment(c);
     int r =
         config_load(&c->config, c->config_path, c->database ? CONFIG_SECRETS_KEEP : CONFIG_SECRETS_DATABASE,
-                    NULL, &problems, &notices);
+                    &judges, &problems, &notices);
     if (r == 0)
         return 0;
     fputs(strbuf_str(&problems), stderr);

@@ -134,6 +134,3 @@ const char *pg_next_text(struct pg_row *row);
 const char *pg_next_bytes(struct pg_row *row, size_t *ret_len);
 int64_t pg_next_time(struct pg_row *row);
 void pg_next_skip(struct pg_row *row);
-
-/* conninfo as it may be logged: without the password; never NULL; the caller frees. */
-char *pg_conninfo_printable(const char *conninfo);

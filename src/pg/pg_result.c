@@ -396,16 +396,3 @@ void pg_next_skip(struct pg_row *row)
 {
     row->column++;
 }
-
-/* --- conninfo --------------------------------------------------------------------------------- */
-
-char *pg_conninfo_printable(const char *conninfo)
-{
-    CLEANUP(strbuf_free) struct strbuf sb = STRBUF_INIT(4096);
-    PQconninfoOption *options = PQconninfoParse(conninfo, NULL);
-    for (PQconninfoOption *o = options; o && o->keyword; o++)
-        if (o->val && *o->val && !strchr(o->dispchar, '*'))
-            strbuf_addf(&sb, "%s%s=%s", sb.len ? " " : "", o->keyword, o->val);
-    PQconninfoFree(options);
-    return xstrdup(strbuf_str(&sb));
-}

@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "config/config.h"
+#include "pg/pg_conninfo.h"
 
 struct fixture {
     char path[32];
@@ -31,10 +32,12 @@ static inline void fixture_write(const char *path, const void *text, size_t len)
 
 static inline void fixture_load_path(struct fixture *f, const char *path, enum config_secrets secrets)
 {
+    static const struct config_judges judges = {.conninfo = pg_conninfo_check};
+
     f->config = config_unref(f->config);
     strbuf_clear(&f->problems);
     strbuf_clear(&f->notices);
-    f->result = config_load(&f->config, path, secrets, NULL, &f->problems, &f->notices);
+    f->result = config_load(&f->config, path, secrets, &judges, &f->problems, &f->notices);
     assert_true((f->result == 0) == (f->config != NULL));
     assert_true((f->result == 0) == (f->problems.len == 0));
 }

@@ -143,15 +143,20 @@ static const struct {
      "1: database.schema must not name one of Postgres's own schemas\n"},
     {"database: { conninfo = \"anubis\"; };",
      "1: database.conninfo must be \"name=value\" pairs such as \"host=db dbname=anubis\", or a URL such as "
-     "\"postgres://user@host/anubis\"\n"},
+     "\"postgres://user@host/anubis\"; libpq reports: missing \"=\" after \"***\"\n"},
     {"database: { conninfo = \"host=x passwrod=hush\"; };",
-     "1: database.conninfo must not have the parameter \"passwrod\", which libpq does not know\n"},
+     "1: database.conninfo must be \"name=value\" pairs such as \"host=db dbname=anubis\", or a URL such as "
+     "\"postgres://user@host/anubis\"; libpq reports: invalid connection option \"passwrod\"\n"},
     {"database: { conninfo = \"postgres://u:hush@h/db?sslmode=require&pool=5\"; };",
-     "1: database.conninfo must not have the parameter \"pool\", which is Rails' own, not libpq's\n"},
+     "1: database.conninfo must be \"name=value\" pairs such as \"host=db dbname=anubis\", or a URL such as "
+     "\"postgres://user@host/anubis\"; libpq reports: invalid URI query parameter: \"pool\"\n"},
     {"database: { conninfo = \"password=hu sh=hush\"; };",
-     "1: database.conninfo must not have a parameter that libpq does not know\n"},
+     "1: database.conninfo must be \"name=value\" pairs such as \"host=db dbname=anubis\", or a URL such as "
+     "\"postgres://user@host/anubis\"; libpq reports: invalid connection option \"***\"\n"},
     {"database: { conninfo = \"postgres://u:hush/?hush@h/db\"; };",
-     "1: database.conninfo must not have a parameter that libpq does not know\n"},
+     "1: database.conninfo must be \"name=value\" pairs such as \"host=db dbname=anubis\", or a URL such as "
+     "\"postgres://user@host/anubis\"; libpq reports: missing key/value separator \"=\" in URI "
+     "query parameter: \"***\"\n"},
     {"kafka: { brokers = \"a:9092,,b\"; };",
      "1: kafka.brokers must be a list such as \"kafka1:9092,kafka2:9092\"\n"},
     {"kafka: { brokers = \"a:99999\"; };",
@@ -403,8 +408,9 @@ static void test_mistakes_in_the_environment_name_the_variable(void **state)
     fixture_load(f, "");
     assert_string_equal(
         strbuf_str(&f->problems),
-        "environment DATABASE_URL: database.conninfo must not have the parameter \"sslmood\", which libpq does not "
-        "know\n"
+        "environment DATABASE_URL: database.conninfo must be \"name=value\" pairs such as \"host=db dbname=anubis\", or a URL such as "
+        "\"postgres://user@host/anubis\"; libpq reports: invalid URI query parameter: "
+        "\"sslmood\"\n"
         "environment KAFKA_SESSION_TIMEOUT: must be a whole number of milliseconds such as 10000, not \"30s\"\n"
         "environment KAFKA_HEARTBEAT_INTERVAL: consumers.heartbeat_interval must be between 100ms and 5m, not "
         "\"1ms\"\n"
