@@ -1,4 +1,4 @@
-/* anubisctl: the options; the command does the rest. */
+/* anubisctl: reads the options and runs the command. */
 #include <getopt.h>
 #include <signal.h>
 #include <stdio.h>
@@ -51,7 +51,7 @@ static int unknown_command(const char *name)
     return usage_error("there is no command", name, hint);
 }
 
-/* -1 to go on, else the exit code. */
+/* -1 to continue, else the exit code. */
 static int parse_options(int argc, char **argv, struct ctl *c)
 {
     enum { OPT_ENVIRONMENT = 256, OPT_DATABASE, OPT_JSON, OPT_DRY_RUN, OPT_VERSION };
@@ -99,7 +99,7 @@ static int parse_options(int argc, char **argv, struct ctl *c)
     return -1;
 }
 
-/* The command and its argument. -1 to go on, else the exit code. */
+/* The command and its argument. -1 to continue, else the exit code. */
 static int parse_command(int argc, char **argv, struct ctl *c, const struct ctl_command **ret)
 {
     if (argc == 0)
@@ -144,7 +144,7 @@ int main(int argc, char **argv)
     if (code == 0)
         code = command->run(&c);
     config_unref(c.config);
-    /* A shell that runs us in a loop goes on unless the signal is what ended us. */
+    /* A shell stops its loop only when the signal itself ends the command. */
     if (stopped_by) {
         signal(stopped_by, SIG_DFL);
         raise(stopped_by);

@@ -1,4 +1,4 @@
-/* anubisd: options, configuration, and off it goes. The daemon itself is in daemon.c. */
+/* anubisd: reads options and configuration, then runs the daemon (daemon.c). */
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,7 +15,7 @@
 enum mode { MODE_RUN, MODE_CHECK, MODE_DUMP };
 
 struct options {
-    const char *config_path, *environment_path; /* the second NULL when it was not named */
+    const char *config_path, *environment_path; /* the second is NULL without --environment */
     enum mode mode;
 };
 
@@ -42,7 +42,7 @@ static int usage_error(const char *what)
     return EX_USAGE;
 }
 
-/* -1 to go on, else the exit code. */
+/* -1 to continue, else the exit code. */
 static int parse_options(int argc, char **argv, struct options *ret)
 {
     enum { OPT_CHECK = 256, OPT_DUMP, OPT_ENVIRONMENT, OPT_VERSION };
@@ -84,7 +84,8 @@ static int parse_options(int argc, char **argv, struct options *ret)
     return optind < argc ? usage_error("there are no arguments, only options") : -1;
 }
 
-/* What the unit gives the daemon, unless it is the daemon that is to run. 0, or -errno after having said why. */
+/* The variables that the unit gives the daemon; the daemon itself has them already. 0, or -errno after the
+ * reason is logged. */
 static int read_environment(const struct options *o)
 {
     const char *path = o->environment_path ? o->environment_path : CONFIG_ENVIRONMENT_PATH;

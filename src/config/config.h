@@ -94,7 +94,7 @@ enum config_secrets {
 
 /* The judgement of values that only a library of another room understands. NULL = not judged. */
 struct config_judges {
-    /* As pg_conninfo_check(): false with `why`, which continues a sentence that starts with the key's name. */
+    /* As pg_conninfo_check(): false with `why`, which continues a sentence that begins with the key. */
     bool (*conninfo)(const char *conninfo, struct strbuf *why);
     /* As kafka_conf_check(): adds lines to `problems`; negative when it added any. Called also when there are
      * problems already: each wrong value is at its default or absent then. */
@@ -124,7 +124,7 @@ void config_dump(const struct config *c, struct strbuf *out);
  * restart. */
 void config_diff(const struct config *before, const struct config *after, struct strbuf *live,
                  struct strbuf *restart);
-/* Names of keys set to other than their default that this version does not act on yet, one a line. */
+/* Names of the keys without effect in this version whose values are not the default, one a line. */
 void config_unused(const struct config *c, struct strbuf *out);
 /* Every key as the documentation check wants it, one a line: "group.key<TAB>default as the file spells
  * it<TAB>words", where words are "live" or "restart", and "unused" for what config_unused() would name. */

@@ -1,5 +1,6 @@
-/* Strings with a shape of their own. Each check says in `why` what would be right. Main thread, at load only.
- */
+/* Checks of strings that have a form of their own. Each refusal says in `why` which form is right.
+ *
+ * Main thread, at load only. */
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -7,7 +8,7 @@
 
 #include "config/config_internal.h"
 
-/* "anubis.subscriptions.retried" and the like must fit into Kafka's 249. */
+/* Names such as "anubis.subscriptions.retried" must fit into the 249 bytes of a Kafka topic. */
 #define TOPIC_PREFIX_MAX 200
 
 #define LOWER "abcdefghijklmnopqrstuvwxyz"
@@ -66,7 +67,7 @@ bool config_check_instance(const char *value, struct strbuf *why)
     return false;
 }
 
-/* Only what needs no quotes: an application and a psql session then find the same schema. */
+/* Only names that need no quotes: an application and a psql session then find the same schema. */
 bool config_check_schema(const char *value, struct strbuf *why)
 {
     bool ours = !starts_with(value, "pg_") && strcmp(value, "information_schema") != 0;
@@ -135,7 +136,7 @@ bool config_check_ca_file(const char *value, struct strbuf *why)
     return true;
 }
 
-/* What stands before "://" must be one of Kafka's protocols; librdkafka passes other items over. */
+/* The word before "://" must be a protocol of Kafka: librdkafka ignores items with another one. */
 static bool is_kafka_protocol(const char *s, size_t len)
 {
     static const char *const protocols[] = {"plaintext", "ssl", "sasl_plaintext", "sasl_ssl"};

@@ -1,6 +1,6 @@
 /* Connection strings without their passwords, and the parameters in them that only Rails knows.
  *
- * Whether libpq can read a string is for the pg room to judge; here also strings are shown that libpq refuses.
+ * Whether libpq can read a string is for the pg room to judge; strings that libpq refuses are shown here too.
  * Pure; any thread. */
 #include <string.h>
 
@@ -9,7 +9,7 @@
 #define HIDDEN "***"
 #define SPACE " \t\n\r\f\v"
 
-/* ActiveRecord's own, which it takes out of the URL before it asks libpq. */
+/* ActiveRecord's own parameters: it removes them from the URL before it calls libpq. */
 static const char *const rails_parameters[] = {
     "adapter",
     "advisory_locks",
@@ -171,7 +171,7 @@ static void scrub_pairs(const char *conninfo, struct strbuf *out)
         const char *next = next_pair(p, &pair);
 
         if (!next) {
-            strbuf_adds(out, HIDDEN); /* what cannot be read may hold anything */
+            strbuf_adds(out, HIDDEN); /* a text that cannot be parsed may hold a password */
             return;
         }
         strbuf_add(out, pair.name, pair.name_len);

@@ -1,5 +1,5 @@
-/* What is said about a configuration: the dump, the difference of two, the keys without effect, the list of
- * keys. Derives from the table; any thread that holds a reference. */
+/* Reports about a configuration: the dump, the difference of two, the keys without effect, the list of keys.
+ * Derives from the table; any thread that holds a reference. */
 #include <string.h>
 
 #include "config/config_internal.h"
@@ -40,7 +40,7 @@ static bool is_quoted(const struct config_key *key)
     }
 }
 
-/* What stands elsewhere is shown by where it stands: that holds no secret and reads back as the same. */
+/* A reference is shown as written: it holds no secret, and the dump can be loaded again. */
 static void add_shown(const struct config *c, const struct config_key *key, struct strbuf *out)
 {
     CLEANUP(strbuf_free) struct strbuf text = STRBUF_INIT(STRBUF_MAX_DEFAULT);

@@ -1,4 +1,4 @@
-/* What the config_*.c files share; nobody else includes it.
+/* Declarations that only the config_*.c files share.
  *
  * A value travels as text: from the table's defaults, the file and the environment alike it goes through
  * config_key_set(), which checks and stores it. So each rule exists once. */
@@ -36,7 +36,7 @@ struct config_key {
     enum config_type type;
     size_t offset;                       /* of the field in struct config */
     const char *fallback;                /* the default, in the file's syntax without quotes */
-    const char *min, *max;               /* both or none, in the same syntax, inclusive */
+    const char *min, *max;               /* both or neither, in the same syntax, inclusive */
     const struct config_choice *choices; /* up to a NULL word */
     /* False, with `why` continuing a sentence that starts with the key's name ("must be …"). */
     bool (*check)(const char *value, struct strbuf *why);
@@ -61,7 +61,7 @@ struct config_origin {
     unsigned line;           /* SOURCE_FILE: 0 = the file as a whole */
     const char *environment; /* SOURCE_ENVIRONMENT: the variable's name */
     char *reference;         /* "credential:NAME" and the like, as written, or NULL */
-    bool unknown;            /* the value was wrong or is not resolved: no rule may look at it */
+    bool unknown;            /* the value is wrong or not resolved: rules skip it */
 };
 
 struct config_origins {
@@ -71,7 +71,7 @@ struct config_origins {
 
 struct config_origin *config_origin(const struct config *c, const struct config_key *key);
 
-/* One load under way. */
+/* A load in progress. */
 struct config_loader {
     const char *path;
     struct config *config;
@@ -81,8 +81,8 @@ struct config_loader {
     unsigned n_problems;
 };
 
-/* config_report.c: the text of a problem must not quote a secret. Problems beyond CONFIG_PROBLEMS_MAX are only
- * counted. */
+/* config_report.c: the text of a problem must not quote a secret. After CONFIG_PROBLEMS_MAX, problems are
+ * only counted. */
 #define CONFIG_PROBLEMS_MAX 1000
 /* Each adds one line that begins with its place: the file and its line, or the environment's variable. */
 void config_problem(struct config_loader *l, const struct config_origin *where, const char *fmt, ...)
@@ -176,5 +176,5 @@ void config_property_set(struct config_loader *l, const struct config_key *key, 
 void config_properties_free(struct config_properties *properties);
 bool config_properties_equal(const struct config_properties *a, const struct config_properties *b);
 bool config_property_is_secret(const char *name);
-/* What consumers will be given for this property, or NULL. */
+/* The setting of this property that consumers receive, or NULL. */
 const struct config_property *config_consumer_property(const struct config *c, const char *name);

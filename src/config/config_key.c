@@ -1,4 +1,4 @@
-/* One key: its text, or the text that its reference leads to, is checked and stored. Main thread, at load only. */
+/* One key: its text, or the text behind its reference, is checked and stored. Main thread, at load only. */
 #include <string.h>
 
 #include "config/config_internal.h"

@@ -55,7 +55,7 @@ static int read_file(struct config_loader *l)
     return 0;
 }
 
-/* "" stands for the host name; what is written to claimed_by must never be empty. */
+/* "" means the host name: claimed_by must never be empty. */
 static void name_instance(struct config *c)
 {
     char host[256] = "";

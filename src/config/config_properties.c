@@ -6,7 +6,7 @@
 
 #include "config/config_internal.h"
 
-/* What the relay may put into one message must pass. */
+/* Kafka must accept the largest message of the relay. */
 #define MESSAGE_BYTES_MIN 1000000
 
 struct refusal {

@@ -1,6 +1,6 @@
 /* Values that stand elsewhere: "credential:NAME", "file:/path", "env:NAME". Main thread, at load only.
  *
- * What is read here may be a secret: buffers are wiped, messages name the reference and never the value. */
+ * Each value may be a secret: buffers are wiped, messages name the reference and never the value. */
 #include <assert.h>
 #include <errno.h>
 #include <string.h>
@@ -100,7 +100,7 @@ static void strip_line_end(struct strbuf *sb)
         sb->data[--sb->len] = '\0';
 }
 
-/* An empty secret would switch off what it is to protect. */
+/* An empty secret would switch its protection off. */
 static int check_content(const struct strbuf *value, struct strbuf *why)
 {
     if (value->len == 0)

@@ -1,4 +1,4 @@
-/* Where values come from, and what is reported about them: one line for each problem or notice, with its place.
+/* Origins of values, and the lines that report problems and notices with their place.
  *
  * Main thread, at load only. Never logs: the lines go to the caller's buffers. */
 #include "config/config_internal.h"

@@ -14,7 +14,7 @@ struct rule {
     enum { AT_MOST, LESS_THAN, AT_LEAST } relation;
     const char *other;  /* in the same group */
     uint64_t margin;    /* AT_LEAST: added to the other */
-    bool spare_default; /* no complaint about a key that nobody has set */
+    bool spare_default; /* the rule does not judge the key's default */
     const char *reason;
 };
 
@@ -125,7 +125,7 @@ static void check_sasl(struct config_loader *l)
     if (protocol->unknown || is_unknown(c, "kafka", "sasl_mechanism"))
         return;
     if (!uses_sasl) {
-        /* No error: the Rails application's own settings name a mechanism also where none is used. */
+        /* A notice only: the Rails application's settings name a mechanism even when SASL is not used. */
         if (*c->kafka.sasl_mechanism || *c->kafka.sasl_username)
             config_notice(l, protocol,
                           "kafka.sasl_mechanism and the like have no effect: security_protocol is \"%s\"",
@@ -148,7 +148,7 @@ static void check_poll_interval(struct config_loader *l)
 
     if (!p || p->reference || is_unknown(l->config, "consumers", "session_timeout"))
         return;
-    /* Whether it is a number is librdkafka's to say. */
+    /* librdkafka itself refuses a text that is not a number. */
     if (parse_i64(p->value, 1, INT32_MAX, &ms) == 0 &&
         (uint64_t) ms * USEC_PER_MSEC < l->config->consumers.session_timeout_usec)
         config_problem_line(l, p->line,

@@ -1,8 +1,7 @@
 /* The configuration file as text: reading it with care, and rewriting what libconfig would misread.
  *
  * Main thread. The scanner here knows just enough of libconfig's syntax (comments, strings, names, numbers,
- * brackets) to find what the library passes over in silence: integers that do not fit, comments without an
- * end,
+ * brackets) to find mistakes that the library ignores: integers that do not fit, comments without an end,
  * @include, NUL bytes. Line numbers stay the same. */
 #include <errno.h>
 #include <fcntl.h>
@@ -16,7 +15,7 @@
 
 static int read_all(int fd, size_t max, struct strbuf *ret)
 {
-    /* One byte more than allowed tells a file that is too long, even one that grows meanwhile. */
+    /* One byte more than the maximum shows that the file is too long, even when it grows meanwhile. */
     while (ret->len <= max) {
         char *to = strbuf_reserve(ret, max + 1 - ret->len);
         ssize_t n;
@@ -38,7 +37,7 @@ static int read_all(int fd, size_t max, struct strbuf *ret)
 
 int config_file_read(const char *path, size_t max, struct strbuf *ret, struct strbuf *why)
 {
-    /* Not blocking: opening a FIFO would wait for its writer. */
+    /* O_NONBLOCK: opening a FIFO would wait for its writer. */
     CLEANUP(closep) int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
     struct stat st;
     int r;

@@ -1,4 +1,4 @@
-/* What a misspelt or misplaced key was meant to be. Pure; any thread. */
+/* Suggestions for a misspelt or misplaced key. Pure; any thread. */
 #include <string.h>
 
 #include "config/config_internal.h"

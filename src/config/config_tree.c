@@ -148,7 +148,7 @@ static void read_key(struct config_loader *l, const struct config_key *key, cons
     CLEANUP(strbuf_wipe) struct strbuf text = STRBUF_INIT(STRBUF_MAX_DEFAULT);
     struct config_origin where = {.source = SOURCE_FILE, .line = setting->line};
 
-    /* Until a value is taken, no rule may judge the default that nobody meant. */
+    /* Until the value is accepted, rules must not judge the default that stands in its place. */
     config_origin(l->config, key)->unknown = true;
     if (!accepts(key->type, config_setting_type(setting))) {
         report_type(l, key, setting);

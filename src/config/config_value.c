@@ -25,7 +25,7 @@ void config_add_quoted(struct strbuf *out, const char *text)
     strbuf_adds(out, len < full ? "…\"" : "\"");
 }
 
-/* ", not X" behind what is wanted. Numbers stand without quotes, as in the file. */
+/* Adds ", not X" behind the form that is right. Numbers stand without quotes, as in the file. */
 static void add_not(const struct config_key *key, const char *text, bool quotable, struct strbuf *why)
 {
     struct strbuf shown CLEANUP(strbuf_free) = STRBUF_INIT(STRBUF_MAX_DEFAULT);

@@ -170,7 +170,7 @@ int envfile_load(const char *path, struct error *err)
     strbuf_addc(&text, '\n');
     parser.p = strbuf_str(&text);
     parse(&parser);
-    /* From the end, so that the last one counts and what was in the environment before stays. */
+    /* From the end: the last assignment counts, and variables that were set before stay. */
     for (size_t i = parser.count; i-- > 0;) {
         setenv(parser.items[i].name, parser.items[i].value, 0);
         free(parser.items[i].name);

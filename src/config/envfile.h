@@ -1,5 +1,5 @@
 /* A file of environment variables as systemd's EnvironmentFile= reads it (systemd.exec(5)), so that anubisctl
- * sees what the unit gives the daemon.
+ * sees the same variables as the daemon.
  *
  * Main thread, before any other starts: it changes the environment. */
 #pragma once

@@ -33,8 +33,8 @@ static bool is_parameter(const char *conninfo, const char *word)
     return false;
 }
 
-/* libpq's messages quote what they complain about, be it the whole string. Up to the first quoted text, but for
- * "=", a message is libpq's own. */
+/* libpq's messages quote what is wrong, which may be the whole string. The words before the first quote are
+ * libpq's own; a quoted "=" is too. */
 static void add_message(const char *conninfo, const char *message, struct strbuf *out)
 {
     static const char word_letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-";

@@ -1,5 +1,6 @@
-/* libpq's connection strings, in both forms (libpq, "Connection Strings"), as libpq itself reads them. Pure; any
- * thread. */
+/* libpq's connection strings, in both forms (libpq, "Connection Strings"), as libpq itself reads them.
+ *
+ * Pure; any thread. */
 #pragma once
 
 #include "base/strbuf.h"

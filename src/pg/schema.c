@@ -75,13 +75,13 @@ static int judge_place(const struct pg_result *r, struct error *err)
     const char *schema = pg_get_text(r, 0, 0), *role = pg_get_text(r, 0, 5);
 
     if (!pg_get_bool(r, 0, 1))
-        error_set(err, "the database has no schema \"%s\": " MIGRATE ", or mend database.schema", schema);
+        error_set(err, "the database has no schema \"%s\": " MIGRATE ", or fix database.schema", schema);
     else if (!pg_get_bool(r, 0, 3))
         error_set(err, "anubisd's tables are not in the schema \"%s\" yet: " MIGRATE, schema);
     else if (!pg_get_bool(r, 0, 2) || !pg_get_bool(r, 0, 4))
         error_set(err,
                   "role \"%s\" may not use the schema \"%s\": let the role that migrated it run \"select "
-                  "%s.anubisd_grant('%s')\", or mend database.conninfo",
+                  "%s.anubisd_grant('%s')\", or fix database.conninfo",
                   role, schema, schema, role);
     else
         return 0;
