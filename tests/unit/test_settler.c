@@ -1,0 +1,569 @@
+/* The settler, between deliveries, a session and a clock that this file plays: it defines the functions of
+ * pg_async, pg, store_delivery, timeutil, log and sd-event that settler.c calls, so the linker takes none of
+ * theirs. */
+#include <errno.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/message_ids.h"
+#include "base/timeutil.h"
+#include "delivery/settler.h"
+#include "pg/pg_async.h"
+#include "unit.h"
+
+#define BATCH_MAX 4
+#define MSEC(n) ((n) *USEC_PER_MSEC)
+
+/* --- the clock and the timer ------------------------------------------------------------------ */
+
+static uint64_t now;
+
+static struct {
+    sd_event_time_handler_t handler;
+    void *userdata;
+    uint64_t at;
+    int enabled;
+} timer;
+
+uint64_t now_monotonic_usec(void)
+{
+    return now;
+}
+
+sd_event *sd_event_ref(sd_event *e)
+{
+    return e;
+}
+
+sd_event *sd_event_unref(sd_event *e)
+{
+    (void) e;
+    return NULL;
+}
+
+int sd_event_add_time_relative(sd_event *e, sd_event_source **ret, clockid_t clock, uint64_t usec,
+                               uint64_t accuracy, sd_event_time_handler_t handler, void *userdata)
+{
+    (void) e;
+    (void) clock;
+    (void) accuracy;
+    timer.handler = handler;
+    timer.userdata = userdata;
+    timer.at = now + usec;
+    timer.enabled = SD_EVENT_ONESHOT;
+    *ret = (sd_event_source *) &timer;
+    return 0;
+}
+
+int sd_event_source_set_time_relative(sd_event_source *s, uint64_t usec)
+{
+    (void) s;
+    timer.at = now + usec;
+    return 0;
+}
+
+int sd_event_source_set_enabled(sd_event_source *s, int enabled)
+{
+    (void) s;
+    timer.enabled = enabled;
+    return 0;
+}
+
+int sd_event_source_get_enabled(sd_event_source *s, int *ret)
+{
+    (void) s;
+    *ret = timer.enabled;
+    return timer.enabled != SD_EVENT_OFF;
+}
+
+sd_event_source *sd_event_source_disable_unref(sd_event_source *s)
+{
+    (void) s;
+    return NULL;
+}
+
+/* Time passes; the timer fires when it is due. */
+static void pass(uint64_t usec)
+{
+    uint64_t until = now + usec;
+
+    while (timer.enabled != SD_EVENT_OFF && timer.at <= until) {
+        now = MAX(now, timer.at);
+        timer.enabled = SD_EVENT_OFF;
+        timer.handler(NULL, now, timer.userdata);
+    }
+    now = until;
+}
+
+/* --- the journal ------------------------------------------------------------------------------ */
+
+static struct {
+    const char *message_id;
+    int level, count;
+} said;
+
+void log_event(int level, const char *message_id, const struct log_field *fields, const char *fmt, ...)
+{
+    (void) fields;
+    (void) fmt;
+    said.level = level;
+    said.message_id = message_id;
+    said.count++;
+}
+
+static void expect_said(const char *message_id, int level)
+{
+    assert_int_equal(said.count, 1);
+    assert_int_equal(said.level, level);
+    assert_string_equal(said.message_id, message_id);
+    said.count = 0;
+}
+
+/* --- the session ------------------------------------------------------------------------------ */
+
+struct pg_result {
+    const int64_t *ids;
+    int count;
+};
+
+static struct {
+    bool idle;
+    const struct pg_async_events *events;
+    void *owner;
+    const struct pg_statement *statement; /* under way; NULL = none */
+    pg_async_callback callback;
+    void *userdata;
+    int64_t ids[16]; /* its rows, in order */
+    size_t count;
+    bool without_text; /* its first row has none */
+} session;
+
+const struct pg_statement store_settle = {"settle", ""}, store_settle_unlocked = {"settle_unlocked", ""},
+                          store_still_claimed = {"still_claimed", ""},
+                          store_pause_integration = {"pause", ""};
+
+int pg_async_new(struct pg_async **ret, sd_event *event, const struct pg_params *params,
+                 const struct pg_async_events *events, void *userdata)
+{
+    (void) event;
+    (void) params;
+    session.events = events;
+    session.owner = userdata;
+    *ret = NULL;
+    return 0;
+}
+
+void pg_async_free(struct pg_async *p)
+{
+    (void) p;
+}
+
+void pg_async_reset(struct pg_async *p)
+{
+    (void) p;
+}
+
+bool pg_async_idle(const struct pg_async *p)
+{
+    (void) p;
+    return session.idle;
+}
+
+int pg_async_query(struct pg_async *p, const struct pg_statement *statement, const struct pg_args *args,
+                   uint64_t deadline_usec, pg_async_callback callback, void *userdata)
+{
+    (void) p;
+    (void) args;
+    (void) deadline_usec;
+    assert_true(session.idle);
+    session.idle = false;
+    session.statement = statement;
+    session.callback = callback;
+    session.userdata = userdata;
+    return 0;
+}
+
+void pg_args_free(struct pg_args *args)
+{
+    (void) args;
+}
+
+int pg_rows(const struct pg_result *r)
+{
+    return r->count;
+}
+
+int64_t pg_get_i64(const struct pg_result *r, int row, int column)
+{
+    assert_int_equal(column, 0);
+    return r->ids[row];
+}
+
+bool store_refused_for_data(const char *state)
+{
+    return strcmp(state, "22023") == 0;
+}
+
+void store_settle_args(struct pg_args *args, size_t count, const struct store_settlement *const *items)
+{
+    (void) args;
+    session.count = count;
+    session.without_text = !items[0]->response;
+    for (size_t i = 0; i < count; i++)
+        session.ids[i] = items[i]->id;
+}
+
+void store_still_claimed_args(struct pg_args *args, size_t count, const int64_t *ids, const int64_t *tokens)
+{
+    (void) args;
+    session.count = count;
+    for (size_t i = 0; i < count; i++) {
+        session.ids[i] = ids[i];
+        assert_int_equal(tokens[i], ids[i] * 10);
+    }
+}
+
+void store_pause_integration_args(struct pg_args *args, int64_t integration_id, const char *endpoint_url,
+                                  const char *reason)
+{
+    (void) args;
+    (void) endpoint_url;
+    (void) reason;
+    session.ids[0] = integration_id;
+    session.count = 1;
+}
+
+/* The statement under way ends with `result`, or with an error. */
+static void end_statement(struct pg_result *result, int r, const char *sqlstate)
+{
+    struct error err = {"words"};
+
+    assert_non_null(session.statement);
+    session.statement = NULL;
+    session.idle = r != -ECONNRESET;
+    session.callback(&result, r, sqlstate, &err, session.userdata);
+}
+
+static void answer_with(const int64_t *ids, int count)
+{
+    end_statement(&(struct pg_result){ids, count}, 0, "");
+}
+
+#define ANSWER(...)                                                                                          \
+    answer_with((const int64_t[]){__VA_ARGS__}, sizeof((const int64_t[]){__VA_ARGS__}) / sizeof(int64_t))
+#define ANSWER_NOTHING() answer_with(NULL, 0)
+
+static void come_up(void)
+{
+    session.idle = true;
+    session.events->up(session.owner);
+}
+
+static void expect_statement(const struct pg_statement *statement, const int64_t *ids, size_t count)
+{
+    assert_ptr_equal(session.statement, statement);
+    assert_int_equal(session.count, count);
+    assert_memory_equal(session.ids, ids, count * sizeof(*ids));
+}
+
+#define EXPECT(statement, ...)                                                                               \
+    expect_statement(&(statement), (const int64_t[]){__VA_ARGS__},                                           \
+                     sizeof((const int64_t[]){__VA_ARGS__}) / sizeof(int64_t))
+#define EXPECT_IDLE() assert_null(session.statement)
+
+/* --- the owner -------------------------------------------------------------------------------- */
+
+static struct settler *settler;
+static size_t settled;
+
+static void on_settled(size_t count, void *userdata)
+{
+    (void) userdata;
+    settled += count;
+}
+
+static void on_up(void *userdata)
+{
+    (void) userdata;
+}
+
+static void on_down(int reason, const struct error *err, void *userdata)
+{
+    (void) reason;
+    (void) err;
+    (void) userdata;
+}
+
+static int scene_start(void **state)
+{
+    static const struct settler_events events = {on_settled, on_up, on_down};
+    const struct pg_params params = {0};
+
+    (void) state;
+    now = USEC_PER_SEC;
+    memset(&timer, 0, sizeof(timer));
+    timer.enabled = SD_EVENT_OFF;
+    memset(&said, 0, sizeof(said));
+    memset(&session, 0, sizeof(session));
+    settled = 0;
+    assert_int_equal(settler_new(&settler, NULL, &params, BATCH_MAX, &events, NULL), 0);
+    come_up();
+    return 0;
+}
+
+static int scene_end(void **state)
+{
+    (void) state;
+    settler_free(settler);
+    return 0;
+}
+
+static void add(int64_t id)
+{
+    struct store_settlement *item = xcalloc(1, sizeof(*item));
+
+    item->id = id;
+    item->token = id * 10;
+    item->outcome.state = OUTCOME_RETRY;
+    item->response = xstrdup("text");
+    settler_add(settler, item);
+}
+
+static void add_all(int64_t first, int64_t last)
+{
+    for (int64_t id = first; id <= last; id++)
+        add(id);
+}
+
+/* --- batches ---------------------------------------------------------------------------------- */
+
+TEST(test_results_gather_and_go_in_the_order_of_their_ids)
+{
+    add(3);
+    add(1);
+    add(2);
+    EXPECT_IDLE();
+    pass(MSEC(10));
+    EXPECT(store_settle, 1, 2, 3);
+    assert_int_equal(settler_pending(settler), 3);
+    ANSWER(1, 2, 3);
+    assert_int_equal(settled, 3);
+    assert_int_equal(settler_pending(settler), 0);
+    EXPECT_IDLE();
+}
+
+TEST(test_a_full_batch_goes_at_once)
+{
+    add_all(1, BATCH_MAX + 2);
+    EXPECT(store_settle, 1, 2, 3, 4);
+    ANSWER(1, 2, 3, 4);
+    EXPECT(store_settle, 5, 6);
+}
+
+TEST(test_in_a_hurry_nothing_gathers)
+{
+    settler_hurry(settler);
+    add(1);
+    EXPECT(store_settle, 1);
+}
+
+TEST(test_results_wait_for_the_database)
+{
+    session.idle = false;
+    add_all(1, 6);
+    pass(MSEC(1000));
+    EXPECT_IDLE();
+    come_up();
+    EXPECT(store_settle, 1, 2, 3, 4);
+}
+
+static void note_token(int64_t token, void *userdata)
+{
+    *(int64_t *) userdata += token;
+}
+
+TEST(test_tokens_of_waiting_and_sent_results_are_known)
+{
+    int64_t sum = 0;
+
+    add_all(1, BATCH_MAX + 1);
+    settler_tokens(settler, note_token, &sum);
+    assert_int_equal(sum, 150);
+}
+
+/* --- answers ---------------------------------------------------------------------------------- */
+
+TEST(test_a_result_whose_claim_has_ended_is_dropped)
+{
+    add_all(1, BATCH_MAX);
+    ANSWER(1, 2, 4);
+    EXPECT(store_still_claimed, 3);
+    ANSWER_NOTHING();
+    expect_said(MSG_LEASE_LOST, LOG_NOTICE);
+    assert_int_equal(settled, 4);
+    assert_int_equal(settler_pending(settler), 0);
+}
+
+TEST(test_a_result_whose_row_is_locked_is_tried_again)
+{
+    add_all(1, BATCH_MAX);
+    ANSWER(1, 4);
+    EXPECT(store_still_claimed, 2, 3);
+    ANSWER(2, 3);
+    assert_int_equal(settler_pending(settler), 2);
+    EXPECT_IDLE();
+    pass(MSEC(150));
+    EXPECT(store_settle, 2, 3);
+    ANSWER(2, 3);
+    assert_int_equal(settled, 4);
+    assert_int_equal(said.count, 0);
+}
+
+TEST(test_locks_that_last_are_said_once)
+{
+    add(1);
+    for (int i = 0; i < 100; i++) {
+        pass(MSEC(200));
+        if (session.statement == &store_settle)
+            ANSWER_NOTHING();
+        ANSWER(1);
+    }
+    expect_said(MSG_LOCKED, LOG_WARNING);
+    pass(MSEC(200));
+    ANSWER(1);
+    expect_said(MSG_LOCKED, LOG_NOTICE);
+}
+
+TEST(test_after_a_lost_answer_all_of_it_is_sent_again)
+{
+    add_all(1, BATCH_MAX + 1);
+    end_statement(NULL, -ECONNRESET, "");
+    assert_int_equal(settler_pending(settler), 5);
+    come_up();
+    EXPECT(store_settle, 1, 2, 3, 4);
+    /* The first try did arrive: no notice about that. */
+    ANSWER_NOTHING();
+    ANSWER_NOTHING();
+    assert_int_equal(said.level, LOG_DEBUG);
+    assert_int_equal(settled, 4);
+    EXPECT(store_settle, 5);
+}
+
+/* --- refusals --------------------------------------------------------------------------------- */
+
+TEST(test_a_bad_row_is_found_by_halves)
+{
+    add_all(1, BATCH_MAX);
+    end_statement(NULL, -EBADMSG, "22023");
+    EXPECT(store_settle, 1, 2);
+    ANSWER(1, 2);
+    EXPECT(store_settle, 3, 4);
+    end_statement(NULL, -EBADMSG, "22023");
+    EXPECT(store_settle, 3);
+    assert_false(session.without_text);
+    end_statement(NULL, -EBADMSG, "22023");
+    expect_said(MSG_SETTLE_SPLIT, LOG_WARNING);
+    pass(MSEC(50));
+    EXPECT(store_settle, 3);
+    assert_true(session.without_text);
+    ANSWER(3);
+    EXPECT(store_settle, 4);
+    ANSWER(4);
+    assert_int_equal(settled, 4);
+}
+
+TEST(test_a_row_that_is_refused_without_its_text_holds_up_no_other)
+{
+    add(1);
+    pass(MSEC(10));
+    end_statement(NULL, -EBADMSG, "22023");
+    pass(MSEC(50));
+    said.count = 0;
+    end_statement(NULL, -EBADMSG, "22023");
+    expect_said(MSG_SETTLE_SPLIT, LOG_ERR);
+    add(2);
+    pass(MSEC(150));
+    EXPECT(store_settle, 2);
+    ANSWER(2);
+    pass(MSEC(10000));
+    EXPECT(store_settle, 1);
+    end_statement(NULL, -EBADMSG, "22023");
+    assert_int_equal(said.level, LOG_DEBUG);
+    assert_int_equal(settler_pending(settler), 1);
+}
+
+TEST(test_a_refusal_for_another_reason_is_tried_again)
+{
+    add_all(1, BATCH_MAX);
+    end_statement(NULL, -EBADMSG, "53100");
+    assert_int_equal(said.count, 1);
+    EXPECT_IDLE();
+    pass(MSEC(900));
+    EXPECT_IDLE();
+    pass(MSEC(200));
+    EXPECT(store_settle, 1, 2, 3, 4);
+}
+
+TEST(test_a_lock_leads_to_the_statement_that_passes_over_locked_rows)
+{
+    add_all(1, BATCH_MAX);
+    end_statement(NULL, -EBADMSG, "55P03");
+    EXPECT(store_settle_unlocked, 1, 2, 3, 4);
+    ANSWER(1, 2, 3, 4);
+    add_all(5, 8);
+    EXPECT(store_settle, 5, 6, 7, 8);
+}
+
+/* --- pauses ----------------------------------------------------------------------------------- */
+
+TEST(test_an_integration_is_paused_after_its_results)
+{
+    add(1);
+    settler_pause(settler, 77, "http://a/", "a reason");
+    settler_pause(settler, 77, "http://a/", "a reason");
+    pass(MSEC(10));
+    EXPECT(store_settle, 1);
+    ANSWER(1);
+    EXPECT(store_pause_integration, 77);
+    ANSWER(77);
+    expect_said(MSG_INTEGRATION_PAUSED, LOG_WARNING);
+    EXPECT_IDLE();
+}
+
+TEST(test_a_pause_survives_a_lost_answer)
+{
+    settler_pause(settler, 77, "http://a/", "a reason");
+    pass(MSEC(10));
+    EXPECT(store_pause_integration, 77);
+    end_statement(NULL, -ECONNRESET, "");
+    come_up();
+    EXPECT(store_pause_integration, 77);
+    ANSWER_NOTHING(); /* it was paused before */
+    assert_int_equal(said.count, 0);
+    EXPECT_IDLE();
+}
+
+#define SCENE(test) cmocka_unit_test_setup_teardown(test, scene_start, scene_end)
+
+int main(void)
+{
+    static const struct CMUnitTest tests[] = {
+        SCENE(test_results_gather_and_go_in_the_order_of_their_ids),
+        SCENE(test_a_full_batch_goes_at_once),
+        SCENE(test_in_a_hurry_nothing_gathers),
+        SCENE(test_results_wait_for_the_database),
+        SCENE(test_tokens_of_waiting_and_sent_results_are_known),
+        SCENE(test_a_result_whose_claim_has_ended_is_dropped),
+        SCENE(test_a_result_whose_row_is_locked_is_tried_again),
+        SCENE(test_locks_that_last_are_said_once),
+        SCENE(test_after_a_lost_answer_all_of_it_is_sent_again),
+        SCENE(test_a_bad_row_is_found_by_halves),
+        SCENE(test_a_row_that_is_refused_without_its_text_holds_up_no_other),
+        SCENE(test_a_refusal_for_another_reason_is_tried_again),
+        SCENE(test_a_lock_leads_to_the_statement_that_passes_over_locked_rows),
+        SCENE(test_an_integration_is_paused_after_its_results),
+        SCENE(test_a_pause_survives_a_lost_answer),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
