@@ -8,8 +8,6 @@
  * says where the next leader goes on. */
 #include "relay/relay.h"
 
-#include <string.h>
-
 #include "base/log.h"
 #include "base/message_ids.h"
 #include "relay/relay_internal.h"

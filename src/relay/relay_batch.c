@@ -45,14 +45,11 @@ int relay_batch_take(struct relay_batch *b, struct pg_result *result, struct gap
                      int64_t byte_budget, struct error *err)
 {
     CLEANUP(freep) int64_t *ids = xcalloc((size_t) pg_rows(result) + 1, sizeof(*ids));
-    struct store_relay_head head;
     struct gaps_read read = {.probed_through = INT64_MAX};
 
     relay_batch_free(b);
     b->result = result;
-    store_relay_head(result, &head);
-    read.xmin = head.xmin;
-    b->wal_position = head.wal_position;
+    store_relay_head(result, &read.xmin, &b->wal_position);
     classify_rows(b, ids, limit, byte_budget, &read);
     if (gaps_take(gaps, &read) < 0) {
         error_set(err, "the ids of the ledger do not fit the position that was saved");

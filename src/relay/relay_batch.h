@@ -12,7 +12,7 @@
 
 struct relay_batch {
     struct pg_result *result; /* NULL = no batch */
-    int64_t wal_position;     /* not before the commit of any row */
+    int64_t wal_position;     /* behind the commit of each row */
     unsigned char *states;    /* by row of the result */
     int rows, next;           /* rows before `next` were handed to the producer or need not be */
     size_t on_the_way;

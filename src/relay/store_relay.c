@@ -178,10 +178,10 @@ int store_relay_read(struct pg *pg, const struct gaps *gaps, int limit, int64_t 
     return pg_query(pg, &read_ledger, &args, ret, err);
 }
 
-void store_relay_head(const struct pg_result *result, struct store_relay_head *ret)
+void store_relay_head(const struct pg_result *result, int64_t *ret_xmin, int64_t *ret_wal_position)
 {
-    ret->xmin = pg_get_i64(result, 0, ID);
-    ret->wal_position = pg_get_i64(result, 0, SUBSCRIPTION_ID);
+    *ret_xmin = pg_get_i64(result, 0, ID);
+    *ret_wal_position = pg_get_i64(result, 0, SUBSCRIPTION_ID);
 }
 
 enum store_relay_kind store_relay_row_kind(const struct pg_result *result, int row, int64_t *ret_id,

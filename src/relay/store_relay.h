@@ -40,11 +40,8 @@ int store_relay_advance_sequence(struct pg *pg, int64_t high, bool *ret_done, st
  * Of each kind at most `limit` rows, and as many as begin within `byte_budget`. */
 int store_relay_read(struct pg *pg, const struct gaps *gaps, int limit, int64_t byte_budget,
                      struct pg_result **ret, struct error *err);
-struct store_relay_head {
-    int64_t xmin;
-    int64_t wal_position; /* not before the commit of any row shown */
-};
-void store_relay_head(const struct pg_result *result, struct store_relay_head *ret);
+/* The snapshot's xmin, and a WAL position behind the commit of each row. */
+void store_relay_head(const struct pg_result *result, int64_t *ret_xmin, int64_t *ret_wal_position);
 enum store_relay_kind { STORE_RELAY_HEAD, STORE_RELAY_FOUND, STORE_RELAY_ABOVE };
 /* Rows from 1 on. `total` is the sum of bytes of its kind so far. */
 enum store_relay_kind store_relay_row_kind(const struct pg_result *result, int row, int64_t *ret_id,

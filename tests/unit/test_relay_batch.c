@@ -29,9 +29,10 @@ void pg_result_free(struct pg_result *r)
     free(r);
 }
 
-void store_relay_head(const struct pg_result *r, struct store_relay_head *ret)
+void store_relay_head(const struct pg_result *r, int64_t *ret_xmin, int64_t *ret_wal_position)
 {
-    *ret = (struct store_relay_head){.xmin = 100, .wal_position = r->rows[0].id};
+    *ret_xmin = 100;
+    *ret_wal_position = r->rows[0].id;
 }
 
 enum store_relay_kind store_relay_row_kind(const struct pg_result *r, int row, int64_t *ret_id,
