@@ -42,7 +42,7 @@ ARCHIVE   := $(BUILD)/libanubis.a
 BINARIES  := $(BUILD)/anubisd $(BUILD)/anubisctl
 TOOLS     := $(patsubst tests/tools/%.c,$(BUILD)/tools/%,$(wildcard tests/tools/*.c))
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(wildcard tests/unit/test_*.c))
-SQL       := $(sort $(wildcard sql/*.sql))
+SQL       := $(sort $(wildcard sql/*.sql)) $(sort $(wildcard sql/repeatable/*.sql))
 STATEMENTS := $(sort $(wildcard sql/statements/*.sql))
 C_FILES   := $(wildcard src/*.[ch] src/*/*.[ch] tests/unit/*.[ch] tests/tools/*.[ch])
 
@@ -154,7 +154,8 @@ coverage: ## build/coverage, with gcov's counters
 install: all ## install below $(DESTDIR)$(PREFIX); an existing anubisd.conf stays
 	install -D -m 755 $(BUILD)/anubisd $(DESTDIR)$(SBINDIR)/anubisd
 	install -D -m 755 $(BUILD)/anubisctl $(DESTDIR)$(BINDIR)/anubisctl
-	install -D -m 644 -t $(DESTDIR)$(DATADIR)/anubisd/sql $(SQL)
+	install -D -m 644 -t $(DESTDIR)$(DATADIR)/anubisd/sql $(filter-out sql/repeatable/%,$(SQL))
+	install -D -m 644 -t $(DESTDIR)$(DATADIR)/anubisd/sql/repeatable $(filter sql/repeatable/%,$(SQL))
 	install -D -m 644 -t $(DESTDIR)$(DATADIR)/doc/anubisd README.md etc/anubisd.conf
 	install -D -m 644 -t $(DESTDIR)$(MANDIR)/man8 man/anubisd.8 man/anubisctl.8
 	install -D -m 644 -t $(DESTDIR)$(MANDIR)/man5 man/anubisd.conf.5

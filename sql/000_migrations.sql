@@ -1,8 +1,5 @@
--- The versions of the schema: one row for each file of sql/ that "anubisctl migrate" has applied.
---
--- A file may begin with comments of the form "-- name: words":
---   oldest daemon: N   programs built before version N can no longer use the schema once this file is applied
---   locks: a b c       tables that are locked before anything is done, in this order, where they exist
+-- Which files of sql/ "anubisctl migrate" has applied: numbered steps, each once, and repeatable files in the content that
+-- they had last.
 
 create table @extschema@.anubis_migrations (
     version integer primary key,
@@ -11,4 +8,11 @@ create table @extschema@.anubis_migrations (
     applied_at timestamptz not null default now(),
     applied_by text not null,
     oldest_daemon integer not null default 0
+);
+
+create table @extschema@.anubis_repeatables (
+    name text primary key,
+    checksum text not null,
+    applied_at timestamptz not null default now(),
+    applied_by text not null
 );

@@ -35,7 +35,7 @@ OBSTACLES = {
                                            '"alter table subscription_events alter column status drop not null"'),
     "NOT NULL where anubisd writes nothing": ("alter table subscriptions add last_error text not null default ''", "anubisd empties it"),
     "attempts that may be NULL": ("alter table subscriptions add attempts integer", "alter column attempts set default '0', alter column attempts set not null"),
-    "settings as text": ("alter table integrations add settings text not null default ''", "anubisd can adopt it as jsonb"),
+    "delivery settings as text": ("alter table integrations add delivery_settings text not null default ''", "anubisd can adopt it as jsonb"),
     "next_attempt_at without time zone": ("alter table subscriptions add next_attempt_at timestamp", '"next_attempt_at" of table'),
     "order_id as text": ("alter table subscriptions alter order_id type varchar", '"order_id" of table "subscriptions" is of type character varying'),
     "a generated status": ("alter table subscriptions drop status; alter table subscriptions add status varchar generated always as "
@@ -80,7 +80,7 @@ def test_all_that_is_in_the_way_is_said_at_once(empty_database):
 
 
 HARMLESS = {
-    "settings that may be NULL": "alter table integrations add settings jsonb; alter table integration_filters add criteria jsonb",
+    "settings that may be NULL": "alter table integrations add settings text, add delivery_settings jsonb; alter table integration_filters add criteria jsonb",
     "ids of type integer": "",
     "json": "alter table subscriptions alter payload type json; alter table subscription_events alter request type json, alter response type json",
     "generated columns": "alter table subscriptions add twice text generated always as (cpf::text || 'x') stored; "
@@ -152,11 +152,11 @@ def test_the_application_keeps_its_rights(empty_database):
         for name in role:
             query = functools.partial(empty_database.query, user=role[name])
             check_application_goes_on(query)
-            query("update integrations set enabled = not enabled, settings = '{}'")
+            query("update integrations set enabled = not enabled, delivery_settings = '{}'")
             for call in ("ledger_extend(1)", "anubisd_grant('public')"):
                 assert refused(query, f"select {call}")[0] == "42501"
             assert refused(query, "update subscription_events set status = null where id = 1")[0] == "23001"
-            for table in ("subscription_events_default", "relay_state", "audit_log"):
+            for table in ("subscription_events_default", "relay_state", "dead_letters"):
                 assert refused(query, f"select * from {table}")[0] == "42501"
 
 
@@ -191,7 +191,7 @@ def test_a_daemon_that_owns_nothing(empty_database, broker, institutions):
         assert query("select public.ledger_extend()") == [(0,)]
         for sql in ("insert into subscriptions (status) values ('pending')", "insert into subscription_events (id) values (1)",
                     "delete from integrations", "update integration_filters set name = ''", "select * from schema_migrations",
-                    "drop table alerts", "select anubisd_grant('public')", "update anubis_migrations set version = 1"):
+                    "drop table dead_letters", "select anubisd_grant('public')", "update anubis_migrations set version = 1"):
             assert refused(query, sql)[0] == "42501", sql
 
 

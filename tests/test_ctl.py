@@ -172,7 +172,8 @@ def populate(app):
     app.query("update {s}.integrations set paused_until = now() + interval '1 hour', pause_reason = '410 Gone' where id = %s",
               (paused,))
     disabled = app.integration("https://disabled.example/", enabled=False)
-    open_circuit = app.integration("https://open.example/", circuit_state="open")
+    open_circuit = app.integration("https://open.example/")
+    app.query("insert into {s}.integration_runtime (integration_id, circuit_state) values (%s, 'open')", (open_circuit,))
     bare = app.integration("https://bare.example/")
     app.query("update {s}.integrations set endpoint_url = null where id = %s", (bare,))
     ids = {"due": app.subscription(good), "paused": app.subscription(paused), "disabled": app.subscription(disabled),

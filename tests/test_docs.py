@@ -296,7 +296,8 @@ def test_install_puts_everything_in_its_place(tree):
     for name in ("usr/sbin/anubisd", "usr/bin/anubisctl", "etc/anubisd.conf", "usr/lib/systemd/system/anubisd.service",
                  "usr/lib/sysusers.d/anubisd.conf", "usr/lib/tmpfiles.d/anubisd.conf",
                  "usr/lib/systemd/catalog/anubisd.catalog", "usr/share/man/man8/anubisd.8", "usr/share/man/man8/anubisctl.8",
-                 "usr/share/man/man5/anubisd.conf.5", "usr/share/doc/anubisd/README.md", "usr/share/anubisd/sql/001_tables.sql"):
+                 "usr/share/man/man5/anubisd.conf.5", "usr/share/doc/anubisd/README.md", "usr/share/anubisd/sql/002_tables.sql",
+                 "usr/share/anubisd/sql/repeatable/06_triggers.sql"):
         assert name in found
     assert os.stat(os.path.join(tree, "etc/anubisd.conf")).st_mode & 0o777 == 0o640
 

@@ -1,7 +1,11 @@
 """anubisctl migrate and the schema it makes: fresh, twice, two at once, damaged, adopted from a Rails application."""
 import concurrent.futures
+import difflib
+import glob
 import os
+import re
 import signal
+import subprocess
 import time
 
 import psycopg2
@@ -14,13 +18,73 @@ from harness.rails import adopt, fingerprints, rails
 
 STATES = ["pending", "processing", "sent", "failed", "retry"]
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-FILES = sorted(f for f in os.listdir(os.path.join(ROOT, "sql")) if f.endswith(".sql"))
-LATEST = int(FILES[-1].split("_")[0])
+STEPS = sorted(f for f in os.listdir(os.path.join(ROOT, "sql")) if f.endswith(".sql"))
+REPEATABLES = ["repeatable/" + f for f in sorted(os.listdir(os.path.join(ROOT, "sql/repeatable")))]
+LATEST = int(STEPS[-1].split("_")[0])
 ROWS = 100_000 if os.environ.get("FULL") == "1" else 10_000
 
 
 def migrations(database, schema="anubis"):
     return database.query(f"select version, name, oldest_daemon from {schema}.anubis_migrations order by 1")
+
+
+# --- what is made ---
+
+
+def dump(database):
+    """The schema as pg_dump shows it, without comments, owners, and what is drawn for each installation."""
+    program_ = os.path.join(database.server.bin, "pg_dump")
+    text = subprocess.run([program_, "--schema-only", "--no-owner", "--schema=anubis", database.conninfo()], check=True,
+                          capture_output=True, text=True, timeout=60).stdout
+    text = re.sub(r"'\d+'::bigint", "'…'::bigint", re.sub(r"anubisd_[0-9a-f]{8,}", "anubisd_…", text))
+    lines = [line for line in text.splitlines() if line and not re.match(r"--|SET |SELECT pg_catalog|\\(un)?restrict", line)]
+    return "\n".join(lines) + "\n"
+
+
+def test_the_schema_is_the_one_shown(database):
+    """tests/schema.sql shows what a change of sql/ comes to. Servers deparse expressions differently: one version is compared."""
+    path = os.path.join(ROOT, "tests/schema.sql")
+    version = database.value("show server_version_num")[:2]
+    found = f"-- A fresh schema, as PostgreSQL {version} dumps it.\n{dump(database)}"
+    if os.environ.get("RENEW") == "1":
+        with open(path, "w", encoding="utf-8") as f:
+            f.write(found)
+    with open(path, encoding="utf-8") as f:
+        wanted = f.read()
+    if wanted.splitlines()[0] != found.splitlines()[0]:
+        pytest.skip(f"tests/schema.sql is of another version of PostgreSQL than {version}")
+    diff = "\n".join(difflib.unified_diff(wanted.splitlines(), found.splitlines(), "tests/schema.sql", "sql/", lineterm=""))
+    assert not diff, f"{diff}\nIf it shall be so: RENEW=1 tests/run-checks tests/test_migrate.py -k the_one_shown"
+
+
+def test_kinds_of_locks(database):
+    """Each kind has a key of its own, every kind in use is known, and another one is refused."""
+    texts = [open(path, encoding="utf-8").read() for pattern in ("src/*/*.c", "sql/*.sql", "sql/*/*.sql")
+             for path in glob.glob(os.path.join(ROOT, pattern))]
+    used = {kind for text in texts for kind in re.findall(r"lock_key\('(\w+)'\)", text)}
+    with open(os.path.join(ROOT, "sql/repeatable/02_locks.sql"), encoding="utf-8") as f:
+        known = re.findall(r"when '(\w+)' then", f.read())
+    assert used == set(known) and len(used) > 5
+    keys = [database.value("select anubis.lock_key(%s)", (kind,)) for kind in known]
+    assert len(set(keys)) == len(keys) and keys[known.index("bell")] == database.value("select anubis.lock_base()")
+    for kind in ("replay", "Relay", "r", ""):
+        assert "no such kind of lock" in refused(database.query, "select anubis.lock_key(%s)", (kind,))[1]
+
+
+def test_a_circuit_that_closes_rings(app):
+    """A daemon that sleeps is woken, as by whatever else makes an integration due."""
+    integration = app.integration("https://x.example/")
+    app.query("insert into {s}.integration_runtime (integration_id, circuit_state) values (%s, 'open')", (integration,))
+    sleeper = app.database.connect()
+    cursor = sleeper.cursor()
+    cursor.execute("select pg_advisory_lock(anubis.lock_key('bell')), anubis.doorbell_channel()")
+    cursor.execute(f'listen "{cursor.fetchone()[1]}"')
+    app.query("update {s}.integration_runtime set sent = 1")
+    sleeper.poll()
+    assert not sleeper.notifies
+    app.query("update {s}.integration_runtime set circuit_state = 'closed'")
+    wait_for(lambda: sleeper.poll() or sleeper.notifies, what="the bell")
+    sleeper.close()
 
 
 # --- the command ---
@@ -30,14 +94,14 @@ def migrations(database, schema="anubis"):
 def test_fresh_and_twice(empty_database, schema):
     ctl = Ctl({"database": {"schema": schema}}, database=empty_database)
     first = ctl.migrate()
-    assert first.stdout.splitlines() == [f"applied {f}" for f in FILES] + [f'schema "{schema}" is now version {LATEST}']
+    assert first.stdout.splitlines() == [f"applied {f}" for f in STEPS + REPEATABLES] + [f'schema "{schema}" is now version {LATEST}']
     assert not first.stderr
     before = schema_dump(empty_database, schema)
     again = ctl.migrate()
     assert again.stdout == f'schema "{schema}" is up to date: version {LATEST}\n' and not again.stderr
     assert schema_dump(empty_database, schema) == before
     quoted = '"' + schema + '"'
-    assert [m[1] for m in migrations(empty_database, quoted)] == FILES
+    assert [m[1] for m in migrations(empty_database, quoted)] == STEPS
     app = Application(empty_database, quoted)
     subscription = app.subscription(app.integration("https://x.example/"))
     assert [e["event_type"] for e in app.events(subscription)] == ["created"]
@@ -83,7 +147,7 @@ def test_two_at_once(empty_database):
     for result in results:
         result.expect(0)
     assert sorted("applied" in r.stdout for r in results) == [False, False, False, True]
-    assert [m[1] for m in migrations(empty_database)] == FILES
+    assert [m[1] for m in migrations(empty_database)] == STEPS
 
 
 def test_waits_for_the_other_and_says_so(empty_database):
@@ -92,9 +156,9 @@ def test_waits_for_the_other_and_says_so(empty_database):
     other.cursor().execute("select pg_advisory_xact_lock(hashtextextended('anubisctl migrate anubis', 0))")
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(ctl, "migrate")
-        wait_for(lambda: empty_database.value("select count(*) from pg_stat_activity where datname = current_database() and "
-                                              "wait_event = 'advisory'"), what="migrate to wait")
-        time.sleep(1)  # longer than the look that names who is waited for
+        wait_for(lambda: empty_database.value("select count(*) from pg_stat_activity where application_name = 'anubisctl migrate' "
+                                              "and state = 'idle in transaction'"), what="migrate to wait")
+        time.sleep(3)  # longer than the pause between two tries
         assert not waiting.done()
         other.rollback()
         result = waiting.result().expect(0)
@@ -106,7 +170,7 @@ def test_waits_for_the_other_and_says_so(empty_database):
 def test_dry_run(empty_database):
     ctl = Ctl(database=empty_database)
     result = ctl.migrate("--dry-run")
-    assert result.stdout.splitlines()[:-1] == [f"would apply {f}" for f in FILES]
+    assert result.stdout.splitlines()[:-1] == [f"would apply {f}" for f in STEPS + REPEATABLES]
     assert result.stdout.endswith("nothing was changed\n")
     assert schema_dump(empty_database) == []
     assert empty_database.value("select count(*) from pg_namespace where nspname = 'anubis'") == 0
@@ -120,7 +184,7 @@ def test_dry_run_shows_errors(empty_database):
     before = schema_dump(empty_database, "public")
     for arguments in (["--dry-run"], []):
         result = adopt(empty_database, *arguments).expect(69)
-        assert 'could not apply "001_tables.sql": column "successful_sends" of table "integrations" is of type text' in \
+        assert 'could not apply "001_adoption.sql": column "successful_sends" of table "integrations" is of type text' in \
             result.stderr
         assert "nothing was changed" in result.stderr and not result.stdout
         assert schema_dump(empty_database, "public") == before
@@ -130,16 +194,43 @@ def test_another_file_than_was_applied(database, ctl):
     database.query("update anubis.anubis_migrations set checksum = repeat('0', 64) where version = 2")
     before = schema_dump(database)
     result = ctl("migrate").expect(69)
-    assert '"002_ledger.sql" was applied' in result.stderr and "checksum 000000000000… there" in result.stderr
+    assert '"002_tables.sql" was applied' in result.stderr and "checksum 000000000000… there" in result.stderr
     assert schema_dump(database) == before
     database.query("delete from anubis.anubis_migrations where version = %s", (LATEST,))
-    assert "002_ledger.sql" in ctl("migrate").expect(69).stderr
+    assert "002_tables.sql" in ctl("migrate").expect(69).stderr
+
+
+def test_a_repeatable_file_that_changed(database, ctl):
+    """It is applied although the version is the same, and its checksum is recorded."""
+    recorded = database.query("select name, checksum from anubis.anubis_repeatables order by 1")
+    assert [name for name, _ in recorded] == REPEATABLES
+    database.query("create or replace function anubis.as_instant(instant timestamptz) returns timestamptz language sql immutable "
+                   "as 'select null::timestamptz'; update anubis.anubis_repeatables set checksum = 'x' where name like '%01_values.sql'")
+    name = "repeatable/01_values.sql"
+    assert ctl("migrate", "--dry-run").expect(0).stdout.startswith(f"would apply {name}\nall of it worked")
+    assert ctl("migrate").expect(0).stdout == f'applied {name}\nschema "anubis" is now version {LATEST}\n'
+    assert database.value("select anubis.as_instant('epoch') is not null")
+    assert database.query("select name, checksum from anubis.anubis_repeatables order by 1") == recorded
+    assert ctl("migrate").stdout.endswith(f"up to date: version {LATEST}\n")
+
+
+def test_repeatable_files_can_be_repeated(ledger, ctl):
+    """All of them on a schema in use: nothing is changed but the time in the record."""
+    before = dump(ledger.database)
+    ledger.query("delete from {s}.anubis_repeatables")
+    assert ctl("migrate").expect(0).stdout.splitlines()[:-1] == [f"applied {f}" for f in REPEATABLES]
+    assert dump(ledger.database) == before
+    ledger.query("update {s}.subscriptions set status = 'failed'")
+    assert ledger.value("select count(*) from {s}.subscription_events") == 20
 
 
 def test_a_later_program_migrated(database, ctl):
     database.query("insert into anubis.anubis_migrations values (999, '999_later.sql', 'x', now(), 'anubisctl 9.9', 0)")
     result = ctl("migrate").expect(0)
     assert '"999_later.sql" (by anubisctl 9.9)' in result.stderr and "up to date: version 999" in result.stdout
+    # Its repeatable files stay.
+    database.query("update anubis.anubis_repeatables set checksum = 'later'")
+    assert "up to date: version 999" in ctl("migrate").expect(0).stdout
     ctl("status").expect(0)
     database.query("update anubis.anubis_migrations set oldest_daemon = 998 where version = 999")
     misfit = ctl("status").expect(69).stderr
@@ -147,7 +238,7 @@ def test_a_later_program_migrated(database, ctl):
     assert "install the later anubisd" in misfit
     database.query("delete from anubis.anubis_migrations where version = %s", (LATEST,))
     result = ctl("migrate").expect(69)
-    assert "later than this program" in result.stderr and FILES[-1] in result.stderr
+    assert "later than this program" in result.stderr and STEPS[-1] in result.stderr
 
 
 def test_commands_say_that_the_schema_is_missing(empty_database):
@@ -271,9 +362,9 @@ def test_killed_in_the_middle(empty_database):
         wait_for(lambda: empty_database.value("select count(*) from pg_stat_activity where application_name = 'anubisctl migrate'") == 0,
                  what="its session to end")
         found = schema_dump(empty_database, "public")
-        assert found == before or len(migrations(empty_database, "public")) == len(FILES)
+        assert found == before or len(migrations(empty_database, "public")) == len(STEPS)
     adopt(empty_database).expect(0)
-    assert [m[1] for m in migrations(empty_database, "public")] == FILES
+    assert [m[1] for m in migrations(empty_database, "public")] == STEPS
 
 
 @pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
@@ -331,9 +422,9 @@ def test_no_deadlock_with_the_application(empty_database, backwards):
 
 
 def test_a_relation_of_ours_exists_already(empty_database):
-    empty_database.query("create table public.alerts (x int)")
+    empty_database.query("create table public.dead_letters (x int)")
     result = adopt(empty_database).expect(69)
-    assert 'a relation named "alerts" exists already' in result.stderr and "database.schema" in result.stderr
+    assert 'a relation named "dead_letters" exists already' in result.stderr and "database.schema" in result.stderr
 
 
 def test_triggers_of_the_application_are_named(empty_database):
@@ -594,8 +685,8 @@ def test_subscriptions_that_no_claim_could_take(ledger, columns):
 
 
 def test_settings_that_are_not_known(app):
-    number = app.integration("https://x.example/", settings={"on_ambiguous": "hold"})
-    state, words = refused(app.query, "update {s}.integrations set settings = '{\"heders\": {}}' where id = %s", (number,))
+    number = app.integration("https://x.example/", delivery_settings={"on_ambiguous": "hold"})
+    state, words = refused(app.query, "update {s}.integrations set delivery_settings = '{\"heders\": {}}' where id = %s", (number,))
     assert state == "23514" and '"heders"' in words and "headers" in words
 
 

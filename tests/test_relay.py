@@ -1,6 +1,7 @@
 """The relay: every committed row of the ledger reaches its topic, in order, once; and what happens when parts are killed."""
 import collections
 import contextlib
+import decimal
 import json
 import os
 import random
@@ -85,6 +86,21 @@ def sequence(message):
     return int(message.headers["sequence"])
 
 
+def exact(text):
+    return json.loads(text, parse_float=decimal.Decimal, parse_int=decimal.Decimal)
+
+
+def is_the_same(published, shown):
+    """Equal as JSON. Of answers that jsonb cannot hold, or that are nested too deeply to be published as JSON, one is a text."""
+    one, other = exact(published), exact(shown)
+    if one == other:
+        return True
+    answers = [value.pop("response_data") for value in (one, other)]
+    assert "\\u0000" in published or published.count("[") > 512, f"{published[:500]} is shown as {shown[:500]}"
+    text = max((a for a in answers if isinstance(a, str)), key=len)
+    return one == other and exact(text) in answers
+
+
 def check_published(ledger, kafka, prefix="anubis.", once=True, before=0):
     """Kafka holds exactly the ledger: each event in its topic and partition, as the view has it, in order. Returns how many
     came twice."""
@@ -99,7 +115,7 @@ def check_published(ledger, kafka, prefix="anubis.", once=True, before=0):
             suffix, key, headers, value = wanted[number]
             assert (topic, m.key) == (suffix, key)
             assert m.headers == headers
-            assert m.value.decode() == value
+            assert is_the_same(m.value.decode(), value)
             assert m.partition == zlib.crc32(m.key.encode()) % EVENT_TOPICS[topic]
             if number not in first:
                 assert number > newest.get(m.key, 0), f"event {number} of subscription {m.key} comes after a newer one"

@@ -9,7 +9,8 @@ free as materialized (
          p.due, p.id as after_id
     from place p join integrations i on i.id = p.integration_id
     left join unnest($3, $4) as b (id, in_flight) on b.id = i.id
-   where i.enabled and i.circuit_state <> 'open' and (i.paused_until is null or i.paused_until <= now())
+    left join integration_runtime r on r.integration_id = i.id
+   where i.enabled and coalesce(r.circuit_state, 'closed') <> 'open' and (i.paused_until is null or i.paused_until <= now())
      and coalesce(nullif(greatest(i.max_in_flight, 0), 0), $5) > coalesce(b.in_flight, 0)
    order by i.id <= $6, i.id
 ), locked as materialized (

@@ -8,7 +8,7 @@ select s.status::text, s.attempts::bigint, s.payload_version,
        s.last_error, s.last_http_status, coalesce(s.last_ambiguous, false),
        s.integration_id::bigint, i.id is not null, i.name::text, coalesce(i.enabled, false),
        coalesce(i.endpoint_url, '') <> '', case when i.paused_until > now() then i.paused_until end,
-       i.pause_reason::text, i.circuit_state::text, i.max_in_flight, i.max_attempts,
+       i.pause_reason::text, coalesce(r.circuit_state, 'closed'), i.max_in_flight, i.max_attempts,
        (select count(*) from subscriptions x where x.status = 'processing' and x.integration_id = s.integration_id),
        (select count(*)
           from (select from subscriptions x
@@ -18,4 +18,5 @@ select s.status::text, s.attempts::bigint, s.payload_version,
        (select namespace from installation), now(),
        (select count(*) from pg_stat_activity where datname = current_database() and application_name = $3)
   from subscriptions s left join integrations i on i.id = s.integration_id
+  left join integration_runtime r on r.integration_id = i.id
  where s.id = $1

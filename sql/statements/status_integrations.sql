@@ -13,11 +13,12 @@ with flying as (
   select integration_id, count(*) as n from subscriptions where held_at is not null group by 1
 )
 select i.id::bigint, i.name::text, i.enabled, case when i.paused_until > now() then i.paused_until end,
-       i.pause_reason::text, i.circuit_state::text, w.n, d.n, l.n, coalesce(f.n, 0), coalesce(h.n, 0),
+       i.pause_reason::text, coalesce(r.circuit_state, 'closed'), w.n, d.n, l.n, coalesce(f.n, 0), coalesce(h.n, 0),
        coalesce(i.successful_sends, 0)::bigint, coalesce(i.failed_sends, 0)::bigint,
        least(fresh.since, again.since),
        coalesce(tried.last_http_status, 0)::bigint, coalesce(tried.last_error, '')::text
   from integrations i
+  left join integration_runtime r on r.integration_id = i.id
   cross join lateral (
     select count(*) as n
       from (select from subscriptions s

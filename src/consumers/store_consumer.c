@@ -21,7 +21,7 @@ int store_limit_session(struct pg *pg, struct error *err)
 }
 
 static const struct pg_statement take_member = {
-    "take_member", "select pg_try_advisory_lock(hashtextextended($1 || '/' || $2, lock_key('Instance')))"};
+    "take_member", "select pg_try_advisory_lock(hashtextextended($1 || '/' || $2, lock_key('member')))"};
 
 int store_take_member(struct pg *pg, const char *group, const char *member, bool *ret, struct error *err)
 {

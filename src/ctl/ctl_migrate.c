@@ -1,4 +1,5 @@
-/* anubisctl migrate: the files of sql/ that the database does not have yet, all in one transaction.
+/* anubisctl migrate: the files of sql/ that the database does not have yet, all in one transaction: first the
+ * steps, then the repeatable files that changed.
  *
  * Two hosts may run it at once: the second waits for the first and then finds nothing to do. Locks on the
  * application's tables are taken before anything else and given back when they are not had at once, because
@@ -12,7 +13,6 @@
 #include "base/timeutil.h"
 #include "base/version.h"
 #include "ctl/commands.h"
-#include "ctl/ctl_wait.h"
 #include "ctl/store_migrate.h"
 #include "pg/schema.h"
 #include "pg/sql_files.h"
@@ -31,13 +31,14 @@ enum { STEP_FAILED = 50 };
 struct migration {
     struct ctl *ctl;
     struct pg *pg;
-    struct ctl_wait *wait;
     const char *schema;
     struct store_place place;
     struct store_applied *applied;
     size_t applied_count;
     const struct sql_file *pending[1000];
     size_t pending_count;
+    bool is_later;          /* the schema has a step that this program does not know */
+    struct strbuf blockers; /* the sessions that we waited for last */
     struct error err;
     const char *doing; /* for "could not …" */
     int code;
@@ -46,13 +47,8 @@ struct migration {
 static void show_remark(void *userdata, const char *severity, const char *state, const char *words)
 {
     (void) userdata;
-    /* "relation already exists, skipping": tables that are adopted. */
-    if (strcmp(state, "42P07") == 0)
-        return;
-    const char *kind = strcmp(state, OBSTACLE) == 0       ? "in the way"
-                       : strcmp(severity, "WARNING") == 0 ? "warning"
-                                                          : "notice";
-    ctl_say("%s: %s", kind, words);
+    (void) severity;
+    ctl_say("%s: %s", strcmp(state, OBSTACLE) == 0 ? "in the way" : "warning", words);
 }
 
 static int failed(struct migration *m, int code)
@@ -118,13 +114,16 @@ static int compare_applied(struct migration *m, const struct sql_file *file,
     return failed(m, EX_UNAVAILABLE);
 }
 
-static int find_pending(struct migration *m)
+static int find_pending_steps(struct migration *m)
 {
     m->doing = "read the migrations";
     int r = store_migrate_read(m->pg, m->schema, &m->applied, &m->applied_count, &m->err);
     for (size_t i = 0; r == PG_DONE && i < sql_files_count; i++) {
         const struct sql_file *file = &sql_files[i];
-        const struct store_applied *applied = find_applied(m, schema_file_version(file->name));
+        int version = schema_file_version(file->name);
+        const struct store_applied *applied = find_applied(m, version);
+        if (version < 0)
+            continue;
         if (applied)
             r = compare_applied(m, file, applied);
         else if (m->pending_count < ARRAY_SIZE(m->pending))
@@ -138,7 +137,8 @@ static int check_later(struct migration *m)
 {
     const struct store_applied *last = m->applied_count ? &m->applied[m->applied_count - 1] : NULL;
 
-    if (!last || last->version <= schema_known())
+    m->is_later = last && last->version > schema_known();
+    if (!m->is_later)
         return PG_DONE;
     if (m->pending_count) {
         ctl_say(
@@ -162,27 +162,64 @@ static int pause_before_retry(struct migration *m)
     return poll(&fd, 1, (int) (usec / USEC_PER_MSEC)) > 0 ? -ECANCELED : PG_DONE;
 }
 
+/* Names the sessions that we wait for, unless they are those named last: the seconds in their description go on. */
+static int name_blockers(struct migration *m, const char *tables)
+{
+    CLEANUP(strbuf_free) struct strbuf now = STRBUF_INIT(4096);
+
+    int r = store_migrate_blockers(m->pg, m->schema, tables, &now, &m->err);
+    if (r != PG_DONE || now.len == 0)
+        return r;
+    if (strncmp(strbuf_str(&m->blockers), strbuf_str(&now), strcspn(strbuf_str(&now), "(")) != 0)
+        ctl_say("waiting for %s", strbuf_str(&now));
+    strbuf_clear(&m->blockers);
+    strbuf_adds(&m->blockers, strbuf_str(&now));
+    return PG_DONE;
+}
+
+/* Waits, as long as it takes, until no other migration of this schema runs. */
+static int take_turn(struct migration *m)
+{
+    bool ours = false;
+
+    m->doing = "wait for another migration";
+    int r = store_migrate_try_turn(m->pg, m->schema, &ours, &m->err);
+    while (r == PG_DONE && !ours) {
+        r = name_blockers(m, NULL);
+        if (r == PG_DONE)
+            r = pause_before_retry(m);
+        if (r == PG_DONE)
+            r = store_migrate_try_turn(m->pg, m->schema, &ours, &m->err);
+    }
+    return r;
+}
+
+static int say_locked(struct migration *m)
+{
+    ctl_say("could not lock the tables: %s would not let go of them",
+            m->blockers.len ? m->blockers.data : "other sessions");
+    ctl_say(
+        "nothing was changed; end those transactions (select pg_terminate_backend(SESSION)) or wait for them, "
+        "then run \"anubisctl migrate\" again");
+    return failed(m, EX_UNAVAILABLE);
+}
+
 static int lock_tables(struct migration *m, const char *tables)
 {
-    CLEANUP(strbuf_free) struct strbuf who = STRBUF_INIT(4096);
     bool busy = false;
 
     m->doing = "lock the tables";
     for (int i = 0; i < LOCK_TRIES; i++) {
         /* Applications that take the tables in one order would never let us take them in the other. */
         int r = store_migrate_lock(m->pg, m->schema, tables, i % 2 == 1, &busy, &m->err);
+        if (r == PG_DONE && busy)
+            r = name_blockers(m, tables);
+        if (r == PG_DONE && busy)
+            r = pause_before_retry(m);
         if (r != PG_DONE || !busy)
             return r;
-        r = pause_before_retry(m);
-        if (r != PG_DONE)
-            return r;
     }
-    ctl_wait_last(m->wait, &who);
-    ctl_say("could not lock the tables: %s would not let go of them", who.len ? who.data : "other sessions");
-    ctl_say(
-        "nothing was changed; end those transactions (select pg_terminate_backend(SESSION)) or wait for them, "
-        "then run \"anubisctl migrate\" again");
-    return failed(m, EX_UNAVAILABLE);
+    return say_locked(m);
 }
 
 static char *fill_in(const char *text, const char *schema)
@@ -202,19 +239,29 @@ static int apply(struct migration *m, const struct sql_file *file)
     CLEANUP(freep) char *sql = fill_in(file->text, strbuf_str(&m->place.quoted));
     CLEANUP(freep) char *tables = schema_file_header(file->text, "locks");
     CLEANUP(freep) char *by = xasprintf("anubisctl %s", ANUBIS_VERSION);
-    struct store_applied item = {schema_file_version(file->name), xstrdup(file->name), NULL, by};
 
     ctl_progress("applying %s …", file->name);
     int r = tables ? lock_tables(m, tables) : PG_DONE;
     m->doing = file->name;
     if (r == PG_DONE)
         r = pg_execute(m->pg, sql, &m->err);
-    if (r == PG_DONE)
-        r = store_migrate_checksum(m->pg, file->text, &item.checksum, &m->err);
-    if (r == PG_DONE)
-        r = store_migrate_record(m->pg, &item, schema_file_oldest_daemon(file->text), &m->err);
-    free(item.name);
-    free(item.checksum);
+    return r == PG_DONE ? store_migrate_record(m->pg, file, by, &m->err) : r;
+}
+
+/* After the steps, whose tables they need. */
+static int apply_repeatables(struct migration *m)
+{
+    int r = PG_DONE;
+
+    for (size_t i = 0; r == PG_DONE && i < sql_files_count && !m->is_later; i++) {
+        bool is_applied = true;
+        if (schema_file_version(sql_files[i].name) < 0)
+            r = store_migrate_is_applied(m->pg, &sql_files[i], &is_applied, &m->err);
+        if (is_applied || m->pending_count == ARRAY_SIZE(m->pending))
+            continue;
+        m->pending[m->pending_count++] = &sql_files[i];
+        r = apply(m, &sql_files[i]);
+    }
     return r;
 }
 
@@ -245,15 +292,19 @@ static int finish(struct migration *m)
 static int migrate(struct migration *m)
 {
     m->doing = "begin the migration";
-    int r = store_migrate_begin(m->pg, m->schema, &m->err);
+    int r = store_migrate_begin(m->pg, &m->err);
+    if (r == PG_DONE)
+        r = take_turn(m);
     if (r == PG_DONE)
         r = find_place(m);
     if (r == PG_DONE)
-        r = find_pending(m);
+        r = find_pending_steps(m);
     if (r == PG_DONE)
         r = check_later(m);
     for (size_t i = 0; r == PG_DONE && i < m->pending_count; i++)
         r = apply(m, m->pending[i]);
+    if (r == PG_DONE)
+        r = apply_repeatables(m);
     if (r == PG_DONE)
         r = check_sequence(m);
     return r == PG_DONE ? finish(m) : r;
@@ -298,40 +349,29 @@ static int say_failed(struct migration *m, int r)
     return code;
 }
 
-static int run(struct migration *m, const struct pg_params *params)
-{
-    int pid = 0;
-
-    int code = ctl_connect(m->ctl, params, &m->pg);
-    if (code)
-        return code;
-    int r = store_backend(m->pg, &pid, &m->err);
-    m->doing = "talk to the database";
-    if (r == PG_DONE) {
-        ctl_wait_start(&m->wait, params, pid);
-        r = migrate(m);
-    }
-    ctl_wait_stop(TAKE_PTR(m->wait));
-    return r == PG_DONE ? say_done(m) : say_failed(m, r);
-}
-
 int ctl_migrate(struct ctl *c)
 {
     struct migration m = {
         .ctl = c,
         .schema = c->config->database.schema,
         .place = {.quoted = STRBUF_INIT(1024), .database = STRBUF_INIT(1024), .lacks = STRBUF_INIT(1 << 16)},
+        .blockers = STRBUF_INIT(4096),
     };
     struct pg_params params = ctl_session(c, "anubisctl migrate");
 
     params.admit = NULL;
     params.remark = show_remark;
     params.statement_timeout_usec = 0;
-    int code = run(&m, &params);
+    int code = ctl_connect(c, &params, &m.pg);
+    if (code == 0) {
+        int r = migrate(&m);
+        code = r == PG_DONE ? say_done(&m) : say_failed(&m, r);
+    }
     pg_close(m.pg);
     store_applied_free(m.applied, m.applied_count);
     strbuf_free(&m.place.quoted);
     strbuf_free(&m.place.database);
     strbuf_free(&m.place.lacks);
+    strbuf_free(&m.blockers);
     return code;
 }

@@ -3,45 +3,22 @@
 
 #include <string.h>
 
+#include "pg/schema.h"
+#include "sql/statements.h"
+
 /* What we wait for in the middle of a migration stalls the application behind us. */
+#define LIMIT_LOCKS "set local lock_timeout = '5s'"
 #define BEGIN                                                                                                \
     "begin; set local statement_timeout = 0; set local lock_timeout = 0; "                                   \
-    "set local idle_in_transaction_session_timeout = 0"
-#define LIMIT_LOCKS "set local lock_timeout = '5s'"
+    "set local idle_in_transaction_session_timeout = 0; "                                                    \
+    "set local client_min_messages = warning; " LIMIT_LOCKS
 
-/* Not lock_key('migrate'): the function and the schema, whose OID is part of the key, may not exist yet. */
-static const struct pg_statement wait_turn = {
-    "", "select pg_advisory_xact_lock(hashtextextended('anubisctl migrate ' || $1, 0))"};
+/* Not a key of lock_key(): that function and the schema, whose OID is part of the key, may not exist yet. */
+static const struct pg_statement try_turn = {
+    "", "select pg_try_advisory_xact_lock(hashtextextended('anubisctl migrate ' || $1, 0))"};
 
 /* Columns: quoted name, whether it exists, lacks, the database's name, tables of an application in "public". */
-static const struct pg_statement find_place = {
-    "",
-    "with d as (select oid, datname, pg_get_userbyid(datdba) as owner from pg_database"
-    "            where datname = current_database()),"
-    "     s as (select oid, nspname, pg_get_userbyid(nspowner) as owner from pg_namespace where nspname = $1),"
-    "     lack (text) as ("
-    "  select format('role \"%s\" may not create the schema \"%s\": let \"%s\", who owns the database, run"
-    " \"grant create on database %I to %I\"', current_user, $1, owner, datname, current_user)"
-    "    from d where not exists (select from s) and not has_database_privilege(oid, 'create')"
-    "  union all"
-    "  select format('role \"%s\" may not make temporary functions in the database: let \"%s\", who owns it, run"
-    " \"grant temporary on database %I to %I\"', current_user, owner, datname, current_user)"
-    "    from d where not has_database_privilege(oid, 'temporary')"
-    "  union all"
-    "  select format('role \"%s\" may not create anything in the schema \"%s\": let \"%s\", who owns it, run"
-    " \"grant usage, create on schema %I to %I\"', current_user, $1, owner, nspname, current_user)"
-    "    from s where not (has_schema_privilege(oid, 'create') and has_schema_privilege(oid, 'usage'))"
-    "  union all"
-    "  select format('%s \"%s\" belongs to role \"%s\", not to \"%s\": run anubisctl --database \"user=%s ...\" migrate,"
-    " or let an administrator run \"grant %I to %I\"', case c.relkind when 'S' then 'sequence' when 'v' then 'view'"
-    " else 'table' end, c.relname, o.owner, current_user, o.owner, o.owner, current_user)"
-    "    from s join pg_class c on c.relnamespace = s.oid, pg_get_userbyid(c.relowner) as o (owner)"
-    "   where not pg_has_role(c.relowner, 'usage')"
-    "     and c.relname in ('anubis_migrations', 'integrations', 'integration_filters', 'subscriptions',"
-    "                       'subscription_events', 'ledger_id_seq'))"
-    " select quote_ident($1), exists (select from s), string_agg(text, E'\\n'), current_database(),"
-    "        to_regclass('public.integrations') is not null and to_regclass('public.subscriptions') is not null"
-    "   from lack"};
+static const struct pg_statement find_place = {"", sql_migrate_place};
 
 static const struct pg_statement find_table = {
     "", "select exists (select from pg_class c join pg_namespace n on n.oid = c.relnamespace"
@@ -66,24 +43,25 @@ static const struct pg_statement limit_patience = {
     "", "select set_config('lock_timeout', greatest(10, least(800, setting::int * 4 / 5))::text, true)"
         "  from pg_settings where name = 'deadlock_timeout'"};
 
-static const struct pg_statement record = {
-    "", "insert into anubis_migrations (version, name, checksum, applied_by, oldest_daemon)"
-        " values ($1, $2, $3, $4 || ', role ' || current_user, $5)"};
+static const struct pg_statement record_step = {
+    "",
+    "insert into anubis_migrations (version, name, checksum, applied_by, oldest_daemon)"
+    " values ($1, $2, encode(sha256(convert_to($3, 'UTF8')), 'hex'), $4 || ', role ' || current_user, $5)"};
+
+static const struct pg_statement record_repeatable = {
+    "", "insert into anubis_repeatables (name, checksum, applied_by)"
+        " values ($1, encode(sha256(convert_to($2, 'UTF8')), 'hex'), $3 || ', role ' || current_user)"
+        " on conflict (name) do update set checksum = excluded.checksum, applied_at = now(),"
+        "                                  applied_by = excluded.applied_by"};
+
+static const struct pg_statement is_applied = {
+    "", "select exists (select from anubis_repeatables"
+        "                where name = $1 and checksum = encode(sha256(convert_to($2, 'UTF8')), 'hex'))"};
 
 static const struct pg_statement sequence_cache = {
     "", "select seqcache from pg_sequence where seqrelid = to_regclass('ledger_id_seq')"};
 
-static const struct pg_statement backend = {"", "select pg_backend_pid()"};
-
-static const struct pg_statement blockers = {
-    "",
-    "select string_agg(case when b.pid = 0 then 'a prepared transaction' else format('session %s (role %s%s%s%s)',"
-    "         b.pid, a.usename, ', ' || nullif(a.application_name, ''), ', from ' || host(a.client_addr),"
-    "         case when a.state like 'idle in transaction%' then ', idle in a transaction for '"
-    "              || extract(epoch from now() - a.state_change)::int || ' s'"
-    "              when a.xact_start is not null then ', in a transaction for '"
-    "              || extract(epoch from now() - a.xact_start)::int || ' s' end) end, ', ' order by b.pid)"
-    "  from unnest(pg_blocking_pids($1)) as b (pid) left join pg_stat_activity a on a.pid = b.pid"};
+static const struct pg_statement blockers = {"", sql_migrate_blockers};
 
 static int query_text(struct pg *pg, const struct pg_statement *statement, const char *parameter,
                       struct pg_result **ret, struct error *err)
@@ -94,13 +72,18 @@ static int query_text(struct pg *pg, const struct pg_statement *statement, const
     return pg_query(pg, statement, &args, ret, err);
 }
 
-int store_migrate_begin(struct pg *pg, const char *schema, struct error *err)
+int store_migrate_begin(struct pg *pg, struct error *err)
 {
-    int r = pg_execute(pg, BEGIN, err);
+    return pg_execute(pg, BEGIN, err);
+}
+
+int store_migrate_try_turn(struct pg *pg, const char *schema, bool *ret, struct error *err)
+{
+    CLEANUP(pg_result_freep) struct pg_result *result = NULL;
+
+    int r = query_text(pg, &try_turn, schema, &result, err);
     if (r == PG_DONE)
-        r = query_text(pg, &wait_turn, schema, NULL, err);
-    if (r == PG_DONE)
-        r = pg_execute(pg, LIMIT_LOCKS, err);
+        *ret = pg_get_bool(result, 0, 0);
     return r;
 }
 
@@ -198,17 +181,32 @@ int store_migrate_lock(struct pg *pg, const char *schema, const char *tables, bo
     return lock(pg, pg_get_text(result, 0, 0), ret_busy, err);
 }
 
-int store_migrate_record(struct pg *pg, const struct store_applied *item, int oldest_daemon,
-                         struct error *err)
+int store_migrate_is_applied(struct pg *pg, const struct sql_file *repeatable, bool *ret, struct error *err)
 {
     CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+    CLEANUP(pg_result_freep) struct pg_result *result = NULL;
 
-    pg_arg_i32(&args, item->version);
-    pg_arg_text(&args, item->name);
-    pg_arg_text(&args, item->checksum);
-    pg_arg_text(&args, item->applied_by);
-    pg_arg_i32(&args, oldest_daemon);
-    return pg_query(pg, &record, &args, NULL, err);
+    pg_arg_text(&args, repeatable->name);
+    pg_arg_text(&args, repeatable->text);
+    int r = pg_query(pg, &is_applied, &args, &result, err);
+    if (r == PG_DONE)
+        *ret = pg_get_bool(result, 0, 0);
+    return r;
+}
+
+int store_migrate_record(struct pg *pg, const struct sql_file *file, const char *by, struct error *err)
+{
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+    int version = schema_file_version(file->name);
+
+    if (version >= 0)
+        pg_arg_i32(&args, version);
+    pg_arg_text(&args, file->name);
+    pg_arg_text(&args, file->text);
+    pg_arg_text(&args, by);
+    if (version >= 0)
+        pg_arg_i32(&args, schema_file_oldest_daemon(file->text));
+    return pg_query(pg, version >= 0 ? &record_step : &record_repeatable, &args, NULL, err);
 }
 
 int store_migrate_sequence_cache(struct pg *pg, int64_t *ret, struct error *err)
@@ -221,22 +219,14 @@ int store_migrate_sequence_cache(struct pg *pg, int64_t *ret, struct error *err)
     return r;
 }
 
-int store_backend(struct pg *pg, int *ret_pid, struct error *err)
-{
-    CLEANUP(pg_result_freep) struct pg_result *result = NULL;
-
-    int r = pg_query(pg, &backend, NULL, &result, err);
-    if (r == PG_DONE)
-        *ret_pid = (int) pg_get_i64(result, 0, 0);
-    return r;
-}
-
-int store_blockers(struct pg *pg, int pid, struct strbuf *out, struct error *err)
+int store_migrate_blockers(struct pg *pg, const char *schema, const char *tables, struct strbuf *out,
+                           struct error *err)
 {
     CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
     CLEANUP(pg_result_freep) struct pg_result *result = NULL;
 
-    pg_arg_i32(&args, pid);
+    pg_arg_text(&args, schema);
+    pg_arg_text(&args, tables);
     int r = pg_query(pg, &blockers, &args, &result, err);
     if (r == PG_DONE)
         strbuf_adds(out, pg_get_text(result, 0, 0));

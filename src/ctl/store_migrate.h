@@ -4,9 +4,12 @@
 #pragma once
 
 #include "pg/pg.h"
+#include "pg/sql_files.h"
 
-/* Begins the transaction and waits, as long as it takes, until no other migration of this schema runs. */
-int store_migrate_begin(struct pg *pg, const char *schema, struct error *err);
+int store_migrate_begin(struct pg *pg, struct error *err);
+
+/* *ret: it is our turn, until the end of the transaction; else another migration of this schema runs. */
+int store_migrate_try_turn(struct pg *pg, const char *schema, bool *ret, struct error *err);
 
 struct store_place {
     struct strbuf quoted, database; /* the schema's name as SQL wants it; the database's as it is */
@@ -35,14 +38,16 @@ int store_migrate_checksum(struct pg *pg, const char *text, char **ret, struct e
 int store_migrate_lock(struct pg *pg, const char *schema, const char *tables, bool reversed, bool *ret_busy,
                        struct error *err);
 
-int store_migrate_record(struct pg *pg, const struct store_applied *item, int oldest_daemon,
-                         struct error *err);
+/* Names the sessions that hold `tables` (as for store_migrate_lock()), or the turn when that is NULL, in words
+ * ("session 4711 (role …, …)"); nothing when there are none any more. */
+int store_migrate_blockers(struct pg *pg, const char *schema, const char *tables, struct strbuf *out,
+                           struct error *err);
+
+/* *ret: the repeatable file was applied last with the text that it has. */
+int store_migrate_is_applied(struct pg *pg, const struct sql_file *repeatable, bool *ret, struct error *err);
+
+/* Notes that a step or a repeatable file was applied, `by` which program. */
+int store_migrate_record(struct pg *pg, const struct sql_file *file, const char *by, struct error *err);
 
 /* How many ids a session draws from the ledger's sequence at once; the relay depends on 1. */
 int store_migrate_sequence_cache(struct pg *pg, int64_t *ret, struct error *err);
-
-/* Of the session itself. */
-int store_backend(struct pg *pg, int *ret_pid, struct error *err);
-/* Who keeps that backend waiting, in words ("session 4711 (role …, …)"); nothing when nobody does. Any other
- * session may ask. */
-int store_blockers(struct pg *pg, int pid, struct strbuf *out, struct error *err);

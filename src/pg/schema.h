@@ -1,6 +1,6 @@
 /* Which versions of the schema and of this program fit each other.
  *
- * A version is the number of a file of sql/. A program knows the versions it was built with; it needs at
+ * A version is the number of a step of sql/; a repeatable file (sql/repeatable/) has none. A program knows the versions it was built with; it needs at
  * least SCHEMA_NEEDED of them, and it may work on a schema that later programs have migrated further, unless
  * one of those migrations names a newer program as the oldest that may use it ("-- oldest daemon: N", where N
  * is the version that program was built with). So daemons can be upgraded one after the other, and rolled
@@ -12,7 +12,7 @@
 #include "pg/pg.h"
 
 /* The version below which this program cannot work: to be raised when a statement needs a later one. */
-#define SCHEMA_NEEDED 4
+#define SCHEMA_NEEDED 3
 
 /* The latest version this program was built with. */
 int schema_known(void);

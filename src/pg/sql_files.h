@@ -1,10 +1,11 @@
-/* The files of sql/, embedded when the programs are built, in the order of their numbers. */
+/* The steps of sql/ in the order of their numbers, then the repeatable files of sql/repeatable/ in the order of
+ * their names; embedded when the programs are built. */
 #pragma once
 
 #include <stddef.h>
 
 struct sql_file {
-    const char *name; /* 001_schema.sql */
+    const char *name; /* 002_tables.sql, repeatable/01_values.sql */
     const char *text;
 };
 extern const struct sql_file sql_files[];

@@ -1,6 +1,6 @@
 /* From a ledger row to its Kafka message: topic, key, headers, value (event.schema.json).
  *
- * Pure. The view subscription_event_messages shows the same message, byte for byte. */
+ * Pure. The view subscription_event_messages shows the same message, equal as JSON. */
 #pragma once
 
 #include "base/strbuf.h"

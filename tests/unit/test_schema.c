@@ -1,5 +1,6 @@
 /* Names and headers of the files of sql/, and the versions that they carry. */
 #include <errno.h>
+#include <string.h>
 
 #include "pg/schema.h"
 #include "pg/sql_files.h"
@@ -57,6 +58,10 @@ TEST(test_the_files_of_this_program)
 
     for (size_t i = 0; i < sql_files_count; i++) {
         int version = schema_file_version(sql_files[i].name);
+        if (strncmp(sql_files[i].name, "repeatable/", 11) == 0) {
+            assert_int_equal(version, -EINVAL);
+            continue;
+        }
         assert_true(version > newest);
         assert_true(schema_file_oldest_daemon(sql_files[i].text) <= version);
         newest = version;

@@ -2,7 +2,7 @@
 
 -- Grants a role what anubisd and anubisctl (but for "migrate") need, and no more: of the application's tables, to read them, and to
 -- update the two that it keeps; the ledger only through the triggers. Call it as the role that migrated, and again after a migration.
-create function @extschema@.anubisd_grant(role name) returns void language plpgsql set search_path = pg_catalog, pg_temp as $$
+create or replace function @extschema@.anubisd_grant(role name) returns void language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
     execute format('grant usage on schema @extschema@ to %I', role);
     execute format('grant select on @extschema@.anubis_migrations, @extschema@.integration_filters, @extschema@.installation,
@@ -10,10 +10,9 @@ begin
                     @extschema@.subscription_event_messages, @extschema@.ledger_partitions, @extschema@.ledger_baseline,
                     @extschema@.ledger_id_seq to %I', role);
     execute format('grant select, update on @extschema@.subscriptions, @extschema@.integrations to %I', role);
-    execute format('grant select, insert, update, delete on @extschema@.integration_runtime, @extschema@.alerts,
-                    @extschema@.integration_stats, @extschema@.dead_letters, @extschema@.audit_log, @extschema@.confirmations,
-                    @extschema@.relay_state, @extschema@.relay_topics, @extschema@.outbox, @extschema@.consumer_offsets,
-                    @extschema@.consumer_bitmaps to %I', role);
+    execute format('grant select, insert, update, delete on @extschema@.integration_runtime, @extschema@.dead_letters,
+                    @extschema@.relay_state, @extschema@.relay_topics, @extschema@.consumer_offsets, @extschema@.consumer_bitmaps to %I',
+                   role);
     -- To draw ids past what was published before the database was restored.
     execute format('grant usage on sequence @extschema@.ledger_id_seq to %I', role);
     execute format('grant execute on function @extschema@.ledger_extend(bigint) to %I', role);

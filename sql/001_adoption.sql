@@ -1,0 +1,305 @@
+-- Adoption of an application's tables: what stands in the way is said, what they lack is added, and no row is touched.
+--
+-- As in an extension's script, @extschema@ stands for the schema, quoted where needed. Everything is qualified by it, because the
+-- triggers run in the application's sessions, whose search_path is the application's own.
+--
+-- locks: subscriptions subscription_events integration_filters integrations
+
+-- The plain tables, as temporary ones: the checks and the columns below are derived from them. Names mean the application's
+-- tables first.
+-- include in pg_temp: 002_tables.sql
+set local search_path = @extschema@, pg_temp;
+
+-- What stands in the way of adopting what is there: found before anything is done, all of it at once, each with what would be right.
+-- Tolerated are types that a column may have beside the plain table's ("string" is every type of text, "any" every type); a varchar
+-- needs room for so many characters.
+create function pg_temp.obstacles() returns setof text language sql stable as $$
+    with t as (
+        select c.*, quote_ident(c.relname) as quoted from pg_class c
+         where c.relnamespace = '@extschema@'::regnamespace
+           and c.relname in ('integrations', 'integration_filters', 'subscriptions', 'subscription_events')
+    ), tolerated (relation, columns, types, room) as (values
+        ('integrations', '{id}', '{integer}', 0),
+        ('integrations', '{name,endpoint_url,auth_token,pause_reason}', '{string}', 0),
+        ('integrations', '{type}', '{character varying}', 0),
+        ('integrations', '{timeout_ms,max_in_flight,max_attempts}', '{smallint}', 0),
+        ('integrations', '{rate_limit}', '{integer,double precision}', 0),
+        ('integrations', '{successful_sends,failed_sends}', '{integer,numeric}', 0),
+        ('integrations', '{created_at,updated_at}', '{any}', 0),
+        ('integration_filters', '{id,integration_id}', '{integer}', 0),
+        ('integration_filters', '{origin}', '{string}', 0),
+        ('integration_filters', '{position}', '{bigint,smallint}', 0),
+        ('integration_filters', '{name,created_at,updated_at}', '{any}', 0),
+        ('subscriptions', '{id,integration_id,integration_filter_id}', '{integer}', 0),
+        ('subscriptions', '{order_id}', '{integer,smallint}', 0),
+        ('subscriptions', '{origin,cpf}', '{any}', 0),
+        ('subscriptions', '{status}', '{character varying}', 10),
+        ('subscriptions', '{payload}', '{json,text}', 0),
+        ('subscriptions', '{scheduled_to,sent_at,created_at,updated_at}', '{timestamp without time zone}', 0),
+        ('subscriptions', '{claimed_by,last_error,last_response,traceparent}', '{character varying}', 1 << 30),
+        ('subscription_events', '{subscription_id,integration_id,order_id}', '{integer}', 0),
+        ('subscription_events', '{event_type,status,operation_name,from_status,to_status}', '{character varying}', 20),
+        ('subscription_events', '{attempt,http_status,duration_ms}', '{bigint}', 0),
+        ('subscription_events', '{request,response}', '{character varying,json,jsonb}', 1 << 30),
+        ('subscription_events', '{error_message,origin,cpf,traceparent}', '{character varying}', 1 << 30),
+        ('subscription_events', '{created_at}', '{timestamp without time zone}', 0),
+        -- Rails has one; anubisd has none.
+        ('subscription_events', '{updated_at}', '{timestamp with time zone,timestamp without time zone}', 0)
+    ), plain as (
+        select c.relname, a.attname, format_type(a.atttypid, null) as type, pg_get_expr(d.adbin, d.adrelid) as fallback
+          from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attnum > 0
+          left join pg_attrdef d on d.adrelid = c.oid and d.adnum = a.attnum
+         where c.relnamespace = pg_my_temp_schema()
+    ), present as (
+        select t.oid, t.relname, t.quoted, a.attname, a.attnotnull, a.attgenerated, a.attidentity, a.atthasdef, p.fallback, l.room,
+               case when l.types = '{any}' then null when l.types = '{string}' or p.type is null then l.types::text[]
+                    else array[p.type] || l.types::text[] end as types,
+               format_type(a.atttypid, null) as type, y.typcategory,
+               case when a.atttypid in ('varchar'::regtype, 'bpchar'::regtype) and a.atttypmod >= 4 then a.atttypmod - 4 end as holds
+          from t join pg_attribute a on a.attrelid = t.oid and a.attnum > 0 and not a.attisdropped join pg_type y on y.oid = a.atttypid
+          left join plain p on p.relname = t.relname and p.attname = a.attname
+          left join tolerated l on l.relation = t.relname and a.attname = any (l.columns::text[])
+    ), events as (select * from t where relname = 'subscription_events')
+    -- Names.
+    select format('a relation named "%s" exists already and is not anubisd''s: rename it, or give anubisd another schema (database.schema)', c.relname)
+      from pg_class c
+     where c.relnamespace = '@extschema@'::regnamespace
+       -- The names of 002_tables.sql, but for the adopted tables, and for what the server gives another name where one is taken.
+       and (c.relname in (select n.relname from pg_class n
+                           where n.relnamespace = pg_my_temp_schema() and n.relname <> all (array(select relname from t))
+                             and not exists (select from pg_constraint k where k.conindid = n.oid)
+                             and not exists (select from pg_depend d where d.objid = n.oid and d.classid = 'pg_class'::regclass and d.deptype = 'i'))
+            or c.relname in ('subscription_event_feed', 'subscription_event_messages')
+            or c.relname ~ '^subscription_events_(adopted|default|[0-9]+)$')
+    union all
+    select format('a function named "%s" exists already and is not anubisd''s: rename it, or give anubisd another schema (database.schema)', p.proname)
+      from pg_proc p
+     where p.pronamespace = '@extschema@'::regnamespace
+       and (p.proname = any ('{lock_base,lock_key,as_instant,as_document,as_comparable,event_time,integration_changed,integration_check}'::text[])
+            or p.proname ~ '^(ledger|doorbell)_[a-z_]+$|^subscription_(due|now|inserted|updated|changed_by_others|payload_changed|transition_refused|deletion_refused)$')
+    union all
+    select format('trigger "%s" on "%s" is named like anubisd''s: rename it', g.tgname, t.relname)
+      from t join pg_trigger g on g.tgrelid = t.oid where not g.tgisinternal and (g.tgname like 'anubis\_%' or g.tgname like 'ledger\_%')
+    -- Kinds of tables.
+    union all
+    select format('"%s" is a %s: anubisd''s triggers need the plain table itself, by that name', t.relname,
+                  case t.relkind when 'v' then 'view' when 'm' then 'materialized view' when 'f' then 'foreign table'
+                                 when 'p' then 'partitioned table' when 'r' then 'partition of another table' else 'relation of another kind' end)
+      from t where t.relkind <> 'r' or t.relispartition
+    union all
+    select format('table "%s" inherits from "%s": what is written there would have no events; end it with "alter table %s no inherit %s"',
+                  c.relname, t.relname, i.inhrelid::regclass, t.quoted)
+      from t join pg_inherits i on i.inhparent = t.oid join pg_class c on c.oid = i.inhrelid where t.relkind = 'r'
+    union all
+    select format('table "%1$s" is unlogged and empty after a crash: run "alter table %2$s set logged"', t.relname, t.quoted)
+      from t where t.relpersistence = 'u' and t.relkind = 'r'
+    union all
+    select format('rule "%s" on table "%s" changes what is written: drop it', r.rulename, t.relname)
+      from t join pg_rewrite r on r.ev_class = t.oid where t.relkind = 'r'
+    union all
+    select format('table "%1$s" has no primary key on "id": run "alter table %2$s add primary key (id)"', t.relname, t.quoted)
+      from t where t.relkind = 'r'
+       and not exists (select from pg_index x join pg_attribute a on a.attrelid = t.oid and a.attname = 'id'
+                        where x.indrelid = t.oid and x.indisunique and x.indimmediate and x.indisvalid and x.indpred is null
+                          and x.indnkeyatts = 1 and x.indkey[0] = a.attnum)
+    union all
+    select format('row security hides rows of table "%s" from role "%s": migrate as a role with the attribute BYPASSRLS, or run '
+                  '"alter table %s no force row level security"', t.relname, current_user, t.quoted)
+      from t where t.relkind = 'r' and row_security_active(t.oid)
+    -- Columns.
+    union all
+    select format('column "%s" of table "%s" is of type %s. anubisd can adopt it as %s. Change the column''s type, then run the migration again',
+                  p.attname, p.relname, p.type, replace(array_to_string(p.types, ' or '), 'string', 'text'))
+      from present p where p.type <> all (p.types) and not ('string' = any (p.types) and p.typcategory = 'S')
+    union all
+    select format('column "%1$s" of table "%2$s" has room for %3$s characters only: run "alter table %4$s alter column %5$I type text"',
+                  p.attname, p.relname, p.holds, p.quoted, p.attname)
+      from present p where p.type = any (p.types) and p.holds < p.room
+    union all
+    select format('column "%1$s" of table "%2$s" may hold NULL: fill it and run "alter table %3$s %5$salter column %4$I set not null"',
+                  p.attname, p.relname, p.quoted, p.attname,
+                  case when not p.atthasdef then format('alter column %I set default %L, ', p.attname, p.fallback) end)
+      from present p where p.attname in ('enabled', 'attempts', 'payload_version') and p.relname <> 'subscription_events' and not p.attnotnull
+    union all
+    select format('column "%s" of table "%s" is generated, and anubisd writes it: make it an ordinary column', p.attname, p.relname)
+      from present p where p.types is not null and p.attgenerated <> ''
+       and (p.relname = 'subscription_events' or p.attname not in ('name', 'type', 'origin', 'cpf', 'order_id', 'payload'))
+    union all
+    select format('column "%1$s" of table "%2$s" is NOT NULL, and anubisd empties it: run "alter table %3$s alter column %4$I drop not null"',
+                  p.attname, p.relname, p.quoted, p.attname)
+      from present p
+     where p.attnotnull and p.attname = any ('{next_attempt_at,claimed_by,claim_token,lease_expires_at,held_at,last_error,last_http_status,
+           last_response,last_response_truncated,last_duration_ms,last_ambiguous,paused_until,pause_reason}'::text[])
+       and p.relname in ('subscriptions', 'integrations')
+    -- subscription_events becomes a partition: what hangs on it would know the rows of before only.
+    union all
+    select format('column "%1$s" of table "subscription_events" is NOT NULL, and events %3$s: run "alter table subscription_events alter column %2$I %4$s"',
+                  p.attname, p.attname, case when p.types is null then 'have no value for it' else 'may be without it' end,
+                  case when p.types is null then 'set default ...", or "... drop not null' else 'drop not null' end)
+      from present p
+     where p.relname = 'subscription_events' and p.attnotnull and p.attgenerated = ''
+       and case when p.types is null then not p.atthasdef or p.attidentity <> ''
+                else p.attname not in ('id', 'event_id', 'event_type', 'subscription_id', 'operation_name', 'created_at', 'updated_at') end
+    union all
+    select format('constraint "%s" of table %s refers to "subscription_events", which is about to be partitioned: drop it', k.conname, k.conrelid::regclass)
+      from events e join pg_constraint k on k.confrelid = e.oid
+    union all
+    select distinct format('view %s reads "subscription_events", which is about to be partitioned: drop it, and make it again afterwards',
+                           r.ev_class::regclass)
+      from events e join pg_depend d on d.refobjid = e.oid and d.classid = 'pg_rewrite'::regclass join pg_rewrite r on r.oid = d.objid
+     where r.ev_class <> e.oid
+    union all
+    select format('trigger "%s" is on "subscription_events", which is about to be partitioned: drop it, and make it again afterwards', g.tgname)
+      from events e join pg_trigger g on g.tgrelid = e.oid where not g.tgisinternal
+    union all
+    select format('publication "%s" holds "subscription_events", which is about to be partitioned, and would miss all later events: run '
+                  '"alter publication %I drop table %s", and add the table again afterwards', p.pubname, p.pubname, e.oid::regclass)
+      from events e join pg_publication_rel r on r.prrelid = e.oid join pg_publication p on p.oid = r.prpubid
+    union all
+    select 'row security of table "subscription_events", which is about to be partitioned, would end: run "alter table subscription_events '
+           'disable row level security", and enable it again afterwards'
+      from events e where e.relrowsecurity
+$$;
+
+-- A check of the application's that does not know all the states.
+create function pg_temp.states_refused() returns setof text language plpgsql as $$
+declare
+    k record;
+    refused text;
+begin
+    for k in select c.conname, pg_get_expr(c.conbin, c.conrelid) as condition, format_type(a.atttypid, null) as type
+               from pg_constraint c join pg_attribute a on a.attrelid = c.conrelid and c.conkey = array[a.attnum] and a.attname = 'status'
+              where c.conrelid = to_regclass('@extschema@.subscriptions') and c.contype = 'c' loop
+        execute format('select string_agg(quote_literal(status), '', '') from (select unnest(''{pending,processing,sent,failed,retry}''::%s[]) as status) s
+                        where not %s', k.type, k.condition) into refused;
+        if refused is not null then
+            return next format('constraint "%s" of table "subscriptions" refuses the status %s: drop it (anubisd brings its own) or let it pass',
+                               k.conname, refused);
+        end if;
+    end loop;
+end $$;
+
+do $$
+declare
+    obstacles text[] := array(select pg_temp.obstacles());
+    obstacle text;
+begin
+    if obstacles = '{}' then
+        obstacles := array(select pg_temp.states_refused());
+    end if;
+    if cardinality(obstacles) = 1 then
+        raise exception using errcode = 'object_not_in_prerequisite_state', message = obstacles[1];
+    elsif cardinality(obstacles) > 1 then
+        foreach obstacle in array obstacles loop
+            raise warning using errcode = 'object_not_in_prerequisite_state', message = obstacle;
+        end loop;
+        raise exception using errcode = 'object_not_in_prerequisite_state',
+            message = format('%s things keep anubisd from adopting the tables, named above', cardinality(obstacles));
+    end if;
+end $$;
+
+-- Who could read and write the application's table can read and write the one that stands in its place.
+create function pg_temp.pass_on_rights() returns void language plpgsql as $$
+declare
+    old record;
+    granted record;
+begin
+    select oid, relacl, relowner, pg_get_userbyid(relowner) as owner into old
+      from pg_class where oid = '@extschema@.subscription_events_adopted'::regclass;
+    for granted in select x.privilege_type || coalesce(' (' || quote_ident(r.attname) || ')', '') as privilege,
+                          coalesce(quote_ident(pg_get_userbyid(nullif(x.grantee, 0))), 'public') as grantee
+                     from (select old.relacl, null::name union all
+                           select attacl, attname from pg_attribute where attrelid = old.oid and attacl is not null) r (acl, attname),
+                          aclexplode(r.acl) x
+                    where x.grantee <> old.relowner and x.privilege_type in ('SELECT', 'INSERT', 'UPDATE', 'DELETE') loop
+        execute format('grant %s on @extschema@.subscription_events to %s', granted.privilege, granted.grantee);
+    end loop;
+    if old.owner <> current_user then
+        execute format('grant select, insert, update, delete on @extschema@.subscription_events to %I', old.owner);
+    end if;
+end $$;
+
+-- Adds the columns that the plain table has and the application's lacks, with defaults (constant ones, which rewrite nothing), checks
+-- and references to tables that are there; to the ledger as bare columns, because its old rows are no events of anubisd's.
+create function pg_temp.complete(relation text) returns void language plpgsql as $$
+declare
+    bare boolean := relation = 'subscription_events';
+    c record;
+begin
+    for c in
+        select a.attname, format_type(a.atttypid, a.atttypmod) as type,
+               ' default ' || pg_get_expr(d.adbin, d.adrelid) || case when a.attnotnull then ' not null' else '' end as fallback,
+               (select string_agg(case k.contype when 'f' then format(' references @extschema@.%I (id)', f.relname)
+                                                 else ' ' || pg_get_constraintdef(k.oid) end, '')
+                  from pg_constraint k left join pg_class f on f.oid = k.confrelid
+                 where k.conrelid = a.attrelid and k.conkey = array[a.attnum]
+                   and (k.contype = 'f' and to_regclass(format('@extschema@.%I', f.relname)) is not null
+                        or k.conname = format('%s_%s_check', relation, a.attname))) as constraints
+          from pg_attribute a left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
+         where a.attrelid = ('pg_temp.' || relation)::regclass and a.attnum > 0
+           and not exists (select from pg_attribute o where o.attrelid = ('@extschema@.' || relation)::regclass
+                              and o.attname = a.attname and not o.attisdropped)
+         order by a.attnum
+    loop
+        execute format('alter table @extschema@.%I add column %I %s', relation, c.attname, c.type)
+                || case when bare then '' else coalesce(c.fallback, '') || coalesce(c.constraints, '') end;
+    end loop;
+end $$;
+
+-- Rules that have a name of their own hold for what is written from now on. Of those for the status a trigger takes care where rows
+-- have one of the application's own, because a check would also refuse every other change of these rows.
+create function pg_temp.add_rules() returns void language plpgsql as $$
+declare
+    k record;
+begin
+    for k in select conname, pg_get_constraintdef(oid) as definition from pg_constraint
+              where conrelid = 'pg_temp.subscriptions'::regclass and contype = 'c' order by conname desc loop
+        if k.conname <> 'subscriptions_status_is_known'
+           or not exists (select from @extschema@.subscriptions
+                           where status is null or status not in ('pending', 'processing', 'sent', 'failed', 'retry')) then
+            execute format('alter table @extschema@.subscriptions add constraint %I %s not valid', k.conname, k.definition);
+        end if;
+    end loop;
+end $$;
+
+-- The application's ledger keeps its rows, columns, types and constraints, and becomes the oldest partition. The parent copies its
+-- definitions, so that attaching always fits; rows that the application writes itself go on getting its defaults.
+create function pg_temp.adopt_ledger() returns void language plpgsql as $$
+declare
+    instant record;
+begin
+    alter table @extschema@.subscription_events rename to subscription_events_adopted;
+    create table @extschema@.subscription_events (like @extschema@.subscription_events_adopted including defaults including generated)
+        partition by range (id);
+    alter table @extschema@.subscription_events add primary key (id);
+    for instant in select a.attname, case a.attname when 'created_at' then 'clock_timestamp()' else 'now()' end
+                          || case when a.atttypid = 'timestamp'::regtype then ' at time zone ''UTC''' else '' end as fallback
+                     from pg_attribute a
+                    where a.attrelid = '@extschema@.subscription_events'::regclass and a.attname in ('created_at', 'updated_at') loop
+        execute format('alter table @extschema@.subscription_events alter column %I set default %s', instant.attname, instant.fallback);
+    end loop;
+    execute format('alter table @extschema@.subscription_events attach partition @extschema@.subscription_events_adopted
+                    for values from (minvalue) to (%s)',
+                   (select coalesce(max(id), 0) + 1 from @extschema@.subscription_events_adopted));
+    perform pg_temp.pass_on_rights();
+end $$;
+
+do $$
+declare
+    relation text;
+begin
+    foreach relation in array '{integrations,integration_filters,subscriptions,subscription_events}'::text[] loop
+        if to_regclass('@extschema@.' || relation) is not null then
+            perform pg_temp.complete(relation);
+        end if;
+    end loop;
+    if to_regclass('@extschema@.integrations') is not null then
+        alter table @extschema@.integrations set (fillfactor = 50);
+    end if;
+    if to_regclass('@extschema@.subscriptions') is not null then
+        perform pg_temp.add_rules();
+    end if;
+    if to_regclass('@extschema@.subscription_events') is not null then
+        perform pg_temp.adopt_ledger();
+    end if;
+end $$;

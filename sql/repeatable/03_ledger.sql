@@ -1,0 +1,57 @@
+-- The ledger: append-only, in partitions that are made ahead.
+
+create or replace function @extschema@.ledger_refuse() returns trigger language plpgsql as $$
+begin
+    raise exception using errcode = 'restrict_violation',
+        message = format('cannot %s rows of subscription_events: the ledger is append-only', lower(tg_op)),
+        hint = 'A subscription with events cannot be destroyed either; one that shall not be sent is set to status "failed".';
+end $$;
+
+-- Makes partitions ahead: at least two lie before the ids being given out. A partition that filled up within a day is followed by one
+-- of twice its width. Returns how many were made. LIKE and ATTACH, because CREATE ... PARTITION OF would wait for every open
+-- transaction with all inserts queued behind it. The caller sets lock_timeout. Runs with the rights of the role that migrated, because
+-- the daemon's may own nothing (see anubisd_grant); so nobody else may call it.
+create or replace function @extschema@.ledger_extend(width bigint default 1 << 20) returns integer
+    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    drawn bigint := (select last_value from @extschema@.ledger_id_seq);
+    newest @extschema@.ledger_partitions;
+    first_id bigint;
+    made integer := 0;
+    partition_name text;
+begin
+    perform pg_advisory_xact_lock(@extschema@.lock_key('ledger'));
+    width := greatest(1 << 10, least(width, 1 << 28));
+    loop
+        select * into newest from @extschema@.ledger_partitions p order by p.last_id desc limit 1;
+        exit when (select count(*) from @extschema@.ledger_partitions p where p.first_id > drawn) >= 2;
+        -- Ids that the default partition took stay there; the next partition begins after them.
+        first_id := greatest(coalesce(newest.last_id + 1, 1),
+                             (select coalesce(max(id) + 1, 1) from @extschema@.subscription_events_default));
+        -- And so do those that are being drawn now, should the sequence have run (or been set) past the last partition.
+        if first_id > coalesce(newest.last_id + 1, 1) or drawn > newest.last_id then
+            first_id := greatest(first_id, drawn + 100000);
+        end if;
+        if newest.last_id - newest.first_id + 1 >= width and newest.created_at > now() - interval '1 day' and made = 0 and
+           exists (select from @extschema@.ledger_partitions p where p.last_id < drawn and p.created_at > now() - interval '1 day') then
+            width := least((newest.last_id - newest.first_id + 1) * 2, 1 << 28);
+        elsif newest.last_id - newest.first_id + 1 > width and newest.name <> 'subscription_events_adopted' then
+            width := newest.last_id - newest.first_id + 1;
+        end if;
+        partition_name := 'subscription_events_' || first_id;
+        execute format('create table @extschema@.%I (like @extschema@.subscription_events including defaults including generated including constraints,
+                        check (id >= %s and id < %s))', partition_name, first_id, first_id + width);
+        execute format('alter table @extschema@.subscription_events attach partition @extschema@.%I for values from (%s) to (%s)',
+                       partition_name, first_id, first_id + width);
+        -- Row triggers are inherited, this one is not.
+        execute format('create trigger ledger_no_truncate before truncate on @extschema@.%I
+                        for each statement execute function @extschema@.ledger_refuse()', partition_name);
+        insert into @extschema@.ledger_partitions (name, first_id, last_id) values (partition_name, first_id, first_id + width - 1);
+        made := made + 1;
+    end loop;
+    return made;
+end $$;
+
+revoke execute on function @extschema@.ledger_extend(bigint) from public;
+
+select @extschema@.ledger_extend();

@@ -1,0 +1,45 @@
+-- The functions of the triggers on integrations.
+
+-- Whoever makes an integration due rings too.
+create or replace function @extschema@.integration_changed() returns trigger language plpgsql security definer
+    set search_path = pg_catalog, pg_temp as $$
+begin
+    perform @extschema@.doorbell_ring();
+    return null;
+end $$;
+revoke execute on function @extschema@.integration_changed() from public;
+
+-- What cannot be delivered to is refused when it is written, not when a subscription waits for it.
+create or replace function @extschema@.integration_check() returns trigger language plpgsql as $$
+declare
+    unknown text;
+begin
+    if new.endpoint_url is not null then
+        if length(new.endpoint_url) > 8000 then
+            raise exception using errcode = 'check_violation', message = 'endpoint_url is longer than 8000 characters';
+        elsif new.endpoint_url !~* '^https?://(\[[0-9a-f:.]+\]|[^][/?#@:%[:space:][:cntrl:]]+)(:[0-9]{1,5})?([/?][^[:space:][:cntrl:]]*)?$'
+              or coalesce(substring(new.endpoint_url from '^[^/]+//[^/?]*[^:/?]:([0-9]+)([/?]|$)')::integer, 1) not between 1 and 65535 then
+            raise exception using errcode = 'check_violation',
+                message = 'endpoint_url is no http or https URL without user name, spaces and control characters',
+                hint = 'It looks like https://api.example.edu.br/enrolments; credentials go to auth_token or delivery_settings.';
+        end if;
+    end if;
+    if new.auth_token ~ '^(file|env):' then
+        raise exception using errcode = 'check_violation', message = 'auth_token cannot be read from a file or from the environment',
+            hint = 'It is the token itself, or "credential:NAME" for one that systemd hands to the daemon.';
+    end if;
+    if new.auth_token ~ '[[:cntrl:]]' then
+        raise exception using errcode = 'check_violation', message = 'auth_token holds control characters, perhaps the end of a line';
+    end if;
+    if jsonb_typeof(new.delivery_settings) <> 'object' then
+        raise exception using errcode = 'check_violation', message = 'delivery_settings is no JSON object';
+    end if;
+    select k into unknown from jsonb_object_keys(new.delivery_settings) k
+     where k not in ('auth', 'headers', 'signing_secret', 'outcomes', 'on_ambiguous', 'idempotency', 'lookup', 'proxy', 'confirmation', 'tls')
+     limit 1;
+    if unknown is not null then
+        raise exception using errcode = 'check_violation', message = format('delivery_settings has an unknown key "%s"', unknown),
+            hint = 'The keys are auth, headers, signing_secret, outcomes, on_ambiguous, idempotency, lookup, proxy, confirmation and tls.';
+    end if;
+    return new;
+end $$;

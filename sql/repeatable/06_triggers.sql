@@ -1,0 +1,99 @@
+-- Which trigger calls which function, and when.
+--
+-- locks: subscriptions subscription_events integrations integration_runtime
+
+-- ---------------------------------------------------------------------------------------------------------------------
+-- subscriptions
+
+drop trigger if exists anubis_1_transition on @extschema@.subscriptions;
+create trigger anubis_1_transition before update on @extschema@.subscriptions for each row
+    when (new.id <> old.id or (new.status is distinct from old.status and (old.status = 'sent' or new.status is null
+          or new.status not in ('pending', 'processing', 'sent', 'failed', 'retry'))))
+    execute function @extschema@.subscription_transition_refused();
+
+-- Instead of the check, which is cheaper, where an adopted table has rows that it would refuse.
+drop trigger if exists anubis_1_status on @extschema@.subscriptions;
+do $$
+begin
+    if not exists (select from pg_constraint
+                    where conrelid = '@extschema@.subscriptions'::regclass and conname = 'subscriptions_status_is_known') then
+        create trigger anubis_1_status before insert on @extschema@.subscriptions for each row
+            when (new.status is null or new.status not in ('pending', 'processing', 'sent', 'failed', 'retry'))
+            execute function @extschema@.subscription_transition_refused();
+    end if;
+end $$;
+
+drop trigger if exists anubis_2_foreign_change on @extschema@.subscriptions;
+create trigger anubis_2_foreign_change before update on @extschema@.subscriptions for each row
+    when (new.status is distinct from old.status and new.claim_token is not distinct from old.claim_token)
+    execute function @extschema@.subscription_changed_by_others();
+
+-- The payload's version is part of the Idempotency-Key: another payload is another message.
+drop trigger if exists anubis_3_payload on @extschema@.subscriptions;
+create trigger anubis_3_payload before update of payload on @extschema@.subscriptions for each row
+    when (@extschema@.as_comparable(old.payload) is distinct from @extschema@.as_comparable(new.payload))
+    execute function @extschema@.subscription_payload_changed();
+
+drop trigger if exists anubis_no_delete on @extschema@.subscriptions;
+create trigger anubis_no_delete before delete on @extschema@.subscriptions
+    for each row execute function @extschema@.subscription_deletion_refused();
+drop trigger if exists anubis_no_truncate on @extschema@.subscriptions;
+create trigger anubis_no_truncate before truncate on @extschema@.subscriptions
+    for each statement execute function @extschema@.subscription_deletion_refused();
+
+drop trigger if exists anubis_inserted on @extschema@.subscriptions;
+create trigger anubis_inserted after insert on @extschema@.subscriptions referencing new table as new_rows
+    for each statement execute function @extschema@.subscription_inserted();
+drop trigger if exists anubis_updated on @extschema@.subscriptions;
+create trigger anubis_updated after update on @extschema@.subscriptions referencing old table as old_rows new table as new_rows
+    for each statement execute function @extschema@.subscription_updated();
+
+-- AFTER ROW triggers of the application's that update the same row run before ours and would turn the order of two events around.
+do $$
+declare
+    trigger_name text;
+begin
+    for trigger_name in select t.tgname from pg_trigger t
+                         where t.tgrelid = '@extschema@.subscriptions'::regclass and not t.tgisinternal and t.tgname not like 'anubis\_%'
+                           and t.tgtype & 1 = 1 and t.tgtype & 2 = 0 and t.tgtype & 20 <> 0 loop
+        raise warning 'trigger "%" on "subscriptions" is the application''s: should it update the same row, the events of both changes come in the wrong order', trigger_name;
+    end loop;
+end $$;
+
+-- ---------------------------------------------------------------------------------------------------------------------
+-- integrations and their circuits
+
+drop trigger if exists anubis_integration_woken on @extschema@.integrations;
+create trigger anubis_integration_woken after update of enabled, paused_until, max_in_flight on @extschema@.integrations
+    for each row when (new.enabled and (not old.enabled or old.paused_until is distinct from new.paused_until
+                       or old.max_in_flight is distinct from new.max_in_flight))
+    execute function @extschema@.integration_changed();
+drop trigger if exists anubis_circuit_changed on @extschema@.integration_runtime;
+create trigger anubis_circuit_changed after update of circuit_state on @extschema@.integration_runtime
+    for each row when (old.circuit_state <> new.circuit_state)
+    execute function @extschema@.integration_changed();
+
+drop trigger if exists anubis_integration_check on @extschema@.integrations;
+create trigger anubis_integration_check before insert or update of endpoint_url, auth_token, delivery_settings on @extschema@.integrations
+    for each row execute function @extschema@.integration_check();
+
+-- ---------------------------------------------------------------------------------------------------------------------
+-- the ledger
+
+drop trigger if exists ledger_append_only on @extschema@.subscription_events;
+create trigger ledger_append_only before update or delete on @extschema@.subscription_events
+    for each row execute function @extschema@.ledger_refuse();
+
+-- Partitions inherit row triggers, but not this one; ledger_extend() gives it to those to come.
+do $$
+declare
+    ledger regclass;
+begin
+    for ledger in select '@extschema@.subscription_events'::regclass
+                  union all
+                  select inhrelid from pg_inherits where inhparent = '@extschema@.subscription_events'::regclass loop
+        execute format('drop trigger if exists ledger_no_truncate on %s', ledger);
+        execute format('create trigger ledger_no_truncate before truncate on %s
+                        for each statement execute function @extschema@.ledger_refuse()', ledger);
+    end loop;
+end $$;
