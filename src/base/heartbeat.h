@@ -3,8 +3,8 @@
 
 #include "base/util.h"
 
-/* One per thread that blocks: beats at each turn, at most a second apart when all is well. The main thread feeds systemd's watchdog only
- * while every heartbeat moves. */
+/* One per thread that blocks: beats at each turn, at most a second apart when all is well. The main thread
+ * feeds systemd's watchdog only while every heartbeat moves. */
 struct heartbeat {
     const char *name;
     _Atomic uint64_t beats;

@@ -78,8 +78,8 @@ static bool stderr_is_journal(void)
            (unsigned long long) st.st_dev == device && (unsigned long long) st.st_ino == inode;
 }
 
-/* On a terminal and in a file a line needs its time; who reads a pipe (a container's runtime, a supervisor) adds
- * his own, as the journal does. */
+/* On a terminal and in a file a line needs its time; who reads a pipe (a container's runtime, a supervisor)
+ * adds his own, as the journal does. */
 static bool stderr_wants_time(void)
 {
     struct stat st;

@@ -14,8 +14,8 @@ struct log_field {
 };
 
 /* Under systemd (JOURNAL_STREAM names our stderr) uses journald's native protocol; else stderr with a level
- * prefix, the time in front on a terminal and in a file, colours on a terminal unless NO_COLOR is set. Call once,
- * before threads start. */
+ * prefix, the time in front on a terminal and in a file, colours on a terminal unless NO_COLOR is set. Call
+ * once, before threads start. */
 void log_init(void);
 void log_set_level(int level); /* LOG_DEBUG … LOG_ERR; any thread */
 bool log_enabled(int level);

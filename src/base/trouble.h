@@ -11,8 +11,8 @@ struct trouble {
     bool said;
 };
 
-/* There is trouble, since `since_usec` or an earlier call. True when it has lasted `patience_usec` and has not
- * been said: the caller says it now. */
+/* There is trouble, since `since_usec` or an earlier call. True when it has lasted `patience_usec` and has
+ * not been said: the caller says it now. */
 bool trouble_lasts(struct trouble *t, uint64_t since_usec, uint64_t now_usec, uint64_t patience_usec);
 /* The same without patience: true the first time. */
 bool trouble_begins(struct trouble *t);

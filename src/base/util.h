@@ -47,9 +47,9 @@ void closep(int *fd);
 /* Wipes a secret (explicit_bzero) and frees it; NULL is legal. */
 void free_secret(char *s);
 
-/* Words for the caller, who decides whether to log them: one sentence without a final full stop. Functions that take a
- * struct error * set it exactly when they return a negative value (or the positive value their comment
- * names); NULL is legal where the caller does not care. */
+/* Words for the caller, who decides whether to log them: one sentence without a final full stop. Functions
+ * that take a struct error * set it exactly when they return a negative value (or the positive value their
+ * comment names); NULL is legal where the caller does not care. */
 struct error {
     char text[1024];
 };

@@ -1,7 +1,7 @@
 /* A thread that blocks: its start, its waits, its heartbeat, its end.
  *
- * The owner fills the struct, starts the thread, and joins it after the stop descriptor was raised. Everything
- * between runs on the thread itself. */
+ * The owner fills the struct, starts the thread, and joins it after the stop descriptor was raised.
+ * Everything between runs on the thread itself. */
 #pragma once
 
 #include <pthread.h>
@@ -20,5 +20,6 @@ bool worker_is_stopping(const struct worker *w);
 /* Beats, and waits until the time is over, the stop descriptor is raised, or `wake_fd` (-1 = none) is
  * readable. A wait is cut into parts of a second, so that the heartbeat moves. */
 void worker_wait(const struct worker *w, int wake_fd, uint64_t usec);
-/* Waits for the thread's end. False when it has not ended after `timeout_sec`: it runs on, with its memory. */
+/* Waits for the thread's end. False when it has not ended after `timeout_sec`: it runs on, with its
+ * memory. */
 bool worker_join(struct worker *w, unsigned timeout_sec);

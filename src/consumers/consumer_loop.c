@@ -343,8 +343,9 @@ static void poll_round(struct consumer *c)
     }
 }
 
-/* A broker answers a member's questions in turn, so while that joins its group again none is answered, however
- * long others let the group wait. What was read meanwhile is to be handled: this takes a fifth of the time. */
+/* A broker answers a member's questions in turn, so while that joins its group again none is answered,
+ * however long others let the group wait. What was read meanwhile is to be handled: this takes a fifth of the
+ * time. */
 static void tell_kafka(struct consumer *c)
 {
     uint64_t asked_at = now_monotonic_usec();

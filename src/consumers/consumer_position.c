@@ -213,8 +213,8 @@ static int place(struct consumer *c, struct consumer_partition *p, struct store_
     if (ask_committed(c, p, &committed, err) < 0)
         return NOT_YET;
     /* Kafka drops a group's offsets with the topic: without one, what stands at our offset may be another
-     * topic's log, grown beyond where we stood. Reading it from its beginning is safe, for what was handled is
-     * known. */
+     * topic's log, grown beyond where we stood. Reading it from its beginning is safe, for what was handled
+     * is known. */
     bool forgotten = at->next > first && committed < 0;
     at->expected = at->next;
     if (at->next < 0) {
@@ -273,8 +273,8 @@ static void start(struct consumer *c, struct consumer_partition **ready, const s
     }
 }
 
-/* PLACED when one of them is to be read again (then none is started, unless this is the last pass), NOT_YET when
- * one must wait, else as place(). Reorders `parked`. */
+/* PLACED when one of them is to be read again (then none is started, unless this is the last pass), NOT_YET
+ * when one must wait, else as place(). Reorders `parked`. */
 static int start_ready(struct consumer *c, struct consumer_partition **parked, struct store_offset *offsets,
                        size_t count, bool last, struct error *err)
 {

@@ -162,7 +162,8 @@ static int pause_before_retry(struct migration *m)
     return poll(&fd, 1, (int) (usec / USEC_PER_MSEC)) > 0 ? -ECANCELED : PG_DONE;
 }
 
-/* Names the sessions that we wait for, unless they are those named last: the seconds in their description go on. */
+/* Names the sessions that we wait for, unless they are those named last: the seconds in their description go
+ * on. */
 static int name_blockers(struct migration *m, const char *tables)
 {
     CLEANUP(strbuf_free) struct strbuf now = STRBUF_INIT(4096);

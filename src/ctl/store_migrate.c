@@ -17,7 +17,8 @@
 static const struct pg_statement try_turn = {
     "", "select pg_try_advisory_xact_lock(hashtextextended('anubisctl migrate ' || $1, 0))"};
 
-/* Columns: quoted name, whether it exists, lacks, the database's name, tables of an application in "public". */
+/* Columns: quoted name, whether it exists, lacks, the database's name, tables of an application in
+ * "public". */
 static const struct pg_statement find_place = {"", sql_migrate_place};
 
 static const struct pg_statement find_table = {

@@ -38,8 +38,8 @@ int store_migrate_checksum(struct pg *pg, const char *text, char **ret, struct e
 int store_migrate_lock(struct pg *pg, const char *schema, const char *tables, bool reversed, bool *ret_busy,
                        struct error *err);
 
-/* Names the sessions that hold `tables` (as for store_migrate_lock()), or the turn when that is NULL, in words
- * ("session 4711 (role …, …)"); nothing when there are none any more. */
+/* Names the sessions that hold `tables` (as for store_migrate_lock()), or the turn when that is NULL, in
+ * words ("session 4711 (role …, …)"); nothing when there are none any more. */
 int store_migrate_blockers(struct pg *pg, const char *schema, const char *tables, struct strbuf *out,
                            struct error *err);
 

@@ -158,8 +158,8 @@ static bool met_lock(struct dispatcher *d, int reason, const char *state)
 
 /* --- rows that the database refuses to change ------------------------------------------------- */
 
-/* The row at the head, which was refused by itself, is passed over from now on. Returns the pause before the next
- * try: not soon when there is no such row, as when a trigger refuses whole statements. */
+/* The row at the head, which was refused by itself, is passed over from now on. Returns the pause before the
+ * next try: not soon when there is no such row, as when a trigger refuses whole statements. */
 static uint64_t pass_over(struct dispatcher *d, struct refusals *refusals, int reason,
                           const struct pg_result *head, const char *what)
 {

@@ -5,9 +5,9 @@
 
 #include "base/timeutil.h"
 
-/* Twenty in a row are no chance, also where every second attempt fails, and where much waits they are there at
- * once: whoever has just entered a wrong endpoint sees it while still looking. Where little waits, a minute in
- * which nothing was taken is enough: the third attempt of a single subscription. */
+/* Twenty in a row are no chance, also where every second attempt fails, and where much waits they are there
+ * at once: whoever has just entered a wrong endpoint sees it while still looking. Where little waits, a
+ * minute in which nothing was taken is enough: the third attempt of a single subscription. */
 #define ATTEMPTS_ENOUGH 20
 #define LASTED_ENOUGH_USEC (60 * USEC_PER_SEC)
 /* Between two outages that are said, counted from the begin of the first. */

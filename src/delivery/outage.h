@@ -1,5 +1,5 @@
-/* Attempts in a row that an institution did not take: said once when that is more than bad luck, and once when
- * it is over.
+/* Attempts in a row that an institution did not take: said once when that is more than bad luck, and once
+ * when it is over.
  *
  * Pure: no log, no clock; one thread at a time. Times are monotonic, in microseconds. */
 #pragma once

@@ -67,7 +67,7 @@ static void step(struct settler *s);
 
 /* --- items ------------------------------------------------------------------------------------ */
 
-void store_settlement_free(struct store_settlement *item)
+static void settlement_free(struct store_settlement *item)
 {
     if (!item)
         return;
@@ -88,7 +88,7 @@ static void items_add(struct items *items, struct store_settlement *item)
 static void items_free(struct items *items)
 {
     for (size_t i = 0; i < items->count; i++)
-        store_settlement_free(items->data[i]);
+        settlement_free(items->data[i]);
     free(items->data);
 }
 
@@ -182,7 +182,7 @@ static size_t sift(struct settler *s, const struct pg_result *result, bool keep_
         }
         if (say_late)
             log_late(s, item);
-        store_settlement_free(item);
+        settlement_free(item);
         gone++;
     }
     s->batch.count = kept;

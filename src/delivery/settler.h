@@ -35,5 +35,3 @@ void settler_hurry(struct settler *s);
 void settler_flush(struct settler *s);
 /* Distinct claim tokens of the results waiting are reported by `note`. */
 void settler_tokens(const struct settler *s, void (*note)(int64_t token, void *userdata), void *userdata);
-
-void store_settlement_free(struct store_settlement *item);

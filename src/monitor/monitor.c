@@ -17,7 +17,8 @@
 #define TURN_USEC USEC_PER_SEC
 #define LOOK_USEC (5 * USEC_PER_SEC)
 #define EXTEND_USEC (20 * USEC_PER_SEC)
-/* After a crash the server may take a while to notice that our former session, which had the name, is gone. */
+/* After a crash the server may take a while to notice that our former session, which had the name, is
+ * gone. */
 #define NAME_USEC (10 * USEC_PER_SEC)
 
 struct monitor {

@@ -234,6 +234,11 @@ static int set_up_session(struct pg *pg, const struct pg_params *params, struct 
     return params->admit ? params->admit(pg, err) : PG_DONE;
 }
 
+static void pg_closep(struct pg **pg)
+{
+    pg_close(*pg);
+}
+
 int pg_open(struct pg **ret, const struct pg_params *params, struct error *err)
 {
     CLEANUP(pg_closep) struct pg *pg = xcalloc(1, sizeof(*pg));
@@ -271,11 +276,6 @@ void pg_close(struct pg *pg)
     free(pg);
 }
 
-void pg_closep(struct pg **pg)
-{
-    pg_close(*pg);
-}
-
 PGconn *pg_release(struct pg *pg)
 {
     PGconn *conn = TAKE_PTR(pg->conn);
@@ -286,11 +286,6 @@ PGconn *pg_release(struct pg *pg)
 bool pg_usable(const struct pg *pg)
 {
     return pg && !pg->broken;
-}
-
-int pg_server_version(const struct pg *pg)
-{
-    return PQserverVersion(pg->conn);
 }
 
 const char *pg_error_sqlstate(const struct pg *pg)

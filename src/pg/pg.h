@@ -22,12 +22,12 @@ struct pg_params {
     int stop_fd;                     /* readable = give up at once; -1 = none */
     bool keep_to_indexes; /* plans for queues: never a sequential scan because the table was small when
                                 planned */
-    /* Asked once the session stands; NULL lets every session in. 0, PG_SCHEMA_MISFIT with *err, or an error of
-     * pg_query(). */
+    /* Asked once the session stands; NULL lets every session in. 0, PG_SCHEMA_MISFIT with *err, or an error
+     * of pg_query(). */
     int (*admit)(struct pg *pg, struct error *err);
-    /* What the server remarks besides, at level notice and above ("severity" is WARNING, NOTICE …; `sqlstate` as
-     * below); NULL = of no interest. Called on the session's thread; the strings live as long as the call.
-     */
+    /* What the server remarks besides, at level notice and above ("severity" is WARNING, NOTICE …; `sqlstate`
+     * as below); NULL = of no interest. Called on the session's thread; the strings live as long as the
+     * call. */
     void (*remark)(void *userdata, const char *severity, const char *sqlstate, const char *words);
     void *userdata;
 };
@@ -37,14 +37,12 @@ enum {
     PG_DONE = 0,
     PG_SCHEMA_MISFIT = 1, /* pg_open() only: *err says which command repairs it */
 };
-/* Errors: -ECANCELED (stop_fd became readable; the connection is unusable), -ECONNRESET (connection lost or past our deadline: reopen), -EPERM (login or permission), -EBADMSG
- * (the server refused the statement: see pg_error_sqlstate(), the connection goes on). *err is set for all of
- * them. */
+/* Errors: -ECANCELED (stop_fd became readable; the connection is unusable), -ECONNRESET (connection lost or
+ * past our deadline: reopen), -EPERM (login or permission), -EBADMSG (the server refused the statement: see
+ * pg_error_sqlstate(), the connection goes on). *err is set for all of them. */
 int pg_open(struct pg **ret, const struct pg_params *params, struct error *err);
 void pg_close(struct pg *pg); /* NULL is legal; never blocks */
-void pg_closep(struct pg **pg);
 bool pg_usable(const struct pg *pg);
-int pg_server_version(const struct pg *pg); /* 150004 */
 /* The five letters of the last refused statement's SQLSTATE, "" when it has none. */
 const char *pg_error_sqlstate(const struct pg *pg);
 
@@ -72,7 +70,6 @@ void pg_arg_i64(struct pg_args *a, int64_t value);
 void pg_arg_i32(struct pg_args *a, int32_t value);
 void pg_arg_bool(struct pg_args *a, bool value);
 void pg_arg_text(struct pg_args *a, const char *value); /* NULL = NULL; valid UTF-8 without NUL */
-void pg_arg_text_len(struct pg_args *a, const char *value, size_t len);
 void pg_arg_bytea(struct pg_args *a, const void *value, size_t len);
 /* One-dimensional arrays: begin, elements, end. */
 enum pg_element {
@@ -90,8 +87,8 @@ void pg_array_bool(struct pg_args *a, bool value);
 void pg_array_bytes(struct pg_args *a, const char *value, size_t len); /* text or bytea */
 void pg_array_null(struct pg_args *a);
 void pg_array_end(struct pg_args *a);
-/* One column of an array of structs as an array parameter: `first` is that field of the first struct, `stride`
- * the size of a struct. */
+/* One column of an array of structs as an array parameter: `first` is that field of the first struct,
+ * `stride` the size of a struct. */
 void pg_arg_i64s(struct pg_args *a, const int64_t *first, size_t stride, size_t count);
 void pg_arg_i32s(struct pg_args *a, const int32_t *first, size_t stride, size_t count);
 void pg_arg_texts(struct pg_args *a, const char *const *first, size_t stride, size_t count); /* no NULL */
@@ -111,7 +108,6 @@ int64_t pg_affected(const struct pg_result *r);
 bool pg_is_null(const struct pg_result *r, int row, int column);
 /* NULL values read as 0, false, "". Integers of 2, 4 and 8 bytes are all read by pg_get_i64(). */
 int64_t pg_get_i64(const struct pg_result *r, int row, int column);
-double pg_get_double(const struct pg_result *r, int row, int column);
 bool pg_get_bool(const struct pg_result *r, int row, int column);
 /* Text, bytea, uuid: NUL-terminated bytes that live as long as the result. */
 const char *pg_get_bytes(const struct pg_result *r, int row, int column, size_t *ret_len);
@@ -121,8 +117,8 @@ int64_t pg_get_time(const struct pg_result *r, int row, int column);
 /* Elements of a bigint[] without NULLs into a new array; the caller frees. */
 size_t pg_get_i64_array(const struct pg_result *r, int row, int column, int64_t **ret);
 
-/* A row whose columns are read in order: {result, row} stands before the first. Each call reads one column and
- * goes on to the next, as the functions above; pg_next_is_null() stays. */
+/* A row whose columns are read in order: {result, row} stands before the first. Each call reads one column
+ * and goes on to the next, as the functions above; pg_next_is_null() stays. */
 struct pg_row {
     const struct pg_result *result;
     int row, column;

@@ -1,8 +1,8 @@
 /* A Postgres connection on the event loop: nothing here blocks.
  *
- * Main thread only. Opening (name lookup and all) happens in a short-lived thread of its own, by pg_open(); a lost connection
- * is reopened with backoff until pg_async_free(). One statement runs at a time; each has a deadline on our side, past which
- * the connection is dropped. */
+ * Main thread only. Opening (name lookup and all) happens in a short-lived thread of its own, by pg_open(); a
+ * lost connection is reopened with backoff until pg_async_free(). One statement runs at a time; each has a
+ * deadline on our side, past which the connection is dropped. */
 #pragma once
 
 #include <systemd/sd-event.h>
@@ -27,11 +27,13 @@ void pg_async_free(struct pg_async *p);
 bool pg_async_idle(const struct pg_async *p); /* up, and no statement is running */
 bool pg_async_up(const struct pg_async *p);
 
-/* `result` is NULL when the statement was refused (reason -EBADMSG, state = SQLSTATE) or the connection was lost (reason -ECONNRESET; the
- * statement may have been carried out all the same). The result is freed after the callback unless taken by setting *result to NULL. */
+/* `result` is NULL when the statement was refused (reason -EBADMSG, state = SQLSTATE) or the connection was
+ * lost (reason -ECONNRESET; the statement may have been carried out all the same). The result is freed after
+ * the callback unless taken by setting *result to NULL. */
 typedef void (*pg_async_callback)(struct pg_result **result, int reason, const char *state,
                                   const struct error *err, void *userdata);
-/* Only when idle. deadline_usec: relative, USEC_INFINITY = none. Never calls back from within. 0 or -ENOTCONN. */
+/* Only when idle. deadline_usec: relative, USEC_INFINITY = none. Never calls back from within. 0 or
+ * -ENOTCONN. */
 int pg_async_query(struct pg_async *p, const struct pg_statement *statement, const struct pg_args *args,
                    uint64_t deadline_usec, pg_async_callback callback, void *userdata);
 /* Drops the session (a new one opens): the way out of a statement that waits for a lock. */

@@ -75,11 +75,6 @@ void pg_arg_text(struct pg_args *a, const char *value)
     add_arg(a, OID_TEXT, value, value ? strlen(value) : 0);
 }
 
-void pg_arg_text_len(struct pg_args *a, const char *value, size_t len)
-{
-    add_arg(a, OID_TEXT, value, len);
-}
-
 void pg_arg_bytea(struct pg_args *a, const void *value, size_t len)
 {
     add_arg(a, OID_BYTEA, value, len);
@@ -312,15 +307,6 @@ static int64_t read_int(const char *bytes, int len)
 int64_t pg_get_i64(const struct pg_result *r, int row, int column)
 {
     return read_int(PQgetvalue(r, row, column), PQgetlength(r, row, column));
-}
-
-double pg_get_double(const struct pg_result *r, int row, int column)
-{
-    int64_t bits = pg_get_i64(r, row, column);
-    double value = 0;
-    if (PQgetlength(r, row, column) == 8)
-        memcpy(&value, &bits, sizeof(value));
-    return value;
 }
 
 bool pg_get_bool(const struct pg_result *r, int row, int column)

@@ -1,10 +1,10 @@
 /* Which versions of the schema and of this program fit each other.
  *
- * A version is the number of a step of sql/; a repeatable file (sql/repeatable/) has none. A program knows the versions it was built with; it needs at
- * least SCHEMA_NEEDED of them, and it may work on a schema that later programs have migrated further, unless
- * one of those migrations names a newer program as the oldest that may use it ("-- oldest daemon: N", where N
- * is the version that program was built with). So daemons can be upgraded one after the other, and rolled
- * back.
+ * A version is the number of a step of sql/; a repeatable file (sql/repeatable/) has none. A program knows
+ * the versions it was built with; it needs at least SCHEMA_NEEDED of them, and it may work on a schema that
+ * later programs have migrated further, unless one of those migrations names a newer program as the oldest
+ * that may use it ("-- oldest daemon: N", where N is the version that program was built with). So daemons can
+ * be upgraded one after the other, and rolled back.
  *
  * An adapter beside pg.c: any thread, one session at a time. */
 #pragma once

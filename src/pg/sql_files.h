@@ -1,5 +1,5 @@
-/* The steps of sql/ in the order of their numbers, then the repeatable files of sql/repeatable/ in the order of
- * their names; embedded when the programs are built. */
+/* The steps of sql/ in the order of their numbers, then the repeatable files of sql/repeatable/ in the order
+ * of their names; embedded when the programs are built. */
 #pragma once
 
 #include <stddef.h>

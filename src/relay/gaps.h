@@ -1,14 +1,16 @@
 /* Which ledger ids have been published: all up to `high`, except those in the gaps.
  *
- * Ids are drawn before their transactions commit, so a row may become visible after rows with higher ids. Each
- * read therefore asks for the rows above `high` and for the rows within the gaps; ids between them that the read
- * does not show become new gaps. A gap ends when its rows are found, or when no transaction that could still
- * fill it is left:
+ * Ids are drawn before their transactions commit, so a row may become visible after rows with higher ids.
+ * Each read therefore asks for the rows above `high` and for the rows within the gaps; ids between them that
+ * the read does not show become new gaps. A gap ends when its rows are found, or when no transaction that
+ * could still fill it is left:
  *
- *   - After the statement that first showed the gap, we take a transaction id: the gap's horizon. A transaction
- *     that drew an id in the gap had its transaction id before (the ledger makes sure of this), so a lower one.
- *   - Later a statement looks into the gap with a snapshot whose xmin is not below the horizon. Then all those
- *     transactions are over, and this very snapshot shows their rows. A row that it does not show never comes.
+ *   - After the statement that first showed the gap, we take a transaction id: the gap's horizon. A
+ *     transaction that drew an id in the gap had its transaction id before (the ledger makes sure of this),
+ *     so a lower one.
+ *   - Later a statement looks into the gap with a snapshot whose xmin is not below the horizon. Then all
+ *     those transactions are over, and this very snapshot shows their rows. A row that it does not show never
+ *     comes.
  *
  * The xmax of an earlier snapshot cannot be the horizon: it is the highest completed id plus one, and running
  * transactions may have higher ids.
