@@ -220,7 +220,8 @@ begin
 end $$;
 
 -- Adds the columns that the plain table has and the application's lacks, with defaults (constant ones, which rewrite nothing), checks
--- and references to tables that are there; to the ledger as bare columns, because its old rows are no events of anubisd's.
+-- and references; to the ledger as bare columns, because its old rows are no events of anubisd's.
+create table pg_temp.anubis_references (command text);  -- to tables that 002_tables.sql makes; 003_ledger.sql adds them
 create function pg_temp.complete(relation text) returns void language plpgsql as $$
 declare
     bare boolean := relation = 'subscription_events';
@@ -229,12 +230,10 @@ begin
     for c in
         select a.attname, format_type(a.atttypid, a.atttypmod) as type,
                ' default ' || pg_get_expr(d.adbin, d.adrelid) || case when a.attnotnull then ' not null' else '' end as fallback,
-               (select string_agg(case k.contype when 'f' then format(' references @extschema@.%I (id)', f.relname)
-                                                 else ' ' || pg_get_constraintdef(k.oid) end, '')
-                  from pg_constraint k left join pg_class f on f.oid = k.confrelid
-                 where k.conrelid = a.attrelid and k.conkey = array[a.attnum]
-                   and (k.contype = 'f' and to_regclass(format('@extschema@.%I', f.relname)) is not null
-                        or k.conname = format('%s_%s_check', relation, a.attname))) as constraints
+               (select ' ' || pg_get_constraintdef(k.oid) from pg_constraint k
+                 where k.conrelid = a.attrelid and k.conname = format('%s_%s_check', relation, a.attname)) as checked,
+               (select format('@extschema@.%I', f.relname) from pg_constraint k join pg_class f on f.oid = k.confrelid
+                 where k.conrelid = a.attrelid and k.conkey = array[a.attnum] and k.contype = 'f') as target
           from pg_attribute a left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
          where a.attrelid = ('pg_temp.' || relation)::regclass and a.attnum > 0
            and not exists (select from pg_attribute o where o.attrelid = ('@extschema@.' || relation)::regclass
@@ -242,7 +241,10 @@ begin
          order by a.attnum
     loop
         execute format('alter table @extschema@.%I add column %I %s', relation, c.attname, c.type)
-                || case when bare then '' else coalesce(c.fallback, '') || coalesce(c.constraints, '') end;
+                || case when bare then '' else concat(c.fallback, c.checked, ' references ' || to_regclass(c.target)) end;
+        insert into pg_temp.anubis_references
+            select format('alter table @extschema@.%I add foreign key (%I) references %s', relation, c.attname, c.target)
+             where to_regclass(c.target) is null and c.target is not null;
     end loop;
 end $$;
 

@@ -3,6 +3,16 @@
 -- From here to the end of the transaction nobody changes a subscription: the baseline below counts what stands before the first event.
 lock table @extschema@.subscriptions, @extschema@.integrations in share row exclusive mode;
 
+-- Of adopted columns, to tables that were not there before.
+do $$
+declare
+    command text;
+begin
+    for command in select r.command from pg_temp.anubis_references r loop
+        execute command;
+    end loop;
+end $$;
+
 insert into @extschema@.installation default values;
 
 -- Only what comes after an adoption is published.

@@ -125,6 +125,25 @@ def check_application_goes_on(query):
     assert query("select count(*) from subscription_events where subscription_id = %s", (number,))[0][0] == 4
 
 
+def test_some_of_the_tables(empty_database):
+    """The others are made, with the references between them; what the application calls circuit_state is its own affair."""
+    empty_database.query("create table integrations (id serial primary key, name text, circuit_state integer not null default 7); "
+                         "create table subscriptions (id serial primary key, status varchar default 'pending', payload json); "
+                         "insert into integrations (name) values ('x'); insert into subscriptions (payload) values ('{}')")
+    adopt(empty_database).expect(0)
+    found = empty_database.query("select conrelid::regclass::text, confrelid::regclass::text from pg_constraint where contype = 'f' "
+                                 "and connamespace = 'public'::regnamespace order by 1, 2")
+    assert found == [("integration_filters", "integrations"), ("integration_runtime", "integrations"),
+                     ("subscriptions", "integration_filters"), ("subscriptions", "integrations")]
+    app = Application(empty_database, "public")
+    number = app.subscription(1)
+    assert app.query("select event_type, to_status from subscription_events") == [("created", "pending")]
+    app.query("update subscriptions set status = 'failed' where id = %s", (number,))
+    refused(app.query, "insert into subscriptions (integration_id) values (99)")
+    assert app.query("select circuit_state from integrations") == [(7,)]
+    Ctl(PUBLIC, database=empty_database)("verify").expect(2)
+
+
 # --- roles ---
 
 
