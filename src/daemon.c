@@ -302,7 +302,7 @@ static int start_threads(struct daemon *d, struct error *err)
 
 static int start(struct daemon *d, struct error *err)
 {
-    static const struct dispatcher_events events = {on_progress, on_stopped};
+    static const struct dispatcher_callbacks dispatcher = {on_progress, on_stopped};
     sigset_t signals;
 
     sigemptyset(&signals);
@@ -319,7 +319,7 @@ static int start(struct daemon *d, struct error *err)
     error_set(err, "could not set the event loop up");
     int r = start_loop(d);
     if (r >= 0)
-        r = dispatcher_new(&d->dispatcher, d->event, d->config, &events, d, err);
+        r = dispatcher_new(&d->dispatcher, d->event, d->config, &dispatcher, d, err);
     return r;
 }
 

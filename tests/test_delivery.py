@@ -246,8 +246,8 @@ def test_a_dead_and_a_silent_one_hold_up_nobody(app, institutions, make_daemon):
     app.wait_states(integration_id=good, sent=300, deadline=15)
 
 
-LOST = r"integration %s: (\d+) attempts in a row came to nothing, the last one: %s; .*\(anubisctl explain \d+\)"
-BACK = r"integration %s takes subscriptions again, after .+ in which (\d+) attempts came to nothing"
+LOST = r"integration %s: (\d+) attempts in a row failed, the last one: %s; .*\(anubisctl explain \d+\)"
+BACK = r"integration %s takes subscriptions again, after .+ in which (\d+) attempts failed"
 
 
 def test_an_endpoint_that_takes_nothing_is_said_once(app, institutions, make_daemon):

@@ -30,7 +30,7 @@ struct delivery {
 
 struct deliveries {
     struct config *config;
-    struct deliveries_events events;
+    struct deliveries_callbacks callbacks;
     void *userdata;
     struct http *http;
     struct integrations *integrations;
@@ -80,55 +80,51 @@ struct outcome_rules deliveries_rules(const struct config *config)
     };
 }
 
+/* What the lines about a delivery are about. `class` lives as long as the line. */
+static struct log_about about(const struct delivery *d, const struct http_result *result, const char *class)
+{
+    return (struct log_about){.subscription_id = d->id,
+                              .integration_id = d->integration->id,
+                              .attempt = d->attempts,
+                              .http_status = result->status,
+                              .error = class};
+}
+
 static void log_outcome(const struct delivery *d, const struct outcome *o, const struct http_result *result)
 {
     bool failed = o->state == OUTCOME_FAILED;
+    char class[64];
+
     if (!failed && !log_enabled(LOG_DEBUG))
         return;
-    char id[24], integration[24], attempt[12], status[12], class[64];
-    snprintf(id, sizeof(id), "%" PRId64, d->id);
-    snprintf(integration, sizeof(integration), "%" PRId64, d->integration->id);
-    snprintf(attempt, sizeof(attempt), "%d", d->attempts);
-    snprintf(status, sizeof(status), "%d", result->status);
     outcome_error_class(result, class, sizeof(class));
-    log_event(failed ? LOG_WARNING : LOG_DEBUG, failed ? MSG_DELIVERY_FAILED : NULL,
-              (struct log_field[]){{"SUBSCRIPTION_ID", id},
-                                   {"INTEGRATION_ID", integration},
-                                   {"ATTEMPT", attempt},
-                                   {"HTTP_STATUS", result->status ? status : NULL},
-                                   {"ERROR", o->state == OUTCOME_SENT ? NULL : class},
-                                   {0}},
-              "subscription %s, integration %s, attempt %s: %s, %s%s", id, integration, attempt, class,
-              outcome_word(o->state), o->ambiguous ? ", ambiguous" : "");
+    const struct log_about on = about(d, result, o->state == OUTCOME_SENT ? NULL : class);
+    log_about(failed ? LOG_WARNING : LOG_DEBUG, failed ? MSG_DELIVERY_FAILED : NULL, &on,
+              "subscription %" PRId64 ", integration %" PRId64 ", attempt %d: %s, %s%s", d->id,
+              d->integration->id, d->attempts, class, outcome_word(o->state),
+              o->ambiguous ? ", ambiguous" : "");
 }
 
 static void log_outage(const struct delivery *d, const struct http_result *result)
 {
-    char id[24], integration[24], status[12], class[64];
-    snprintf(id, sizeof(id), "%" PRId64, d->id);
-    snprintf(integration, sizeof(integration), "%" PRId64, d->integration->id);
-    snprintf(status, sizeof(status), "%d", result->status);
+    char class[64];
+
     outcome_error_class(result, class, sizeof(class));
-    log_event(LOG_WARNING, MSG_INSTITUTION_LOST,
-              (struct log_field[]){{"INTEGRATION_ID", integration},
-                                   {"SUBSCRIPTION_ID", id},
-                                   {"HTTP_STATUS", result->status ? status : NULL},
-                                   {"ERROR", class},
-                                   {0}},
-              "integration %s: %d attempts in a row came to nothing, the last one: %s; its subscriptions are "
-              "tried again (anubisctl explain %s)",
-              integration, d->integration->outage.attempts, class, id);
+    const struct log_about on = about(d, result, class);
+    log_about(LOG_WARNING, MSG_INSTITUTION_LOST, &on,
+              "integration %" PRId64 ": %d attempts in a row failed, the last one: %s; its subscriptions are "
+              "tried again (anubisctl explain %" PRId64 ")",
+              d->integration->id, d->integration->outage.attempts, class, d->id);
 }
 
 static void log_outage_over(const struct delivery *d, const struct outage *was)
 {
     CLEANUP(strbuf_free) struct strbuf lasted = STRBUF_INIT(128);
-    char integration[24];
-    snprintf(integration, sizeof(integration), "%" PRId64, d->integration->id);
+
     strbuf_add_duration_human(&lasted, now_monotonic_usec() - was->since);
-    log_event(LOG_NOTICE, MSG_INSTITUTION_BACK, (struct log_field[]){{"INTEGRATION_ID", integration}, {0}},
-              "integration %s takes subscriptions again, after %s in which %d attempts came to nothing",
-              integration, strbuf_str(&lasted), was->attempts);
+    log_about(LOG_NOTICE, MSG_INSTITUTION_BACK, &(struct log_about){.integration_id = d->integration->id},
+              "integration %" PRId64 " takes subscriptions again, after %s in which %d attempts failed",
+              d->integration->id, strbuf_str(&lasted), was->attempts);
 }
 
 /* Attempts are debug; that an institution takes none, or takes some again, is not. */
@@ -188,13 +184,13 @@ static void finish(struct delivery *d, const struct http_result *result, const c
         pause_reason = outcome.pause_reason;
     /* What an endpoint answers that it was moved away from is no reason any more. */
     if (pause_reason && d->moves == d->integration->moves)
-        all->events.pause_wanted(d->integration->id, d->integration->endpoint_url, pause_reason,
-                                 all->userdata);
+        all->callbacks.pause_wanted(d->integration->id, d->integration->endpoint_url, pause_reason,
+                                    all->userdata);
     struct store_settlement *settlement = settlement_new(d, &outcome, result);
     bool has_more = d->integration->may_have_more;
     unlink_delivery(d);
     free(d);
-    all->events.delivered(settlement, has_more, all->userdata);
+    all->callbacks.delivered(settlement, has_more, all->userdata);
 }
 
 static void on_result(const struct http_result *result, void *userdata)
@@ -274,11 +270,11 @@ static struct http_params http_params(const struct config *c)
 }
 
 int deliveries_new(struct deliveries **ret, sd_event *event, struct config *config,
-                   const struct deliveries_events *events, void *userdata, struct error *err)
+                   const struct deliveries_callbacks *callbacks, void *userdata, struct error *err)
 {
     struct deliveries *d = xcalloc(1, sizeof(*d));
     d->config = config_ref(config);
-    d->events = *events;
+    d->callbacks = *callbacks;
     d->userdata = userdata;
     d->integrations = integrations_new();
     const uint64_t seed = random_u64();

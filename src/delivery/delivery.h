@@ -10,7 +10,7 @@
 
 struct deliveries;
 
-struct deliveries_events {
+struct deliveries_callbacks {
     /* A delivery has ended; takes the settlement over. integration_has_more: a slot got free where rows may
      * wait for it. */
     void (*delivered)(struct store_settlement *settlement, bool integration_has_more, void *userdata);
@@ -20,7 +20,7 @@ struct deliveries_events {
 };
 
 int deliveries_new(struct deliveries **ret, sd_event *event, struct config *config,
-                   const struct deliveries_events *events, void *userdata, struct error *err);
+                   const struct deliveries_callbacks *callbacks, void *userdata, struct error *err);
 void deliveries_free(struct deliveries *d);
 void deliveries_reload(struct deliveries *d, struct config *config);
 void deliveries_start(struct deliveries *d, const struct store_claimed *row, int64_t token);

@@ -20,18 +20,18 @@ struct dispatcher_stats {
     bool asleep;                 /* waiting for the doorbell */
 };
 
-struct dispatcher_events {
+struct dispatcher_callbacks {
     void (*progress)(void *userdata); /* rows changed: there are events to publish */
     void (*stopped)(void *userdata); /* after dispatcher_stop(): nothing is in flight or unsettled any more */
 };
 
 int dispatcher_new(struct dispatcher **ret, sd_event *event, struct config *config,
-                   const struct dispatcher_events *events, void *userdata, struct error *err);
+                   const struct dispatcher_callbacks *callbacks, void *userdata, struct error *err);
 void dispatcher_free(struct dispatcher *d);
 /* Takes a new configuration over between two claims; keys that need a restart keep their old values here. */
 void dispatcher_reload(struct dispatcher *d, struct config *config);
 /* Claims no more; what is in flight may end until drain_timeout, then it is cut: what was not handed over
- * goes back to its queue, the rest is ambiguous. Ends with events.stopped. */
+ * goes back to its queue, the rest is ambiguous. Ends with callbacks.stopped. */
 void dispatcher_stop(struct dispatcher *d);
 /* Drops every session and opens it anew: the schema has changed. */
 void dispatcher_reopen(struct dispatcher *d);

@@ -15,7 +15,7 @@
 
 struct doorbell {
     struct pg_async *listener, *holder;
-    struct doorbell_events events;
+    struct doorbell_callbacks callbacks;
     void *userdata;
     bool listening;
     bool wanted; /* we would like to be rung */
@@ -30,26 +30,19 @@ static void step(struct doorbell *d);
 
 /* --- the session that listens ----------------------------------------------------------------- */
 
-static void on_listening(struct pg_result **result, int reason, const char *state, const struct error *err,
-                         void *userdata)
+static void on_listening(struct pg_answer *answer, void *userdata)
 {
     struct doorbell *d = userdata;
-    (void) result;
-    (void) state;
-    (void) err;
-    d->listening = reason == 0;
+    d->listening = answer->r == 0;
     step(d);
 }
 
-static void on_channel(struct pg_result **result, int reason, const char *state, const struct error *err,
-                       void *userdata)
+static void on_channel(struct pg_answer *answer, void *userdata)
 {
     struct doorbell *d = userdata;
-    (void) state;
-    (void) err;
-    if (reason != 0 || pg_rows(*result) != 1)
+    if (answer->r != 0 || pg_rows(answer->result) != 1)
         return;
-    snprintf(d->listen_sql, sizeof(d->listen_sql), "listen %s", pg_get_text(*result, 0, 0));
+    snprintf(d->listen_sql, sizeof(d->listen_sql), "listen %s", pg_get_text(answer->result, 0, 0));
     d->listen = (struct pg_statement){.name = "", .sql = d->listen_sql};
     (void) pg_async_query(d->listener, &d->listen, NULL, DEADLINE_USEC, on_listening, d);
 }
@@ -60,11 +53,11 @@ static void listener_up(void *userdata)
     (void) pg_async_query(d->listener, &store_listen_channel, NULL, DEADLINE_USEC, on_channel, d);
 }
 
-static void listener_down(int reason, const struct error *err, void *userdata)
+static void listener_down(int r, const struct error *err, void *userdata)
 {
     struct doorbell *d = userdata;
-    (void) reason;
-    (void) err;
+
+    (void) r, (void) err;
     d->listening = false;
 }
 
@@ -72,56 +65,46 @@ static void notified(const char *payload, void *userdata)
 {
     struct doorbell *d = userdata;
     (void) payload;
-    d->events.rung(d->userdata);
+    d->callbacks.rung(d->userdata);
 }
 
 /* --- the session that holds ------------------------------------------------------------------- */
 
-static void on_held(struct pg_result **result, int reason, const char *state, const struct error *err,
-                    void *userdata)
+static void on_held(struct pg_answer *answer, void *userdata)
 {
     struct doorbell *d = userdata;
-    (void) result;
-    (void) err;
-    d->held = reason == 0;
+    d->held = answer->r == 0;
     if (d->held && d->wanted)
-        d->events.held(d->userdata);
+        d->callbacks.held(d->userdata);
     /* A transaction that inserted holds the bell longer than a second: polling goes on, and the next ask
      * tries again. */
-    else if (reason == -EBADMSG && strcmp(state, "55P03") == 0)
+    else if (answer->r == -EBADMSG && strcmp(answer->sqlstate, "55P03") == 0)
         d->wanted = false;
     step(d);
 }
 
-static void on_released(struct pg_result **result, int reason, const char *state, const struct error *err,
-                        void *userdata)
+static void on_released(struct pg_answer *answer, void *userdata)
 {
     struct doorbell *d = userdata;
-    (void) result;
-    (void) state;
-    (void) err;
-    if (reason == 0)
+    if (answer->r == 0)
         d->held = false;
     step(d);
 }
 
-static void on_seat(struct pg_result **result, int reason, const char *state, const struct error *err,
-                    void *userdata)
+static void on_seat(struct pg_answer *answer, void *userdata)
 {
     struct doorbell *d = userdata;
-    (void) state;
-    (void) err;
-    d->seated = reason == 0 && pg_get_bool(*result, 0, 0);
+    d->seated = answer->r == 0 && pg_get_bool(answer->result, 0, 0);
     if (!d->seated)
         d->seat_again_usec = now_monotonic_usec() + SEAT_RETRY_USEC;
     step(d);
 }
 
-static void holder_down(int reason, const struct error *err, void *userdata)
+static void holder_down(int r, const struct error *err, void *userdata)
 {
     struct doorbell *d = userdata;
-    (void) reason;
-    (void) err;
+
+    (void) r, (void) err;
     d->seated = d->held = false;
     d->seat_again_usec = 0;
 }
@@ -152,20 +135,20 @@ static void step(struct doorbell *d)
 /* --- the interface ---------------------------------------------------------------------------- */
 
 int doorbell_new(struct doorbell **ret, sd_event *event, const struct pg_params *params,
-                 const struct doorbell_events *events, void *userdata)
+                 const struct doorbell_callbacks *callbacks, void *userdata)
 {
-    static const struct pg_async_events listener_events = {listener_up, listener_down, notified};
-    static const struct pg_async_events holder_events = {holder_up, holder_down, NULL};
+    static const struct pg_async_callbacks listener = {listener_up, listener_down, notified};
+    static const struct pg_async_callbacks holder = {holder_up, holder_down, NULL};
     struct doorbell *d = xcalloc(1, sizeof(*d));
     struct pg_params own = *params;
 
-    d->events = *events;
+    d->callbacks = *callbacks;
     d->userdata = userdata;
     own.application_name = "anubisd listen";
-    int r = pg_async_new(&d->listener, event, &own, &listener_events, d);
+    int r = pg_async_new(&d->listener, event, &own, &listener, d);
     own.application_name = "anubisd doorbell";
     if (r >= 0)
-        r = pg_async_new(&d->holder, event, &own, &holder_events, d);
+        r = pg_async_new(&d->holder, event, &own, &holder, d);
     if (r < 0) {
         doorbell_free(d);
         return r;

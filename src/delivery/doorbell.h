@@ -14,14 +14,14 @@
 
 struct doorbell;
 
-/* The event calls come from the loop. */
-struct doorbell_events {
+/* They are called from the loop. */
+struct doorbell_callbacks {
     void (*rung)(void *userdata); /* somebody wrote a row */
     void (*held)(void *userdata); /* the bell is ours: look once more, then sleep */
 };
 
 int doorbell_new(struct doorbell **ret, sd_event *event, const struct pg_params *params,
-                 const struct doorbell_events *events, void *userdata);
+                 const struct doorbell_callbacks *callbacks, void *userdata);
 void doorbell_free(struct doorbell *d);
 void doorbell_reopen(struct doorbell *d);
 /* From now on inserts shall notify. `held` follows when that is so; it may not come at all (another daemon

@@ -20,9 +20,10 @@ struct refusal {
 struct refusals {
     struct refusal *rows;
     size_t count;
-    int limit;    /* of the search's next statement; 0 = no search */
-    int in_row;   /* rows refused since one was not */
-    int64_t *ids; /* scratch of refusals_ids() */
+    int limit;        /* of the search's next statement; 0 = no search */
+    int in_row;       /* rows refused since one was not */
+    int64_t *ids;     /* scratch of refusals_ids() */
+    char sqlstate[6]; /* of the last refusal, for the journal */
 };
 
 void refusals_free(struct refusals *r); /* what it holds, not `r` */

@@ -49,7 +49,7 @@ struct settler {
     struct pg_async *pg;
     sd_event *event;
     sd_event_source *timer; /* one shot: look at the queue */
-    struct settler_events events;
+    struct settler_callbacks callbacks;
     void *userdata;
     size_t batch_max;
     size_t batch_limit; /* batch_max, or less while a bad row is looked for */
@@ -139,7 +139,7 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
     return 0;
 }
 
-static void look_in(struct settler *s, uint64_t delay_usec)
+static void arm_timer(struct settler *s, uint64_t delay_usec)
 {
     int enabled = SD_EVENT_OFF;
     if (!s->timer) {
@@ -159,16 +159,15 @@ static void look_in(struct settler *s, uint64_t delay_usec)
 
 static void log_late(const struct settler *s, const struct store_settlement *item)
 {
-    char id[24];
-    snprintf(id, sizeof(id), "%" PRId64, item->id);
     /* After a lost answer this is most likely our own first try, which did arrive. */
-    log_event(s->uncertain ? LOG_DEBUG : LOG_NOTICE, MSG_LEASE_LOST,
-              (struct log_field[]){{"SUBSCRIPTION_ID", id}, {0}},
-              "result of subscription %s came after its claim had ended: it changes nothing", id);
+    log_about(s->uncertain ? LOG_DEBUG : LOG_NOTICE, MSG_LEASE_LOST,
+              &(struct log_about){.subscription_id = item->id},
+              "result of subscription %" PRId64 " came after its claim had ended: it changes nothing",
+              item->id);
 }
 
 /* Drops the items whose ids a result lists (or, with keep_listed, all others) from the batch. */
-static size_t sift(struct settler *s, const struct pg_result *result, bool keep_listed, bool say_late)
+static size_t drop_listed(struct settler *s, const struct pg_result *result, bool keep_listed, bool say_late)
 {
     size_t kept = 0, listed = 0, rows = (size_t) pg_rows(result), gone = 0;
     for (size_t i = 0; i < s->batch.count; i++) {
@@ -211,25 +210,22 @@ static void note_unlocked(struct settler *s)
 
 static void batch_done(struct settler *s, size_t gone)
 {
-    s->events.settled(gone, s->userdata);
+    s->callbacks.settled(gone, s->userdata);
     step(s);
 }
 
 /* What was not settled: still claimed means locked by somebody, to be tried again; else the claim is lost. */
-static void on_still_claimed(struct pg_result **result, int reason, const char *state,
-                             const struct error *err, void *userdata)
+static void on_still_claimed(struct pg_answer *answer, void *userdata)
 {
     struct settler *s = userdata;
-    (void) state;
-    (void) err;
     size_t gone = 0;
-    if (reason == 0) {
-        gone = sift(s, *result, true, true);
+    if (answer->r == 0) {
+        gone = drop_listed(s, answer->result, true, true);
         s->uncertain = false;
     }
     if (s->batch.count > 0) {
         s->not_before = now_monotonic_usec() + LOCKED_PAUSE_USEC;
-        if (reason == 0)
+        if (answer->r == 0)
             note_locked(s);
     } else {
         note_unlocked(s);
@@ -253,7 +249,7 @@ static void ask_still_claimed(struct settler *s)
 
 /* A single result that the database refuses for its data: the answer's text is given up, its outcome is not.
  */
-static void strip(struct store_settlement *item)
+static void drop_text(struct store_settlement *item)
 {
     free(item->error);
     free(item->response);
@@ -264,54 +260,51 @@ static void strip(struct store_settlement *item)
 }
 
 /* Nor without its text: the reason lies with the application. */
-static void postpone(struct store_settlement *item, const char *state)
+static void postpone(struct store_settlement *item, const char *sqlstate)
 {
-    char id[24];
-    snprintf(id, sizeof(id), "%" PRId64, item->id);
-    log_event(item->refusals++ == 1 ? LOG_ERR : LOG_DEBUG, MSG_SETTLE_SPLIT,
-              (struct log_field[]){{"SUBSCRIPTION_ID", id}, {0}},
-              "could not settle subscription %s (SQLSTATE %s): trying again until it can be", id, state);
+    log_about(item->refusals++ == 1 ? LOG_ERR : LOG_DEBUG, MSG_SETTLE_SPLIT,
+              &(struct log_about){.subscription_id = item->id},
+              "could not settle subscription %" PRId64 " (SQLSTATE %s): trying again until it can be",
+              item->id, sqlstate);
     item->not_before = now_monotonic_usec() + ITEM_REFUSED_PAUSE_USEC;
 }
 
-static void on_refused(struct settler *s, const char *state, const struct error *err)
+static void on_refused(struct settler *s, const char *sqlstate, const struct error *err)
 {
-    bool locked = strcmp(state, "55P03") == 0;
-    bool data = store_refused_for_data(state);
+    bool locked = strcmp(sqlstate, "55P03") == 0;
+    bool data = pg_blames_row(sqlstate);
 
     if (locked) {
         s->avoid_locked = true;
         note_locked(s);
     } else if (data && s->batch.count == 1 && s->batch.data[0]->refusals > 0) {
-        postpone(s->batch.data[0], state);
+        postpone(s->batch.data[0], sqlstate);
     } else if (data && s->batch.count == 1) {
-        char id[24];
-        s->batch.data[0]->refusals = 1;
-        snprintf(id, sizeof(id), "%" PRId64, s->batch.data[0]->id);
-        log_event(
-            LOG_WARNING, MSG_SETTLE_SPLIT, (struct log_field[]){{"SUBSCRIPTION_ID", id}, {0}},
-            "could not store the answer's text for subscription %s (SQLSTATE %s): storing its outcome without it",
-            id, state);
-        strip(s->batch.data[0]);
+        struct store_settlement *item = s->batch.data[0];
+        item->refusals = 1;
+        log_about(LOG_WARNING, MSG_SETTLE_SPLIT, &(struct log_about){.subscription_id = item->id},
+                  "could not store the answer's text for subscription %" PRId64
+                  " (SQLSTATE %s): storing its outcome without it",
+                  item->id, sqlstate);
+        drop_text(item);
         s->not_before = now_monotonic_usec() + 10 * USEC_PER_MSEC;
     } else if (data) {
         s->batch_limit = s->batch.count / 2;
     } else {
         log_warning("could not settle %zu result%s (SQLSTATE %s): %s; trying again", s->batch.count,
-                    plural((int64_t) s->batch.count), state, err->text);
+                    plural((int64_t) s->batch.count), sqlstate, err->text);
         s->not_before = now_monotonic_usec() + REFUSED_PAUSE_USEC;
     }
     requeue(s);
     step(s);
 }
 
-static void on_settled(struct pg_result **result, int reason, const char *state, const struct error *err,
-                       void *userdata)
+static void on_settled(struct pg_answer *answer, void *userdata)
 {
     struct settler *s = userdata;
-    if (reason != 0) {
-        if (reason == -EBADMSG) {
-            on_refused(s, state, err);
+    if (answer->r != 0) {
+        if (answer->r == -EBADMSG) {
+            on_refused(s, answer->sqlstate, answer->err);
         } else {
             s->uncertain = true;
             requeue(s);
@@ -319,8 +312,8 @@ static void on_settled(struct pg_result **result, int reason, const char *state,
         return;
     }
     s->batch_limit = MIN(s->batch_limit * 2, s->batch_max);
-    size_t gone = sift(s, *result, false, false);
-    s->events.settled(gone, s->userdata);
+    size_t gone = drop_listed(s, answer->result, false, false);
+    s->callbacks.settled(gone, s->userdata);
     if (s->batch.count > 0) {
         ask_still_claimed(s);
         return;
@@ -331,21 +324,17 @@ static void on_settled(struct pg_result **result, int reason, const char *state,
     step(s);
 }
 
-static void on_paused(struct pg_result **result, int reason, const char *state, const struct error *err,
-                      void *userdata)
+static void on_paused(struct pg_answer *answer, void *userdata)
 {
     struct settler *s = userdata;
-    (void) state;
-    (void) err;
-    if (reason == -ECONNRESET)
+    if (answer->r == -ECONNRESET)
         return;
     struct pause *p = s->pauses;
     s->pauses = p->next;
-    if (reason == 0 && pg_rows(*result) == 1) {
-        char id[24];
-        snprintf(id, sizeof(id), "%" PRId64, p->integration_id);
-        log_event(LOG_WARNING, MSG_INTEGRATION_PAUSED, (struct log_field[]){{"INTEGRATION_ID", id}, {0}},
-                  "integration %s is paused until somebody resumes it: %s", id, p->reason);
+    if (answer->r == 0 && pg_rows(answer->result) == 1) {
+        log_about(
+            LOG_WARNING, MSG_INTEGRATION_PAUSED, &(struct log_about){.integration_id = p->integration_id},
+            "integration %" PRId64 " is paused until somebody resumes it: %s", p->integration_id, p->reason);
     }
     pause_free(p);
     step(s);
@@ -357,7 +346,7 @@ static void settle(struct settler *s)
 {
     take_batch(s);
     if (s->batch.count == 0) {
-        look_in(s, LOCKED_PAUSE_USEC);
+        arm_timer(s, LOCKED_PAUSE_USEC);
         return;
     }
     store_settle_args(&s->args, s->batch.count, (const struct store_settlement *const *) s->batch.data);
@@ -373,7 +362,7 @@ static void step(struct settler *s)
         return;
     if (s->queue.count > 0) {
         if (now < s->not_before)
-            look_in(s, s->not_before - now);
+            arm_timer(s, s->not_before - now);
         else
             settle(s);
     }
@@ -386,34 +375,32 @@ static void step(struct settler *s)
 
 static void on_up(void *userdata)
 {
-    struct settler *s = userdata;
-    s->events.up(s->userdata);
-    step(s);
+    step(userdata);
 }
 
-static void on_down(int reason, const struct error *err, void *userdata)
+/* That the database is away is said for the session that claims. */
+static void on_down(int r, const struct error *err, void *userdata)
 {
-    struct settler *s = userdata;
-    s->events.down(reason, err, s->userdata);
+    (void) r, (void) err, (void) userdata;
 }
 
 /* --- the interface ---------------------------------------------------------------------------- */
 
 int settler_new(struct settler **ret, sd_event *event, const struct pg_params *params, int batch_size,
-                const struct settler_events *events, void *userdata)
+                const struct settler_callbacks *callbacks, void *userdata)
 {
-    static const struct pg_async_events pg_events = {on_up, on_down, NULL};
+    static const struct pg_async_callbacks session = {on_up, on_down, NULL};
     struct settler *s = xcalloc(1, sizeof(*s));
     struct pg_params own = *params;
 
     s->event = sd_event_ref(event);
-    s->events = *events;
+    s->callbacks = *callbacks;
     s->userdata = userdata;
     s->batch_max = s->batch_limit = (size_t) batch_size;
     s->args = PG_ARGS_INIT;
     own.application_name = "anubisd settle";
     own.lock_timeout_usec = LOCK_USEC;
-    int r = pg_async_new(&s->pg, event, &own, &pg_events, s);
+    int r = pg_async_new(&s->pg, event, &own, &session, s);
     if (r < 0) {
         settler_free(s);
         return r;
@@ -446,7 +433,7 @@ void settler_add(struct settler *s, struct store_settlement *item)
     if (s->queue.count >= s->batch_max || s->hurry)
         step(s);
     else
-        look_in(s, GATHER_USEC);
+        arm_timer(s, GATHER_USEC);
 }
 
 void settler_pause(struct settler *s, int64_t integration_id, const char *endpoint_url, const char *reason)
@@ -459,7 +446,7 @@ void settler_pause(struct settler *s, int64_t integration_id, const char *endpoi
     (*tail)->integration_id = integration_id;
     (*tail)->endpoint_url = xstrdup(endpoint_url);
     (*tail)->reason = xstrdup(reason);
-    look_in(s, GATHER_USEC);
+    arm_timer(s, GATHER_USEC);
 }
 
 size_t settler_pending(const struct settler *s)

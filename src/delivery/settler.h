@@ -13,14 +13,12 @@
 
 struct settler;
 
-struct settler_events {
+struct settler_callbacks {
     void (*settled)(size_t count, void *userdata); /* that many have left: room for new claims */
-    void (*up)(void *userdata);
-    void (*down)(int reason, const struct error *err, void *userdata);
 };
 
 int settler_new(struct settler **ret, sd_event *event, const struct pg_params *params, int batch_size,
-                const struct settler_events *events, void *userdata);
+                const struct settler_callbacks *callbacks, void *userdata);
 void settler_free(struct settler *s);
 void settler_reopen(struct settler *s);
 /* Takes the settlement and its strings over. */

@@ -208,15 +208,6 @@ void store_settle_args(struct pg_args *args, size_t count, const struct store_se
     }
 }
 
-bool store_refused_for_data(const char *state)
-{
-    static const char *const classes[] = {"22", "23", "54", "P0"};
-    for (size_t i = 0; i < ARRAY_SIZE(classes); i++)
-        if (strncmp(state, classes[i], 2) == 0)
-            return true;
-    return false;
-}
-
 const struct pg_statement store_still_claimed = {
     "still_claimed",
     "select s.id::bigint from subscriptions s join unnest($1::bigint[], $2::bigint[]) as r (id, token)"

@@ -89,11 +89,6 @@ void store_settle_args(struct pg_args *args, size_t count, const struct store_se
 extern const struct pg_statement store_still_claimed;
 void store_still_claimed_args(struct pg_args *args, size_t count, const int64_t *ids, const int64_t *tokens);
 
-/* A statement was refused for what stands in a row: a value, a constraint, a limit, a trigger of the
- * application's (SQLSTATE classes 22, 23, 54 and P0). The server's words may then quote that row, so they
- * belong into no log of ours. */
-bool store_refused_for_data(const char *state);
-
 /* --- the rest --------------------------------------------------------------------------------- */
 
 /* Up to `limit` rows whose lease is over and whose claim is none of `tokens`: retry, ambiguous, or failed

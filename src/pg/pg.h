@@ -46,6 +46,14 @@ bool pg_usable(const struct pg *pg);
 /* The five letters of the last refused statement's SQLSTATE, "" when it has none. */
 const char *pg_error_sqlstate(const struct pg *pg);
 
+/* Is a value in a row to blame for this SQLSTATE? Classes 22 (data exception), 23 (integrity constraint
+ * violation) and 54 (program limit exceeded). All else (the database is away, a deadlock, a missing table or
+ * permission) may pass, and is no row's fault. */
+bool pg_blames_value(const char *sqlstate);
+/* The same, or an error that a trigger of the application has raised (class P0), which usually looks at the
+ * row. The server's words may then quote the row, so they belong into no log of ours. */
+bool pg_blames_row(const char *sqlstate);
+
 /* A statement is a constant with an address of its own: prepared on its first use in each session. */
 struct pg_statement {
     const char *name; /* unique in the program; "" = not prepared, one shot */

@@ -63,7 +63,7 @@ struct running {
 struct pg_async {
     sd_event *event;
     struct owned_params owned;
-    struct pg_async_events events;
+    struct pg_async_callbacks callbacks;
     void *userdata;
 
     struct opening *opening;
@@ -166,30 +166,30 @@ static void drop_connection(struct pg_async *p)
 
 /* Ends the statement under way, if any. The callback may start nothing: the connection is down or still ours.
  */
-static void answer(struct pg_async *p, PGresult *result, int reason, const struct error *err)
+static void answer(struct pg_async *p, PGresult *result, int r, const struct error *err)
 {
+    char sqlstate[6];
+
     if (!p->busy) {
         PQclear(result);
         return;
     }
     p->busy = false;
     disarm(p->deadline_timer);
-    char state[6];
-    snprintf(state, sizeof(state), "%s", pg_sqlstate(result));
-    if (reason) {
-        PQclear(result);
-        result = NULL;
-    }
-    p->now.callback(&result, reason, state, err, p->now.userdata);
-    PQclear(result);
+    snprintf(sqlstate, sizeof(sqlstate), "%s", pg_sqlstate(result));
+    if (r)
+        PQclear(TAKE_PTR(result));
+    struct pg_answer a = {.result = result, .r = r, .sqlstate = sqlstate, .err = err};
+    p->now.callback(&a, p->now.userdata);
+    PQclear(a.result);
 }
 
-static void go_down(struct pg_async *p, int reason, const struct error *err)
+static void go_down(struct pg_async *p, int r, const struct error *err)
 {
     drop_connection(p);
     arm(p, &p->retry_timer, backoff_next_usec(&p->backoff), on_retry);
     answer(p, NULL, -ECONNRESET, err);
-    p->events.down(reason, err, p->userdata);
+    p->callbacks.down(r, err, p->userdata);
 }
 
 static void lost(struct pg_async *p)
@@ -211,8 +211,8 @@ static void deliver_notifications(struct pg_async *p)
 {
     PGnotify *n;
     while (p->conn && (n = PQnotifies(p->conn))) {
-        if (p->events.notified)
-            p->events.notified(n->extra, p->userdata);
+        if (p->callbacks.notified)
+            p->callbacks.notified(n->extra, p->userdata);
         PQfreemem(n);
     }
 }
@@ -312,14 +312,14 @@ static int on_opened(sd_event_source *s, int fd, uint32_t revents, void *userdat
     opening_free(o);
     if (outcome != PG_DONE) {
         arm(p, &p->retry_timer, backoff_next_usec(&p->backoff), on_retry);
-        p->events.down(outcome, &err, p->userdata);
+        p->callbacks.down(outcome, &err, p->userdata);
         return 0;
     }
     p->io_mask = EPOLLIN;
     if (sd_event_add_io(p->event, &p->io, PQsocket(p->conn), EPOLLIN, on_io, p) < 0)
         abort();
     backoff_reset(&p->backoff);
-    p->events.up(p->userdata);
+    p->callbacks.up(p->userdata);
     return 0;
 }
 
@@ -343,7 +343,7 @@ static void start_opening(struct pg_async *p)
         error_set(&err, "could not start a thread: %s", strerror(r));
         opening_free(o);
         arm(p, &p->retry_timer, backoff_next_usec(&p->backoff), on_retry);
-        p->events.down(-r, &err, p->userdata);
+        p->callbacks.down(-r, &err, p->userdata);
         return;
     }
     p->opening = o;
@@ -354,12 +354,12 @@ static void start_opening(struct pg_async *p)
 /* --- the interface ---------------------------------------------------------------------------- */
 
 int pg_async_new(struct pg_async **ret, sd_event *event, const struct pg_params *params,
-                 const struct pg_async_events *events, void *userdata)
+                 const struct pg_async_callbacks *callbacks, void *userdata)
 {
     struct pg_async *p = xcalloc(1, sizeof(*p));
     p->event = sd_event_ref(event);
     owned_params_copy(&p->owned, params);
-    p->events = *events;
+    p->callbacks = *callbacks;
     p->userdata = userdata;
     p->backoff = (struct backoff){.base_usec = 250 * USEC_PER_MSEC, .max_usec = 10 * USEC_PER_SEC};
     p->now.args = PG_ARGS_INIT;

@@ -11,27 +11,32 @@
 
 struct pg_async;
 
-struct pg_async_events {
+struct pg_async_callbacks {
     /* A session is open and idle. */
     void (*up)(void *userdata);
-    /* Lost, or an attempt to open it was refused; reason as pg_open()'s. */
-    void (*down)(int reason, const struct error *err, void *userdata);
+    /* Lost, or an attempt to open it was refused; `r` as pg_open()'s. */
+    void (*down)(int r, const struct error *err, void *userdata);
     /* NOTIFY arrived; NULL = not wanted. */
     void (*notified)(const char *payload, void *userdata);
 };
 
-/* `params` strings are copied. No event comes from within this call. */
+/* `params` strings are copied. No callback comes from within this call. */
 int pg_async_new(struct pg_async **ret, sd_event *event, const struct pg_params *params,
-                 const struct pg_async_events *events, void *userdata);
+                 const struct pg_async_callbacks *callbacks, void *userdata);
 void pg_async_free(struct pg_async *p);
 bool pg_async_idle(const struct pg_async *p); /* up, and no statement is running */
 bool pg_async_up(const struct pg_async *p);
 
-/* `result` is NULL when the statement was refused (reason -EBADMSG, state = SQLSTATE) or the connection was
- * lost (reason -ECONNRESET; the statement may have been carried out all the same). The result is freed after
- * the callback unless taken by setting *result to NULL. */
-typedef void (*pg_async_callback)(struct pg_result **result, int reason, const char *state,
-                                  const struct error *err, void *userdata);
+/* How a statement ended. `r`: 0; -EBADMSG = the server refused it, for `sqlstate`; -ECONNRESET = the
+ * connection was lost, and the statement may have been carried out all the same. `result` is NULL then. It is
+ * freed after the callback, unless the callback takes it by setting it to NULL. */
+struct pg_answer {
+    struct pg_result *result;
+    int r;
+    const char *sqlstate; /* "" = none */
+    const struct error *err;
+};
+typedef void (*pg_async_callback)(struct pg_answer *answer, void *userdata);
 /* Only when idle. deadline_usec: relative, USEC_INFINITY = none. Never calls back from within. 0 or
  * -ENOTCONN. */
 int pg_async_query(struct pg_async *p, const struct pg_statement *statement, const struct pg_args *args,

@@ -209,6 +209,19 @@ void pg_prepared_add(struct pg_prepared *p, const struct pg_statement *statement
     p->items[p->count++] = statement;
 }
 
+/* --- refusals --------------------------------------------------------------------------------- */
+
+bool pg_blames_value(const char *sqlstate)
+{
+    return strncmp(sqlstate, "22", 2) == 0 || strncmp(sqlstate, "23", 2) == 0 ||
+           strncmp(sqlstate, "54", 2) == 0;
+}
+
+bool pg_blames_row(const char *sqlstate)
+{
+    return pg_blames_value(sqlstate) || strncmp(sqlstate, "P0", 2) == 0;
+}
+
 /* --- results ---------------------------------------------------------------------------------- */
 
 void pg_words(struct error *err, PGconn *conn, const PGresult *result)

@@ -111,6 +111,12 @@ void log_event(int level, const char *message_id, const struct log_field *fields
     said.count++;
 }
 
+void log_about(int level, const char *message_id, const struct log_about *about, const char *fmt, ...)
+{
+    (void) about;
+    log_event(level, message_id, NULL, "%s", fmt);
+}
+
 static void expect_said(const char *message_id, int level)
 {
     assert_int_equal(said.count, 1);
@@ -128,7 +134,7 @@ struct pg_result {
 
 static struct {
     bool idle;
-    const struct pg_async_events *events;
+    const struct pg_async_callbacks *callbacks;
     void *owner;
     const struct pg_statement *statement; /* under way; NULL = none */
     pg_async_callback callback;
@@ -143,11 +149,11 @@ const struct pg_statement store_settle = {"settle", ""}, store_settle_unlocked =
                           store_pause_integration = {"pause", ""};
 
 int pg_async_new(struct pg_async **ret, sd_event *event, const struct pg_params *params,
-                 const struct pg_async_events *events, void *userdata)
+                 const struct pg_async_callbacks *callbacks, void *userdata)
 {
     (void) event;
     (void) params;
-    session.events = events;
+    session.callbacks = callbacks;
     session.owner = userdata;
     *ret = NULL;
     return 0;
@@ -199,9 +205,9 @@ int64_t pg_get_i64(const struct pg_result *r, int row, int column)
     return r->ids[row];
 }
 
-bool store_refused_for_data(const char *state)
+bool pg_blames_row(const char *sqlstate)
 {
-    return strcmp(state, "22023") == 0;
+    return strcmp(sqlstate, "22023") == 0;
 }
 
 void store_settle_args(struct pg_args *args, size_t count, const struct store_settlement *const *items)
@@ -241,7 +247,8 @@ static void end_statement(struct pg_result *result, int r, const char *sqlstate)
     assert_non_null(session.statement);
     session.statement = NULL;
     session.idle = r != -ECONNRESET;
-    session.callback(&result, r, sqlstate, &err, session.userdata);
+    struct pg_answer answer = {result, r, sqlstate, &err};
+    session.callback(&answer, session.userdata);
 }
 
 static void answer_with(const int64_t *ids, int count)
@@ -256,7 +263,7 @@ static void answer_with(const int64_t *ids, int count)
 static void come_up(void)
 {
     session.idle = true;
-    session.events->up(session.owner);
+    session.callbacks->up(session.owner);
 }
 
 static void expect_statement(const struct pg_statement *statement, const int64_t *ids, size_t count)
@@ -282,21 +289,9 @@ static void on_settled(size_t count, void *userdata)
     settled += count;
 }
 
-static void on_up(void *userdata)
-{
-    (void) userdata;
-}
-
-static void on_down(int reason, const struct error *err, void *userdata)
-{
-    (void) reason;
-    (void) err;
-    (void) userdata;
-}
-
 static int scene_start(void **state)
 {
-    static const struct settler_events events = {on_settled, on_up, on_down};
+    static const struct settler_callbacks callbacks = {on_settled};
     const struct pg_params params = {0};
 
     (void) state;
@@ -306,7 +301,7 @@ static int scene_start(void **state)
     memset(&said, 0, sizeof(said));
     memset(&session, 0, sizeof(session));
     settled = 0;
-    assert_int_equal(settler_new(&settler, NULL, &params, BATCH_MAX, &events, NULL), 0);
+    assert_int_equal(settler_new(&settler, NULL, &params, BATCH_MAX, &callbacks, NULL), 0);
     come_up();
     return 0;
 }

@@ -1,0 +1,339 @@
+/* Claims. See claimer.h. */
+#include "delivery/claimer.h"
+
+#include <errno.h>
+
+#include "base/log.h"
+#include "base/timeutil.h"
+#include "delivery/refused_row.h"
+#include "delivery/store_delivery.h"
+
+/* Pauses between claims that find nothing, before the doorbell is asked for. */
+#define SHORT_PAUSE_USEC (5 * USEC_PER_MSEC)
+#define SHORT_PAUSES 3
+/* Slots that get free are given out again together: a claim costs the database a millisecond, however few
+ * rows it takes. */
+#define REFILL_PAUSE_USEC (2 * USEC_PER_MSEC)
+#define STARVED_MAX_USEC (20 * USEC_PER_MSEC)
+/* Between two looks at everything claims go on where the last ones ended: see sql/statements/claim.sql. */
+#define LOOK_EVERYWHERE_USEC (100 * USEC_PER_MSEC)
+/* From so many rows in a claim on, notifications would cost the writers more than polling costs us. */
+#define BUSY_ROWS 32
+/* After a ring that brought nothing (a paused integration, no free slot) rings are not wanted for so long. */
+#define FRUITLESS_PAUSE_USEC (200 * USEC_PER_MSEC)
+#define FRUITLESS_RINGS 3
+#define ERROR_PAUSE_USEC USEC_PER_SEC
+
+/* The claim under way. */
+struct claim {
+    int64_t token;
+    int64_t first_integration; /* where it began */
+    int limit;
+    bool everywhere;
+    bool was_rung; /* a ring led to it */
+};
+
+struct claimer {
+    struct claimer_parts parts;
+    struct config *config;
+    struct claimer_callbacks callbacks;
+    void *userdata;
+    sd_event_source *timer;
+    struct claim now;
+    int64_t last_integration; /* the last one that gave a row */
+    struct refusals refusals;
+    bool rung;              /* since the claim under way was sent */
+    uint64_t starved_since; /* monotonic; no room for a worthwhile claim since; 0 = there was */
+    int empty_claims;       /* in a row */
+    int fruitless_rings;    /* in a row */
+    uint64_t everywhere_at; /* monotonic: the next look at everything */
+};
+
+void claimer_soon(struct claimer *c, uint64_t delay_usec)
+{
+    uint64_t at = now_monotonic_usec() + delay_usec, planned;
+    int enabled = SD_EVENT_OFF;
+
+    (void) sd_event_source_get_enabled(c->timer, &enabled);
+    if (enabled != SD_EVENT_OFF && sd_event_source_get_time(c->timer, &planned) >= 0 && planned <= at)
+        return;
+    sd_event_source_set_time(c->timer, at);
+    sd_event_source_set_enabled(c->timer, SD_EVENT_ONESHOT);
+}
+
+static int on_timer(sd_event_source *s, uint64_t usec, void *userdata)
+{
+    struct claimer *c = userdata;
+
+    (void) s, (void) usec;
+    if (queue_session_idle(c->parts.session))
+        c->callbacks.turn(c->userdata);
+    return 0;
+}
+
+void claimer_rung(struct claimer *c)
+{
+    c->rung = true;
+    claimer_soon(c, 0);
+}
+
+void claimer_slots_freed(struct claimer *c, bool integration_has_more)
+{
+    if (integration_has_more || c->starved_since)
+        claimer_soon(c, REFILL_PAUSE_USEC);
+}
+
+/* --- when the next claim is ------------------------------------------------------------------- */
+
+static void sleep_or_poll(struct claimer *c)
+{
+    uint64_t poll_usec = c->config->delivery.poll_interval_usec;
+    struct doorbell *doorbell = c->parts.doorbell;
+
+    if (c->empty_claims <= SHORT_PAUSES && !doorbell_is_held(doorbell)) {
+        claimer_soon(c, SHORT_PAUSE_USEC << MAX(c->empty_claims - 1, 0));
+        return;
+    }
+    if (c->fruitless_rings >= FRUITLESS_RINGS) {
+        c->fruitless_rings = 0;
+        doorbell_release(doorbell);
+        claimer_soon(c, MIN(poll_usec, FRUITLESS_PAUSE_USEC));
+        return;
+    }
+    doorbell_ask(doorbell);
+    claimer_soon(c, poll_usec);
+}
+
+static void plan_next(struct claimer *c, int rows)
+{
+    if (rows > 0) {
+        c->empty_claims = c->fruitless_rings = 0;
+        if (rows >= BUSY_ROWS)
+            doorbell_release(c->parts.doorbell);
+        claimer_soon(c, rows >= c->now.limit || c->rung ? 0 : REFILL_PAUSE_USEC);
+        return;
+    }
+    c->empty_claims++;
+    if (c->now.was_rung)
+        c->fruitless_rings++;
+    if (c->rung)
+        claimer_soon(c, 0);
+    else
+        sleep_or_poll(c);
+}
+
+/* --- answers ---------------------------------------------------------------------------------- */
+
+/* Round robin: a claim takes integrations in the order of their ids from `first` on, and around. */
+static bool comes_later(int64_t a, int64_t b, int64_t first)
+{
+    bool a_wrapped = a <= first, b_wrapped = b <= first;
+
+    return a_wrapped != b_wrapped ? a_wrapped : a > b;
+}
+
+static void on_refused_row(struct pg_answer *answer, void *userdata)
+{
+    struct claimer *c = userdata;
+
+    claimer_soon(c, refused_row_pass_over(&c->refusals, answer, "claim"));
+    if (answer->r == 0 && pg_rows(answer->result) > 0)
+        c->last_integration = pg_get_i64(answer->result, 0, 1);
+    c->callbacks.claimed(0, c->userdata);
+}
+
+/* A row is to blame: fewer rows at once, until the one at the head is refused by itself. */
+static void find_refused_row(struct claimer *c, const struct pg_answer *answer)
+{
+    if (!refusals_narrow(&c->refusals, c->now.limit) || !c->now.everywhere) {
+        claimer_soon(c, 0);
+        return;
+    }
+    refused_row_note(&c->refusals, answer->sqlstate);
+    (void) queue_session_ask(c->parts.session, &store_claim_head, on_refused_row, c);
+}
+
+/* True when the statement was carried out. */
+static bool was_done(struct claimer *c, const struct pg_answer *answer)
+{
+    if (answer->r != 0 && pg_blames_row(answer->sqlstate)) {
+        find_refused_row(c, answer);
+        return false;
+    }
+    if (queue_session_gave_up_for_lock(c->parts.session, answer)) {
+        claimer_soon(c, 0);
+        return false;
+    }
+    if (answer->r != 0) {
+        log_warning("could not claim subscriptions (SQLSTATE %s): %s", answer->sqlstate, answer->err->text);
+        claimer_soon(c, ERROR_PAUSE_USEC);
+        return false;
+    }
+    return true;
+}
+
+static void send_rows(struct claimer *c, const struct pg_result *result)
+{
+    int rows = pg_rows(result);
+
+    refusals_widen(&c->refusals, c->now.limit, rows);
+    for (int i = 0; i < rows; i++) {
+        struct store_claimed row;
+        store_claim_row(result, i, &row);
+        if (i == 0 || comes_later(row.integration_id, c->last_integration, c->now.first_integration))
+            c->last_integration = row.integration_id;
+        deliveries_start(c->parts.deliveries, &row, c->now.token);
+    }
+}
+
+static void on_claimed(struct pg_answer *answer, void *userdata)
+{
+    struct claimer *c = userdata;
+    int rows = answer->r == 0 ? pg_rows(answer->result) : 0;
+    bool may_send = c->callbacks.may_send(c->userdata);
+
+    if (answer->r == -ECONNRESET || (!may_send && rows > 0)) {
+        c->callbacks.lost(c->now.token, c->userdata);
+        claimer_soon(c, 0);
+        rows = 0;
+    } else if (may_send && was_done(c, answer)) {
+        send_rows(c, answer->result);
+        plan_next(c, rows);
+    } else {
+        rows = 0;
+    }
+    c->callbacks.claimed(rows, c->userdata);
+}
+
+/* --- how much --------------------------------------------------------------------------------- */
+
+/* For new claims: what is in flight and what is not yet settled both count, so a database that is away stops
+ * the claims. */
+static int free_slots(const struct claimer *c)
+{
+    size_t held = (size_t) deliveries_count(c->parts.deliveries) + c->callbacks.unsettled(c->userdata);
+    size_t max = (size_t) c->config->delivery.max_in_flight;
+
+    return held >= max ? 0 : (int) MIN(max - held, (size_t) c->config->delivery.batch_size);
+}
+
+/* True when it is better to let more slots get free first. */
+static bool better_to_wait(struct claimer *c, int slots, int64_t budget)
+{
+    int worthwhile = MIN(c->config->delivery.batch_size, MAX(c->config->delivery.max_in_flight / 4, 1));
+    uint64_t now = now_monotonic_usec();
+
+    if (slots >= worthwhile && (budget > 0 || deliveries_count(c->parts.deliveries) == 0)) {
+        c->starved_since = 0;
+        return false;
+    }
+    if (!c->starved_since)
+        c->starved_since = now;
+    if (slots == 0 || budget <= 0)
+        return true; /* the end of a delivery looks in again */
+    if (now - c->starved_since >= STARVED_MAX_USEC) {
+        c->starved_since = 0;
+        return false;
+    }
+    claimer_soon(c, c->starved_since + STARVED_MAX_USEC - now);
+    return true;
+}
+
+/* A ring may come from anywhere; else the integrations that are known to have more go first for a while. */
+static const struct pg_statement *choose_statement(struct claimer *c)
+{
+    uint64_t now = now_monotonic_usec();
+    const struct store_place *places;
+    size_t count = 0;
+
+    if (!c->now.was_rung && now < c->everywhere_at && c->refusals.limit == 0)
+        count = deliveries_take_places(c->parts.deliveries, &places);
+    c->now.everywhere = count == 0;
+    if (count > 0) {
+        store_claim_on_args(queue_session_args(c->parts.session), count, places);
+        return &store_claim_on;
+    }
+    c->everywhere_at = now + LOOK_EVERYWHERE_USEC;
+    return &store_claim;
+}
+
+static void fill_args(struct claimer *c, int64_t budget)
+{
+    const int64_t *ids, *passed_over;
+    const int *in_flight;
+    size_t busy = deliveries_busy(c->parts.deliveries, &ids, &in_flight);
+    size_t passed_over_count = refusals_ids(&c->refusals, now_monotonic_usec(), &passed_over);
+    const struct config *config = c->config;
+
+    store_claim_args(queue_session_args(c->parts.session),
+                     &(struct store_claim_request){
+                         .claimed_by = config->instance,
+                         .token = c->now.token,
+                         .lease_usec = config->delivery.lease_usec,
+                         .default_timeout_usec = config->delivery.timeout_usec,
+                         .limit = c->now.limit,
+                         .default_max_in_flight = config->delivery.max_in_flight_per_integration,
+                         .after_integration = c->now.first_integration,
+                         .byte_budget = MAX(budget, 1),
+                         .passed_over_count = passed_over_count,
+                         .passed_over = passed_over,
+                     },
+                     busy, ids, in_flight);
+}
+
+void claimer_claim(struct claimer *c)
+{
+    int64_t budget =
+        (int64_t) c->config->delivery.max_claim_bytes - (int64_t) deliveries_bytes(c->parts.deliveries);
+    int slots = free_slots(c);
+
+    if (better_to_wait(c, slots, budget))
+        return;
+    c->now = (struct claim){
+        .token = (int64_t) (random_u64() >> 1) | 1,
+        .first_integration = c->last_integration,
+        .limit = refusals_limit(&c->refusals, slots),
+        .was_rung = c->rung,
+    };
+    c->rung = false;
+    fill_args(c, budget);
+    (void) queue_session_ask(c->parts.session, choose_statement(c), on_claimed, c);
+}
+
+/* --- the interface ---------------------------------------------------------------------------- */
+
+int claimer_new(struct claimer **ret, sd_event *event, struct config *config,
+                const struct claimer_parts *parts, const struct claimer_callbacks *callbacks, void *userdata)
+{
+    struct claimer *c = xcalloc(1, sizeof(*c));
+
+    c->parts = *parts;
+    c->config = config_ref(config);
+    c->callbacks = *callbacks;
+    c->userdata = userdata;
+    int r = sd_event_add_time(event, &c->timer, CLOCK_MONOTONIC, 0, 500, on_timer, c);
+    if (r >= 0)
+        r = sd_event_source_set_enabled(c->timer, SD_EVENT_OFF);
+    if (r < 0) {
+        claimer_free(c);
+        return r;
+    }
+    *ret = c;
+    return 0;
+}
+
+void claimer_free(struct claimer *c)
+{
+    if (!c)
+        return;
+    sd_event_source_disable_unref(c->timer);
+    refusals_free(&c->refusals);
+    config_unref(c->config);
+    free(c);
+}
+
+void claimer_reload(struct claimer *c, struct config *config)
+{
+    config_unref(c->config);
+    c->config = config_ref(config);
+}

@@ -1,0 +1,32 @@
+/* The session with which due rows are claimed and lost claims are ended: one statement at a time, for the
+ * claimer and the sweeper.
+ *
+ * Main thread only. It says in the journal when the database is away, when the schema does not fit, and when
+ * another session's lock keeps it waiting. */
+#pragma once
+
+#include "config/config.h"
+#include "pg/pg_async.h"
+
+struct queue_session;
+
+struct queue_session_callbacks {
+    void (*up)(bool again, void *userdata); /* `again`: it was up before */
+};
+
+int queue_session_new(struct queue_session **ret, sd_event *event, const struct config *config,
+                      const struct queue_session_callbacks *callbacks, void *userdata);
+void queue_session_free(struct queue_session *q);
+void queue_session_reopen(struct queue_session *q);
+/* Nothing is said from now on: the daemon stops. */
+void queue_session_silence(struct queue_session *q);
+
+bool queue_session_up(const struct queue_session *q, struct error *ret_why_not);
+bool queue_session_idle(const struct queue_session *q); /* up, and no statement is running */
+/* The arguments of the next statement; they stay until they are filled anew. */
+struct pg_args *queue_session_args(struct queue_session *q);
+/* 0 or -ENOTCONN, as pg_async_query(). */
+int queue_session_ask(struct queue_session *q, const struct pg_statement *statement,
+                      pg_async_callback callback, void *userdata);
+/* To be called with each answer: true when the statement was given up for a lock of another session. */
+bool queue_session_gave_up_for_lock(struct queue_session *q, const struct pg_answer *answer);

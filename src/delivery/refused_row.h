@@ -1,0 +1,14 @@
+/* Which row was it that a statement was refused for? The next answer says it, and the row is passed over.
+ *
+ * Main thread only. The search itself is refusals.h's. */
+#pragma once
+
+#include "delivery/refusals.h"
+#include "pg/pg_async.h"
+
+/* A statement was refused for this SQLSTATE, and its row is about to be looked for. */
+void refused_row_note(struct refusals *r, const char *sqlstate);
+/* `head` is the answer with the row at the head of the queue, its id in column 0: it is passed over from now
+ * on, which is said once. `what` could not be done to it ("claim"). Returns the pause before the next try:
+ * not soon when there is no such row, as when a trigger refuses whole statements. */
+uint64_t refused_row_pass_over(struct refusals *r, const struct pg_answer *head, const char *what);

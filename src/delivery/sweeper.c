@@ -1,0 +1,170 @@
+/* Claims that no daemon works on. See sweeper.h. */
+#include "delivery/sweeper.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/message_ids.h"
+#include "base/timeutil.h"
+#include "delivery/delivery.h"
+#include "delivery/refused_row.h"
+#include "delivery/store_delivery.h"
+
+#define ROWS 500
+#define PERIOD_MIN_USEC (250 * USEC_PER_MSEC)
+#define PERIOD_MAX_USEC (5 * USEC_PER_SEC)
+#define GRACE_USEC (15 * USEC_PER_SEC)
+
+struct sweeper {
+    struct queue_session *session;
+    struct sweeper_callbacks callbacks;
+    void *userdata;
+    struct tokens lost; /* of claims whose answers got lost */
+    struct tokens live; /* scratch: tokens that are ours */
+    struct refusals refusals;
+    int limit;   /* of the statement under way */
+    uint64_t at; /* monotonic: when leases are looked at next */
+    uint64_t expired;
+};
+
+static void log_expired(const struct pg_result *result, int rows)
+{
+    int failed = 0;
+
+    for (int i = 0; i < rows; i++) {
+        int64_t id = pg_get_i64(result, i, 0);
+        const char *status = pg_get_text(result, i, 2);
+        failed += strcmp(status, "failed") == 0;
+        log_about(LOG_DEBUG, MSG_LEASE_LOST, &(struct log_about){.subscription_id = id},
+                  "lease of subscription %" PRId64 " is over: %s", id, status);
+    }
+    log_event(
+        LOG_NOTICE, MSG_LEASE_LOST, NULL,
+        "%d lease%s ran out without a result, what was sent may have been received: %d to be tried again, %d failed",
+        rows, plural(rows), rows - failed, failed);
+}
+
+static void on_refused_row(struct pg_answer *answer, void *userdata)
+{
+    struct sweeper *s = userdata;
+
+    s->at = now_monotonic_usec() + refused_row_pass_over(&s->refusals, answer, "end the claim of");
+    s->callbacks.done(0, s->userdata);
+}
+
+/* True when the row that was refused is being looked for. */
+static bool find_refused_row(struct sweeper *s, const struct pg_answer *answer)
+{
+    s->at = 0;
+    if (!refusals_narrow(&s->refusals, s->limit))
+        return false;
+    refused_row_note(&s->refusals, answer->sqlstate);
+    return queue_session_ask(s->session, &store_expire_head, on_refused_row, s) == 0;
+}
+
+static void on_expired(struct pg_answer *answer, void *userdata)
+{
+    struct sweeper *s = userdata;
+    bool locked = queue_session_gave_up_for_lock(s->session, answer);
+    int rows = answer->r == 0 ? pg_rows(answer->result) : 0;
+
+    if (answer->r == -EBADMSG && pg_blames_row(answer->sqlstate)) {
+        if (find_refused_row(s, answer))
+            return;
+    } else if (answer->r == -EBADMSG && !locked) {
+        log_warning("could not look for expired leases: %s", answer->err->text);
+    }
+    if (answer->r == 0)
+        refusals_widen(&s->refusals, s->limit, rows);
+    if (rows > 0 && rows == s->limit)
+        s->at = 0; /* there may be more */
+    s->expired += (uint64_t) rows;
+    if (rows > 0)
+        log_expired(answer->result, rows);
+    s->callbacks.done(rows, s->userdata);
+}
+
+static void on_released(struct pg_answer *answer, void *userdata)
+{
+    struct sweeper *s = userdata;
+    bool locked = queue_session_gave_up_for_lock(s->session, answer);
+    int64_t rows = answer->r == 0 ? pg_affected(answer->result) : 0;
+
+    if (answer->r == -EBADMSG && !locked)
+        log_warning("could not release claims whose answer got lost: %s", answer->err->text);
+    if (rows > 0)
+        log_notice("%" PRId64 " subscription%s put back into the queue: the answer to a claim got lost", rows,
+                   plural(rows));
+    if (answer->r != -ECONNRESET && !locked)
+        s->lost.count = 0;
+    s->callbacks.done(0, s->userdata);
+}
+
+static bool expire_leases(struct sweeper *s, const struct config *config, uint64_t now)
+{
+    const struct outcome_rules rules = deliveries_rules(config);
+    const int64_t *passed_over;
+    size_t passed_over_count = refusals_ids(&s->refusals, now, &passed_over);
+
+    s->at = now + MIN(MAX(config->delivery.lease_usec / 8, PERIOD_MIN_USEC), PERIOD_MAX_USEC);
+    s->live.count = 0;
+    s->callbacks.live_tokens(&s->live, s->userdata);
+    s->limit = refusals_limit(&s->refusals, ROWS);
+    store_expire_leases_args(queue_session_args(s->session), &rules, s->live.count, s->live.data,
+                             passed_over_count, passed_over, s->limit);
+    return queue_session_ask(s->session, &store_expire_leases, on_expired, s) == 0;
+}
+
+bool sweeper_run(struct sweeper *s, const struct config *config, bool lost_claims_only)
+{
+    uint64_t now = now_monotonic_usec();
+
+    if (s->lost.count > 0) {
+        store_release_tokens_args(queue_session_args(s->session), s->lost.count, s->lost.data);
+        return queue_session_ask(s->session, &store_release_tokens, on_released, s) == 0;
+    }
+    return !lost_claims_only && now >= s->at && expire_leases(s, config, now);
+}
+
+void sweeper_claim_lost(struct sweeper *s, int64_t token)
+{
+    tokens_add(&s->lost, token);
+}
+
+bool sweeper_has_lost_claims(const struct sweeper *s)
+{
+    return s->lost.count > 0;
+}
+
+void sweeper_wait_after_outage(struct sweeper *s)
+{
+    s->at = now_monotonic_usec() + GRACE_USEC;
+}
+
+uint64_t sweeper_expired(const struct sweeper *s)
+{
+    return s->expired;
+}
+
+struct sweeper *sweeper_new(struct queue_session *session, const struct sweeper_callbacks *callbacks,
+                            void *userdata)
+{
+    struct sweeper *s = xcalloc(1, sizeof(*s));
+
+    s->session = session;
+    s->callbacks = *callbacks;
+    s->userdata = userdata;
+    return s;
+}
+
+void sweeper_free(struct sweeper *s)
+{
+    if (!s)
+        return;
+    tokens_free(&s->lost);
+    tokens_free(&s->live);
+    refusals_free(&s->refusals);
+    free(s);
+}

@@ -1,0 +1,33 @@
+/* The sweeper: ends claims that no daemon works on any more.
+ *
+ * Leases that are over become retries, marked ambiguous. Claims whose answer got lost on the way were never
+ * sent: their rows go back to the queue, first thing when the database is back.
+ *
+ * Main thread only; shares the claimer's session. */
+#pragma once
+
+#include "config/config.h"
+#include "delivery/queue_session.h"
+#include "delivery/tokens.h"
+
+struct sweeper;
+
+struct sweeper_callbacks {
+    /* The tokens of all claims that this daemon works on. */
+    void (*live_tokens)(struct tokens *out, void *userdata);
+    /* A statement has ended: the session is idle again. `rows`: so many were changed. */
+    void (*done)(int rows, void *userdata);
+};
+
+struct sweeper *sweeper_new(struct queue_session *session, const struct sweeper_callbacks *callbacks,
+                            void *userdata);
+void sweeper_free(struct sweeper *s);
+/* The answer to the claim with this token got lost. */
+void sweeper_claim_lost(struct sweeper *s, int64_t token);
+bool sweeper_has_lost_claims(const struct sweeper *s);
+/* After an outage results are settled first, ours and those of other daemons, before leases count as over. */
+void sweeper_wait_after_outage(struct sweeper *s);
+/* Sends a statement if one is due: true. Only when the session is idle. With `lost_claims_only` no lease is
+ * looked at. */
+bool sweeper_run(struct sweeper *s, const struct config *config, bool lost_claims_only);
+uint64_t sweeper_expired(const struct sweeper *s); /* leases, since the start */
