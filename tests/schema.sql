@@ -172,12 +172,12 @@ CREATE FUNCTION anubis.lock_key(kind text) RETURNS bigint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
     select anubis.lock_base() + case kind
-        when 'bell' then 0      -- whoever sleeps holds it
-        when 'seat' then 1      -- whoever claims
-        when 'relay' then 2     -- whoever publishes
-        when 'ledger' then 3    -- whoever makes partitions
-        when 'name' then 4      -- each daemon's name
-        when 'member' then 5    -- each consumer's name
+        when 'bell' then 0      -- a daemon that sleeps
+        when 'seat' then 1      -- a daemon that claims
+        when 'relay' then 2     -- the daemon that publishes
+        when 'ledger' then 3    -- the session that makes partitions
+        when 'name' then 4      -- a daemon's name
+        when 'member' then 5    -- a consumer's name
         else ('no such kind of lock: ' || kind)::bigint end
 $$;
 CREATE FUNCTION anubis.subscription_changed_by_others() RETURNS trigger

@@ -1,19 +1,19 @@
--- Advisory locks, and the doorbell by which the database wakes a daemon that sleeps.
+-- Advisory locks, and the doorbell: by it the database wakes a daemon that sleeps.
 
 -- The key of each kind of advisory lock; for "name" and "member" it is the seed of a hash. The base is the bell's own key.
 create or replace function @extschema@.lock_key(kind text) returns bigint language sql immutable parallel safe as $$
     select @extschema@.lock_base() + case kind
-        when 'bell' then 0      -- whoever sleeps holds it
-        when 'seat' then 1      -- whoever claims
-        when 'relay' then 2     -- whoever publishes
-        when 'ledger' then 3    -- whoever makes partitions
-        when 'name' then 4      -- each daemon's name
-        when 'member' then 5    -- each consumer's name
+        when 'bell' then 0      -- a daemon that sleeps
+        when 'seat' then 1      -- a daemon that claims
+        when 'relay' then 2     -- the daemon that publishes
+        when 'ledger' then 3    -- the session that makes partitions
+        when 'name' then 4      -- a daemon's name
+        when 'member' then 5    -- a consumer's name
         else ('no such kind of lock: ' || kind)::bigint end
 $$;
 
--- Rings only when a daemon sleeps: one that is about to sleep asks for the exclusive lock, and from then on no shared one is granted.
--- NOTIFY takes a lock that all committing writers share, so a busy daemon must not cause any.
+-- Rings only when a daemon sleeps: a daemon that is about to sleep asks for the exclusive lock, and from then on no shared lock is
+-- granted. NOTIFY makes all committing writers wait for each other, so a busy daemon must not cause it.
 create or replace function @extschema@.doorbell_ring() returns void language plpgsql as $$
 begin
     if not pg_try_advisory_xact_lock_shared(@extschema@.lock_key('bell')) then

@@ -1,6 +1,6 @@
 -- The functions of the triggers on integrations.
 
--- Whoever makes an integration due rings too.
+-- A change that makes an integration's subscriptions due rings, too.
 create or replace function @extschema@.integration_changed() returns trigger language plpgsql security definer
     set search_path = pg_catalog, pg_temp as $$
 begin
@@ -9,7 +9,7 @@ begin
 end $$;
 revoke execute on function @extschema@.integration_changed() from public;
 
--- What cannot be delivered to is refused when it is written, not when a subscription waits for it.
+-- An integration that no request can reach is refused when it is written, not when a subscription waits for it.
 create or replace function @extschema@.integration_check() returns trigger language plpgsql as $$
 declare
     unknown text;
