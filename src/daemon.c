@@ -25,6 +25,7 @@
 #include "base/version.h"
 #include "consumers/consumer.h"
 #include "delivery/dispatcher.h"
+#include "handlers/groups.h"
 #include "kafka/kafka_conf.h"
 #include "monitor/monitor.h"
 #include "pg/pg_conninfo.h"
@@ -294,6 +295,8 @@ static int start_threads(struct daemon *d, struct error *err)
         return r;
     return consumers_start(&d->consumers,
                            &(struct consumers_params){.config = d->config,
+                                                      .groups = groups,
+                                                      .group_count = groups_count,
                                                       .stop_fd = d->stop_fd,
                                                       .database_up = &d->database_up,
                                                       .heartbeats = &d->hearts[HEART_CONSUMERS]},

@@ -1,12 +1,9 @@
-/* Consumer groups: which there are, and their threads. See consumer.h.
+/* Consumer groups: their threads. See consumer.h.
  *
  * The main thread starts and joins them; between that it only reads their statistics. */
 #include "consumers/consumer.h"
 
 #include <errno.h>
-#include <pthread.h>
-#include <string.h>
-#include <time.h>
 
 #include "base/log.h"
 #include "base/timeutil.h"
@@ -17,13 +14,6 @@
 #define RETRY_MAX_USEC (10 * USEC_PER_SEC)
 #define JOIN_SEC 10
 
-/* Groups in the order of the manual. One without handlers is not started. */
-static const struct consumer_group groups[] = {
-    {"integration-group", offsetof(struct config, consumers.integration), {&handler_integration, NULL}},
-    {"monitoring-group", offsetof(struct config, consumers.monitoring), {NULL}},
-    {"external-group", offsetof(struct config, consumers.external), {NULL}},
-};
-
 struct consumers {
     struct consumer **items;
     size_t count;
@@ -31,20 +21,11 @@ struct consumers {
 
 /* --- starting and joining --------------------------------------------------------------------- */
 
-static size_t handler_count(const struct consumer_group *group)
-{
-    size_t count = 0;
-
-    while (group->handlers[count])
-        count++;
-    return count;
-}
-
 static bool is_enabled(const struct consumer_group *group, const struct config *config)
 {
     const bool *enabled = (const bool *) ((const char *) config + group->enabled);
 
-    return *enabled && handler_count(group) > 0;
+    return *enabled && group->handlers[0];
 }
 
 /* The topics of all types that its handlers want. */
@@ -55,13 +36,12 @@ static void choose_topics(struct consumer *c)
 
     for (size_t i = 0; c->group->handlers[i]; i++)
         types |= c->group->handlers[i]->types;
-    c->topics = xcalloc(MESSAGE_TYPES + 1, sizeof(char *));
-    for (enum message_type type = 0; type < MESSAGE_TYPES; type++) {
+    c->topics = xcalloc(EVENT_TYPES + 1, sizeof(char *));
+    for (enum event_type type = 0; type < EVENT_TYPES; type++) {
         if (!(types >> type & 1))
             continue;
         c->topic_types[count] = type;
-        c->topics[count++] =
-            xasprintf("%ssubscriptions.%s", c->config->kafka.topic_prefix, message_type_word(type));
+        c->topics[count++] = event_type_topic(type, c->config->kafka.topic_prefix);
     }
 }
 
@@ -84,18 +64,17 @@ static struct consumer *consumer_new(const struct consumer_group *group, int num
 
     c->group = group;
     c->config = config_ref(params->config);
-    c->stop_fd = params->stop_fd;
+    c->worker = (struct worker){.stop_fd = params->stop_fd, .heartbeat = heartbeat};
     c->database_up = params->database_up;
-    c->heartbeat = heartbeat;
     c->group_id = xasprintf("%s-%s", c->config->consumers.group_prefix, group->suffix);
     c->name =
         c->config->consumers.threads > 1 ? xasprintf("%s/%d", c->group_id, number) : xstrdup(c->group_id);
-    c->heartbeat->name = c->name;
-    c->pg_backoff = c->kafka_backoff =
+    heartbeat->name = c->name;
+    c->session.backoff = c->kafka.backoff =
         (struct backoff){.base_usec = RETRY_BASE_USEC, .max_usec = RETRY_MAX_USEC};
     c->stats.lag = -1;
     choose_topics(c);
-    c->member = xasprintf("%s-%d-%08x", c->config->instance, number, hash_topics(c->topics));
+    c->instance = xasprintf("%s-%d-%08x", c->config->instance, number, hash_topics(c->topics));
     for (size_t i = 0; group->handlers[i]; i++)
         c->states[i] = group->handlers[i]->state_new();
     return c;
@@ -109,9 +88,9 @@ static void consumer_free(struct consumer *c)
     for (size_t i = 0; c->topics[i]; i++)
         free(c->topics[i]);
     free(c->topics);
-    c->heartbeat->name = NULL;
+    c->worker.heartbeat->name = NULL;
     free(c->group_id);
-    free(c->member);
+    free(c->instance);
     free(c->name);
     config_unref(c->config);
     free(c);
@@ -122,13 +101,11 @@ static int start_group(struct consumers *cs, const struct consumer_group *group,
 {
     for (int number = 1; number <= params->config->consumers.threads; number++) {
         struct consumer *c = consumer_new(group, number, params, &params->heartbeats[cs->count]);
-        int r = pthread_create(&c->thread, NULL, consumer_run, c);
-        if (r != 0) {
-            error_set(err, "could not start a thread for %s: %s", c->name, strerror(r));
+        int r = worker_start(&c->worker, "consumer", consumer_run, c, err);
+        if (r < 0) {
             consumer_free(c);
-            return -r;
+            return r;
         }
-        pthread_setname_np(c->thread, "consumer");
         cs->items = xreallocarray(cs->items, cs->count + 1, sizeof(struct consumer *));
         cs->items[cs->count++] = c;
     }
@@ -143,22 +120,21 @@ int consumers_start(struct consumers **ret, const struct consumers_params *param
         return r;
     /* In *ret at once: what was started has to be joined also when the rest cannot be. */
     *ret = xcalloc(1, sizeof(**ret));
-    for (size_t i = 0; r == 0 && i < ARRAY_SIZE(groups); i++)
-        if (is_enabled(&groups[i], params->config))
-            r = start_group(*ret, &groups[i], params, err);
+    for (size_t i = 0; r == 0 && i < params->group_count; i++)
+        if (is_enabled(&params->groups[i], params->config))
+            r = start_group(*ret, &params->groups[i], params, err);
     return r;
 }
 
 void consumers_join(struct consumers *cs)
 {
-    struct timespec deadline;
+    uint64_t until = now_monotonic_usec() + JOIN_SEC * USEC_PER_SEC, now;
 
     if (!cs)
         return;
-    clock_gettime(CLOCK_MONOTONIC, &deadline);
-    deadline.tv_sec += JOIN_SEC;
     for (size_t i = 0; i < cs->count; i++) {
-        if (pthread_clockjoin_np(cs->items[i]->thread, NULL, CLOCK_MONOTONIC, &deadline) == 0)
+        now = now_monotonic_usec();
+        if (worker_join(&cs->items[i]->worker, until > now ? (unsigned) ((until - now) / USEC_PER_SEC) : 0))
             consumer_free(cs->items[i]);
         else
             /* Left alone with its memory: the process is about to end. */

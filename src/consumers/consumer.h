@@ -13,6 +13,7 @@
 
 #include "base/heartbeat.h"
 #include "config/config.h"
+#include "consumers/handler.h"
 
 #define CONSUMER_THREADS_MAX 192 /* three groups of 64 */
 
@@ -20,6 +21,8 @@ struct consumers;
 
 struct consumers_params {
     struct config *config;
+    const struct consumer_group *groups; /* those without handlers, or switched off, are not started */
+    size_t group_count;
     int stop_fd;
     const _Atomic bool *database_up; /* deliveries work with the database */
     struct heartbeat *heartbeats;    /* CONSUMER_THREADS_MAX of them; those in use get their names */
@@ -37,7 +40,7 @@ struct consumer_stats {
     _Atomic bool database_up, kafka_up;
 };
 
-/* Starts the groups that are enabled and have handlers. 0, or -EINVAL when librdkafka refuses the
+/* 0, or -EINVAL when librdkafka refuses the
  * configuration. `params` is copied, the configuration referenced. */
 int consumers_start(struct consumers **ret, const struct consumers_params *params, struct error *err);
 /* After the stop descriptor was raised: waits some seconds, frees everything. NULL is legal. */

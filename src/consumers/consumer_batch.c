@@ -56,7 +56,7 @@ void consumer_take(struct consumer *c, const struct kafka_message *message)
     item->foreign = message_parse(message, p->type, &item->event, &item->fault) == MESSAGE_FOREIGN;
     if (item->foreign || !(item->fault || careful))
         return;
-    item->kept = kafka_consumer_keep(c->kafka);
+    item->kept = kafka_consumer_keep(c->kafka.client);
     b->careful |= careful;
     b->bytes += message->key.len + message->value.len + KEPT_OVERHEAD;
 }
@@ -97,8 +97,8 @@ void consumer_batch_free(struct consumer *c)
 
 /* Outcomes of one transaction beside the public ones. */
 enum {
-    WINDOW_REJECTED = 20, /* handlers have named events that they cannot handle: see faults */
-    WINDOW_REFUSED,       /* the database refuses the data of one event or more */
+    WINDOW_REJECTED = APPLY_CAREFUL + 1, /* handlers have named events that they cannot handle: see faults */
+    WINDOW_REFUSED,                      /* the database refuses the data of one event or more */
 };
 
 struct window {
@@ -182,15 +182,16 @@ static int advance(struct consumer *c, const struct window *w, struct error *err
                                                      .next = p->window_next,
                                                      .foreign = p->window_foreign};
     }
-    int r = store_advance(c->pg, c->group_id, offsets, count, &fenced, err);
+    int r = store_advance(c->session.pg, c->group_id, offsets, count, &fenced, err);
     return r == PG_DONE && fenced ? APPLY_FENCED : r;
 }
 
 /* Sets the bits of the window's events; those that were not set yet are fresh. */
 static int find_fresh(struct consumer *c, struct window *w, struct error *err)
 {
-    int r = w->unread_count > 0 ? store_read_chunks(c->pg, c->group_id, w->unread, w->unread_count, err)
-                                : PG_DONE;
+    int r = w->unread_count > 0
+                ? store_read_chunks(c->session.pg, c->group_id, w->unread, w->unread_count, err)
+                : PG_DONE;
 
     for (size_t i = 0; r == PG_DONE && i < w->count; i++) {
         const struct consumer_item *item = &w->items[i];
@@ -228,7 +229,7 @@ static int write_bitmaps(struct consumer *c, struct error *err)
     CLEANUP(freep) struct store_chunk *dirty = dirty_chunks(c, &count);
     bool fenced = false;
 
-    int r = count > 0 ? store_write_chunks(c->pg, c->group_id, dirty, count, &fenced, err) : PG_DONE;
+    int r = count > 0 ? store_write_chunks(c->session.pg, c->group_id, dirty, count, &fenced, err) : PG_DONE;
     return r == PG_DONE && fenced ? APPLY_FENCED : r;
 }
 
@@ -269,7 +270,7 @@ static int put_aside(struct consumer *c, const struct window *w, struct error *e
     for (size_t i = 0; i < w->count; i++)
         if (w->items[i].fault)
             fill_dead_letter(&letters[count++], &w->items[i]);
-    int r = store_dead_letters(c->pg, c->group_id, letters, count, err);
+    int r = store_dead_letters(c->session.pg, c->group_id, letters, count, err);
     for (size_t i = 0; i < count; i++)
         free(letters[i].headers);
     return r;
@@ -286,7 +287,7 @@ static int run_handler(struct consumer *c, size_t which, struct window *w, struc
     for (size_t i = 0; i < w->fresh_count; i++)
         if (h->types >> w->fresh[i]->type & 1)
             events[count++] = w->fresh[i];
-    int r = count > 0 ? h->apply(c->states[which], c->pg, events, count, faults, err) : PG_DONE;
+    int r = count > 0 ? h->apply(c->states[which], c->session.pg, events, count, faults, err) : PG_DONE;
     if (r != PG_DONE)
         return r;
     for (size_t i = 0, n = 0; i < w->fresh_count; i++) {
@@ -299,16 +300,9 @@ static int run_handler(struct consumer *c, size_t which, struct window *w, struc
     return r;
 }
 
-/* SQLSTATE classes: 22 data exception, 23 integrity constraint violation. Everything else (the database is
- * away, a deadlock, a missing table, no permission) is no message's fault. */
-static bool blames_the_data(const char *state)
-{
-    return strncmp(state, "22", 2) == 0 || strncmp(state, "23", 2) == 0;
-}
-
 static int transact(struct consumer *c, struct window *w, struct error *err)
 {
-    int r = pg_execute(c->pg, "begin", err);
+    int r = pg_execute(c->session.pg, "begin", err);
 
     if (r == PG_DONE)
         r = advance(c, w, err);
@@ -322,17 +316,17 @@ static int transact(struct consumer *c, struct window *w, struct error *err)
     for (size_t i = 0; r == PG_DONE && c->group->handlers[i]; i++)
         r = run_handler(c, i, w, err);
     if (r == PG_DONE)
-        r = pg_execute(c->pg, "commit", err);
+        r = pg_execute(c->session.pg, "commit", err);
     if (r == PG_DONE)
         return r;
-    if (r < 0 && blames_the_data(pg_error_sqlstate(c->pg))) {
+    if (r < 0 && pg_blames_value(pg_error_sqlstate(c->session.pg))) {
         snprintf(c->refusal, sizeof(c->refusal), "the database refuses it (SQLSTATE %s)",
-                 pg_error_sqlstate(c->pg));
+                 pg_error_sqlstate(c->session.pg));
         r = WINDOW_REFUSED;
     }
     consumer_drop_cache(c);
-    if (pg_usable(c->pg))
-        pg_execute(c->pg, "rollback", NULL);
+    if (pg_usable(c->session.pg))
+        pg_execute(c->session.pg, "rollback", NULL);
     return r;
 }
 
@@ -340,22 +334,20 @@ static int transact(struct consumer *c, struct window *w, struct error *err)
 
 static void say_dead_letter(const struct consumer *c, const struct consumer_item *item)
 {
-    CLEANUP(freep) char *partition = xasprintf("%d", (int) item->partition->number);
-    CLEANUP(freep) char *offset = xasprintf("%" PRId64, item->offset);
-    CLEANUP(freep)
-    char *integration = item->event.integration_id ? xasprintf("%" PRId64, item->event.integration_id) : NULL;
-    const struct log_field fields[] = {{"KAFKA_TOPIC", item->partition->topic},
-                                       {"KAFKA_PARTITION", partition},
-                                       {"KAFKA_OFFSET", offset},
-                                       {"ERROR", item->fault},
-                                       {integration ? "INTEGRATION_ID" : NULL, integration},
-                                       {NULL, NULL}};
+    const struct log_about about = {.integration_id = item->event.integration_id,
+                                    .kafka_topic = item->partition->topic,
+                                    .kafka_partition = (int) item->partition->number,
+                                    .kafka_offset = item->offset,
+                                    .kafka_at = true,
+                                    .error = item->fault};
+    char integration[48] = "";
 
-    log_event(
-        LOG_ERR, MSG_DEAD_LETTER, fields,
-        "%s: cannot handle the message at offset %s of \"%s\", partition %s%s%s: %s; it is in dead_letters",
-        c->name, offset, item->partition->topic, partition, integration ? ", of integration " : "",
-        integration ? integration : "", item->fault);
+    if (about.integration_id)
+        snprintf(integration, sizeof(integration), ", of integration %" PRId64, about.integration_id);
+    log_about(LOG_ERR, MSG_DEAD_LETTER, &about,
+              "%s: cannot handle the message at offset %" PRId64
+              " of \"%s\", partition %d%s: %s; it is in dead_letters",
+              c->name, item->offset, about.kafka_topic, about.kafka_partition, integration, item->fault);
 }
 
 static void say_dead_letters(const struct consumer *c, const struct window *w, size_t count)
@@ -464,7 +456,7 @@ int consumer_apply(struct consumer *c, struct error *err)
 
     while (done < b->count && r == APPLY_DONE) {
         struct window *w = window_new(b->items + done, MIN(width, b->count - done));
-        heartbeat_beat(c->heartbeat);
+        heartbeat_beat(c->worker.heartbeat);
         r = transact(c, w, err);
         if (r == PG_DONE) {
             settle(c, w);

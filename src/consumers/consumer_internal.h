@@ -1,33 +1,25 @@
 /* What the consumer*.c files share: one thread's state. Nobody else includes it.
  *
- * consumer.c           which groups there are; starting and joining their threads
+ * consumer.c           starting and joining the threads of the groups
  * consumer_loop.c      a thread's turns: its session, its member, and when to do what
  * consumer_position.c  which partitions are ours, and where each goes on
  * consumer_batch.c     from messages to one transaction */
 #pragma once
 
-#include <pthread.h>
-
 #include "base/backoff.h"
+#include "base/trouble.h"
+#include "base/worker.h"
 #include "consumers/bitmap.h"
 #include "consumers/consumer.h"
 #include "consumers/handler.h"
 #include "kafka/kafka_consumer.h"
 #include "pg/pg.h"
 
-#define CONSUMER_HANDLERS_MAX 4
-
-struct consumer_group {
-    const char *suffix; /* of the group id */
-    size_t enabled;     /* offset of the switch in struct config */
-    const struct handler *handlers[CONSUMER_HANDLERS_MAX + 1];
-};
-
 /* A partition that the group gave us. */
 struct consumer_partition {
     char *topic;
     int32_t number;
-    enum message_type type;
+    enum event_type type;
     bool started;   /* it is being read, from `next` on */
     int64_t next;   /* consumer_offsets.next_offset as we left it; no one else changes it while we own it */
     bool committed; /* Kafka was seen to hold an offset of the group */
@@ -59,39 +51,51 @@ struct consumer_batch {
     uint64_t first_at;
 };
 
+/* The session with the database. */
+struct consumer_session {
+    struct pg *pg;          /* NULL = there is none */
+    struct trouble trouble; /* that the database refuses this session alone */
+    bool while_applying;    /* the trouble is over only once a batch was applied */
+    struct trouble alone;   /* we get no session, while deliveries have theirs */
+    struct backoff backoff;
+    uint64_t retry_at;
+};
+
+/* The member of the Kafka group. */
+struct consumer_member {
+    struct kafka_consumer *client; /* NULL = there is none */
+    bool name_taken;               /* the lock on consumer.instance is held by our session */
+    uint64_t name_wanted_at;       /* since when we ask for it, 0 = we do not */
+    struct trouble away;           /* no broker can be reached */
+    bool topics_missing;
+    struct trouble missing;
+    struct error last_said; /* of the other troubles */
+    struct backoff backoff;
+    uint64_t retry_at;
+};
+
 struct consumer {
     const struct consumer_group *group;
     struct config *config;
-    int stop_fd;
+    struct worker worker;
     const _Atomic bool *database_up; /* of the deliveries */
-    struct heartbeat *heartbeat;
-    char *group_id; /* anubis-integration-group */
-    char *member;   /* group.instance.id, when it is ours to use */
-    char *name;     /* for the journal: the group, and the thread where there are several */
-    char **topics;  /* NULL at the end; topic_types alike */
-    enum message_type topic_types[MESSAGE_TYPES];
-    pthread_t thread;
+    char *group_id;                  /* anubis-integration-group */
+    char *instance;                  /* group.instance.id, when it is ours to use */
+    char *name;                      /* for the journal: the group, and the thread where there are several */
+    char **topics;                   /* NULL at the end; topic_types alike */
+    enum event_type topic_types[EVENT_TYPES];
     struct consumer_stats stats;
 
-    struct pg *pg;
-    bool pg_troubled, pg_troubled_applying; /* it was said; it is over only once a batch was applied */
-    struct backoff pg_backoff;
-    uint64_t pg_retry_at, pg_refused_since; /* since when we alone get no session, 0 = it is not so */
-
-    struct kafka_consumer *kafka;
-    bool name_taken;         /* the lock on `member` is held by our session */
-    uint64_t name_wanted_at; /* since when we ask for it, 0 = we do not */
-    bool kafka_troubled, topics_missing, missing_said;
-    struct error kafka_trouble; /* the last one said */
-    struct backoff kafka_backoff;
-    uint64_t kafka_retry_at, look_at, start_at;
+    struct consumer_session session;
+    struct consumer_member kafka;
+    uint64_t look_at, start_at;
 
     struct consumer_partition **partitions;
     size_t partition_count;
 
     struct consumer_batch batch;
     uint64_t applied_at;
-    void *states[CONSUMER_HANDLERS_MAX];
+    void *states[GROUP_HANDLERS_MAX];
     char refusal[64];
 };
 
@@ -103,8 +107,8 @@ void *consumer_run(void *consumer); /* until the stop descriptor is raised */
 
 /* NULL when it is not ours, or parked. */
 struct consumer_partition *consumer_started(struct consumer *c, const char *topic, int32_t number);
-void consumer_take_over(struct consumer *c, const struct kafka_poll *poll); /* KAFKA_ASSIGNED */
-void consumer_hand_back(struct consumer *c, const struct kafka_poll *poll); /* KAFKA_REVOKED, batch empty */
+void consumer_on_assigned(struct consumer *c, const struct kafka_poll *poll); /* KAFKA_ASSIGNED */
+void consumer_on_revoked(struct consumer *c, const struct kafka_poll *poll);  /* KAFKA_REVOKED, batch empty */
 /* Stops reading and forgets what the database held; the partitions remain ours. The batch must be empty. */
 void consumer_park_all(struct consumer *c);
 void consumer_park_one(struct consumer *c, const char *topic, int32_t number);
@@ -114,9 +118,9 @@ int consumer_start_parked(struct consumer *c, struct error *err);
 bool consumer_has_parked(const struct consumer *c);
 void consumer_forget_all(struct consumer *c); /* the member is gone */
 void consumer_drop_cache(struct consumer *c); /* the bitmaps are not what the database holds */
-/* Tells Kafka how far we are. False when it has forgotten the group's offset since: the topic was made anew,
- * so start over. */
-bool consumer_tell_kafka(struct consumer *c);
+/* Commits to Kafka how far we are, for tools that show lag. False when it has forgotten the group's offset
+ * since: the topic was made anew, so start over. */
+bool consumer_commit_offsets(struct consumer *c);
 int64_t consumer_lag(struct consumer *c); /* -1 = not known */
 
 /* --- consumer_batch.c ------------------------------------------------------------------------- */

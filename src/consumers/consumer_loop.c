@@ -5,7 +5,6 @@
  * polling so that its membership stays, and starts over from what the database says. No wait is longer than
  * the daemon lets a heartbeat pause. */
 #include <errno.h>
-#include <poll.h>
 #include <string.h>
 
 #include "base/log.h"
@@ -27,77 +26,67 @@
 /* In an outage deliveries may notice a little later than we do. */
 #define REFUSED_PATIENCE_USEC (5 * USEC_PER_SEC)
 
-static bool stopping(const struct consumer *c)
-{
-    struct pollfd fd = {.fd = c->stop_fd, .events = POLLIN};
-
-    return poll(&fd, 1, 0) > 0;
-}
-
-static void wait_stop(const struct consumer *c, uint64_t usec)
-{
-    struct pollfd fd = {.fd = c->stop_fd, .events = POLLIN};
-
-    poll(&fd, 1, (int) (usec / USEC_PER_MSEC));
-}
-
 /* --- the database session --------------------------------------------------------------------- */
 
-/* True when it has been so for a while: a role's or the server's limit of connections, say. */
+/* True when the database has refused this session alone for a while: a role's or the server's limit of
+ * connections, say. */
 static bool refused_alone(struct consumer *c)
 {
     uint64_t now = now_monotonic_usec();
+    struct trouble *alone = &c->session.alone;
 
-    if (c->pg || !*c->database_up)
-        c->pg_refused_since = 0;
-    else if (!c->pg_refused_since)
-        c->pg_refused_since = now;
-    return c->pg_refused_since && now - c->pg_refused_since >= REFUSED_PATIENCE_USEC;
+    if (c->session.pg || !*c->database_up)
+        (void) trouble_ends(alone);
+    else
+        (void) trouble_lasts(alone, now, now, REFUSED_PATIENCE_USEC);
+    return alone->said;
 }
 
-/* That the database is away, lets nobody in or lacks the schema is said by the dispatcher; what it refuses to
- * this session alone is said here, once, until it works again: `applying` trouble until a batch was applied,
- * other until the session stands. */
-static void database_trouble(struct consumer *c, int reason, bool applying, const struct error *err)
+/* The dispatcher says that the database is away, refuses everybody or lacks the schema. What it refuses to
+ * this session alone is said here, once, until it works again: trouble with applying until a batch was
+ * applied, other trouble until the session stands. */
+static void database_trouble(struct consumer *c, int r, bool applying, const struct error *err)
 {
+    struct consumer_session *s = &c->session;
     bool alone = refused_alone(c);
-    bool ours = alone || (c->pg && (reason == -EBADMSG || reason == -EPERM));
+    bool ours = alone || (s->pg && (r == -EBADMSG || r == -EPERM));
 
-    if (alone && !c->pg_troubled)
+    if (!ours || !trouble_begins(&s->trouble))
+        log_debug("%s: waits for the database: %s", c->name, err->text);
+    else if (alone)
         log_event(LOG_WARNING, MSG_DATABASE_LOST, NULL,
                   "%s: has no session with the database, while deliveries have theirs: %s; trying again",
                   c->name, err->text);
-    else if (ours && !c->pg_troubled)
+    else
         log_event(LOG_WARNING, MSG_DATABASE_LOST, NULL,
                   "%s: could not write to the database: %s; trying again", c->name, err->text);
-    else
-        log_debug("%s: waits for the database: %s", c->name, err->text);
-    c->pg_troubled |= ours;
-    c->pg_troubled_applying |= applying;
+    s->while_applying |= applying;
     c->stats.database_up = false;
-    pg_close(TAKE_PTR(c->pg));
-    c->pg_retry_at = now_monotonic_usec() + backoff_next_usec(&c->pg_backoff);
+    pg_close(TAKE_PTR(s->pg));
+    s->retry_at = now_monotonic_usec() + backoff_next_usec(&s->backoff);
 }
 
 static void database_works(struct consumer *c, bool applying)
 {
-    if (c->pg_troubled_applying && !applying)
+    struct consumer_session *s = &c->session;
+
+    if (s->while_applying && !applying)
         return;
-    if (c->pg_troubled)
+    if (trouble_ends(&s->trouble))
         log_event(LOG_NOTICE, MSG_DATABASE_BACK, NULL, "%s: the database takes it again", c->name);
     else if (!c->stats.database_up)
         log_debug("%s: the database is back", c->name);
-    c->pg_troubled = c->pg_troubled_applying = false;
-    c->pg_refused_since = 0;
+    s->while_applying = false;
+    (void) trouble_ends(&s->alone);
     c->stats.database_up = true;
-    backoff_reset(&c->pg_backoff);
+    backoff_reset(&s->backoff);
 }
 
 /* After any outcome but success: what was read is given up, and read again from where the database stands. */
 static void start_over(struct consumer *c)
 {
     consumer_batch_drop(c);
-    if (c->kafka)
+    if (c->kafka.client)
         consumer_park_all(c);
     c->start_at = 0;
 }
@@ -109,12 +98,12 @@ static void open_session(struct consumer *c)
 
     params.connect_timeout_usec = MIN(params.connect_timeout_usec, CONNECT_MAX_USEC);
     params.lock_timeout_usec = LOCK_USEC;
-    params.stop_fd = c->stop_fd;
+    params.stop_fd = c->worker.stop_fd;
     struct error err;
-    int r = pg_open(&c->pg, &params, &err);
+    int r = pg_open(&c->session.pg, &params, &err);
 
     if (r == PG_DONE)
-        r = store_limit_session(c->pg, &err);
+        r = store_limit_session(c->session.pg, &err);
     if (r == -ECANCELED)
         return;
     if (r != PG_DONE) {
@@ -123,8 +112,8 @@ static void open_session(struct consumer *c)
     }
     /* The lock on our name went with the former session. Should somebody else have it now, Kafka will end our
      * membership, and joining again settles it. */
-    if (c->kafka && c->name_taken)
-        (void) store_take_member(c->pg, c->group_id, c->member, &c->name_taken, &err);
+    if (c->kafka.client && c->kafka.name_taken)
+        (void) store_take_member(c->session.pg, c->group_id, c->instance, &c->kafka.name_taken, &err);
     if (!consumer_has_parked(c))
         database_works(c, false);
 }
@@ -132,9 +121,9 @@ static void open_session(struct consumer *c)
 /* Another session means that everything known about the database may be wrong: start over. */
 static void keep_session(struct consumer *c)
 {
-    if (c->pg && !pg_usable(c->pg))
-        pg_close(TAKE_PTR(c->pg));
-    if (c->pg || now_monotonic_usec() < c->pg_retry_at)
+    if (c->session.pg && !pg_usable(c->session.pg))
+        pg_close(TAKE_PTR(c->session.pg));
+    if (c->session.pg || now_monotonic_usec() < c->session.retry_at)
         return;
     start_over(c);
     open_session(c);
@@ -144,52 +133,50 @@ static void keep_session(struct consumer *c)
 
 static void kafka_trouble(struct consumer *c, const struct error *err)
 {
-    if (strcmp(c->kafka_trouble.text, err->text) == 0) {
+    if (strcmp(c->kafka.last_said.text, err->text) == 0) {
         log_debug("%s: %s", c->name, err->text);
         return;
     }
-    c->kafka_trouble = *err;
+    c->kafka.last_said = *err;
     log_warning("%s: Kafka says: %s", c->name, err->text);
 }
 
 static void kafka_away(struct consumer *c, const struct error *err)
 {
-    if (!c->kafka_troubled)
+    if (trouble_begins(&c->kafka.away))
         log_event(LOG_WARNING, MSG_KAFKA_LOST, NULL, "%s: could not reach Kafka: %s; trying again", c->name,
                   err->text);
-    c->kafka_troubled = true;
     c->stats.kafka_up = false;
     c->look_at = now_monotonic_usec() + LOOK_USEC;
 }
 
 static void kafka_works(struct consumer *c)
 {
-    if (c->kafka_troubled)
+    if (trouble_ends(&c->kafka.away))
         log_event(LOG_NOTICE, MSG_KAFKA_BACK, NULL, "%s: Kafka is back", c->name);
-    c->kafka_troubled = false;
     c->stats.kafka_up = true;
 }
 
-enum { MEMBER_NAMED = 10, MEMBER_NAMELESS, MEMBER_LATER };
+enum { MEMBER_NAMED = 1, MEMBER_NAMELESS, MEMBER_LATER };
 
 /* Two processes with one instance name would throw each other out of the group for ever: a lock says which of
- * them has the name. One of the above, or an outcome or error of the database. */
+ * them has the name. One of the above, or an error of the database. */
 static int choose_name(struct consumer *c, struct error *err)
 {
     uint64_t now = now_monotonic_usec();
-    int r = store_take_member(c->pg, c->group_id, c->member, &c->name_taken, err);
+    int r = store_take_member(c->session.pg, c->group_id, c->instance, &c->kafka.name_taken, err);
 
     if (r != PG_DONE)
         return r;
-    if (!c->name_taken && !c->name_wanted_at)
-        c->name_wanted_at = now;
-    if (!c->name_taken && now < c->name_wanted_at + MEMBER_WAIT_USEC)
+    if (!c->kafka.name_taken && !c->kafka.name_wanted_at)
+        c->kafka.name_wanted_at = now;
+    if (!c->kafka.name_taken && now < c->kafka.name_wanted_at + MEMBER_WAIT_USEC)
         return MEMBER_LATER;
-    c->name_wanted_at = 0;
-    if (c->name_taken)
+    c->kafka.name_wanted_at = 0;
+    if (c->kafka.name_taken)
         return MEMBER_NAMED;
     log_notice("%s: another process is \"%s\", so this one joins without a fixed name (see instance)",
-               c->name, c->member);
+               c->name, c->instance);
     return MEMBER_NAMELESS;
 }
 
@@ -207,14 +194,14 @@ static void join_group(struct consumer *c)
     const struct kafka_consumer_params params = {.config = c->config,
                                                  .group = c->group_id,
                                                  .topics = (const char *const *) c->topics,
-                                                 .instance = r == MEMBER_NAMED ? c->member : NULL};
-    r = kafka_consumer_new(&c->kafka, &params, &err);
+                                                 .instance = r == MEMBER_NAMED ? c->instance : NULL};
+    r = kafka_consumer_new(&c->kafka.client, &params, &err);
     if (r < 0) {
         kafka_trouble(c, &err);
-        c->kafka_retry_at = now_monotonic_usec() + backoff_next_usec(&c->kafka_backoff);
+        c->kafka.retry_at = now_monotonic_usec() + backoff_next_usec(&c->kafka.backoff);
         return;
     }
-    c->topics_missing = true;
+    c->kafka.topics_missing = true;
     c->look_at = now_monotonic_usec() + LOOK_USEC;
 }
 
@@ -222,24 +209,24 @@ static void leave_group(struct consumer *c)
 {
     consumer_batch_drop(c);
     consumer_forget_all(c);
-    kafka_consumer_free(TAKE_PTR(c->kafka));
+    kafka_consumer_free(TAKE_PTR(c->kafka.client));
 }
 
 static void end_member(struct consumer *c, const struct error *err)
 {
     log_warning("%s: Kafka has ended this membership: %s; joining again", c->name, err->text);
     leave_group(c);
-    c->kafka_retry_at = now_monotonic_usec() + backoff_next_usec(&c->kafka_backoff);
+    c->kafka.retry_at = now_monotonic_usec() + backoff_next_usec(&c->kafka.backoff);
 }
 
 /* --- the turn --------------------------------------------------------------------------------- */
 
-static void judge(struct consumer *c, int r, const struct error *err)
+static void after_apply(struct consumer *c, int r, const struct error *err)
 {
     switch (r) {
     case APPLY_DONE:
         database_works(c, true);
-        backoff_reset(&c->kafka_backoff);
+        backoff_reset(&c->kafka.backoff);
         return;
     case -ECANCELED:
     case APPLY_CAREFUL:
@@ -260,8 +247,8 @@ static void apply(struct consumer *c)
 
     if (c->batch.count == 0)
         return;
-    if (c->pg)
-        judge(c, consumer_apply(c, &err), &err);
+    if (c->session.pg)
+        after_apply(c, consumer_apply(c, &err), &err);
     else
         start_over(c);
 }
@@ -270,7 +257,7 @@ static void start_parked(struct consumer *c)
 {
     struct error err = {{0}};
 
-    if (!c->pg || !c->kafka || now_monotonic_usec() < c->start_at || !consumer_has_parked(c))
+    if (!c->session.pg || !c->kafka.client || now_monotonic_usec() < c->start_at || !consumer_has_parked(c))
         return;
     int r = consumer_start_parked(c, &err);
     if (r == PG_DONE)
@@ -286,15 +273,15 @@ static void revoke(struct consumer *c, const struct kafka_poll *poll)
         start_over(c);
     } else {
         apply(c);
-        (void) consumer_tell_kafka(c);
+        (void) consumer_commit_offsets(c);
     }
-    consumer_hand_back(c, poll);
+    consumer_on_revoked(c, poll);
 }
 
 /* False when this round of polling is over. */
-static bool handle(struct consumer *c, enum kafka_poll_result event, const struct kafka_poll *poll)
+static bool handle(struct consumer *c, enum kafka_poll_result result, const struct kafka_poll *poll)
 {
-    switch (event) {
+    switch (result) {
     case KAFKA_NOTHING:
         return false;
     case KAFKA_MESSAGE:
@@ -302,7 +289,7 @@ static bool handle(struct consumer *c, enum kafka_poll_result event, const struc
         return !consumer_batch_full(c);
     case KAFKA_ASSIGNED:
         kafka_works(c);
-        consumer_take_over(c, poll);
+        consumer_on_assigned(c, poll);
         return true;
     case KAFKA_REVOKED:
         revoke(c, poll);
@@ -314,7 +301,7 @@ static bool handle(struct consumer *c, enum kafka_poll_result event, const struc
         c->start_at = now_monotonic_usec() + LOOK_USEC;
         return true;
     case KAFKA_NO_TOPIC:
-        c->topics_missing = true;
+        c->kafka.topics_missing = true;
         return true;
     case KAFKA_AWAY:
         kafka_away(c, &poll->error);
@@ -336,9 +323,9 @@ static void poll_round(struct consumer *c)
     int wait_ms = (int) (MIN(due > now ? due - now : 0, TURN_USEC) / USEC_PER_MSEC);
 
     for (int n = 0; n < c->config->consumers.max_poll_records; n++) {
-        enum kafka_poll_result event = kafka_consumer_poll(c->kafka, wait_ms, &poll);
+        enum kafka_poll_result result = kafka_consumer_poll(c->kafka.client, wait_ms, &poll);
         wait_ms = 0;
-        if (!handle(c, event, &poll))
+        if (!handle(c, result, &poll))
             return;
     }
 }
@@ -346,11 +333,11 @@ static void poll_round(struct consumer *c)
 /* A broker answers a member's questions in turn, so while that joins its group again none is answered,
  * however long others let the group wait. What was read meanwhile is to be handled: this takes a fifth of the
  * time. */
-static void tell_kafka(struct consumer *c)
+static void commit_offsets(struct consumer *c)
 {
     uint64_t asked_at = now_monotonic_usec();
 
-    if (!consumer_tell_kafka(c))
+    if (!consumer_commit_offsets(c))
         start_over(c);
     uint64_t now = now_monotonic_usec();
     c->look_at = MAX(c->look_at, now + 4 * (now - asked_at));
@@ -364,33 +351,34 @@ static void look(struct consumer *c)
 
     c->look_at = now_monotonic_usec() + LOOK_USEC;
     c->stats.lag = consumer_lag(c);
-    if (!c->kafka_troubled)
-        tell_kafka(c);
-    if (!(c->kafka_troubled || c->topics_missing) ||
-        kafka_consumer_look(c->kafka, LOOK_MS, &missing, &err) < 0)
+    if (!c->kafka.away.said)
+        commit_offsets(c);
+    if (!(c->kafka.away.said || c->kafka.topics_missing) ||
+        kafka_consumer_look(c->kafka.client, LOOK_MS, &missing, &err) < 0)
         return;
     kafka_works(c);
-    c->topics_missing = missing > 0;
-    if (missing > 0 && !c->missing_said)
+    c->kafka.topics_missing = missing > 0;
+    if (missing == 0)
+        (void) trouble_ends(&c->kafka.missing);
+    else if (trouble_begins(&c->kafka.missing))
         log_info("%s: waits for %zu topic%s not there yet", c->name, missing, plural((int64_t) missing));
-    c->missing_said = missing > 0;
 }
 
 static void turn(struct consumer *c)
 {
-    heartbeat_beat(c->heartbeat);
+    heartbeat_beat(c->worker.heartbeat);
     keep_session(c);
-    if (c->pg && !c->kafka && now_monotonic_usec() >= c->kafka_retry_at)
+    if (c->session.pg && !c->kafka.client && now_monotonic_usec() >= c->kafka.retry_at)
         join_group(c);
-    if (!c->kafka) {
-        wait_stop(c, TURN_USEC);
+    if (!c->kafka.client) {
+        worker_wait(&c->worker, -1, TURN_USEC);
         return;
     }
     start_parked(c);
     poll_round(c);
-    if (c->kafka && consumer_batch_due(c) <= now_monotonic_usec())
+    if (c->kafka.client && consumer_batch_due(c) <= now_monotonic_usec())
         apply(c);
-    if (c->kafka && now_monotonic_usec() >= c->look_at)
+    if (c->kafka.client && now_monotonic_usec() >= c->look_at)
         look(c);
 }
 
@@ -398,11 +386,11 @@ void *consumer_run(void *arg)
 {
     struct consumer *c = arg;
 
-    while (!stopping(c))
+    while (!worker_is_stopping(&c->worker))
         turn(c);
-    if (c->kafka && !c->kafka_troubled)
-        (void) consumer_tell_kafka(c);
+    if (c->kafka.client && !c->kafka.away.said)
+        (void) consumer_commit_offsets(c);
     leave_group(c);
-    pg_close(TAKE_PTR(c->pg));
+    pg_close(TAKE_PTR(c->session.pg));
     return NULL;
 }

@@ -10,6 +10,7 @@
 #include "base/message_ids.h"
 #include "base/timeutil.h"
 #include "consumers/consumer_internal.h"
+#include "consumers/offset.h"
 #include "consumers/store_consumer.h"
 
 /* A question to Kafka; none is worth more than the heartbeat's second. */
@@ -50,7 +51,7 @@ static void partition_free(struct consumer_partition *p)
 }
 
 /* False when the topic is none of ours: brokers may give a member what it was given before. */
-static bool find_type(const struct consumer *c, const char *topic, enum message_type *ret)
+static bool find_type(const struct consumer *c, const char *topic, enum event_type *ret)
 {
     for (size_t i = 0; c->topics[i]; i++) {
         if (strcmp(c->topics[i], topic) != 0)
@@ -61,9 +62,9 @@ static bool find_type(const struct consumer *c, const char *topic, enum message_
     return false;
 }
 
-void consumer_take_over(struct consumer *c, const struct kafka_poll *poll)
+void consumer_on_assigned(struct consumer *c, const struct kafka_poll *poll)
 {
-    enum message_type type;
+    enum event_type type;
 
     for (size_t i = 0; i < poll->count; i++) {
         const struct kafka_partition *given = &poll->partitions[i];
@@ -95,7 +96,7 @@ static void remove_partition(struct consumer *c, struct consumer_partition *p)
     }
 }
 
-void consumer_hand_back(struct consumer *c, const struct kafka_poll *poll)
+void consumer_on_revoked(struct consumer *c, const struct kafka_poll *poll)
 {
     struct kafka_partition *started = xcalloc(poll->count + 1, sizeof(*started));
     size_t count = 0;
@@ -103,7 +104,7 @@ void consumer_hand_back(struct consumer *c, const struct kafka_poll *poll)
     for (size_t i = 0; i < poll->count; i++)
         if (consumer_started(c, poll->partitions[i].topic, poll->partitions[i].partition))
             started[count++] = poll->partitions[i];
-    kafka_consumer_give_up(c->kafka, started, count);
+    kafka_consumer_give_up(c->kafka.client, started, count);
     free(started);
     for (size_t i = 0; i < poll->count; i++) {
         struct consumer_partition *p = find(c, poll->partitions[i].topic, poll->partitions[i].partition);
@@ -135,7 +136,8 @@ void consumer_drop_cache(struct consumer *c)
 
 static void park(struct consumer *c, struct consumer_partition *p)
 {
-    kafka_consumer_park(c->kafka, &(struct kafka_partition){.topic = p->topic, .partition = p->number}, 1);
+    kafka_consumer_park(c->kafka.client, &(struct kafka_partition){.topic = p->topic, .partition = p->number},
+                        1);
     bitmap_clear(&p->handled);
     p->started = false;
 }
@@ -157,41 +159,41 @@ void consumer_park_one(struct consumer *c, const char *topic, int32_t number)
 
 /* --- starting --------------------------------------------------------------------------------- */
 
-/* `forgotten`: Kafka no longer knows that the group was here. */
-static void say_gap(const struct consumer *c, const struct consumer_partition *p, int64_t from, int64_t to,
-                    int64_t end, bool forgotten)
+static void say_gap(const struct consumer *c, const struct consumer_partition *p,
+                    const struct offset_facts *facts, enum offset_decision why)
 {
-    CLEANUP(freep) char *partition = xasprintf("%d", (int) p->number);
-    CLEANUP(freep) char *offset = xasprintf("%" PRId64, from);
-    const struct log_field fields[] = {
-        {"KAFKA_TOPIC", p->topic}, {"KAFKA_PARTITION", partition}, {"KAFKA_OFFSET", offset}, {NULL, NULL}};
+    const struct log_about about = {.kafka_topic = p->topic,
+                                    .kafka_partition = (int) p->number,
+                                    .kafka_offset = facts->next,
+                                    .kafka_at = true};
+    int64_t from = facts->next, to = facts->first;
 
-    if (forgotten)
-        log_event(LOG_WARNING, MSG_CONSUMER_GAP, fields,
+    if (why == OFFSET_FORGOTTEN)
+        log_about(LOG_WARNING, MSG_CONSUMER_GAP, &about,
                   "%s: partition %d of \"%s\" was read up to offset %" PRId64
                   ", but Kafka has no offset of this group: perhaps it was made anew; reads it from its "
                   "beginning, offset %" PRId64 ", and passes over what was handled",
                   c->name, (int) p->number, p->topic, from, to);
-    else if (from < to)
-        log_event(LOG_WARNING, MSG_CONSUMER_GAP, fields,
+    else if (why == OFFSET_GONE)
+        log_about(LOG_WARNING, MSG_CONSUMER_GAP, &about,
                   "%s: %" PRId64
                   " messages of \"%s\", partition %d, are gone before they were read: Kafka has none "
                   "before offset %" PRId64 ", where this goes on",
                   c->name, to - from, p->topic, (int) p->number, to);
-    else
-        log_event(LOG_WARNING, MSG_CONSUMER_GAP, fields,
+    else if (why == OFFSET_BEYOND)
+        log_about(LOG_WARNING, MSG_CONSUMER_GAP, &about,
                   "%s: partition %d of \"%s\" ends at offset %" PRId64 ", but was read up to %" PRId64
                   " before: it was made anew or restored; goes on from its beginning, offset %" PRId64,
-                  c->name, (int) p->number, p->topic, end, from, to);
+                  c->name, (int) p->number, p->topic, facts->end, from, to);
 }
 
-enum { PLACED = 10, NOT_YET = 11 };
+enum { PLACED = 1, NOT_YET };
 
 /* What the group has committed, -1 = nothing. 0 or -EIO. */
 static int ask_committed(struct consumer *c, struct consumer_partition *p, int64_t *ret, struct error *err)
 {
     struct kafka_partition at = {.topic = p->topic, .partition = p->number};
-    int r = kafka_consumer_committed(c->kafka, &at, 1, ASK_MS, err);
+    int r = kafka_consumer_committed(c->kafka.client, &at, 1, ASK_MS, err);
 
     if (r < 0)
         return r;
@@ -202,39 +204,31 @@ static int ask_committed(struct consumer *c, struct consumer_partition *p, int64
 }
 
 /* Compares the database's offset with the log. 0 = start there; PLACED = the row was made or moved, read it
- * again; NOT_YET; or an error or outcome of the database. */
-static int place(struct consumer *c, struct consumer_partition *p, struct store_offset *at, struct error *err)
+ * again; NOT_YET; or an error of the database. */
+static int reconcile_offset(struct consumer *c, struct consumer_partition *p, struct store_offset *at,
+                            struct error *err)
 {
-    int64_t first, end, committed;
+    struct offset_facts facts = {.next = at->next};
     uint64_t now = now_monotonic_usec();
 
-    if (kafka_consumer_range(c->kafka, p->topic, p->number, ASK_MS, &first, &end, err) < 0)
+    if (kafka_consumer_range(c->kafka.client, p->topic, p->number, ASK_MS, &facts.first, &facts.end, err) <
+            0 ||
+        ask_committed(c, p, &facts.committed, err) < 0)
         return NOT_YET;
-    if (ask_committed(c, p, &committed, err) < 0)
-        return NOT_YET;
-    /* Kafka drops a group's offsets with the topic: without one, what stands at our offset may be another
-     * topic's log, grown beyond where we stood. Reading it from its beginning is safe, for what was handled
-     * is known. */
-    bool forgotten = at->next > first && committed < 0;
-    at->expected = at->next;
-    if (at->next < 0) {
-        at->next = committed >= first && committed <= end ? committed : first;
-    } else if (forgotten) {
-        say_gap(c, p, at->next, first, end, true);
-        at->next = first;
-    } else if (at->next > end && (!p->beyond_since || now < p->beyond_since + BEYOND_USEC)) {
+    facts.patient = !p->beyond_since || now < p->beyond_since + BEYOND_USEC;
+    enum offset_decision decision = decide_offset(&facts);
+    if (decision == OFFSET_WAIT) {
         p->beyond_since = p->beyond_since ? p->beyond_since : now;
         error_set(err, "the end of %s/%d lies before what was read", p->topic, (int) p->number);
         return NOT_YET;
-    } else if (at->next > end || at->next < first) {
-        say_gap(c, p, at->next, first, end, false);
-        at->next = first;
-    } else {
-        p->beyond_since = 0;
-        return 0;
     }
     p->beyond_since = 0;
-    int r = store_place_offset(c->pg, c->group_id, at, err);
+    if (decision == OFFSET_AGREED)
+        return 0;
+    say_gap(c, p, &facts, decision);
+    at->expected = at->next;
+    at->next = decision == OFFSET_COMMITTED ? facts.committed : facts.first;
+    int r = store_place_offset(c->session.pg, c->group_id, at, err);
     return r == PG_DONE ? PLACED : r;
 }
 
@@ -252,7 +246,7 @@ static int read_parked(struct consumer *c, struct consumer_partition **parked, s
             (struct store_offset){.topic = c->partitions[i]->topic, .partition = c->partitions[i]->number};
     }
     *ret_count = count;
-    return store_read_offsets(c->pg, c->group_id, offsets, count, err);
+    return store_read_offsets(c->session.pg, c->group_id, offsets, count, err);
 }
 
 /* All at once: Kafka answers a connection's requests in turn, and the first fetch may make the rest wait. */
@@ -263,7 +257,7 @@ static void start(struct consumer *c, struct consumer_partition **ready, const s
 
     if (count == 0)
         return;
-    if (kafka_consumer_start(c->kafka, at, count, &err) < 0) {
+    if (kafka_consumer_start(c->kafka.client, at, count, &err) < 0) {
         log_warning("%s: %s", c->name, err.text);
         return;
     }
@@ -274,7 +268,7 @@ static void start(struct consumer *c, struct consumer_partition **ready, const s
 }
 
 /* PLACED when one of them is to be read again (then none is started, unless this is the last pass), NOT_YET
- * when one must wait, else as place(). Reorders `parked`. */
+ * when one must wait, else as reconcile_offset(). Reorders `parked`. */
 static int start_ready(struct consumer *c, struct consumer_partition **parked, struct store_offset *offsets,
                        size_t count, bool last, struct error *err)
 {
@@ -284,8 +278,8 @@ static int start_ready(struct consumer *c, struct consumer_partition **parked, s
 
     for (size_t i = 0; i < count; i++) {
         uint64_t asked_at = now_monotonic_usec();
-        int r = place(c, parked[i], &offsets[i], err);
-        heartbeat_beat(c->heartbeat);
+        int r = reconcile_offset(c, parked[i], &offsets[i], err);
+        heartbeat_beat(c->worker.heartbeat);
         if (r < 0)
             return r;
         if (r == 0) {
@@ -324,7 +318,7 @@ int consumer_start_parked(struct consumer *c, struct error *err)
 /* --- what Kafka knows of us ------------------------------------------------------------------- */
 
 /* It is asked before it is told: were a topic made anew between two batches, our offset would hide it. */
-bool consumer_tell_kafka(struct consumer *c)
+bool consumer_commit_offsets(struct consumer *c)
 {
     CLEANUP(freep) struct kafka_partition *at = xcalloc(c->partition_count + 1, sizeof(*at));
     CLEANUP(freep) struct consumer_partition **of = xcalloc(c->partition_count + 1, sizeof(*of));
@@ -340,7 +334,7 @@ bool consumer_tell_kafka(struct consumer *c)
     }
     if (count == 0)
         return true;
-    if (kafka_consumer_committed(c->kafka, at, count, ASK_MS, &err) < 0) {
+    if (kafka_consumer_committed(c->kafka.client, at, count, ASK_MS, &err) < 0) {
         log_debug("%s: %s", c->name, err.text);
         return true;
     }
@@ -355,7 +349,7 @@ bool consumer_tell_kafka(struct consumer *c)
         at[behind++].offset = of[i]->next;
     }
     if (behind > 0)
-        kafka_consumer_commit(c->kafka, at, behind);
+        kafka_consumer_commit(c->kafka.client, at, behind);
     return true;
 }
 
@@ -365,7 +359,7 @@ int64_t consumer_lag(struct consumer *c)
 
     for (size_t i = 0; i < c->partition_count; i++) {
         const struct consumer_partition *p = c->partitions[i];
-        int64_t end = p->started ? kafka_consumer_known_end(c->kafka, p->topic, p->number) : -1;
+        int64_t end = p->started ? kafka_consumer_known_end(c->kafka.client, p->topic, p->number) : -1;
         if (end < 0)
             return -1;
         lag += MAX(end - p->next, 0);

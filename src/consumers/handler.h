@@ -10,7 +10,7 @@
 
 struct handler {
     const char *name;
-    unsigned types; /* bit 1 << enum message_type for each type it wants; the others are not shown to it */
+    unsigned types; /* bit 1 << enum event_type for each type it wants; the others are not shown to it */
     /* Memory that lives as long as the thread. */
     void *(*state_new)(void);
     void (*state_free)(void *state);
@@ -21,4 +21,11 @@ struct handler {
                  const char **faults, struct error *err);
 };
 
-extern const struct handler handler_integration;
+#define GROUP_HANDLERS_MAX 4
+
+/* A consumer group: which handlers see its events. */
+struct consumer_group {
+    const char *suffix; /* of the group id, behind consumers.group_prefix */
+    size_t enabled;     /* offset of its switch in struct config */
+    const struct handler *handlers[GROUP_HANDLERS_MAX + 1];
+};

@@ -8,16 +8,6 @@
 
 #include "base/json.h"
 
-static const char *const words[MESSAGE_TYPES] = {
-    [MESSAGE_CREATED] = "created", [MESSAGE_UPDATED] = "updated", [MESSAGE_SENT] = "sent",
-    [MESSAGE_FAILED] = "failed",   [MESSAGE_RETRIED] = "retried",
-};
-
-const char *message_type_word(enum message_type type)
-{
-    return words[type];
-}
-
 /* --- plain values ----------------------------------------------------------------------------- */
 
 /* Decimal digits only: no sign, no space. */
@@ -82,7 +72,9 @@ static bool take_event_id(struct message_event *e, const char *value, size_t len
 /* The topic has said it already. */
 static bool take_event_type(struct message_event *e, const char *value, size_t len)
 {
-    return len == strlen(words[e->type]) && memcmp(value, words[e->type], len) == 0;
+    const char *word = event_type_word(e->type);
+
+    return len == strlen(word) && memcmp(value, word, len) == 0;
 }
 
 static bool take_integration_id(struct message_event *e, const char *value, size_t len)
@@ -252,7 +244,7 @@ static const char *check_value(const struct kafka_message *m, const struct messa
 
 /* --- the whole -------------------------------------------------------------------------------- */
 
-enum message_verdict message_parse(const struct kafka_message *message, enum message_type type,
+enum message_verdict message_parse(const struct kafka_message *message, enum event_type type,
                                    struct message_event *ret, const char **ret_fault)
 {
     struct message_event e = {.type = type, .attempt = -1};

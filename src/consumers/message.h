@@ -7,22 +7,11 @@
  * key. */
 #pragma once
 
+#include "kafka/event_types.h"
 #include "kafka/kafka_consumer.h"
 
-enum message_type {
-    MESSAGE_CREATED,
-    MESSAGE_UPDATED,
-    MESSAGE_SENT,
-    MESSAGE_FAILED,
-    MESSAGE_RETRIED,
-    MESSAGE_TYPES, /* how many there are */
-};
-
-/* "created" …: the last part of the topic's name, and the header event_type. */
-const char *message_type_word(enum message_type type);
-
 struct message_event {
-    enum message_type type;
+    enum event_type type;
     int32_t attempt;         /* -1 = none */
     int64_t sequence;        /* > 0, the ledger's id */
     int64_t subscription_id; /* > 0 */
@@ -37,7 +26,7 @@ enum message_verdict {
 };
 
 /* `type` is the topic's. */
-enum message_verdict message_parse(const struct kafka_message *message, enum message_type type,
+enum message_verdict message_parse(const struct kafka_message *message, enum event_type type,
                                    struct message_event *ret, const char **ret_fault);
 
 /* The headers as a JSON object that jsonb takes: names and values repaired to UTF-8 without NULs; of equal

@@ -354,7 +354,7 @@ int ctl_verify(struct ctl *c)
     int code = ctl_connect(c, &params, &p.pg);
     if (code)
         return code;
-    p.group.consumer_group = xasprintf("%s-integration-group", c->config->consumers.group_prefix);
+    p.group.consumer_group = xasprintf("%s-" CONFIG_INTEGRATION_GROUP, c->config->consumers.group_prefix);
     p.group.topic_prefix = xasprintf("%ssubscriptions.", c->config->kafka.topic_prefix);
     sheet_new(&p.sheet);
     int r = prove(&p);

@@ -101,7 +101,9 @@ bool queue_session_up(const struct queue_session *q, struct error *ret_why_not)
 {
     bool up = pg_async_up(q->pg);
 
-    *ret_why_not = up ? (struct error){0} : q->why_not;
+    ret_why_not->text[0] = '\0';
+    if (!up)
+        *ret_why_not = q->why_not;
     return up;
 }
 

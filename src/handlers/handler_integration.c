@@ -5,14 +5,13 @@
  * transaction, and seldom. */
 #include "handlers/handler_integration.h"
 
-#include "consumers/handler.h"
 #include "handlers/store_counters.h"
 
 static void add(struct integration_deltas *d, const struct message_event *e)
 {
     if (d->count > 0 && d->items[d->count - 1].integration_id == e->integration_id) {
-        d->items[d->count - 1].sent += e->type == MESSAGE_SENT;
-        d->items[d->count - 1].failed += e->type == MESSAGE_FAILED;
+        d->items[d->count - 1].sent += e->type == EVENT_SENT;
+        d->items[d->count - 1].failed += e->type == EVENT_FAILED;
         return;
     }
     if (d->count == d->capacity) {
@@ -20,8 +19,8 @@ static void add(struct integration_deltas *d, const struct message_event *e)
         d->items = xreallocarray(d->items, d->capacity, sizeof(*d->items));
     }
     d->items[d->count++] = (struct integration_delta){.integration_id = e->integration_id,
-                                                      .sent = e->type == MESSAGE_SENT,
-                                                      .failed = e->type == MESSAGE_FAILED};
+                                                      .sent = e->type == EVENT_SENT,
+                                                      .failed = e->type == EVENT_FAILED};
 }
 
 static int by_id(const void *a, const void *b)
@@ -51,8 +50,7 @@ void integration_deltas_collect(struct integration_deltas *d, const struct messa
 {
     d->count = 0;
     for (size_t i = 0; i < count; i++)
-        if (events[i]->integration_id &&
-            (events[i]->type == MESSAGE_SENT || events[i]->type == MESSAGE_FAILED))
+        if (events[i]->integration_id && (events[i]->type == EVENT_SENT || events[i]->type == EVENT_FAILED))
             add(d, events[i]);
     if (d->count == 0)
         return;
@@ -91,9 +89,9 @@ static const char *fault_of(const struct message_event *event, const struct stor
         return NULL;
     if (not_counted->unknown)
         return "the integration does not exist";
-    if (event->type == MESSAGE_SENT && not_counted->sent_full)
+    if (event->type == EVENT_SENT && not_counted->sent_full)
         return "its integration's successful_sends has reached the greatest number of its type";
-    if (event->type == MESSAGE_FAILED && not_counted->failed_full)
+    if (event->type == EVENT_FAILED && not_counted->failed_full)
         return "its integration's failed_sends has reached the greatest number of its type";
     return NULL;
 }
@@ -119,7 +117,7 @@ static int apply(void *state, struct pg *pg, const struct message_event *const *
 
 const struct handler handler_integration = {
     .name = "integration status",
-    .types = 1U << MESSAGE_SENT | 1U << MESSAGE_FAILED,
+    .types = 1U << EVENT_SENT | 1U << EVENT_FAILED,
     .state_new = state_new,
     .state_free = state_free,
     .apply = apply,

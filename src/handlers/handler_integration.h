@@ -1,7 +1,7 @@
 /* Integration status: events of type sent and failed are counted on their integrations. The pure part. */
 #pragma once
 
-#include "consumers/message.h"
+#include "consumers/handler.h"
 
 struct integration_delta {
     int64_t integration_id;
@@ -18,3 +18,5 @@ struct integration_deltas {
 void integration_deltas_collect(struct integration_deltas *d, const struct message_event *const *events,
                                 size_t count);
 void integration_deltas_free(struct integration_deltas *d); /* the items; legal on a zeroed one */
+
+extern const struct handler handler_integration;

@@ -1,15 +1,14 @@
 /* The monitor. See monitor.h. Blocking, bounded by deadlines and the stop descriptor. */
 #include "monitor/monitor.h"
 
-#include <errno.h>
-#include <poll.h>
-#include <pthread.h>
 #include <string.h>
 
 #include "base/backoff.h"
 #include "base/log.h"
 #include "base/message_ids.h"
 #include "base/timeutil.h"
+#include "base/trouble.h"
+#include "base/worker.h"
 #include "monitor/store_monitor.h"
 #include "pg/pg_session.h"
 #include "pg/schema.h"
@@ -21,26 +20,29 @@
  * gone. */
 #define NAME_USEC (10 * USEC_PER_SEC)
 
+#define JOBS 4
+
+struct monitor;
+
+/* What is done by the clock. `run` returns when to run it again, in microseconds from now. */
+struct job {
+    const char *name;
+    uint64_t (*run)(struct monitor *m);
+};
+
 struct monitor {
     struct monitor_params params;
     struct config *config;
-    pthread_t thread;
+    struct worker worker;
     struct monitor_stats stats;
     struct pg *pg;
     struct backoff backoff;
-    uint64_t open_at, look_at, extend_at; /* monotonic */
-    bool extend_warned;
-    bool name_held, name_warned;
-    uint64_t name_wanted_at; /* since when it is asked for in vain, 0 = it is not */
+    uint64_t open_at;      /* monotonic: no session is opened before */
+    uint64_t due_at[JOBS]; /* monotonic, of each job */
+    struct trouble extending;
+    bool name_held;
+    struct trouble name_taken; /* by another daemon */
 };
-
-/* A second at a time, so that the heartbeat moves. True when it is time to go. */
-static bool turn(struct monitor *m)
-{
-    struct pollfd fd = {.fd = m->params.stop_fd, .events = POLLIN};
-    heartbeat_beat(m->params.heartbeat);
-    return poll(&fd, 1, (int) (TURN_USEC / USEC_PER_MSEC)) > 0;
-}
 
 static void give_up_session(struct monitor *m)
 {
@@ -50,45 +52,51 @@ static void give_up_session(struct monitor *m)
     m->stats.waiting = m->stats.unrouted = -1;
 }
 
-/* The dispatcher says when the database is away; one voice is enough. */
+/* The dispatcher says when the database is away. */
 static void open_session(struct monitor *m)
 {
     struct error err;
     struct pg_params params = pg_session_params(m->config, "anubisd monitor", 10 * USEC_PER_SEC);
 
     params.lock_timeout_usec = USEC_PER_SEC;
-    params.stop_fd = m->params.stop_fd;
+    params.stop_fd = m->worker.stop_fd;
     if (pg_open(&m->pg, &params, &err) != PG_DONE) {
         give_up_session(m);
         return;
     }
     backoff_reset(&m->backoff);
-    m->look_at = m->extend_at = 0;
+    memset(m->due_at, 0, sizeof(m->due_at));
 }
 
-static void extend_ledger(struct monitor *m)
+/* --- the jobs --------------------------------------------------------------------------------- */
+
+static uint64_t check_schema(struct monitor *m)
 {
     struct error err;
-    CLEANUP(pg_result_freep) struct pg_result *result = NULL;
-    int r = pg_query(m->pg, &store_extend_ledger, NULL, &result, &err);
-    if (r == PG_DONE) {
-        m->extend_at = now_monotonic_usec() + EXTEND_USEC;
-        m->extend_warned = false;
-        int made = (int) pg_get_i64(result, 0, 0);
-        if (made > 0)
-            log_info("made %d partition%s of the ledger ahead", made, plural(made));
-        return;
+
+    if (schema_check(m->pg, &err) == PG_SCHEMA_MISFIT) {
+        m->params.schema_misfit(m->params.userdata);
+        give_up_session(m);
     }
-    m->extend_at = now_monotonic_usec() + LOOK_USEC;
-    /* A lock that somebody holds goes by as a rule; partitions lie far ahead. */
-    if (pg_usable(m->pg) && strcmp(pg_error_sqlstate(m->pg), "55P03") != 0 && !m->extend_warned) {
-        m->extend_warned = true;
-        log_warning("could not make partitions of the ledger ahead: %s; trying again", err.text);
-    }
+    return LOOK_USEC;
 }
 
-/* Two of one name: claims and leaders no longer tell which of them it was. Work goes on all the same. */
-static void take_name(struct monitor *m)
+static uint64_t read_backlog(struct monitor *m)
+{
+    CLEANUP(pg_result_freep) struct pg_result *result = NULL;
+
+    if (pg_query(m->pg, &store_backlog, NULL, &result, NULL) != PG_DONE)
+        return LOOK_USEC;
+    struct pg_row row = {.result = result};
+    m->stats.waiting = pg_next_i64(&row);
+    m->stats.unrouted = pg_next_i64(&row);
+    m->stats.unpublished = pg_next_i64(&row);
+    m->stats.relay_stopped = !pg_next_is_null(&row);
+    return LOOK_USEC;
+}
+
+/* Two daemons of one name: claims and leaders no longer tell which of them it was. Work goes on. */
+static uint64_t take_name(struct monitor *m)
 {
     CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
     CLEANUP(pg_result_freep) struct pg_result *result = NULL;
@@ -96,60 +104,68 @@ static void take_name(struct monitor *m)
 
     pg_arg_text(&args, m->config->instance);
     if (m->name_held || pg_query(m->pg, &store_take_name, &args, &result, NULL) != PG_DONE)
-        return;
+        return LOOK_USEC;
     m->name_held = pg_get_bool(result, 0, 0);
-    if (m->name_held) {
-        if (m->name_warned)
-            log_notice("no other daemon is \"%s\" any more", m->config->instance);
-        m->name_warned = false;
-        m->name_wanted_at = 0;
-    } else if (!m->name_wanted_at) {
-        m->name_wanted_at = now;
-    } else if (!m->name_warned && now - m->name_wanted_at >= NAME_USEC) {
-        m->name_warned = true;
+    if (m->name_held && trouble_ends(&m->name_taken))
+        log_notice("no other daemon is \"%s\" any more", m->config->instance);
+    else if (!m->name_held && trouble_lasts(&m->name_taken, now, now, NAME_USEC))
         log_warning("another daemon on this database is \"%s\", too: nobody can tell whose claims are whose; "
                     "give each its own name (instance, by default the host's name)",
                     m->config->instance);
-    }
+    return LOOK_USEC;
 }
 
-static void look(struct monitor *m)
+static uint64_t extend_ledger(struct monitor *m)
 {
-    CLEANUP(pg_result_freep) struct pg_result *result = NULL;
     struct error err;
-    int r = schema_check(m->pg, &err);
-    if (r > 0) {
-        m->params.schema_misfit(m->params.userdata);
-        give_up_session(m);
-        return;
+    CLEANUP(pg_result_freep) struct pg_result *result = NULL;
+
+    if (pg_query(m->pg, &store_extend_ledger, NULL, &result, &err) == PG_DONE) {
+        int made = (int) pg_get_i64(result, 0, 0);
+        (void) trouble_ends(&m->extending);
+        if (made > 0)
+            log_info("made %d partition%s of the ledger ahead", made, plural(made));
+        return EXTEND_USEC;
     }
-    m->look_at = now_monotonic_usec() + LOOK_USEC;
-    if (r < 0 || pg_query(m->pg, &store_backlog, NULL, &result, NULL) != PG_DONE)
-        return;
-    m->stats.waiting = pg_get_i64(result, 0, 0);
-    m->stats.unrouted = pg_get_i64(result, 0, 1);
-    m->stats.unpublished = pg_get_i64(result, 0, 2);
-    m->stats.relay_stopped = !pg_is_null(result, 0, 3);
+    /* A lock of another session usually goes by, and partitions lie far ahead. */
+    if (pg_usable(m->pg) && strcmp(pg_error_sqlstate(m->pg), "55P03") != 0 && trouble_begins(&m->extending))
+        log_warning("could not make partitions of the ledger ahead: %s; trying again", err.text);
+    return LOOK_USEC;
+}
+
+static const struct job jobs[JOBS] = {
+    {"schema", check_schema},
+    {"backlog", read_backlog},
+    {"name", take_name},
+    {"ledger", extend_ledger},
+};
+
+/* --- the thread ------------------------------------------------------------------------------- */
+
+static void run_jobs(struct monitor *m)
+{
+    for (size_t i = 0; i < JOBS && m->pg; i++) {
+        if (now_monotonic_usec() < m->due_at[i])
+            continue;
+        uint64_t delay_usec = jobs[i].run(m);
+        m->due_at[i] = now_monotonic_usec() + delay_usec;
+        if (m->pg && !pg_usable(m->pg)) {
+            log_debug("monitor: the session was lost at \"%s\"", jobs[i].name);
+            give_up_session(m);
+        }
+    }
 }
 
 static void *run(void *userdata)
 {
     struct monitor *m = userdata;
-    pthread_setname_np(pthread_self(), "monitor");
+
     do {
-        uint64_t now = now_monotonic_usec();
-        if (!m->pg && now >= m->open_at)
+        if (!m->pg && now_monotonic_usec() >= m->open_at)
             open_session(m);
-        if (m->pg && now >= m->look_at) {
-            look(m);
-            if (m->pg && pg_usable(m->pg))
-                take_name(m);
-        }
-        if (m->pg && now >= m->extend_at)
-            extend_ledger(m);
-        if (m->pg && !pg_usable(m->pg))
-            give_up_session(m);
-    } while (!turn(m));
+        run_jobs(m);
+        worker_wait(&m->worker, -1, TURN_USEC);
+    } while (!worker_is_stopping(&m->worker));
     pg_close(TAKE_PTR(m->pg));
     return NULL;
 }
@@ -157,16 +173,17 @@ static void *run(void *userdata)
 int monitor_start(struct monitor **ret, const struct monitor_params *params, struct error *err)
 {
     struct monitor *m = xcalloc(1, sizeof(*m));
+
     m->params = *params;
     m->config = config_ref(params->config);
+    m->worker = (struct worker){.stop_fd = params->stop_fd, .heartbeat = params->heartbeat};
     m->backoff = (struct backoff){.base_usec = 250 * USEC_PER_MSEC, .max_usec = 10 * USEC_PER_SEC};
     m->stats.waiting = m->stats.unrouted = -1;
-    int r = pthread_create(&m->thread, NULL, run, m);
-    if (r != 0) {
-        error_set(err, "could not start the monitor's thread: %s", strerror(r));
+    int r = worker_start(&m->worker, "monitor", run, m, err);
+    if (r < 0) {
         config_unref(m->config);
         free(m);
-        return -r;
+        return r;
     }
     *ret = m;
     return 0;
@@ -176,7 +193,7 @@ void monitor_join(struct monitor *m)
 {
     if (!m)
         return;
-    pthread_join(m->thread, NULL);
+    pthread_join(m->worker.thread, NULL);
     config_unref(m->config);
     free(m);
 }

@@ -27,9 +27,9 @@ TEST(test_nothing_gives_nothing)
 TEST(test_sends_are_counted_by_integration)
 {
     static const struct message_event events[] = {
-        {.type = MESSAGE_SENT, .integration_id = 9},   {.type = MESSAGE_FAILED, .integration_id = 2},
-        {.type = MESSAGE_SENT, .integration_id = 9},   {.type = MESSAGE_SENT, .integration_id = INT64_MAX},
-        {.type = MESSAGE_FAILED, .integration_id = 9}, {.type = MESSAGE_SENT, .integration_id = 2},
+        {.type = EVENT_SENT, .integration_id = 9},   {.type = EVENT_FAILED, .integration_id = 2},
+        {.type = EVENT_SENT, .integration_id = 9},   {.type = EVENT_SENT, .integration_id = INT64_MAX},
+        {.type = EVENT_FAILED, .integration_id = 9}, {.type = EVENT_SENT, .integration_id = 2},
     };
     static const struct integration_delta expected[] = {{2, 1, 1}, {9, 2, 1}, {INT64_MAX, 1, 0}};
     struct integration_deltas d = {0};
@@ -47,10 +47,10 @@ TEST(test_sends_are_counted_by_integration)
 TEST(test_unrouted_and_other_events_count_for_nobody)
 {
     static const struct message_event events[] = {
-        {.type = MESSAGE_SENT, .integration_id = 0},
-        {.type = MESSAGE_CREATED, .integration_id = 1},
-        {.type = MESSAGE_RETRIED, .integration_id = 1},
-        {.type = MESSAGE_UPDATED, .integration_id = 1},
+        {.type = EVENT_SENT, .integration_id = 0},
+        {.type = EVENT_CREATED, .integration_id = 1},
+        {.type = EVENT_RETRIED, .integration_id = 1},
+        {.type = EVENT_UPDATED, .integration_id = 1},
     };
     struct integration_deltas d = {0};
 
@@ -72,11 +72,11 @@ TEST(test_random_batches)
         for (size_t i = 0; i < count; i++) {
             seed = seed * 1664525 + 1013904223;
             events[i].integration_id = (seed >> 8) % 40;
-            events[i].type = (seed >> 20) % MESSAGE_TYPES;
+            events[i].type = (seed >> 20) % EVENT_TYPES;
             if (events[i].integration_id > 0) {
-                sent[events[i].integration_id] += events[i].type == MESSAGE_SENT;
-                failed[events[i].integration_id] += events[i].type == MESSAGE_FAILED;
-                total += events[i].type == MESSAGE_SENT || events[i].type == MESSAGE_FAILED;
+                sent[events[i].integration_id] += events[i].type == EVENT_SENT;
+                failed[events[i].integration_id] += events[i].type == EVENT_FAILED;
+                total += events[i].type == EVENT_SENT || events[i].type == EVENT_FAILED;
             }
         }
         seed = seed * 1664525 + 1013904223;

@@ -76,7 +76,7 @@ static void drop(struct kafka_message *m)
 static enum message_verdict parse(struct kafka_message *m, struct message_event *e, const char **fault)
 {
     *fault = NULL;
-    return message_parse(m, MESSAGE_SENT, e, fault);
+    return message_parse(m, EVENT_SENT, e, fault);
 }
 
 static void assert_faulty(struct kafka_message *m, const char *expected)
@@ -99,7 +99,7 @@ TEST(test_an_event)
 
     make_good(&m);
     assert_int_equal(parse(&m, &e, &fault), MESSAGE_EVENT);
-    assert_int_equal(e.type, MESSAGE_SENT);
+    assert_int_equal(e.type, EVENT_SENT);
     assert_true(e.sequence == INT64_C(9007199254740993));
     assert_int_equal(e.subscription_id, 42);
     assert_int_equal(e.integration_id, 7);

@@ -1,0 +1,15 @@
+/* Where a partition goes on. See offset.h. */
+#include "consumers/offset.h"
+
+enum offset_decision decide_offset(const struct offset_facts *f)
+{
+    if (f->next < 0)
+        return f->committed >= f->first && f->committed <= f->end ? OFFSET_COMMITTED : OFFSET_FIRST;
+    /* Kafka drops a group's offsets with the topic: without one, the message at our offset may be another
+     * topic's log, grown beyond where we stood. */
+    if (f->next > f->first && f->committed < 0)
+        return OFFSET_FORGOTTEN;
+    if (f->next > f->end)
+        return f->patient ? OFFSET_WAIT : OFFSET_BEYOND;
+    return f->next < f->first ? OFFSET_GONE : OFFSET_AGREED;
+}

@@ -1,0 +1,23 @@
+/* Where a partition goes on: the database's offset against the log and what the group has committed. Pure. */
+#pragma once
+
+#include "base/util.h"
+
+struct offset_facts {
+    int64_t next;       /* consumer_offsets.next_offset, -1 = the database has never seen the partition */
+    int64_t first, end; /* of the log: its oldest message, and behind its newest */
+    int64_t committed;  /* what Kafka holds for the group, -1 = nothing */
+    bool patient;       /* an end before `next` may still be a new leader's that is catching up */
+};
+
+enum offset_decision {
+    OFFSET_AGREED,    /* go on at `next` */
+    OFFSET_COMMITTED, /* new to the database: at `committed` */
+    OFFSET_FIRST,     /* new to both: at `first` */
+    OFFSET_FORGOTTEN, /* at `first`: Kafka no longer knows that the group was here */
+    OFFSET_GONE,      /* at `first`: messages were removed before they were read */
+    OFFSET_BEYOND,    /* at `first`: the log ends before what was read */
+    OFFSET_WAIT,      /* look again */
+};
+/* Reading a log from its beginning is safe always: what was handled is known. */
+enum offset_decision decide_offset(const struct offset_facts *facts);

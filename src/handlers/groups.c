@@ -1,0 +1,12 @@
+/* The consumer groups. See groups.h. */
+#include "handlers/groups.h"
+
+#include "config/config.h"
+#include "handlers/handler_integration.h"
+
+const struct consumer_group groups[] = {
+    {CONFIG_INTEGRATION_GROUP, offsetof(struct config, consumers.integration), {&handler_integration, NULL}},
+    {"monitoring-group", offsetof(struct config, consumers.monitoring), {NULL}},
+    {"external-group", offsetof(struct config, consumers.external), {NULL}},
+};
+const size_t groups_count = ARRAY_SIZE(groups);
