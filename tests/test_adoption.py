@@ -15,43 +15,60 @@ STATUS_CHECK = "alter table subscriptions add constraint known check (status in 
 # What an application may have done to its tables: (SQL, words of the refusal).
 OBSTACLES = {
     "status of an enum type": (
-        "create type state as enum ('pending', 'processing', 'sent', 'failed', 'retry'); alter table subscriptions alter status drop default, "
-        "alter status type state using status::state", '"status" of table "subscriptions" is of type state. anubisd can adopt it as text'),
+        "create type state as enum ('pending', 'processing', 'sent', 'failed', 'retry'); "
+        "alter table subscriptions alter status drop default, alter status type state using status::state",
+                               '"status" of table "subscriptions" is of type state. anubisd can adopt it as text'),
     "status as a number": ("alter table subscriptions alter status drop default, alter status type integer using 0",
                            '"status" of table "subscriptions" is of type integer'),
-    "status too short": ("alter table subscriptions alter status type varchar(5) using 'sent'", '"status" of table "subscriptions" has room for 5'),
+    "status too short": ("alter table subscriptions alter status type varchar(5) using 'sent'",
+                         '"status" of table "subscriptions" has room for 5'),
     "states that a check refuses": (STATUS_CHECK.replace("{more}", ""),
                                     'constraint "known" of table "subscriptions" refuses the status \'processing\', \'retry\''),
     "operation name too short": ("alter table subscription_events alter operation_name type varchar(10) using ''",
-                                 '"operation_name" of table "subscription_events" has room for 10 characters only: run "alter table'),
-    "error message too short": ("alter table subscription_events alter error_message type varchar(255)", '"error_message" of table'),
+                                 '"operation_name" of table "subscription_events" has room for 10 characters only: run "alter '
+                                 'table'),
+    "error message too short": ("alter table subscription_events alter error_message type varchar(255)",
+                                '"error_message" of table'),
     "a view for subscriptions": ("alter table subscriptions rename to s; create view subscriptions as select * from s",
                                  '"subscriptions" is a view'),
     "a view for events": ("alter table subscription_events rename to e; create view subscription_events as select * from e",
                           '"subscription_events" is a view'),
     "a NOT NULL column of its own": ("alter table subscription_events add tenant bigint not null default 1; "
-                                     "alter table subscription_events alter tenant drop default", '"tenant" of table "subscription_events" is NOT NULL'),
+                                     "alter table subscription_events alter tenant drop default",
+                                     '"tenant" of table "subscription_events" is NOT NULL'),
     "NOT NULL where events have nothing": ("alter table subscription_events alter status set not null",
                                            '"alter table subscription_events alter column status drop not null"'),
-    "NOT NULL where anubisd writes nothing": ("alter table subscriptions add last_error text not null default ''", "anubisd empties it"),
-    "attempts that may be NULL": ("alter table subscriptions add attempts integer", "alter column attempts set default '0', alter column attempts set not null"),
-    "delivery settings as text": ("alter table integrations add delivery_settings text not null default ''", "anubisd can adopt it as jsonb"),
-    "next_attempt_at without time zone": ("alter table subscriptions add next_attempt_at timestamp", '"next_attempt_at" of table'),
-    "order_id as text": ("alter table subscriptions alter order_id type varchar", '"order_id" of table "subscriptions" is of type character varying'),
-    "a generated status": ("alter table subscriptions drop status; alter table subscriptions add status varchar generated always as "
-                           "(case when sent_at is null then 'pending' else 'sent' end) stored", "is generated, and anubisd writes it"),
-    "an index named like ours": ("create index subscriptions_due on subscriptions (id)", 'a relation named "subscriptions_due" exists'),
-    "a function named like ours": ("create function lock_key(text) returns bigint language sql as 'select 1::bigint'", 'a function named "lock_key"'),
-    "a trigger named like ours": ("create function f() returns trigger language plpgsql as 'begin return new; end'; create trigger anubis_inserted "
-                                  "before insert on subscriptions for each row execute function f()", 'trigger "anubis_inserted" on "subscriptions"'),
+    "NOT NULL where anubisd writes nothing": ("alter table subscriptions add last_error text not null default ''",
+                                              "anubisd empties it"),
+    "attempts that may be NULL": ("alter table subscriptions add attempts integer",
+                                  "alter column attempts set default '0', alter column attempts set not null"),
+    "delivery settings as text": ("alter table integrations add delivery_settings text not null default ''",
+                                  "anubisd can adopt it as jsonb"),
+    "next_attempt_at without time zone": ("alter table subscriptions add next_attempt_at timestamp",
+                                          '"next_attempt_at" of table'),
+    "order_id as text": ("alter table subscriptions alter order_id type varchar",
+                         '"order_id" of table "subscriptions" is of type character varying'),
+    "a generated status": ("alter table subscriptions drop status; alter table subscriptions add status "
+                           "varchar generated always as (case when sent_at is null then 'pending' else 'sent' end) stored",
+                           "is generated, and anubisd writes it"),
+    "an index named like ours": ("create index subscriptions_due on subscriptions (id)",
+                                 'a relation named "subscriptions_due" exists'),
+    "a function named like ours": ("create function lock_key(text) returns bigint language sql as 'select 1::bigint'",
+                                   'a function named "lock_key"'),
+    "a trigger named like ours": ("create function f() returns trigger language plpgsql as 'begin return new; end'; "
+                                  "create trigger anubis_inserted before insert on subscriptions for each row execute function f()",
+                                  'trigger "anubis_inserted" on "subscriptions"'),
     "a table that inherits": ("create table more () inherits (subscriptions)", '"alter table more no inherit subscriptions"'),
     "an unlogged table": ("alter table subscription_events set unlogged", '"alter table subscription_events set logged"'),
     "no primary key": ("alter table subscriptions drop constraint subscriptions_pkey cascade", "has no primary key"),
-    "a foreign key to events": ("create table notes (event bigint references subscription_events (id))", 'constraint "notes_event_fkey" of table notes'),
+    "a foreign key to events": ("create table notes (event bigint references subscription_events (id))",
+                                'constraint "notes_event_fkey" of table notes'),
     "a view of events": ("create view seen as select * from subscription_events", 'view seen reads "subscription_events"'),
     "a trigger on events": ("create function f() returns trigger language plpgsql as 'begin return new; end'; create trigger t "
-                            "before insert on subscription_events for each row execute function f()", 'trigger "t" is on "subscription_events"'),
-    "row security on events": ("alter table subscription_events enable row level security", 'row security of table "subscription_events"'),
+                            "before insert on subscription_events for each row execute function f()",
+                            'trigger "t" is on "subscription_events"'),
+    "row security on events": ("alter table subscription_events enable row level security",
+                               'row security of table "subscription_events"'),
     "a publication of events": ("create publication p for table subscriptions, subscription_events",
                                 'publication "p" holds "subscription_events", which is about to be partitioned'),
     "a rule": ("create rule r as on delete to subscriptions do instead nothing", 'rule "r" on table "subscriptions"'),
@@ -73,20 +90,25 @@ def test_what_is_in_the_way(empty_database, name):
 
 def test_all_that_is_in_the_way_is_said_at_once(empty_database):
     rails(empty_database, rows=20)
-    empty_database.query("alter table subscriptions alter order_id type varchar; alter table subscription_events alter status set not null")
+    empty_database.query("alter table subscriptions alter order_id type varchar; "
+                         "alter table subscription_events alter status set not null")
     result = adopt(empty_database, "--dry-run").expect(69)
     assert "2 things keep anubisd from adopting the tables" in result.stderr
     assert 'in the way: column "order_id"' in result.stderr and 'in the way: column "status"' in result.stderr
 
 
 HARMLESS = {
-    "settings that may be NULL": "alter table integrations add settings text, add delivery_settings jsonb; alter table integration_filters add criteria jsonb",
+    "settings that may be NULL": "alter table integrations add settings text, add delivery_settings jsonb; "
+                                 "alter table integration_filters add criteria jsonb",
     "ids of type integer": "",
-    "json": "alter table subscriptions alter payload type json; alter table subscription_events alter request type json, alter response type json",
+    "json": "alter table subscriptions alter payload type json; "
+            "alter table subscription_events alter request type json, alter response type json",
     "generated columns": "alter table subscriptions add twice text generated always as (cpf::text || 'x') stored; "
-                         "alter table subscription_events add upper_name text generated always as (upper(operation_name::text)) stored",
+                         "alter table subscription_events add upper_name text "
+                         "generated always as (upper(operation_name::text)) stored",
     "a NOT NULL column with a default": "alter table subscription_events add tenant bigint not null default 7",
-    "a trigger of its own": "create function f() returns trigger language plpgsql as 'begin new.updated_at := now(); return new; end'; "
+    "a trigger of its own": "create function f() returns trigger language plpgsql as '"
+                            "begin new.updated_at := now(); return new; end'; "
                             "create trigger touch before update on subscriptions for each row execute function f()",
     "a check that knows the states": STATUS_CHECK.replace("{more}", ", 'processing', 'retry', 'gone'"),
     "an index on the events": "create unique index u on subscription_events (subscription_id, operation_name, id)",
@@ -96,8 +118,9 @@ HARMLESS = {
 @pytest.mark.parametrize("name", HARMLESS)
 def test_what_is_not_in_the_way(empty_database, name):
     if name == "ids of type integer":
-        empty_database.query(RAILS.replace("{json}", "jsonb").replace("(id bigserial", "(id serial").replace("_id bigint", "_id integer")
-                             .replace("create table subscription_events (id serial", "create table subscription_events (id bigserial"))
+        narrow = RAILS.replace("{json}", "jsonb").replace("(id bigserial", "(id serial").replace("_id bigint", "_id integer")
+        empty_database.query(narrow.replace("create table subscription_events (id serial",
+                                            "create table subscription_events (id bigserial"))
         empty_database.query("insert into integrations (name, created_at, updated_at) values ('x', now(), now()); "
                              "insert into integration_filters (integration_id, created_at, updated_at) values (1, now(), now())")
     else:
@@ -108,7 +131,8 @@ def test_what_is_not_in_the_way(empty_database, name):
     assert fingerprints(empty_database) == before
     app = Application(empty_database, "public")
     check_application_goes_on(app.query)
-    assert [e["event_type"] for e in app.events(app.value("select max(id) from subscriptions"))][:3] == ["created", "updated", "sent"]
+    events = app.events(app.value("select max(id) from subscriptions"))
+    assert [e["event_type"] for e in events][:3] == ["created", "updated", "sent"]
     if name == "generated columns":
         assert app.value("select upper_name from subscription_events order by id desc limit 1") == "NOTE"
     if name.startswith("a NOT NULL column"):
@@ -121,7 +145,8 @@ def check_application_goes_on(query):
                    "values (1, 1, '{}', now(), now()) returning id")[0][0]
     for status in ("processing", "sent"):
         query("update subscriptions set status = %s where id = %s", (status, number))
-    query("insert into subscription_events (subscription_id, operation_name, created_at, updated_at) values (%s, 'note', now(), now())", (number,))
+    query("insert into subscription_events (subscription_id, operation_name, created_at, updated_at) "
+          "values (%s, 'note', now(), now())", (number,))
     assert query("select count(*) from subscription_events where subscription_id = %s", (number,))[0][0] == 4
 
 
@@ -165,7 +190,8 @@ def test_the_application_keeps_its_rights(empty_database):
     with roles(empty_database, "owner", "web") as role:
         rails(empty_database, rows=20)
         for table in ("integrations", "integration_filters", "subscriptions", "subscription_events"):
-            empty_database.query(f"alter table {table} owner to {role['owner']}; grant select, insert, update on {table} to {role['web']}")
+            empty_database.query(f"alter table {table} owner to {role['owner']}; "
+                                 f"grant select, insert, update on {table} to {role['web']}")
         empty_database.query(f"grant usage on all sequences in schema public to {role['web']}")
         adopt(empty_database).expect(0)
         for name in role:
@@ -218,13 +244,16 @@ def test_what_stood_in_processing_gets_ten_minutes(empty_database, broker, insti
     """Somebody may still be sending it; then it is tried again, or given up when it is too old."""
     rails(empty_database, rows=100)
     empty_database.query("update integrations set endpoint_url = %s", (institutions.url("/good"),))
-    empty_database.query("update subscriptions set created_at = now() - interval '4 days' where status = 'processing' and id % 2 = 0; "
+    empty_database.query("update subscriptions set created_at = now() - interval '4 days' "
+                         "where status = 'processing' and id % 2 = 0; "
                          "update subscriptions set created_at = now() where status = 'processing' and id % 2 = 1")
     adopt(empty_database).expect(0)
     app = Application(empty_database, "public")
-    old, new = (app.value(f"select array_agg(id) from subscriptions where status = 'processing' and id % 2 = {i}") for i in (0, 1))
+    old, new = (app.value(f"select array_agg(id) from subscriptions where status = 'processing' and id % 2 = {i}")
+                for i in (0, 1))
     with Daemon(PUBLIC, database=empty_database, kafka=broker) as daemon:
-        wait_for(lambda: app.value("select every(lease_expires_at between now() + interval '9 minutes' and now() + interval '10 minutes') "
+        wait_for(lambda: app.value("select every(lease_expires_at between now() + interval '9 minutes' "
+                                   "and now() + interval '10 minutes') "
                                    "from subscriptions where status = 'processing'"), 30, "their lease")
         app.wait_states(processing=len(old) + len(new), pending=0)
         app.query("update subscriptions set lease_expires_at = now() where status = 'processing'")

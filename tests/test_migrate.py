@@ -94,7 +94,8 @@ def test_a_circuit_that_closes_rings(app):
 def test_fresh_and_twice(empty_database, schema):
     ctl = Ctl({"database": {"schema": schema}}, database=empty_database)
     first = ctl.migrate()
-    assert first.stdout.splitlines() == [f"applied {f}" for f in STEPS + REPEATABLES] + [f'schema "{schema}" is now version {LATEST}']
+    assert first.stdout.splitlines() == [*(f"applied {f}" for f in STEPS + REPEATABLES),
+                                         f'schema "{schema}" is now version {LATEST}']
     assert not first.stderr
     before = schema_dump(empty_database, schema)
     again = ctl.migrate()
@@ -156,7 +157,8 @@ def test_waits_for_the_other_and_says_so(empty_database):
     other.cursor().execute("select pg_advisory_xact_lock(hashtextextended('anubisctl migrate anubis', 0))")
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(ctl, "migrate")
-        wait_for(lambda: empty_database.value("select count(*) from pg_stat_activity where application_name = 'anubisctl migrate' "
+        wait_for(lambda: empty_database.value("select count(*) from pg_stat_activity "
+                                              "where application_name = 'anubisctl migrate' "
                                               "and state = 'idle in transaction'"), what="migrate to wait")
         time.sleep(3)  # longer than the pause between two tries
         assert not waiting.done()
@@ -205,7 +207,8 @@ def test_a_repeatable_file_that_changed(database, ctl):
     recorded = database.query("select name, checksum from anubis.anubis_repeatables order by 1")
     assert [name for name, _ in recorded] == REPEATABLES
     database.query("create or replace function anubis.as_instant(instant timestamptz) returns timestamptz language sql immutable "
-                   "as 'select null::timestamptz'; update anubis.anubis_repeatables set checksum = 'x' where name like '%01_values.sql'")
+                   "as 'select null::timestamptz'; update anubis.anubis_repeatables set checksum = 'x' "
+                   "where name like '%01_values.sql'")
     name = "repeatable/01_values.sql"
     assert ctl("migrate", "--dry-run").expect(0).stdout.startswith(f"would apply {name}\nall of it worked")
     assert ctl("migrate").expect(0).stdout == f'applied {name}\nschema "anubis" is now version {LATEST}\n'
@@ -343,7 +346,8 @@ def test_interrupted(empty_database, number):
         assert "interrupted; nothing was changed" in child.output
     holder.commit()
     holder.close()
-    wait_for(lambda: empty_database.value("select count(*) from pg_stat_activity where application_name = 'anubisctl migrate'") == 0,
+    wait_for(lambda: empty_database.value("select count(*) from pg_stat_activity "
+                                          "where application_name = 'anubisctl migrate'") == 0,
              what="its session to end")
     adopt(empty_database).expect(0)
 
@@ -354,12 +358,15 @@ def test_killed_in_the_middle(empty_database):
     before = schema_dump(empty_database, "public")
     ctl = Ctl({"database": {"schema": "public"}}, database=empty_database)
     for moment in range(6):
-        with Child([program("anubisctl"), "-c", ctl.path, "--environment", "/dev/null", "migrate"], env=clean_environment()).start() as child:
+        with Child([program("anubisctl"), "-c", ctl.path, "--environment", "/dev/null", "migrate"],
+                   env=clean_environment()).start() as child:
             wait_for(lambda: not child.is_running() or empty_database.value(
-                "select count(*) from pg_stat_activity where application_name = 'anubisctl migrate' and state <> 'idle'"), what="it to work")
+                "select count(*) from pg_stat_activity where application_name = 'anubisctl migrate' and state <> 'idle'"),
+                     what="it to work")
             time.sleep(moment * 0.02)  # another moment each time
             child.kill9()
-        wait_for(lambda: empty_database.value("select count(*) from pg_stat_activity where application_name = 'anubisctl migrate'") == 0,
+        wait_for(lambda: empty_database.value("select count(*) from pg_stat_activity "
+                                              "where application_name = 'anubisctl migrate'") == 0,
                  what="its session to end")
         found = schema_dump(empty_database, "public")
         assert found == before or len(migrations(empty_database, "public")) == len(STEPS)
@@ -666,13 +673,15 @@ def test_integrations_that_cannot_work(app, url):
     assert refused(app.integration, url)[0] == "23514"
 
 
-@pytest.mark.parametrize("url", ["https://x.example", "HTTPS://X.example:65535?a:b=1", "https://[2001:db8::1]:8443/a:99999/", "https://x/:0/",
+@pytest.mark.parametrize("url", ["https://x.example", "HTTPS://X.example:65535?a:b=1", "https://[2001:db8::1]:8443/a:99999/",
+                                 "https://x/:0/",
                                  "https://[::1]", "https://são-paulo.example/inscrição"])
 def test_urls_that_can_work(app, url):
     assert app.integration(url)
 
 
-@pytest.mark.parametrize("columns", [{"auth_token": "a\r\nX: y"}, {"auth_token": "token\n"}, {"rate_limit": "NaN"}, {"rate_limit": 0},
+@pytest.mark.parametrize("columns", [{"auth_token": "a\r\nX: y"}, {"auth_token": "token\n"}, {"rate_limit": "NaN"},
+                                     {"rate_limit": 0},
                                      {"timeout_ms": -1}, {"max_attempts": -1}, {"max_in_flight": 0}], ids=str)
 def test_values_that_cannot_work(app, columns):
     assert refused(lambda: app.integration("https://x.example/", **columns))[0] == "23514"
@@ -686,7 +695,8 @@ def test_subscriptions_that_no_claim_could_take(ledger, columns):
 
 def test_settings_that_are_not_known(app):
     number = app.integration("https://x.example/", delivery_settings={"on_ambiguous": "hold"})
-    state, words = refused(app.query, "update {s}.integrations set delivery_settings = '{\"heders\": {}}' where id = %s", (number,))
+    state, words = refused(app.query, "update {s}.integrations set delivery_settings = '{\"heders\": {}}' where id = %s",
+                           (number,))
     assert state == "23514" and '"heders"' in words and "headers" in words
 
 
@@ -732,7 +742,8 @@ def check_rails_goes_on(app):
     cursor = connection.cursor()
     cursor.execute("set time zone 'America/Sao_Paulo'")
     cursor.execute(
-        'insert into "subscriptions" ("integration_id", "integration_filter_id", "order_id", "origin", "cpf", "payload", "status", '
+        'insert into "subscriptions" ("integration_id", "integration_filter_id", "order_id", "origin", "cpf", "payload", '
+        '"status", '
         '"sent_at", "scheduled_to", "created_at", "updated_at") values (1, 1, 77, \'site\', \'52998224725\', '
         "'{\"a\": 1}', 'pending', NULL, '2026-05-06 07:08:09.123456', '2026-05-06 01:02:03.123456', "
         "'2026-05-06 01:02:03.123456') returning \"id\"")
@@ -754,7 +765,8 @@ def check_rails_goes_on(app):
 
 def check_rails_events(app, number, note):
     events = app.query("select id, event_type, from_status, to_status, subscription_created_at = '2026-05-06 01:02:03.123456Z', "
-                       "scheduled_to = '2026-05-06 07:08:09.123456Z', sent_at, created_at::timestamptz > now() - interval '1 min' "
+                       "scheduled_to = '2026-05-06 07:08:09.123456Z', sent_at, "
+                       "created_at::timestamptz > now() - interval '1 min' "
                        "and created_at::timestamptz <= now() from subscription_events where subscription_id = %s order by id",
                        (number,))
     rows = [e[1:6] for e in events]

@@ -34,13 +34,15 @@ insert into integration_filters (integration_id, name, created_at, updated_at)
     select id, 'todos', created_at, updated_at from integrations;
 insert into subscriptions (integration_id, integration_filter_id, order_id, origin, cpf, payload, status, sent_at, scheduled_to,
                            created_at, updated_at)
-    select 1 + n % 5, 1 + n % 5, n, 'site', lpad(n::text, 11, '0'), '{"aluno": {"nome": "José"}, "n": 9007199254740993.10}'::{json},
+    select 1 + n % 5, 1 + n % 5, n, 'site', lpad(n::text, 11, '0'),
+           '{"aluno": {"nome": "José"}, "n": 9007199254740993.10}'::{json},
            ('{pending,processing,sent,failed,retry}'::text[])[1 + n % 5],
            case when n % 5 = 2 then '2026-02-03 04:05:06.789012'::timestamp end,
            case when n % 7 = 0 then '2026-03-04 05:06:07'::timestamp end,
            '2026-01-02 03:04:05.678901'::timestamp + n * interval '1 s', '2026-01-02 03:04:05'::timestamp + n * interval '1 s'
       from generate_series(1, {rows}) n;
-insert into subscription_events (subscription_id, status, operation_name, request, response, error_message, created_at, updated_at)
+insert into subscription_events (subscription_id, status, operation_name, request, response, error_message,
+                                 created_at, updated_at)
     select id, case status when 'sent' then 'success' else 'error' end, 'send_to_institution', payload,
            case status when 'sent' then '{"ok": true}'::{json} end, case status when 'failed' then 'HTTP 500: erro' end,
            updated_at, updated_at
