@@ -56,7 +56,8 @@ OBSTACLES = {
     "a function named like ours": ("create function lock_key(text) returns bigint language sql as 'select 1::bigint'",
                                    'a function named "lock_key"'),
     "a trigger named like ours": ("create function f() returns trigger language plpgsql as 'begin return new; end'; "
-                                  "create trigger anubis_inserted before insert on subscriptions for each row execute function f()",
+                                  "create trigger anubis_inserted before insert on subscriptions for each row "
+                                  "execute function f()",
                                   'trigger "anubis_inserted" on "subscriptions"'),
     "a table that inherits": ("create table more () inherits (subscriptions)", '"alter table more no inherit subscriptions"'),
     "an unlogged table": ("alter table subscription_events set unlogged", '"alter table subscription_events set logged"'),
@@ -151,13 +152,15 @@ def check_application_goes_on(query):
 
 
 def test_some_of_the_tables(empty_database):
-    """The others are made, with the references between them; what the application calls circuit_state is its own affair."""
-    empty_database.query("create table integrations (id serial primary key, name text, circuit_state integer not null default 7); "
+    """The others are made, with the references between them; what the application calls circuit_state is its own
+    affair."""
+    empty_database.query("create table integrations "
+                         "(id serial primary key, name text, circuit_state integer not null default 7); "
                          "create table subscriptions (id serial primary key, status varchar default 'pending', payload json); "
                          "insert into integrations (name) values ('x'); insert into subscriptions (payload) values ('{}')")
     adopt(empty_database).expect(0)
-    found = empty_database.query("select conrelid::regclass::text, confrelid::regclass::text from pg_constraint where contype = 'f' "
-                                 "and connamespace = 'public'::regnamespace order by 1, 2")
+    found = empty_database.query("select conrelid::regclass::text, confrelid::regclass::text from pg_constraint "
+                                 "where contype = 'f' and connamespace = 'public'::regnamespace order by 1, 2")
     assert found == [("integration_filters", "integrations"), ("integration_runtime", "integrations"),
                      ("subscriptions", "integration_filters"), ("subscriptions", "integrations")]
     app = Application(empty_database, "public")

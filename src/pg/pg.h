@@ -137,4 +137,3 @@ bool pg_next_bool(struct pg_row *row);
 const char *pg_next_text(struct pg_row *row);
 const char *pg_next_bytes(struct pg_row *row, size_t *ret_len);
 int64_t pg_next_time(struct pg_row *row);
-void pg_next_skip(struct pg_row *row);

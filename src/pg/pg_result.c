@@ -390,8 +390,3 @@ int64_t pg_next_time(struct pg_row *row)
 {
     return pg_get_time(row->result, row->row, row->column++);
 }
-
-void pg_next_skip(struct pg_row *row)
-{
-    row->column++;
-}
