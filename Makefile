@@ -22,7 +22,7 @@ SYSUSERDIR ?= $(PREFIX)/lib/sysusers.d
 TMPFILEDIR ?= $(PREFIX)/lib/tmpfiles.d
 CATALOGDIR ?= $(PREFIX)/lib/systemd/catalog
 
-LIBRARIES := libpq libcurl rdkafka libcjson libsystemd libconfig libcrypto
+LIBRARIES := libpq libcurl rdkafka libcjson libsystemd libconfig libssl libcrypto
 TOOL_LIBS := libmicrohttpd
 UNIT_LIBS := cmocka
 

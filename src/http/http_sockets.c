@@ -1,23 +1,24 @@
-/* An epoll set with lazy removal.
+/* An epoll set with a handler for each socket.
  *
- * Owns the epoll descriptor and a table by descriptor number; main thread only; must not block, close sockets
- * or call back. The kernel drops a socket from the set when it is closed, so the table only has to hear of
- * it. */
+ * Owns the epoll descriptor and a table by descriptor number; main thread only; must not block or close
+ * sockets. */
 #include "http/http_sockets.h"
 
 #include <errno.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#define EVENTS_MAX 128 /* sockets served in one call */
+
 struct socket_state {
-    uint32_t registered; /* what the kernel watches; 0 = not in the set */
-    uint32_t wanted;     /* what was asked for */
-    bool told;           /* its end will be told */
+    http_socket_handler *handler; /* NULL = not watched */
+    void *owner;
+    uint32_t round; /* tells the sockets apart that had this number one after the other */
 };
 
 struct http_sockets {
     int epoll_fd;
-    int wake_fd; /* an eventfd, readable for ever; looked at by the kernel only when asked to */
+    int wake_fd; /* an eventfd, readable for ever; the kernel looks at it only when asked to */
     bool woken;  /* it is asked to */
     struct socket_state *states; /* by descriptor */
     size_t count;
@@ -44,10 +45,8 @@ void http_sockets_free(struct http_sockets *s)
 {
     if (!s)
         return;
-    if (s->wake_fd >= 0)
-        close(s->wake_fd);
-    if (s->epoll_fd >= 0)
-        close(s->epoll_fd);
+    closep(&s->wake_fd);
+    closep(&s->epoll_fd);
     free(s->states);
     free(s);
 }
@@ -71,68 +70,56 @@ static struct socket_state *find(struct http_sockets *s, int fd)
     return &s->states[index];
 }
 
-void http_sockets_opened(struct http_sockets *s, int fd)
+/* libcurl closes its resolver's sockets without a word, hence ENOENT and EEXIST. */
+int http_sockets_watch(struct http_sockets *s, int fd, uint32_t events, http_socket_handler *handler, void *owner)
 {
-    *find(s, fd) = (struct socket_state){.told = true};
-}
+    struct socket_state *state = find(s, fd);
+    int op = state->handler ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
 
-void http_sockets_closed(struct http_sockets *s, int fd)
-{
-    *find(s, fd) = (struct socket_state){0};
-}
-
-/* The table may be behind for a socket that was closed without a word, hence ENOENT and EEXIST. */
-static int registration_set(struct http_sockets *s, int fd, struct socket_state *state, uint32_t events)
-{
-    struct epoll_event event = {.events = events, .data.fd = fd};
-    int op = events == 0 ? EPOLL_CTL_DEL : state->registered ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
-
-    if (events == 0 && state->registered == 0)
-        return 0;
+    if (!state->handler || state->owner != owner)
+        state->round++;
+    struct epoll_event event = {.events = events, .data.u64 = (uint64_t) state->round << 32 | (uint32_t) fd};
     if (epoll_ctl(s->epoll_fd, op, fd, &event) < 0) {
-        state->registered = 0;
-        if (op == EPOLL_CTL_DEL)
-            return 0;
         op = errno == ENOENT ? EPOLL_CTL_ADD : errno == EEXIST ? EPOLL_CTL_MOD : 0;
         if (op == 0 || epoll_ctl(s->epoll_fd, op, fd, &event) < 0)
             return -errno;
     }
-    state->registered = events;
+    state->handler = handler;
+    state->owner = owner;
     return 0;
 }
 
-int http_sockets_watch(struct http_sockets *s, int fd, uint32_t events, bool soon)
+void http_sockets_forget(struct http_sockets *s, int fd)
 {
     struct socket_state *state = find(s, fd);
 
-    state->wanted = events;
-    if (events == state->registered || (events == 0 && soon && state->told))
-        return 0;
-    return registration_set(s, fd, state, events);
+    if (!state->handler)
+        return;
+    (void) epoll_ctl(s->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
+    state->handler = NULL;
 }
 
 void http_sockets_wake(struct http_sockets *s)
 {
-    struct epoll_event event = {.events = EPOLLIN | EPOLLONESHOT, .data.fd = s->wake_fd};
+    struct epoll_event event = {.events = EPOLLIN | EPOLLONESHOT, .data.u64 = (uint32_t) s->wake_fd};
 
     if (!s->woken && epoll_ctl(s->epoll_fd, EPOLL_CTL_MOD, s->wake_fd, &event) == 0)
         s->woken = true;
 }
 
-int http_sockets_wait(struct http_sockets *s, struct epoll_event *ret_events, int max)
+bool http_sockets_dispatch(struct http_sockets *s)
 {
-    int ready = epoll_wait(s->epoll_fd, ret_events, max, 0), watched = 0;
+    struct epoll_event events[EVENTS_MAX];
+    int ready = epoll_wait(s->epoll_fd, events, EVENTS_MAX, 0);
 
     for (int i = 0; i < ready; i++) {
-        int fd = ret_events[i].data.fd;
-        struct socket_state *state = find(s, fd);
+        int fd = (int) (uint32_t) events[i].data.u64;
+        const struct socket_state *state = find(s, fd);
 
         if (fd == s->wake_fd)
             s->woken = false;
-        else if (state->wanted)
-            ret_events[watched++] = ret_events[i];
-        else
-            registration_set(s, fd, state, 0); /* an idle connection that the other side closed */
+        else if (state->handler && state->round == events[i].data.u64 >> 32)
+            state->handler(state->owner, fd, events[i].events);
     }
-    return watched;
+    return ready > 0;
 }

@@ -1,281 +1,299 @@
-/* One POST on one libcurl easy handle.
+/* One POST. See http_transfer.h.
  *
- * Owns the handle, the request's headers and the answer; main thread only. libcurl's callbacks run in here:
- * they must not block, nor call a function of the multi handle.
- *
- * A POST must not be sent twice unseen, but libcurl repeats one by itself when a reused connection was closed
- * without an answer, even if the server had read it all. The pre-request callback comes before every sending,
- * so it lets the first pass and refuses the next. That also makes it the moment from which an attempt without
- * an answer is ambiguous; libcurl sends headers and body in the same breath (for a small body in the same
- * system call, which giving the body through a read callback would cost). */
+ * A POST must not be sent twice unseen. Handed over = the first byte that a connection took: until then a
+ * connection that fails costs nothing and another one is tried; from then on an attempt without an answer is
+ * ambiguous. The status line decides, whatever becomes of the rest of the answer. */
 #include "http/http_transfer.h"
 
-#include <errno.h>
 #include <string.h>
-#include <strings.h>
 #include <unistd.h>
 
 #include "base/timeutil.h"
-#include "http/http_address.h"
 #include "http/http_retry_after.h"
 
-#define URL_MAX 8000
 #define REQUEST_HEADERS_MAX ((size_t) 256 * 1024)
-/* All header lines of an answer together, interim answers included. */
-#define RESPONSE_HEADERS_MAX ((size_t) 256 * 1024)
-/* Read beyond the limit for the sake of the connection, which is lost when a body is broken off. */
-#define BODY_EXCESS_MAX ((size_t) 64 * 1024)
-/* Kept between requests; what a single large answer took is given back. */
-#define BODY_KEPT_MAX ((size_t) 8 * 1024)
+/* Connections tried for one request before it counts as an attempt that failed. */
+#define RESTARTS_MAX 4
+#define EVENTS (EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET)
 
-/* What never changes. No Accept-Encoding: an answer that was not asked to be compressed is kept as it comes,
- * so there is no bomb to unpack. */
-static const struct {
-    CURLoption option;
-    long value;
-} fixed_options[] = {
-    {CURLOPT_NOSIGNAL, 1},
-    {CURLOPT_POST, 1},
-    {CURLOPT_FOLLOWLOCATION, 0},
-    {CURLOPT_HTTP09_ALLOWED, 0},
-    {CURLOPT_DISALLOW_USERNAME_IN_URL, 1},
-    {CURLOPT_SUPPRESS_CONNECT_HEADERS, 1},
-    {CURLOPT_SSL_VERIFYPEER, 1},
-    {CURLOPT_SSL_VERIFYHOST, 2},
-    {CURLOPT_SSLVERSION, CURL_SSLVERSION_TLSv1_2},
-    {CURLOPT_TCP_NODELAY, 1},
-    {CURLOPT_TCP_KEEPALIVE, 1}, /* a peer that vanished is noticed while the connection is idle */
-    {CURLOPT_TCP_KEEPIDLE, 30},
-    {CURLOPT_TCP_KEEPINTVL, 10},
-    {CURLOPT_MAXLIFETIME_CONN, 300}, /* so that changes in the DNS are followed */
-    {CURLOPT_UPLOAD_BUFFERSIZE, 16384},
-};
+static void go_on(struct http_transfer *t);
+static void find_connection(struct http_transfer *t);
 
-/* Not in every libcurl: what they give is wished for, not relied on. Without QUICK_EXIT (before 7.87) the end
- * of a transfer waits for the resolver, at worst for as long as resolv.conf(5) lets it try. */
-static const struct {
-    CURLoption option;
-    long value;
-} optional_options[] = {
-    {CURLOPT_HTTP_VERSION, CURL_HTTP_VERSION_2TLS},
-#if LIBCURL_VERSION_NUM >= 0x075700
-    {CURLOPT_QUICK_EXIT, 1},
-#endif
-};
+/* --- the end ---------------------------------------------------------------------------------- */
 
-static bool address_check_wanted(const struct http_context *context)
+static void let_go(struct http_transfer *t, bool keep_connection)
 {
-    /* Through a proxy the address is the proxy's, which guards the targets itself. */
-    return !context->params.allow_private_networks && !context->params.proxy[0];
+    struct http_connection *c = TAKE_PTR(t->connection);
+
+    http_wheel_clear(&t->timer);
+    if (t->attempt)
+        http_attempt_cancel(TAKE_PTR(t->attempt));
+    if (c && keep_connection)
+        http_pool_put(&t->context->pool, c);
+    else if (c)
+        http_pool_drop(&t->context->pool, c);
 }
 
-static curl_socket_t on_open_socket(void *userdata, curlsocktype purpose, struct curl_sockaddr *address)
+static void conclude(struct http_transfer *t, enum http_cause cause, const char *detail, bool keep_connection)
+{
+    struct http_context *h = t->context;
+
+    if (t->finished)
+        return;
+    if (t->answer.status > 0) {
+        cause = HTTP_ANSWERED;
+        detail = t->answer.fault ? t->answer.fault : "";
+        t->answer.truncated |= t->answer.state != HTTP_ANSWER_COMPLETE;
+    }
+    t->end.cause = cause;
+    if (detail != t->end.words.text)
+        error_set(&t->end.words, "%s", detail);
+    t->end.detail = t->end.words.text;
+    t->end.has_retry_after =
+        cause == HTTP_ANSWERED && t->answer.has_retry_after &&
+        http_parse_retry_after(t->answer.retry_after, t->answer.retry_after_len, now_realtime_usec(),
+                               &t->end.retry_after_sec) == 0;
+    t->end.duration_usec = now_monotonic_usec() - t->started_usec;
+    t->finished = true;
+    let_go(t, keep_connection);
+    TAILQ_REMOVE(&h->running, t, link);
+    TAILQ_INSERT_TAIL(&h->finished, t, link);
+    http_sockets_wake(h->sockets);
+}
+
+static void conclude_answer(struct http_transfer *t, bool leftover)
+{
+    struct http_connection *c = t->connection;
+    const struct http_answer *a = &t->answer;
+    bool all_sent = t->request.sent == t->request.head.len + t->request.body_len;
+
+    c->answers++;
+    if (a->keep_alive_sec > 1)
+        c->origin->idle_max_usec =
+            MIN(HTTP_IDLE_MAX_USEC, (uint64_t) (a->keep_alive_sec - 1) * USEC_PER_SEC);
+    conclude(t, HTTP_CONNECTION_LOST, a->fault ? a->fault : "", a->keep_alive && all_sent && !leftover);
+}
+
+static void lost(struct http_transfer *t)
+{
+    conclude(t, HTTP_CONNECTION_LOST,
+             t->answer.fault && t->answer.header_bytes > 0 ? t->answer.fault
+                                                           : "the connection ended without an answer",
+             false);
+}
+
+/* The connection failed before it took a byte. */
+static void restart(struct http_transfer *t)
+{
+    http_pool_drop(&t->context->pool, TAKE_PTR(t->connection));
+    if (t->restarts++ < RESTARTS_MAX)
+        find_connection(t);
+    else
+        conclude(t, HTTP_CONNECT, "the server ends each connection before the request is sent", false);
+}
+
+/* --- the exchange ----------------------------------------------------------------------------- */
+
+/* False when the transfer waits, or is over. */
+static bool receive_some(struct http_transfer *t)
+{
+    size_t n, used;
+
+    switch (http_connection_receive(t->connection, t->context->buffer, HTTP_BUFFER, &n)) {
+    case HTTP_MOVED:
+        used = http_answer_feed(&t->answer, t->context->buffer, n);
+        if (http_answer_is_over(&t->answer)) {
+            conclude_answer(t, used < n);
+            return false;
+        }
+        /* A short read has emptied the socket; but over TLS only the library knows, and an end is not told twice. */
+        return t->connection->ssl || t->connection->hung_up || n == HTTP_BUFFER;
+    case HTTP_WAIT:
+        return false;
+    case HTTP_ENDED:
+        http_answer_end(&t->answer, true);
+        break;
+    default:
+        http_answer_end(&t->answer, false);
+        break;
+    }
+    if (t->answer.status > 0)
+        conclude(t, HTTP_ANSWERED, "", false);
+    else
+        lost(t);
+    return false;
+}
+
+static void receive(struct http_transfer *t)
+{
+    while (receive_some(t))
+        ;
+}
+
+/* False when sending has to wait, or the transfer has ended or moved to another connection. */
+static bool send_some(struct http_transfer *t)
+{
+    struct http_sending *q = &t->request;
+    size_t n, of_head = MIN(q->sent, q->head.len), of_body = q->sent - of_head;
+    struct iovec parts[2] = {{q->head.data + of_head, q->head.len - of_head},
+                             {(char *) (uintptr_t) q->body + of_body, q->body_len - of_body}};
+    bool begun;
+
+    switch (http_connection_send(t->connection, parts, t->context->buffer, HTTP_BUFFER, &n, &begun)) {
+    case HTTP_MOVED:
+        q->handed_over = true;
+        q->sent += n;
+        return true;
+    case HTTP_WAIT:
+        q->handed_over |= begun;
+        return false;
+    default:
+        if (!q->handed_over) {
+            restart(t);
+            return false;
+        }
+        /* The answer may have come before the end. */
+        receive(t);
+        if (!t->finished)
+            lost(t);
+        return false;
+    }
+}
+
+static void exchange(struct http_transfer *t)
+{
+    size_t total = t->request.head.len + t->request.body_len;
+
+    while (t->request.sent < total)
+        if (!send_some(t))
+            break;
+    if (!t->finished && t->connection && t->request.handed_over)
+        receive(t);
+}
+
+/* --- connections ------------------------------------------------------------------------------ */
+
+static void secure(struct http_transfer *t)
+{
+    struct error err;
+    const char *fault;
+
+    switch (http_connection_secure(t->connection, &fault, &err)) {
+    case HTTP_MOVED:
+        http_wheel_set(t->context->wheel, &t->timer, t->deadline_usec);
+        exchange(t);
+        return;
+    case HTTP_WAIT:
+        return;
+    default:
+        conclude(t, HTTP_TLS, fault, false);
+        return;
+    }
+}
+
+static void go_on(struct http_transfer *t)
+{
+    if (t->connection->secured)
+        exchange(t);
+    else
+        secure(t);
+}
+
+static void on_connection(void *owner, int fd, uint32_t events)
+{
+    struct http_connection *c = owner;
+
+    (void) fd;
+    c->hung_up |= (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0;
+    if (c->transfer)
+        go_on(c->transfer);
+    else
+        http_pool_look(c->pool, c);
+}
+
+static void attach(struct http_transfer *t, struct http_connection *c)
+{
+    c->transfer = t;
+    t->connection = c;
+    go_on(t);
+}
+
+static void on_connected(void *userdata, int fd, enum http_cause cause, const char *detail)
 {
     struct http_transfer *t = userdata;
-    int fd;
+    struct http_context *h = t->context;
 
-    (void) purpose;
-    if (t->handed_over) { /* a connection for sending it again */
-        t->repeat_refused = true;
-        return CURL_SOCKET_BAD;
-    }
-    if (address_check_wanted(t->context) && !http_address_is_public(&address->addr, address->addrlen)) {
-        t->address_refused = true;
-        return CURL_SOCKET_BAD;
-    }
-    fd = socket(address->family, address->socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, address->protocol);
+    t->attempt = NULL;
     if (fd < 0) {
-        if (errno != EAFNOSUPPORT) /* no IPv6 here: the next address may do */
-            t->local_errno = errno;
-        return CURL_SOCKET_BAD;
+        conclude(t, cause, detail, false);
+        return;
     }
-    t->socket_opened = true;
-    http_sockets_opened(t->context->sockets, fd);
-    return fd;
-}
-
-static int on_close_socket(void *userdata, curl_socket_t fd)
-{
-    struct http_context *context = userdata;
-
-    http_sockets_closed(context->sockets, fd);
-    return close(fd);
-}
-
-/* The address is looked at again because the connection may be an older one, of a time with other rules. */
-static int on_request(void *userdata, char *address, char *local_address, int port, int local_port)
-{
-    struct http_transfer *t = userdata;
-
-    (void) local_address, (void) port, (void) local_port;
-    if (t->handed_over) {
-        t->repeat_refused = true;
-        return CURL_PREREQFUNC_ABORT;
+    struct http_connection *c = http_connection_new(t->route->origin, h->tls, fd);
+    if (!c) {
+        conclude(t, HTTP_INTERNAL, "the TLS state could not be made", false);
+        return;
     }
-    if (address_check_wanted(t->context) && !http_address_text_is_public(address)) {
-        t->address_refused = true;
-        return CURL_PREREQFUNC_ABORT;
+    c->generation = h->generation;
+    c->pool = &h->pool;
+    int r = http_sockets_watch(h->sockets, fd, EVENTS, on_connection, c);
+    if (r < 0) {
+        http_connection_free(c);
+        conclude(t, HTTP_INTERNAL, strerrordesc_np(-r), false);
+        return;
     }
-    t->handed_over = true;
-    return CURL_PREREQFUNC_OK;
+    attach(t, c);
 }
 
-static bool starts_with(const char *line, size_t len, const char *prefix)
+static void find_connection(struct http_transfer *t)
 {
-    size_t prefix_len = strlen(prefix);
+    struct http_context *h = t->context;
+    struct http_origin *origin = t->route->origin;
+    struct http_connection *c = http_pool_take(&h->pool, origin, h->generation);
 
-    return len >= prefix_len && strncasecmp(line, prefix, prefix_len) == 0;
+    if (c) {
+        attach(t, c);
+        return;
+    }
+    if (origin->tls && !h->tls) {
+        conclude(t, HTTP_TLS, h->tls_error.text, false);
+        return;
+    }
+    http_wheel_set(h->wheel, &t->timer,
+                   MIN(now_monotonic_usec() + h->params.connect_timeout_usec, t->deadline_usec));
+    t->attempt = http_connector_start(h->connector,
+                                      &(struct http_connect){
+                                          .host = origin->host,
+                                          .port = origin->port,
+                                          .timeout_usec = h->params.connect_timeout_usec,
+                                          .proxy = h->params.proxy,
+                                          .check_address = !h->params.allow_private_networks,
+                                      },
+                                      on_connected, t);
 }
 
-static size_t on_header(char *line, size_t size, size_t count, void *userdata)
+/* --- time ------------------------------------------------------------------------------------- */
+
+static void end_early(struct http_transfer *t, enum http_cause cause, const char *detail)
 {
-    static const char retry_after[] = "Retry-After:";
-    struct http_transfer *t = userdata;
-    size_t len = size * count, name_len = sizeof(retry_after) - 1;
-
-    t->header_bytes += len;
-    if (t->header_bytes > RESPONSE_HEADERS_MAX)
-        return 0;
-    if (t->body_started) /* trailers say nothing to us */
-        return len;
-    t->headers_ended = len <= 2;         /* the empty line */
-    if (starts_with(line, len, "HTTP/")) /* another answer after an interim one */
-        t->has_retry_after = false;
-    else if (starts_with(line, len, retry_after))
-        t->has_retry_after = http_parse_retry_after(line + name_len, len - name_len, now_realtime_usec(),
-                                                    &t->retry_after_sec) == 0;
-    return len;
+    conclude(t, cause, detail, false);
 }
 
-static size_t on_body(char *bytes, size_t size, size_t count, void *userdata)
+static void on_timeout(struct http_timer *timer)
 {
-    struct http_transfer *t = userdata;
-    size_t len = size * count, kept = MIN(len, t->body.max - t->body.len);
+    struct http_transfer *t =
+        (struct http_transfer *) (void *) ((char *) timer - offsetof(struct http_transfer, timer));
 
-    t->body_started = true;
-    strbuf_add(&t->body, bytes, kept);
-    t->body_excess += len - kept;
-    return t->body_excess > BODY_EXCESS_MAX ? 0 : len;
+    if (t->attempt) {
+        enum http_cause cause = http_attempt_cancel(TAKE_PTR(t->attempt));
+        end_early(t, cause, cause == HTTP_DNS ? "the name was not resolved in time" : "no connection in time");
+    } else if (t->connection && !t->connection->secured) {
+        end_early(t, HTTP_CONNECT, "the TLS handshake did not end in time");
+    } else {
+        end_early(t, HTTP_TIMEOUT, "no answer in time");
+    }
 }
 
-#define SET(easy, code, option, value)                                                                       \
-    ((code) = (code) != CURLE_OK ? (code) : curl_easy_setopt((easy), (option), (value)))
-
-static CURLcode set_callbacks(struct http_transfer *t)
-{
-    CURLcode code = CURLE_OK;
-
-    SET(t->easy, code, CURLOPT_PRIVATE, t);
-    SET(t->easy, code, CURLOPT_ERRORBUFFER, t->curl_error);
-    SET(t->easy, code, CURLOPT_OPENSOCKETFUNCTION, on_open_socket);
-    SET(t->easy, code, CURLOPT_OPENSOCKETDATA, t);
-    SET(t->easy, code, CURLOPT_CLOSESOCKETFUNCTION, on_close_socket);
-    SET(t->easy, code, CURLOPT_CLOSESOCKETDATA, t->context); /* a connection outlives its transfers */
-    SET(t->easy, code, CURLOPT_PREREQFUNCTION, on_request);
-    SET(t->easy, code, CURLOPT_PREREQDATA, t);
-    SET(t->easy, code, CURLOPT_HEADERFUNCTION, on_header);
-    SET(t->easy, code, CURLOPT_HEADERDATA, t);
-    SET(t->easy, code, CURLOPT_WRITEFUNCTION, on_body);
-    SET(t->easy, code, CURLOPT_WRITEDATA, t);
-    return code;
-}
-
-static CURLcode set_params(struct http_transfer *t, const struct http_params *params)
-{
-    CURLcode code = CURLE_OK;
-
-    SET(t->easy, code, CURLOPT_CONNECTTIMEOUT_MS,
-        (long) MAX(params->connect_timeout_usec / USEC_PER_MSEC, 1));
-    SET(t->easy, code, CURLOPT_PROXY, params->proxy); /* always, or the environment's is used */
-    SET(t->easy, code, CURLOPT_NOPROXY, "");
-    SET(t->easy, code, CURLOPT_USERAGENT, params->user_agent);
-    if (params->ca_file[0])
-        SET(t->easy, code, CURLOPT_CAINFO, params->ca_file);
-#if LIBCURL_VERSION_NUM >= 0x075500
-    SET(t->easy, code, CURLOPT_PROTOCOLS_STR, "http,https");
-#else
-    SET(t->easy, code, CURLOPT_PROTOCOLS, (long) (CURLPROTO_HTTP | CURLPROTO_HTTPS));
-#endif
-    return code;
-}
-
-/* Sets the handle up from nothing; its connections and caches are the multi handle's and stay. */
-static CURLcode configure(struct http_transfer *t)
-{
-    CURLcode code = CURLE_OK;
-
-    curl_easy_reset(t->easy);
-    free(t->url);
-    t->url = NULL;
-    t->timeout_ms = 0;
-    for (size_t i = 0; i < ARRAY_SIZE(fixed_options); i++)
-        SET(t->easy, code, fixed_options[i].option, fixed_options[i].value);
-    for (size_t i = 0; i < ARRAY_SIZE(optional_options); i++)
-        curl_easy_setopt(t->easy, optional_options[i].option, optional_options[i].value);
-    if (code == CURLE_OK)
-        code = set_callbacks(t);
-    if (code == CURLE_OK)
-        code = set_params(t, &t->context->params);
-    t->configured = code == CURLE_OK;
-    t->generation = t->context->generation;
-    return code;
-}
-
-static void url_handle_freep(CURLU **u)
-{
-    curl_url_cleanup(*u);
-}
-
-static void curl_string_freep(char **s)
-{
-    curl_free(*s);
-}
-
-/* NULL, or what is wrong with the URL, without a word of the URL itself. */
-static const char *url_problem(const char *url, bool allow_http)
-{
-    CLEANUP(url_handle_freep) CURLU *u = NULL;
-    CLEANUP(curl_string_freep) char *scheme = NULL;
-    size_t len = url ? strnlen(url, URL_MAX + 1) : 0;
-    CURLUcode code;
-
-    if (len == 0)
-        return "the URL is empty";
-    if (len > URL_MAX)
-        return "the URL is longer than 8000 bytes";
-    for (size_t i = 0; i < len; i++)
-        if ((unsigned char) url[i] <= ' ' || url[i] == 0x7f)
-            return "the URL holds a space or a control character";
-    u = curl_url();
-    if (!u)
-        return "out of memory";
-    code = curl_url_set(u, CURLUPART_URL, url, CURLU_DISALLOW_USER | CURLU_NON_SUPPORT_SCHEME);
-    if (code == CURLUE_USER_NOT_ALLOWED)
-        return "the URL holds a user name or password";
-    if (code != CURLUE_OK)
-        return curl_url_strerror(code);
-    if (curl_url_get(u, CURLUPART_SCHEME, &scheme, 0) != CURLUE_OK)
-        return "the URL has no scheme";
-    if (strcasecmp(scheme, "https") != 0 && strcasecmp(scheme, "http") != 0)
-        return "the URL's scheme is neither https nor http";
-    if (strcasecmp(scheme, "http") == 0 && !allow_http)
-        return "plain http is not allowed";
-    return NULL;
-}
-
-static const char *set_url(struct http_transfer *t, const char *url)
-{
-    const char *problem;
-
-    if (t->url && url && strcmp(t->url, url) == 0)
-        return NULL;
-    problem = url_problem(url, t->context->params.allow_http);
-    if (problem)
-        return problem;
-    free(t->url);
-    t->url = xstrdup(url);
-    return curl_easy_setopt(t->easy, CURLOPT_URL, url) == CURLE_OK ? NULL : "libcurl does not take the URL";
-}
+/* --- the start -------------------------------------------------------------------------------- */
 
 /* False for what could smuggle in another header or end them. */
 static bool header_is_clean(const char *text, size_t len)
@@ -287,224 +305,89 @@ static bool header_is_clean(const char *text, size_t len)
     return clean;
 }
 
-/* Copies the headers into one buffer and links them as libcurl wants them, without an allocation a header. */
-static const char *set_headers(struct http_transfer *t, const char *const *headers)
+static const char *build_head(struct http_transfer *t, const char *const *headers)
 {
-    static const char no_expect[] = "Expect:"; /* else a large body waits a second for "100 Continue" */
-    size_t count = 0, total = sizeof(no_expect);
-    char *to;
+    struct strbuf *head = &t->request.head;
 
-    for (; headers && headers[count]; count++)
-        total += strlen(headers[count]) + 1;
-    if (count + 1 > t->headers_capacity) {
-        t->headers_capacity = count + 1;
-        t->headers = xreallocarray(t->headers, t->headers_capacity, sizeof(*t->headers));
-    }
-    strbuf_clear(&t->header_text);
-    to = strbuf_reserve(&t->header_text, total);
-    if (!to)
-        return "the request's headers are too long";
-    for (size_t i = 0; i <= count; i++) {
-        const char *text = i < count ? headers[i] : no_expect;
-        size_t len = strlen(text);
-
-        if (!header_is_clean(text, len))
+    strbuf_clear(head);
+    strbuf_add(head, t->route->head.data, t->route->head.len);
+    for (; headers && *headers; headers++) {
+        size_t len = strlen(*headers);
+        if (!header_is_clean(*headers, len))
             return "a request header holds a control character";
-        memcpy(to, text, len + 1);
-        t->headers[i] = (struct curl_slist){to, i < count ? &t->headers[i + 1] : NULL};
-        to += len + 1;
+        strbuf_add(head, *headers, len);
+        strbuf_add(head, "\r\n", 2);
     }
-    return curl_easy_setopt(t->easy, CURLOPT_HTTPHEADER, t->headers) == CURLE_OK
-               ? NULL
-               : "libcurl does not take the headers";
-}
-
-static CURLcode set_request(struct http_transfer *t, const struct http_request *request)
-{
-    long timeout_ms = (long) MIN(MAX(request->timeout_usec / USEC_PER_MSEC, 1), INT32_MAX);
-    CURLcode code = CURLE_OK;
-
-    if (timeout_ms != t->timeout_ms)
-        SET(t->easy, code, CURLOPT_TIMEOUT_MS, timeout_ms);
-    SET(t->easy, code, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t) request->body_len);
-    SET(t->easy, code, CURLOPT_POSTFIELDS, request->body_len > 0 ? request->body : ""); /* not copied */
-    t->timeout_ms = timeout_ms;
-    return code;
+    strbuf_adds(head, "Content-Length: ");
+    strbuf_add_i64(head, (int64_t) t->request.body_len);
+    strbuf_adds(head, "\r\n\r\n");
+    return head->overflowed ? "the request's headers are too long" : NULL;
 }
 
 static void forget_last_request(struct http_transfer *t)
 {
+    struct strbuf head = t->request.head;
+
     t->finished = false;
-    t->socket_opened = t->address_refused = t->handed_over = t->repeat_refused = false;
-    t->local_errno = 0;
-    t->header_bytes = t->body_excess = 0;
-    t->headers_ended = t->body_started = t->has_retry_after = false;
-    t->status = 0;
-    t->truncated = false;
-    t->detail = "";
-    t->curl_error[0] = '\0';
-    if (t->body.capacity > BODY_KEPT_MAX)
-        strbuf_free(&t->body);
-    strbuf_clear(&t->body);
-    t->body.max = t->context->params.response_limit;
+    t->restarts = 0;
+    t->request = (struct http_sending){.head = head};
+    t->end = (struct http_ending){.detail = ""};
+    http_answer_begin(&t->answer, t->context->params.response_limit);
 }
 
-bool http_transfer_prepare(struct http_transfer *t, const struct http_request *request,
-                           http_callback callback, void *userdata)
+void http_transfer_start(struct http_transfer *t, const struct http_request *request, http_callback callback,
+                         void *userdata)
 {
-    const char *problem;
-    CURLcode code = CURLE_OK;
+    struct http_context *h = t->context;
+    const char *problem = NULL;
 
     forget_last_request(t);
     t->callback = callback;
     t->userdata = userdata;
     t->started_usec = now_monotonic_usec();
-    if (!t->configured || t->generation != t->context->generation)
-        code = configure(t);
-    if (code == CURLE_OK)
-        code = set_request(t, request);
-    if (code != CURLE_OK) {
-        http_transfer_abandon(t, HTTP_INTERNAL, curl_easy_strerror(code));
-        return false;
-    }
-    problem = set_url(t, request->url);
+    t->request.body = request->body;
+    t->request.body_len = request->body_len;
+    t->deadline_usec = t->started_usec + MAX(request->timeout_usec, 1);
+    TAILQ_INSERT_TAIL(&h->running, t, link);
+    t->route = http_routes_use(h->routes, &h->params, request->url, &problem);
     if (!problem)
-        problem = set_headers(t, request->headers);
-    if (problem)
-        http_transfer_abandon(t, HTTP_URL_INVALID, problem);
-    return !problem;
-}
-
-/* Codes that name what stood in the way of the request; the others depend on how far it came. */
-static const struct {
-    CURLcode code;
-    enum http_cause cause;
-} causes[] = {
-    {CURLE_COULDNT_RESOLVE_HOST, HTTP_DNS},
-    {CURLE_COULDNT_RESOLVE_PROXY, HTTP_DNS},
-    {CURLE_URL_MALFORMAT, HTTP_URL_INVALID},
-    {CURLE_SSL_CONNECT_ERROR, HTTP_TLS},
-    {CURLE_PEER_FAILED_VERIFICATION, HTTP_TLS},
-    {CURLE_SSL_ENGINE_NOTFOUND, HTTP_TLS},
-    {CURLE_SSL_ENGINE_SETFAILED, HTTP_TLS},
-    {CURLE_SSL_CERTPROBLEM, HTTP_TLS},
-    {CURLE_SSL_CIPHER, HTTP_TLS},
-    {CURLE_USE_SSL_FAILED, HTTP_TLS},
-    {CURLE_SSL_ENGINE_INITFAILED, HTTP_TLS},
-    {CURLE_SSL_CACERT_BADFILE, HTTP_TLS},
-    {CURLE_SSL_CRL_BADFILE, HTTP_TLS},
-    {CURLE_SSL_ISSUER_ERROR, HTTP_TLS},
-    {CURLE_SSL_PINNEDPUBKEYNOTMATCH, HTTP_TLS},
-    {CURLE_SSL_INVALIDCERTSTATUS, HTTP_TLS},
-    {CURLE_SSL_CLIENTCERT, HTTP_TLS},
-};
-
-/* Before the request was handed over these are our own fault. (Later they may be a server's: a header line
- * beyond all bounds is "out of memory" to some versions of libcurl.) */
-static bool code_is_internal(CURLcode code)
-{
-    return code == CURLE_OUT_OF_MEMORY || code == CURLE_FAILED_INIT || code == CURLE_NOT_BUILT_IN ||
-           code == CURLE_BAD_FUNCTION_ARGUMENT || code == CURLE_UNKNOWN_OPTION ||
-           code == CURLE_UNSUPPORTED_PROTOCOL;
-}
-
-static enum http_cause cause_of(const struct http_transfer *t, CURLcode code)
-{
-    if (t->handed_over)
-        return code == CURLE_OPERATION_TIMEDOUT ? HTTP_TIMEOUT : HTTP_CONNECTION_LOST;
-    if (t->local_errno)
-        return HTTP_INTERNAL;
-    for (size_t i = 0; i < ARRAY_SIZE(causes); i++)
-        if (causes[i].code == code)
-            return causes[i].cause;
-    if (t->address_refused && !t->socket_opened)
-        return HTTP_ADDRESS_REFUSED;
-    if (code_is_internal(code))
-        return HTTP_INTERNAL;
-    return code == CURLE_OPERATION_TIMEDOUT && !t->socket_opened ? HTTP_DNS : HTTP_CONNECT;
-}
-
-/* libcurl's words about the way to the server are worth having, and made fit for a log; what it says about
- * the answer might quote it. */
-static const char *detail_of(struct http_transfer *t, CURLcode code)
-{
-    if (t->cause == HTTP_ADDRESS_REFUSED)
-        return "the address lies in a network that is not allowed";
-    if (t->cause == HTTP_INTERNAL && t->local_errno)
-        return strerrordesc_np(t->local_errno);
-    if (t->repeat_refused || (t->cause == HTTP_CONNECTION_LOST && code == CURLE_OK))
-        return "the connection ended without an answer";
-    if (t->cause == HTTP_CONNECTION_LOST || t->cause == HTTP_ANSWERED || !t->curl_error[0])
-        return code == CURLE_OK ? "" : curl_easy_strerror(code);
-    for (char *c = t->curl_error; *c; c++)
-        if (*c < ' ' || *c > '~')
-            *c = '?';
-    return t->curl_error;
-}
-
-/* The status line decides, however the transfer ended. Interim answers (1xx) are none. */
-static bool take_answer(struct http_transfer *t)
-{
-    long status = 0;
-
-    if (t->handed_over) /* else it may be the last request's */
-        curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
-    if (status < 200)
-        return false;
-    t->cause = HTTP_ANSWERED;
-    t->status = (int) status;
-    return true;
-}
-
-static void finish(struct http_transfer *t)
-{
-    t->duration_usec = now_monotonic_usec() - t->started_usec;
-    t->finished = true;
-}
-
-void http_transfer_conclude(struct http_transfer *t, CURLcode code)
-{
-    if (take_answer(t))
-        t->truncated = code != CURLE_OK || t->body_excess > 0 || !t->headers_ended;
-    else
-        t->cause = cause_of(t, code);
-    t->detail = detail_of(t, code);
-    finish(t);
-}
-
-void http_transfer_abandon(struct http_transfer *t, enum http_cause cause, const char *detail)
-{
-    if (take_answer(t)) {
-        t->truncated = true;
-    } else {
-        t->cause = cause;
-        t->detail = detail;
+        problem = build_head(t, request->headers);
+    if (problem) {
+        conclude(t, HTTP_URL_INVALID, problem, false);
+        return;
     }
-    finish(t);
+    http_wheel_set(h->wheel, &t->timer, t->deadline_usec);
+    find_connection(t);
+}
+
+void http_transfer_cancel(struct http_transfer *t)
+{
+    end_early(t, HTTP_CANCELLED, "cancelled");
+}
+
+void http_transfer_drop(struct http_transfer *t)
+{
+    let_go(t, false);
+    if (t->route)
+        http_route_done(TAKE_PTR(t->route));
 }
 
 struct http_result http_transfer_result(const struct http_transfer *t)
 {
+    bool answered = t->end.cause == HTTP_ANSWERED;
+
     return (struct http_result){
-        .cause = t->cause,
-        .status = t->status,
-        .body_handed_over = t->handed_over,
-        .body = strbuf_str(&t->body),
-        .body_len = t->body.len,
-        .truncated = t->truncated,
-        .has_retry_after = t->has_retry_after && t->cause == HTTP_ANSWERED,
-        .retry_after_sec = t->has_retry_after && t->cause == HTTP_ANSWERED ? t->retry_after_sec : 0,
-        .duration_usec = t->duration_usec,
-        .detail = t->detail,
+        .cause = t->end.cause,
+        .status = answered ? t->answer.status : 0,
+        .body_handed_over = t->request.handed_over,
+        .body = strbuf_str(&t->answer.body),
+        .body_len = t->answer.body.len,
+        .truncated = answered && t->answer.truncated,
+        .has_retry_after = t->end.has_retry_after,
+        .retry_after_sec = t->end.has_retry_after ? t->end.retry_after_sec : 0,
+        .duration_usec = t->end.duration_usec,
+        .detail = t->end.detail,
     };
-}
-
-struct http_transfer *http_transfer_of(CURL *easy)
-{
-    char *t = NULL;
-
-    curl_easy_getinfo(easy, CURLINFO_PRIVATE, &t);
-    return (struct http_transfer *) (void *) t;
 }
 
 struct http_transfer *http_transfer_new(struct http_context *context)
@@ -512,10 +395,8 @@ struct http_transfer *http_transfer_new(struct http_context *context)
     struct http_transfer *t = xcalloc(1, sizeof(*t));
 
     t->context = context;
-    t->header_text = STRBUF_INIT(REQUEST_HEADERS_MAX);
-    t->easy = curl_easy_init();
-    if (!t->easy)
-        abort(); /* out of memory */
+    t->timer.fire = on_timeout;
+    t->request.head = STRBUF_INIT(REQUEST_HEADERS_MAX);
     return t;
 }
 
@@ -523,10 +404,8 @@ void http_transfer_free(struct http_transfer *t)
 {
     if (!t)
         return;
-    curl_easy_cleanup(t->easy);
-    strbuf_free(&t->header_text);
-    strbuf_free(&t->body);
-    free(t->headers);
-    free(t->url);
+    http_transfer_drop(t);
+    strbuf_free(&t->request.head);
+    http_answer_free(&t->answer);
     free(t);
 }

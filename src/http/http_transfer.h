@@ -1,81 +1,73 @@
-/* One POST on one libcurl easy handle: setting it up, what its callbacks see, and what became of it.
+/* One POST: from its request to its result, over as many connections as it takes to hand it over once.
  *
- * For http.c alone. Main thread only; nothing here drives a transfer or calls the requester back. */
+ * For http.c alone. Main thread only; nothing here calls the requester back: what has ended waits in the list
+ * of finished transfers. */
 #pragma once
 
-#include <curl/curl.h>
-#include <sys/queue.h>
+#include "http/http_answer.h"
+#include "http/http_connector.h"
+#include "http/http_pool.h"
 
-#include "base/strbuf.h"
-#include "http/http.h"
-#include "http/http_sockets.h"
+struct http_transfer;
+TAILQ_HEAD(http_transfer_list, http_transfer);
 
 /* What all transfers share. */
 struct http_context {
     struct http_params params; /* its strings are the three below */
     char *ca_file, *proxy, *user_agent;
-    unsigned generation; /* one more at each change of the parameters */
+    unsigned generation;   /* of what a connection depends on */
+    struct http_tls *tls;  /* NULL: ca_file cannot be used, for tls_error */
+    struct error tls_error;
     struct http_sockets *sockets;
+    struct http_connector *connector;
+    struct http_routes *routes;
+    struct http_wheel *wheel;
+    struct http_pool pool;
+    struct http_transfer_list running, finished;
+    char *buffer; /* HTTP_BUFFER bytes, for whoever moves bytes just now */
 };
+#define HTTP_BUFFER ((size_t) 64 * 1024)
 
 struct http_transfer {
-    TAILQ_ENTRY(http_transfer) link; /* in one of the lists of struct http */
-    bool finished;                   /* has its result, waits for the callback */
-
+    TAILQ_ENTRY(http_transfer) link; /* in one of the lists */
     struct http_context *context;
-    CURL *easy;
-    bool configured;
-    unsigned generation; /* of the parameters that the handle is configured for */
-    char *url;           /* set on the handle, found valid; NULL = none */
-    long timeout_ms;     /* set on the handle; 0 = none */
-
-    /* The request. */
     http_callback callback;
     void *userdata;
-    struct curl_slist *headers; /* an array, linked; the texts lie in header_text */
-    size_t headers_capacity;
-    struct strbuf header_text;
-    uint64_t started_usec;
+    bool finished; /* has its result, waits for the callback */
 
-    /* How far it came. */
-    bool socket_opened;
-    bool address_refused;
-    bool handed_over;    /* the request, its body close behind, was given to a connection */
-    bool repeat_refused; /* libcurl was about to send it a second time */
-    int local_errno;     /* our own machine refused something */
+    struct http_route *route; /* NULL: the URL is not valid */
+    struct http_attempt *attempt;
+    struct http_connection *connection;
+    int restarts; /* connections that were of no use before anything was handed over */
+    struct http_timer timer;
+    uint64_t started_usec, deadline_usec; /* the request's own deadline */
 
-    /* The answer. */
-    size_t header_bytes;
-    struct strbuf body;
-    size_t body_excess; /* bytes beyond body.max, read and dropped */
-    bool headers_ended;
-    bool body_started;
-    bool has_retry_after;
-    int64_t retry_after_sec;
+    struct http_sending {
+        struct strbuf head;
+        const char *body;
+        size_t body_len, sent;
+        bool handed_over; /* the connection took, or may have taken, a byte */
+    } request;
+    struct http_answer answer;
 
-    /* The result. */
-    enum http_cause cause;
-    int status;
-    bool truncated;
-    uint64_t duration_usec;
-    const char *detail;
-    char curl_error[CURL_ERROR_SIZE];
+    struct http_ending {
+        enum http_cause cause;
+        const char *detail;
+        struct error words; /* what `detail` may point to */
+        bool has_retry_after;
+        int64_t retry_after_sec;
+        uint64_t duration_usec;
+    } end;
 };
 
 struct http_transfer *http_transfer_new(struct http_context *context);
-void http_transfer_free(struct http_transfer *t); /* not while it is in a multi handle */
-
-/* Makes the handle ready for the multi handle. False: it has its result already. */
-bool http_transfer_prepare(struct http_transfer *t, const struct http_request *request,
-                           http_callback callback, void *userdata);
-/* The result from what libcurl says about a transfer that ended. */
-void http_transfer_conclude(struct http_transfer *t, CURLcode code);
-/* The result of one that was cut short: the answer, if its status is known, else `cause`. `detail` is
- * constant. */
-void http_transfer_abandon(struct http_transfer *t, enum http_cause cause, const char *detail);
-/* Valid until the transfer is prepared anew or freed. */
+void http_transfer_free(struct http_transfer *t);
+/* Ends in the list of running or of finished transfers. */
+void http_transfer_start(struct http_transfer *t, const struct http_request *request, http_callback callback,
+                         void *userdata);
+/* Ends it now: with the answer, if its status is known, else with HTTP_CANCELLED. */
+void http_transfer_cancel(struct http_transfer *t);
+/* Lets go of everything but its memory, without a result. */
+void http_transfer_drop(struct http_transfer *t);
+/* Valid until the transfer is started anew or freed. */
 struct http_result http_transfer_result(const struct http_transfer *t);
-
-/* For the multi handle's socket callback: the transfer behind an easy handle, NULL for one of libcurl's own.
- */
-struct http_transfer *http_transfer_of(CURL *easy);

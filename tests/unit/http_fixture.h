@@ -14,6 +14,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <openssl/pem.h>
+#include <openssl/ssl.h>
+#include <openssl/x509v3.h>
+
 #include "base/timeutil.h"
 #include "http/http.h"
 #include "unit.h"
@@ -26,6 +30,7 @@
 enum after {
     KEEP,   /* wait for the next request */
     CLOSE,  /* end the connection */
+    CUT,    /* the same; over TLS without close_notify */
     RESET,  /* with a RST */
     HOLD,   /* say no more until the client goes away */
     REPEAT, /* send `repeated` until the client goes away */
@@ -39,6 +44,7 @@ struct reply {
 };
 
 struct server {
+    SSL_CTX *tls; /* NULL = clear text */
     const struct reply *replies; /* the last one serves all further requests */
     size_t reply_count;
     int listen_fd;
@@ -57,12 +63,18 @@ struct server {
 struct connection {
     struct server *server;
     int fd;
+    SSL *ssl;
 };
 
-static inline bool send_all(int fd, const char *bytes, size_t len)
+static inline ssize_t receive_bytes(struct connection *c, char *bytes, size_t size)
+{
+    return c->ssl ? SSL_read(c->ssl, bytes, (int) size) : recv(c->fd, bytes, size, 0);
+}
+
+static inline bool send_all(struct connection *c, const char *bytes, size_t len)
 {
     while (len > 0) {
-        ssize_t n = send(fd, bytes, len, MSG_NOSIGNAL);
+        ssize_t n = c->ssl ? SSL_write(c->ssl, bytes, (int) len) : send(c->fd, bytes, len, MSG_NOSIGNAL);
 
         if (n <= 0)
             return false;
@@ -73,14 +85,14 @@ static inline bool send_all(int fd, const char *bytes, size_t len)
 }
 
 /* Reads one request; false when the client has gone away before its end. */
-static inline bool read_request(struct server *s, int fd)
+static inline bool read_request(struct server *s, struct connection *c)
 {
     char head[12288] = "", sink[65536];
     const char *end = NULL, *length;
     size_t have = 0, body, wanted;
 
     while (!end) {
-        ssize_t n = recv(fd, head + have, sizeof(head) - 1 - have, 0);
+        ssize_t n = receive_bytes(c, head + have, sizeof(head) - 1 - have);
 
         if (n <= 0)
             return false;
@@ -91,7 +103,7 @@ static inline bool read_request(struct server *s, int fd)
     length = strcasestr(head, "\r\nContent-Length:");
     wanted = length ? strtoul(length + strlen("\r\nContent-Length:"), NULL, 10) : 0;
     for (body = have - (size_t) (end + 4 - head); body < wanted;) {
-        ssize_t n = recv(fd, sink, sizeof(sink), 0);
+        ssize_t n = receive_bytes(c, sink, sizeof(sink));
 
         if (n <= 0)
             return false;
@@ -111,45 +123,49 @@ static inline void reset_on_close(int fd)
     setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
 }
 
-static inline void wait_for_end(int fd)
+static inline void wait_for_end(struct connection *c)
 {
     char sink[4096];
 
-    while (recv(fd, sink, sizeof(sink), 0) > 0)
+    while (receive_bytes(c, sink, sizeof(sink)) > 0)
         ;
 }
 
 /* In large pieces, so that many such servers leave the processor to others. */
-static inline void repeat_text(struct server *s, int fd, const char *text)
+static inline void repeat_text(struct server *s, struct connection *c, const char *text)
 {
     size_t text_len = strlen(text), len = 65536 / text_len * text_len;
     char *piece = malloc(len);
 
     for (size_t at = 0; at < len; at += text_len)
         memcpy(piece + at, text, text_len);
-    while (send_all(fd, piece, len))
+    while (send_all(c, piece, len))
         s->sent += (long) len;
     free(piece);
 }
 
 /* False when the connection is to end. */
-static inline bool give_reply(struct server *s, int fd, const struct reply *reply)
+static inline bool give_reply(struct server *s, struct connection *c, const struct reply *reply)
 {
-    if (reply->text && !send_all(fd, reply->text, strlen(reply->text)))
+    if (reply->text && !send_all(c, reply->text, strlen(reply->text)))
         return false;
     switch (reply->after) {
     case KEEP:
         return true;
     case RESET:
-        reset_on_close(fd);
+        reset_on_close(c->fd);
         return false;
     case HOLD:
-        wait_for_end(fd);
+        wait_for_end(c);
         return false;
     case REPEAT:
-        repeat_text(s, fd, reply->repeated);
+        repeat_text(s, c, reply->repeated);
         return false;
     case CLOSE:
+        if (c->ssl)
+            SSL_shutdown(c->ssl); /* close_notify, then the socket's end */
+        break;
+    case CUT:
         break;
     }
     return false;
@@ -160,19 +176,25 @@ static inline void *connection_run(void *userdata)
     struct connection *c = userdata;
     struct server *s = c->server;
 
+    c->ssl = s->tls ? SSL_new(s->tls) : NULL;
+    if (c->ssl) {
+        SSL_set_fd(c->ssl, c->fd);
+        SSL_accept(c->ssl);
+    }
     for (bool open = true; open && !s->stopping;) {
         const struct reply *reply = &s->replies[MIN((size_t) s->requests, s->reply_count - 1)];
         size_t number;
 
-        if (!reply->early && !read_request(s, c->fd))
+        if (!reply->early && !read_request(s, c))
             break;
         number = (size_t) atomic_fetch_add(&s->requests, 1);
-        open = give_reply(s, c->fd, &s->replies[MIN(number, s->reply_count - 1)]);
+        open = give_reply(s, c, &s->replies[MIN(number, s->reply_count - 1)]);
     }
     pthread_mutex_lock(&s->lock);
     for (int i = 0; i < CONNECTIONS_MAX; i++)
         if (s->fds[i] == c->fd)
             s->fds[i] = -1;
+    SSL_free(c->ssl);
     close(c->fd);
     pthread_mutex_unlock(&s->lock);
     free(c);
@@ -192,7 +214,7 @@ static inline void *server_run(void *userdata)
         c = malloc(sizeof(*c));
         if (i == CONNECTIONS_MAX)
             abort();
-        *c = (struct connection){s, fd};
+        *c = (struct connection){.server = s, .fd = fd};
         pthread_mutex_lock(&s->lock);
         s->fds[i] = fd;
         pthread_create(&s->threads[i], NULL, connection_run, c);
@@ -218,10 +240,11 @@ static inline int listen_on_loopback(uint16_t *ret_port)
     return fd;
 }
 
-static inline struct server *server_start(const struct reply *replies, size_t count)
+static inline struct server *server_start_over(SSL_CTX *tls, const struct reply *replies, size_t count)
 {
     struct server *s = calloc(1, sizeof(*s));
 
+    s->tls = tls;
     s->replies = replies;
     s->reply_count = count;
     pthread_mutex_init(&s->lock, NULL);
@@ -230,6 +253,57 @@ static inline struct server *server_start(const struct reply *replies, size_t co
     s->listen_fd = listen_on_loopback(&s->port);
     assert_int_equal(pthread_create(&s->thread, NULL, server_run, s), 0);
     return s;
+}
+
+static inline struct server *server_start(const struct reply *replies, size_t count)
+{
+    return server_start_over(NULL, replies, count);
+}
+
+static inline bool server_has_connections(struct server *s)
+{
+    bool any = false;
+
+    pthread_mutex_lock(&s->lock);
+    for (int i = 0; i < CONNECTIONS_MAX; i++)
+        any |= s->fds[i] >= 0;
+    pthread_mutex_unlock(&s->lock);
+    return any;
+}
+
+/* A self-signed certificate for `name` (a host's name, or "IP:…"), written to `path` for those who trust it. */
+static inline SSL_CTX *tls_context_new(const char *name, const char *path, long valid_from, long valid_to)
+{
+    SSL_CTX *context = SSL_CTX_new(TLS_server_method());
+    EVP_PKEY *key = EVP_EC_gen("P-256");
+    X509 *x = X509_new();
+    X509V3_CTX v3;
+    char alternative[128];
+
+    snprintf(alternative, sizeof(alternative), "%s%s", strchr(name, ':') ? "" : "DNS:", name);
+    X509_set_version(x, 2);
+    ASN1_INTEGER_set(X509_get_serialNumber(x), 1);
+    X509_gmtime_adj(X509_getm_notBefore(x), valid_from);
+    X509_gmtime_adj(X509_getm_notAfter(x), valid_to);
+    X509_set_pubkey(x, key);
+    X509_NAME_add_entry_by_txt(X509_get_subject_name(x), "CN", MBSTRING_ASC,
+                               (const unsigned char *) "institution", -1, -1, 0);
+    X509_set_issuer_name(x, X509_get_subject_name(x));
+    X509V3_set_ctx(&v3, x, x, NULL, NULL, 0);
+    X509_EXTENSION *extension = X509V3_EXT_conf_nid(NULL, &v3, NID_subject_alt_name, alternative);
+    X509_add_ext(x, extension, -1);
+    X509_EXTENSION_free(extension);
+    X509_sign(x, key, EVP_sha256());
+    assert_int_equal(SSL_CTX_use_certificate(context, x), 1);
+    assert_int_equal(SSL_CTX_use_PrivateKey(context, key), 1);
+    if (path) {
+        BIO *file = BIO_new_file(path, "w");
+        PEM_write_bio_X509(file, x);
+        BIO_free(file);
+    }
+    X509_free(x);
+    EVP_PKEY_free(key);
+    return context;
 }
 
 static inline void server_stop(struct server *s)
@@ -246,6 +320,7 @@ static inline void server_stop(struct server *s)
         pthread_join(s->threads[i], NULL);
     close(s->listen_fd);
     pthread_mutex_destroy(&s->lock);
+    SSL_CTX_free(s->tls);
     free(s);
 }
 
@@ -372,7 +447,7 @@ static inline const char *server_url(const struct server *s, const char *path)
     static int next;
     char *to = url[next++ % 16];
 
-    snprintf(to, sizeof(url[0]), "http://127.0.0.1:%d%s", s->port, path);
+    snprintf(to, sizeof(url[0]), "%s://127.0.0.1:%d%s", s->tls ? "https" : "http", s->port, path);
     return to;
 }
 

@@ -438,15 +438,16 @@ TEST(test_environment_proxy_is_ignored)
     server_stop(proxy);
 }
 
-/* The proxy may be on a private network, and it resolves the names. */
+/* The proxy may be on a private network, and it resolves the names; http is tunnelled as https is. */
 TEST(test_proxy)
 {
     static const struct reply replies[] = {
-        {OK, KEEP, NULL, false},
+        {"HTTP/1.1 200 Connected\r\n\r\n", KEEP, NULL, false},
+        {OK, CLOSE, NULL, false},
         {"HTTP/1.1 403 No\r\nContent-Length: 0\r\nRetry-After: 7\r\n\r\n", CLOSE, NULL, false},
     };
     struct client *c = *state;
-    struct server *proxy = server_start(replies, 2);
+    struct server *proxy = server_start(replies, ARRAY_SIZE(replies));
     struct outcome *o;
 
     setenv("no_proxy", "*", 1);
@@ -454,7 +455,7 @@ TEST(test_proxy)
     refuse_private_networks(c);
     o = finished(c, post(c, "http://institution.test/inscricoes"));
     expect_status(o, 200);
-    assert_int_equal(strncmp(proxy->request, "POST http://institution.test/inscricoes HTTP/1.1\r\n", 50), 0);
+    assert_int_equal(strncmp(proxy->request, "POST /inscricoes HTTP/1.1\r\nHost: institution.test\r\n", 50), 0);
     free(o);
     o = finished(c, post(c, "https://institution.test/inscricoes"));
     expect_cause(o, HTTP_CONNECT);

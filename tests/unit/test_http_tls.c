@@ -199,12 +199,189 @@ TEST(test_handshakes_that_fail)
     }
 }
 
+/* --- a server of our own ---------------------------------------------------------------------- */
+
+#define ANSWER "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+static char trusted[64];
+
+/* Its certificate is the only one that is trusted. */
+static struct server *tls_server(struct client *c, const struct reply *replies, size_t count)
+{
+    snprintf(trusted, sizeof(trusted), "/tmp/anubis-test-%d.pem", getpid());
+    struct server *s = server_start_over(tls_context_new("IP:127.0.0.1", trusted, -60, 3600), replies, count);
+
+    c->params.ca_file = trusted;
+    http_set_params(c->http, &c->params);
+    unlink(trusted);
+    return s;
+}
+
+TEST(test_tls_connection_is_reused)
+{
+    static const struct reply replies[] = {{ANSWER, KEEP, NULL, false}};
+    struct client *c = *state;
+    struct server *s = tls_server(c, replies, 1);
+
+    for (int i = 0; i < 50; i++) {
+        struct outcome *o = post_to(c, s);
+
+        expect_status(o, 200);
+        assert_string_equal(o->body, "ok");
+        free(o);
+    }
+    assert_int_equal(s->requests, 50);
+    assert_int_equal(s->connections, 1);
+    server_stop(s);
+}
+
+/* The everyday case: the server ends idle connections, with close_notify or without, TLS 1.2 or 1.3. */
+TEST(test_tls_idle_connection_closed_by_the_server)
+{
+    static const struct reply replies[] = {{ANSWER, CLOSE, NULL, false}, {ANSWER, CUT, NULL, false}};
+
+    for (size_t i = 0; i < 2 * ARRAY_SIZE(replies); i++) {
+        struct client *c = *state;
+        struct server *s = tls_server(c, &replies[i / 2], 1);
+        SSL_CTX_set_max_proto_version(s->tls, i % 2 ? TLS1_2_VERSION : TLS1_3_VERSION);
+
+        for (int n = 1; n <= 8; n++) {
+            struct outcome *o = post_to(c, s);
+
+            expect_status(o, 200);
+            assert_false(o->result.truncated);
+            assert_int_equal(s->requests, n);
+            free(o);
+            while (server_has_connections(s)) /* without a turn of the loop: it shows when it is to be used */
+                usleep(1000);
+            if (n % 2)
+                turn(c);
+        }
+        server_stop(s);
+    }
+}
+
+/* What comes without having been asked for ends the connection, and is nobody's answer. */
+TEST(test_tls_unasked_answers)
+{
+    static const struct reply replies[] = {{ANSWER ANSWER, KEEP, NULL, false}};
+    struct client *c = *state;
+    struct server *s = tls_server(c, replies, 1);
+
+    for (int n = 1; n <= 10; n++) {
+        struct outcome *o = post_to(c, s);
+
+        expect_status(o, 200);
+        free(o);
+        assert_int_equal(s->requests, n);
+        assert_int_equal(s->connections, n);
+    }
+    server_stop(s);
+}
+
+TEST(test_tls_answers_that_break_off)
+{
+    static const struct {
+        struct reply reply;
+        int status;
+        const char *body;
+        bool truncated;
+    } scenes[] = {
+        {{"HTTP/1.1 200 OK\r\n\r\nall of it", CLOSE, NULL, false}, 200, "all of it", false},
+        {{"HTTP/1.1 200 OK\r\n\r\npart", CUT, NULL, false}, 200, "part", true},
+        {{"HTTP/1.1 422 No\r\nContent-Length: 9\r\n\r\npart", CLOSE, NULL, false}, 422, "part", true},
+        {{"HTTP/1.1 20", CLOSE, NULL, false}, 0, "", false},
+        {{NULL, CUT, NULL, false}, 0, "", false},
+        {{NULL, RESET, NULL, false}, 0, "", false},
+    };
+    struct client *c = *state;
+
+    for (size_t i = 0; i < ARRAY_SIZE(scenes); i++) {
+        struct server *s = tls_server(c, &scenes[i].reply, 1);
+        struct outcome *o = post_to(c, s);
+
+        expect_cause(o, scenes[i].status ? HTTP_ANSWERED : HTTP_CONNECTION_LOST);
+        assert_int_equal(o->result.status, scenes[i].status);
+        assert_string_equal(o->body, scenes[i].body);
+        assert_int_equal(o->result.truncated, scenes[i].truncated);
+        assert_true(o->result.body_handed_over);
+        assert_int_equal(s->requests, 1);
+        free(o);
+        server_stop(s);
+    }
+}
+
+TEST(test_large_body_over_tls)
+{
+    enum { SIZE = 5 * 1024 * 1024 };
+    static const struct reply replies[] = {{ANSWER, KEEP, NULL, false}};
+    struct client *c = *state;
+    struct server *s = tls_server(c, replies, 1);
+    char *body = malloc(SIZE);
+
+    memset(body, 'x', SIZE);
+    for (int i = 0; i < 2; i++) {
+        struct http_request request = {server_url(s, "/"), json_headers(), body, SIZE, TIMEOUT_USEC};
+        struct outcome *o = outcome_new();
+
+        http_post(c->http, &request, on_result, o);
+        expect_status(finished(c, o), 200);
+        assert_int_equal(s->body_len, SIZE);
+        free(o);
+    }
+    free(body);
+    server_stop(s);
+}
+
+TEST(test_certificate_faults_are_told_apart)
+{
+    static const struct {
+        const char *name;
+        long from, to;
+        bool trusted;
+        const char *words;
+    } faults[] = {
+        {"IP:127.0.0.1", -60, 3600, false, "self-signed"},
+        {"IP:127.0.0.1", -7200, -3600, true, "expired"},
+        {"IP:127.0.0.1", 3600, 7200, true, "not valid yet"},
+        {"IP:127.0.0.2", -60, 3600, true, "another address"},
+        {"institution.example", -60, 3600, true, "another address"},
+    };
+    static const struct reply replies[] = {{ANSWER, KEEP, NULL, false}};
+    struct client *c = *state;
+
+    for (size_t i = 0; i < ARRAY_SIZE(faults); i++) {
+        char path[64];
+        snprintf(path, sizeof(path), "/tmp/anubis-test-%d.pem", getpid());
+        SSL_CTX *tls = tls_context_new(faults[i].name, path, faults[i].from, faults[i].to);
+        struct server *s = server_start_over(tls, replies, 1);
+
+        c->params.ca_file = faults[i].trusted ? path : "";
+        http_set_params(c->http, &c->params);
+        unlink(path);
+        struct outcome *o = post_to(c, s);
+        expect_cause(o, HTTP_TLS);
+        if (!strstr(o->detail, faults[i].words))
+            fail_msg("\"%s\" instead of \"%s\"", o->detail, faults[i].words);
+        assert_false(o->result.body_handed_over);
+        assert_int_equal(s->requests, 0);
+        free(o);
+        server_stop(s);
+    }
+}
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
         WITH_CLIENT(test_certificate),
         WITH_CLIENT(test_no_such_ca_file),
         WITH_CLIENT(test_handshakes_that_fail),
+        WITH_CLIENT(test_tls_connection_is_reused),
+        WITH_CLIENT(test_tls_idle_connection_closed_by_the_server),
+        WITH_CLIENT(test_tls_unasked_answers),
+        WITH_CLIENT(test_tls_answers_that_break_off),
+        WITH_CLIENT(test_large_body_over_tls),
+        WITH_CLIENT(test_certificate_faults_are_told_apart),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

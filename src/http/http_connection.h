@@ -1,0 +1,51 @@
+/* A connection to an origin, in clear text or over TLS: moving bytes without waiting.
+ *
+ * Main thread only. Owns the descriptor and the TLS state, and counts as a user of its origin. */
+#pragma once
+
+#include <sys/socket.h>
+#include <sys/uio.h>
+
+#include "http/http_route.h"
+
+struct http_pool;
+struct http_transfer;
+
+struct http_connection {
+    TAILQ_ENTRY(http_connection) in_origin, in_all; /* while it is idle */
+    struct http_origin *origin;
+    struct http_transfer *transfer; /* NULL = idle */
+    struct http_pool *pool; /* it returns to */
+    int fd;
+    SSL *ssl;               /* NULL = clear text */
+    bool secured;           /* the handshake is done, or there is none */
+    bool idle;
+    bool hung_up; /* the peer has ended its side: what it sent is still to be read */
+    unsigned generation;    /* of the parameters it was made under */
+    unsigned answers;       /* so far */
+    uint64_t made_usec, idle_since_usec;
+};
+
+/* The outcomes of moving bytes. */
+enum {
+    HTTP_MOVED = 0,
+    HTTP_WAIT = 1, /* until the socket is ready again */
+    HTTP_ENDED,    /* by the peer, in order */
+    HTTP_LOST,     /* by a reset, or garbage where TLS should be */
+};
+
+/* Takes `fd` over. NULL = the TLS state could not be made. */
+struct http_connection *http_connection_new(struct http_origin *origin, struct http_tls *tls, int fd);
+void http_connection_free(struct http_connection *c); /* closes it */
+
+/* HTTP_MOVED: secured. HTTP_WAIT. HTTP_LOST with *ret_fault, valid until `err` goes. */
+int http_connection_secure(struct http_connection *c, const char **ret_fault, struct error *err);
+/* Sends the beginning of the parts; *ret > 0 with HTTP_MOVED. With HTTP_WAIT the same parts are to be offered
+ * again, and *ret_begun says whether some of them may be on their way already. `scratch` (of `scratch_size`
+ * bytes) is for joining parts in one TLS record. */
+int http_connection_send(struct http_connection *c, struct iovec parts[2], char *scratch,
+                         size_t scratch_size, size_t *ret, bool *ret_begun);
+/* *ret > 0 with HTTP_MOVED. */
+int http_connection_receive(struct http_connection *c, char *bytes, size_t size, size_t *ret);
+/* May a request go out on it? Not when anything lies unread on it, nor when it has ended. */
+bool http_connection_is_quiet(struct http_connection *c);

@@ -1,0 +1,239 @@
+/* Routes and origins. See http_route.h. */
+#include "http/http_route.h"
+
+#include <curl/curl.h>
+#include <string.h>
+#include <strings.h>
+
+#include "base/timeutil.h"
+
+#define URL_MAX 8000
+#define BUCKETS 1024
+#define ROUTES_MAX 16384
+#define HEAD_MAX ((size_t) 64 * 1024)
+
+struct http_routes {
+    struct http_route *buckets[BUCKETS];
+    size_t count;
+    LIST_HEAD(, http_origin) origins;
+};
+
+/* --- reading a URL ---------------------------------------------------------------------------- */
+
+static void url_handle_freep(CURLU **u)
+{
+    curl_url_cleanup(*u);
+}
+
+static void curl_string_freep(char **s)
+{
+    curl_free(*s);
+}
+
+static const char *set_problem(CURLU *u, const char *url)
+{
+    size_t len = url ? strnlen(url, URL_MAX + 1) : 0;
+
+    if (len == 0)
+        return "the URL is empty";
+    if (len > URL_MAX)
+        return "the URL is longer than 8000 bytes";
+    for (size_t i = 0; i < len; i++)
+        if ((unsigned char) url[i] <= ' ' || url[i] == 0x7f)
+            return "the URL holds a space or a control character";
+    CURLUcode code = curl_url_set(u, CURLUPART_URL, url, CURLU_DISALLOW_USER | CURLU_NON_SUPPORT_SCHEME);
+    if (code == CURLUE_USER_NOT_ALLOWED)
+        return "the URL holds a user name or password";
+    return code == CURLUE_OK ? NULL : curl_url_strerror(code);
+}
+
+static const char *scheme_problem(CURLU *u, bool allow_http, bool *ret_tls)
+{
+    CLEANUP(curl_string_freep) char *scheme = NULL;
+
+    if (curl_url_get(u, CURLUPART_SCHEME, &scheme, 0) != CURLUE_OK)
+        return "the URL has no scheme";
+    *ret_tls = strcasecmp(scheme, "https") == 0;
+    if (!*ret_tls && strcasecmp(scheme, "http") != 0)
+        return "the URL's scheme is neither https nor http";
+    return *ret_tls || allow_http ? NULL : "plain http is not allowed";
+}
+
+static const char *host_problem(const char *host)
+{
+    for (const char *p = host; *p; p++)
+        if ((unsigned char) *p >= 0x80)
+            return "the host's name is not in ASCII: it is to be written in its xn-- form";
+    return strlen(host) > 255 ? "the host's name is longer than 255 bytes" : NULL;
+}
+
+/* Bytes beyond ASCII are sent percent-encoded (RFC 3986, 2.5). */
+static void add_encoded(struct strbuf *sb, const char *text)
+{
+    for (; *text; text++)
+        if ((unsigned char) *text >= 0x80)
+            strbuf_addf(sb, "%%%02X", (unsigned char) *text);
+        else
+            strbuf_addc(sb, *text);
+}
+
+/* --- origins ---------------------------------------------------------------------------------- */
+
+static struct http_origin *origin_use(struct http_routes *all, bool tls, const char *host, uint16_t port)
+{
+    struct http_origin *o;
+
+    LIST_FOREACH(o, &all->origins, link)
+    if (o->tls == tls && o->port == port && strcasecmp(o->host, host) == 0) {
+        o->users++;
+        return o;
+    }
+    size_t len = strlen(host);
+    o = xcalloc(1, sizeof(*o));
+    o->tls = tls;
+    o->host = xstrdup(host);
+    o->peer = host[0] == '[' && len > 2 ? xstrndup(host + 1, len - 2) : xstrdup(host);
+    o->port = port;
+    o->users = 1;
+    o->idle_max_usec = HTTP_IDLE_MAX_USEC;
+    TAILQ_INIT(&o->idle);
+    LIST_INSERT_HEAD(&all->origins, o, link);
+    return o;
+}
+
+void http_origin_done(struct http_origin *o)
+{
+    if (--o->users > 0)
+        return;
+    if (!o->forgotten)
+        LIST_REMOVE(o, link);
+    http_tls_session_free(&o->session);
+    free(o->host);
+    free(o->peer);
+    free(o);
+}
+
+/* --- routes ----------------------------------------------------------------------------------- */
+
+static size_t bucket_of(const char *url)
+{
+    uint32_t hash = 2166136261U; /* FNV-1a */
+
+    for (; *url; url++)
+        hash = (hash ^ (unsigned char) *url) * 16777619U;
+    return hash % BUCKETS;
+}
+
+void http_route_done(struct http_route *route)
+{
+    if (--route->users > 0)
+        return;
+    http_origin_done(route->origin);
+    strbuf_free(&route->head);
+    free(route->url);
+    free(route);
+}
+
+void http_routes_forget(struct http_routes *all, bool with_origins)
+{
+    for (size_t i = 0; i < BUCKETS; i++)
+        while (all->buckets[i]) {
+            struct http_route *route = all->buckets[i];
+            all->buckets[i] = route->next;
+            http_route_done(route);
+        }
+    all->count = 0;
+    while (with_origins && !LIST_EMPTY(&all->origins)) {
+        struct http_origin *o = LIST_FIRST(&all->origins);
+        LIST_REMOVE(o, link);
+        o->forgotten = true;
+    }
+}
+
+static void add_head(struct strbuf *sb, CURLU *u, const char *host, const char *user_agent)
+{
+    CLEANUP(curl_string_freep) char *path = NULL;
+    CLEANUP(curl_string_freep) char *query = NULL;
+    CLEANUP(curl_string_freep) char *port = NULL;
+
+    curl_url_get(u, CURLUPART_PATH, &path, 0);
+    curl_url_get(u, CURLUPART_QUERY, &query, 0);
+    curl_url_get(u, CURLUPART_PORT, &port, CURLU_NO_DEFAULT_PORT);
+    strbuf_adds(sb, "POST ");
+    add_encoded(sb, path ? path : "/");
+    if (query) {
+        strbuf_addc(sb, '?');
+        add_encoded(sb, query);
+    }
+    strbuf_addf(sb, " HTTP/1.1\r\nHost: %s%s%s\r\nUser-Agent: %s\r\nAccept: */*\r\n", host, port ? ":" : "",
+                port ? port : "", user_agent);
+}
+
+static struct http_route *route_new(struct http_routes *all, const struct http_params *params, const char *url,
+                                    const char **ret_problem)
+{
+    CLEANUP(url_handle_freep) CURLU *u = curl_url();
+    CLEANUP(curl_string_freep) char *host = NULL;
+    CLEANUP(curl_string_freep) char *port = NULL;
+    int64_t number = 0;
+    bool tls = false;
+
+    if (!u)
+        abort(); /* out of memory */
+    *ret_problem = set_problem(u, url);
+    if (!*ret_problem)
+        *ret_problem = scheme_problem(u, params->allow_http, &tls);
+    if (*ret_problem)
+        return NULL;
+    if (curl_url_get(u, CURLUPART_HOST, &host, 0) != CURLUE_OK || !*host ||
+        curl_url_get(u, CURLUPART_PORT, &port, CURLU_DEFAULT_PORT) != CURLUE_OK ||
+        parse_i64(port, 1, 65535, &number) < 0) {
+        *ret_problem = "the URL has no host, or no valid port";
+        return NULL;
+    }
+    *ret_problem = host_problem(host);
+    if (*ret_problem)
+        return NULL;
+    struct http_route *route = xcalloc(1, sizeof(*route));
+    route->url = xstrdup(url);
+    route->head = STRBUF_INIT(HEAD_MAX);
+    add_head(&route->head, u, host, params->user_agent);
+    route->origin = origin_use(all, tls, host, (uint16_t) number);
+    return route;
+}
+
+struct http_route *http_routes_use(struct http_routes *all, const struct http_params *params, const char *url,
+                                   const char **ret_problem)
+{
+    size_t bucket = url ? bucket_of(url) : 0;
+    struct http_route *route = url ? all->buckets[bucket] : NULL;
+
+    while (route && strcmp(route->url, url) != 0)
+        route = route->next;
+    if (!route) {
+        if (all->count >= ROUTES_MAX)
+            http_routes_forget(all, true);
+        route = route_new(all, params, url, ret_problem);
+        if (!route)
+            return NULL;
+        route->next = all->buckets[bucket];
+        route->users = 1;
+        all->buckets[bucket] = route;
+        all->count++;
+    }
+    route->users++;
+    return route;
+}
+
+struct http_routes *http_routes_new(void)
+{
+    return xcalloc(1, sizeof(struct http_routes));
+}
+
+void http_routes_free(struct http_routes *all)
+{
+    if (!all)
+        return;
+    http_routes_forget(all, true);
+    free(all);
+}

@@ -1,0 +1,52 @@
+/* Where a URL leads: the origin (scheme, host and port), whose connections it shares with other URLs, and the
+ * first lines of its requests. Kept, so that a request costs a look-up.
+ *
+ * Main thread only. */
+#pragma once
+
+#include <sys/queue.h>
+
+#include "base/strbuf.h"
+#include "base/timeutil.h"
+#include "http/http.h"
+#include "http/http_tls.h"
+
+#define HTTP_IDLE_MAX_USEC (118 * USEC_PER_SEC) /* no connection is kept idle for longer */
+
+struct http_connection;
+TAILQ_HEAD(http_connection_list, http_connection);
+
+struct http_origin {
+    LIST_ENTRY(http_origin) link;
+    bool tls;
+    char *host; /* as in a URL: IPv6 in brackets */
+    char *peer; /* as in a certificate: without them */
+    uint16_t port;
+    int users;      /* routes and connections */
+    bool forgotten; /* no new route leads here */
+    struct http_connection_list idle; /* the latest first */
+    struct http_tls_session session;
+    uint64_t idle_max_usec; /* how long its server keeps an idle connection, as far as it told us */
+};
+
+struct http_route {
+    struct http_route *next;
+    char *url;
+    struct http_origin *origin;
+    struct strbuf head; /* request line, Host and User-Agent, with their line ends */
+    int users;          /* requests, and the table */
+};
+
+struct http_routes;
+
+struct http_routes *http_routes_new(void);
+void http_routes_free(struct http_routes *all); /* no request is under way any more */
+/* The route of a URL with one user more; NULL with *ret_problem, a constant without a word of the URL. */
+struct http_route *http_routes_use(struct http_routes *all, const struct http_params *params, const char *url,
+                                   const char **ret_problem);
+void http_route_done(struct http_route *route);
+/* The routes were made for other parameters; `with_origins`: connections and sessions were, too. What is in use
+ * stays for its users. */
+void http_routes_forget(struct http_routes *all, bool with_origins);
+
+void http_origin_done(struct http_origin *origin);

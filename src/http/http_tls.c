@@ -1,0 +1,197 @@
+/* TLS on connected sockets. See http_tls.h. */
+#include "http/http_tls.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <openssl/err.h>
+#include <openssl/x509v3.h>
+#include <string.h>
+
+struct http_tls {
+    SSL_CTX *context;
+};
+
+static const unsigned char alpn[] = "\x08http/1.1";
+
+/* Called with each session that can be resumed: with TLS 1.3 once for every ticket, after the handshake. */
+static int on_session(SSL *ssl, SSL_SESSION *session)
+{
+    struct http_tls_session *kept = SSL_get_app_data(ssl);
+
+    http_tls_session_free(kept);
+    kept->session = session;
+    return 1; /* the reference is ours now */
+}
+
+static void words(struct error *err, const char *what)
+{
+    unsigned long code = ERR_peek_last_error();
+    const char *reason = code ? ERR_reason_error_string(code) : NULL;
+
+    error_set(err, "%s: %s", what, reason ? reason : "unknown reason");
+    ERR_clear_error();
+}
+
+int http_tls_new(struct http_tls **ret, const char *ca_file, struct error *err)
+{
+    struct http_tls *tls = xcalloc(1, sizeof(*tls));
+
+    ERR_clear_error();
+    tls->context = SSL_CTX_new(TLS_client_method());
+    if (!tls->context)
+        abort(); /* out of memory */
+    SSL_CTX_set_min_proto_version(tls->context, TLS1_2_VERSION);
+    SSL_CTX_set_verify(tls->context, SSL_VERIFY_PEER, NULL);
+    SSL_CTX_set_mode(tls->context, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
+                                       SSL_MODE_RELEASE_BUFFERS);
+    SSL_CTX_set_session_cache_mode(tls->context, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
+    SSL_CTX_sess_set_new_cb(tls->context, on_session);
+    SSL_CTX_set_read_ahead(tls->context, 1);
+    SSL_CTX_set_alpn_protos(tls->context, alpn, sizeof(alpn) - 1);
+    int good = ca_file[0] ? SSL_CTX_load_verify_locations(tls->context, ca_file, NULL)
+                          : SSL_CTX_set_default_verify_paths(tls->context);
+    if (good != 1) {
+        words(err, "could not read certificates from ca_file");
+        http_tls_free(tls);
+        return -EINVAL;
+    }
+    *ret = tls;
+    return 0;
+}
+
+void http_tls_free(struct http_tls *tls)
+{
+    if (!tls)
+        return;
+    SSL_CTX_free(tls->context);
+    free(tls);
+}
+
+void http_tls_session_free(struct http_tls_session *s)
+{
+    SSL_SESSION_free(s->session);
+    s->session = NULL;
+}
+
+/* A numeric address has no name to be sent, and is compared as an address. */
+static bool set_peer(SSL *ssl, const char *host)
+{
+    unsigned char address[16];
+    size_t len = strlen(host);
+    CLEANUP(freep) char *name = xstrdup(host);
+
+    if (len > 1 && name[len - 1] == '.')
+        name[len - 1] = '\0'; /* certificates name hosts without the root's dot */
+    if (inet_pton(AF_INET, name, address) == 1 || inet_pton(AF_INET6, name, address) == 1)
+        return X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(ssl), name) == 1;
+    SSL_set_hostflags(ssl, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
+    return SSL_set1_host(ssl, name) == 1 && SSL_set_tlsext_host_name(ssl, name) == 1;
+}
+
+SSL *http_tls_open(struct http_tls *tls, int fd, const char *host, struct http_tls_session *session)
+{
+    SSL *ssl = SSL_new(tls->context);
+
+    if (!ssl || SSL_set_fd(ssl, fd) != 1 || !set_peer(ssl, host)) {
+        SSL_free(ssl);
+        ERR_clear_error();
+        return NULL;
+    }
+    SSL_set_app_data(ssl, session);
+    if (session->session)
+        SSL_set_session(ssl, session->session);
+    SSL_set_connect_state(ssl);
+    return ssl;
+}
+
+void http_tls_close(SSL *ssl)
+{
+    if (!ssl)
+        return;
+    if (SSL_is_init_finished(ssl))
+        (void) SSL_shutdown(ssl);
+    SSL_free(ssl);
+    ERR_clear_error();
+}
+
+static int step(SSL *ssl, int r)
+{
+    if (r > 0)
+        return HTTP_TLS_DONE;
+    switch (SSL_get_error(ssl, r)) {
+    case SSL_ERROR_WANT_READ:
+        return HTTP_TLS_READ;
+    case SSL_ERROR_WANT_WRITE:
+        return HTTP_TLS_WRITE;
+    case SSL_ERROR_ZERO_RETURN:
+        return HTTP_TLS_END;
+    default:
+        return HTTP_TLS_LOST;
+    }
+}
+
+int http_tls_handshake(SSL *ssl)
+{
+    ERR_clear_error();
+    return step(ssl, SSL_do_handshake(ssl));
+}
+
+static const struct {
+    long code;
+    const char *words;
+} certificate_faults[] = {
+    {X509_V_ERR_CERT_HAS_EXPIRED, "the certificate has expired"},
+    {X509_V_ERR_CERT_NOT_YET_VALID, "the certificate is not valid yet"},
+    {X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT, "the certificate is self-signed"},
+    {X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN, "the certificate's root is not trusted"},
+    {X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY, "the certificate's issuer is not known"},
+    {X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT, "the certificate's issuer is not known"},
+    {X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE, "the certificate's issuer is not known"},
+    {X509_V_ERR_HOSTNAME_MISMATCH, "the certificate is for another name"},
+    {X509_V_ERR_IP_ADDRESS_MISMATCH, "the certificate is for another address"},
+    {X509_V_ERR_CERT_REVOKED, "the certificate was revoked"},
+};
+
+const char *http_tls_fault(const SSL *ssl, struct error *err)
+{
+    long verdict = SSL_get_verify_result(ssl);
+    unsigned long code = ERR_peek_error();
+    int reason = ERR_GET_REASON(code);
+
+    for (size_t i = 0; i < ARRAY_SIZE(certificate_faults); i++)
+        if (certificate_faults[i].code == verdict)
+            return certificate_faults[i].words;
+    if (verdict != X509_V_OK) {
+        error_set(err, "the certificate was refused: %s", X509_verify_cert_error_string(verdict));
+        return err->text;
+    }
+    if (reason == SSL_R_WRONG_VERSION_NUMBER || reason == SSL_R_HTTP_REQUEST || reason == SSL_R_UNKNOWN_PROTOCOL)
+        return "the server does not speak TLS on this port";
+    if (code == 0 || reason == SSL_R_UNEXPECTED_EOF_WHILE_READING)
+        return "the server ended the connection during the handshake";
+    words(err, "the handshake failed");
+    return err->text;
+}
+
+int http_tls_send(SSL *ssl, const char *bytes, size_t len, size_t *ret)
+{
+    *ret = 0;
+    ERR_clear_error();
+    return step(ssl, SSL_write_ex(ssl, bytes, len, ret));
+}
+
+int http_tls_receive(SSL *ssl, char *bytes, size_t size, size_t *ret)
+{
+    *ret = 0;
+    ERR_clear_error();
+    return step(ssl, SSL_read_ex(ssl, bytes, size, ret));
+}
+
+bool http_tls_is_quiet(SSL *ssl)
+{
+    char byte;
+    size_t len = 0;
+
+    ERR_clear_error();
+    return step(ssl, SSL_peek_ex(ssl, &byte, 1, &len)) == HTTP_TLS_READ;
+}

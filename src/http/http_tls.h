@@ -1,0 +1,46 @@
+/* TLS on the connections that http_connector made. OpenSSL's part in this room; nobody else includes it here.
+ *
+ * One context for all connections of one configuration: the trusted certificates are read once, and sessions
+ * are resumed. Main thread only; nothing blocks; SIGPIPE must be ignored. */
+#pragma once
+
+#include <openssl/ssl.h>
+
+#include "base/util.h"
+
+struct http_tls; /* a context */
+
+/* `ca_file` "" = the system's certificates; else it is the only trust. 0, or -EINVAL with *err when no
+ * certificate can be read from it. */
+int http_tls_new(struct http_tls **ret, const char *ca_file, struct error *err);
+void http_tls_free(struct http_tls *tls);
+
+/* The last session with a server, to be resumed; zeroed = none. */
+struct http_tls_session {
+    SSL_SESSION *session;
+};
+void http_tls_session_free(struct http_tls_session *s);
+
+/* A client on a connected socket that trusts `host` (a name or a numeric address) and keeps the session in
+ * *session, which must live as long. NULL = out of memory. */
+SSL *http_tls_open(struct http_tls *tls, int fd, const char *host, struct http_tls_session *session);
+/* Says goodbye as far as that goes without waiting, and frees; the socket stays the caller's. */
+void http_tls_close(SSL *ssl);
+
+/* What a step came to. */
+enum {
+    HTTP_TLS_DONE = 0,
+    HTTP_TLS_READ = 1, /* once more when the socket is readable */
+    HTTP_TLS_WRITE,    /* when it is writable */
+    HTTP_TLS_END,      /* the peer said goodbye: close_notify */
+    HTTP_TLS_LOST,     /* the socket ended, or what came was not TLS */
+};
+int http_tls_handshake(SSL *ssl);
+/* Why a handshake was LOST: a constant, or libssl's words in *err; they hold nothing of the peer's but the
+ * kind of alert. */
+const char *http_tls_fault(const SSL *ssl, struct error *err);
+/* *ret: bytes moved, > 0 with HTTP_TLS_DONE. */
+int http_tls_send(SSL *ssl, const char *bytes, size_t len, size_t *ret);
+int http_tls_receive(SSL *ssl, char *bytes, size_t size, size_t *ret);
+/* An idle connection may be used: nothing is unread on it but session tickets, and it has not ended. */
+bool http_tls_is_quiet(SSL *ssl);
