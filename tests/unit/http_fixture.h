@@ -34,6 +34,8 @@ enum after {
     RESET,  /* with a RST */
     HOLD,   /* say no more until the client goes away */
     REPEAT, /* send `repeated` until the client goes away */
+    LATE,   /* send `repeated` a moment later, then wait for the next request */
+    LATE_CLOSE, /* the same, then end the connection */
 };
 
 struct reply {
@@ -51,7 +53,7 @@ struct server {
     uint16_t port;
     pthread_t thread;
     atomic_bool stopping;
-    atomic_int connections, requests;
+    atomic_int connections, requests, late;
     atomic_long sent; /* bytes of repeated text */
     pthread_mutex_t lock;
     pthread_t threads[CONNECTIONS_MAX];
@@ -161,6 +163,11 @@ static inline bool give_reply(struct server *s, struct connection *c, const stru
     case REPEAT:
         repeat_text(s, c, reply->repeated);
         return false;
+    case LATE:
+    case LATE_CLOSE:
+        usleep(5000);
+        s->late += send_all(c, reply->repeated, strlen(reply->repeated));
+        return reply->after == LATE;
     case CLOSE:
         if (c->ssl)
             SSL_shutdown(c->ssl); /* close_notify, then the socket's end */

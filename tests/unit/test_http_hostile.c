@@ -2,6 +2,9 @@
  * needs to tell apart, and that nothing grows without bound. */
 #include "http_fixture.h"
 
+#include <dlfcn.h>
+#include <netdb.h>
+
 #define OK "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 #define KIB "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcde\n"
 
@@ -290,6 +293,125 @@ TEST(test_idle_connection_closed_by_the_server)
     server_stop(s);
 }
 
+/* What lies on a kept connection before a request goes out on it answers nothing: the connection is given up,
+ * and each request is settled by its own answer. */
+TEST(test_nothing_unasked_is_an_answer)
+{
+    static const struct {
+        const char *name, *text, *late;
+        enum after after;
+    } unasked[] = {
+        {"a second answer", OK, "HTTP/1.1 500 Stale\r\nContent-Length: 0\r\n\r\n", LATE},
+        {"a refusal that nothing asked for", OK, "HTTP/1.1 422 Stale\r\nContent-Length: 0\r\n\r\n", LATE},
+        {"408, then the end", OK, "HTTP/1.1 408 Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
+         LATE_CLOSE},
+        {"a stray line end", OK, "\r\n", LATE},
+        {"a body where none belongs", "HTTP/1.1 204 No Content\r\nContent-Length: 2\r\n\r\n", "{}", LATE},
+        {"one byte", OK, "x", LATE},
+        {"half a status line", OK, "HTTP/1.1 2", LATE},
+    };
+    struct client *c = *state;
+
+    for (size_t i = 0; i < ARRAY_SIZE(unasked); i++) {
+        struct reply reply = {unasked[i].text, unasked[i].after, unasked[i].late, false};
+        for (int with_turns = 0; with_turns < 2; with_turns++) {
+            struct server *s = server_start(&reply, 1);
+            for (int n = 1; n <= 5; n++) {
+                struct outcome *o = post_to(c, s);
+
+                if (o->result.cause != HTTP_ANSWERED || o->result.status / 100 != 2)
+                    fail_msg("%s: %s, status %d", unasked[i].name, http_cause_word(o->result.cause),
+                             o->result.status);
+                free(o);
+                while (s->late < n)
+                    usleep(1000);
+                usleep(2000); /* the bytes are on the loopback */
+                if (with_turns)
+                    turn(c);
+                assert_int_equal(s->requests, n);
+            }
+            server_stop(s);
+        }
+    }
+}
+
+/* The process stood still while answers came: they count, although their time is over. */
+TEST(test_answers_of_a_long_absence)
+{
+    enum { PARALLEL = 20 };
+    static const struct reply replies[] = {{NULL, LATE, OK, false}};
+    struct client *c = *state;
+    struct server *s = server_start(replies, 1);
+    struct outcome *o[PARALLEL];
+
+    for (int i = 0; i < PARALLEL; i++)
+        o[i] = post_within(c, server_url(s, "/"), 300 * USEC_PER_MSEC);
+    WAIT_FOR(c, s->requests == PARALLEL);
+    while (s->late < PARALLEL) /* no turn of the loop */
+        usleep(1000);
+    usleep(500 * 1000);
+    for (int i = 0; i < PARALLEL; i++) {
+        expect_status(finished(c, o[i]), 200);
+        free(o[i]);
+    }
+    assert_int_equal(s->requests, PARALLEL);
+    server_stop(s);
+}
+
+/* A name whose first address swallows everything: the second is tried within the time to connect. */
+static int full_backlog(uint16_t port, int *ret_fds, int count)
+{
+    struct sockaddr_in in = {.sin_family = AF_INET, .sin_port = htons(port)};
+    struct sockaddr address;
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    inet_pton(AF_INET, "127.0.0.9", &in.sin_addr);
+    memcpy(&address, &in, sizeof(in));
+    assert_int_equal(bind(fd, &address, sizeof(in)), 0);
+    assert_int_equal(listen(fd, 0), 0);
+    for (int i = 0; i < count; i++) {
+        ret_fds[i] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+        (void) connect(ret_fds[i], &address, sizeof(in));
+    }
+    return fd;
+}
+
+int getaddrinfo(const char *restrict name, const char *restrict service, const struct addrinfo *restrict hints,
+                struct addrinfo **restrict ret)
+{
+    int (*real)(const char *, const char *, const struct addrinfo *, struct addrinfo **);
+    void *symbol = dlsym(RTLD_NEXT, "getaddrinfo");
+
+    memcpy(&real, &symbol, sizeof(real));
+    if (strcmp(name, "two.test") != 0)
+        return real(name, service, hints, ret);
+    int r = real("127.0.0.9", service, hints, ret);
+    struct addrinfo *last = *ret;
+    while (r == 0 && last->ai_next)
+        last = last->ai_next;
+    return r == 0 ? real("127.0.0.1", service, hints, &last->ai_next) : r;
+}
+
+TEST(test_first_address_is_a_black_hole)
+{
+    static const struct reply replies[] = {{OK, KEEP, NULL, false}};
+    struct client *c = *state;
+    struct server *s = server_start(replies, 1);
+    int fds[8], hole = full_backlog(s->port, fds, 8);
+    char url[64];
+
+    c->params.connect_timeout_usec = 4 * USEC_PER_SEC;
+    http_set_params(c->http, &c->params);
+    snprintf(url, sizeof(url), "http://two.test:%d/", s->port);
+    struct outcome *o = finished(c, post(c, url));
+    expect_status(o, 200);
+    free(o);
+    for (int i = 0; i < 8; i++)
+        close(fds[i]);
+    close(hole);
+    server_stop(s);
+}
+
 static int turns_within(struct client *c, uint64_t usec)
 {
     uint64_t end = now_monotonic_usec() + usec;
@@ -489,6 +611,9 @@ int main(void)
         WITH_CLIENT(test_no_request_is_sent_twice),
         WITH_CLIENT(test_no_request_is_sent_twice_on_another_connection),
         WITH_CLIENT(test_idle_connection_closed_by_the_server),
+        WITH_CLIENT(test_nothing_unasked_is_an_answer),
+        WITH_CLIENT(test_answers_of_a_long_absence),
+        WITH_CLIENT(test_first_address_is_a_black_hole),
         WITH_CLIENT(test_idle_loop_is_idle),
         WITH_CLIENT(test_long_body),
         WITH_CLIENT(test_endless_bodies),
