@@ -397,6 +397,20 @@ static inline int client_teardown(void **state)
 
 #define WITH_CLIENT(test) cmocka_unit_test_setup_teardown(test, client_setup, client_teardown)
 
+/* A server over TLS whose certificate is the only one that the client trusts. */
+static inline struct server *tls_server(struct client *c, const struct reply *replies, size_t count)
+{
+    static char trusted[64];
+
+    snprintf(trusted, sizeof(trusted), "/tmp/anubis-test-%d.pem", getpid());
+    struct server *s = server_start_over(tls_context_new("IP:127.0.0.1", trusted, -60, 3600), replies, count);
+
+    c->params.ca_file = trusted;
+    http_set_params(c->http, &c->params);
+    unlink(trusted);
+    return s;
+}
+
 static inline struct outcome *outcome_new(void)
 {
     return calloc(1, sizeof(struct outcome));

@@ -164,9 +164,9 @@ static const struct scene scenes[] = {
      true},
 };
 
-static void play(struct client *c, const struct scene *scene)
+static void play(struct client *c, const struct scene *scene, bool over_tls)
 {
-    struct server *s = server_start(&scene->reply, 1);
+    struct server *s = over_tls ? tls_server(c, &scene->reply, 1) : server_start(&scene->reply, 1);
     struct outcome *o = post_to(c, s);
 
     if (o->result.cause != scene->cause || o->result.status != scene->status || !o->result.body_handed_over ||
@@ -182,7 +182,13 @@ static void play(struct client *c, const struct scene *scene)
 TEST(test_scenes)
 {
     for (size_t i = 0; i < ARRAY_SIZE(scenes); i++)
-        play(*state, &scenes[i]);
+        play(*state, &scenes[i], false);
+}
+
+TEST(test_scenes_over_tls)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(scenes); i++)
+        play(*state, &scenes[i], true);
 }
 
 /* Silence at each stage ends with the timeout, and says what is known. */
@@ -607,6 +613,7 @@ int main(void)
 {
     static const struct CMUnitTest tests[] = {
         WITH_CLIENT(test_scenes),
+        WITH_CLIENT(test_scenes_over_tls),
         WITH_CLIENT(test_silence),
         WITH_CLIENT(test_no_request_is_sent_twice),
         WITH_CLIENT(test_no_request_is_sent_twice_on_another_connection),

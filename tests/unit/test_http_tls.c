@@ -203,20 +203,6 @@ TEST(test_handshakes_that_fail)
 
 #define ANSWER "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
-static char trusted[64];
-
-/* Its certificate is the only one that is trusted. */
-static struct server *tls_server(struct client *c, const struct reply *replies, size_t count)
-{
-    snprintf(trusted, sizeof(trusted), "/tmp/anubis-test-%d.pem", getpid());
-    struct server *s = server_start_over(tls_context_new("IP:127.0.0.1", trusted, -60, 3600), replies, count);
-
-    c->params.ca_file = trusted;
-    http_set_params(c->http, &c->params);
-    unlink(trusted);
-    return s;
-}
-
 TEST(test_tls_connection_is_reused)
 {
     static const struct reply replies[] = {{ANSWER, KEEP, NULL, false}};
