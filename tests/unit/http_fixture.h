@@ -5,6 +5,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -183,6 +184,8 @@ static inline void *connection_run(void *userdata)
     struct connection *c = userdata;
     struct server *s = c->server;
 
+    /* A reset throws away what Nagle's algorithm still holds back. */
+    setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
     c->ssl = s->tls ? SSL_new(s->tls) : NULL;
     if (c->ssl) {
         SSL_set_fd(c->ssl, c->fd);
