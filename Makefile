@@ -48,7 +48,7 @@ C_FILES   := $(wildcard src/*.[ch] src/*/*.[ch] tests/unit/*.[ch] tests/tools/*.
 
 # Missing libraries are named before anything is compiled; `make demo`, `check` and the like install them.
 GOALS := $(or $(MAKECMDGOALS),all)
-ifeq ($(filter demo check bench lint packages-%,$(GOALS)),)
+ifeq ($(filter demo check bench lint fuzz packages-%,$(GOALS)),)
 ifneq ($(filter-out asan tsan coverage format uninstall clean help,$(GOALS)),)
 WANTED  := $(LIBRARIES) $(if $(filter tools,$(GOALS)),$(TOOL_LIBS)) $(if $(filter unit,$(GOALS)),$(UNIT_LIBS))
 MISSING := $(shell for name in $(WANTED); do pkg-config --exists $$name 2>/dev/null || echo $$name; done)
@@ -67,8 +67,8 @@ say = $(if $(V),,@printf '  %-7s %s\n' '$(1)' '$(2)')
 
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
-.PHONY: all tools unit objects demo check bench lint format asan tsan coverage install uninstall clean help \
-        packages-check packages-lint packages-demo
+.PHONY: all tools unit objects demo check bench lint format asan tsan fuzz coverage install uninstall clean help \
+        packages-check packages-lint packages-fuzz packages-demo
 
 all: $(BINARIES) ## build anubisd and anubisctl
 tools: $(TOOLS)  ## build the embedded broker and the sample institutions
@@ -118,7 +118,7 @@ $(UNIT_TESTS): $(BUILD)/unit/%: $(BUILD)/tests/unit/%.o $(ARCHIVE)
 
 .SECONDARY:
 
-packages-check packages-lint:
+packages-check packages-lint packages-fuzz:
 	@sh .ci/packages $(@:packages-%=%)
 packages-demo:
 	@sh .ci/packages check $(if $(filter real,$(KAFKA)),kafka)
@@ -148,6 +148,12 @@ asan: ## build/asan, with address and undefined-behaviour sanitizers
 	    SANITIZE='-fsanitize=address,undefined -fno-sanitize-recover=undefined' all tools unit
 tsan: ## build/tsan, with the thread sanitizer
 	+@$(SUBMAKE) BUILD=$(BUILD)/tsan OPT='-O1 -g' SANITIZE=-fsanitize=thread all tools unit
+fuzz: packages-fuzz ## look for answers that break their reader, for FUZZ_SECONDS (600)
+	@mkdir -p $(BUILD)/fuzz/http_answer
+	clang -std=gnu17 -D_GNU_SOURCE -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined -Isrc \
+	    tests/fuzz/http_answer.c src/http/http_answer.c src/base/strbuf.c src/base/util.c -o $(BUILD)/fuzz/fuzz_http_answer
+	$(BUILD)/fuzz/fuzz_http_answer -max_total_time=$(or $(FUZZ_SECONDS),600) -max_len=8192 -print_final_stats=1 \
+	    -artifact_prefix=$(BUILD)/fuzz/ $(BUILD)/fuzz/http_answer tests/fuzz/http_answer
 coverage: ## build/coverage, with gcov's counters
 	+@$(SUBMAKE) BUILD=$(BUILD)/coverage OPT='-O0 -g' SANITIZE=--coverage all tools unit
 

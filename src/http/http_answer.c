@@ -147,8 +147,8 @@ static void take_keep_alive(struct http_answer *a, const char *value, size_t len
         if (word_len < sizeof(name) || strncasecmp(word, name, sizeof(name) - 1) != 0)
             continue;
         int seconds = 0;
-        for (size_t i = sizeof(name) - 1; i < word_len && word[i] >= '0' && word[i] <= '9' && seconds < 100000;
-             i++)
+        for (size_t i = sizeof(name) - 1;
+             i < word_len && word[i] >= '0' && word[i] <= '9' && seconds < 100000; i++)
             seconds = seconds * 10 + (word[i] - '0');
         a->keep_alive_sec = seconds;
     }

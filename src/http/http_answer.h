@@ -39,12 +39,12 @@ struct http_answer {
     const char *fault; /* a constant; NULL = none */
     struct strbuf body;
 
-    int minor;        /* of the version HTTP/1.minor */
+    int minor; /* of the version HTTP/1.minor */
     bool chunked, unknown_coding, has_length, bad_length, says_close, says_keep_alive;
-    int64_t length;   /* Content-Length */
-    int64_t left;     /* of the body or of the chunk */
+    int64_t length; /* Content-Length */
+    int64_t left;   /* of the body or of the chunk */
     size_t header_bytes, excess;
-    size_t line_len;  /* of the line so far, also beyond what is kept */
+    size_t line_len; /* of the line so far, also beyond what is kept */
     char line[HTTP_ANSWER_LINE_MAX];
 };
 

@@ -75,8 +75,8 @@ static int send_plain(struct http_connection *c, struct iovec parts[2], size_t *
     return HTTP_MOVED;
 }
 
-int http_connection_send(struct http_connection *c, struct iovec parts[2], char *scratch,
-                         size_t scratch_size, size_t *ret, bool *ret_begun)
+int http_connection_send(struct http_connection *c, struct iovec parts[2], char *scratch, size_t scratch_size,
+                         size_t *ret, bool *ret_begun)
 {
     *ret = 0;
     *ret_begun = false;

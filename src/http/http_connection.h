@@ -15,14 +15,14 @@ struct http_connection {
     TAILQ_ENTRY(http_connection) in_origin, in_all; /* while it is idle */
     struct http_origin *origin;
     struct http_transfer *transfer; /* NULL = idle */
-    struct http_pool *pool; /* it returns to */
+    struct http_pool *pool;         /* it returns to */
     int fd;
-    SSL *ssl;               /* NULL = clear text */
-    bool secured;           /* the handshake is done, or there is none */
+    SSL *ssl;     /* NULL = clear text */
+    bool secured; /* the handshake is done, or there is none */
     bool idle;
-    bool hung_up; /* the peer has ended its side: what it sent is still to be read */
-    unsigned generation;    /* of the parameters it was made under */
-    unsigned answers;       /* so far */
+    bool hung_up;        /* the peer has ended its side: what it sent is still to be read */
+    unsigned generation; /* of the parameters it was made under */
+    unsigned answers;    /* so far */
     uint64_t made_usec, idle_since_usec;
 };
 
@@ -43,8 +43,8 @@ int http_connection_secure(struct http_connection *c, const char **ret_fault, st
 /* Sends the beginning of the parts; *ret > 0 with HTTP_MOVED. With HTTP_WAIT the same parts are to be offered
  * again, and *ret_begun says whether some of them may be on their way already. `scratch` (of `scratch_size`
  * bytes) is for joining parts in one TLS record. */
-int http_connection_send(struct http_connection *c, struct iovec parts[2], char *scratch,
-                         size_t scratch_size, size_t *ret, bool *ret_begun);
+int http_connection_send(struct http_connection *c, struct iovec parts[2], char *scratch, size_t scratch_size,
+                         size_t *ret, bool *ret_begun);
 /* *ret > 0 with HTTP_MOVED. */
 int http_connection_receive(struct http_connection *c, char *bytes, size_t size, size_t *ret);
 /* May a request go out on it? Not when anything lies unread on it, nor when it has ended. */

@@ -23,7 +23,7 @@ struct http_attempt {
     CURL *easy;
     bool check_address;
     bool socket_opened, address_refused;
-    int local_errno;       /* our own machine refused something */
+    int local_errno; /* our own machine refused something */
     http_connected *callback;
     void *userdata;
     char error[CURL_ERROR_SIZE];

@@ -15,7 +15,7 @@
 struct http_routes {
     struct http_route *buckets[BUCKETS];
     size_t count;
-    LIST_HEAD(, http_origin) origins;
+    struct http_origin_list origins;
 };
 
 /* --- reading a URL ---------------------------------------------------------------------------- */
@@ -169,8 +169,8 @@ static void add_head(struct strbuf *sb, CURLU *u, const char *host, const char *
                 port ? port : "", user_agent);
 }
 
-static struct http_route *route_new(struct http_routes *all, const struct http_params *params, const char *url,
-                                    const char **ret_problem)
+static struct http_route *route_new(struct http_routes *all, const struct http_params *params,
+                                    const char *url, const char **ret_problem)
 {
     CLEANUP(url_handle_freep) CURLU *u = curl_url();
     CLEANUP(curl_string_freep) char *host = NULL;

@@ -22,12 +22,14 @@ struct http_origin {
     char *host; /* as in a URL: IPv6 in brackets */
     char *peer; /* as in a certificate: without them */
     uint16_t port;
-    int users;      /* routes and connections */
-    bool forgotten; /* no new route leads here */
+    int users;                        /* routes and connections */
+    bool forgotten;                   /* no new route leads here */
     struct http_connection_list idle; /* the latest first */
     struct http_tls_session session;
     uint64_t idle_max_usec; /* how long its server keeps an idle connection, as far as it told us */
 };
+
+LIST_HEAD(http_origin_list, http_origin);
 
 struct http_route {
     struct http_route *next;

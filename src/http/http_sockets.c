@@ -71,7 +71,8 @@ static struct socket_state *find(struct http_sockets *s, int fd)
 }
 
 /* libcurl closes its resolver's sockets without a word, hence ENOENT and EEXIST. */
-int http_sockets_watch(struct http_sockets *s, int fd, uint32_t events, http_socket_handler *handler, void *owner)
+int http_sockets_watch(struct http_sockets *s, int fd, uint32_t events, http_socket_handler *handler,
+                       void *owner)
 {
     struct socket_state *state = find(s, fd);
     int op = state->handler ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;

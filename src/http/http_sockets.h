@@ -20,7 +20,8 @@ void http_sockets_free(struct http_sockets *s);  /* closes none of the sockets *
 int http_sockets_fd(const struct http_sockets *s);
 
 /* Watches a socket, or changes what it is watched for. 0 or negative errno. */
-int http_sockets_watch(struct http_sockets *s, int fd, uint32_t events, http_socket_handler *handler, void *owner);
+int http_sockets_watch(struct http_sockets *s, int fd, uint32_t events, http_socket_handler *handler,
+                       void *owner);
 /* Before the socket is closed or given away; legal on one that is not watched. */
 void http_sockets_forget(struct http_sockets *s, int fd);
 /* Makes the descriptor readable once, for work that waits for the loop's next turn. Why not a deferred event

@@ -165,7 +165,8 @@ const char *http_tls_fault(const SSL *ssl, struct error *err)
         error_set(err, "the certificate was refused: %s", X509_verify_cert_error_string(verdict));
         return err->text;
     }
-    if (reason == SSL_R_WRONG_VERSION_NUMBER || reason == SSL_R_HTTP_REQUEST || reason == SSL_R_UNKNOWN_PROTOCOL)
+    if (reason == SSL_R_WRONG_VERSION_NUMBER || reason == SSL_R_HTTP_REQUEST ||
+        reason == SSL_R_UNKNOWN_PROTOCOL)
         return "the server does not speak TLS on this port";
     if (code == 0 || reason == SSL_R_UNEXPECTED_EOF_WHILE_READING)
         return "the server ended the connection during the handshake";

@@ -49,10 +49,9 @@ static void conclude(struct http_transfer *t, enum http_cause cause, const char 
     if (detail != t->end.words.text)
         error_set(&t->end.words, "%s", detail);
     t->end.detail = t->end.words.text;
-    t->end.has_retry_after =
-        cause == HTTP_ANSWERED && t->answer.has_retry_after &&
-        http_parse_retry_after(t->answer.retry_after, t->answer.retry_after_len, now_realtime_usec(),
-                               &t->end.retry_after_sec) == 0;
+    t->end.has_retry_after = cause == HTTP_ANSWERED && t->answer.has_retry_after &&
+                             http_parse_retry_after(t->answer.retry_after, t->answer.retry_after_len,
+                                                    now_realtime_usec(), &t->end.retry_after_sec) == 0;
     t->end.duration_usec = now_monotonic_usec() - t->started_usec;
     t->finished = true;
     let_go(t, keep_connection);
@@ -69,8 +68,7 @@ static void conclude_answer(struct http_transfer *t, bool leftover)
 
     c->answers++;
     if (a->keep_alive_sec > 1)
-        c->origin->idle_max_usec =
-            MIN(HTTP_IDLE_MAX_USEC, (uint64_t) (a->keep_alive_sec - 1) * USEC_PER_SEC);
+        c->origin->idle_max_usec = MIN(HTTP_IDLE_MAX_USEC, (uint64_t) (a->keep_alive_sec - 1) * USEC_PER_SEC);
     conclude(t, HTTP_CONNECTION_LOST, a->fault ? a->fault : "", a->keep_alive && all_sent && !leftover);
 }
 
@@ -285,7 +283,8 @@ static void on_timeout(struct http_timer *timer)
 
     if (t->attempt) {
         enum http_cause cause = http_attempt_cancel(TAKE_PTR(t->attempt));
-        end_early(t, cause, cause == HTTP_DNS ? "the name was not resolved in time" : "no connection in time");
+        end_early(t, cause,
+                  cause == HTTP_DNS ? "the name was not resolved in time" : "no connection in time");
     } else if (t->connection && !t->connection->secured) {
         end_early(t, HTTP_CONNECT, "the TLS handshake did not end in time");
     } else {

@@ -15,8 +15,8 @@ TAILQ_HEAD(http_transfer_list, http_transfer);
 struct http_context {
     struct http_params params; /* its strings are the three below */
     char *ca_file, *proxy, *user_agent;
-    unsigned generation;   /* of what a connection depends on */
-    struct http_tls *tls;  /* NULL: ca_file cannot be used, for tls_error */
+    unsigned generation;  /* of what a connection depends on */
+    struct http_tls *tls; /* NULL: ca_file cannot be used, for tls_error */
     struct error tls_error;
     struct http_sockets *sockets;
     struct http_connector *connector;

@@ -35,12 +35,12 @@ static struct http_timer *due_in_slot(struct http_wheel *w, uint64_t slot, uint6
 {
     struct http_timer *timer;
 
-    LIST_FOREACH(timer, &w->slots[slot], link)
-    if (timer->at_usec <= now_usec)
-        break;
-    if (!timer && LIST_EMPTY(&w->slots[slot]))
+    if (LIST_EMPTY(&w->slots[slot]))
         w->filled[slot / 64] &= ~(UINT64_C(1) << slot % 64);
-    return timer;
+    for (timer = LIST_FIRST(&w->slots[slot]); timer; timer = LIST_NEXT(timer, link))
+        if (timer->at_usec <= now_usec)
+            return timer;
+    return NULL;
 }
 
 struct http_timer *http_wheel_expired(struct http_wheel *w, uint64_t now_usec)

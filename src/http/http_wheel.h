@@ -14,7 +14,7 @@
 
 struct http_timer {
     LIST_ENTRY(http_timer) link;
-    uint64_t at_usec; /* 0 = not set */
+    uint64_t at_usec;                       /* 0 = not set */
     void (*fire)(struct http_timer *timer); /* the owner's; the wheel only keeps it */
 };
 LIST_HEAD(http_timer_list, http_timer);

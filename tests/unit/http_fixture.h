@@ -29,13 +29,13 @@
 #define PATIENCE_USEC (120 * USEC_PER_SEC) /* until a test is given up */
 
 enum after {
-    KEEP,   /* wait for the next request */
-    CLOSE,  /* end the connection */
-    CUT,    /* the same; over TLS without close_notify */
-    RESET,  /* with a RST */
-    HOLD,   /* say no more until the client goes away */
-    REPEAT, /* send `repeated` until the client goes away */
-    LATE,   /* send `repeated` a moment later, then wait for the next request */
+    KEEP,       /* wait for the next request */
+    CLOSE,      /* end the connection */
+    CUT,        /* the same; over TLS without close_notify */
+    RESET,      /* with a RST */
+    HOLD,       /* say no more until the client goes away */
+    REPEAT,     /* send `repeated` until the client goes away */
+    LATE,       /* send `repeated` a moment later, then wait for the next request */
     LATE_CLOSE, /* the same, then end the connection */
 };
 
@@ -47,7 +47,7 @@ struct reply {
 };
 
 struct server {
-    SSL_CTX *tls; /* NULL = clear text */
+    SSL_CTX *tls;                /* NULL = clear text */
     const struct reply *replies; /* the last one serves all further requests */
     size_t reply_count;
     int listen_fd;

@@ -455,7 +455,8 @@ TEST(test_proxy)
     refuse_private_networks(c);
     o = finished(c, post(c, "http://institution.test/inscricoes"));
     expect_status(o, 200);
-    assert_int_equal(strncmp(proxy->request, "POST /inscricoes HTTP/1.1\r\nHost: institution.test\r\n", 50), 0);
+    assert_int_equal(strncmp(proxy->request, "POST /inscricoes HTTP/1.1\r\nHost: institution.test\r\n", 50),
+                     0);
     free(o);
     o = finished(c, post(c, "https://institution.test/inscricoes"));
     expect_cause(o, HTTP_CONNECT);

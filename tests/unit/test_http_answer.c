@@ -25,19 +25,23 @@ static const struct answer_case cases[] = {
     {"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n", false, 201, "", false, true, 0},
     {"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nok", false, 200, "ok", false, true, 0},
     {"HTTP/1.1 200 OK\r\nContent-Length: 2, 2\r\n\r\nok", false, 200, "ok", false, true, 0},
-    {"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 500 No\r\n\r\n", false, 200, "ok", false, true, 19},
+    {"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 500 No\r\n\r\n", false, 200, "ok", false, true,
+     19},
     {"HTTP/1.1 200 OK\r\n\r\nall of it", true, 200, "all of it", false, false, 0},
     {"HTTP/1.0 200 OK\r\n\r\nold", true, 200, "old", false, false, 0},
     {"HTTP/1.0 200 OK\r\nContent-Length: 3\r\n\r\nold", false, 200, "old", false, false, 0},
-    {"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 3\r\n\r\nold", false, 200, "old", false, true, 0},
-    {"HTTP/1.1 200 OK\r\nConnection: x, Close\r\nContent-Length: 2\r\n\r\nok", false, 200, "ok", false, false, 0},
+    {"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 3\r\n\r\nold", false, 200, "old", false,
+     true, 0},
+    {"HTTP/1.1 200 OK\r\nConnection: x, Close\r\nContent-Length: 2\r\n\r\nok", false, 200, "ok", false, false,
+     0},
     {"HTTP/1.1 204 No\r\nContent-Length: 2\r\n\r\n{}", false, 204, "", false, true, 2},
     {"HTTP/1.1 304 No\r\nTransfer-Encoding: chunked\r\n\r\n", false, 304, "", false, true, 0},
-    {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n3;x=y\r\n, y\r\n0\r\nX: y\r\n\r\n", false, 200,
-     "ok, y", false, true, 0},
-    {"HTTP/1.1 200 OK\r\nTransfer-Encoding: CHUNKED\r\nContent-Length: 9\r\n\r\n2\r\nok\r\n0\r\n\r\n", false, 200,
-     "ok", false, false, 0},
-    {"HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\nContent-Length: 2\r\n\r\nok", false, 200, "ok", false, true, 0},
+    {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n3;x=y\r\n, y\r\n0\r\nX: y\r\n\r\n",
+     false, 200, "ok, y", false, true, 0},
+    {"HTTP/1.1 200 OK\r\nTransfer-Encoding: CHUNKED\r\nContent-Length: 9\r\n\r\n2\r\nok\r\n0\r\n\r\n", false,
+     200, "ok", false, false, 0},
+    {"HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\nContent-Length: 2\r\n\r\nok", false, 200, "ok", false,
+     true, 0},
     /* Interim answers; a fold, and lines that are no header. */
     {"HTTP/1.1 100 Go\r\n\r\nHTTP/1.1 103 E\r\nRetry-After: 9\r\n folded: x\r\n\r\nHTTP/1.1 200 OK\r\n"
      "Content-Length: 2\r\n\r\nok",
@@ -46,21 +50,25 @@ static const struct answer_case cases[] = {
     {"HTTP/1.1 200 OK\r\nnonsense\r\nContent-Length: 2\r\n\r\nok", false, 200, "ok", false, false, 0},
     {"\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", false, 200, "ok", false, true, 0},
     /* Other codings stay packed. */
-    {"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n2\r\n\x1f\x8b\r\n0\r\n\r\n", false, 200, "\x1f\x8b",
-     true, true, 0},
-    {"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, gzip, gzip, chunked\r\n\r\n1\r\nz\r\n0\r\n\r\n", false, 200, "z",
-     true, true, 0},
+    {"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n2\r\n\x1f\x8b\r\n0\r\n\r\n", false, 200,
+     "\x1f\x8b", true, true, 0},
+    {"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, gzip, gzip, chunked\r\n\r\n1\r\nz\r\n0\r\n\r\n", false, 200,
+     "z", true, true, 0},
     {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked, gzip\r\n\r\nzip", true, 200, "zip", true, false, 0},
-    {"HTTP/1.1 200 OK\r\nTransfer-Encoding: zstd\r\nContent-Length: 2\r\n\r\nzstd", true, 200, "zstd", true, false, 0},
+    {"HTTP/1.1 200 OK\r\nTransfer-Encoding: zstd\r\nContent-Length: 2\r\n\r\nzstd", true, 200, "zstd", true,
+     false, 0},
     /* Broken behind the status line: it decides all the same. */
     {"HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\nok", false, 200, "", true, false, 2},
     {"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\nok", false, 200, "", true, false, 2},
     {"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok", false, 200, "", true, false, 2},
     {"HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999999\r\n\r\nok", false, 200, "", true, false, 2},
     {"HTTP/1.1 200 OK\r\nContent-Length: \r\n\r\nok", false, 200, "", true, false, 2},
-    {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\npart\r\nzz\r\n", false, 200, "part", true, false, 0},
-    {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\npartX\r\n", false, 200, "part", true, false, 0},
-    {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\n", false, 200, "", true, false, 0},
+    {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\npart\r\nzz\r\n", false, 200, "part", true,
+     false, 0},
+    {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\npartX\r\n", false, 200, "part", true, false,
+     0},
+    {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\n", false, 200, "", true,
+     false, 0},
     {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n", false, 200, "", true, false, 0},
     {"HTTP/1.1 422 No\r\nContent-Length: 100\r\n\r\npart", true, 422, "part", true, false, 0},
     {"HTTP/1.1 200 OK\r\nContent-Le", true, 200, "", true, false, 0},
@@ -97,11 +105,13 @@ TEST(answers_cut_at_every_byte)
         const struct answer_case *c = &cases[i];
         for (size_t cut = 0; cut <= strlen(c->text); cut++) {
             size_t leftover = feed(&a, c, cut);
-            if (!http_answer_is_over(&a) || a.status != c->status || strcmp(strbuf_str(&a.body), c->body) != 0 ||
-                a.truncated != c->truncated || a.keep_alive != c->keep_alive || leftover != c->leftover)
-                fail_msg("\"%s\" cut at %zu: over %d, status %d, body \"%s\", truncated %d, kept %d, %zu left over",
-                         c->text, cut, http_answer_is_over(&a), a.status, strbuf_str(&a.body), a.truncated,
-                         a.keep_alive, leftover);
+            if (!http_answer_is_over(&a) || a.status != c->status ||
+                strcmp(strbuf_str(&a.body), c->body) != 0 || a.truncated != c->truncated ||
+                a.keep_alive != c->keep_alive || leftover != c->leftover)
+                fail_msg(
+                    "\"%s\" cut at %zu: over %d, status %d, body \"%s\", truncated %d, kept %d, %zu left over",
+                    c->text, cut, http_answer_is_over(&a), a.status, strbuf_str(&a.body), a.truncated,
+                    a.keep_alive, leftover);
         }
     }
     http_answer_free(&a);
@@ -110,8 +120,9 @@ TEST(answers_cut_at_every_byte)
 /* What is no HTTP is not waited for. */
 TEST(other_protocols_end_at_once)
 {
-    static const char *const texts[] = {"SSH-2.0-x", "220 mail\r\n", "HTTP/2 200\r\n", "HTTP/7.3 200 OK\r\n",
-                                        "ICY 200 OK\r\n", "\x15\x03\x01", " HTTP/1.1 200 OK\r\n"};
+    static const char *const texts[] = {"SSH-2.0-x",           "220 mail\r\n",   "HTTP/2 200\r\n",
+                                        "HTTP/7.3 200 OK\r\n", "ICY 200 OK\r\n", "\x15\x03\x01",
+                                        " HTTP/1.1 200 OK\r\n"};
     struct http_answer a = {0};
 
     for (size_t i = 0; i < ARRAY_SIZE(texts); i++) {
