@@ -12,7 +12,7 @@ import threading
 import pytest
 from harness.anubis import program
 
-# --- the answers ------------------------------------------------------------------------------------------------------
+# --- the answers ---
 
 STATUS_LINES = {
     "usual": b"HTTP/1.1 200 OK\r\n", "no reason": b"HTTP/1.1 200\r\n", "empty reason": b"HTTP/1.1 200 \r\n",
@@ -42,7 +42,8 @@ SINGLE = {
     "equal lengths": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nok",
     "list of equal lengths": b"HTTP/1.1 200 OK\r\nContent-Length: 2, 2\r\n\r\nok",
     "contradictory lengths": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok!",
-    "negative length": b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\nok", "signed length": b"HTTP/1.1 200 OK\r\nContent-Length: +2\r\n\r\nok",
+    "negative length": b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\nok",
+    "signed length": b"HTTP/1.1 200 OK\r\nContent-Length: +2\r\n\r\nok",
     "word for a length": b"HTTP/1.1 200 OK\r\nContent-Length: two\r\n\r\nok",
     "chunked and length": b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
     "chunked twice": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked, chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
@@ -94,7 +95,7 @@ DIFFER = {
 }
 
 
-# --- a server, and three clients --------------------------------------------------------------------------------------
+# --- a server, and three clients ---
 
 
 class Server:

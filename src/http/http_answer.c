@@ -36,7 +36,7 @@ static void broken(struct http_answer *a, const char *fault)
 static void complete(struct http_answer *a)
 {
     a->state = HTTP_ANSWER_COMPLETE;
-    a->keep_alive = !a->says_close && (a->minor > 0 || a->says_keep_alive);
+    a->keep_alive = !a->framing.says_close && (a->framing.minor > 0 || a->framing.says_keep_alive);
 }
 
 /* --- values of headers ------------------------------------------------------------------------ */
@@ -82,8 +82,8 @@ static void take_connection(struct http_answer *a, const char *value, size_t len
     size_t word_len;
 
     while (next_element(&value, &len, &word, &word_len)) {
-        a->says_close |= is_word(word, word_len, "close");
-        a->says_keep_alive |= is_word(word, word_len, "keep-alive");
+        a->framing.says_close |= is_word(word, word_len, "close");
+        a->framing.says_keep_alive |= is_word(word, word_len, "keep-alive");
     }
 }
 
@@ -95,11 +95,11 @@ static void take_transfer_encoding(struct http_answer *a, const char *value, siz
     size_t word_len;
 
     while (next_element(&value, &len, &word, &word_len)) {
-        if (a->chunked)
-            a->unknown_coding = true; /* chunked must be the last */
-        a->chunked = is_word(word, word_len, "chunked");
-        if (!a->chunked && !is_word(word, word_len, "identity"))
-            a->unknown_coding = true;
+        if (a->framing.chunked)
+            a->framing.unknown_coding = true; /* chunked must be the last */
+        a->framing.chunked = is_word(word, word_len, "chunked");
+        if (!a->framing.chunked && !is_word(word, word_len, "identity"))
+            a->framing.unknown_coding = true;
     }
 }
 
@@ -114,16 +114,16 @@ static void take_content_length(struct http_answer *a, const char *value, size_t
         int64_t length = 0;
         for (size_t i = 0; i < word_len; i++) {
             if (word[i] < '0' || word[i] > '9' || length > (INT64_MAX - 9) / 10) {
-                a->bad_length = true;
+                a->framing.bad_length = true;
                 return;
             }
             length = length * 10 + (word[i] - '0');
         }
-        a->bad_length |= a->has_length && length != a->length;
-        a->length = length;
-        a->has_length = any = true;
+        a->framing.bad_length |= a->framing.has_length && length != a->framing.length;
+        a->framing.length = length;
+        a->framing.has_length = any = true;
     }
-    a->bad_length |= !any;
+    a->framing.bad_length |= !any;
 }
 
 static void take_retry_after(struct http_answer *a, const char *value, size_t len)
@@ -194,15 +194,14 @@ static void take_status_line(struct http_answer *a, const char *line, size_t len
         }
         status = status * 10 + (line[i] - '0');
     }
-    a->minor = line[at] - '0';
     if (status < 100 || status == 101) {
         broken(a, status == 101 ? "the server changed to another protocol"
                                 : "the answer had an impossible status");
         return;
     }
     a->status = status < 200 ? 0 : status;
-    a->has_retry_after = a->says_close = a->says_keep_alive = false;
-    a->chunked = a->unknown_coding = a->has_length = a->bad_length = false;
+    a->has_retry_after = false;
+    a->framing = (struct http_framing){.minor = line[at] - '0'};
     a->state = HTTP_ANSWER_HEADER;
 }
 
@@ -215,7 +214,7 @@ static void take_header(struct http_answer *a, const char *line, size_t len)
     if (is_blank(line[0]) || name_len == 0 || is_blank(line[name_len - 1])) {
         /* A folded line would belong to the one before it, which is read already. That, and a line that is no
          * header, may hide what we need to know: the connection is not used again. */
-        a->says_close = true;
+        a->framing.says_close = true;
         return;
     }
     for (size_t i = 0; i < ARRAY_SIZE(headers); i++) {
@@ -227,9 +226,9 @@ static void take_header(struct http_answer *a, const char *line, size_t len)
         if (!cut)
             headers[i].take(a, value, value_len);
         else if (headers[i].frames)
-            a->bad_length = true;
+            a->framing.bad_length = true;
         else
-            a->says_close = true;
+            a->framing.says_close = true;
     }
 }
 
@@ -240,19 +239,20 @@ static void take_headers_end(struct http_answer *a)
         a->state = HTTP_ANSWER_STATUS_LINE;
         return;
     }
-    a->truncated = a->unknown_coding;
+    a->truncated = a->framing.unknown_coding;
     if (a->status == 204 || a->status == 304) {
         a->truncated = false;
         complete(a);
-    } else if (a->chunked) {
-        a->says_close |= a->has_length || a->minor == 0; /* two frames, or one that HTTP/1.0 does not know */
+    } else if (a->framing.chunked) {
+        a->framing.says_close |= a->framing.has_length ||
+                                 a->framing.minor == 0; /* two frames, or one that HTTP/1.0 does not know */
         a->state = HTTP_ANSWER_CHUNK_SIZE;
-    } else if (a->unknown_coding) {
+    } else if (a->framing.unknown_coding) {
         a->state = HTTP_ANSWER_BODY_TO_END;
-    } else if (a->bad_length) {
+    } else if (a->framing.bad_length) {
         broken(a, "the answer's length makes no sense");
-    } else if (a->has_length) {
-        a->left = a->length;
+    } else if (a->framing.has_length) {
+        a->left = a->framing.length;
         a->state = HTTP_ANSWER_BODY;
         if (a->left == 0)
             complete(a);
@@ -364,7 +364,7 @@ static size_t feed_body(struct http_answer *a, const char *bytes, size_t len)
     keep(a, bytes, part);
     if (a->left > 0 || a->state == HTTP_ANSWER_BROKEN)
         return part;
-    if (a->chunked)
+    if (a->framing.chunked)
         a->state = HTTP_ANSWER_CHUNK_END;
     else
         complete(a);
@@ -394,7 +394,7 @@ void http_answer_end(struct http_answer *a, bool clean)
         return;
     if (a->state == HTTP_ANSWER_BODY_TO_END) {
         a->truncated |= !clean;
-        a->says_close = true;
+        a->framing.says_close = true;
         complete(a);
         return;
     }

@@ -1,9 +1,9 @@
 /* An HTTP/1.1 answer, read as its bytes arrive (RFC 9112). Pure: no socket, no clock, no allocation but the
  * body's.
  *
- * The answer comes from a stranger: every part has a limit, and nothing that the server writes makes us read or
- * keep more. Interim answers (1xx) are passed over. Only the transfer coding "chunked" is undone; a body in
- * any other coding is kept as it came and marked as truncated, so nothing is ever unpacked. */
+ * The answer comes from a stranger: every part has a limit, and nothing that the server writes makes us read
+ * or keep more. Interim answers (1xx) are passed over. Only the transfer coding "chunked" is undone; a body
+ * in any other coding is kept as it came and marked as truncated, so nothing is ever unpacked. */
 #pragma once
 
 #include "base/strbuf.h"
@@ -39,10 +39,12 @@ struct http_answer {
     const char *fault; /* a constant; NULL = none */
     struct strbuf body;
 
-    int minor; /* of the version HTTP/1.minor */
-    bool chunked, unknown_coding, has_length, bad_length, says_close, says_keep_alive;
-    int64_t length; /* Content-Length */
-    int64_t left;   /* of the body or of the chunk */
+    struct http_framing {
+        int minor; /* of the version HTTP/1.minor */
+        bool chunked, unknown_coding, has_length, bad_length, says_close, says_keep_alive;
+        int64_t length; /* Content-Length */
+    } framing;
+    int64_t left; /* of the body or of the chunk */
     size_t header_bytes, excess;
     size_t line_len; /* of the line so far, also beyond what is kept */
     char line[HTTP_ANSWER_LINE_MAX];

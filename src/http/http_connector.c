@@ -13,8 +13,8 @@
 #include "base/timeutil.h"
 #include "http/http_address.h"
 
-/* libcurl gives an address up after a part of the time, and then waits to be called again without having set a
- * timer (7.88): so it is called now and then while it connects. */
+/* libcurl gives an address up after a part of the time, and then waits to be called again without having set
+ * a timer (7.88): so it is called now and then while it connects. */
 #define LOOK_USEC (100 * USEC_PER_MSEC)
 
 struct http_attempt {
@@ -213,7 +213,7 @@ static const char *detail_of(struct http_attempt *a, enum http_cause cause, CURL
     return a->error;
 }
 
-/* libcurl keeps and closes its descriptor when it likes; the requester's is another one for the same socket. */
+/* libcurl closes its descriptor when it likes; the requester's is another one for the same socket. */
 static void report(struct http_attempt *a, CURLcode code)
 {
     http_connected *callback = a->callback;

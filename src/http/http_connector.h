@@ -29,7 +29,7 @@ struct http_attempt *http_connector_start(struct http_connector *c, const struct
                                           http_connected *callback, void *userdata);
 /* No callback follows. HTTP_DNS when the attempt has not got beyond the name yet, else HTTP_CONNECT. */
 enum http_cause http_attempt_cancel(struct http_attempt *a);
-/* Does what is due and reports the attempts that have ended. To be called when the sockets were dispatched and
- * when http_connector_next_usec() has come. */
+/* Does what is due and reports the attempts that have ended. To be called when the sockets were dispatched
+ * and when http_connector_next_usec() has come. */
 void http_connector_run(struct http_connector *c);
 uint64_t http_connector_next_usec(const struct http_connector *c); /* USEC_INFINITY = nothing is under way */

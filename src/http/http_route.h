@@ -47,8 +47,8 @@ void http_routes_free(struct http_routes *all); /* no request is under way any m
 struct http_route *http_routes_use(struct http_routes *all, const struct http_params *params, const char *url,
                                    const char **ret_problem);
 void http_route_done(struct http_route *route);
-/* The routes were made for other parameters; `with_origins`: connections and sessions were, too. What is in use
- * stays for its users. */
+/* The routes were made for other parameters; `with_origins`: connections and sessions were, too. What is in
+ * use stays for its users. */
 void http_routes_forget(struct http_routes *all, bool with_origins);
 
 void http_origin_done(struct http_origin *origin);

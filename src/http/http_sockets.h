@@ -28,6 +28,6 @@ void http_sockets_forget(struct http_sockets *s, int fd);
  * source: sd-event keeps its place at the head of the queue when it is enabled again, so one that is always
  * needed again starves all other sources. */
 void http_sockets_wake(struct http_sockets *s);
-/* Never waits. Calls the handlers of ready sockets; a handler may watch and forget sockets, also such that are
- * ready. False when there was none. */
+/* Never waits. Calls the handlers of ready sockets; a handler may watch and forget sockets, also ready ones.
+ * False when there was none. */
 bool http_sockets_dispatch(struct http_sockets *s);

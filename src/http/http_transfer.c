@@ -104,7 +104,7 @@ static bool receive_some(struct http_transfer *t)
             conclude_answer(t, used < n);
             return false;
         }
-        /* A short read has emptied the socket; but over TLS only the library knows, and an end is not told twice. */
+        /* A short read has emptied the socket. Over TLS only the library knows; an end is not told twice. */
         return t->connection->ssl || t->connection->hung_up || n == HTTP_BUFFER;
     case HTTP_WAIT:
         return false;

@@ -1,8 +1,8 @@
 /* Deadlines of thousands of requests and connections, of which hardly any is ever reached: setting one and
  * taking it back cost a few instructions, whatever their number.
  *
- * A hashed wheel (Varghese and Lauck, 1987) of slots of 8 ms; a deadline beyond its span stays in its slot for
- * several rounds. Pure: the caller brings the time and asks when to come again. Times are monotonic, in
+ * A hashed wheel (Varghese and Lauck, 1987) of slots of 8 ms; a deadline beyond its span stays in its slot
+ * for several rounds. Pure: the caller brings the time and asks when to come again. Times are monotonic, in
  * microseconds. */
 #pragma once
 

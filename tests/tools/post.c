@@ -1,5 +1,5 @@
-/* Posts to each URL that comes on standard input, one after the other, and prints a line for each: how the HTTP
- * client of anubisd understood the answer. For tests that compare it with other clients.
+/* Posts to each URL that comes on standard input, one after the other, and prints a line for each: how the
+ * HTTP client of anubisd understood the answer. For tests that compare it with other clients.
  *
  * usage: post <URLS
  * prints: CAUSE STATUS WHOLE|TRUNCATED BODY-IN-HEX */
@@ -34,7 +34,7 @@ int main(void)
         .max_connections = 1,
         .allow_http = true,
         .allow_private_networks = true,
-        .ca_file = "",
+        .ca_file = "/dev/null", /* http only: no certificates are read */
         .proxy = "",
         .user_agent = "post",
     };

@@ -281,7 +281,7 @@ static inline bool server_has_connections(struct server *s)
     return any;
 }
 
-/* A self-signed certificate for `name` (a host's name, or "IP:…"), written to `path` for those who trust it. */
+/* A self-signed certificate for `name` (a host's name, or "IP:…"), also written to `path`. */
 static inline SSL_CTX *tls_context_new(const char *name, const char *path, long valid_from, long valid_to)
 {
     SSL_CTX *context = SSL_CTX_new(TLS_server_method());
