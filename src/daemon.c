@@ -26,6 +26,7 @@
 #include "consumers/consumer.h"
 #include "delivery/dispatcher.h"
 #include "handlers/groups.h"
+#include "http/http.h"
 #include "kafka/kafka_conf.h"
 #include "monitor/monitor.h"
 #include "pg/pg_conninfo.h"
@@ -219,7 +220,8 @@ static int on_terminate(sd_event_source *s, const struct signalfd_siginfo *si, v
     return 0;
 }
 
-const struct config_judges daemon_judges = {.conninfo = pg_conninfo_check, .properties = kafka_conf_check};
+const struct config_judges daemon_judges = {
+    .conninfo = pg_conninfo_check, .certificates = http_check_ca_file, .properties = kafka_conf_check};
 
 static void reload(struct daemon *d)
 {

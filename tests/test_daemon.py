@@ -237,3 +237,11 @@ def test_status_tells_what_it_does(app, institutions, make_daemon):
     app.subscriptions(app.integration(institutions.url("/good")), 10)
     app.wait_states(sent=10)
     wait_for(lambda: "10 sent" in (daemon.status() or ""), 30, lambda: f"the count in {daemon.status()}")
+
+
+@pytest.mark.parametrize("path", ["/etc/hostname", "/dev/null"])
+def test_a_file_without_certificates_is_refused(tmp_path, path):
+    conf = tmp_path / "anubisd.conf"
+    conf.write_text(f'kafka: {{ brokers = "localhost:1"; }};\ndelivery: {{\n  ca_file = "{path}";\n}};\n')
+    problems = anubisd("--check-config", "-c", conf).expect(78).stderr
+    assert f"{conf}:3: delivery.ca_file must be a file of certificates in PEM" in problems

@@ -99,6 +99,8 @@ enum config_secrets {
 struct config_judges {
     /* As pg_conninfo_check(): false with `why`, which continues a sentence that begins with the key. */
     bool (*conninfo)(const char *conninfo, struct strbuf *why);
+    /* As http_check_ca_file(): the same for a file of certificates. */
+    bool (*certificates)(const char *path, struct strbuf *why);
     /* As kafka_conf_check(): adds lines to `problems`; negative when it added any. Called also when there are
      * problems already: each wrong value is at its default or absent then. */
     int (*properties)(const struct config *c, const char *path, struct strbuf *problems);

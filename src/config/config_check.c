@@ -112,12 +112,11 @@ bool config_check_http_url(const char *value, struct strbuf *why)
 
 bool config_check_proxy(const char *value, struct strbuf *why)
 {
-    static const char *const schemes[] = {"http://", "https://", "socks5://", "socks5h://", NULL};
+    static const char *const schemes[] = {"http://", "socks5://", "socks5h://", NULL};
 
     if (!*value || is_url(value, schemes))
         return true;
-    strbuf_adds(why,
-                "must be a URL such as \"http://proxy:3128\" (or https, socks5, socks5h), or \"\" for none");
+    strbuf_adds(why, "must be a URL such as \"http://proxy:3128\" (or socks5, socks5h), or \"\" for none");
     return false;
 }
 

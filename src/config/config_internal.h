@@ -19,10 +19,11 @@ enum config_type {
 };
 
 enum {
-    KEY_RESTART = 1 << 0,  /* a running daemon cannot take a change over */
-    KEY_SECRET = 1 << 1,   /* never shown */
-    KEY_CONNINFO = 1 << 2, /* libpq's: shown without its passwords */
-    KEY_UNUSED = 1 << 3,   /* accepted, without effect in this version */
+    KEY_RESTART = 1 << 0,      /* a running daemon cannot take a change over */
+    KEY_SECRET = 1 << 1,       /* never shown */
+    KEY_CONNINFO = 1 << 2,     /* libpq's: shown without its passwords */
+    KEY_CERTIFICATES = 1 << 4, /* a file that libssl has to understand */
+    KEY_UNUSED = 1 << 3,       /* accepted, without effect in this version */
 };
 
 struct config_choice {

@@ -25,7 +25,11 @@ enum config_secrets config_secrets_of(const struct config_loader *l, const struc
 static bool judge(const struct config_loader *l, const struct config_key *key, const char *text,
                   struct strbuf *why)
 {
-    return !(key->flags & KEY_CONNINFO) || !l->judges->conninfo || l->judges->conninfo(text, why);
+    if ((key->flags & KEY_CONNINFO) && l->judges->conninfo)
+        return l->judges->conninfo(text, why);
+    if ((key->flags & KEY_CERTIFICATES) && l->judges->certificates)
+        return !*text || l->judges->certificates(text, why);
+    return true;
 }
 
 static void set_plain(struct config_loader *l, const struct config_key *key, const char *text,

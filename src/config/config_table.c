@@ -56,7 +56,8 @@ const struct config_key config_keys[] = {
     {"delivery", "allow_http", TYPE_BOOL, AT(delivery.allow_http), .fallback = "false"},
     {"delivery", "allow_private_networks", TYPE_BOOL, AT(delivery.allow_private_networks),
      .fallback = "false"},
-    {"delivery", "ca_file", TYPE_STRING, AT(delivery.ca_file), "", .check = config_check_ca_file},
+    {"delivery", "ca_file", TYPE_STRING, AT(delivery.ca_file), "", .check = config_check_ca_file,
+     .flags = KEY_CERTIFICATES},
     {"delivery", "proxy", TYPE_STRING, AT(delivery.proxy), "", .check = config_check_proxy},
     {"delivery", "user_agent", TYPE_STRING, AT(delivery.user_agent), .fallback = ""},
 

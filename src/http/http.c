@@ -120,6 +120,18 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
     return 0;
 }
 
+bool http_check_ca_file(const char *path, struct strbuf *why)
+{
+    struct http_tls *tls = NULL;
+    struct error err;
+    bool good = http_tls_new(&tls, path, &err) == 0;
+
+    if (!good)
+        strbuf_addf(why, "must be a file of certificates in PEM (%s)", err.text);
+    http_tls_free(tls);
+    return good;
+}
+
 /* --- the interface ---------------------------------------------------------------------------- */
 
 static void free_params(struct http_context *context)

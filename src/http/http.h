@@ -1,15 +1,15 @@
-/* HTTP POSTs to institutions over one libcurl multi handle, driven by sd-event.
+/* HTTP/1.1 POSTs to institutions, over kept connections, driven by sd-event.
  *
  * Main thread only; nothing here blocks. The callback of a request runs from the event loop, never from
- * within http_post() or http_cancel(). SIGPIPE must be ignored by the process. Only http*.c include libcurl.
+ * within http_post() or http_cancel(). SIGPIPE must be ignored by the process.
  *
- * A request is never sent twice: what libcurl would repeat by itself ends as HTTP_CONNECTION_LOST. Redirects
- * are not followed; answers are not asked to be compressed, and are not unpacked. */
+ * A request is sent again only while no connection has taken a byte of it. Redirects are not followed; no
+ * answer is ever unpacked. An answer counts only for the request that it follows. */
 #pragma once
 
 #include <systemd/sd-event.h>
 
-#include "base/util.h"
+#include "base/strbuf.h"
 
 struct http;
 
@@ -64,6 +64,9 @@ struct http_result {
 };
 
 typedef void (*http_callback)(const struct http_result *result, void *userdata);
+
+/* Does the file hold certificates? False with `why`, which continues a sentence that begins with the key. */
+bool http_check_ca_file(const char *path, struct strbuf *why);
 
 /* 0 or negative errno. `params` strings are copied. */
 int http_new(struct http **ret, sd_event *event, const struct http_params *params, struct error *err);

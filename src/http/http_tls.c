@@ -51,7 +51,7 @@ int http_tls_new(struct http_tls **ret, const char *ca_file, struct error *err)
     int good = ca_file[0] ? SSL_CTX_load_verify_locations(tls->context, ca_file, NULL)
                           : SSL_CTX_set_default_verify_paths(tls->context);
     if (good != 1) {
-        words(err, "could not read certificates from ca_file");
+        words(err, "libssl");
         http_tls_free(tls);
         return -EINVAL;
     }

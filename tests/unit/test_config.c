@@ -179,9 +179,11 @@ static const struct {
     {"kafka: { client_id = \"\"; };", "1: kafka.client_id must not be empty\n"},
     {"status: { listen = \"9617\"; };",
      "1: status.listen must be \"host:port\" or \"[address]:port\", or \"\" for none\n"},
+    {"delivery: { proxy = \"https://proxy:3128\"; };",
+     "1: delivery.proxy must be a URL such as \"http://proxy:3128\" (or socks5, socks5h), or \"\" for none\n"},
     {"delivery: { proxy = \"proxy:3128\"; };",
      "1: delivery.proxy must be a URL such as \"http://proxy:3128\" (or "
-     "https, socks5, socks5h), or \"\" for none\n"},
+     "socks5, socks5h), or \"\" for none\n"},
     {"delivery: { ca_file = \"/nonexistent\"; };",
      "1: delivery.ca_file must name a file that can be read: No such file or directory\n"},
     {"alerts: { webhook_url = \"ftp://x\"; };",
