@@ -318,3 +318,15 @@ def test_install_elsewhere_and_uninstall():
         assert "ExecStart=/usr/local/sbin/anubisd\n" in f.read()
     make_install(folder, "uninstall", "PREFIX=/usr/local")
     assert files_below(folder) == ["etc/anubisd.conf"]
+
+
+def test_sentences_that_explain_shows_are_written_somewhere():
+    """explain shows anubisd's own sentences and no other words of an error: its list is what is really written."""
+    listed = re.search(r"own_sentences\[\] = \{(.*?)\};", read("src/ctl/ctl_error.c"), re.DOTALL).group(1)
+    written = "\n".join(read(os.path.join(folder, f)) for folder in ("src", "sql")
+                        for f in files_below(os.path.join(ROOT, folder)) if not f.endswith("ctl_error.c")).replace("''", "'")
+    for sentence in re.findall(r'"(.+)"', listed):
+        pattern = re.escape(sentence)
+        for status in ("failed", "retry"):  # which the trigger puts in
+            pattern = pattern.replace(rf"set\ to\ {status}\ by", rf"set\ to\ (?:{status}|%s|'\ \|\|.*)\ by")
+        assert re.search(pattern, written), sentence

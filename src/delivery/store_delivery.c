@@ -78,14 +78,13 @@ void store_claim_row(const struct pg_result *r, int row, struct store_claimed *r
     ret->max_attempts = (int) pg_get_i64(r, row, 14);
 }
 
-#define CLAIM_ENDS "claimed_by = null, claim_token = null, lease_expires_at = null, updated_at = now()"
-
 const struct pg_statement store_release_tokens = {
     "release_tokens",
     "update subscriptions set status = case when attempts <= 1 then 'pending' else 'retry' end,"
     "       attempts = greatest(attempts - 1, 0), last_error = 'not sent: the claim''s answer got lost',"
     "       last_http_status = null, last_response = null, last_response_truncated = null, last_duration_ms = null,"
-    "       last_ambiguous = false, " CLAIM_ENDS
+    "       last_ambiguous = false, claimed_by = null, claim_token = null, lease_expires_at = null,"
+    "       updated_at = now()"
     " where status = 'processing' and lease_expires_at is not null and claim_token = any ($1)"};
 
 void store_release_tokens_args(struct pg_args *args, size_t count, const int64_t *tokens)
@@ -94,39 +93,8 @@ void store_release_tokens_args(struct pg_args *args, size_t count, const int64_t
     add_i64_array(args, count, tokens);
 }
 
-/* $1 ids, $2 tokens, $3 states, $4 costs an attempt, $5 delays in ms, $6 HTTP statuses, $7 durations, $8
- * errors, $9 responses, $10 truncated, $11 ambiguous */
-/* The token alone says that the claim stands (a trigger ends it with any change by others); a condition on
- * the status would invite the planner to go by subscriptions_lease. */
-#define SETTLE_ROWS                                                                                              \
-    "unnest($1::bigint[], $2::bigint[], $3::text[], $4::bool[], $5::bigint[], $6::int[], $7::int[], $8::text[]," \
-    "       $9::text[], $10::bool[], $11::bool[])"                                                               \
-    "  as r (id, token, state, costs, delay_ms, http_status, duration_ms, error, response, truncated, ambiguous)"
-#define SETTLE_SET                                                                                               \
-    "update subscriptions s set"                                                                                 \
-    "       status = case r.state when 'release' then case when s.attempts <= 1 then 'pending' else 'retry' end" \
-    "                else r.state end,"                                                                          \
-    "       attempts = case when r.costs then s.attempts else greatest(s.attempts - 1, 0) end,"                  \
-    "       sent_at = case when r.state = 'sent' then now() else s.sent_at end,"                                 \
-    "       next_attempt_at = case when r.state = 'retry' then now() + r.delay_ms * interval '1 ms'"             \
-    "                              when r.state = 'release' then s.next_attempt_at end,"                         \
-    "       last_error = r.error, last_http_status = r.http_status, last_response = r.response,"                 \
-    "       last_response_truncated = r.truncated, last_duration_ms = r.duration_ms,"                            \
-    "       last_ambiguous = r.ambiguous, " CLAIM_ENDS
-
-const struct pg_statement store_settle = {"settle",
-                                          "with settled as (" SETTLE_SET " from " SETTLE_ROWS
-                                          "  where s.id = r.id and s.claim_token = r.token returning s.id)"
-                                          " select id::bigint from settled order by id"};
-
-const struct pg_statement store_settle_unlocked = {
-    "settle_unlocked",
-    "with free as materialized ("
-    "  select s.id, s.claim_token from subscriptions s join unnest($1::bigint[], $2::bigint[]) as r (id, token)"
-    "      on s.id = r.id and s.claim_token = r.token for no key update of s skip locked"
-    "), settled as (" SETTLE_SET " from " SETTLE_ROWS " join free f on f.id = r.id"
-    "  where s.id = r.id and s.claim_token = r.token returning s.id)"
-    " select id::bigint from settled order by id"};
+const struct pg_statement store_settle = {"settle", sql_settle};
+const struct pg_statement store_settle_unlocked = {"settle_unlocked", sql_settle_unlocked};
 
 typedef void (*add_field)(struct pg_args *, const struct store_settlement *);
 
@@ -220,38 +188,8 @@ void store_still_claimed_args(struct pg_args *args, size_t count, const int64_t 
     add_i64_array(args, count, tokens);
 }
 
-/* A claim by the application itself has no token; one from before the migration has no lease and gets one
- * first ("is null" sorts last, so those come when no other is due). $1 our own tokens, $2 max_attempts, $3
- * max_age in ms, $4 base delay in ms, $5 max delay in ms, $6 ids to pass over, $7 limit */
-#define LEASES_OVER                                                                                          \
-    "with over as materialized ("                                                                            \
-    "  select s.id, s.lease_expires_at is null as none,"                                                     \
-    "         (s.attempts >= coalesce(nullif(greatest(i.max_attempts, 0), 0), $2)"                           \
-    "          or s.created_at <= now() - $3 * interval '1 ms') as final"                                    \
-    "    from subscriptions s left join integrations i on i.id = s.integration_id"                           \
-    "   where s.status = 'processing' and (s.lease_expires_at < now() or s.lease_expires_at is null)"        \
-    "     and (s.claim_token is null or s.claim_token <> all ($1)) and s.id <> all ($6)"                     \
-    "   order by s.lease_expires_at limit $7 for no key update of s skip locked"                             \
-    ") "
-
-const struct pg_statement store_expire_leases = {
-    "expire_leases", LEASES_OVER
-    ", given as ("
-    "  update subscriptions s set lease_expires_at = now() + interval '10 minutes'"
-    "    from over o where s.id = o.id and o.none"
-    "), expired as ("
-    "  update subscriptions s set status = case when o.final then 'failed' else 'retry' end,"
-    "         next_attempt_at = case when not o.final then now() + least($4 * power(2, least(greatest(s.attempts, 1), 30) - 1), $5)"
-    "                                                       * (0.75 + random() / 2) * interval '1 ms' end,"
-    "         last_error = 'lease expired: whoever was sending it gave no result', last_http_status = null, last_response = null,"
-    "         last_response_truncated = null, last_duration_ms = null, last_ambiguous = true, " CLAIM_ENDS
-    "    from over o where s.id = o.id and not o.none"
-    "  returning s.id, s.integration_id, s.status"
-    ") select id::bigint, integration_id::bigint, status::text from expired"};
-
-const struct pg_statement store_expire_head = {"expire_head",
-                                               LEASES_OVER "select id::bigint from over"
-                                                           " where ($4::bigint, $5::bigint) is not null"};
+const struct pg_statement store_expire_leases = {"expire_leases", sql_expire_leases};
+const struct pg_statement store_expire_head = {"expire_head", sql_expire_head};
 
 void store_expire_leases_args(struct pg_args *args, const struct outcome_rules *rules, size_t count,
                               const int64_t *tokens, size_t passed_over_count, const int64_t *passed_over,
@@ -267,7 +205,7 @@ void store_expire_leases_args(struct pg_args *args, const struct outcome_rules *
     pg_arg_i32(args, limit);
 }
 
-/* Not when its endpoint_url was mended in the meantime. */
+/* Not when its endpoint_url was changed in the meantime. */
 const struct pg_statement store_pause_integration = {
     "pause_integration",
     "update integrations set paused_until = 'infinity', pause_reason = $2, updated_at = now()"

@@ -1,0 +1,16 @@
+-- $1 bigint[]: claim tokens of ours, whose leases are not looked at
+-- $2 integer: max_attempts of an integration that sets none
+-- $3 bigint: max_age in ms
+-- $4 bigint: base delay in ms
+-- $5 bigint: max delay in ms
+-- $6 bigint[]: ids to pass over
+-- $7 integer: limit
+with over as materialized (
+  select s.id, s.lease_expires_at is null as none,
+         (s.attempts >= coalesce(nullif(greatest(i.max_attempts, 0), 0), $2)
+          or s.created_at <= now() - $3 * interval '1 ms') as final
+    from subscriptions s left join integrations i on i.id = s.integration_id
+   where s.status = 'processing' and (s.lease_expires_at < now() or s.lease_expires_at is null)
+     and (s.claim_token is null or s.claim_token <> all ($1)) and s.id <> all ($6)
+   order by s.lease_expires_at limit $7 for no key update of s skip locked
+)

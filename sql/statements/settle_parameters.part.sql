@@ -1,0 +1,11 @@
+-- $1 bigint[]: ids
+-- $2 bigint[]: claim tokens
+-- $3 text[]: sent, failed, retry or release
+-- $4 boolean[]: whether it costs an attempt
+-- $5 bigint[]: delays in ms
+-- $6 integer[]: HTTP statuses
+-- $7 integer[]: durations in ms
+-- $8 text[]: errors
+-- $9 text[]: responses
+-- $10 boolean[]: whether a response is truncated
+-- $11 boolean[]: whether the institution may have it all the same

@@ -1,0 +1,13 @@
+  update subscriptions s set
+         status = case r.state when 'release' then case when s.attempts <= 1 then 'pending' else 'retry' end
+                  else r.state end,
+         attempts = case when r.costs then s.attempts else greatest(s.attempts - 1, 0) end,
+         sent_at = case when r.state = 'sent' then now() else s.sent_at end,
+         next_attempt_at = case when r.state = 'retry' then now() + r.delay_ms * interval '1 ms'
+                                when r.state = 'release' then s.next_attempt_at end,
+         last_error = r.error, last_http_status = r.http_status, last_response = r.response,
+         last_response_truncated = r.truncated, last_duration_ms = r.duration_ms, last_ambiguous = r.ambiguous,
+         claimed_by = null, claim_token = null, lease_expires_at = null, updated_at = now()
+    from unnest($1::bigint[], $2::bigint[], $3::text[], $4::bool[], $5::bigint[], $6::int[], $7::int[], $8::text[],
+                $9::text[], $10::bool[], $11::bool[])
+         as r (id, token, state, costs, delay_ms, http_status, duration_ms, error, response, truncated, ambiguous)

@@ -1,0 +1,10 @@
+-- The same as settle.sql, but for rows that another session has locked.
+-- include: settle_parameters.part.sql
+with free as materialized (
+  select s.id, s.claim_token from subscriptions s join unnest($1::bigint[], $2::bigint[]) as r (id, token)
+      on s.id = r.id and s.claim_token = r.token for no key update of s skip locked
+), settled as (
+-- include: settle_set.part.sql
+    join free f on f.id = r.id
+   where s.id = r.id and s.claim_token = r.token returning s.id)
+select id::bigint from settled order by id
