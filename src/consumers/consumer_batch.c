@@ -26,7 +26,6 @@
 /* Sequences lie close together; only a topic full of invented ones reaches this in one transaction. */
 #define CHUNKS_MAX 512
 #define CHUNKS_CACHED 8 /* for each partition */
-#define DEAD_LETTERS_LOGGED 10
 
 /* --- gathering -------------------------------------------------------------------------------- */
 
@@ -233,49 +232,6 @@ static int write_bitmaps(struct consumer *c, struct error *err)
     return r == PG_DONE && fenced ? APPLY_FENCED : r;
 }
 
-static void fill_dead_letter(struct store_dead_letter *letter, const struct consumer_item *item)
-{
-    struct strbuf headers = STRBUF_INIT(STRBUF_MAX_DEFAULT);
-    struct kafka_message message;
-
-    *letter = (struct store_dead_letter){.topic = item->partition->topic,
-                                         .partition = item->partition->number,
-                                         .offset = item->offset,
-                                         .error = item->fault};
-    if (item->bare) {
-        strbuf_adds(&headers, "{}");
-    } else {
-        kafka_kept_view(item->kept, &message);
-        message_headers_json(&message, &headers);
-        letter->key = message.key.p;
-        letter->key_len = message.key.len;
-        letter->value = message.value.p;
-        letter->value_len = message.value.len;
-    }
-    letter->headers_len = headers.len;
-    letter->headers = strbuf_take(&headers);
-}
-
-static int put_aside(struct consumer *c, const struct window *w, struct error *err)
-{
-    CLEANUP(freep) struct store_dead_letter *letters = NULL;
-    size_t count = 0;
-
-    for (size_t i = 0; i < w->count; i++)
-        count += w->items[i].fault != NULL;
-    if (count == 0)
-        return PG_DONE;
-    letters = xcalloc(count, sizeof(*letters));
-    count = 0;
-    for (size_t i = 0; i < w->count; i++)
-        if (w->items[i].fault)
-            fill_dead_letter(&letters[count++], &w->items[i]);
-    int r = store_dead_letters(c->session.pg, c->group_id, letters, count, err);
-    for (size_t i = 0; i < count; i++)
-        free(letters[i].headers);
-    return r;
-}
-
 /* Shows one handler the fresh events of its types. */
 static int run_handler(struct consumer *c, size_t which, struct window *w, struct error *err)
 {
@@ -311,7 +267,7 @@ static int transact(struct consumer *c, struct window *w, struct error *err)
     if (r == PG_DONE)
         r = write_bitmaps(c, err);
     if (r == PG_DONE)
-        r = put_aside(c, w, err);
+        r = consumer_put_aside(c, w->items, w->count, err);
     /* Handlers last: the rows they lock are wanted by others too. */
     for (size_t i = 0; r == PG_DONE && c->group->handlers[i]; i++)
         r = run_handler(c, i, w, err);
@@ -332,40 +288,6 @@ static int transact(struct consumer *c, struct window *w, struct error *err)
 
 /* --- after it --------------------------------------------------------------------------------- */
 
-static void say_dead_letter(const struct consumer *c, const struct consumer_item *item)
-{
-    const struct log_about about = {.integration_id = item->event.integration_id,
-                                    .kafka_topic = item->partition->topic,
-                                    .kafka_partition = (int) item->partition->number,
-                                    .kafka_offset = item->offset,
-                                    .kafka_at = true,
-                                    .error = item->fault};
-    char integration[48] = "";
-
-    if (about.integration_id)
-        snprintf(integration, sizeof(integration), ", of integration %" PRId64, about.integration_id);
-    log_about(LOG_ERR, MSG_DEAD_LETTER, &about,
-              "%s: cannot handle the message at offset %" PRId64
-              " of \"%s\", partition %d%s: %s; it is in dead_letters",
-              c->name, item->offset, about.kafka_topic, about.kafka_partition, integration, item->fault);
-}
-
-static void say_dead_letters(const struct consumer *c, const struct window *w, size_t count)
-{
-    size_t said = 0;
-
-    for (size_t i = 0; i < w->count && said < DEAD_LETTERS_LOGGED; i++) {
-        if (!w->items[i].fault)
-            continue;
-        say_dead_letter(c, &w->items[i]);
-        said++;
-    }
-    if (count > said)
-        log_event(LOG_ERR, MSG_DEAD_LETTER, NULL,
-                  "%s: cannot handle %zu more messages of this batch; they are in dead_letters", c->name,
-                  count - said);
-}
-
 static void count_window(struct consumer *c, const struct window *w)
 {
     size_t dead = 0, foreign = 0;
@@ -380,7 +302,7 @@ static void count_window(struct consumer *c, const struct window *w)
     c->stats.foreign += foreign;
     c->stats.dead_letters += dead;
     if (dead > 0)
-        say_dead_letters(c, w, dead);
+        consumer_say_dead_letters(c, w->items, w->count, dead);
 }
 
 /* The database holds it: so do we. */

@@ -3,7 +3,8 @@
  * consumer.c           starting and joining the threads of the groups
  * consumer_loop.c      a thread's turns: its session, its member, and when to do what
  * consumer_position.c  which partitions are ours, and where each goes on
- * consumer_batch.c     from messages to one transaction */
+ * consumer_batch.c     from messages to one transaction
+ * dead_letters.c       what becomes of a message that cannot be handled */
 #pragma once
 
 #include "base/backoff.h"
@@ -141,3 +142,12 @@ enum {
  * returns, the batch is empty afterwards, and what was not applied lies behind next_offset in the database:
  * but for APPLY_DONE, park everything and start over. An outcome of above or an error of pg_query(). */
 int consumer_apply(struct consumer *c, struct error *err);
+
+/* --- dead_letters.c --------------------------------------------------------------------------- */
+
+/* Writes those of the items that have a fault, in the transaction under way. */
+int consumer_put_aside(struct consumer *c, const struct consumer_item *items, size_t item_count,
+                       struct error *err);
+/* Names the first of them in the journal, once they are written; `count` = how many have a fault. */
+void consumer_say_dead_letters(const struct consumer *c, const struct consumer_item *items, size_t item_count,
+                               size_t count);

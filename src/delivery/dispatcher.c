@@ -7,8 +7,8 @@
 #include "base/log.h"
 #include "base/timeutil.h"
 #include "delivery/claimer.h"
+#include "delivery/leases.h"
 #include "delivery/settler.h"
-#include "delivery/sweeper.h"
 #include "pg/pg_session.h"
 
 enum phase {
@@ -27,7 +27,7 @@ struct dispatcher {
     sd_event_source *drain_timer;
     struct queue_session *session;
     struct claimer *claimer;
-    struct sweeper *sweeper;
+    struct leases *leases;
     struct settler *settler;
     struct doorbell *doorbell;
     struct deliveries *deliveries;
@@ -41,7 +41,7 @@ static void advance_stop(struct dispatcher *d)
     if (d->phase == PHASE_DRAINING && deliveries_count(d->deliveries) == 0)
         d->phase = PHASE_SETTLING;
     bool session_done = !queue_session_up(d->session, &ignored) ||
-                        (queue_session_idle(d->session) && !sweeper_has_lost_claims(d->sweeper));
+                        (queue_session_idle(d->session) && !leases_has_lost_claims(d->leases));
     if (d->phase == PHASE_SETTLING && settler_pending(d->settler) == 0 && session_done) {
         d->phase = PHASE_STOPPED;
         queue_session_silence(d->session);
@@ -56,7 +56,7 @@ static void on_session_up(bool again, void *userdata)
     struct dispatcher *d = userdata;
 
     if (again)
-        sweeper_wait_after_outage(d->sweeper);
+        leases_wait_after_outage(d->leases);
     claimer_soon(d->claimer, 0);
 }
 
@@ -66,7 +66,7 @@ static void on_turn(void *userdata)
 {
     struct dispatcher *d = userdata;
 
-    if (d->phase != PHASE_STOPPED && !sweeper_run(d->sweeper, d->config, d->phase != PHASE_RUNNING) &&
+    if (d->phase != PHASE_STOPPED && !leases_run(d->leases, d->config, d->phase != PHASE_RUNNING) &&
         d->phase == PHASE_RUNNING)
         claimer_claim(d->claimer);
 }
@@ -93,7 +93,7 @@ static void on_claim_lost(int64_t token, void *userdata)
 {
     struct dispatcher *d = userdata;
 
-    sweeper_claim_lost(d->sweeper, token);
+    leases_claim_lost(d->leases, token);
 }
 
 static size_t unsettled(void *userdata)
@@ -103,7 +103,7 @@ static size_t unsettled(void *userdata)
     return settler_pending(d->settler);
 }
 
-/* --- the sweeper ------------------------------------------------------------------------------ */
+/* --- leases ----------------------------------------------------------------------------------- */
 
 static void note_token(int64_t token, void *userdata)
 {
@@ -216,7 +216,7 @@ void dispatcher_stop(struct dispatcher *d)
 static int start_parts(struct dispatcher *d, struct error *err)
 {
     static const struct queue_session_callbacks session = {on_session_up};
-    static const struct sweeper_callbacks sweeper = {live_tokens, on_swept};
+    static const struct leases_callbacks leases = {live_tokens, on_swept};
     static const struct claimer_callbacks claimer = {on_turn, on_claimed, on_claim_lost, may_send, unsettled};
     static const struct doorbell_callbacks doorbell = {on_rung, on_bell_held};
     static const struct settler_callbacks settler = {on_settled};
@@ -232,7 +232,7 @@ static int start_parts(struct dispatcher *d, struct error *err)
         r = doorbell_new(&d->doorbell, d->event, &params, &doorbell, d);
     if (r < 0)
         return r;
-    d->sweeper = sweeper_new(d->session, &sweeper, d);
+    d->leases = leases_new(d->session, &leases, d);
     return claimer_new(&d->claimer, d->event, d->config,
                        &(struct claimer_parts){d->session, d->deliveries, d->doorbell}, &claimer, d);
 }
@@ -261,7 +261,7 @@ void dispatcher_free(struct dispatcher *d)
     if (!d)
         return;
     claimer_free(d->claimer);
-    sweeper_free(d->sweeper);
+    leases_free(d->leases);
     doorbell_free(d->doorbell);
     deliveries_free(d->deliveries);
     settler_free(d->settler);
@@ -292,7 +292,7 @@ void dispatcher_reopen(struct dispatcher *d)
 void dispatcher_stats(const struct dispatcher *d, struct dispatcher_stats *ret)
 {
     *ret = d->stats;
-    ret->expired = sweeper_expired(d->sweeper);
+    ret->expired = leases_expired(d->leases);
     ret->database_up = queue_session_up(d->session, &ret->database_error);
     ret->in_flight = deliveries_count(d->deliveries);
     ret->unsettled = settler_pending(d->settler);

@@ -1,5 +1,5 @@
 /* The session with which due rows are claimed and lost claims are ended: one statement at a time, for the
- * claimer and the sweeper.
+ * claimer and for leases.
  *
  * Main thread only. It says in the journal when the database is away, when the schema does not fit, and when
  * another session's lock keeps it waiting. */

@@ -1,4 +1,4 @@
-/* The sweeper: ends claims that no daemon works on any more.
+/* Leases: ends claims that no daemon works on any more.
  *
  * Leases that are over become retries, marked ambiguous. Claims whose answer got lost on the way were never
  * sent: their rows go back to the queue, first thing when the database is back.
@@ -10,24 +10,24 @@
 #include "delivery/queue_session.h"
 #include "delivery/tokens.h"
 
-struct sweeper;
+struct leases;
 
-struct sweeper_callbacks {
+struct leases_callbacks {
     /* The tokens of all claims that this daemon works on. */
     void (*live_tokens)(struct tokens *out, void *userdata);
     /* A statement has ended: the session is idle again. `rows`: so many were changed. */
     void (*done)(int rows, void *userdata);
 };
 
-struct sweeper *sweeper_new(struct queue_session *session, const struct sweeper_callbacks *callbacks,
-                            void *userdata);
-void sweeper_free(struct sweeper *s);
+struct leases *leases_new(struct queue_session *session, const struct leases_callbacks *callbacks,
+                          void *userdata);
+void leases_free(struct leases *s);
 /* The answer to the claim with this token got lost. */
-void sweeper_claim_lost(struct sweeper *s, int64_t token);
-bool sweeper_has_lost_claims(const struct sweeper *s);
+void leases_claim_lost(struct leases *s, int64_t token);
+bool leases_has_lost_claims(const struct leases *s);
 /* After an outage results are settled first, ours and those of other daemons, before leases count as over. */
-void sweeper_wait_after_outage(struct sweeper *s);
+void leases_wait_after_outage(struct leases *s);
 /* Sends a statement if one is due: true. Only when the session is idle. With `lost_claims_only` no lease is
  * looked at. */
-bool sweeper_run(struct sweeper *s, const struct config *config, bool lost_claims_only);
-uint64_t sweeper_expired(const struct sweeper *s); /* leases, since the start */
+bool leases_run(struct leases *s, const struct config *config, bool lost_claims_only);
+uint64_t leases_expired(const struct leases *s); /* leases, since the start */

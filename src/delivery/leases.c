@@ -1,5 +1,5 @@
-/* Claims that no daemon works on. See sweeper.h. */
-#include "delivery/sweeper.h"
+/* Claims that no daemon works on. See leases.h. */
+#include "delivery/leases.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -17,9 +17,9 @@
 #define PERIOD_MAX_USEC (5 * USEC_PER_SEC)
 #define GRACE_USEC (15 * USEC_PER_SEC)
 
-struct sweeper {
+struct leases {
     struct queue_session *session;
-    struct sweeper_callbacks callbacks;
+    struct leases_callbacks callbacks;
     void *userdata;
     struct tokens lost; /* of claims whose answers got lost */
     struct tokens live; /* scratch: tokens that are ours */
@@ -48,14 +48,14 @@ static void log_expired(const struct pg_result *result, int rows)
 
 static void on_refused_row(struct pg_answer *answer, void *userdata)
 {
-    struct sweeper *s = userdata;
+    struct leases *s = userdata;
 
     s->at = now_monotonic_usec() + refused_row_pass_over(&s->refusals, answer, "end the claim of");
     s->callbacks.done(0, s->userdata);
 }
 
 /* True when the row that was refused is being looked for. */
-static bool find_refused_row(struct sweeper *s, const struct pg_answer *answer)
+static bool find_refused_row(struct leases *s, const struct pg_answer *answer)
 {
     s->at = 0;
     if (!refusals_narrow(&s->refusals, s->limit))
@@ -66,7 +66,7 @@ static bool find_refused_row(struct sweeper *s, const struct pg_answer *answer)
 
 static void on_expired(struct pg_answer *answer, void *userdata)
 {
-    struct sweeper *s = userdata;
+    struct leases *s = userdata;
     bool locked = queue_session_gave_up_for_lock(s->session, answer);
     int rows = answer->r == 0 ? pg_rows(answer->result) : 0;
 
@@ -88,7 +88,7 @@ static void on_expired(struct pg_answer *answer, void *userdata)
 
 static void on_released(struct pg_answer *answer, void *userdata)
 {
-    struct sweeper *s = userdata;
+    struct leases *s = userdata;
     bool locked = queue_session_gave_up_for_lock(s->session, answer);
     int64_t rows = answer->r == 0 ? pg_affected(answer->result) : 0;
 
@@ -102,7 +102,7 @@ static void on_released(struct pg_answer *answer, void *userdata)
     s->callbacks.done(0, s->userdata);
 }
 
-static bool expire_leases(struct sweeper *s, const struct config *config, uint64_t now)
+static bool expire_leases(struct leases *s, const struct config *config, uint64_t now)
 {
     const struct outcome_rules rules = deliveries_rules(config);
     const int64_t *passed_over;
@@ -117,7 +117,7 @@ static bool expire_leases(struct sweeper *s, const struct config *config, uint64
     return queue_session_ask(s->session, &store_expire_leases, on_expired, s) == 0;
 }
 
-bool sweeper_run(struct sweeper *s, const struct config *config, bool lost_claims_only)
+bool leases_run(struct leases *s, const struct config *config, bool lost_claims_only)
 {
     uint64_t now = now_monotonic_usec();
 
@@ -128,30 +128,30 @@ bool sweeper_run(struct sweeper *s, const struct config *config, bool lost_claim
     return !lost_claims_only && now >= s->at && expire_leases(s, config, now);
 }
 
-void sweeper_claim_lost(struct sweeper *s, int64_t token)
+void leases_claim_lost(struct leases *s, int64_t token)
 {
     tokens_add(&s->lost, token);
 }
 
-bool sweeper_has_lost_claims(const struct sweeper *s)
+bool leases_has_lost_claims(const struct leases *s)
 {
     return s->lost.count > 0;
 }
 
-void sweeper_wait_after_outage(struct sweeper *s)
+void leases_wait_after_outage(struct leases *s)
 {
     s->at = now_monotonic_usec() + GRACE_USEC;
 }
 
-uint64_t sweeper_expired(const struct sweeper *s)
+uint64_t leases_expired(const struct leases *s)
 {
     return s->expired;
 }
 
-struct sweeper *sweeper_new(struct queue_session *session, const struct sweeper_callbacks *callbacks,
-                            void *userdata)
+struct leases *leases_new(struct queue_session *session, const struct leases_callbacks *callbacks,
+                          void *userdata)
 {
-    struct sweeper *s = xcalloc(1, sizeof(*s));
+    struct leases *s = xcalloc(1, sizeof(*s));
 
     s->session = session;
     s->callbacks = *callbacks;
@@ -159,7 +159,7 @@ struct sweeper *sweeper_new(struct queue_session *session, const struct sweeper_
     return s;
 }
 
-void sweeper_free(struct sweeper *s)
+void leases_free(struct leases *s)
 {
     if (!s)
         return;
