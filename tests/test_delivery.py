@@ -131,11 +131,14 @@ def test_too_old_fails(app, institutions, make_daemon):
 
 
 def test_retry_after_is_heeded(app, institutions, make_daemon):
-    make_daemon({"retry": {"base_delay": "1h", "max_delay": "1h"}}).start()
+    make_daemon({"retry": {"base_delay": "1ms", "max_delay": "1h"}}).start()
     integration = app.integration(institutions.url("/limited/1"), max_in_flight=3)
     app.subscriptions(integration, 3)
-    # Without Retry-After: 1 the second one would wait an hour.
     app.wait_states(sent=3)
+    # Without Retry-After: 1 they would come again after milliseconds.
+    waits = app.query("select extract(epoch from next_attempt_at - created_at) from {s}.subscription_events "
+                      "where event_type = 'retried'")
+    assert waits and all(wait >= 1 for wait, in waits)
 
 
 def test_scheduled_and_paused_wait(app, institutions, make_daemon):

@@ -61,7 +61,7 @@ const struct config_key config_keys[] = {
     {"delivery", "proxy", TYPE_STRING, AT(delivery.proxy), "", .check = config_check_proxy},
     {"delivery", "user_agent", TYPE_STRING, AT(delivery.user_agent), .fallback = ""},
 
-    {"retry", "max_attempts", TYPE_INT, AT(retry.max_attempts), "10", RANGE("1", "1000")},
+    {"retry", "max_attempts", TYPE_INT, AT(retry.max_attempts), "100", RANGE("1", "1000")},
     {"retry", "base_delay", TYPE_DURATION, AT(retry.base_delay_usec), "30s", RANGE("1ms", "30d")},
     {"retry", "max_delay", TYPE_DURATION, AT(retry.max_delay_usec), "1h", RANGE("1ms", "30d")},
     {"retry", "max_age", TYPE_DURATION, AT(retry.max_age_usec), "3d", RANGE("1s", "3650d")},

@@ -9,6 +9,7 @@
 #include "base/timeutil.h"
 
 #define JITTER 0.25
+#define SPREAD 0.1 /* of what Retry-After asks for */
 #define ERROR_MESSAGE_MAX 1000
 
 /* Statuses that are more than "try again later". */
@@ -76,8 +77,11 @@ static uint64_t delay(const struct outcome_rules *rules, const struct outcome_at
         backoff_exponential_usec(rules->base_delay_usec, rules->max_delay_usec, a->attempts, JITTER, a->unit);
     if (!heeds_retry_after || !a->result->has_retry_after)
         return usec;
-    uint64_t asked = (uint64_t) a->result->retry_after_sec;
-    return asked >= rules->max_delay_usec / USEC_PER_SEC ? rules->max_delay_usec : asked * USEC_PER_SEC;
+    /* A zero, or a date that is past, must not use all attempts up at once: the backoff is the least. Spread,
+     * or all rows that were turned away come back in the same moment. */
+    uint64_t asked = MIN((uint64_t) a->result->retry_after_sec, rules->max_delay_usec / USEC_PER_SEC);
+    uint64_t spread = (uint64_t) ((double) (asked * USEC_PER_SEC) * (1 + SPREAD * a->unit));
+    return MAX(usec, MIN(spread, rules->max_delay_usec));
 }
 
 struct outcome outcome_decide(const struct outcome_rules *rules, const struct outcome_attempt *a)
