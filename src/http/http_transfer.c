@@ -213,6 +213,8 @@ static void attach(struct http_transfer *t, struct http_connection *c)
 {
     c->transfer = t;
     t->connection = c;
+    if (c->secured)
+        http_wheel_set(t->context->wheel, &t->timer, t->deadline_usec);
     go_on(t);
 }
 

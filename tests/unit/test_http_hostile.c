@@ -582,6 +582,22 @@ TEST(test_request_that_nobody_reads)
     close(fd);
 }
 
+/* The time to connect is over once there is a connection: the request has its own. */
+TEST(test_time_to_connect_is_not_the_requests)
+{
+    static const struct reply replies[] = {{NULL, HOLD, NULL, false}};
+    struct client *c = *state;
+    struct server *s = server_start(replies, 1);
+
+    c->params.connect_timeout_usec = 200 * USEC_PER_MSEC;
+    http_set_params(c->http, &c->params);
+    struct outcome *o = finished(c, post_within(c, server_url(s, "/"), USEC_PER_SEC));
+    expect_cause(o, HTTP_TIMEOUT);
+    assert_in_range(o->result.duration_usec, 990 * USEC_PER_MSEC, 60 * USEC_PER_SEC);
+    free(o);
+    server_stop(s);
+}
+
 /* All of them at once must not disturb an institution that is well. */
 TEST(test_isolation)
 {
@@ -629,6 +645,7 @@ int main(void)
         WITH_CLIENT(test_answer_before_the_request_is_read),
         WITH_CLIENT(test_request_that_nobody_reads),
         WITH_CLIENT(test_isolation),
+        WITH_CLIENT(test_time_to_connect_is_not_the_requests),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
