@@ -228,6 +228,11 @@ static void on_connected(void *userdata, int fd, enum http_cause cause, const ch
         conclude(t, cause, detail, false);
         return;
     }
+    if (t->route->origin->tls && !h->tls) { /* since it began to connect */
+        close(fd);
+        conclude(t, HTTP_TLS, h->tls_error.text, false);
+        return;
+    }
     struct http_connection *c = http_connection_new(t->route->origin, h->tls, fd);
     if (!c) {
         conclude(t, HTTP_INTERNAL, "the TLS state could not be made", false);

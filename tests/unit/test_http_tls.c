@@ -356,6 +356,22 @@ TEST(test_certificate_faults_are_told_apart)
     }
 }
 
+/* A reload that takes all trust away meets requests that are still connecting. */
+TEST(test_trust_is_lost_while_connecting)
+{
+    static const struct reply replies[] = {{ANSWER, KEEP, NULL, false}};
+    struct client *c = *state;
+    struct server *s = tls_server(c, replies, 1);
+    struct outcome *o = post(c, server_url(s, "/"));
+
+    c->params.ca_file = "/nonexistent/ca.pem";
+    http_set_params(c->http, &c->params);
+    expect_cause(finished(c, o), HTTP_TLS);
+    assert_false(o->result.body_handed_over);
+    free(o);
+    server_stop(s);
+}
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
@@ -368,6 +384,7 @@ int main(void)
         WITH_CLIENT(test_tls_answers_that_break_off),
         WITH_CLIENT(test_large_body_over_tls),
         WITH_CLIENT(test_certificate_faults_are_told_apart),
+        WITH_CLIENT(test_trust_is_lost_while_connecting),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
