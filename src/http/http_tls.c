@@ -194,5 +194,7 @@ bool http_tls_is_quiet(SSL *ssl)
     size_t len = 0;
 
     ERR_clear_error();
-    return step(ssl, SSL_peek_ex(ssl, &byte, 1, &len)) == HTTP_TLS_READ;
+    /* Part of a record may be the beginning of an answer. */
+    return step(ssl, SSL_peek_ex(ssl, &byte, 1, &len)) == HTTP_TLS_READ && !SSL_has_pending(ssl) &&
+           strcmp(SSL_rstate_string(ssl), "RH") == 0 && !SSL_in_init(ssl);
 }

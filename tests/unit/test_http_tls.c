@@ -372,6 +372,101 @@ TEST(test_trust_is_lost_while_connecting)
     server_stop(s);
 }
 
+/* --- a server whose records are made before they are sent --------------------------------------- */
+
+struct recorder {
+    SSL_CTX *tls;
+    int listen_fd, fd;
+    uint16_t port;
+    SSL *ssl;
+    BIO *records;
+    char url[64];
+    pthread_t thread;
+    size_t first; /* bytes of a record that come before the request */
+    atomic_bool ready;
+    atomic_long sent;
+};
+
+static struct recorder *recorder_new(struct client *c)
+{
+    static char trusted[64];
+    struct recorder *r = calloc(1, sizeof(*r));
+
+    snprintf(trusted, sizeof(trusted), "/tmp/anubis-test-%d.pem", getpid());
+    r->tls = tls_context_new("IP:127.0.0.1", trusted, -60, 3600);
+    c->params.ca_file = trusted;
+    http_set_params(c->http, &c->params);
+    unlink(trusted);
+    r->listen_fd = listen_on_loopback(&r->port);
+    snprintf(r->url, sizeof(r->url), "https://127.0.0.1:%d/", r->port);
+    return r;
+}
+
+/* Answers the first request; what is written from then on lies in r->records. */
+static void recorder_accept(struct recorder *r)
+{
+    char sink[4096];
+
+    r->fd = accept4(r->listen_fd, NULL, NULL, SOCK_CLOEXEC);
+    r->ssl = SSL_new(r->tls);
+    SSL_set_fd(r->ssl, r->fd);
+    SSL_accept(r->ssl);
+    SSL_read(r->ssl, sink, sizeof(sink));
+    SSL_write(r->ssl, ANSWER, (int) strlen(ANSWER));
+    r->records = BIO_new(BIO_s_mem());
+    SSL_set0_wbio(r->ssl, r->records);
+}
+
+static void recorder_free(struct recorder *r)
+{
+    pthread_join(r->thread, NULL);
+    SSL_free(r->ssl);
+    SSL_CTX_free(r->tls);
+    close(r->fd);
+    close(r->listen_fd);
+    free(r);
+}
+
+static void *half_a_record_run(void *userdata)
+{
+    struct recorder *r = userdata;
+    static const char stale[] = "HTTP/1.1 422 Stale\r\nContent-Length: 0\r\n\r\n";
+    char *record, sink[4096];
+
+    recorder_accept(r);
+    SSL_write(r->ssl, stale, (int) strlen(stale));
+    size_t len = (size_t) BIO_get_mem_data(r->records, &record);
+    send(r->fd, record, r->first, MSG_NOSIGNAL);
+    r->ready = true;
+    if (recv(r->fd, sink, 1, MSG_PEEK) == 1) /* the next request, or the end */
+        send(r->fd, record + r->first, len - r->first, MSG_NOSIGNAL);
+    close(accept4(r->listen_fd, NULL, NULL, SOCK_CLOEXEC));
+    return NULL;
+}
+
+/* An answer that nothing asked for, of which a part has come before the next request. */
+TEST(test_half_a_record_is_no_answer)
+{
+    static const size_t firsts[] = {1, 4, 5, 6, 30};
+
+    for (size_t i = 0; i < ARRAY_SIZE(firsts); i++) {
+        struct client *c = *state;
+        struct recorder *r = recorder_new(c);
+
+        r->first = firsts[i];
+        pthread_create(&r->thread, NULL, half_a_record_run, r);
+        struct outcome *o = finished(c, post(c, r->url));
+        expect_status(o, 200);
+        free(o);
+        WAIT_FOR(c, r->ready);
+        usleep(2000);
+        o = finished(c, post(c, r->url));
+        assert_int_not_equal(o->result.cause, HTTP_ANSWERED);
+        free(o);
+        recorder_free(r);
+    }
+}
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
@@ -385,6 +480,7 @@ int main(void)
         WITH_CLIENT(test_large_body_over_tls),
         WITH_CLIENT(test_certificate_faults_are_told_apart),
         WITH_CLIENT(test_trust_is_lost_while_connecting),
+        WITH_CLIENT(test_half_a_record_is_no_answer),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
