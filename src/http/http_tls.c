@@ -11,6 +11,10 @@ struct http_tls {
     SSL_CTX *context;
 };
 
+/* Read without a byte for the application among it: handshake, session tickets, alerts. libssl would go on
+ * within one call for as long as they come. */
+#define SILENT_MAX ((uint64_t) 256 * 1024)
+
 static const unsigned char alpn[] = "\x08http/1.1";
 
 /* Called with each session that can be resumed: with TLS 1.3 once for every ticket, after the handshake. */
@@ -46,6 +50,7 @@ int http_tls_new(struct http_tls **ret, const char *ca_file, struct error *err)
                                        SSL_MODE_RELEASE_BUFFERS);
     SSL_CTX_set_session_cache_mode(tls->context, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
     SSL_CTX_sess_set_new_cb(tls->context, on_session);
+    SSL_CTX_set_options(tls->context, SSL_OP_NO_RENEGOTIATION);
     SSL_CTX_set_read_ahead(tls->context, 1);
     SSL_CTX_set_alpn_protos(tls->context, alpn, sizeof(alpn) - 1);
     int good = ca_file[0] ? SSL_CTX_load_verify_locations(tls->context, ca_file, NULL)
@@ -88,6 +93,18 @@ static bool set_peer(SSL *ssl, const char *host)
     return SSL_set1_host(ssl, name) == 1 && SSL_set_tlsext_host_name(ssl, name) == 1;
 }
 
+/* The argument is how much had been read when the application last got something. */
+static long limit_silence(BIO *bio, int operation, const char *bytes, size_t len, int i, long l, int r,
+                          size_t *processed)
+{
+    (void) bytes, (void) len, (void) i, (void) l, (void) processed;
+    if (operation != BIO_CB_READ ||
+        BIO_number_read(bio) - (uintptr_t) BIO_get_callback_arg(bio) <= SILENT_MAX)
+        return r;
+    BIO_clear_retry_flags(bio);
+    return 0;
+}
+
 SSL *http_tls_open(struct http_tls *tls, int fd, const char *host, struct http_tls_session *session)
 {
     SSL *ssl = SSL_new(tls->context);
@@ -97,6 +114,7 @@ SSL *http_tls_open(struct http_tls *tls, int fd, const char *host, struct http_t
         ERR_clear_error();
         return NULL;
     }
+    BIO_set_callback_ex(SSL_get_rbio(ssl), limit_silence);
     SSL_set_app_data(ssl, session);
     if (session->session)
         SSL_set_session(ssl, session->session);
@@ -185,7 +203,10 @@ int http_tls_receive(SSL *ssl, char *bytes, size_t size, size_t *ret)
 {
     *ret = 0;
     ERR_clear_error();
-    return step(ssl, SSL_read_ex(ssl, bytes, size, ret));
+    int r = step(ssl, SSL_read_ex(ssl, bytes, size, ret));
+    if (r == HTTP_TLS_DONE)
+        BIO_set_callback_arg(SSL_get_rbio(ssl), (char *) (uintptr_t) BIO_number_read(SSL_get_rbio(ssl)));
+    return r;
 }
 
 bool http_tls_is_quiet(SSL *ssl)

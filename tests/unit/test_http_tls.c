@@ -467,6 +467,40 @@ TEST(test_half_a_record_is_no_answer)
     }
 }
 
+#define TICKETS_SIZE (16L << 20)
+
+static void *endless_tickets_run(void *userdata)
+{
+    struct recorder *r = userdata;
+    char *records;
+
+    recorder_accept(r);
+    while (BIO_pending(r->records) < TICKETS_SIZE) {
+        SSL_new_session_ticket(r->ssl);
+        SSL_do_handshake(r->ssl);
+    }
+    long len = BIO_get_mem_data(r->records, &records);
+    for (ssize_t n = 1; n > 0 && r->sent < len; r->sent += MAX(n, 0))
+        n = send(r->fd, records + r->sent, (size_t) (len - r->sent), MSG_NOSIGNAL);
+    r->ready = true;
+    return NULL;
+}
+
+/* What TLS says to itself is not read for ever: it brings no byte of an answer. */
+TEST(test_endless_session_tickets)
+{
+    struct client *c = *state;
+    struct recorder *r = recorder_new(c);
+
+    pthread_create(&r->thread, NULL, endless_tickets_run, r);
+    struct outcome *o = finished(c, post(c, r->url));
+    expect_status(o, 200);
+    free(o);
+    WAIT_FOR(c, r->ready);
+    assert_true(r->sent < TICKETS_SIZE);
+    recorder_free(r);
+}
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
@@ -481,6 +515,7 @@ int main(void)
         WITH_CLIENT(test_certificate_faults_are_told_apart),
         WITH_CLIENT(test_trust_is_lost_while_connecting),
         WITH_CLIENT(test_half_a_record_is_no_answer),
+        WITH_CLIENT(test_endless_session_tickets),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
