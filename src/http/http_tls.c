@@ -7,6 +7,10 @@
 #include <openssl/x509v3.h>
 #include <string.h>
 
+#include "base/timeutil.h"
+
+#define VERIFIED_MAX_USEC (3600 * USEC_PER_SEC)
+
 struct http_tls {
     SSL_CTX *context;
 };
@@ -24,6 +28,8 @@ static int on_session(SSL *ssl, SSL_SESSION *session)
 
     http_tls_session_free(kept);
     kept->session = session;
+    if (!SSL_session_reused(ssl))
+        kept->verified_usec = now_monotonic_usec();
     return 1; /* the reference is ours now */
 }
 
@@ -105,6 +111,15 @@ static long limit_silence(BIO *bio, int operation, const char *bytes, size_t len
     return 0;
 }
 
+/* Each resumption brings new tickets: without an end the certificate would be looked at once only. */
+static bool may_resume(const struct http_tls_session *s)
+{
+    X509 *certificate = s->session ? SSL_SESSION_get0_peer(s->session) : NULL;
+
+    return certificate && now_monotonic_usec() - s->verified_usec < VERIFIED_MAX_USEC &&
+           X509_cmp_current_time(X509_get0_notAfter(certificate)) > 0;
+}
+
 SSL *http_tls_open(struct http_tls *tls, int fd, const char *host, struct http_tls_session *session)
 {
     SSL *ssl = SSL_new(tls->context);
@@ -116,7 +131,7 @@ SSL *http_tls_open(struct http_tls *tls, int fd, const char *host, struct http_t
     }
     BIO_set_callback_ex(SSL_get_rbio(ssl), limit_silence);
     SSL_set_app_data(ssl, session);
-    if (session->session)
+    if (may_resume(session))
         SSL_set_session(ssl, session->session);
     SSL_set_connect_state(ssl);
     return ssl;

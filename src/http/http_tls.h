@@ -18,6 +18,7 @@ void http_tls_free(struct http_tls *tls);
 /* The last session with a server, to be resumed; zeroed = none. */
 struct http_tls_session {
     SSL_SESSION *session;
+    uint64_t verified_usec; /* when the certificate was last looked at: a resumed session has none */
 };
 void http_tls_session_free(struct http_tls_session *s);
 

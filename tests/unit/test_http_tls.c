@@ -501,6 +501,28 @@ TEST(test_endless_session_tickets)
     recorder_free(r);
 }
 
+/* A session is no way around a certificate that has expired since. */
+TEST(test_session_of_an_expired_certificate)
+{
+    static const struct reply replies[] = {{ANSWER, CLOSE, NULL, false}};
+    struct client *c = *state;
+    char path[64];
+
+    snprintf(path, sizeof(path), "/tmp/anubis-test-%d.pem", getpid());
+    struct server *s = server_start_over(tls_context_new("IP:127.0.0.1", path, -60, 2), replies, 1);
+    c->params.ca_file = path;
+    http_set_params(c->http, &c->params);
+    unlink(path);
+    struct outcome *o = post_to(c, s);
+    expect_status(o, 200);
+    free(o);
+    usleep(3500 * 1000);
+    o = post_to(c, s);
+    expect_cause(o, HTTP_TLS);
+    free(o);
+    server_stop(s);
+}
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
@@ -516,6 +538,7 @@ int main(void)
         WITH_CLIENT(test_trust_is_lost_while_connecting),
         WITH_CLIENT(test_half_a_record_is_no_answer),
         WITH_CLIENT(test_endless_session_tickets),
+        WITH_CLIENT(test_session_of_an_expired_certificate),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
