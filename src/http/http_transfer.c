@@ -14,6 +14,7 @@
 #define REQUEST_HEADERS_MAX ((size_t) 256 * 1024)
 /* Connections tried for one request before it counts as an attempt that failed. */
 #define RESTARTS_MAX 4
+#define SPARED 4 /* idle connections given up when the machine lacks descriptors */
 #define EVENTS (EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET)
 
 static void go_on(struct http_transfer *t);
@@ -224,6 +225,13 @@ static void on_connected(void *userdata, int fd, enum http_cause cause, const ch
     struct http_context *h = t->context;
 
     t->attempt = NULL;
+    if (fd < 0 && cause == HTTP_INTERNAL && h->pool.count > 0 && t->restarts++ < RESTARTS_MAX) {
+        /* Out of descriptors, for all we know: idle connections are the last to deserve one. */
+        for (int i = 0; i < SPARED && h->pool.count > 0; i++)
+            http_pool_drop(&h->pool, TAILQ_FIRST(&h->pool.idle));
+        find_connection(t);
+        return;
+    }
     if (fd < 0) {
         conclude(t, cause, detail, false);
         return;

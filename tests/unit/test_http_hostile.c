@@ -4,6 +4,7 @@
 
 #include <dlfcn.h>
 #include <netdb.h>
+#include <sys/resource.h>
 
 #define OK "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 #define KIB "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcde\n"
@@ -598,6 +599,32 @@ TEST(test_time_to_connect_is_not_the_requests)
     server_stop(s);
 }
 
+/* Connections that are kept must not take the descriptors that new ones need. */
+TEST(test_few_descriptors)
+{
+    enum { HOSTS = 12 };
+    static const struct reply replies[] = {{OK, KEEP, NULL, false}};
+    struct client *c = *state;
+    struct server *s[HOSTS];
+    struct rlimit old, few;
+
+    for (int i = 0; i < HOSTS; i++)
+        s[i] = server_start(replies, 1);
+    int next = dup(STDIN_FILENO);
+    close(next);
+    getrlimit(RLIMIT_NOFILE, &old);
+    few = (struct rlimit){(rlim_t) next + 14, old.rlim_max};
+    setrlimit(RLIMIT_NOFILE, &few);
+    for (int i = 0; i < HOSTS; i++) {
+        struct outcome *o = post_to(c, s[i]);
+        expect_status(o, 200);
+        free(o);
+    }
+    setrlimit(RLIMIT_NOFILE, &old);
+    for (int i = 0; i < HOSTS; i++)
+        server_stop(s[i]);
+}
+
 /* All of them at once must not disturb an institution that is well. */
 TEST(test_isolation)
 {
@@ -646,6 +673,7 @@ int main(void)
         WITH_CLIENT(test_request_that_nobody_reads),
         WITH_CLIENT(test_isolation),
         WITH_CLIENT(test_time_to_connect_is_not_the_requests),
+        WITH_CLIENT(test_few_descriptors),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
