@@ -372,7 +372,7 @@ TEST(test_trust_is_lost_while_connecting)
     server_stop(s);
 }
 
-/* --- a server whose records are made before they are sent --------------------------------------- */
+/* --- a server whose records are made before they are sent ------------------------------------- */
 
 struct recorder {
     SSL_CTX *tls;
