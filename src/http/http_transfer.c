@@ -105,8 +105,7 @@ static bool receive_some(struct http_transfer *t)
             conclude_answer(t, used < n);
             return false;
         }
-        /* A short read has emptied the socket. Over TLS only the library knows; an end is not told twice. */
-        return t->connection->ssl || t->connection->hung_up || n == HTTP_BUFFER;
+        return true; /* a short read may have stopped at urgent data, and what is behind it is not told twice */
     case HTTP_WAIT:
         return false;
     case HTTP_ENDED:

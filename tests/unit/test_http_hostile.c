@@ -625,6 +625,43 @@ TEST(test_few_descriptors)
         server_stop(s[i]);
 }
 
+static void *urgent_data_run(void *userdata)
+{
+    static const char first[] = "HTTP/1.1 20", rest[] = "0 OK\r\nContent-Length: 2\r\n\r\nok";
+    char sink[4096];
+    int fd = accept4(*(int *) userdata, NULL, NULL, SOCK_CLOEXEC);
+
+    recv(fd, sink, sizeof(sink), 0);
+    send(fd, first, strlen(first), MSG_NOSIGNAL);
+    send(fd, "!", 1, MSG_OOB | MSG_NOSIGNAL);
+    send(fd, rest, strlen(rest), MSG_NOSIGNAL);
+    while (recv(fd, sink, sizeof(sink), 0) > 0)
+        ;
+    close(fd);
+    return NULL;
+}
+
+/* Reading stops short at urgent data; what is behind it has arrived all the same. */
+TEST(test_urgent_data)
+{
+    struct client *c = *state;
+    pthread_t thread;
+    uint16_t port;
+    char url[64];
+    int fd = listen_on_loopback(&port);
+
+    pthread_create(&thread, NULL, urgent_data_run, &fd);
+    snprintf(url, sizeof(url), "http://127.0.0.1:%d/", port);
+    struct outcome *o = finished(c, post_within(c, url, 5 * USEC_PER_SEC));
+    expect_status(o, 200);
+    free(o);
+    http_free(c->http); /* ends the server */
+    struct error err;
+    assert_int_equal(http_new(&c->http, c->event, &c->params, &err), 0);
+    pthread_join(thread, NULL);
+    close(fd);
+}
+
 /* All of them at once must not disturb an institution that is well. */
 TEST(test_isolation)
 {
@@ -674,6 +711,7 @@ int main(void)
         WITH_CLIENT(test_isolation),
         WITH_CLIENT(test_time_to_connect_is_not_the_requests),
         WITH_CLIENT(test_few_descriptors),
+        WITH_CLIENT(test_urgent_data),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
