@@ -6,6 +6,7 @@
 #include "http/http_transfer.h"
 
 #include <string.h>
+#include <strings.h>
 #include <unistd.h>
 
 #include "base/timeutil.h"
@@ -268,6 +269,11 @@ static void find_connection(struct http_transfer *t)
     }
     if (origin->tls && !h->tls) {
         conclude(t, HTTP_TLS, h->tls_error.text, false);
+        return;
+    }
+    if (strncasecmp(h->params.proxy, "https://", 8) ==
+        0) { /* the socket alone bypasses libcurl's TLS on it */
+        conclude(t, HTTP_CONNECT, "a proxy that is spoken to over TLS is not supported", false);
         return;
     }
     http_wheel_set(h->wheel, &t->timer,

@@ -523,6 +523,25 @@ TEST(test_session_of_an_expired_certificate)
     server_stop(s);
 }
 
+/* What follows the CONNECT would go to such a proxy beside its TLS: in clear text. */
+TEST(test_proxy_over_tls_gets_nothing)
+{
+    static const struct reply replies[] = {{ANSWER, KEEP, NULL, false}};
+    struct client *c = *state;
+    struct server *s = tls_server(c, replies, 1);
+    char proxy[64];
+
+    snprintf(proxy, sizeof(proxy), "https://127.0.0.1:%d", s->port);
+    c->params.proxy = proxy;
+    http_set_params(c->http, &c->params);
+    struct outcome *o = finished(c, post(c, "http://institution.example/"));
+    expect_cause(o, HTTP_CONNECT);
+    assert_false(o->result.body_handed_over);
+    assert_int_equal(s->connections, 0);
+    free(o);
+    server_stop(s);
+}
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
@@ -539,6 +558,7 @@ int main(void)
         WITH_CLIENT(test_half_a_record_is_no_answer),
         WITH_CLIENT(test_endless_session_tickets),
         WITH_CLIENT(test_session_of_an_expired_certificate),
+        WITH_CLIENT(test_proxy_over_tls_gets_nothing),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
