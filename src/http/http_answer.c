@@ -6,6 +6,8 @@
 
 /* Kept between answers; the memory of a single large one is given back. */
 #define BODY_KEPT_MAX ((size_t) 8 * 1024)
+#define CHUNK_LINE_MAX ((size_t) 8 * 1024)
+#define CHUNK_LINE_FREE 16
 
 void http_answer_begin(struct http_answer *a, size_t body_max)
 {
@@ -332,12 +334,17 @@ static size_t feed_line(struct http_answer *a, const char *bytes, size_t len)
 
     if (a->line_len < sizeof(a->line))
         memcpy(a->line + a->line_len, bytes, MIN(part, sizeof(a->line) - a->line_len));
+    bool of_chunk = a->state == HTTP_ANSWER_CHUNK_SIZE || a->state == HTTP_ANSWER_CHUNK_END;
+
     a->line_len += part;
-    a->header_bytes += part + 1;
+    /* A chunk's line is part of the body's cost as long as it is short. */
+    a->header_bytes += !of_chunk ? part + (end != NULL) : a->line_len > CHUNK_LINE_FREE ? part : 0;
     if (a->state == HTTP_ANSWER_STATUS_LINE && !may_be_status_line(a))
         broken(a, "the answer was no HTTP/1.1");
     else if (a->header_bytes > HTTP_ANSWER_HEADERS_MAX)
         broken(a, "the answer's headers are too long");
+    else if (of_chunk && a->line_len > CHUNK_LINE_MAX)
+        broken(a, "a chunk's size is too long a line");
     else if (end)
         take_line(a);
     return end ? part + 1 : part;

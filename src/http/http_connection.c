@@ -70,7 +70,7 @@ static int send_plain(struct http_connection *c, struct iovec parts[2], size_t *
         n = sendmsg(c->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
     while (n < 0 && errno == EINTR);
     if (n < 0)
-        return errno == EAGAIN || errno == ENOBUFS ? HTTP_WAIT : HTTP_LOST;
+        return errno == EAGAIN ? HTTP_WAIT : HTTP_LOST;
     *ret = (size_t) n;
     return HTTP_MOVED;
 }

@@ -57,6 +57,8 @@ int http_tls_new(struct http_tls **ret, const char *ca_file, struct error *err)
     SSL_CTX_set_session_cache_mode(tls->context, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
     SSL_CTX_sess_set_new_cb(tls->context, on_session);
     SSL_CTX_set_options(tls->context, SSL_OP_NO_RENEGOTIATION);
+    /* A certificate in ca_file is trusted, root or not. */
+    X509_VERIFY_PARAM_set_flags(SSL_CTX_get0_param(tls->context), X509_V_FLAG_PARTIAL_CHAIN);
     SSL_CTX_set_read_ahead(tls->context, 1);
     SSL_CTX_set_alpn_protos(tls->context, alpn, sizeof(alpn) - 1);
     int good = ca_file[0] ? SSL_CTX_load_verify_locations(tls->context, ca_file, NULL)

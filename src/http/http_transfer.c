@@ -71,7 +71,9 @@ static void conclude_answer(struct http_transfer *t, bool leftover)
     c->answers++;
     if (a->keep_alive_sec > 1)
         c->origin->idle_max_usec = MIN(HTTP_IDLE_MAX_USEC, (uint64_t) (a->keep_alive_sec - 1) * USEC_PER_SEC);
-    conclude(t, HTTP_CONNECTION_LOST, a->fault ? a->fault : "", a->keep_alive && all_sent && !leftover);
+    bool good = c->generation == t->context->generation && !c->origin->forgotten && !c->hung_up;
+    conclude(t, HTTP_CONNECTION_LOST, a->fault ? a->fault : "",
+             a->keep_alive && all_sent && !leftover && good);
 }
 
 static void lost(struct http_transfer *t)
@@ -106,7 +108,7 @@ static bool receive_some(struct http_transfer *t)
             conclude_answer(t, used < n);
             return false;
         }
-        return true; /* a short read may have stopped at urgent data, and what is behind it is not told twice */
+        return true; /* a short read may have stopped at urgent data, and the rest is not told twice */
     case HTTP_WAIT:
         return false;
     case HTTP_ENDED:

@@ -160,7 +160,7 @@ TEST(limits)
         http_answer_begin(&a, BODY_MAX);
         http_answer_feed(&a, endless[i].start, strlen(endless[i].start));
         for (; !http_answer_is_over(&a); read += strlen(endless[i].repeated)) {
-            assert_true(read < HTTP_ANSWER_HEADERS_MAX + HTTP_ANSWER_EXCESS_MAX + 4096);
+            assert_true(read < HTTP_ANSWER_HEADERS_MAX + 8 * HTTP_ANSWER_EXCESS_MAX);
             http_answer_feed(&a, endless[i].repeated, strlen(endless[i].repeated));
         }
         assert_int_equal(a.status, endless[i].status);
@@ -168,6 +168,25 @@ TEST(limits)
         assert_false(a.keep_alive);
         assert_true(a.body.len <= BODY_MAX);
     }
+    http_answer_free(&a);
+}
+
+/* Neither the lines of small chunks nor headers that come byte by byte count more than they are. */
+TEST(what_counts_towards_the_limits)
+{
+    static const char head[] = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    struct http_answer a = {0};
+
+    http_answer_begin(&a, 60000);
+    for (size_t i = 0; i < strlen(head); i++)
+        http_answer_feed(&a, head + i, 1);
+    assert_int_equal(a.header_bytes, strlen(head));
+    for (int i = 0; i < 60000; i++)
+        http_answer_feed(&a, "1\r\nx\r\n", 6);
+    http_answer_feed(&a, "0\r\n\r\n", 5);
+    assert_int_equal(a.state, HTTP_ANSWER_COMPLETE);
+    assert_int_equal(a.body.len, 60000);
+    assert_false(a.truncated);
     http_answer_free(&a);
 }
 
@@ -224,6 +243,7 @@ int main(void)
         cmocka_unit_test(answers_cut_at_every_byte),
         cmocka_unit_test(other_protocols_end_at_once),
         cmocka_unit_test(limits),
+        cmocka_unit_test(what_counts_towards_the_limits),
         cmocka_unit_test(a_body_beyond_the_limit_is_read_away),
         cmocka_unit_test(headers_that_matter),
         cmocka_unit_test(an_end_that_is_not_clean),
