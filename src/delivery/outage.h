@@ -7,13 +7,13 @@
 #include "base/util.h"
 
 struct outage {
-    int attempts;         /* in a row that came to nothing; 0 = the last one was taken */
+    int attempts;         /* that failed in a row; 0 = the last one was taken */
     uint64_t since;       /* when the first of them ended */
     uint64_t quiet_until; /* nothing is said before: one that comes and goes must not flood the journal */
     bool said;
 };
 
-/* An attempt came to nothing. True when it is time to say so. */
+/* An attempt failed. True when it is time to say so. */
 bool outage_goes_on(struct outage *o, uint64_t now_usec);
 /* One was taken. True when that is worth saying; *ret is what the outage was. */
 bool outage_over(struct outage *o, struct outage *ret);

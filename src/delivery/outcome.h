@@ -32,7 +32,7 @@ struct outcome {
     bool costs_attempt; /* counts towards max_attempts */
     bool turned_away;   /* by the institution or on the way to it, whatever stands in the row */
     uint64_t delay_usec;
-    const char *pause_reason; /* not NULL: the integration cannot work until somebody mends it; not
+    const char *pause_reason; /* not NULL: the integration cannot work until it is repaired; not
                                * turned_away then */
 };
 

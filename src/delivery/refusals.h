@@ -2,8 +2,8 @@
  * constraint is in the way. One such row makes the whole statement fail, and must hold up no other.
  *
  * The search halves the statement's limit until the row at the head of the queue is refused by itself. It is
- * passed over from then on, for a while that doubles each time, since whoever mends the cause tells us
- * nothing. When row after row is refused, so that the cause is hardly in the rows, tries get rarer.
+ * passed over from then on, for a while that doubles each time: we are not told when the cause is removed.
+ * When row after row is refused, so that the cause is hardly in the rows, tries get rarer.
  *
  * Pure: no database, no clock; one thread at a time. Times are monotonic, in microseconds. */
 #pragma once
