@@ -20,8 +20,8 @@ void log_init(void);
 void log_set_level(int level); /* LOG_DEBUG … LOG_ERR; any thread */
 bool log_enabled(int level);
 
-/* `message_id` from messages.h or NULL; `fields` ends with {NULL, NULL} or is NULL. Control characters in the
- * text are replaced, so a hostile string cannot forge a line. */
+/* `message_id` from message_ids.h or NULL; `fields` ends with {NULL, NULL} or is NULL. Control characters in
+ * the text are replaced, so a hostile string cannot forge a line. */
 void log_event(int level, const char *message_id, const struct log_field *fields, const char *fmt, ...)
     PRINTF(4, 5);
 

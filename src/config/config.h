@@ -24,10 +24,10 @@ struct config_properties {
 
 enum config_remediation { REMEDIATION_NONE, REMEDIATION_PAUSE };
 
-/* Times are microseconds, sizes bytes. Strings are never NULL; secrets are resolved. */
 /* What follows consumers.group_prefix in the id of the group that counts: verify reads its marks. */
 #define CONFIG_INTEGRATION_GROUP "integration-group"
 
+/* Times are microseconds, sizes bytes. Strings are never NULL; secrets are resolved. */
 struct config {
     char *instance; /* host name when the file leaves it empty */
     int log_level;  /* syslog's */

@@ -1,6 +1,6 @@
-/* The consumers' statements. Outcomes and errors are pg_query()'s. See sql/001_tables.sql for the tables.
+/* The consumers' statements. Outcomes and errors are pg_query()'s. See sql/002_tables.sql for the tables.
  *
- * All but the first four belong into the transaction of a batch. */
+ * All but the first four belong to the transaction of a batch. */
 #pragma once
 
 #include "consumers/bitmap.h"

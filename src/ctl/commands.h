@@ -1,6 +1,5 @@
 /* The commands of anubisctl. A new command is a file ctl_NAME.c with one function, declared below, and a line
- * of the table in commands.c; its help, the check of its arguments and "did you mean" follow from that line.
- * */
+ * of the table in commands.c; its help, the check of its arguments and "did you mean" follow from it. */
 #pragma once
 
 #include "ctl/ctl.h"

@@ -1,6 +1,6 @@
 /* The statements of the integrations' counters. Errors are pg_query()'s.
  *
- * They belong into the transaction of a batch. */
+ * They belong to the transaction of a batch. */
 #pragma once
 
 #include "handlers/handler_integration.h"

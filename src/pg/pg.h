@@ -51,7 +51,7 @@ const char *pg_error_sqlstate(const struct pg *pg);
  * permission) may pass, and is no row's fault. */
 bool pg_blames_value(const char *sqlstate);
 /* The same, or an error that a trigger of the application has raised (class P0), which usually looks at the
- * row. The server's words may then quote the row, so they belong into no log of ours. */
+ * row. The server's words may then quote the row, so they belong to no log of ours. */
 bool pg_blames_row(const char *sqlstate);
 
 /* A statement is a constant with an address of its own: prepared on its first use in each session. */
