@@ -76,9 +76,9 @@ static void deliver(struct http *h)
 
 /* Deadlines mostly move away (each new request has the latest one), so the timer is left to fire too early
  * and is set again then: far cheaper than setting it for each request. */
-static void arm_timer(struct http *h)
+static void arm_timer(struct http *h, uint64_t deadline_usec)
 {
-    uint64_t next = MIN(http_wheel_next_usec(&h->wheel), http_connector_next_usec(h->context.connector));
+    uint64_t next = MIN(deadline_usec, http_connector_next_usec(h->context.connector));
 
     if (next >= h->armed_usec)
         return;
@@ -98,9 +98,9 @@ static void serve(struct http *h)
         ;
     http_connector_run(h->context.connector);
     while ((timer = http_wheel_expired(&h->wheel, now)))
-        timer->fire(timer);
+        timer->fire(timer->owner);
     deliver(h);
-    arm_timer(h);
+    arm_timer(h, http_wheel_next_usec(&h->wheel));
 }
 
 static int on_sockets(sd_event_source *source, int fd, uint32_t revents, void *userdata)
@@ -249,7 +249,8 @@ struct http_transfer *http_post(struct http *h, const struct http_request *reque
 
     h->running_count++;
     http_transfer_start(t, request, callback, userdata);
-    arm_timer(h);
+    if (!t->finished)
+        arm_timer(h, t->timer.at_usec);
     return t;
 }
 

@@ -33,26 +33,11 @@ void http_connection_free(struct http_connection *c)
     free(c);
 }
 
-static int outcome_of(int tls_outcome)
-{
-    switch (tls_outcome) {
-    case HTTP_TLS_DONE:
-        return HTTP_MOVED;
-    case HTTP_TLS_READ:
-    case HTTP_TLS_WRITE:
-        return HTTP_WAIT;
-    case HTTP_TLS_END:
-        return HTTP_ENDED;
-    default:
-        return HTTP_LOST;
-    }
-}
-
 int http_connection_secure(struct http_connection *c, const char **ret_fault, struct error *err)
 {
     if (c->secured)
         return HTTP_MOVED;
-    int r = outcome_of(http_tls_handshake(c->ssl));
+    int r = http_tls_handshake(c->ssl);
     c->secured = r == HTTP_MOVED;
     if (r == HTTP_ENDED || r == HTTP_LOST) {
         *ret_fault = http_tls_fault(c->ssl, err);
@@ -91,7 +76,7 @@ int http_connection_send(struct http_connection *c, struct iovec parts[2], char 
         bytes = scratch;
         len = total;
     }
-    int r = outcome_of(http_tls_send(c->ssl, bytes, len, ret));
+    int r = http_tls_send(c->ssl, bytes, len, ret);
     *ret_begun = r == HTTP_WAIT; /* part of the record may have left */
     return r == HTTP_ENDED ? HTTP_LOST : r;
 }
@@ -102,7 +87,7 @@ int http_connection_receive(struct http_connection *c, char *bytes, size_t size,
 
     *ret = 0;
     if (c->ssl)
-        return outcome_of(http_tls_receive(c->ssl, bytes, size, ret));
+        return http_tls_receive(c->ssl, bytes, size, ret);
     do
         n = recv(c->fd, bytes, size, MSG_DONTWAIT);
     while (n < 0 && errno == EINTR);

@@ -22,23 +22,16 @@ struct http_connection {
     bool idle;
     bool hung_up;        /* the peer has ended its side: what it sent is still to be read */
     unsigned generation; /* of the parameters it was made under */
-    unsigned answers;    /* so far */
     uint64_t made_usec, idle_since_usec;
-};
-
-/* The outcomes of moving bytes. */
-enum {
-    HTTP_MOVED = 0,
-    HTTP_WAIT = 1, /* until the socket is ready again */
-    HTTP_ENDED,    /* by the peer, in order */
-    HTTP_LOST,     /* by a reset, or garbage where TLS should be */
 };
 
 /* Takes `fd` over. NULL = the TLS state could not be made. */
 struct http_connection *http_connection_new(struct http_origin *origin, struct http_tls *tls, int fd);
 void http_connection_free(struct http_connection *c); /* closes it */
 
-/* HTTP_MOVED: secured. HTTP_WAIT. HTTP_LOST with *ret_fault, valid until `err` goes. */
+/* The outcomes are http_tls.h's.
+ *
+ * HTTP_MOVED: secured. HTTP_WAIT. Else HTTP_LOST with *ret_fault, valid until `err` goes. */
 int http_connection_secure(struct http_connection *c, const char **ret_fault, struct error *err);
 /* Sends the beginning of the parts; *ret > 0 with HTTP_MOVED. With HTTP_WAIT the same parts are to be offered
  * again, and *ret_begun says whether some of them may be on their way already. `scratch` (of `scratch_size`

@@ -8,9 +8,9 @@
 #define RULE_MIN_USEC USEC_PER_SEC
 
 /* One timer for all: the list is in the order of idleness. */
-static void on_oldest(struct http_timer *timer)
+static void on_oldest(void *owner)
 {
-    struct http_pool *p = (struct http_pool *) (void *) ((char *) timer - offsetof(struct http_pool, timer));
+    struct http_pool *p = owner;
     uint64_t now = now_monotonic_usec();
     struct http_connection *c;
 
@@ -22,7 +22,7 @@ static void on_oldest(struct http_timer *timer)
 
 void http_pool_init(struct http_pool *p, struct http_sockets *sockets, struct http_wheel *wheel)
 {
-    *p = (struct http_pool){.sockets = sockets, .wheel = wheel, .timer.fire = on_oldest};
+    *p = (struct http_pool){.sockets = sockets, .wheel = wheel, .timer = {.fire = on_oldest, .owner = p}};
     TAILQ_INIT(&p->idle);
 }
 

@@ -152,16 +152,15 @@ void http_tls_close(SSL *ssl)
 static int step(SSL *ssl, int r)
 {
     if (r > 0)
-        return HTTP_TLS_DONE;
+        return HTTP_MOVED;
     switch (SSL_get_error(ssl, r)) {
     case SSL_ERROR_WANT_READ:
-        return HTTP_TLS_READ;
     case SSL_ERROR_WANT_WRITE:
-        return HTTP_TLS_WRITE;
+        return HTTP_WAIT;
     case SSL_ERROR_ZERO_RETURN:
-        return HTTP_TLS_END;
+        return HTTP_ENDED;
     default:
-        return HTTP_TLS_LOST;
+        return HTTP_LOST;
     }
 }
 
@@ -221,7 +220,7 @@ int http_tls_receive(SSL *ssl, char *bytes, size_t size, size_t *ret)
     *ret = 0;
     ERR_clear_error();
     int r = step(ssl, SSL_read_ex(ssl, bytes, size, ret));
-    if (r == HTTP_TLS_DONE)
+    if (r == HTTP_MOVED)
         BIO_set_callback_arg(SSL_get_rbio(ssl), (char *) (uintptr_t) BIO_number_read(SSL_get_rbio(ssl)));
     return r;
 }
@@ -232,7 +231,8 @@ bool http_tls_is_quiet(SSL *ssl)
     size_t len = 0;
 
     ERR_clear_error();
+    int r = SSL_peek_ex(ssl, &byte, 1, &len);
     /* Part of a record may be the beginning of an answer. */
-    return step(ssl, SSL_peek_ex(ssl, &byte, 1, &len)) == HTTP_TLS_READ && !SSL_has_pending(ssl) &&
+    return r <= 0 && SSL_get_error(ssl, r) == SSL_ERROR_WANT_READ && !SSL_has_pending(ssl) &&
            strcmp(SSL_rstate_string(ssl), "RH") == 0 && !SSL_in_init(ssl);
 }

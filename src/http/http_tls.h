@@ -28,19 +28,18 @@ SSL *http_tls_open(struct http_tls *tls, int fd, const char *host, struct http_t
 /* Says goodbye as far as that goes without waiting, and frees; the socket stays the caller's. */
 void http_tls_close(SSL *ssl);
 
-/* What a step came to. */
+/* What moving bytes came to, over TLS or in clear text. */
 enum {
-    HTTP_TLS_DONE = 0,
-    HTTP_TLS_READ = 1, /* once more when the socket is readable */
-    HTTP_TLS_WRITE,    /* when it is writable */
-    HTTP_TLS_END,      /* the peer said goodbye: close_notify */
-    HTTP_TLS_LOST,     /* the socket ended, or what came was not TLS */
+    HTTP_MOVED = 0,
+    HTTP_WAIT = 1, /* until the socket is ready again */
+    HTTP_ENDED,    /* by the peer, in order: over TLS with close_notify */
+    HTTP_LOST,     /* by a reset; over TLS also by a bare end, or by what is not TLS */
 };
 int http_tls_handshake(SSL *ssl);
-/* Why a handshake was LOST: a constant, or libssl's words in *err; they hold nothing of the peer's but the
- * kind of alert. */
+/* Why a handshake ended or was lost: a constant, or libssl's words in *err; they hold nothing of the peer's
+ * but the kind of alert. */
 const char *http_tls_fault(const SSL *ssl, struct error *err);
-/* *ret: bytes moved, > 0 with HTTP_TLS_DONE. */
+/* *ret: bytes moved, > 0 with HTTP_MOVED. */
 int http_tls_send(SSL *ssl, const char *bytes, size_t len, size_t *ret);
 int http_tls_receive(SSL *ssl, char *bytes, size_t size, size_t *ret);
 /* An idle connection may be used: nothing is unread on it but session tickets, and it has not ended. */

@@ -23,20 +23,17 @@ static void find_connection(struct http_transfer *t);
 
 /* --- the end ---------------------------------------------------------------------------------- */
 
-static void let_go(struct http_transfer *t, bool keep_connection)
+static void let_go(struct http_transfer *t)
 {
-    struct http_connection *c = TAKE_PTR(t->connection);
-
     http_wheel_clear(&t->timer);
     if (t->attempt)
         http_attempt_cancel(TAKE_PTR(t->attempt));
-    if (c && keep_connection)
-        http_pool_put(&t->context->pool, c);
-    else if (c)
-        http_pool_drop(&t->context->pool, c);
+    if (t->connection)
+        http_pool_drop(&t->context->pool, TAKE_PTR(t->connection));
 }
 
-static void conclude(struct http_transfer *t, enum http_cause cause, const char *detail, bool keep_connection)
+/* With the answer, if its status is known, whatever else is said. */
+static void conclude(struct http_transfer *t, enum http_cause cause, const char *detail)
 {
     struct http_context *h = t->context;
 
@@ -48,40 +45,39 @@ static void conclude(struct http_transfer *t, enum http_cause cause, const char 
         t->answer.truncated |= t->answer.state != HTTP_ANSWER_COMPLETE;
     }
     t->end.cause = cause;
-    if (detail != t->end.words.text)
-        error_set(&t->end.words, "%s", detail);
-    t->end.detail = t->end.words.text;
+    t->end.detail.text[0] = '\0';
+    if (detail[0])
+        error_set(&t->end.detail, "%s", detail);
     t->end.has_retry_after = cause == HTTP_ANSWERED && t->answer.has_retry_after &&
                              http_parse_retry_after(t->answer.retry_after, t->answer.retry_after_len,
                                                     now_realtime_usec(), &t->end.retry_after_sec) == 0;
     t->end.duration_usec = now_monotonic_usec() - t->started_usec;
     t->finished = true;
-    let_go(t, keep_connection);
+    let_go(t);
     TAILQ_REMOVE(&h->running, t, link);
     TAILQ_INSERT_TAIL(&h->finished, t, link);
     http_sockets_wake(h->sockets);
 }
 
-static void conclude_answer(struct http_transfer *t, bool leftover)
+static void conclude_exchange(struct http_transfer *t)
+{
+    conclude(t, HTTP_CONNECTION_LOST,
+             t->answer.fault && t->answer.header_bytes > 0 ? t->answer.fault
+                                                           : "the connection ended without an answer");
+}
+
+/* Into the pool with it, if another request may go out on it. */
+static void keep_connection(struct http_transfer *t, bool leftover)
 {
     struct http_connection *c = t->connection;
     const struct http_answer *a = &t->answer;
     bool all_sent = t->request.sent == t->request.head.len + t->request.body_len;
+    bool good = c->generation == t->context->generation && !c->origin->forgotten && !c->hung_up;
 
-    c->answers++;
     if (a->keep_alive_sec > 1)
         c->origin->idle_max_usec = MIN(HTTP_IDLE_MAX_USEC, (uint64_t) (a->keep_alive_sec - 1) * USEC_PER_SEC);
-    bool good = c->generation == t->context->generation && !c->origin->forgotten && !c->hung_up;
-    conclude(t, HTTP_CONNECTION_LOST, a->fault ? a->fault : "",
-             a->keep_alive && all_sent && !leftover && good);
-}
-
-static void lost(struct http_transfer *t)
-{
-    conclude(t, HTTP_CONNECTION_LOST,
-             t->answer.fault && t->answer.header_bytes > 0 ? t->answer.fault
-                                                           : "the connection ended without an answer",
-             false);
+    if (a->keep_alive && all_sent && !leftover && good)
+        http_pool_put(&t->context->pool, TAKE_PTR(t->connection));
 }
 
 /* The connection failed before it took a byte. */
@@ -91,7 +87,7 @@ static void restart(struct http_transfer *t)
     if (t->restarts++ < RESTARTS_MAX)
         find_connection(t);
     else
-        conclude(t, HTTP_CONNECT, "the server ends each connection before the request is sent", false);
+        conclude(t, HTTP_CONNECT, "the server ends each connection before the request is sent");
 }
 
 /* --- the exchange ----------------------------------------------------------------------------- */
@@ -105,8 +101,8 @@ static bool receive_some(struct http_transfer *t)
     case HTTP_MOVED:
         used = http_answer_feed(&t->answer, t->context->buffer, n);
         if (http_answer_is_over(&t->answer)) {
-            conclude_answer(t, used < n);
-            return false;
+            keep_connection(t, used < n);
+            break;
         }
         return true; /* a short read may have stopped at urgent data, and the rest is not told twice */
     case HTTP_WAIT:
@@ -118,10 +114,7 @@ static bool receive_some(struct http_transfer *t)
         http_answer_end(&t->answer, false);
         break;
     }
-    if (t->answer.status > 0)
-        conclude(t, HTTP_ANSWERED, "", false);
-    else
-        lost(t);
+    conclude_exchange(t);
     return false;
 }
 
@@ -155,8 +148,7 @@ static bool send_some(struct http_transfer *t)
         }
         /* The answer may have come before the end. */
         receive(t);
-        if (!t->finished)
-            lost(t);
+        conclude_exchange(t);
         return false;
     }
 }
@@ -187,7 +179,7 @@ static void secure(struct http_transfer *t)
     case HTTP_WAIT:
         return;
     default:
-        conclude(t, HTTP_TLS, fault, false);
+        conclude(t, HTTP_TLS, fault);
         return;
     }
 }
@@ -221,6 +213,16 @@ static void attach(struct http_transfer *t, struct http_connection *c)
     go_on(t);
 }
 
+/* True when the transfer has ended: its origin needs TLS, and ca_file cannot be used. */
+static bool lacks_tls(struct http_transfer *t)
+{
+    bool lacking = t->route->origin->tls && !t->context->tls;
+
+    if (lacking)
+        conclude(t, HTTP_TLS, t->context->tls_error.text);
+    return lacking;
+}
+
 static void on_connected(void *userdata, int fd, enum http_cause cause, const char *detail)
 {
     struct http_transfer *t = userdata;
@@ -235,17 +237,16 @@ static void on_connected(void *userdata, int fd, enum http_cause cause, const ch
         return;
     }
     if (fd < 0) {
-        conclude(t, cause, detail, false);
+        conclude(t, cause, detail);
         return;
     }
-    if (t->route->origin->tls && !h->tls) { /* since it began to connect */
+    if (lacks_tls(t)) { /* since it began to connect */
         close(fd);
-        conclude(t, HTTP_TLS, h->tls_error.text, false);
         return;
     }
     struct http_connection *c = http_connection_new(t->route->origin, h->tls, fd);
     if (!c) {
-        conclude(t, HTTP_INTERNAL, "the TLS state could not be made", false);
+        conclude(t, HTTP_INTERNAL, "the TLS state could not be made");
         return;
     }
     c->generation = h->generation;
@@ -253,7 +254,7 @@ static void on_connected(void *userdata, int fd, enum http_cause cause, const ch
     int r = http_sockets_watch(h->sockets, fd, EVENTS, on_connection, c);
     if (r < 0) {
         http_connection_free(c);
-        conclude(t, HTTP_INTERNAL, strerrordesc_np(-r), false);
+        conclude(t, HTTP_INTERNAL, strerrordesc_np(-r));
         return;
     }
     attach(t, c);
@@ -269,13 +270,11 @@ static void find_connection(struct http_transfer *t)
         attach(t, c);
         return;
     }
-    if (origin->tls && !h->tls) {
-        conclude(t, HTTP_TLS, h->tls_error.text, false);
+    if (lacks_tls(t))
         return;
-    }
-    if (strncasecmp(h->params.proxy, "https://", 8) ==
-        0) { /* the socket alone bypasses libcurl's TLS on it */
-        conclude(t, HTTP_CONNECT, "a proxy that is spoken to over TLS is not supported", false);
+    /* The socket alone bypasses libcurl's TLS on it. */
+    if (strncasecmp(h->params.proxy, "https://", 8) == 0) {
+        conclude(t, HTTP_CONNECT, "a proxy that is spoken to over TLS is not supported");
         return;
     }
     http_wheel_set(h->wheel, &t->timer,
@@ -293,24 +292,17 @@ static void find_connection(struct http_transfer *t)
 
 /* --- time ------------------------------------------------------------------------------------- */
 
-static void end_early(struct http_transfer *t, enum http_cause cause, const char *detail)
+static void on_timeout(void *owner)
 {
-    conclude(t, cause, detail, false);
-}
-
-static void on_timeout(struct http_timer *timer)
-{
-    struct http_transfer *t =
-        (struct http_transfer *) (void *) ((char *) timer - offsetof(struct http_transfer, timer));
+    struct http_transfer *t = owner;
 
     if (t->attempt) {
         enum http_cause cause = http_attempt_cancel(TAKE_PTR(t->attempt));
-        end_early(t, cause,
-                  cause == HTTP_DNS ? "the name was not resolved in time" : "no connection in time");
+        conclude(t, cause, cause == HTTP_DNS ? "the name was not resolved in time" : "no connection in time");
     } else if (t->connection && !t->connection->secured) {
-        end_early(t, HTTP_CONNECT, "the TLS handshake did not end in time");
+        conclude(t, HTTP_CONNECT, "the TLS handshake did not end in time");
     } else {
-        end_early(t, HTTP_TIMEOUT, "no answer in time");
+        conclude(t, HTTP_TIMEOUT, "no answer in time");
     }
 }
 
@@ -352,7 +344,6 @@ static void forget_last_request(struct http_transfer *t)
     t->finished = false;
     t->restarts = 0;
     t->request = (struct http_sending){.head = head};
-    t->end = (struct http_ending){.detail = ""};
     http_answer_begin(&t->answer, t->context->params.response_limit);
 }
 
@@ -374,21 +365,20 @@ void http_transfer_start(struct http_transfer *t, const struct http_request *req
     if (!problem)
         problem = build_head(t, request->headers);
     if (problem) {
-        conclude(t, HTTP_URL_INVALID, problem, false);
+        conclude(t, HTTP_URL_INVALID, problem);
         return;
     }
-    http_wheel_set(h->wheel, &t->timer, t->deadline_usec);
     find_connection(t);
 }
 
 void http_transfer_cancel(struct http_transfer *t)
 {
-    end_early(t, HTTP_CANCELLED, "cancelled");
+    conclude(t, HTTP_CANCELLED, "cancelled");
 }
 
 void http_transfer_drop(struct http_transfer *t)
 {
-    let_go(t, false);
+    let_go(t);
     if (t->route)
         http_route_done(TAKE_PTR(t->route));
 }
@@ -407,7 +397,7 @@ struct http_result http_transfer_result(const struct http_transfer *t)
         .has_retry_after = t->end.has_retry_after,
         .retry_after_sec = t->end.has_retry_after ? t->end.retry_after_sec : 0,
         .duration_usec = t->end.duration_usec,
-        .detail = t->end.detail,
+        .detail = t->end.detail.text,
     };
 }
 
@@ -416,7 +406,7 @@ struct http_transfer *http_transfer_new(struct http_context *context)
     struct http_transfer *t = xcalloc(1, sizeof(*t));
 
     t->context = context;
-    t->timer.fire = on_timeout;
+    t->timer = (struct http_timer){.fire = on_timeout, .owner = t};
     t->request.head = STRBUF_INIT(REQUEST_HEADERS_MAX);
     return t;
 }

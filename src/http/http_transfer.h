@@ -50,10 +50,9 @@ struct http_transfer {
     } request;
     struct http_answer answer;
 
-    struct http_ending {
+    struct http_ending { /* meaningless until it has finished */
         enum http_cause cause;
-        const char *detail;
-        struct error words; /* what `detail` may point to */
+        struct error detail;
         bool has_retry_after;
         int64_t retry_after_sec;
         uint64_t duration_usec;

@@ -14,8 +14,10 @@
 
 struct http_timer {
     LIST_ENTRY(http_timer) link;
-    uint64_t at_usec;                       /* 0 = not set */
-    void (*fire)(struct http_timer *timer); /* the owner's; the wheel only keeps it */
+    uint64_t at_usec; /* 0 = not set */
+    /* The owner's; the wheel only keeps them. */
+    void (*fire)(void *owner);
+    void *owner;
 };
 LIST_HEAD(http_timer_list, http_timer);
 
