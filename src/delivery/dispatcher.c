@@ -36,11 +36,9 @@ struct dispatcher {
 
 static void advance_stop(struct dispatcher *d)
 {
-    struct error ignored;
-
     if (d->phase == PHASE_DRAINING && deliveries_count(d->deliveries) == 0)
         d->phase = PHASE_SETTLING;
-    bool session_done = !queue_session_up(d->session, &ignored) ||
+    bool session_done = !queue_session_up(d->session) ||
                         (queue_session_idle(d->session) && !leases_has_lost_claims(d->leases));
     if (d->phase == PHASE_SETTLING && settler_pending(d->settler) == 0 && session_done) {
         d->phase = PHASE_STOPPED;
@@ -293,7 +291,9 @@ void dispatcher_stats(const struct dispatcher *d, struct dispatcher_stats *ret)
 {
     *ret = d->stats;
     ret->expired = leases_expired(d->leases);
-    ret->database_up = queue_session_up(d->session, &ret->database_error);
+    ret->database_up = queue_session_up(d->session);
+    if (!ret->database_up)
+        ret->database_error = *queue_session_error(d->session);
     ret->in_flight = deliveries_count(d->deliveries);
     ret->unsettled = settler_pending(d->settler);
     ret->asleep = doorbell_is_held(d->doorbell);

@@ -97,14 +97,14 @@ struct pg_args *queue_session_args(struct queue_session *q)
     return &q->args;
 }
 
-bool queue_session_up(const struct queue_session *q, struct error *ret_why_not)
+bool queue_session_up(const struct queue_session *q)
 {
-    bool up = pg_async_up(q->pg);
+    return pg_async_up(q->pg);
+}
 
-    ret_why_not->text[0] = '\0';
-    if (!up)
-        *ret_why_not = q->why_not;
-    return up;
+const struct error *queue_session_error(const struct queue_session *q)
+{
+    return &q->why_not;
 }
 
 bool queue_session_idle(const struct queue_session *q)
