@@ -1,4 +1,4 @@
-/* How threads learn that it is time to go, and how the main thread learns that they live. */
+/* How the main thread learns that the others live. */
 #pragma once
 
 #include "base/util.h"

@@ -14,8 +14,8 @@ struct table; /* a table within it */
 /* A fact in both forms. The function that adds a value owns it from then on. */
 struct value {
     struct cJSON *json;
-    char *
-        words; /* NULL = people read the same text or number; true and false as yes and no, null as nothing */
+    /* NULL = people read the same text or number; true and false as yes and no, null as nothing. */
+    char *words;
 };
 struct value value_null(void);
 struct value value_bool(bool value);
