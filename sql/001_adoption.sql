@@ -75,7 +75,7 @@ create function pg_temp.obstacles() returns setof text language sql stable as $$
     select format('a function named "%s" exists already and is not anubisd''s: rename it, or give anubisd another schema (database.schema)', p.proname)
       from pg_proc p
      where p.pronamespace = '@extschema@'::regnamespace
-       and (p.proname = any ('{lock_base,lock_key,as_instant,as_document,as_comparable,event_time,integration_changed,integration_check}'::text[])
+       and (p.proname = any ('{lock_base,lock_key,as_instant,as_document,as_comparable,event_time,integration_changed,integration_mended,integration_check,integration_fingerprint}'::text[])
             or p.proname ~ '^(ledger|doorbell)_[a-z_]+$|^subscription_(due|now|inserted|updated|changed_by_others|payload_changed|transition_refused|deletion_refused)$')
     union all
     select format('trigger "%s" on "%s" is named like anubisd''s: rename it', g.tgname, t.relname)

@@ -39,6 +39,9 @@ create table if not exists @extschema@.integrations (
 create table @extschema@.integration_runtime (
     integration_id bigint primary key references @extschema@.integrations (id) on delete cascade,
     circuit_state text not null default 'closed' check (circuit_state in ('closed', 'open', 'half_open')),
+    -- Nothing is sent before: the institution asked for it (429, 503 with Retry-After) or refuses the credentials (401).
+    backoff_until timestamptz,
+    backoff_reason text,
     sent bigint not null default 0,
     failed bigint not null default 0
 ) with (fillfactor = 50);
@@ -84,6 +87,8 @@ create table if not exists @extschema@.subscriptions (
     last_response_truncated boolean,
     last_duration_ms integer,
     last_ambiguous boolean,
+    -- The end of the first attempt after which the institution may have it all the same.
+    ambiguous_since timestamptz,
     -- Counted up whenever the payload changes: part of the Idempotency-Key.
     payload_version integer not null default 0,
     traceparent text,
@@ -100,6 +105,7 @@ create index subscriptions_due on @extschema@.subscriptions
     (integration_id, @extschema@.subscription_due(next_attempt_at, scheduled_to), id)
     where status in ('pending', 'retry') and held_at is null;
 create index subscriptions_lease on @extschema@.subscriptions (lease_expires_at) where status = 'processing';
+create index subscriptions_ambiguous on @extschema@.subscriptions (integration_id) where status = 'failed' and last_ambiguous;
 create index subscriptions_held on @extschema@.subscriptions (integration_id, held_at) where held_at is not null;
 
 -- ---------------------------------------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ OUTCOMES = {
     "/reject/404": ("retry", 404, False, 1, "HTTP 404"),
     "/reject/409": ("retry", 409, True, 1, "HTTP 409"),
     "/reject/410": ("retry", 410, False, 0, "HTTP 410"),
-    "/reject/429": ("retry", 429, False, 1, "HTTP 429"),
+    "/reject/429": ("retry", 429, False, 0, "HTTP 429"),
     "/reject/500": ("retry", 500, False, 1, "HTTP 500"),
     "/reject/503": ("retry", 503, False, 1, "HTTP 503"),
     "/silent": ("retry", None, True, 1, "timeout"),
@@ -256,7 +256,7 @@ BACK = r"integration %s takes subscriptions again, after .+ in which (\d+) attem
 def test_an_endpoint_that_takes_nothing_is_said_once(app, institutions, make_daemon):
     daemon = make_daemon({**LATER, "log_level": "info", "delivery": {**LATER["delivery"], "poll_interval": "60s"}}).start()
     closed = app.integration("http://127.0.0.1:1/x", auth_token="MARK-token")
-    refusing = app.integration(institutions.url("/reject/401"))
+    refusing = app.integration(institutions.url("/reject/401"), max_in_flight=40)
     wrong_data = app.integration(institutions.url("/reject/422"))
     for integration in (closed, refusing, wrong_data):
         app.subscriptions(integration, 40)

@@ -1,5 +1,9 @@
 -- The functions of the triggers on integrations.
 
+-- Tells one way of reaching an institution from another: what came of a request says nothing about a later endpoint or token.
+create or replace function @extschema@.integration_fingerprint(endpoint_url text, auth_token text) returns bigint
+    language sql immutable parallel safe as $$ select hashtextextended(concat_ws(' ', endpoint_url, auth_token), 0) $$;
+
 -- A change that makes an integration's subscriptions due rings, too.
 create or replace function @extschema@.integration_changed() returns trigger language plpgsql security definer
     set search_path = pg_catalog, pg_temp as $$
@@ -8,6 +12,19 @@ begin
     return null;
 end $$;
 revoke execute on function @extschema@.integration_changed() from public;
+
+-- Another endpoint or token is no longer what the institution asked to wait with, or refused: it is tried at once.
+create or replace function @extschema@.integration_mended() returns trigger language plpgsql security definer
+    set search_path = pg_catalog, pg_temp as $$
+begin
+    update @extschema@.integration_runtime set backoff_until = null, backoff_reason = null
+     where integration_id = new.id and backoff_until is not null;
+    if found and new.enabled then
+        perform @extschema@.doorbell_ring();
+    end if;
+    return null;
+end $$;
+revoke execute on function @extschema@.integration_mended() from public;
 
 -- An integration that no request can reach is refused when it is written, not when a subscription waits for it.
 create or replace function @extschema@.integration_check() returns trigger language plpgsql as $$

@@ -68,6 +68,11 @@ create trigger anubis_integration_woken after update of enabled, paused_until, m
     for each row when (new.enabled and (not old.enabled or old.paused_until is distinct from new.paused_until
                        or old.max_in_flight is distinct from new.max_in_flight))
     execute function @extschema@.integration_changed();
+drop trigger if exists anubis_integration_mended on @extschema@.integrations;
+create trigger anubis_integration_mended after update of endpoint_url, auth_token, delivery_settings on @extschema@.integrations
+    for each row when (old.endpoint_url is distinct from new.endpoint_url or old.auth_token is distinct from new.auth_token
+                       or old.delivery_settings is distinct from new.delivery_settings)
+    execute function @extschema@.integration_mended();
 drop trigger if exists anubis_circuit_changed on @extschema@.integration_runtime;
 create trigger anubis_circuit_changed after update of circuit_state on @extschema@.integration_runtime
     for each row when (old.circuit_state <> new.circuit_state)

@@ -10,3 +10,5 @@
 -- $10 integer: timeout in ms of an integration that sets none
 -- $11 bigint: margin of the lease over the timeout in ms
 -- $12 bigint[]: ids to pass over
+-- $13 integer[]: for the integrations of $3, how many requests each may have at once; NULL = no limit but its own
+-- $14 integer: how many requests any integration may have at once

@@ -7,13 +7,15 @@
          lease_expires_at = now() + greatest($9, w.timeout_ms + $11) * interval '1 ms', updated_at = now()
     from within w where s.ctid = w.row_at
   returning s.id, s.integration_id, s.attempts, s.payload_version, s.created_at, s.payload, s.traceparent,
+            s.ambiguous_since is not null as ambiguous,
             subscription_due(s.next_attempt_at, s.scheduled_to) as due, w.taken, w.slots
 )
 select id::bigint, integration_id::bigint, attempts::integer, payload_version::integer,
        (extract(epoch from now() - created_at) * 1000000)::bigint, payload::text, traceparent::text,
        (select namespace from installation), due, number = 1, taken >= slots, endpoint_url::text,
-       auth_token::text, timeout_ms::bigint, max_attempts::bigint
-  from (select c.*, f.endpoint_url, f.auth_token, f.timeout_ms, f.max_attempts
+       auth_token::text, timeout_ms::bigint, max_attempts::bigint, ambiguous, coalesce(recovers, false),
+       integration_fingerprint(endpoint_url, auth_token)
+  from (select c.*, f.endpoint_url, f.auth_token, f.timeout_ms, f.max_attempts, f.recovers
           from (select *, row_number() over (partition by integration_id order by due, id) as number
                   from claimed) c
           left join free f on f.id = c.integration_id and c.number = 1 order by c.number) n

@@ -13,6 +13,7 @@
                           * interval '1 ms' end,
          last_error = 'lease expired: whoever was sending it gave no result', last_http_status = null,
          last_response = null, last_response_truncated = null, last_duration_ms = null, last_ambiguous = true,
+         ambiguous_since = coalesce(s.ambiguous_since, now()),
          claimed_by = null, claim_token = null, lease_expires_at = null, updated_at = now()
     from over o where s.id = o.id and not o.none
   returning s.id, s.integration_id, s.status

@@ -5,10 +5,11 @@
 select s.status::text, s.attempts::bigint, s.payload_version,
        s.created_at::timestamptz, s.updated_at::timestamptz, s.scheduled_to::timestamptz, s.next_attempt_at,
        s.held_at, s.sent_at::timestamptz, s.claimed_by, s.lease_expires_at,
-       s.last_error, s.last_http_status, coalesce(s.last_ambiguous, false),
+       s.last_error, s.last_http_status, coalesce(s.last_ambiguous, false), s.ambiguous_since,
        s.integration_id::bigint, i.id is not null, i.name::text, coalesce(i.enabled, false),
        coalesce(i.endpoint_url, '') <> '', case when i.paused_until > now() then i.paused_until end,
-       i.pause_reason::text, coalesce(r.circuit_state, 'closed'), i.max_in_flight, i.max_attempts,
+       i.pause_reason::text, coalesce(r.circuit_state, 'closed'),
+       case when r.backoff_until > now() then r.backoff_until end, r.backoff_reason, i.max_in_flight, i.max_attempts,
        (select count(*) from subscriptions x where x.status = 'processing' and x.integration_id = s.integration_id),
        (select count(*)
           from (select from subscriptions x

@@ -7,6 +7,7 @@
                                 when r.state = 'release' then s.next_attempt_at end,
          last_error = r.error, last_http_status = r.http_status, last_response = r.response,
          last_response_truncated = r.truncated, last_duration_ms = r.duration_ms, last_ambiguous = r.ambiguous,
+         ambiguous_since = case when r.ambiguous then coalesce(s.ambiguous_since, now()) else s.ambiguous_since end,
          claimed_by = null, claim_token = null, lease_expires_at = null, updated_at = now()
     from unnest($1::bigint[], $2::bigint[], $3::text[], $4::bool[], $5::bigint[], $6::int[], $7::int[], $8::text[],
                 $9::text[], $10::bool[], $11::bool[])

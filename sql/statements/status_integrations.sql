@@ -11,10 +11,14 @@ with flying as (
   select integration_id, count(*) as n from subscriptions where status = 'processing' group by 1
 ), held as (
   select integration_id, count(*) as n from subscriptions where held_at is not null group by 1
+), doubtful as (
+  select integration_id, count(*) as n from subscriptions where status = 'failed' and last_ambiguous group by 1
 )
 select i.id::bigint, i.name::text, i.enabled, case when i.paused_until > now() then i.paused_until end,
-       i.pause_reason::text, coalesce(r.circuit_state, 'closed'), w.n, d.n, l.n, coalesce(f.n, 0), coalesce(h.n, 0),
+       i.pause_reason::text, coalesce(r.circuit_state, 'closed'),
+       case when r.backoff_until > now() then r.backoff_until end, r.backoff_reason, w.n, d.n, l.n, coalesce(f.n, 0), coalesce(h.n, 0),
        coalesce(i.successful_sends, 0)::bigint, coalesce(i.failed_sends, 0)::bigint,
+       coalesce(a.n, 0),
        least(fresh.since, again.since),
        coalesce(tried.last_http_status, 0)::bigint, coalesce(tried.last_error, '')::text
   from integrations i
@@ -59,4 +63,5 @@ select i.id::bigint, i.name::text, i.enabled, case when i.paused_until > now() t
      order by x.updated_at desc nulls last limit 1) tried on true
   left join flying f on f.integration_id = i.id
   left join held h on h.integration_id = i.id
+  left join doubtful a on a.integration_id = i.id
  order by i.id

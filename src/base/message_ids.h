@@ -38,6 +38,8 @@
 #define MSG_INSTITUTION_LOST "3b858a703c1d4f8da65b11b901e734c1"
 /* That institution takes subscriptions again. */
 #define MSG_INSTITUTION_BACK "dbb32f7935e44d0798e1482072309c37"
+/* This machine lacks what a request needs (descriptors, ports, memory, a route), or no longer does. */
+#define MSG_SHORTAGE "f2353ca9c262463fb8ae6c181837933a"
 /* The database refused a result for a reason in its data; the others were written. */
 #define MSG_SETTLE_SPLIT "7b05912b8ee8457fa164423da3e41fc9"
 /* The database refuses to change one subscription as a claim or an ended lease has to; others go on. */

@@ -32,12 +32,22 @@ static const struct unit size_units[] = {
     {"B", 1},
 };
 
-uint64_t now_monotonic_usec(void)
+static uint64_t now_usec(clockid_t clock)
 {
     struct timespec ts;
 
-    clock_gettime(CLOCK_MONOTONIC, &ts);
+    clock_gettime(clock, &ts);
     return (uint64_t) ts.tv_sec * USEC_PER_SEC + (uint64_t) ts.tv_nsec / 1000;
+}
+
+uint64_t now_monotonic_usec(void)
+{
+    return now_usec(CLOCK_MONOTONIC);
+}
+
+uint64_t now_boottime_usec(void)
+{
+    return now_usec(CLOCK_BOOTTIME);
 }
 
 int64_t now_realtime_usec(void)

@@ -11,6 +11,7 @@
 #define USEC_INFINITY UINT64_MAX
 
 uint64_t now_monotonic_usec(void); /* CLOCK_MONOTONIC */
+uint64_t now_boottime_usec(void);  /* CLOCK_BOOTTIME: goes on while the machine sleeps */
 int64_t now_realtime_usec(void);   /* microseconds since 1970-01-01 UTC */
 
 /* Postgres's binary timestamps count microseconds from 2000-01-01 UTC. */

@@ -88,6 +88,10 @@ static void add_integration_reasons(struct explanation *e)
         CLEANUP(freep) char *what = xasprintf("its integration is paused (%s)", why);
         add_until(e, what, i->paused_until);
     }
+    if (i->backoff_until != INT64_MIN) {
+        CLEANUP(freep) char *what = xasprintf("its integration waits (%s)", i->backoff_reason);
+        add_until(e, what, i->backoff_until);
+    }
     if (strcmp(i->circuit_state, "open") == 0)
         add_reason(e, "its integration's circuit is open after too many failures; one probe will test it");
     if (!i->has_url)
@@ -134,7 +138,7 @@ static void set_next(struct explanation *e, const char *text, int64_t at)
 static void explain_waiting(struct explanation *e)
 {
     const struct store_subscription *s = &e->s;
-    int64_t due = MAX(s->at.next_attempt, s->at.scheduled);
+    int64_t due = MAX(MAX(s->at.next_attempt, s->at.scheduled), s->integration.backoff_until);
     int64_t since = due == INT64_MIN ? s->at.created : due;
     CLEANUP(freep) char *waited = duration_words(s->now - since);
 
@@ -228,8 +232,14 @@ static void add_head(struct explanation *e)
     sheet_add_known(e->sheet, "lease_expires_at", "lease until", value_time(s->lease_expires_at));
     sheet_add_known(e->sheet, "last_result", "last result", value_text(error));
     sheet_add(e->sheet, "last_ambiguous", NULL, value_bool(s->last_ambiguous));
-    if (s->last_ambiguous)
+    sheet_add(e->sheet, "ambiguous_since", NULL, value_time(s->ambiguous_since));
+    if (s->ambiguous_since != INT64_MIN && s->at.sent == INT64_MIN) {
+        CLEANUP(freep) char *at = time_words(s->ambiguous_since);
+        sheet_say(e->sheet, "", "ambiguous: the institution may have received it (attempt that ended %s)",
+                  at);
+    } else if (s->last_ambiguous) {
         sheet_say(e->sheet, "", "ambiguous: the institution may have received it");
+    }
     sheet_add(e->sheet, "idempotency_key", "Idempotency-Key", value_text(key));
 }
 

@@ -160,13 +160,14 @@ static void add_states(struct status *s)
 
 static bool can_send(const struct store_integration *i)
 {
-    return i->enabled && i->paused_until == INT64_MIN && strcmp(i->circuit_state, "open") != 0;
+    return i->enabled && i->paused_until == INT64_MIN && i->backoff_until == INT64_MIN &&
+           strcmp(i->circuit_state, "open") != 0;
 }
 
 /* Sums over the integrations. */
 static void add_backlog(struct status *s)
 {
-    int64_t due = 0, held = 0, in_flight = 0, oldest = INT64_MAX;
+    int64_t due = 0, held = 0, doubtful = 0, in_flight = 0, oldest = INT64_MAX;
     bool least = false;
     struct store_integration row;
     CLEANUP(strbuf_free) struct strbuf words = STRBUF_INIT(4096);
@@ -174,6 +175,7 @@ static void add_backlog(struct status *s)
     for (int i = 0; i < pg_rows(s->integrations); i++) {
         store_integration_row(s->integrations, i, s->limit, &row);
         held += row.held;
+        doubtful += row.failed_ambiguous;
         in_flight += row.in_flight;
         if (!can_send(&row))
             continue;
@@ -194,6 +196,7 @@ static void add_backlog(struct status *s)
     sheet_add(s->sheet, "unrouted", "unrouted",
               value_count(s->unrouted, s->limit && s->unrouted >= s->limit));
     sheet_add(s->sheet, "held", "held", value_i64(held));
+    sheet_add(s->sheet, "failed_ambiguous", "failed, may be taken", value_i64(doubtful));
 }
 
 static char *integration_state(const struct store_integration *i)
@@ -212,6 +215,11 @@ static char *integration_state(const struct store_integration *i)
     }
     if (strcmp(i->circuit_state, "closed") != 0)
         return xasprintf("circuit %s", i->circuit_state);
+    if (i->backoff_until != INT64_MIN) {
+        strbuf_adds(&words, "waits until ");
+        strbuf_add_timestamp_sec(&words, i->backoff_until);
+        return strbuf_take(&words);
+    }
     return xstrdup("ok");
 }
 
@@ -221,6 +229,8 @@ static char *integration_reason(const struct store_integration *i)
 {
     if (i->paused_until != INT64_MIN)
         return *i->pause_reason ? xstrdup(i->pause_reason) : NULL;
+    if (i->backoff_until != INT64_MIN)
+        return xstrdup(i->backoff_reason);
     CLEANUP(freep) char *error = ctl_error_class(i->retry_error, i->retry_status);
     return error && i->enabled ? xasprintf("retrying: %s", error) : NULL;
 }
@@ -255,6 +265,8 @@ static void add_integration(struct status *s, struct table *t, const struct stor
     table_add(t, value_bool(i->enabled));
     table_add(t, value_bool(i->paused_until != INT64_MIN));
     table_add(t, value_text(i->circuit_state));
+    table_add(t, value_time(i->backoff_until));
+    table_add(t, value_i64(i->failed_ambiguous));
 }
 
 static void add_integrations(struct status *s)
@@ -276,6 +288,8 @@ static void add_integrations(struct status *s)
         {"enabled", NULL, false},
         {"paused", NULL, false},
         {"circuit_state", NULL, false},
+        {"backoff_until", NULL, false},
+        {"failed_ambiguous", NULL, false},
     };
     struct store_integration row;
     int rows = pg_rows(s->integrations), left_out = 0;

@@ -110,11 +110,14 @@ void store_integration_row(const struct pg_result *result, int number, int64_t l
     ret->paused_until = next_time_or_none(&row);
     ret->pause_reason = pg_next_text(&row);
     ret->circuit_state = pg_next_text(&row);
+    ret->backoff_until = next_time_or_none(&row);
+    ret->backoff_reason = pg_next_text(&row);
     read_waiting(&row, limit, ret);
     ret->in_flight = pg_next_i64(&row);
     ret->held = pg_next_i64(&row);
     ret->sent = pg_next_i64(&row);
     ret->failed = pg_next_i64(&row);
+    ret->failed_ambiguous = pg_next_i64(&row);
     ret->oldest = next_time_or_none(&row);
     ret->retry_status = pg_next_i64(&row);
     ret->retry_error = pg_next_text(&row);
@@ -167,6 +170,8 @@ static void read_route(struct pg_row *row, struct store_route *ret)
     ret->paused_until = next_time_or_none(row);
     ret->pause_reason = pg_next_text(row);
     ret->circuit_state = pg_next_text(row);
+    ret->backoff_until = next_time_or_none(row);
+    ret->backoff_reason = pg_next_text(row);
     ret->max_in_flight = pg_next_i64(row);
     ret->max_attempts = pg_next_i64(row);
     ret->in_flight = pg_next_i64(row);
@@ -198,6 +203,7 @@ int store_subscription(struct pg *pg, int64_t id, struct store_subscription *ret
     ret->last_error = pg_next_text(&row);
     ret->last_http_status = pg_next_i64(&row);
     ret->last_ambiguous = pg_next_bool(&row);
+    ret->ambiguous_since = next_time_or_none(&row);
     read_route(&row, &ret->integration);
     ret->ahead = pg_next_i64(&row);
     ret->namespace = (const unsigned char *) pg_next_bytes(&row, &len);

@@ -42,10 +42,13 @@ struct store_integration {
     bool enabled;
     int64_t paused_until;
     const char *pause_reason, *circuit_state;
+    int64_t backoff_until;
+    const char *backoff_reason;
     int64_t waiting, due;
     bool waiting_is_least, due_is_least; /* there may be more */
     int64_t in_flight, held, sent, failed;
-    int64_t oldest; /* since when its longest waiting subscription is due */
+    int64_t failed_ambiguous; /* failed now, and the institution may have it all the same */
+    int64_t oldest;           /* since when its longest waiting subscription is due */
     /* How a recent attempt of a subscription in "retry" ended; 0 and "" = none found. */
     int64_t retry_status;
     const char *retry_error;
@@ -79,6 +82,8 @@ struct store_route {
     bool enabled, has_url;
     int64_t paused_until;
     const char *pause_reason, *circuit_state;
+    int64_t backoff_until;
+    const char *backoff_reason;
     int64_t max_in_flight, max_attempts; /* 0 = the default */
     int64_t in_flight;
 };
@@ -92,6 +97,7 @@ struct store_subscription {
     const char *last_error;
     int64_t last_http_status; /* 0 = none */
     bool last_ambiguous;
+    int64_t ambiguous_since;
     struct store_route integration;
     int64_t ahead;                  /* rows due before it, counted up to STORE_AHEAD_MAX */
     const unsigned char *namespace; /* 16 bytes */

@@ -2,6 +2,7 @@
 #include "delivery/claimer.h"
 
 #include <errno.h>
+#include <limits.h>
 
 #include "base/log.h"
 #include "base/timeutil.h"
@@ -30,7 +31,9 @@ struct claim {
     int64_t first_integration; /* where it began */
     int limit;
     bool everywhere;
-    bool was_rung; /* a ring led to it */
+    bool was_rung;    /* a ring led to it */
+    bool reserve;     /* it may take slots that are kept for integrations with none */
+    uint64_t sent_at; /* boot time */
 };
 
 struct claimer {
@@ -43,6 +46,7 @@ struct claimer {
     int64_t last_integration; /* the last one that gave a row */
     struct refusals refusals;
     bool rung;              /* since the claim under way was sent */
+    bool missed;            /* a turn was due while a statement was under way */
     uint64_t starved_since; /* monotonic; no room for a worthwhile claim since; 0 = there was */
     int empty_claims;       /* in a row */
     int fruitless_rings;    /* in a row */
@@ -66,7 +70,8 @@ static int on_timer(sd_event_source *s, uint64_t usec, void *userdata)
     struct claimer *c = userdata;
 
     (void) s, (void) usec;
-    if (queue_session_idle(c->parts.session))
+    c->missed = !queue_session_idle(c->parts.session);
+    if (!c->missed)
         c->callbacks.turn(c->userdata);
     return 0;
 }
@@ -85,6 +90,14 @@ void claimer_slots_freed(struct claimer *c, bool integration_has_more)
 
 /* --- when the next claim is ------------------------------------------------------------------- */
 
+/* Nobody rings at the end of a backoff that the database does not know of. */
+static uint64_t wait_usec(const struct claimer *c)
+{
+    uint64_t until = deliveries_wait_until(c->parts.deliveries), now = now_monotonic_usec();
+
+    return until > now ? until - now : USEC_INFINITY;
+}
+
 static void sleep_or_poll(struct claimer *c)
 {
     uint64_t poll_usec = c->config->delivery.poll_interval_usec;
@@ -101,7 +114,7 @@ static void sleep_or_poll(struct claimer *c)
         return;
     }
     doorbell_ask(doorbell);
-    claimer_soon(c, poll_usec);
+    claimer_soon(c, MIN(poll_usec, wait_usec(c)));
 }
 
 static void plan_next(struct claimer *c, int rows)
@@ -116,7 +129,7 @@ static void plan_next(struct claimer *c, int rows)
     c->empty_claims++;
     if (c->now.was_rung)
         c->fruitless_rings++;
-    if (c->rung)
+    if (c->rung || c->missed)
         claimer_soon(c, 0);
     else
         sleep_or_poll(c);
@@ -186,11 +199,20 @@ static void send_rows(struct claimer *c, const struct pg_result *result)
     }
 }
 
+/* The lease of a claim outlasts the request by a margin. When the answer has taken longer than that, another
+ * daemon may have the rows before a request ends. Boot time, because machines sleep. */
+static bool leases_last(const struct claimer *c)
+{
+    uint64_t margin = c->config->delivery.lease_usec - c->config->delivery.timeout_usec;
+
+    return now_boottime_usec() - c->now.sent_at < margin;
+}
+
 static void on_claimed(struct pg_answer *answer, void *userdata)
 {
     struct claimer *c = userdata;
     int rows = answer->r == 0 ? pg_rows(answer->result) : 0;
-    bool may_send = c->callbacks.may_send(c->userdata);
+    bool may_send = c->callbacks.may_send(c->userdata) && leases_last(c);
 
     if (answer->r == -ECONNRESET || (!may_send && rows > 0)) {
         c->callbacks.lost(c->now.token, c->userdata);
@@ -208,22 +230,25 @@ static void on_claimed(struct pg_answer *answer, void *userdata)
 /* --- how much --------------------------------------------------------------------------------- */
 
 /* For new claims: what is in flight and what is not yet settled both count, so a database that is away stops
- * the claims. */
-static int free_slots(const struct claimer *c)
+ * the claims. The last quarter is for integrations that have no request under way: one each, so that those
+ * that are slow or silent cannot take all slots from the others. */
+static int free_slots(const struct claimer *c, bool *ret_reserve)
 {
-    size_t held = (size_t) deliveries_count(c->parts.deliveries) + c->callbacks.unsettled(c->userdata);
-    size_t max = (size_t) c->config->delivery.max_in_flight;
+    int64_t held =
+        (int64_t) deliveries_count(c->parts.deliveries) + (int64_t) c->callbacks.unsettled(c->userdata);
+    int64_t max = c->config->delivery.max_in_flight, unreserved = max - max / 4;
 
-    return held >= max ? 0 : (int) MIN(max - held, (size_t) c->config->delivery.batch_size);
+    *ret_reserve = held >= unreserved;
+    return (int) MIN(MAX((*ret_reserve ? max : unreserved) - held, 0), c->config->delivery.batch_size);
 }
 
 /* True when it is better to let more slots get free first. */
-static bool better_to_wait(struct claimer *c, int slots, int64_t budget)
+static bool better_to_wait(struct claimer *c, int slots, bool reserve, int64_t budget)
 {
     int worthwhile = MIN(c->config->delivery.batch_size, MAX(c->config->delivery.max_in_flight / 4, 1));
     uint64_t now = now_monotonic_usec();
 
-    if (slots >= worthwhile && (budget > 0 || deliveries_count(c->parts.deliveries) == 0)) {
+    if (slots >= worthwhile && !reserve && (budget > 0 || deliveries_count(c->parts.deliveries) == 0)) {
         c->starved_since = 0;
         return false;
     }
@@ -259,9 +284,9 @@ static const struct pg_statement *choose_statement(struct claimer *c)
 
 static void fill_args(struct claimer *c, int64_t budget)
 {
-    const int64_t *ids, *passed_over;
-    const int *in_flight;
-    size_t busy = deliveries_busy(c->parts.deliveries, &ids, &in_flight);
+    const struct store_load *loads;
+    const int64_t *passed_over;
+    size_t count = deliveries_loads(c->parts.deliveries, c->now.reserve, &loads);
     size_t passed_over_count = refusals_ids(&c->refusals, now_monotonic_usec(), &passed_over);
     const struct config *config = c->config;
 
@@ -277,25 +302,29 @@ static void fill_args(struct claimer *c, int64_t budget)
                          .byte_budget = MAX(budget, 1),
                          .passed_over_count = passed_over_count,
                          .passed_over = passed_over,
+                         .max_slots = c->now.reserve ? 1 : INT_MAX,
                      },
-                     busy, ids, in_flight);
+                     count, loads);
 }
 
 void claimer_claim(struct claimer *c)
 {
     int64_t budget =
         (int64_t) c->config->delivery.max_claim_bytes - (int64_t) deliveries_bytes(c->parts.deliveries);
-    int slots = free_slots(c);
+    bool reserve;
+    int slots = free_slots(c, &reserve);
 
-    if (better_to_wait(c, slots, budget))
+    if (better_to_wait(c, slots, reserve, budget))
         return;
     c->now = (struct claim){
         .token = (int64_t) (random_u64() >> 1) | 1,
         .first_integration = c->last_integration,
         .limit = refusals_limit(&c->refusals, slots),
         .was_rung = c->rung,
+        .reserve = reserve,
+        .sent_at = now_boottime_usec(),
     };
-    c->rung = false;
+    c->rung = c->missed = false;
     fill_args(c, budget);
     (void) queue_session_ask(c->parts.session, choose_statement(c), on_claimed, c);
 }

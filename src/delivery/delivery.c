@@ -10,10 +10,16 @@
 #include "base/log.h"
 #include "base/message_ids.h"
 #include "base/timeutil.h"
+#include "base/trouble.h"
 #include "base/version.h"
 #include "crypto/ids.h"
 #include "delivery/integration.h"
 #include "http/http.h"
+
+/* The database knows of a backoff by then. */
+#define BACKOFF_STORED_USEC USEC_PER_SEC
+#define SHORTAGE_OVER_SEC 60
+#define SHORTAGE_OVER_USEC (SHORTAGE_OVER_SEC * USEC_PER_SEC)
 
 struct delivery {
     struct delivery *next, *previous;
@@ -22,7 +28,9 @@ struct delivery {
     struct http_transfer *transfer;
     int64_t id, token;
     int attempts;
-    unsigned moves;    /* of the integration, when it was sent */
+    bool ambiguous_before;
+    int64_t fingerprint; /* of the integration, when it was sent */
+    uint64_t started_usec;
     uint64_t age_usec; /* when it was claimed */
     size_t payload_len;
     char payload[]; /* as Postgres wrote it */
@@ -38,6 +46,9 @@ struct deliveries {
     int count;
     size_t bytes;
     unsigned short jitter[3]; /* erand48(3)'s: a system call for each outcome would buy nothing */
+    struct trouble shortage;  /* of this machine's own */
+    uint64_t shortage_at;     /* monotonic: met for the last time */
+    uint64_t wait_until;      /* monotonic: the latest end of a backoff */
 };
 
 /* --- the list --------------------------------------------------------------------------------- */
@@ -66,6 +77,7 @@ static void unlink_delivery(struct delivery *d)
     all->count--;
     all->bytes -= d->payload_len;
     d->integration->in_flight--;
+    d->integration->slot_freed = true;
 }
 
 /* --- the end of one --------------------------------------------------------------------------- */
@@ -131,8 +143,6 @@ static void log_outage_over(const struct delivery *d, const struct outage *was)
 static void note_outage(const struct delivery *d, const struct outcome *o, const struct http_result *result)
 {
     struct outage *outage = &d->integration->outage, was;
-    if (d->moves != d->integration->moves)
-        return; /* that endpoint is no longer its own */
     if (o->state == OUTCOME_SENT && outage_over(outage, &was))
         log_outage_over(d, &was);
     else if (o->turned_away && outage_goes_on(outage, now_monotonic_usec()))
@@ -156,13 +166,80 @@ static struct store_settlement *settlement_new(const struct delivery *d, const s
         s->response = body.data ? strbuf_take(&body) : xstrdup("");
     }
     if (o->state == OUTCOME_RELEASE) {
-        s->error = xstrdup("not sent: the daemon stopped");
+        s->error = o->our_fault ? xasprintf("not sent: %s", result->detail)
+                                : xstrdup("not sent: the daemon stopped");
     } else if (o->state != OUTCOME_SENT) {
         struct strbuf error = STRBUF_INIT(8192);
         outcome_error_message(result, &error);
         s->error = strbuf_take(&error);
     }
     return s;
+}
+
+static void want_wait(const struct delivery *d, uint64_t usec, const char *reason)
+{
+    const struct store_wait wait = {d->integration->id, d->fingerprint, usec, reason};
+    d->all->callbacks.wait_wanted(&wait, d->all->userdata);
+}
+
+/* The database has the backoff soon, for all daemons, and others may end it there. Our own shortage is
+ * nobody's business there. */
+static void back_off(const struct delivery *d, const struct outcome *o, const struct http_result *result)
+{
+    uint64_t now = now_monotonic_usec();
+    uint64_t usec = o->our_fault ? o->backoff_usec : MIN(o->backoff_usec, BACKOFF_STORED_USEC);
+    char class[64];
+
+    pace_back_off(&d->integration->pace, d->started_usec, now + usec, now);
+    d->all->wait_until = MAX(d->all->wait_until, now + usec);
+    if (o->our_fault)
+        return;
+    outcome_error_class(result, class, sizeof(class));
+    want_wait(d, o->backoff_usec, class);
+}
+
+static void note_pace(const struct delivery *d, const struct outcome *o, const struct http_result *result)
+{
+    struct pace *pace = &d->integration->pace;
+
+    if (o->backoff_usec > 0)
+        back_off(d, o, result);
+    if (result->cause == HTTP_ANSWERED)
+        pace_answered(pace, o->backoff_usec == 0, now_monotonic_usec());
+    else if (o->turned_away)
+        pace_unanswered(pace, now_monotonic_usec());
+}
+
+/* Said once, and once when it has not been met for a while. */
+static void note_shortage(struct deliveries *all, const struct outcome *o, const struct http_result *result)
+{
+    uint64_t now = now_monotonic_usec();
+
+    if (o->our_fault) {
+        all->shortage_at = now;
+        if (trouble_begins(&all->shortage))
+            log_about(LOG_ERR, MSG_SHORTAGE, &(struct log_about){.error = http_cause_word(result->cause)},
+                      "this machine, not an institution, keeps requests from being sent: %s; they are tried "
+                      "again and cost no attempts",
+                      result->detail);
+    } else if (all->shortage.said && now - all->shortage_at >= SHORTAGE_OVER_USEC &&
+               trouble_ends(&all->shortage)) {
+        log_about(LOG_NOTICE, MSG_SHORTAGE, &(struct log_about){0},
+                  "this machine has kept no request from being sent for %d s", SHORTAGE_OVER_SEC);
+    }
+}
+
+/* What the end of a delivery says about its integration; nothing when its endpoint or token has changed. */
+static void note_integration(const struct delivery *d, const struct outcome *o,
+                             const struct http_result *result, const char *pause_reason)
+{
+    note_shortage(d->all, o, result);
+    if (d->fingerprint != d->integration->fingerprint)
+        return;
+    note_outage(d, o, result);
+    note_pace(d, o, result);
+    if (pause_reason)
+        want_wait(d, USEC_INFINITY, pause_reason);
 }
 
 static void finish(struct delivery *d, const struct http_result *result, const char *pause_reason)
@@ -174,18 +251,14 @@ static void finish(struct delivery *d, const struct http_result *result, const c
     const struct outcome_attempt attempt = {
         .result = result,
         .attempts = d->attempts,
+        .backoffs = pace_backoffs(&d->integration->pace, d->started_usec),
         .age_usec = d->age_usec + result->duration_usec,
+        .ambiguous_before = d->ambiguous_before,
         .unit = erand48(all->jitter),
     };
     struct outcome outcome = outcome_decide(&rules, &attempt);
     log_outcome(d, &outcome, result);
-    note_outage(d, &outcome, result);
-    if (!pause_reason)
-        pause_reason = outcome.pause_reason;
-    /* What an endpoint answers that it was moved away from is no reason any more. */
-    if (pause_reason && d->moves == d->integration->moves)
-        all->callbacks.pause_wanted(d->integration->id, d->integration->endpoint_url, pause_reason,
-                                    all->userdata);
+    note_integration(d, &outcome, result, pause_reason ? pause_reason : outcome.pause_reason);
     struct store_settlement *settlement = settlement_new(d, &outcome, result);
     bool has_more = d->integration->may_have_more;
     unlink_delivery(d);
@@ -232,12 +305,14 @@ void deliveries_start(struct deliveries *all, const struct store_claimed *row, i
         .id = row->id,
         .token = token,
         .attempts = row->attempts,
+        .ambiguous_before = row->ambiguous,
+        .started_usec = now_monotonic_usec(),
         .age_usec = row->age_usec,
         .payload_len = row->payload_len,
     };
     memcpy(d->payload, row->payload, row->payload_len + 1);
     link_delivery(all, d);
-    d->moves = d->integration->moves;
+    d->fingerprint = d->integration->fingerprint;
     if (d->integration->problem) {
         const struct http_result refused = {.cause = HTTP_URL_INVALID, .body = "", .detail = "auth_token"};
         finish(d, &refused, d->integration->problem);
@@ -322,9 +397,14 @@ size_t deliveries_bytes(const struct deliveries *d)
     return d->bytes;
 }
 
-size_t deliveries_busy(struct deliveries *d, const int64_t **ret_ids, const int **ret_in_flight)
+size_t deliveries_loads(struct deliveries *d, bool reserve, const struct store_load **ret)
 {
-    return integrations_busy(d->integrations, ret_ids, ret_in_flight);
+    return integrations_loads(d->integrations, now_monotonic_usec(), reserve, ret);
+}
+
+uint64_t deliveries_wait_until(const struct deliveries *d)
+{
+    return d->wait_until;
 }
 
 size_t deliveries_take_places(struct deliveries *d, const struct store_place **ret)

@@ -14,9 +14,7 @@ struct deliveries_callbacks {
     /* A delivery has ended; takes the settlement over. integration_has_more: a slot got free where rows may
      * wait for it. */
     void (*delivered)(struct store_settlement *settlement, bool integration_has_more, void *userdata);
-    /* As long as that is still its endpoint_url. */
-    void (*pause_wanted)(int64_t integration_id, const char *endpoint_url, const char *reason,
-                         void *userdata);
+    void (*wait_wanted)(const struct store_wait *wait, void *userdata);
 };
 
 int deliveries_new(struct deliveries **ret, sd_event *event, struct config *config,
@@ -27,8 +25,10 @@ void deliveries_start(struct deliveries *d, const struct store_claimed *row, int
 void deliveries_cancel_all(struct deliveries *d);
 int deliveries_count(const struct deliveries *d);
 size_t deliveries_bytes(const struct deliveries *d); /* of payloads held */
-/* Integrations with requests under way; arrays live until the next call. */
-size_t deliveries_busy(struct deliveries *d, const int64_t **ret_ids, const int **ret_in_flight);
+/* See integrations_loads(). */
+size_t deliveries_loads(struct deliveries *d, bool reserve, const struct store_load **ret);
+/* Monotonic: integrations that wait by this daemon's own account do so until then; past = none does. */
+uint64_t deliveries_wait_until(const struct deliveries *d);
 /* See integrations_take_places(). */
 size_t deliveries_take_places(struct deliveries *d, const struct store_place **ret);
 void deliveries_tokens(const struct deliveries *d, void (*note)(int64_t token, void *userdata),

@@ -164,12 +164,11 @@ static void on_delivered(struct store_settlement *settlement, bool integration_h
     advance_stop(d);
 }
 
-static void on_pause_wanted(int64_t integration_id, const char *endpoint_url, const char *reason,
-                            void *userdata)
+static void on_wait_wanted(const struct store_wait *wait, void *userdata)
 {
     struct dispatcher *d = userdata;
 
-    settler_pause(d->settler, integration_id, endpoint_url, reason);
+    settler_wait(d->settler, wait);
 }
 
 static void on_settled(size_t count, void *userdata)
@@ -218,7 +217,7 @@ static int start_parts(struct dispatcher *d, struct error *err)
     static const struct claimer_callbacks claimer = {on_turn, on_claimed, on_claim_lost, may_send, unsettled};
     static const struct doorbell_callbacks doorbell = {on_rung, on_bell_held};
     static const struct settler_callbacks settler = {on_settled};
-    static const struct deliveries_callbacks deliveries = {on_delivered, on_pause_wanted};
+    static const struct deliveries_callbacks deliveries = {on_delivered, on_wait_wanted};
     const struct pg_params params = pg_session_params(d->config, PG_SESSION_CLAIM, 0);
 
     int r = deliveries_new(&d->deliveries, d->event, d->config, &deliveries, d, err);

@@ -1,16 +1,17 @@
 /* The integrations that this process has claimed for. See integration.h. */
 #include "delivery/integration.h"
 
+#include <limits.h>
 #include <search.h>
 #include <string.h>
 
+#include "base/timeutil.h"
 #include "config/config.h"
 
 struct integrations {
     void *tree; /* tsearch(3), by id */
-    int64_t *busy_ids;
-    int *busy_counts;
-    size_t busy, busy_capacity;
+    struct store_load *loads;
+    size_t load_count, load_capacity;
     struct store_place *places;
     size_t place_count, place_capacity;
 };
@@ -40,8 +41,7 @@ void integrations_free(struct integrations *all)
     if (!all)
         return;
     tdestroy(all->tree, integration_free);
-    free(all->busy_ids);
-    free(all->busy_counts);
+    free(all->loads);
     free(all->places);
     free(all);
 }
@@ -74,10 +74,14 @@ static void take_settings(struct integration *i, const struct store_claimed *row
 {
     i->timeout_usec = row->timeout_usec;
     i->max_attempts = row->max_attempts;
+    if (i->fingerprint != row->fingerprint)
+        i->pace = (struct pace){0};
+    i->fingerprint = row->fingerprint;
+    if (row->recovers)
+        pace_recover(&i->pace, now_monotonic_usec());
     if (strcmp(i->endpoint_url, row->endpoint_url) != 0) {
         free(i->endpoint_url);
         i->endpoint_url = xstrdup(row->endpoint_url);
-        i->moves++;
     }
     if (i->auth_token && strcmp(i->auth_token, row->auth_token) == 0)
         return;
@@ -103,6 +107,7 @@ struct integration *integrations_note(struct integrations *all, const struct sto
     if (row->has_integration) {
         take_settings(i, row);
         i->may_have_more = row->quota_used;
+        i->slot_freed = false;
         i->place = (struct store_place){.integration_id = i->id, .due = INT64_MIN};
     }
     if (row->due > i->place.due || (row->due == i->place.due && row->id > i->place.id)) {
@@ -116,7 +121,7 @@ static void take_place(const void *node, VISIT visit, void *closure)
 {
     struct integration *i = *(struct integration *const *) node;
     struct integrations *all = closure;
-    if ((visit != postorder && visit != leaf) || !i->may_have_more)
+    if ((visit != postorder && visit != leaf) || !i->may_have_more || (!i->slot_freed && i->in_flight > 0))
         return;
     if (all->place_count == all->place_capacity) {
         all->place_capacity = all->place_capacity ? 2 * all->place_capacity : 64;
@@ -134,26 +139,34 @@ size_t integrations_take_places(struct integrations *all, const struct store_pla
     return all->place_count;
 }
 
-static void note_busy(const void *node, VISIT visit, void *closure)
+struct load_walk {
+    struct integrations *all;
+    uint64_t now;
+    bool reserve;
+};
+
+static void note_load(const void *node, VISIT visit, void *closure)
 {
     const struct integration *i = *(struct integration *const *) node;
-    struct integrations *all = closure;
-    if ((visit != postorder && visit != leaf) || i->in_flight == 0)
+    const struct load_walk *w = closure;
+    struct integrations *all = w->all;
+    if (visit != postorder && visit != leaf)
         return;
-    if (all->busy == all->busy_capacity) {
-        all->busy_capacity = all->busy_capacity ? 2 * all->busy_capacity : 64;
-        all->busy_ids = xreallocarray(all->busy_ids, all->busy_capacity, sizeof(*all->busy_ids));
-        all->busy_counts = xreallocarray(all->busy_counts, all->busy_capacity, sizeof(*all->busy_counts));
+    int slots = w->reserve && pace_is_silent(&i->pace) ? 0 : pace_slots(&i->pace, w->now);
+    if (i->in_flight == 0 && slots == INT_MAX)
+        return;
+    if (all->load_count == all->load_capacity) {
+        all->load_capacity = all->load_capacity ? 2 * all->load_capacity : 64;
+        all->loads = xreallocarray(all->loads, all->load_capacity, sizeof(*all->loads));
     }
-    all->busy_ids[all->busy] = i->id;
-    all->busy_counts[all->busy++] = i->in_flight;
+    all->loads[all->load_count++] =
+        (struct store_load){.integration_id = i->id, .in_flight = i->in_flight, .slots = slots};
 }
 
-size_t integrations_busy(struct integrations *all, const int64_t **ret_ids, const int **ret_in_flight)
+size_t integrations_loads(struct integrations *all, uint64_t now, bool reserve, const struct store_load **ret)
 {
-    all->busy = 0;
-    twalk_r(all->tree, note_busy, all);
-    *ret_ids = all->busy_ids;
-    *ret_in_flight = all->busy_counts;
-    return all->busy;
+    all->load_count = 0;
+    twalk_r(all->tree, note_load, &(struct load_walk){all, now, reserve});
+    *ret = all->loads;
+    return all->load_count;
 }

@@ -4,21 +4,24 @@
 #pragma once
 
 #include "delivery/outage.h"
+#include "delivery/pace.h"
 #include "delivery/store_delivery.h"
 
 struct integration {
     int64_t id;
     int in_flight;
     bool may_have_more;       /* its last claim used all its slots */
+    bool slot_freed;          /* a request has ended since */
     struct store_place place; /* where its last claim ended */
     char *endpoint_url;
-    unsigned moves;      /* how often that has changed */
+    int64_t fingerprint; /* of endpoint_url and auth_token */
     char *auth_token;    /* as the database has it */
     char *authorization; /* "Authorization: Bearer …", NULL = none */
     const char *problem; /* why nothing can be sent, or NULL */
     uint64_t timeout_usec;
     int max_attempts;     /* 0 = the default */
     struct outage outage; /* as far as this daemon has seen */
+    struct pace pace;
 };
 
 struct integrations; /* by id */
@@ -27,8 +30,10 @@ struct integrations *integrations_new(void);
 void integrations_free(struct integrations *all);
 /* The entry of a claimed row, made or brought up to date as far as the row tells. */
 struct integration *integrations_note(struct integrations *all, const struct store_claimed *row);
-/* Those where more rows may wait, as far as the last claims tell; each is taken for exhausted from now on
- * until a claim says otherwise. The array lives until the next call. */
+/* Those where more rows may wait, as far as the last claims tell, and slots are free; each is taken for
+ * exhausted from now on until a claim says otherwise. The array lives until the next call. */
 size_t integrations_take_places(struct integrations *all, const struct store_place **ret);
-/* Those with requests under way: fills arrays that live until the next call, returns how many. */
-size_t integrations_busy(struct integrations *all, const int64_t **ret_ids, const int **ret_in_flight);
+/* Those with requests under way, and those that may not have as many as they like. `reserve`: only slots that
+ * are kept for others are left, and silent ones get none. The array lives until the next call. */
+size_t integrations_loads(struct integrations *all, uint64_t now, bool reserve,
+                          const struct store_load **ret);

@@ -95,8 +95,9 @@ static void on_released(struct pg_answer *answer, void *userdata)
     if (answer->r == -EBADMSG && !locked)
         log_warning("could not release claims whose answer got lost: %s", answer->err->text);
     if (rows > 0)
-        log_notice("%" PRId64 " subscription%s put back into the queue: the answer to a claim got lost", rows,
-                   plural(rows));
+        log_notice("%" PRId64
+                   " subscription%s put back into the queue: the answer to a claim got lost or came too late",
+                   rows, plural(rows));
     if (answer->r != -ECONNRESET && !locked)
         s->lost.count = 0;
     s->callbacks.done(0, s->userdata);

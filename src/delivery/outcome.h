@@ -21,9 +21,11 @@ struct outcome_rules {
 
 struct outcome_attempt {
     const struct http_result *result;
-    int attempts;      /* this one included */
-    uint64_t age_usec; /* since the subscription was written */
-    double unit;       /* chance for the jitter, in [0, 1) */
+    int attempts;          /* this one included */
+    int backoffs;          /* how often in a row its integration has to wait, this time included */
+    uint64_t age_usec;     /* since the subscription was written */
+    bool ambiguous_before; /* the institution may have received it with an earlier attempt */
+    double unit;           /* chance for the jitter, in [0, 1) */
 };
 
 struct outcome {
@@ -31,7 +33,9 @@ struct outcome {
     bool ambiguous;     /* the institution may have received it */
     bool costs_attempt; /* counts towards max_attempts */
     bool turned_away;   /* by the institution or on the way to it, whatever stands in the row */
+    bool our_fault;     /* this machine lacks something: it says nothing about the institution */
     uint64_t delay_usec;
+    uint64_t backoff_usec;    /* 0, or the whole integration waits for so long */
     const char *pause_reason; /* not NULL: the integration cannot work until it is repaired; not
                                * turned_away then */
 };

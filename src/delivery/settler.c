@@ -32,17 +32,17 @@ struct items {
     size_t count, capacity;
 };
 
-struct pause {
-    struct pause *next;
-    int64_t integration_id;
-    char *endpoint_url, *reason;
+/* An integration that is to wait. */
+struct waiting {
+    struct waiting *next;
+    struct store_wait wait;
+    char *reason;
 };
 
-static void pause_free(struct pause *p)
+static void waiting_free(struct waiting *w)
 {
-    free(p->endpoint_url);
-    free(p->reason);
-    free(p);
+    free(w->reason);
+    free(w);
 }
 
 struct settler {
@@ -59,7 +59,7 @@ struct settler {
     bool hurry;
     uint64_t not_before; /* monotonic; after a refusal */
     struct items queue, batch;
-    struct pause *pauses;
+    struct waiting *waits;
     struct pg_args args;
 };
 
@@ -324,19 +324,18 @@ static void on_settled(struct pg_answer *answer, void *userdata)
     step(s);
 }
 
-static void on_paused(struct pg_answer *answer, void *userdata)
+static void on_waits(struct pg_answer *answer, void *userdata)
 {
     struct settler *s = userdata;
     if (answer->r == -ECONNRESET)
         return;
-    struct pause *p = s->pauses;
-    s->pauses = p->next;
-    if (answer->r == 0 && pg_rows(answer->result) == 1) {
-        log_about(
-            LOG_WARNING, MSG_INTEGRATION_PAUSED, &(struct log_about){.integration_id = p->integration_id},
-            "integration %" PRId64 " is paused until somebody resumes it: %s", p->integration_id, p->reason);
-    }
-    pause_free(p);
+    struct waiting *w = s->waits;
+    int64_t id = w->wait.integration_id;
+    s->waits = w->next;
+    if (w->wait.usec == USEC_INFINITY && answer->r == 0 && pg_rows(answer->result) == 1)
+        log_about(LOG_WARNING, MSG_INTEGRATION_PAUSED, &(struct log_about){.integration_id = id},
+                  "integration %" PRId64 " is paused until somebody resumes it: %s", id, w->reason);
+    waiting_free(w);
     step(s);
 }
 
@@ -355,6 +354,20 @@ static void settle(struct settler *s)
         requeue(s);
 }
 
+static void let_integration_wait(struct settler *s)
+{
+    const struct store_wait *wait = &s->waits->wait;
+    const struct pg_statement *statement = &store_back_off;
+
+    if (wait->usec == USEC_INFINITY) {
+        store_pause_integration_args(&s->args, wait);
+        statement = &store_pause_integration;
+    } else {
+        store_back_off_args(&s->args, wait);
+    }
+    (void) pg_async_query(s->pg, statement, &s->args, DEADLINE_USEC, on_waits, s);
+}
+
 static void step(struct settler *s)
 {
     uint64_t now = now_monotonic_usec();
@@ -366,11 +379,8 @@ static void step(struct settler *s)
         else
             settle(s);
     }
-    if (s->pauses && pg_async_idle(s->pg) && now >= s->not_before) {
-        store_pause_integration_args(&s->args, s->pauses->integration_id, s->pauses->endpoint_url,
-                                     s->pauses->reason);
-        (void) pg_async_query(s->pg, &store_pause_integration, &s->args, DEADLINE_USEC, on_paused, s);
-    }
+    if (s->waits && pg_async_idle(s->pg) && now >= s->not_before)
+        let_integration_wait(s);
 }
 
 static void on_up(void *userdata)
@@ -418,10 +428,10 @@ void settler_free(struct settler *s)
     sd_event_unref(s->event);
     items_free(&s->queue);
     items_free(&s->batch);
-    while (s->pauses) {
-        struct pause *p = s->pauses;
-        s->pauses = p->next;
-        pause_free(p);
+    while (s->waits) {
+        struct waiting *w = s->waits;
+        s->waits = w->next;
+        waiting_free(w);
     }
     pg_args_free(&s->args);
     free(s);
@@ -436,16 +446,20 @@ void settler_add(struct settler *s, struct store_settlement *item)
         arm_timer(s, GATHER_USEC);
 }
 
-void settler_pause(struct settler *s, int64_t integration_id, const char *endpoint_url, const char *reason)
+/* The first may be on its way already: what is added later follows it. */
+void settler_wait(struct settler *s, const struct store_wait *wait)
 {
-    struct pause **tail = &s->pauses;
-    for (; *tail; tail = &(*tail)->next)
-        if ((*tail)->integration_id == integration_id && strcmp((*tail)->endpoint_url, endpoint_url) == 0)
+    struct waiting **tail = &s->waits;
+    for (; *tail; tail = &(*tail)->next) {
+        const struct store_wait *w = &(*tail)->wait;
+        if (w->integration_id == wait->integration_id && w->fingerprint == wait->fingerprint &&
+            w->usec >= wait->usec)
             return;
+    }
     *tail = xcalloc(1, sizeof(**tail));
-    (*tail)->integration_id = integration_id;
-    (*tail)->endpoint_url = xstrdup(endpoint_url);
-    (*tail)->reason = xstrdup(reason);
+    (*tail)->reason = xstrdup(wait->reason);
+    (*tail)->wait = *wait;
+    (*tail)->wait.reason = (*tail)->reason;
     arm_timer(s, GATHER_USEC);
 }
 

@@ -23,8 +23,8 @@ void settler_free(struct settler *s);
 void settler_reopen(struct settler *s);
 /* Takes the settlement and its strings over. */
 void settler_add(struct settler *s, struct store_settlement *item);
-/* After everything that is to be settled: pauses an integration until somebody resumes it. */
-void settler_pause(struct settler *s, int64_t integration_id, const char *endpoint_url, const char *reason);
+/* After everything that is to be settled: lets an integration wait. Copies the reason. */
+void settler_wait(struct settler *s, const struct store_wait *wait);
 /* Results not yet known to stand. */
 size_t settler_pending(const struct settler *s);
 /* Nothing more will come: do not wait for a batch to fill. */

@@ -21,16 +21,19 @@ static void add_i64_array(struct pg_args *args, size_t count, const int64_t *val
     pg_array_end(args);
 }
 
-void store_claim_args(struct pg_args *args, const struct store_claim_request *q, size_t busy,
-                      const int64_t *ids, const int *in_flight)
+void store_claim_args(struct pg_args *args, const struct store_claim_request *q, size_t count,
+                      const struct store_load *loads)
 {
     pg_args_clear(args);
     pg_arg_i64(args, q->limit);
     pg_arg_i64(args, q->byte_budget);
-    add_i64_array(args, busy, ids);
+    pg_array_begin(args, PG_INT8);
+    for (size_t i = 0; i < count; i++)
+        pg_array_i64(args, loads[i].integration_id);
+    pg_array_end(args);
     pg_array_begin(args, PG_INT4);
-    for (size_t i = 0; i < busy; i++)
-        pg_array_i32(args, in_flight[i]);
+    for (size_t i = 0; i < count; i++)
+        pg_array_i32(args, loads[i].in_flight);
     pg_array_end(args);
     pg_arg_i32(args, q->default_max_in_flight);
     pg_arg_i64(args, q->after_integration);
@@ -40,6 +43,11 @@ void store_claim_args(struct pg_args *args, const struct store_claim_request *q,
     pg_arg_i32(args, (int32_t) (q->default_timeout_usec / USEC_PER_MSEC));
     pg_arg_i64(args, (int64_t) ((q->lease_usec - q->default_timeout_usec) / USEC_PER_MSEC));
     add_i64_array(args, q->passed_over_count, q->passed_over);
+    pg_array_begin(args, PG_INT4);
+    for (size_t i = 0; i < count; i++)
+        pg_array_i32(args, loads[i].slots);
+    pg_array_end(args);
+    pg_arg_i32(args, q->max_slots);
 }
 
 void store_claim_on_args(struct pg_args *args, size_t count, const struct store_place *places)
@@ -76,6 +84,9 @@ void store_claim_row(const struct pg_result *r, int row, struct store_claimed *r
     ret->auth_token = pg_get_text(r, row, 12);
     ret->timeout_usec = (uint64_t) pg_get_i64(r, row, 13) * USEC_PER_MSEC;
     ret->max_attempts = (int) pg_get_i64(r, row, 14);
+    ret->ambiguous = pg_get_bool(r, row, 15);
+    ret->recovers = pg_get_bool(r, row, 16);
+    ret->fingerprint = pg_get_i64(r, row, 17);
 }
 
 const struct pg_statement store_release_tokens = {
@@ -205,20 +216,28 @@ void store_expire_leases_args(struct pg_args *args, const struct outcome_rules *
     pg_arg_i32(args, limit);
 }
 
-/* Not when its endpoint_url was changed in the meantime. */
 const struct pg_statement store_pause_integration = {
     "pause_integration",
     "update integrations set paused_until = 'infinity', pause_reason = $2, updated_at = now()"
-    " where id = $1 and (paused_until is null or paused_until <= now()) and coalesce(endpoint_url, '') = $3"
-    " returning id::bigint"};
+    " where id = $1 and (paused_until is null or paused_until <= now())"
+    "   and integration_fingerprint(endpoint_url, auth_token) = $3 returning id::bigint"};
+const struct pg_statement store_back_off = {"back_off", sql_back_off};
 
-void store_pause_integration_args(struct pg_args *args, int64_t integration_id, const char *endpoint_url,
-                                  const char *reason)
+void store_pause_integration_args(struct pg_args *args, const struct store_wait *wait)
 {
     pg_args_clear(args);
-    pg_arg_i64(args, integration_id);
-    pg_arg_text(args, reason);
-    pg_arg_text(args, endpoint_url);
+    pg_arg_i64(args, wait->integration_id);
+    pg_arg_text(args, wait->reason);
+    pg_arg_i64(args, wait->fingerprint);
+}
+
+void store_back_off_args(struct pg_args *args, const struct store_wait *wait)
+{
+    pg_args_clear(args);
+    pg_arg_i64(args, wait->integration_id);
+    pg_arg_i64(args, (int64_t) (wait->usec / USEC_PER_MSEC));
+    pg_arg_text(args, wait->reason);
+    pg_arg_i64(args, wait->fingerprint);
 }
 
 const struct pg_statement store_listen_channel = {"", "select doorbell_channel()"};

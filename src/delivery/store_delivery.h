@@ -27,10 +27,16 @@ struct store_claim_request {
     int64_t byte_budget;       /* payloads; the first row is taken whatever its size */
     size_t passed_over_count;
     const int64_t *passed_over; /* ids */
+    int max_slots;              /* requests that any integration may have at once */
 };
-/* `in_flight[i]` requests of integration `ids[i]` are under way here. */
-void store_claim_args(struct pg_args *args, const struct store_claim_request *request, size_t busy,
-                      const int64_t *ids, const int *in_flight);
+/* What this daemon knows of an integration that it sends to. */
+struct store_load {
+    int64_t integration_id;
+    int in_flight;
+    int slots; /* requests that it may have at once; INT_MAX = as many as its settings allow */
+};
+void store_claim_args(struct pg_args *args, const struct store_claim_request *request, size_t count,
+                      const struct store_load *loads);
 
 /* Where an integration's last claim ended, in the order of subscriptions_due. */
 struct store_place {
@@ -50,6 +56,7 @@ struct store_claimed {
     uint64_t age_usec;
     const char *payload;
     size_t payload_len;
+    bool ambiguous;                 /* the institution may have received it with an earlier attempt */
     const char *traceparent;        /* "" = none */
     const unsigned char *namespace; /* 16 bytes: the UUID that keys and trace ids are derived from */
     int64_t due;                    /* as Postgres counts timestamptz */
@@ -57,7 +64,9 @@ struct store_claimed {
     bool quota_used;                       /* as many rows as it had free slots: there may be more */
     const char *endpoint_url, *auth_token; /* "" = none */
     uint64_t timeout_usec;
-    int max_attempts; /* 0 = the default */
+    int max_attempts;    /* 0 = the default */
+    bool recovers;       /* it has backed off until a moment ago */
+    int64_t fingerprint; /* of endpoint_url and auth_token */
 };
 void store_claim_row(const struct pg_result *result, int row, struct store_claimed *ret);
 
@@ -100,10 +109,16 @@ void store_expire_leases_args(struct pg_args *args, const struct outcome_rules *
 /* With the arguments of store_expire_leases: whose lease that would end, id in column 0. */
 extern const struct pg_statement store_expire_head;
 
-/* Pauses an integration until somebody resumes it, unless it is paused already (no row then). */
-extern const struct pg_statement store_pause_integration;
-void store_pause_integration_args(struct pg_args *args, int64_t integration_id, const char *endpoint_url,
-                                  const char *reason);
+/* Nothing is to be sent to an integration, as long as it has this fingerprint. */
+struct store_wait {
+    int64_t integration_id, fingerprint;
+    uint64_t usec; /* from now; USEC_INFINITY = it is paused until somebody resumes it */
+    const char *reason;
+};
+/* The first gives a row, unless the integration is paused already. */
+extern const struct pg_statement store_pause_integration, store_back_off;
+void store_pause_integration_args(struct pg_args *args, const struct store_wait *wait);
+void store_back_off_args(struct pg_args *args, const struct store_wait *wait);
 
 extern const struct pg_statement store_listen_channel; /* the channel's name in column 0 */
 extern const struct pg_statement store_take_seat;      /* boolean in column 0 */

@@ -157,6 +157,11 @@ static void exchange(struct http_transfer *t)
 {
     size_t total = t->request.head.len + t->request.body_len;
 
+    /* The process stood still, or the machine slept: somebody else may have sent it meanwhile. */
+    if (!t->request.handed_over && now_boottime_usec() > t->boot_deadline_usec) {
+        conclude(t, HTTP_TIMEOUT, "its time was over before it could be sent");
+        return;
+    }
     while (t->request.sent < total)
         if (!send_some(t))
             break;
@@ -360,6 +365,7 @@ void http_transfer_start(struct http_transfer *t, const struct http_request *req
     t->request.body = request->body;
     t->request.body_len = request->body_len;
     t->deadline_usec = t->started_usec + MAX(request->timeout_usec, 1);
+    t->boot_deadline_usec = now_boottime_usec() + MAX(request->timeout_usec, 1);
     TAILQ_INSERT_TAIL(&h->running, t, link);
     t->route = http_routes_use(h->routes, &h->params, request->url, &problem);
     if (!problem)

@@ -41,6 +41,7 @@ struct http_transfer {
     int restarts; /* connections that were of no use before anything was handed over */
     struct http_timer timer;
     uint64_t started_usec, deadline_usec; /* the request's own deadline */
+    uint64_t boot_deadline_usec;          /* the same in boot time: nothing is sent afterwards */
 
     struct http_sending {
         struct strbuf head;

@@ -1,5 +1,8 @@
 /* The integrations a process has claimed for: settings taken over, places where claims go on, busy ones. */
 
+#include <limits.h>
+
+#include "base/timeutil.h"
 #include "delivery/integration.h"
 #include "unit.h"
 
@@ -71,26 +74,65 @@ TEST(test_place_is_the_last_row_in_index_order)
     assert_int_equal(places[1].id, 9);
     /* Taken once, it counts as exhausted until a claim says otherwise. */
     assert_int_equal(integrations_take_places(all, &places), 0);
-    integrations_note(all, &rows[0]);
+    struct integration *first = integrations_note(all, &rows[0]);
+    /* While all its slots are taken a claim would find nothing there, and tell nothing. */
+    first->in_flight = 3;
+    assert_int_equal(integrations_take_places(all, &places), 0);
+    first->in_flight = 2;
+    first->slot_freed = true;
     assert_int_equal(integrations_take_places(all, &places), 1);
     assert_int_equal(places[0].id, 50);
     integrations_free(all);
 }
 
-TEST(test_busy_ones_are_counted)
+TEST(test_busy_and_limited_ones_are_told)
 {
     struct integrations *all = integrations_new();
-    const int64_t *ids;
-    const int *in_flight;
+    const struct store_load *loads;
+    uint64_t now = now_monotonic_usec();
     for (int64_t id = 1; id <= 200; id++) {
         struct store_claimed r = first_row(id, id, 0, false);
-        integrations_note(all, &r)->in_flight = id % 2 ? (int) id : 0;
+        struct integration *i = integrations_note(all, &r);
+        i->in_flight = id % 2 ? (int) id : 0;
+        if (id == 100)
+            pace_back_off(&i->pace, now - 1, now + USEC_PER_SEC, now);
+        for (int n = 0; id == 101 && n < 3; n++)
+            pace_unanswered(&i->pace, now);
     }
-    assert_int_equal(integrations_busy(all, &ids, &in_flight), 100);
-    for (size_t i = 0; i < 100; i++) {
-        assert_int_equal(ids[i], 2 * i + 1);
-        assert_int_equal(in_flight[i], ids[i]);
+    assert_int_equal(integrations_loads(all, now, false, &loads), 101);
+    for (size_t i = 0; i < 50; i++) {
+        assert_int_equal(loads[i].integration_id, 2 * i + 1);
+        assert_int_equal(loads[i].in_flight, 2 * i + 1);
+        assert_int_equal(loads[i].slots, INT_MAX);
     }
+    assert_int_equal(loads[50].integration_id, 100);
+    assert_int_equal(loads[50].slots, 0);
+    assert_int_equal(loads[51].integration_id, 101);
+    assert_int_equal(loads[51].slots, 2);
+    /* What is kept for others is not for a silent one. */
+    assert_int_equal(integrations_loads(all, now, true, &loads), 101);
+    assert_int_equal(loads[51].slots, 0);
+    assert_int_equal(loads[52].slots, INT_MAX);
+    integrations_free(all);
+}
+
+TEST(test_another_endpoint_or_token_begins_anew)
+{
+    struct integrations *all = integrations_new();
+    uint64_t now = now_monotonic_usec();
+    struct store_claimed r = first_row(7, 1, 0, false);
+    struct integration *i = integrations_note(all, &r);
+    pace_back_off(&i->pace, now - 1, now + USEC_PER_SEC, now);
+    integrations_note(all, &r);
+    assert_int_equal(pace_slots(&i->pace, now), 0);
+    r.fingerprint = 1;
+    integrations_note(all, &r);
+    assert_int_equal(pace_slots(&i->pace, now), INT_MAX);
+    /* Unless another daemon has seen it back off. */
+    r.fingerprint = 2;
+    r.recovers = true;
+    integrations_note(all, &r);
+    assert_int_equal(pace_slots(&i->pace, now), 1);
     integrations_free(all);
 }
 
@@ -99,7 +141,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_settings_follow_each_claim),
         cmocka_unit_test(test_place_is_the_last_row_in_index_order),
-        cmocka_unit_test(test_busy_ones_are_counted),
+        cmocka_unit_test(test_busy_and_limited_ones_are_told),
+        cmocka_unit_test(test_another_endpoint_or_token_begins_anew),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

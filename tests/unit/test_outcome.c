@@ -16,7 +16,7 @@ static const struct outcome_rules rules = {
 static struct outcome decide(const struct http_result *result, int attempts, uint64_t age_usec)
 {
     const struct outcome_attempt attempt = {
-        .result = result, .attempts = attempts, .age_usec = age_usec, .unit = 0.5};
+        .result = result, .attempts = attempts, .backoffs = 1, .age_usec = age_usec, .unit = 0.5};
     return outcome_decide(&rules, &attempt);
 }
 
@@ -35,7 +35,7 @@ TEST(test_every_status_has_its_outcome)
         {404, OUTCOME_RETRY, false, true, false},  {405, OUTCOME_RETRY, false, true, false},
         {409, OUTCOME_RETRY, true, true, false},   {410, OUTCOME_RETRY, false, false, true},
         {413, OUTCOME_FAILED, false, true, false}, {415, OUTCOME_FAILED, false, true, false},
-        {422, OUTCOME_FAILED, false, true, false}, {429, OUTCOME_RETRY, false, true, false},
+        {422, OUTCOME_FAILED, false, true, false}, {429, OUTCOME_RETRY, false, false, false},
         {500, OUTCOME_RETRY, false, true, false},  {502, OUTCOME_RETRY, false, true, false},
         {503, OUTCOME_RETRY, false, true, false},  {504, OUTCOME_RETRY, false, true, false},
         {599, OUTCOME_RETRY, false, true, false},  {999, OUTCOME_RETRY, false, true, false},
@@ -67,7 +67,6 @@ TEST(test_without_an_answer_the_body_decides_on_ambiguity)
         {HTTP_TLS, OUTCOME_RETRY, OUTCOME_RETRY, true, false},
         {HTTP_TIMEOUT, OUTCOME_RETRY, OUTCOME_RETRY, true, false},
         {HTTP_CONNECTION_LOST, OUTCOME_RETRY, OUTCOME_RETRY, true, false},
-        {HTTP_INTERNAL, OUTCOME_RETRY, OUTCOME_RETRY, true, false},
         {HTTP_URL_INVALID, OUTCOME_RETRY, OUTCOME_RETRY, false, true},
         {HTTP_ADDRESS_REFUSED, OUTCOME_RETRY, OUTCOME_RETRY, false, true},
     };
@@ -144,8 +143,72 @@ TEST(test_retry_after_is_heeded_up_to_the_maximum)
                                            .retry_after_sec = rows[i].asked,
                                            .body = "",
                                            .detail = ""};
-        assert_int_equal(decide(&result, 1, 0).delay_usec, rows[i].expected_sec * USEC_PER_SEC);
+        struct outcome o = decide(&result, 1, 0);
+        assert_int_equal(o.delay_usec, rows[i].expected_sec * USEC_PER_SEC);
+        /* The integration waits, and for so long no attempt is counted. */
+        bool waits = rows[i].status != 500;
+        assert_int_equal(o.backoff_usec > 0, waits);
+        assert_int_equal(o.costs_attempt, !waits);
+        assert_true(o.backoff_usec <= o.delay_usec);
     }
+}
+
+TEST(test_whoever_asks_for_time_again_and_again_gets_more)
+{
+    static const struct {
+        int status;
+        bool asks;
+        bool waits;
+    } rows[] = {
+        {429, false, true}, {429, true, true}, {401, false, true}, {503, true, true}, {503, false, false}};
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        const struct http_result result = {.cause = HTTP_ANSWERED,
+                                           .status = rows[i].status,
+                                           .has_retry_after = rows[i].asks,
+                                           .body = "",
+                                           .detail = ""};
+        struct outcome_attempt attempt = {.result = &result, .attempts = 1, .backoffs = 4, .unit = 0.5};
+        struct outcome o = outcome_decide(&rules, &attempt);
+        assert_int_equal(o.backoff_usec, rows[i].waits ? 240 * USEC_PER_SEC : 0);
+        assert_int_equal(o.delay_usec, (rows[i].waits ? 240 : 30) * USEC_PER_SEC);
+        attempt.backoffs = 1000;
+        assert_int_equal(outcome_decide(&rules, &attempt).backoff_usec,
+                         rows[i].waits ? rules.max_delay_usec : 0);
+    }
+}
+
+TEST(test_our_own_shortage_costs_nobody)
+{
+    struct http_result result = {.cause = HTTP_INTERNAL, .body = "", .detail = "no descriptors"};
+    struct outcome o = decide(&result, 1000, 2 * rules.max_age_usec);
+    assert_int_equal(o.state, OUTCOME_RELEASE);
+    assert_false(o.costs_attempt);
+    assert_false(o.turned_away);
+    assert_true(o.our_fault);
+    assert_int_equal(o.backoff_usec, USEC_PER_SEC);
+    result.body_handed_over = true;
+    o = decide(&result, 1, 0);
+    assert_int_equal(o.state, OUTCOME_RETRY);
+    assert_true(o.ambiguous);
+    assert_false(o.turned_away);
+}
+
+TEST(test_what_may_have_been_received_before_fails_ambiguously)
+{
+    static const int final[] = {400, 413, 415, 422, 500};
+    for (size_t i = 0; i < ARRAY_SIZE(final); i++) {
+        const struct http_result result = {
+            .cause = HTTP_ANSWERED, .status = final[i], .body = "", .detail = ""};
+        struct outcome_attempt attempt = {
+            .result = &result, .attempts = rules.max_attempts, .unit = 0.5, .ambiguous_before = true};
+        assert_int_equal(outcome_decide(&rules, &attempt).state, OUTCOME_FAILED);
+        assert_true(outcome_decide(&rules, &attempt).ambiguous);
+        attempt.ambiguous_before = false;
+        assert_false(outcome_decide(&rules, &attempt).ambiguous);
+    }
+    const struct http_result taken = {.cause = HTTP_ANSWERED, .status = 200, .body = "", .detail = ""};
+    const struct outcome_attempt attempt = {.result = &taken, .attempts = 2, .ambiguous_before = true};
+    assert_false(outcome_decide(&rules, &attempt).ambiguous);
 }
 
 TEST(test_error_messages_are_bounded_and_valid)
@@ -191,6 +254,9 @@ int main(void)
         cmocka_unit_test(test_the_last_attempt_fails),
         cmocka_unit_test(test_delays_double_up_to_the_maximum),
         cmocka_unit_test(test_retry_after_is_heeded_up_to_the_maximum),
+        cmocka_unit_test(test_whoever_asks_for_time_again_and_again_gets_more),
+        cmocka_unit_test(test_our_own_shortage_costs_nobody),
+        cmocka_unit_test(test_what_may_have_been_received_before_fails_ambiguously),
         cmocka_unit_test(test_error_messages_are_bounded_and_valid),
         cmocka_unit_test(test_the_class_holds_nothing_of_the_answer),
     };

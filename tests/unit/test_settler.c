@@ -146,7 +146,7 @@ static struct {
 
 const struct pg_statement store_settle = {"settle", ""}, store_settle_unlocked = {"settle_unlocked", ""},
                           store_still_claimed = {"still_claimed", ""},
-                          store_pause_integration = {"pause", ""};
+                          store_pause_integration = {"pause", ""}, store_back_off = {"back_off", ""};
 
 int pg_async_new(struct pg_async **ret, sd_event *event, const struct pg_params *params,
                  const struct pg_async_callbacks *callbacks, void *userdata)
@@ -229,14 +229,16 @@ void store_still_claimed_args(struct pg_args *args, size_t count, const int64_t 
     }
 }
 
-void store_pause_integration_args(struct pg_args *args, int64_t integration_id, const char *endpoint_url,
-                                  const char *reason)
+void store_pause_integration_args(struct pg_args *args, const struct store_wait *wait)
 {
     (void) args;
-    (void) endpoint_url;
-    (void) reason;
-    session.ids[0] = integration_id;
+    session.ids[0] = wait->integration_id;
     session.count = 1;
+}
+
+void store_back_off_args(struct pg_args *args, const struct store_wait *wait)
+{
+    store_pause_integration_args(args, wait);
 }
 
 /* The statement under way ends with `result`, or with an error. */
@@ -509,13 +511,15 @@ TEST(test_a_lock_leads_to_the_statement_that_passes_over_locked_rows)
     EXPECT(store_settle, 5, 6, 7, 8);
 }
 
-/* --- pauses ----------------------------------------------------------------------------------- */
+/* --- integrations that wait ------------------------------------------------------------------- */
+
+static const struct store_wait paused_for_good = {77, 1, USEC_INFINITY, "a reason"};
 
 TEST(test_an_integration_is_paused_after_its_results)
 {
     add(1);
-    settler_pause(settler, 77, "http://a/", "a reason");
-    settler_pause(settler, 77, "http://a/", "a reason");
+    settler_wait(settler, &paused_for_good);
+    settler_wait(settler, &paused_for_good);
     pass(MSEC(10));
     EXPECT(store_settle, 1);
     ANSWER(1);
@@ -527,7 +531,7 @@ TEST(test_an_integration_is_paused_after_its_results)
 
 TEST(test_a_pause_survives_a_lost_answer)
 {
-    settler_pause(settler, 77, "http://a/", "a reason");
+    settler_wait(settler, &paused_for_good);
     pass(MSEC(10));
     EXPECT(store_pause_integration, 77);
     end_statement(NULL, -ECONNRESET, "");
@@ -536,6 +540,25 @@ TEST(test_a_pause_survives_a_lost_answer)
     ANSWER_NOTHING(); /* it was paused before */
     assert_int_equal(said.count, 0);
     EXPECT_IDLE();
+}
+
+TEST(test_the_longest_backoff_counts)
+{
+    const struct store_wait shorter = {77, 1, 1000, "HTTP 429"}, longer = {77, 1, 2000, "HTTP 429"},
+                            other = {78, 1, 500, "HTTP 429"}, other_token = {77, 2, 500, "HTTP 401"};
+    settler_wait(settler, &longer);
+    settler_wait(settler, &shorter);
+    settler_wait(settler, &other);
+    settler_wait(settler, &other_token);
+    pass(MSEC(10));
+    EXPECT(store_back_off, 77);
+    ANSWER_NOTHING();
+    EXPECT(store_back_off, 78);
+    ANSWER_NOTHING();
+    EXPECT(store_back_off, 77);
+    ANSWER_NOTHING();
+    EXPECT_IDLE();
+    assert_int_equal(said.count, 0);
 }
 
 #define SCENE(test) cmocka_unit_test_setup_teardown(test, scene_start, scene_end)
@@ -558,6 +581,7 @@ int main(void)
         SCENE(test_a_lock_leads_to_the_statement_that_passes_over_locked_rows),
         SCENE(test_an_integration_is_paused_after_its_results),
         SCENE(test_a_pause_survives_a_lost_answer),
+        SCENE(test_the_longest_backoff_counts),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

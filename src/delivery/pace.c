@@ -1,0 +1,75 @@
+/* How many requests an institution gets at once. See pace.h. Pure, on any thread. */
+#include "delivery/pace.h"
+
+#include <limits.h>
+
+#include "base/timeutil.h"
+
+/* One lost connection is no silence, nor are two. */
+#define UNANSWERED_ENOUGH 3
+#define SILENT_SLOTS 2
+/* What was known of an institution is forgotten after so long without a request. */
+#define FORGOTTEN_USEC (60 * USEC_PER_SEC)
+
+static bool is_known(const struct pace *p, uint64_t now)
+{
+    return p->slots > 0 && now < p->touched + FORGOTTEN_USEC;
+}
+
+void pace_answered(struct pace *p, bool taken, uint64_t now)
+{
+    p->touched = now;
+    p->unanswered = 0;
+    if (taken)
+        p->backoffs = 0;
+    if (p->slots > 0 && p->slots < INT_MAX && now >= p->until)
+        p->slots++;
+}
+
+void pace_unanswered(struct pace *p, uint64_t now)
+{
+    p->touched = now;
+    if (p->unanswered < INT_MAX)
+        p->unanswered++;
+    if (pace_is_silent(p))
+        p->slots = SILENT_SLOTS;
+}
+
+int pace_backoffs(const struct pace *p, uint64_t sent_at)
+{
+    bool same_round = p->backoffs > 0 && sent_at <= p->since;
+
+    return same_round || p->backoffs == INT_MAX ? p->backoffs : p->backoffs + 1;
+}
+
+void pace_back_off(struct pace *p, uint64_t sent_at, uint64_t until, uint64_t now)
+{
+    int backoffs = pace_backoffs(p, sent_at);
+
+    if (backoffs != p->backoffs)
+        p->since = now;
+    p->backoffs = backoffs;
+    p->slots = 1;
+    p->until = MAX(p->until, until);
+    p->touched = now;
+}
+
+void pace_recover(struct pace *p, uint64_t now)
+{
+    if (is_known(p, now))
+        return;
+    p->slots = 1;
+    p->touched = now;
+}
+
+int pace_slots(const struct pace *p, uint64_t now)
+{
+    if (now < p->until)
+        return 0;
+    return is_known(p, now) ? p->slots : INT_MAX;
+}
+
+bool pace_is_silent(const struct pace *p)
+{
+    return p->unanswered >= UNANSWERED_ENOUGH;
+}

@@ -1,0 +1,191 @@
+"""Institutions that ask for time, refuse the credentials or are silent; and what this machine itself lacks."""
+import re
+import resource
+
+import pytest
+from harness.processes import wait_for
+
+def backoff(app, integration):
+    rows = app.query("select extract(epoch from backoff_until - now()), backoff_reason from {s}.integration_runtime "
+                     "where integration_id = %s and backoff_until > now()", (integration,))
+    return rows[0] if rows else None
+
+
+@pytest.mark.parametrize("slots", [1, 32])
+def test_a_limited_api_takes_a_large_batch(app, institutions, make_daemon, slots):
+    """Twenty a second, the others 429: nothing fails, nothing costs an attempt, and few are refused."""
+    make_daemon({"retry": {"base_delay": "200ms", "max_delay": "60s", "max_attempts": 2}, "log_level": "info"}).start()
+    rows = 600 if slots > 1 else 100
+    integration = app.integration(institutions.url("/limited/20"), max_in_flight=slots)
+    app.subscriptions(integration, rows)
+    app.wait_states(sent=rows, deadline=300)
+    assert institutions.counts("/limited/20")["requests"] < 4 * rows
+    assert app.value("select max(attempts) from {s}.subscriptions") == 1
+
+
+@pytest.mark.parametrize("path, reason", [("/reject/429?retry_after=30", "HTTP 429"), ("/reject/503?retry_after=30", "HTTP 503"),
+                                          ("/reject/429", "HTTP 429"), ("/reject/401", "HTTP 401")])
+def test_the_whole_integration_waits(app, institutions, make_daemon, ctl, path, reason):
+    settings = {"retry": {"base_delay": "20s", "max_delay": "60s"}, "log_level": "info"}
+    first = make_daemon(settings).start()
+    integration, good = app.integration(institutions.url(path), max_in_flight=4), app.integration(institutions.url("/good"))
+    app.subscriptions(integration, 100)
+    wait_for(lambda: backoff(app, integration), 30, "the integration to wait")
+    app.wait_states(integration_id=integration, pending=96, retry=4)
+    seconds, why = backoff(app, integration)
+    assert why == reason and (25 if "=30" in path else 10) < seconds <= 33
+    # Neither after a restart nor by another daemon is it asked again; others go on.
+    first.restart()
+    make_daemon(settings).start()
+    app.subscriptions(integration, 10)
+    app.subscriptions(good, 10)
+    app.wait_states(integration_id=good, sent=10)
+    assert institutions.counts(path.split("?")[0])["requests"] == 4
+    assert app.query("select distinct attempts from {s}.subscriptions where integration_id = %s", (integration,)) == [(0,)]
+    status = ctl("status", "--json").expect().json
+    row = next(i for i in status["integrations"] if i["id"] == integration)
+    assert row["state"].startswith("waits until 20") and row["reason"] == reason and row["backoff_until"]
+    last = app.value("select max(id) from {s}.subscriptions where integration_id = %s", (integration,))
+    explained = ctl("explain", last).expect().stdout
+    assert f"its integration waits ({reason}) until" in explained
+
+
+def test_afterwards_it_begins_gently(app, institutions, make_daemon):
+    """The first daemon and one that knows nothing of it: one request, then more."""
+    settings = {"retry": {"base_delay": "2s", "max_delay": "60s"}, "log_level": "info"}
+    first = make_daemon(settings).start()
+    integration = app.integration(institutions.url("/reject/429"))
+    app.subscriptions(integration, 200)
+    wait_for(lambda: backoff(app, integration), 30, "the integration to wait")
+    before = institutions.counts("/reject/429")["requests"]
+    institutions.become("/reject/429", "/silent")
+    first.restart()
+    wait_for(lambda: institutions.counts("/reject/429")["requests"] > before, 30, "the next request")
+    app.query("select pg_sleep(0.5)")
+    assert institutions.counts("/reject/429")["requests"] == before + 1
+
+
+@pytest.mark.parametrize("column, value", [("auth_token", "another"), ("endpoint_url", None)])
+def test_a_mended_one_is_tried_at_once(app, institutions, make_daemon, column, value):
+    make_daemon({"retry": {"base_delay": "1h", "max_delay": "2h"}, "log_level": "info",
+                 "delivery": {"poll_interval": "60s"}}).start()
+    integration = app.integration(institutions.url("/reject/401"), max_in_flight=2)
+    app.subscriptions(integration, 50)
+    wait_for(lambda: backoff(app, integration), 30, "the integration to wait")
+    if column == "auth_token":
+        institutions.become("/reject/401", "/good")
+    app.query(f"update {{s}}.integrations set {column} = %s where id = %s", (value or institutions.url("/good"), integration))
+    app.wait_states(sent=48, retry=2, deadline=30)
+
+
+def test_refused_credentials_are_tried_seldom(app, institutions, make_daemon):
+    """401 costs no attempt, so the wait has to grow for the integration: 20 rows, and but a few requests."""
+    make_daemon({"retry": {"base_delay": "100ms", "max_delay": "1h"}, "log_level": "info"}).start()
+    integration = app.integration(institutions.url("/reject/401"))
+    app.subscriptions(integration, 20)
+    wait_for(lambda: (backoff(app, integration) or [0])[0] > 3, 60, "the wait to grow")
+    # The first twenty together, then one after 0.1, 0.2, 0.4 … seconds.
+    assert institutions.counts("/reject/401")["requests"] <= 20 + 8
+    assert app.value("select max(attempts) from {s}.subscriptions") == 0
+
+
+@pytest.mark.parametrize("path, before", [("/reject/409", "HTTP 409"), ("/close", "connection")])
+def test_a_refusal_after_an_ambiguous_attempt_is_marked(app, institutions, make_daemon, ctl, path, before):
+    """The institution may have taken it with the first attempt, and refuses the repetition; one between them is clear."""
+    daemon = make_daemon({"retry": {"base_delay": "300ms", "max_delay": "300ms"}}).start()
+    subscription = app.subscription(app.integration(institutions.url(path)))
+    clear = app.subscription(app.integration(institutions.url("/reject/422")))
+    wait_for(lambda: (app.row(subscription)["last_error"] or "").startswith(before), 30, "the first attempt")
+    institutions.become(path, "/reject/500")
+    wait_for(lambda: app.row(subscription)["last_http_status"] == 500, 30, "the second attempt")
+    assert app.row(subscription)["last_ambiguous"] is False and app.row(subscription)["ambiguous_since"]
+    institutions.become(path, "/reject/422")
+    app.wait_states(failed=2)
+    assert app.row(subscription)["last_ambiguous"] is True
+    assert app.events(subscription)[-1]["ambiguous"] is True
+    assert app.row(clear)["last_ambiguous"] is False and app.row(clear)["ambiguous_since"] is None
+    assert f"subscription {subscription}, " in daemon.log and "HTTP 422, failed, ambiguous" in daemon.log
+    assert "the institution may have received it" in ctl("explain", subscription).expect().stdout
+    assert ctl("status", "--json").expect().json["failed_ambiguous"] == 1
+
+
+@pytest.mark.parametrize("silent, path", [(20, "/silent"), (60, "/silent"), (16, "/slow/60000")])
+def test_silent_ones_leave_room(app, institutions, make_daemon, silent, path):
+    """More of them than could have all slots: rows of a healthy one do not wait for their timeouts."""
+    make_daemon({"delivery": {"timeout": "10s", "lease": "60s", "max_in_flight": 256}, "log_level": "info",
+                 "retry": {"base_delay": "1s", "max_delay": "2s"}}).start()
+    for i in range(silent):
+        app.subscriptions(app.integration(institutions.url(f"{path}/{i}")), 100)
+    wait_for(lambda: app.states()["processing"] >= 190, 30, "the silent ones to have what they can get")
+    good = app.integration(institutions.url("/good"))
+    for i in range(30):
+        row = app.subscription(good)
+        wait_for(lambda row=row: app.row(row)["status"] == "sent", 5, "a healthy row", interval=0.01)
+
+
+def test_known_silent_ones_get_two_slots(app, institutions, make_daemon):
+    make_daemon({"delivery": {"timeout": "1s", "connect_timeout": "1s", "lease": "60s"}, "log_level": "info",
+                 "retry": {"base_delay": "10ms", "max_delay": "20ms", "max_attempts": 1000}}).start()
+    integration = app.integration(institutions.url("/silent"))
+    app.subscriptions(integration, 200)
+    wait_for(lambda: app.value("select count(*) from {s}.subscription_events where event_type = 'retried'") >= 40, 60,
+             "timeouts")
+    most = 0
+    for _ in range(20):
+        most = max(most, app.states()["processing"])
+        app.query("select pg_sleep(0.1)")
+    assert most <= 2
+    institutions.become("/silent", "/good")
+    app.wait_states(sent=200, deadline=60)
+
+
+@pytest.mark.parametrize("slots", [1, 2, 5])
+def test_few_slots_are_used(app, institutions, make_daemon, slots):
+    """The quarter that is kept for others never keeps the last slot from the only one."""
+    make_daemon({"delivery": {"max_in_flight": slots}, "log_level": "info"}).start()
+    app.subscriptions(app.integration(institutions.url("/slow/20")), 50)
+    app.wait_states(sent=50, deadline=60)
+
+
+def test_too_few_descriptors_cost_nobody_an_attempt(app, institutions, make_daemon):
+    daemon = make_daemon({"delivery": {"max_in_flight": 500, "max_in_flight_per_integration": 500}, "log_level": "info",
+                          "retry": {"base_delay": "1h", "max_delay": "1h"}})
+    daemon.start()
+    resource.prlimit(daemon.child.pid, resource.RLIMIT_NOFILE, (daemon.child.descriptors() + 20,) * 2)
+    app.subscriptions(app.integration(institutions.url("/slow/100")), 300)
+    app.wait_states(sent=300, deadline=120)
+    assert app.value("select max(attempts) from {s}.subscriptions") == 1
+    assert app.value("select count(*) from {s}.subscription_events where event_type in ('failed', 'retried')") == 0
+    said = re.findall(r"this machine, not an institution, keeps requests from being sent: .*", daemon.log)
+    assert len(said) == 1 and "descriptors" in said[0] or "open files" in said[0], said
+
+
+@pytest.fixture
+def slow_claims(app):
+    """The statement that claims takes its time."""
+    app.query("create function {s}.dawdle() returns trigger language plpgsql as "
+              "$$ begin perform pg_sleep(0.7); return null; end $$;"
+              "create trigger dawdle after update on {s}.subscriptions for each row "
+              "when (new.status = 'processing' and old.status <> 'processing') execute function {s}.dawdle()")
+    yield
+    app.query("drop trigger dawdle on {s}.subscriptions; drop function {s}.dawdle()")
+
+
+def test_a_claim_that_comes_after_its_lease_sends_nothing(app, institutions, make_daemon, slow_claims):
+    """A daemon stands still while its claim is answered, and another one has the row by then."""
+    settings = {"delivery": {"timeout": "1s", "connect_timeout": "1s", "lease": "3s"},
+                "retry": {"base_delay": "100ms", "max_delay": "100ms"}}
+    first = make_daemon(settings).start()
+    row = app.subscription(app.integration(institutions.url("/good")))
+    claimed = "select count(*) from pg_stat_activity where query like '%%claim_token = $8%%' and state = 'active'"
+    wait_for(lambda: app.value(claimed), 30, "the claim", interval=0.01)
+    first.stop()
+    wait_for(lambda: app.row(row)["status"] == "processing", 30, "the claim to be done")
+    second = make_daemon(settings).start()
+    app.wait_states(sent=1, deadline=60)
+    first.cont()
+    other = app.subscription(app.integration(institutions.url("/good/other")))
+    second.term()
+    app.wait_states(sent=2, deadline=60)
+    assert institutions.counts("/good")["requests"] == 1 and app.row(other)["status"] == "sent"
+    assert first.is_running()

@@ -1,0 +1,109 @@
+/* Requests that an institution gets at once, and the time it is given. */
+
+#include <limits.h>
+
+#include "base/timeutil.h"
+#include "delivery/pace.h"
+#include "unit.h"
+
+#define AT(seconds) ((uint64_t) (1000 + (seconds)) * USEC_PER_SEC)
+
+TEST(test_nothing_known_limits_nothing)
+{
+    struct pace p = {0};
+    assert_int_equal(pace_slots(&p, AT(0)), INT_MAX);
+    pace_answered(&p, true, AT(0));
+    pace_unanswered(&p, AT(0));
+    pace_unanswered(&p, AT(0));
+    assert_int_equal(pace_slots(&p, AT(0)), INT_MAX);
+    assert_false(pace_is_silent(&p));
+}
+
+TEST(test_a_silent_one_gets_few_until_it_answers)
+{
+    struct pace p = {0};
+    for (int i = 0; i < 40; i++)
+        pace_unanswered(&p, AT(i));
+    assert_true(pace_is_silent(&p));
+    assert_int_equal(pace_slots(&p, AT(40)), 2);
+    /* Whatever it says: it is alive. */
+    pace_answered(&p, false, AT(41));
+    assert_false(pace_is_silent(&p));
+    assert_int_equal(pace_slots(&p, AT(41)), 3);
+    for (int i = 0; i < 100; i++)
+        pace_answered(&p, true, AT(42));
+    assert_int_equal(pace_slots(&p, AT(42)), 103);
+}
+
+TEST(test_time_is_given_and_then_it_begins_with_one)
+{
+    struct pace p = {0};
+    assert_int_equal(pace_backoffs(&p, AT(0)), 1);
+    pace_back_off(&p, AT(0), AT(11), AT(1));
+    assert_int_equal(pace_slots(&p, AT(10)), 0);
+    /* Answers to what was under way open nothing. */
+    pace_answered(&p, true, AT(2));
+    assert_int_equal(pace_slots(&p, AT(10)), 0);
+    assert_int_equal(pace_slots(&p, AT(11)), 1);
+    pace_answered(&p, true, AT(12));
+    pace_answered(&p, true, AT(12));
+    assert_int_equal(pace_slots(&p, AT(12)), 3);
+}
+
+TEST(test_requests_under_way_together_make_it_wait_once)
+{
+    struct pace p = {0};
+    for (int i = 0; i < 32; i++) {
+        assert_int_equal(pace_backoffs(&p, AT(0)), 1);
+        pace_back_off(&p, AT(0), AT(20 - i % 3), AT(1));
+        pace_answered(&p, false, AT(1));
+    }
+    assert_int_equal(pace_slots(&p, AT(19)), 0);
+    assert_int_equal(pace_slots(&p, AT(20)), 1);
+    /* One that was sent afterwards counts. */
+    assert_int_equal(pace_backoffs(&p, AT(21)), 2);
+    pace_back_off(&p, AT(21), AT(60), AT(22));
+    assert_int_equal(pace_backoffs(&p, AT(61)), 3);
+    /* And so until one is taken. */
+    pace_answered(&p, true, AT(62));
+    assert_int_equal(pace_backoffs(&p, AT(63)), 1);
+}
+
+TEST(test_what_is_known_is_forgotten)
+{
+    struct pace p = {0};
+    pace_back_off(&p, AT(0), AT(2), AT(1));
+    assert_int_equal(pace_slots(&p, AT(60)), 1);
+    assert_int_equal(pace_slots(&p, AT(61)), INT_MAX);
+    /* But not that it is silent. */
+    for (int i = 0; i < 3; i++)
+        pace_unanswered(&p, AT(70));
+    assert_int_equal(pace_slots(&p, AT(130)), INT_MAX);
+    assert_true(pace_is_silent(&p));
+}
+
+TEST(test_what_another_daemon_has_seen_counts_for_an_unknown_one)
+{
+    struct pace p = {0};
+    pace_recover(&p, AT(0));
+    assert_int_equal(pace_slots(&p, AT(0)), 1);
+    for (int i = 0; i < 10; i++)
+        pace_answered(&p, true, AT(0));
+    pace_recover(&p, AT(0));
+    assert_int_equal(pace_slots(&p, AT(0)), 11);
+    pace_recover(&p, AT(1000));
+    assert_int_equal(pace_slots(&p, AT(1000)), 1);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_nothing_known_limits_nothing),
+        cmocka_unit_test(test_a_silent_one_gets_few_until_it_answers),
+        cmocka_unit_test(test_time_is_given_and_then_it_begins_with_one),
+        cmocka_unit_test(test_requests_under_way_together_make_it_wait_once),
+        cmocka_unit_test(test_what_is_known_is_forgotten),
+        cmocka_unit_test(test_what_another_daemon_has_seen_counts_for_an_unknown_one),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
