@@ -141,12 +141,14 @@ static void free_params(struct http_context *context)
     free(context->user_agent);
 }
 
-/* What a connection depends on has changed: those that are kept are given up. */
-static void renew_connections(struct http_context *c)
+/* Kept connections, sessions and addresses are given up: what they rest on may have changed, also where the
+ * parameters are the same (the files that they name, the system's certificates and names). */
+static void begin_anew(struct http_context *c)
 {
     c->generation++;
-    http_routes_forget(c->routes, true);
+    http_routes_forget(c->routes);
     http_pool_drop_all(&c->pool);
+    http_connector_forget_names(c->connector);
 }
 
 void http_set_params(struct http *h, const struct http_params *params)
@@ -158,13 +160,9 @@ void http_set_params(struct http *h, const struct http_params *params)
     c->params.proxy = c->proxy = xstrdup(params->proxy);
     c->params.user_agent = c->user_agent = xstrdup(params->user_agent);
     c->pool.max = MAX(params->max_connections, 1);
-    http_routes_forget(c->routes, false);
-    /* The certificates are read again each time: what ca_file names may have changed. */
+    begin_anew(c);
     http_tls_free(TAKE_PTR(c->tls));
     (void) http_tls_new(&c->tls, c->ca_file, &c->tls_error);
-    if (!old.tls || c->ca_file[0] || old.ca_file[0] || strcmp(old.proxy, c->proxy) != 0 ||
-        old.params.allow_private_networks != c->params.allow_private_networks)
-        renew_connections(c);
     free_params(&old);
 }
 
@@ -201,7 +199,7 @@ int http_new(struct http **ret, sd_event *event, const struct http_params *param
     int r = http_sockets_new(&c->sockets);
     http_pool_init(&c->pool, c->sockets, c->wheel);
     if (r >= 0)
-        r = http_connector_new(&c->connector, c->sockets);
+        r = http_connector_new(&c->connector, c->sockets, c->wheel);
     if (r >= 0)
         r = add_sources(h, event);
     if (r < 0) {

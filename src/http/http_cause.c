@@ -11,7 +11,7 @@ static const char *const cause_words[] = {
     [HTTP_URL_INVALID] = "invalid URL or header",
     [HTTP_ADDRESS_REFUSED] = "address not allowed",
     [HTTP_CANCELLED] = "cancelled",
-    [HTTP_INTERNAL] = "internal error",
+    [HTTP_INTERNAL] = "shortage on this machine",
 };
 
 const char *http_cause_word(enum http_cause cause)

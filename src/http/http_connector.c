@@ -1,287 +1,390 @@
-/* Connections by libcurl. See http_connector.h. libcurl's callbacks only take note. */
-#define CURL_DISABLE_DEPRECATION
+/* Connections. See http_connector.h. */
 #include "http/http_connector.h"
 
-#include <curl/curl.h>
+#include <arpa/inet.h>
 #include <errno.h>
-#include <fcntl.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/queue.h>
 #include <unistd.h>
 
 #include "base/timeutil.h"
 #include "http/http_address.h"
+#include "http/http_names.h"
+#include "http/http_shortage.h"
+#include "http/http_tunnel.h"
 
-/* libcurl gives an address up after a part of the time, and then waits to be called again without having set
- * a timer (7.88): so it is called now and then while it connects. */
-#define LOOK_USEC (100 * USEC_PER_MSEC)
+/* RFC 8305, 5: the time from one address to the next; less when there are so many that the last ones would
+ * have less than half of the time to connect. */
+#define STAGGER_USEC (250 * USEC_PER_MSEC)
+#define STAGGER_MIN_USEC (10 * USEC_PER_MSEC)
 
 struct http_attempt {
     TAILQ_ENTRY(http_attempt) link;
     struct http_connector *connector;
-    CURL *easy;
-    bool check_address;
-    bool socket_opened, address_refused;
-    int local_errno; /* our own machine refused something */
     http_connected *callback;
     void *userdata;
-    char error[CURL_ERROR_SIZE];
+
+    struct http_tunnel *tunnel; /* with a proxy: all that follows is unused */
+    struct http_lookup *lookup; /* of the name, as long as it lasts */
+    uint16_t port;
+    bool check_address;
+    uint64_t until_usec; /* its time is over */
+
+    struct race {
+        struct http_addresses *addresses; /* NULL = not known yet */
+        int *fds;                         /* of the addresses, -1 = not under way */
+        size_t best, begun, open;
+        size_t refused;  /* by the address check */
+        size_t unrouted; /* for which the kernel had no route */
+        int shortage;    /* what this machine lacked for one of them; 0 = nothing */
+        int last_error;
+        struct http_timer timer; /* the next address's turn */
+    } race;
 };
 TAILQ_HEAD(attempt_list, http_attempt);
 
 struct http_connector {
     struct http_sockets *sockets;
-    CURLM *multi;
-    struct attempt_list attempts;
-    uint64_t deadline_usec; /* when libcurl wants to be called */
-    uint64_t look_usec;     /* when it is called anyway */
+    struct http_wheel *wheel;
+    struct http_names *names;
+    struct http_tunnels *tunnels;
+    struct attempt_list fresh; /* have addresses, and begin in the loop's next turn */
+    struct attempt_list under_way;
 };
 
-/* --- libcurl's callbacks ---------------------------------------------------------------------- */
+/* --- the end ---------------------------------------------------------------------------------- */
 
-static int on_curl_timer(CURLM *multi, long timeout_ms, void *userdata)
+static void close_racer(struct http_attempt *a, size_t i)
 {
-    struct http_connector *c = userdata;
+    struct race *race = &a->race;
 
-    (void) multi;
-    c->deadline_usec =
-        timeout_ms < 0 ? USEC_INFINITY : now_monotonic_usec() + (uint64_t) timeout_ms * USEC_PER_MSEC;
-    if (timeout_ms == 0)
-        http_sockets_wake(c->sockets);
-    return 0;
+    http_sockets_forget(a->connector->sockets, race->fds[i]);
+    closep(&race->fds[i]);
+    race->fds[i] = -1;
+    race->open--;
+}
+
+static void attempt_free(struct http_attempt *a)
+{
+    struct http_connector *c = a->connector;
+    struct race *race = &a->race;
+    bool fresh = race->addresses && race->begun == 0;
+
+    TAILQ_REMOVE(fresh ? &c->fresh : &c->under_way, a, link);
+    http_wheel_clear(&race->timer);
+    if (a->tunnel)
+        http_tunnel_cancel(a->tunnel);
+    if (a->lookup)
+        http_lookup_cancel(a->lookup);
+    for (size_t i = 0; i < race->begun; i++)
+        if (race->fds[i] >= 0)
+            close_racer(a, i);
+    http_addresses_done(race->addresses);
+    free(race->fds);
+    free(a);
+}
+
+/* The attempt goes before the callback, which may start another one. */
+static void report(struct http_attempt *a, int fd, enum http_cause cause, const char *detail)
+{
+    http_connected *callback = a->callback;
+    void *userdata = a->userdata;
+
+    attempt_free(a);
+    callback(userdata, fd, cause, detail);
+}
+
+static void report_failure(struct http_attempt *a)
+{
+    const struct race *race = &a->race;
+    size_t tried = race->addresses->count - race->refused;
+    char detail[128];
+
+    if (race->shortage) {
+        report(a, -1, HTTP_INTERNAL, http_shortage_words(race->shortage));
+        return;
+    }
+    if (tried == 0) {
+        report(a, -1, HTTP_ADDRESS_REFUSED, "the address lies in a network that is not allowed");
+        return;
+    }
+    if (race->unrouted == tried) {
+        report(a, -1, HTTP_INTERNAL, http_shortage_words(race->last_error));
+        return;
+    }
+    const char *words = strerrordesc_np(race->last_error);
+    if (tried == 1)
+        snprintf(detail, sizeof(detail), "%s", words);
+    else
+        snprintf(detail, sizeof(detail), "none of %zu addresses could be reached, the last one: %s", tried,
+                 words);
+    report(a, -1, HTTP_CONNECT, detail);
+}
+
+/* --- the race --------------------------------------------------------------------------------- */
+
+static void race_on(struct http_attempt *a);
+
+static void set_socket_options(int fd)
+{
+    static const struct {
+        int level, name, value;
+    } options[] = {
+        {IPPROTO_TCP, TCP_NODELAY, 1},
+        {SOL_SOCKET, SO_KEEPALIVE, 1}, /* a peer that vanished is noticed while idle */
+        {IPPROTO_TCP, TCP_KEEPIDLE, 30},
+        {IPPROTO_TCP, TCP_KEEPINTVL, 10},
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(options); i++)
+        (void) setsockopt(fd, options[i].level, options[i].name, &options[i].value, sizeof(int));
+}
+
+static void win(struct http_attempt *a, size_t i)
+{
+    struct race *race = &a->race;
+    int fd = race->fds[i];
+
+    http_sockets_forget(a->connector->sockets, fd);
+    race->fds[i] = -1;
+    race->open--;
+    race->addresses->best = i;
+    set_socket_options(fd);
+    report(a, fd, HTTP_ANSWERED, "");
+}
+
+/* A connection that the kernel itself did not let out is no word of the institution's. */
+static void note_error(struct race *race, sa_family_t family, int error, bool at_once)
+{
+    race->last_error = error;
+    if (!at_once)
+        return;
+    /* Without an IPv6 address of its own a machine has no port for such an address, either. */
+    if (http_is_no_route(error) || (error == EADDRNOTAVAIL && family == AF_INET6))
+        race->unrouted++;
+    else if (http_is_shortage(error))
+        race->shortage = error;
 }
 
 static void on_socket(void *owner, int fd, uint32_t events)
 {
-    struct http_connector *c = owner;
-    int running;
+    struct http_attempt *a = owner;
+    struct race *race = &a->race;
+    int error = 0;
+    size_t i = 0;
 
-    curl_multi_socket_action(c->multi, fd,
-                             (events & (EPOLLIN | EPOLLHUP) ? CURL_CSELECT_IN : 0) |
-                                 (events & EPOLLOUT ? CURL_CSELECT_OUT : 0) |
-                                 (events & EPOLLERR ? CURL_CSELECT_ERR : 0),
-                             &running);
-}
-
-static int on_curl_socket(CURL *easy, curl_socket_t fd, int what, void *userdata, void *unused)
-{
-    static const uint32_t masks[] = {
-        [CURL_POLL_IN] = EPOLLIN, [CURL_POLL_OUT] = EPOLLOUT, [CURL_POLL_INOUT] = EPOLLIN | EPOLLOUT};
-    struct http_connector *c = userdata;
-    struct http_attempt *a = NULL;
-
-    (void) unused;
-    if (what == CURL_POLL_NONE || what == CURL_POLL_REMOVE) {
-        http_sockets_forget(c->sockets, fd);
-        return 0;
+    while (race->fds[i] != fd)
+        i++;
+    (void) getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &(socklen_t){sizeof(error)});
+    if (error == 0 && events & EPOLLOUT) {
+        win(a, i);
+        return;
     }
-    int r = http_sockets_watch(c->sockets, fd, masks[what], on_socket, c);
-    curl_easy_getinfo(easy, CURLINFO_PRIVATE, &a);
-    if (r < 0 && a)
-        a->local_errno = -r; /* runs into its timeout, and the blame is ours */
-    return 0;
+    close_racer(a, i);
+    note_error(race, race->addresses->list[i].family, error, false);
+    race_on(a);
 }
 
-static curl_socket_t on_open_socket(void *userdata, curlsocktype purpose, struct curl_sockaddr *address)
+/* The address that was connected to last comes first, the others in their order. */
+static size_t next_address(struct race *race)
+{
+    size_t turn = race->begun++;
+
+    return turn == 0 ? race->best : turn <= race->best ? turn - 1 : turn;
+}
+
+/* 0 = under way or connected; else positive errno. */
+static int connect_to(struct http_attempt *a, size_t i, bool *ret_connected)
+{
+    struct race *race = &a->race;
+    struct http_address address = race->addresses->list[i];
+    size_t len = address.family == AF_INET ? sizeof(address.in) : sizeof(address.in6);
+
+    if (address.family == AF_INET)
+        address.in.sin_port = htons(a->port);
+    else
+        address.in6.sin6_port = htons(a->port);
+    int fd = socket(address.family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return errno;
+    *ret_connected = connect(fd, &address.any, (socklen_t) len) == 0;
+    int error = *ret_connected || errno == EINPROGRESS ? 0 : errno;
+    if (error == 0 && !*ret_connected)
+        error = -http_sockets_watch(a->connector->sockets, fd, EPOLLOUT, on_socket, a);
+    if (error == 0) {
+        race->fds[i] = fd;
+        race->open++;
+    } else {
+        close(fd);
+    }
+    return error;
+}
+
+/* True when the race is over: the address was connected to, and the attempt is gone. */
+static bool begin_next(struct http_attempt *a)
+{
+    struct race *race = &a->race;
+    size_t i = next_address(race);
+    const struct http_address *address = &race->addresses->list[i];
+    bool connected = false;
+
+    if (a->check_address && !http_address_is_public(&address->any, sizeof(struct sockaddr_in6))) {
+        race->refused++;
+        return false;
+    }
+    int error = connect_to(a, i, &connected);
+    if (error)
+        note_error(race, address->family, error, true);
+    if (connected)
+        win(a, i);
+    return connected;
+}
+
+/* Begins with the next address that can be waited for. */
+static void race_on(struct http_attempt *a)
+{
+    struct race *race = &a->race;
+    size_t count = race->addresses->count, open = race->open;
+    uint64_t now = now_monotonic_usec();
+
+    while (race->begun < count && race->open == open)
+        if (begin_next(a))
+            return;
+    if (race->open == 0) {
+        report_failure(a);
+        return;
+    }
+    if (race->begun == count)
+        return;
+    uint64_t left = a->until_usec > now ? a->until_usec - now : 0;
+    uint64_t share = left / 2 / (count - race->begun);
+    http_wheel_set(a->connector->wheel, &race->timer, now + MAX(MIN(share, STAGGER_USEC), STAGGER_MIN_USEC));
+}
+
+static void on_turn(void *owner)
+{
+    race_on(owner);
+}
+
+/* --- the start -------------------------------------------------------------------------------- */
+
+static void set_addresses(struct http_attempt *a, struct http_addresses *addresses)
+{
+    struct race *race = &a->race;
+
+    race->addresses = addresses;
+    race->best = addresses->best;
+    race->fds = xcalloc(addresses->count, sizeof(race->fds[0]));
+    for (size_t i = 0; i < addresses->count; i++)
+        race->fds[i] = -1;
+}
+
+static void on_resolved(void *userdata, struct http_addresses *addresses, enum http_cause cause,
+                        const char *detail)
 {
     struct http_attempt *a = userdata;
 
-    (void) purpose;
-    if (a->check_address && !http_address_is_public(&address->addr, address->addrlen)) {
-        a->address_refused = true;
-        return CURL_SOCKET_BAD;
+    a->lookup = NULL;
+    if (!addresses) {
+        report(a, -1, cause, detail);
+        return;
     }
-    int fd = socket(address->family, address->socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, address->protocol);
-    if (fd < 0) {
-        if (errno != EAFNOSUPPORT) /* no IPv6 here: the next address may do */
-            a->local_errno = errno;
-        return CURL_SOCKET_BAD;
-    }
-    a->socket_opened = true;
-    return fd;
+    set_addresses(a, addresses);
+    race_on(a);
 }
 
-static int on_close_socket(void *userdata, curl_socket_t fd)
+static void on_tunnel(void *userdata, int fd, enum http_cause cause, const char *detail)
 {
-    struct http_connector *c = userdata;
+    struct http_attempt *a = userdata;
 
-    http_sockets_forget(c->sockets, fd);
-    return close(fd);
-}
-
-/* --- an attempt ------------------------------------------------------------------------------- */
-
-static void set_options(struct http_attempt *a, const struct http_connect *wanted)
-{
-    CURL *easy = a->easy;
-    char url[512];
-
-    /* The port is open in clear text as far as libcurl is concerned; TLS is not its part. */
-    snprintf(url, sizeof(url), "http://%s:%d/", wanted->host, wanted->port);
-    curl_easy_setopt(easy, CURLOPT_URL, url);
-    curl_easy_setopt(easy, CURLOPT_PRIVATE, a);
-    curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, a->error);
-    curl_easy_setopt(easy, CURLOPT_CONNECT_ONLY, 1L);
-    curl_easy_setopt(easy, CURLOPT_FRESH_CONNECT, 1L);
-    curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
-    curl_easy_setopt(easy, CURLOPT_TCP_NODELAY, 1L);
-    curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L); /* a peer that vanished is noticed while idle */
-    curl_easy_setopt(easy, CURLOPT_TCP_KEEPIDLE, 30L);
-    curl_easy_setopt(easy, CURLOPT_TCP_KEEPINTVL, 10L);
-    curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long) MAX(wanted->timeout_usec / USEC_PER_MSEC, 1));
-    curl_easy_setopt(easy, CURLOPT_PROXY, wanted->proxy); /* always, or the environment's is used */
-    curl_easy_setopt(easy, CURLOPT_NOPROXY, "");
-    curl_easy_setopt(easy, CURLOPT_HTTPPROXYTUNNEL, 1L);
-    curl_easy_setopt(easy, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
-    curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, on_open_socket);
-    curl_easy_setopt(easy, CURLOPT_OPENSOCKETDATA, a);
-    curl_easy_setopt(easy, CURLOPT_CLOSESOCKETFUNCTION, on_close_socket);
-    curl_easy_setopt(easy, CURLOPT_CLOSESOCKETDATA, a->connector);
-#if LIBCURL_VERSION_NUM >= 0x075700
-    /* Else the end of an attempt waits for the resolver, for as long as resolv.conf(5) lets it try. */
-    curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);
-#endif
+    a->tunnel = NULL;
+    report(a, fd, cause, detail);
 }
 
 struct http_attempt *http_connector_start(struct http_connector *c, const struct http_connect *wanted,
                                           http_connected *callback, void *userdata)
 {
     struct http_attempt *a = xcalloc(1, sizeof(*a));
+    struct http_addresses *addresses = NULL;
 
     a->connector = c;
-    a->check_address = wanted->check_address && !wanted->proxy[0];
     a->callback = callback;
     a->userdata = userdata;
-    /* A handle of its own for each attempt: 7.88 mixes up what it keeps of two transfers of one handle. */
-    a->easy = curl_easy_init();
-    if (!a->easy)
-        abort(); /* out of memory */
-    set_options(a, wanted);
-    if (TAILQ_EMPTY(&c->attempts))
-        c->look_usec = now_monotonic_usec() + LOOK_USEC;
-    TAILQ_INSERT_TAIL(&c->attempts, a, link);
-    if (curl_multi_add_handle(c->multi, a->easy) != CURLM_OK)
-        abort(); /* out of memory, or a fault of ours */
+    a->port = wanted->port;
+    a->check_address = wanted->check_address;
+    a->until_usec = now_monotonic_usec() + wanted->timeout_usec;
+    a->race.timer = (struct http_timer){.fire = on_turn, .owner = a};
+    if (wanted->proxy[0])
+        a->tunnel = http_tunnel_start(c->tunnels, wanted, on_tunnel, a);
+    else
+        a->lookup = http_names_ask(c->names, wanted->host, on_resolved, a, &addresses);
+    if (addresses) {
+        set_addresses(a, addresses);
+        http_sockets_wake(c->sockets);
+    }
+    TAILQ_INSERT_TAIL(addresses ? &c->fresh : &c->under_way, a, link);
     return a;
 }
 
-static void attempt_free(struct http_attempt *a)
+void http_attempt_cancel(struct http_attempt *a)
 {
-    TAILQ_REMOVE(&a->connector->attempts, a, link);
-    curl_multi_remove_handle(a->connector->multi, a->easy);
-    curl_easy_cleanup(a->easy);
-    free(a);
-}
-
-enum http_cause http_attempt_cancel(struct http_attempt *a)
-{
-    enum http_cause cause = a->socket_opened ? HTTP_CONNECT : HTTP_DNS;
-
     attempt_free(a);
-    return cause;
 }
 
-/* --- its end ---------------------------------------------------------------------------------- */
-
-static enum http_cause cause_of(const struct http_attempt *a, CURLcode code)
+enum http_cause http_attempt_overdue(const struct http_attempt *a, const char **ret_detail)
 {
-    if (a->local_errno)
-        return HTTP_INTERNAL;
-    if (code == CURLE_COULDNT_RESOLVE_HOST || code == CURLE_COULDNT_RESOLVE_PROXY)
-        return HTTP_DNS;
-    if (code == CURLE_URL_MALFORMAT)
-        return HTTP_URL_INVALID;
-    if (a->address_refused && !a->socket_opened)
-        return HTTP_ADDRESS_REFUSED;
-    if (code == CURLE_OUT_OF_MEMORY || code == CURLE_FAILED_INIT || code == CURLE_BAD_FUNCTION_ARGUMENT)
-        return HTTP_INTERNAL;
-    return code == CURLE_OPERATION_TIMEDOUT && !a->socket_opened ? HTTP_DNS : HTTP_CONNECT;
+    *ret_detail = "no connection in time";
+    if (a->tunnel)
+        return http_tunnel_overdue(a->tunnel, ret_detail);
+    if (a->lookup)
+        return http_names_overdue(a->connector->names, ret_detail);
+    if (!a->race.shortage)
+        return HTTP_CONNECT;
+    *ret_detail = http_shortage_words(a->race.shortage);
+    return HTTP_INTERNAL;
 }
 
-static const char *detail_of(struct http_attempt *a, enum http_cause cause, CURLcode code)
+void http_connector_forget_names(struct http_connector *c)
 {
-    if (cause == HTTP_ADDRESS_REFUSED)
-        return "the address lies in a network that is not allowed";
-    if (a->local_errno)
-        return strerrordesc_np(a->local_errno);
-    if (!a->error[0])
-        return curl_easy_strerror(code);
-    for (char *p = a->error; *p; p++)
-        if (*p < ' ' || *p > '~')
-            *p = '?';
-    return a->error;
-}
-
-/* libcurl closes its descriptor when it likes; the requester's is another one for the same socket. */
-static void report(struct http_attempt *a, CURLcode code)
-{
-    http_connected *callback = a->callback;
-    void *userdata = a->userdata;
-    curl_socket_t fd = -1;
-
-    if (code == CURLE_OK && curl_easy_getinfo(a->easy, CURLINFO_ACTIVESOCKET, &fd) == CURLE_OK && fd >= 0) {
-        int own = fcntl(fd, F_DUPFD_CLOEXEC, 0);
-        a->local_errno = own < 0 ? errno : 0;
-        if (own >= 0) {
-            attempt_free(a);
-            callback(userdata, own, HTTP_ANSWERED, "");
-            return;
-        }
-    }
-    char detail[CURL_ERROR_SIZE];
-    enum http_cause cause = cause_of(a, code);
-    snprintf(detail, sizeof(detail), "%s", detail_of(a, cause, code));
-    attempt_free(a); /* before the callback, which may start another one */
-    callback(userdata, -1, cause, detail);
+    http_names_forget(c->names);
 }
 
 void http_connector_run(struct http_connector *c)
 {
-    uint64_t now = now_monotonic_usec();
-    CURLMsg *message;
-    int running, left;
+    struct http_attempt *a;
 
-    if (TAILQ_EMPTY(&c->attempts))
-        return;
-    if (now >= c->look_usec) {
-        c->look_usec = now + LOOK_USEC;
-        curl_multi_socket_all(c->multi, &running);
-    }
-    if (now >= c->deadline_usec) {
-        c->deadline_usec = USEC_INFINITY;
-        curl_multi_socket_action(c->multi, CURL_SOCKET_TIMEOUT, 0, &running);
-    }
-    while ((message = curl_multi_info_read(c->multi, &left))) {
-        struct http_attempt *a;
-        curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &a);
-        report(a, message->data.result);
+    http_tunnels_run(c->tunnels);
+    /* Those that the callbacks start have begun by the loop's next turn. */
+    for (struct http_attempt *last = TAILQ_LAST(&c->fresh, attempt_list); last;
+         last = a == last ? NULL : last) {
+        a = TAILQ_FIRST(&c->fresh);
+        TAILQ_REMOVE(&c->fresh, a, link);
+        TAILQ_INSERT_TAIL(&c->under_way, a, link);
+        race_on(a);
     }
 }
 
 uint64_t http_connector_next_usec(const struct http_connector *c)
 {
-    return TAILQ_EMPTY(&c->attempts) ? USEC_INFINITY : MIN(c->deadline_usec, c->look_usec);
+    return http_tunnels_next_usec(c->tunnels);
 }
 
-int http_connector_new(struct http_connector **ret, struct http_sockets *sockets)
+int http_connector_new(struct http_connector **ret, struct http_sockets *sockets, struct http_wheel *wheel)
 {
     struct http_connector *c = xcalloc(1, sizeof(*c));
 
-    if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK) {
-        free(c);
-        return -ENOMEM;
-    }
     c->sockets = sockets;
-    c->deadline_usec = USEC_INFINITY;
-    TAILQ_INIT(&c->attempts);
-    c->multi = curl_multi_init();
-    if (!c->multi)
-        abort(); /* out of memory */
-    curl_multi_setopt(c->multi, CURLMOPT_SOCKETFUNCTION, on_curl_socket);
-    curl_multi_setopt(c->multi, CURLMOPT_SOCKETDATA, c);
-    curl_multi_setopt(c->multi, CURLMOPT_TIMERFUNCTION, on_curl_timer);
-    curl_multi_setopt(c->multi, CURLMOPT_TIMERDATA, c);
+    c->wheel = wheel;
+    TAILQ_INIT(&c->fresh);
+    TAILQ_INIT(&c->under_way);
+    int r = http_names_new(&c->names, sockets);
+    if (r >= 0)
+        r = http_tunnels_new(&c->tunnels, sockets);
+    if (r < 0) {
+        http_connector_free(c);
+        return r;
+    }
     *ret = c;
     return 0;
 }
@@ -292,9 +395,9 @@ void http_connector_free(struct http_connector *c)
 
     if (!c)
         return;
-    while ((a = TAILQ_FIRST(&c->attempts)))
+    while ((a = TAILQ_FIRST(&c->under_way)) || (a = TAILQ_FIRST(&c->fresh)))
         attempt_free(a);
-    curl_multi_cleanup(c->multi);
-    curl_global_cleanup();
+    http_tunnels_free(c->tunnels);
+    http_names_free(c->names);
     free(c);
 }

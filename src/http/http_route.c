@@ -11,6 +11,7 @@
 #define BUCKETS 1024
 #define ROUTES_MAX 16384
 #define HEAD_MAX ((size_t) 64 * 1024)
+#define HOST_LETTERS "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"
 
 struct http_routes {
     struct http_route *buckets[BUCKETS];
@@ -59,12 +60,24 @@ static const char *scheme_problem(CURLU *u, bool allow_http, bool *ret_tls)
     return *ret_tls || allow_http ? NULL : "plain http is not allowed";
 }
 
+/* A name of labels (RFC 1123, and the underscore of everyday use), with or without the root's dot; or numeric.
+ * The trigger on integrations refuses the same when it is written. */
 static const char *host_problem(const char *host)
 {
-    for (const char *p = host; *p; p++)
+    size_t len = strlen(host), label = 0;
+
+    if (host[0] == '[')
+        return NULL; /* libcurl has read the address */
+    for (const char *p = host; *p; p++) {
         if ((unsigned char) *p >= 0x80)
             return "the host's name is not in ASCII: it is to be written in its xn-- form";
-    return strlen(host) > 255 ? "the host's name is longer than 255 bytes" : NULL;
+        if (*p != '.' && !strchr(HOST_LETTERS, *p))
+            return "the host's name holds a character that no name has";
+        label = *p == '.' ? 0 : label + 1;
+        if (label > 63 || (*p == '.' && (p == host || p[-1] == '.')))
+            return "a part of the host's name is empty or longer than 63 characters";
+    }
+    return len - (host[len - 1] == '.') > 253 ? "the host's name is longer than 253 characters" : NULL;
 }
 
 /* Bytes beyond ASCII are sent percent-encoded (RFC 3986, 2.5). */
@@ -79,6 +92,14 @@ static void add_encoded(struct strbuf *sb, const char *text)
 
 /* --- origins ---------------------------------------------------------------------------------- */
 
+/* The root's dot is for the resolver; neither servers nor certificates know it. */
+static size_t len_without_dot(const char *host)
+{
+    size_t len = strlen(host);
+
+    return len > 1 && host[len - 1] == '.' ? len - 1 : len;
+}
+
 static struct http_origin *origin_use(struct http_routes *all, bool tls, const char *host, uint16_t port)
 {
     struct http_origin *o;
@@ -88,11 +109,11 @@ static struct http_origin *origin_use(struct http_routes *all, bool tls, const c
         o->users++;
         return o;
     }
-    size_t len = strlen(host);
+    size_t len = len_without_dot(host);
     o = xcalloc(1, sizeof(*o));
     o->tls = tls;
     o->host = xstrdup(host);
-    o->peer = host[0] == '[' && len > 2 ? xstrndup(host + 1, len - 2) : xstrdup(host);
+    o->peer = host[0] == '[' && len > 2 ? xstrndup(host + 1, len - 2) : xstrndup(host, len);
     o->port = port;
     o->users = 1;
     o->idle_max_usec = HTTP_IDLE_MAX_USEC;
@@ -134,7 +155,7 @@ void http_route_done(struct http_route *route)
     free(route);
 }
 
-void http_routes_forget(struct http_routes *all, bool with_origins)
+void http_routes_forget(struct http_routes *all)
 {
     for (size_t i = 0; i < BUCKETS; i++)
         while (all->buckets[i]) {
@@ -143,7 +164,7 @@ void http_routes_forget(struct http_routes *all, bool with_origins)
             http_route_done(route);
         }
     all->count = 0;
-    while (with_origins && !LIST_EMPTY(&all->origins)) {
+    while (!LIST_EMPTY(&all->origins)) {
         struct http_origin *o = LIST_FIRST(&all->origins);
         LIST_REMOVE(o, link);
         o->forgotten = true;
@@ -165,8 +186,8 @@ static void add_head(struct strbuf *sb, CURLU *u, const char *host, const char *
         strbuf_addc(sb, '?');
         add_encoded(sb, query);
     }
-    strbuf_addf(sb, " HTTP/1.1\r\nHost: %s%s%s\r\nUser-Agent: %s\r\nAccept: */*\r\n", host, port ? ":" : "",
-                port ? port : "", user_agent);
+    strbuf_addf(sb, " HTTP/1.1\r\nHost: %.*s%s%s\r\nUser-Agent: %s\r\nAccept: */*\r\n",
+                (int) len_without_dot(host), host, port ? ":" : "", port ? port : "", user_agent);
 }
 
 static struct http_route *route_new(struct http_routes *all, const struct http_params *params,
@@ -212,7 +233,7 @@ struct http_route *http_routes_use(struct http_routes *all, const struct http_pa
         route = route->next;
     if (!route) {
         if (all->count >= ROUTES_MAX)
-            http_routes_forget(all, true);
+            http_routes_forget(all);
         route = route_new(all, params, url, ret_problem);
         if (!route)
             return NULL;
@@ -234,6 +255,6 @@ void http_routes_free(struct http_routes *all)
 {
     if (!all)
         return;
-    http_routes_forget(all, true);
+    http_routes_forget(all);
     free(all);
 }

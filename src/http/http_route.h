@@ -19,7 +19,7 @@ TAILQ_HEAD(http_connection_list, http_connection);
 struct http_origin {
     LIST_ENTRY(http_origin) link;
     bool tls;
-    char *host; /* as in a URL: IPv6 in brackets */
+    char *host; /* as in a URL: IPv6 in brackets, perhaps with the root's dot */
     char *peer; /* as in a certificate: without them */
     uint16_t port;
     int users;                        /* routes and connections */
@@ -47,8 +47,7 @@ void http_routes_free(struct http_routes *all); /* no request is under way any m
 struct http_route *http_routes_use(struct http_routes *all, const struct http_params *params, const char *url,
                                    const char **ret_problem);
 void http_route_done(struct http_route *route);
-/* The routes were made for other parameters; `with_origins`: connections and sessions were, too. What is in
- * use stays for its users. */
-void http_routes_forget(struct http_routes *all, bool with_origins);
+/* Routes and origins were made for other parameters. What is in use stays for its users. */
+void http_routes_forget(struct http_routes *all);
 
 void http_origin_done(struct http_origin *origin);

@@ -2,6 +2,7 @@
 #include "http/http_tls.h"
 
 #include <arpa/inet.h>
+#include <dirent.h>
 #include <errno.h>
 #include <openssl/err.h>
 #include <openssl/x509v3.h>
@@ -42,6 +43,44 @@ static void words(struct error *err, const char *what)
     ERR_clear_error();
 }
 
+static bool trust_file(SSL_CTX *context, const char *path, struct error *err)
+{
+    if (SSL_CTX_load_verify_locations(context, path, NULL) == 1)
+        return true;
+    words(err, "libssl cannot read ca_file");
+    return false;
+}
+
+static bool has_entries(const char *directory)
+{
+    DIR *d = opendir(directory);
+    const struct dirent *entry;
+    bool any = false;
+
+    while (d && !any && (entry = readdir(d)))
+        any = entry->d_name[0] != '.';
+    if (d)
+        closedir(d);
+    return any;
+}
+
+/* Where the distribution keeps them. Not by SSL_CTX_set_default_verify_paths(): that lets SSL_CERT_FILE and
+ * SSL_CERT_DIR of the environment decide, and calls an empty store good. */
+static bool trust_system(SSL_CTX *context, struct error *err)
+{
+    const char *file = X509_get_default_cert_file(), *directory = X509_get_default_cert_dir();
+    bool any = SSL_CTX_load_verify_locations(context, file, NULL) == 1;
+
+    any |= has_entries(directory) && SSL_CTX_load_verify_locations(context, NULL, directory) == 1;
+    ERR_clear_error();
+    if (!any)
+        error_set(err,
+                  "this machine has no certificates to trust in %s: install ca-certificates, or set "
+                  "delivery.ca_file",
+                  directory);
+    return any;
+}
+
 int http_tls_new(struct http_tls **ret, const char *ca_file, struct error *err)
 {
     struct http_tls *tls = xcalloc(1, sizeof(*tls));
@@ -61,10 +100,7 @@ int http_tls_new(struct http_tls **ret, const char *ca_file, struct error *err)
     X509_VERIFY_PARAM_set_flags(SSL_CTX_get0_param(tls->context), X509_V_FLAG_PARTIAL_CHAIN);
     SSL_CTX_set_read_ahead(tls->context, 1);
     SSL_CTX_set_alpn_protos(tls->context, alpn, sizeof(alpn) - 1);
-    int good = ca_file[0] ? SSL_CTX_load_verify_locations(tls->context, ca_file, NULL)
-                          : SSL_CTX_set_default_verify_paths(tls->context);
-    if (good != 1) {
-        words(err, "libssl");
+    if (!(ca_file[0] ? trust_file(tls->context, ca_file, err) : trust_system(tls->context, err))) {
         http_tls_free(tls);
         return -EINVAL;
     }
@@ -87,14 +123,10 @@ void http_tls_session_free(struct http_tls_session *s)
 }
 
 /* A numeric address has no name to be sent, and is compared as an address. */
-static bool set_peer(SSL *ssl, const char *host)
+static bool set_peer(SSL *ssl, const char *name)
 {
     unsigned char address[16];
-    size_t len = strlen(host);
-    CLEANUP(freep) char *name = xstrdup(host);
 
-    if (len > 1 && name[len - 1] == '.')
-        name[len - 1] = '\0'; /* certificates name hosts without the root's dot */
     if (inet_pton(AF_INET, name, address) == 1 || inet_pton(AF_INET6, name, address) == 1)
         return X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(ssl), name) == 1;
     SSL_set_hostflags(ssl, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);

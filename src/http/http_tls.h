@@ -10,8 +10,8 @@
 
 struct http_tls; /* a context */
 
-/* `ca_file` "" = the system's certificates; else it is the only trust. 0, or -EINVAL with *err when no
- * certificate can be read from it. */
+/* `ca_file` "" = the system's certificates; else it is the only trust. SSL_CERT_FILE and SSL_CERT_DIR have no
+ * say. 0, or -EINVAL with *err when there is no certificate. */
 int http_tls_new(struct http_tls **ret, const char *ca_file, struct error *err);
 void http_tls_free(struct http_tls *tls);
 

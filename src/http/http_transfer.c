@@ -11,6 +11,7 @@
 
 #include "base/timeutil.h"
 #include "http/http_retry_after.h"
+#include "http/http_shortage.h"
 
 #define REQUEST_HEADERS_MAX ((size_t) 256 * 1024)
 /* Connections tried for one request before it counts as an attempt that failed. */
@@ -218,13 +219,13 @@ static void attach(struct http_transfer *t, struct http_connection *c)
     go_on(t);
 }
 
-/* True when the transfer has ended: its origin needs TLS, and ca_file cannot be used. */
+/* True when the transfer has ended: its origin needs TLS, and there are no certificates to trust. */
 static bool lacks_tls(struct http_transfer *t)
 {
     bool lacking = t->route->origin->tls && !t->context->tls;
 
     if (lacking)
-        conclude(t, HTTP_TLS, t->context->tls_error.text);
+        conclude(t, HTTP_INTERNAL, t->context->tls_error.text);
     return lacking;
 }
 
@@ -259,7 +260,7 @@ static void on_connected(void *userdata, int fd, enum http_cause cause, const ch
     int r = http_sockets_watch(h->sockets, fd, EVENTS, on_connection, c);
     if (r < 0) {
         http_connection_free(c);
-        conclude(t, HTTP_INTERNAL, strerrordesc_np(-r));
+        conclude(t, HTTP_INTERNAL, http_shortage_words(-r));
         return;
     }
     attach(t, c);
@@ -282,13 +283,14 @@ static void find_connection(struct http_transfer *t)
         conclude(t, HTTP_CONNECT, "a proxy that is spoken to over TLS is not supported");
         return;
     }
-    http_wheel_set(h->wheel, &t->timer,
-                   MIN(now_monotonic_usec() + h->params.connect_timeout_usec, t->deadline_usec));
+    uint64_t now = now_monotonic_usec(), left = t->deadline_usec > now ? t->deadline_usec - now : 0;
+    uint64_t timeout_usec = MIN(h->params.connect_timeout_usec, left);
+    http_wheel_set(h->wheel, &t->timer, now + timeout_usec);
     t->attempt = http_connector_start(h->connector,
                                       &(struct http_connect){
                                           .host = origin->host,
                                           .port = origin->port,
-                                          .timeout_usec = h->params.connect_timeout_usec,
+                                          .timeout_usec = timeout_usec,
                                           .proxy = h->params.proxy,
                                           .check_address = !h->params.allow_private_networks,
                                       },
@@ -302,8 +304,9 @@ static void on_timeout(void *owner)
     struct http_transfer *t = owner;
 
     if (t->attempt) {
-        enum http_cause cause = http_attempt_cancel(TAKE_PTR(t->attempt));
-        conclude(t, cause, cause == HTTP_DNS ? "the name was not resolved in time" : "no connection in time");
+        const char *detail;
+        enum http_cause cause = http_attempt_overdue(t->attempt, &detail);
+        conclude(t, cause, detail);
     } else if (t->connection && !t->connection->secured) {
         conclude(t, HTTP_CONNECT, "the TLS handshake did not end in time");
     } else {

@@ -2,8 +2,6 @@
  * needs to tell apart, and that nothing grows without bound. */
 #include "http_fixture.h"
 
-#include <dlfcn.h>
-#include <netdb.h>
 #include <sys/resource.h>
 
 #define OK "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -365,60 +363,6 @@ TEST(test_answers_of_a_long_absence)
     server_stop(s);
 }
 
-/* A name whose first address swallows everything: the second is tried within the time to connect. */
-static int full_backlog(uint16_t port, int *ret_fds, int count)
-{
-    struct sockaddr_in in = {.sin_family = AF_INET, .sin_port = htons(port)};
-    struct sockaddr address;
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-    inet_pton(AF_INET, "127.0.0.9", &in.sin_addr);
-    memcpy(&address, &in, sizeof(in));
-    assert_int_equal(bind(fd, &address, sizeof(in)), 0);
-    assert_int_equal(listen(fd, 0), 0);
-    for (int i = 0; i < count; i++) {
-        ret_fds[i] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-        (void) connect(ret_fds[i], &address, sizeof(in));
-    }
-    return fd;
-}
-
-int getaddrinfo(const char *restrict name, const char *restrict service,
-                const struct addrinfo *restrict hints, struct addrinfo **restrict ret)
-{
-    int (*real)(const char *, const char *, const struct addrinfo *, struct addrinfo **);
-    void *symbol = dlsym(RTLD_NEXT, "getaddrinfo");
-
-    memcpy(&real, &symbol, sizeof(real));
-    if (strcmp(name, "two.test") != 0)
-        return real(name, service, hints, ret);
-    int r = real("127.0.0.9", service, hints, ret);
-    struct addrinfo *last = *ret;
-    while (r == 0 && last->ai_next)
-        last = last->ai_next;
-    return r == 0 ? real("127.0.0.1", service, hints, &last->ai_next) : r;
-}
-
-TEST(test_first_address_is_a_black_hole)
-{
-    static const struct reply replies[] = {{OK, KEEP, NULL, false}};
-    struct client *c = *state;
-    struct server *s = server_start(replies, 1);
-    int fds[8], hole = full_backlog(s->port, fds, 8);
-    char url[64];
-
-    c->params.connect_timeout_usec = 4 * USEC_PER_SEC;
-    http_set_params(c->http, &c->params);
-    snprintf(url, sizeof(url), "http://two.test:%d/", s->port);
-    struct outcome *o = finished(c, post(c, url));
-    expect_status(o, 200);
-    free(o);
-    for (int i = 0; i < 8; i++)
-        close(fds[i]);
-    close(hole);
-    server_stop(s);
-}
-
 static int turns_within(struct client *c, uint64_t usec)
 {
     uint64_t end = now_monotonic_usec() + usec;
@@ -700,7 +644,6 @@ int main(void)
         WITH_CLIENT(test_idle_connection_closed_by_the_server),
         WITH_CLIENT(test_nothing_unasked_is_an_answer),
         WITH_CLIENT(test_answers_of_a_long_absence),
-        WITH_CLIENT(test_first_address_is_a_black_hole),
         WITH_CLIENT(test_idle_loop_is_idle),
         WITH_CLIENT(test_long_body),
         WITH_CLIENT(test_endless_bodies),

@@ -1,0 +1,450 @@
+/* Names and their addresses. See http_names.h. */
+#include "http/http_names.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netdb.h>
+#include <pthread.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/queue.h>
+#include <unistd.h>
+
+#include "base/timeutil.h"
+#include "http/http_shortage.h"
+
+#define THREADS_MAX 256
+#define REMEMBERED_USEC (60 * USEC_PER_SEC)
+#define STACK_SIZE ((size_t) 512 * 1024)
+#define NO_NAME_SERVER "no name server answers: see /etc/resolv.conf"
+
+struct http_lookup {
+    TAILQ_ENTRY(http_lookup) link;
+    struct name *name;
+    uint64_t serial;
+    http_resolved *callback;
+    void *userdata;
+};
+
+struct name {
+    LIST_ENTRY(name) link;
+    TAILQ_ENTRY(name) queued; /* while it waits for a thread */
+    struct http_names *names;
+    char *host;
+    bool asked; /* a thread is at it, or will be, or its answer is being passed on */
+    TAILQ_HEAD(, http_lookup) lookups;
+    struct http_addresses *addresses; /* NULL = not known */
+    uint64_t known_until_usec;
+};
+
+/* What a thread works on and leaves behind. */
+struct question {
+    STAILQ_ENTRY(question) link;
+    struct answers *answers;
+    struct name *name; /* the main thread's; to this one only a token */
+    char *host;
+    struct addrinfo *found;
+    int code;        /* getaddrinfo()'s */
+    int local_errno; /* what this machine lacked */
+    bool unanswered; /* by any name server */
+};
+STAILQ_HEAD(question_list, question);
+
+/* Shared with the threads. The last one frees it. */
+struct answers {
+    pthread_mutex_t lock;
+    int users;
+    int wake_fd;
+    struct question_list list;
+};
+
+struct http_names {
+    struct http_sockets *sockets;
+    struct answers *answers;
+    LIST_HEAD(, name) all;
+    TAILQ_HEAD(, name) queue;
+    int threads;
+    uint64_t serial;
+    bool unanswered; /* so the last lookup that ended */
+};
+
+/* --- addresses -------------------------------------------------------------------------------- */
+
+void http_addresses_done(struct http_addresses *addresses)
+{
+    if (addresses && --addresses->users == 0)
+        free(addresses);
+}
+
+static struct http_addresses *addresses_new(size_t count)
+{
+    struct http_addresses *a = xcalloc(1, sizeof(*a) + count * sizeof(a->list[0]));
+
+    a->users = 1;
+    return a;
+}
+
+static void add_address(struct http_addresses *a, const struct addrinfo *info)
+{
+    struct http_address *address = &a->list[a->count];
+
+    if (info->ai_family == AF_INET && info->ai_addrlen == sizeof(address->in))
+        memcpy(&address->in, info->ai_addr, sizeof(address->in));
+    else if (info->ai_family == AF_INET6 && info->ai_addrlen == sizeof(address->in6))
+        memcpy(&address->in6, info->ai_addr, sizeof(address->in6));
+    else
+        return;
+    address->family = (sa_family_t) info->ai_family;
+    a->count++;
+}
+
+/* The next of the family after `info`, or the next of any other family. */
+static const struct addrinfo *next_of(const struct addrinfo *info, int family, bool same)
+{
+    while (info && (info->ai_family == family) != same)
+        info = info->ai_next;
+    return info;
+}
+
+/* The resolver's order (RFC 6724) within each family; the families by turns. NULL = nothing of use. */
+static struct http_addresses *addresses_of(const struct addrinfo *found)
+{
+    size_t count = 0;
+
+    for (const struct addrinfo *i = found; i; i = i->ai_next)
+        count++;
+    struct http_addresses *a = addresses_new(count);
+    int family = found ? found->ai_family : AF_UNSPEC;
+    const struct addrinfo *next[] = {found, next_of(found, family, false)};
+    for (size_t turn = 0; next[0] || next[1]; turn++) {
+        const struct addrinfo **from = &next[turn % 2];
+        if (!*from)
+            continue;
+        add_address(a, *from);
+        *from = next_of((*from)->ai_next, family, turn % 2 == 0);
+    }
+    if (a->count > 0)
+        return a;
+    free(a);
+    return NULL;
+}
+
+static struct http_addresses *numeric(const char *host)
+{
+    struct sockaddr_in in = {.sin_family = AF_INET};
+    struct sockaddr_in6 in6 = {.sin6_family = AF_INET6};
+    char inner[INET6_ADDRSTRLEN] = "";
+    size_t len = strlen(host);
+
+    if (host[0] == '[' && len - 2 < sizeof(inner))
+        memcpy(inner, host + 1, len - 2);
+    bool is6 = inner[0] && inet_pton(AF_INET6, inner, &in6.sin6_addr) == 1;
+    if (!is6 && inet_pton(AF_INET, host, &in.sin_addr) != 1)
+        return NULL;
+    struct http_addresses *a = addresses_new(1);
+    a->count = 1;
+    a->list[0].family = is6 ? AF_INET6 : AF_INET;
+    if (is6)
+        a->list[0].in6 = in6;
+    else
+        a->list[0].in = in;
+    return a;
+}
+
+/* --- the thread ------------------------------------------------------------------------------- */
+
+/* Is there no name server at all? Each one answers for this address (RFC 5737) by itself, or passes the
+ * answer on that there is no such name (RFC 6303); so it is not the name's own servers that are silent. */
+static bool nobody_answers(void)
+{
+    union {
+        struct sockaddr any;
+        struct sockaddr_in in;
+    } documentation = {.in = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(0xc0000201)}}; /* 192.0.2.1 */
+    char host[NI_MAXHOST];
+
+    return getnameinfo(&documentation.any, sizeof(documentation.in), host, sizeof(host), NULL, 0,
+                       NI_NAMEREQD) == EAI_AGAIN;
+}
+
+/* The resolver says "no such name" also when it could not open a file or a socket. */
+static int missing_descriptors(void)
+{
+    int fd = open("/dev/null", O_RDONLY | O_CLOEXEC), missing = fd < 0 ? errno : 0;
+
+    closep(&fd);
+    return missing;
+}
+
+static void look_up(struct question *q)
+{
+    const struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
+
+    q->code = getaddrinfo(q->host, NULL, &hints, &q->found);
+    if (q->code == 0)
+        return;
+    q->local_errno = q->code == EAI_MEMORY ? ENOMEM : q->code == EAI_SYSTEM ? errno : missing_descriptors();
+    if (!q->local_errno && q->code == EAI_AGAIN)
+        q->unanswered = nobody_answers();
+}
+
+static void question_free(struct question *q)
+{
+    if (q->found)
+        freeaddrinfo(q->found);
+    free(q->host);
+    free(q);
+}
+
+static void answers_unref(struct answers *a)
+{
+    struct question *q;
+
+    pthread_mutex_lock(&a->lock);
+    bool last = --a->users == 0;
+    pthread_mutex_unlock(&a->lock);
+    if (!last)
+        return;
+    while ((q = STAILQ_FIRST(&a->list))) {
+        STAILQ_REMOVE_HEAD(&a->list, link);
+        question_free(q);
+    }
+    closep(&a->wake_fd);
+    pthread_mutex_destroy(&a->lock);
+    free(a);
+}
+
+static void *lookup_thread(void *userdata)
+{
+    struct question *q = userdata;
+    struct answers *a = q->answers;
+
+    pthread_setname_np(pthread_self(), "resolver");
+    look_up(q);
+    pthread_mutex_lock(&a->lock);
+    STAILQ_INSERT_TAIL(&a->list, q, link);
+    wakefd_raise(a->wake_fd);
+    pthread_mutex_unlock(&a->lock);
+    answers_unref(a);
+    return NULL;
+}
+
+static int start_thread(struct question *q)
+{
+    pthread_attr_t attributes;
+    pthread_t thread;
+
+    pthread_attr_init(&attributes);
+    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+    pthread_attr_setstacksize(&attributes, STACK_SIZE);
+    int r = pthread_create(&thread, &attributes, lookup_thread, q);
+    pthread_attr_destroy(&attributes);
+    return r;
+}
+
+/* --- names ------------------------------------------------------------------------------------ */
+
+static void name_free(struct name *n)
+{
+    LIST_REMOVE(n, link);
+    http_addresses_done(n->addresses);
+    free(n->host);
+    free(n);
+}
+
+/* Finds it among the names of the last minute; those that are older go. */
+static struct name *name_use(struct http_names *names, const char *host)
+{
+    struct name *found = NULL, *next;
+    uint64_t now = now_monotonic_usec();
+
+    for (struct name *n = LIST_FIRST(&names->all); n; n = next) {
+        next = LIST_NEXT(n, link);
+        if (strcasecmp(n->host, host) == 0)
+            found = n;
+        else if (!n->asked && now >= n->known_until_usec)
+            name_free(n);
+    }
+    if (!found) {
+        found = xcalloc(1, sizeof(*found));
+        found->names = names;
+        found->host = xstrdup(host);
+        TAILQ_INIT(&found->lookups);
+        LIST_INSERT_HEAD(&names->all, found, link);
+    }
+    if (found->addresses && now >= found->known_until_usec) {
+        http_addresses_done(found->addresses);
+        found->addresses = NULL;
+    }
+    return found;
+}
+
+static void start_lookup(struct name *n)
+{
+    struct http_names *names = n->names;
+
+    n->asked = true;
+    if (names->threads >= THREADS_MAX) {
+        TAILQ_INSERT_TAIL(&names->queue, n, queued);
+        return;
+    }
+    struct question *q = xcalloc(1, sizeof(*q));
+    q->answers = names->answers;
+    q->name = n;
+    q->host = xstrdup(n->host);
+    pthread_mutex_lock(&names->answers->lock);
+    names->answers->users++;
+    names->threads++;
+    int r = start_thread(q);
+    if (r != 0) { /* as if the thread had found that out: the requester is not called from here */
+        names->answers->users--;
+        q->code = EAI_SYSTEM;
+        q->local_errno = r;
+        STAILQ_INSERT_TAIL(&names->answers->list, q, link);
+        wakefd_raise(names->answers->wake_fd);
+    }
+    pthread_mutex_unlock(&names->answers->lock);
+}
+
+/* Those that ask from within a callback wait for the next answer. */
+static void pass_on(struct name *n, struct http_addresses *addresses, enum http_cause cause,
+                    const char *detail)
+{
+    uint64_t last = n->names->serial;
+    struct http_lookup *l;
+
+    while ((l = TAILQ_FIRST(&n->lookups)) && l->serial <= last) {
+        http_resolved *callback = l->callback;
+        void *userdata = l->userdata;
+
+        http_lookup_cancel(l);
+        if (addresses)
+            addresses->users++;
+        callback(userdata, addresses, cause, detail);
+    }
+    n->asked = false;
+    if (!TAILQ_EMPTY(&n->lookups))
+        start_lookup(n);
+}
+
+static void take_answer(struct http_names *names, const struct question *q)
+{
+    struct name *n = q->name, *next = TAILQ_FIRST(&names->queue);
+    struct http_addresses *addresses = q->code == 0 ? addresses_of(q->found) : NULL;
+
+    names->threads--;
+    names->unanswered = q->unanswered;
+    if (next) {
+        TAILQ_REMOVE(&names->queue, next, queued);
+        start_lookup(next);
+    }
+    n->addresses = addresses;
+    n->known_until_usec = addresses ? now_monotonic_usec() + REMEMBERED_USEC : 0;
+    if (addresses)
+        pass_on(n, addresses, HTTP_ANSWERED, "");
+    else if (q->unanswered)
+        pass_on(n, NULL, HTTP_INTERNAL, NO_NAME_SERVER);
+    else if (http_is_shortage(q->local_errno))
+        pass_on(n, NULL, HTTP_INTERNAL, http_shortage_words(q->local_errno));
+    else
+        pass_on(n, NULL, HTTP_DNS, gai_strerror(q->code ? q->code : EAI_NONAME));
+}
+
+static void on_answers(void *owner, int fd, uint32_t events)
+{
+    struct http_names *names = owner;
+    struct question_list list = STAILQ_HEAD_INITIALIZER(list);
+    struct question *q;
+
+    (void) events;
+    wakefd_clear(fd);
+    pthread_mutex_lock(&names->answers->lock);
+    STAILQ_CONCAT(&list, &names->answers->list);
+    pthread_mutex_unlock(&names->answers->lock);
+    while ((q = STAILQ_FIRST(&list))) {
+        STAILQ_REMOVE_HEAD(&list, link);
+        take_answer(names, q);
+        question_free(q);
+    }
+}
+
+/* --- the interface ---------------------------------------------------------------------------- */
+
+struct http_lookup *http_names_ask(struct http_names *names, const char *host, http_resolved *callback,
+                                   void *userdata, struct http_addresses **ret)
+{
+    struct http_addresses *known = numeric(host);
+    struct name *n = known ? NULL : name_use(names, host);
+
+    if (n && n->addresses) {
+        known = n->addresses;
+        known->users++;
+    }
+    if (known) {
+        *ret = known;
+        return NULL;
+    }
+    struct http_lookup *l = xcalloc(1, sizeof(*l));
+    l->name = n;
+    l->serial = ++names->serial;
+    l->callback = callback;
+    l->userdata = userdata;
+    TAILQ_INSERT_TAIL(&n->lookups, l, link);
+    if (!n->asked)
+        start_lookup(n);
+    return l;
+}
+
+void http_lookup_cancel(struct http_lookup *lookup)
+{
+    TAILQ_REMOVE(&lookup->name->lookups, lookup, link);
+    free(lookup);
+}
+
+enum http_cause http_names_overdue(const struct http_names *names, const char **ret_detail)
+{
+    *ret_detail = names->unanswered ? NO_NAME_SERVER : "the name was not resolved in time";
+    return names->unanswered ? HTTP_INTERNAL : HTTP_DNS;
+}
+
+void http_names_forget(struct http_names *names)
+{
+    struct name *n;
+
+    LIST_FOREACH(n, &names->all, link)
+    n->known_until_usec = 0;
+}
+
+int http_names_new(struct http_names **ret, struct http_sockets *sockets)
+{
+    struct http_names *names = xcalloc(1, sizeof(*names));
+    struct answers *a = xcalloc(1, sizeof(*a));
+
+    pthread_mutex_init(&a->lock, NULL);
+    STAILQ_INIT(&a->list);
+    a->users = 1;
+    a->wake_fd = wakefd_new();
+    names->answers = a;
+    names->sockets = sockets;
+    LIST_INIT(&names->all);
+    TAILQ_INIT(&names->queue);
+    int r = http_sockets_watch(sockets, a->wake_fd, EPOLLIN, on_answers, names);
+    if (r < 0) {
+        http_names_free(names);
+        return r;
+    }
+    *ret = names;
+    return 0;
+}
+
+void http_names_free(struct http_names *names)
+{
+    if (!names)
+        return;
+    while (!LIST_EMPTY(&names->all))
+        name_free(LIST_FIRST(&names->all));
+    http_sockets_forget(names->sockets, names->answers->wake_fd);
+    answers_unref(names->answers);
+    free(names);
+}

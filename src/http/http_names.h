@@ -1,0 +1,49 @@
+/* The addresses of names: getaddrinfo(3) in threads of its own, each answer remembered for a minute.
+ *
+ * One thread for each name that is being looked up, however many ask for it, and THREADS_MAX at most: a name
+ * whose servers are silent delays nobody else. A thread cannot be called back from the resolver; one that
+ * nobody waits for ends by itself, also after http_names_free(). All else is the main thread's. */
+#pragma once
+
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+#include "http/http.h"
+#include "http/http_sockets.h"
+
+struct http_names;
+struct http_lookup; /* the wait for a name */
+
+/* Never empty. Families alternate, as far as there are two (RFC 8305, 4). */
+struct http_addresses {
+    int users;
+    size_t count;
+    size_t best; /* the one that was connected to last: it is tried first */
+    struct http_address {
+        sa_family_t family;
+        union {
+            struct sockaddr any;
+            struct sockaddr_in in; /* the port is 0 */
+            struct sockaddr_in6 in6;
+        };
+    } list[];
+};
+void http_addresses_done(struct http_addresses *addresses);
+
+/* The addresses, with a user more, that of the callee; or NULL with a cause (HTTP_DNS, or HTTP_INTERNAL when
+ * it is this machine that cannot ask) and constant words. */
+typedef void http_resolved(void *userdata, struct http_addresses *addresses, enum http_cause cause,
+                           const char *detail);
+
+int http_names_new(struct http_names **ret, struct http_sockets *sockets); /* 0 or negative errno */
+void http_names_free(struct http_names *names); /* all lookups were cancelled; waits for no thread */
+/* What is known of `host` (a name, or a numeric address; IPv6 in brackets), with a user more in *ret and
+ * nothing returned; or a lookup, whose callback comes from http_sockets_dispatch(). */
+struct http_lookup *http_names_ask(struct http_names *names, const char *host, http_resolved *callback,
+                                   void *userdata, struct http_addresses **ret);
+/* No callback follows. */
+void http_lookup_cancel(struct http_lookup *lookup);
+/* What is to be said of a lookup that took too long. */
+enum http_cause http_names_overdue(const struct http_names *names, const char **ret_detail);
+/* Names are looked up anew from now on. */
+void http_names_forget(struct http_names *names);

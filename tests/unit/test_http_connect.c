@@ -1,0 +1,716 @@
+/* The HTTP client on its way to a connection: names, their addresses, and what this machine may lack. */
+#include "http_fixture.h"
+
+#include <dirent.h>
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <netdb.h>
+#include <sys/syscall.h>
+#include <time.h>
+
+#define OK "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+#define OK_CLOSE "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
+#define PUBLIC "93.184.215.14" /* is led to the loopback, see connect() */
+#define ADDRESSES_MAX 32
+
+static const struct reply ok[] = {{OK, KEEP, NULL, false}};
+static const struct reply ok_close[] = {{OK_CLOSE, CLOSE, NULL, false}};
+
+/* --- the machine as the client sees it -------------------------------------------------------- */
+
+/* The names, the network and the clock. Set while no lookup is under way. */
+static struct world {
+    const char *addresses[ADDRESSES_MAX]; /* of each name below test */
+    int resolver_code;                    /* what a name below test gets instead */
+    int resolver_errno;                   /* with EAI_SYSTEM */
+    int reverse_code;
+    int socket_errno, connect_errno; /* at once */
+    const char *connect_only;        /* connect_errno is for this address */
+    uint64_t later_usec;             /* the clock is ahead by this much */
+} world;
+static char asked[256];              /* the last name that was looked up */
+static char connected[64][64];       /* addresses, in the order of connect() */
+static atomic_int connects, hanging; /* lookups that hang */
+static atomic_bool resolver_hangs = false;
+static pthread_t main_thread;
+
+static void *real(const char *name)
+{
+    return dlsym(RTLD_NEXT, name);
+}
+
+static int look_up(const char *name, const char *service, const struct addrinfo *hints, struct addrinfo **ret)
+{
+    int (*f)(const char *, const char *, const struct addrinfo *, struct addrinfo **);
+    void *symbol = real("getaddrinfo");
+
+    memcpy(&f, &symbol, sizeof(f));
+    return f(name, service, hints, ret);
+}
+
+int getaddrinfo(const char *restrict name, const char *restrict service,
+                const struct addrinfo *restrict hints, struct addrinfo **restrict ret)
+{
+    if (strncmp(name, "hangs", 5) == 0) {
+        hanging++;
+        while (resolver_hangs)
+            usleep(1000);
+        hanging--;
+        return EAI_AGAIN;
+    }
+    if (!strstr(name, ".test"))
+        return look_up(name, service, hints, ret);
+    snprintf(asked, sizeof(asked), "%s", name);
+    errno = world.resolver_errno;
+    if (world.resolver_code)
+        return world.resolver_code;
+    for (int i = 0; world.addresses[i]; i++) {
+        assert_int_equal(look_up(world.addresses[i], service, hints, ret), 0);
+        ret = &(*ret)->ai_next;
+    }
+    return 0;
+}
+
+int getnameinfo(const struct sockaddr *restrict address, socklen_t len, char *restrict host,
+                socklen_t host_len, char *restrict service, socklen_t service_len, int flags)
+{
+    (void) address, (void) len, (void) host, (void) host_len, (void) service, (void) service_len,
+        (void) flags;
+    return world.reverse_code;
+}
+
+int socket(int family, int type, int protocol)
+{
+    int (*f)(int, int, int);
+    void *symbol = real("socket");
+
+    memcpy(&f, &symbol, sizeof(f));
+    if (world.socket_errno && pthread_equal(pthread_self(), main_thread)) {
+        errno = world.socket_errno;
+        return -1;
+    }
+    return f(family, type, protocol);
+}
+
+int connect(int fd, const struct sockaddr *address, socklen_t len)
+{
+    int (*f)(int, const struct sockaddr *, socklen_t);
+    void *symbol = real("connect");
+    struct sockaddr_in6 in6;
+    struct sockaddr_in in;
+    struct sockaddr other;
+    char *text = connected[connects++ % 64];
+
+    memcpy(&f, &symbol, sizeof(f));
+    if (address->sa_family == AF_INET6) {
+        memcpy(&in6, address, sizeof(in6));
+        inet_ntop(AF_INET6, &in6.sin6_addr, text, sizeof(connected[0]));
+    } else {
+        memcpy(&in, address, sizeof(in));
+        inet_ntop(AF_INET, &in.sin_addr, text, sizeof(connected[0]));
+    }
+    if (world.connect_errno && (!world.connect_only || strcmp(text, world.connect_only) == 0)) {
+        errno = world.connect_errno;
+        return -1;
+    }
+    if (strcmp(text, PUBLIC) != 0)
+        return f(fd, address, len);
+    in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    memcpy(&other, &in, sizeof(other));
+    return f(fd, &other, len);
+}
+
+int clock_gettime(clockid_t clock, struct timespec *ret)
+{
+    int r = (int) syscall(SYS_clock_gettime, clock, ret);
+
+    if (clock != CLOCK_REALTIME)
+        ret->tv_sec += (time_t) (world.later_usec / USEC_PER_SEC);
+    return r;
+}
+
+static int setup(void **state)
+{
+    main_thread = pthread_self();
+    world = (struct world){.addresses = {"127.0.0.1"}, .reverse_code = EAI_NONAME};
+    connects = 0;
+    return client_setup(state);
+}
+
+static int teardown(void **state)
+{
+    uint64_t later_usec = world.later_usec;
+
+    world = (struct world){.later_usec = later_usec};
+    return client_teardown(state);
+}
+
+#define IN_WORLD(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
+
+static void set_connect_timeout(struct client *c, uint64_t usec)
+{
+    c->params.connect_timeout_usec = usec;
+    http_set_params(c->http, &c->params);
+}
+
+static const char *url_of(const char *host, const struct server *s)
+{
+    static char url[512];
+
+    snprintf(url, sizeof(url), "%s://%s:%d/", s->tls ? "https" : "http", host, s->port);
+    return url;
+}
+
+static struct outcome *post_to_name(struct client *c, const char *name, const struct server *s)
+{
+    return finished(c, post(c, url_of(name, s)));
+}
+
+/* --- addresses -------------------------------------------------------------------------------- */
+
+/* A listener that takes no connection any more: what is sent to it is dropped. */
+struct hole {
+    int fds[4];
+};
+
+static bool hole_new(struct hole *h, const char *address, uint16_t port)
+{
+    union {
+        struct sockaddr any;
+        struct sockaddr_in in;
+        struct sockaddr_in6 in6;
+    } to = {.in = {.sin_family = AF_INET, .sin_port = htons(port)}};
+    int family = strchr(address, ':') ? AF_INET6 : AF_INET;
+
+    if (family == AF_INET6)
+        to.in6 = (struct sockaddr_in6){.sin6_family = AF_INET6, .sin6_port = htons(port)};
+    inet_pton(family, address, family == AF_INET6 ? (void *) &to.in6.sin6_addr : &to.in.sin_addr);
+    *h = (struct hole){{-1, -1, -1, -1}};
+    h->fds[0] = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (h->fds[0] < 0 || bind(h->fds[0], &to.any, sizeof(to)) < 0)
+        return false;
+    assert_int_equal(listen(h->fds[0], 0), 0);
+    for (int i = 1; i < 4; i++) {
+        h->fds[i] = socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+        (void) connect(h->fds[i], &to.any, sizeof(to));
+    }
+    return true;
+}
+
+static void hole_free(struct hole *h)
+{
+    for (int i = 0; i < 4; i++)
+        closep(&h->fds[i]);
+}
+
+/* However many addresses of a name are dead, the good one has its chance; the next time it is the first. */
+static void reach_the_last_of_many(struct client *c, struct server *s, const char *name)
+{
+    enum { DEAD = 20 };
+    static char texts[DEAD][16];
+    struct hole holes[DEAD];
+
+    for (int i = 0; i < DEAD; i++) {
+        snprintf(texts[i], sizeof(texts[i]), "127.0.0.%d", 100 + i);
+        assert_true(hole_new(&holes[i], texts[i], s->port));
+        world.addresses[i] = texts[i];
+    }
+    world.addresses[DEAD] = "127.0.0.1";
+    set_connect_timeout(c, 5 * USEC_PER_SEC);
+    connects = 0;
+    struct outcome *o = post_to_name(c, name, s);
+    expect_status(o, 200);
+    assert_int_equal(connects, DEAD + 1);
+    free(o);
+    o = post_to_name(c, name, s);
+    expect_status(o, 200);
+    assert_int_equal(connects, DEAD + 2);
+    free(o);
+    for (int i = 0; i < DEAD; i++)
+        hole_free(&holes[i]);
+}
+
+TEST(test_twenty_black_holes_before_the_good_address)
+{
+    struct client *c = *state;
+    struct server *s = server_start(ok_close, 1);
+
+    reach_the_last_of_many(c, s, "many.test");
+    server_stop(s);
+}
+
+static SSL_CTX *trusted_name(struct client *c, const char *name)
+{
+    static char path[64];
+
+    snprintf(path, sizeof(path), "/tmp/anubis-test-%d.pem", getpid());
+    SSL_CTX *context = tls_context_new(name, path, -60, 3600);
+    c->params.ca_file = path;
+    http_set_params(c->http, &c->params);
+    return context;
+}
+
+TEST(test_twenty_black_holes_over_tls)
+{
+    struct client *c = *state;
+    struct server *s = server_start_over(trusted_name(c, "many.test"), ok_close, 1);
+
+    reach_the_last_of_many(c, s, "many.test");
+    unlink(c->params.ca_file);
+    server_stop(s);
+}
+
+/* The order in which addresses are tried: families by turns; what fails at once makes room at once. */
+TEST(test_dead_addresses_of_either_family)
+{
+    static const struct {
+        const char *addresses[4];
+        const char *hole; /* drops what it gets, the others refuse */
+        const char *tried;
+    } scenes[] = {
+        {{"127.0.0.1"}, NULL, "127.0.0.1"},
+        {{"127.0.0.9", "127.0.0.1"}, "127.0.0.9", "127.0.0.9 127.0.0.1"},
+        {{"::1", "127.0.0.1"}, "::1", "::1 127.0.0.1"},
+        {{"::1", "127.0.0.1"}, NULL, "::1 127.0.0.1"},
+        {{"127.0.0.3", "127.0.0.1"}, NULL, "127.0.0.3 127.0.0.1"},
+        {{"127.0.0.3", "127.0.0.4", "127.0.0.1", "::1"}, NULL, "127.0.0.3 ::1 127.0.0.4 127.0.0.1"},
+        {{"::1", "::1", "127.0.0.1"}, "::1", "::1 127.0.0.1"},
+    };
+    struct client *c = *state;
+
+    for (size_t i = 0; i < ARRAY_SIZE(scenes); i++) {
+        struct server *s = server_start(ok_close, 1);
+        struct hole hole = {{-1, -1, -1, -1}};
+
+        if (scenes[i].hole && !hole_new(&hole, scenes[i].hole, s->port)) {
+            print_message("no IPv6 here\n");
+            hole_free(&hole);
+            server_stop(s);
+            continue;
+        }
+        memset(world.addresses, 0, sizeof(world.addresses));
+        memcpy(world.addresses, scenes[i].addresses, sizeof(scenes[i].addresses));
+        set_connect_timeout(c, 20 * USEC_PER_SEC);
+        connects = 0;
+        struct outcome *o = post_to_name(c, "some.test", s);
+        expect_status(o, 200);
+        struct strbuf tried = STRBUF_INIT(1024);
+        for (int n = 0; n < connects; n++)
+            strbuf_addf(&tried, "%s%s", n ? " " : "", connected[n]);
+        assert_string_equal(strbuf_str(&tried), scenes[i].tried);
+        strbuf_free(&tried);
+        free(o);
+        hole_free(&hole);
+        server_stop(s);
+    }
+}
+
+TEST(test_private_address_among_public_ones)
+{
+    static const struct {
+        const char *addresses[4];
+        enum http_cause cause;
+    } scenes[] = {
+        {{"127.0.0.1", PUBLIC}, HTTP_ANSWERED},       {{PUBLIC, "127.0.0.1"}, HTTP_ANSWERED},
+        {{"::1", "10.0.0.1", PUBLIC}, HTTP_ANSWERED}, {{"127.0.0.1", "::1"}, HTTP_ADDRESS_REFUSED},
+        {{"127.0.0.1"}, HTTP_ADDRESS_REFUSED},
+    };
+    struct client *c = *state;
+    struct server *s = server_start(ok_close, 1);
+
+    c->params.allow_private_networks = false;
+    for (size_t i = 0; i < ARRAY_SIZE(scenes); i++) {
+        memset(world.addresses, 0, sizeof(world.addresses));
+        memcpy(world.addresses, scenes[i].addresses, sizeof(scenes[i].addresses));
+        http_set_params(c->http, &c->params);
+        connects = 0;
+        struct outcome *o = post_to_name(c, "some.test", s);
+        expect_cause(o, scenes[i].cause);
+        assert_int_equal(connects, scenes[i].cause == HTTP_ANSWERED);
+        if (connects > 0)
+            assert_string_equal(connected[0], PUBLIC);
+        free(o);
+    }
+    server_stop(s);
+}
+
+TEST(test_all_addresses_refuse)
+{
+    struct client *c = *state;
+    struct server *s = server_start(ok, 1);
+
+    world.addresses[0] = "127.0.0.3";
+    world.addresses[1] = "127.0.0.4";
+    struct outcome *o = post_to_name(c, "some.test", s);
+    expect_cause(o, HTTP_CONNECT);
+    assert_string_equal(o->detail, "none of 2 addresses could be reached, the last one: Connection refused");
+    assert_false(o->result.body_handed_over);
+    free(o);
+    server_stop(s);
+}
+
+TEST(test_all_addresses_are_silent)
+{
+    struct client *c = *state;
+    struct server *s = server_start(ok, 1);
+    struct hole holes[2];
+
+    world.addresses[0] = "127.0.0.3";
+    world.addresses[1] = "127.0.0.4";
+    for (int i = 0; i < 2; i++)
+        assert_true(hole_new(&holes[i], world.addresses[i], s->port));
+    set_connect_timeout(c, 300 * USEC_PER_MSEC);
+    connects = 0;
+    struct outcome *o = post_to_name(c, "some.test", s);
+    expect_cause(o, HTTP_CONNECT);
+    assert_string_equal(o->detail, "no connection in time");
+    assert_int_equal(connects, 2);
+    free(o);
+    for (int i = 0; i < 2; i++)
+        hole_free(&holes[i]);
+    server_stop(s);
+}
+
+/* Ended in the midst of a race, or with all: nothing is left open. */
+TEST(test_cancelled_while_connecting)
+{
+    struct client *c = *state;
+    struct server *s = server_start(ok, 1);
+    struct hole hole;
+    struct outcome *o[3];
+
+    world.addresses[0] = "127.0.0.3";
+    assert_true(hole_new(&hole, "127.0.0.3", s->port));
+    connects = 0;
+    for (int i = 0; i < 3; i++)
+        o[i] = post(c, url_of(i == 2 ? "127.0.0.3" : "some.test", s));
+    http_cancel(c->http, o[2]->transfer); /* it has not begun yet */
+    WAIT_FOR(c, connects == 2);
+    http_cancel(c->http, o[0]->transfer);
+    expect_cause(finished(c, o[0]), HTTP_CANCELLED);
+    expect_cause(finished(c, o[2]), HTTP_CANCELLED);
+    http_free(TAKE_PTR(c->http));
+    assert_false(o[1]->done);
+    for (int i = 0; i < 3; i++)
+        free(o[i]);
+    hole_free(&hole);
+    server_stop(s);
+}
+
+/* --- names ------------------------------------------------------------------------------------ */
+
+static int count_threads(void)
+{
+    DIR *d = opendir("/proc/self/task");
+    int count = 0;
+
+    for (struct dirent *entry; (entry = readdir(d));)
+        count += entry->d_name[0] != '.';
+    closedir(d);
+    return count;
+}
+
+/* As many hanging names as anybody may have, and more: those that are well are served all the while. */
+TEST(test_hanging_names_delay_nobody)
+{
+    enum { NAMES = 40, EACH = 5 };
+    struct client *c = *state;
+    struct server *s = server_start(ok_close, 1);
+    struct outcome *o[NAMES][EACH];
+    char url[64], name[16];
+    int before = count_threads();
+
+    resolver_hangs = true;
+    for (int i = 0; i < NAMES; i++)
+        for (int n = 0; n < EACH; n++) {
+            snprintf(url, sizeof(url), "http://hangs%d.example/", i);
+            o[i][n] = post_within(c, url, n == 0 ? USEC_PER_SEC : TIMEOUT_USEC);
+        }
+    WAIT_FOR(c, hanging == NAMES);
+    assert_int_equal(count_threads(), before + NAMES); /* one for each name */
+    for (int i = 0; i < 50; i++) {
+        snprintf(name, sizeof(name), "well%d.test", i % 10);
+        struct outcome *well = post_to_name(c, name, s);
+        expect_status(well, 200);
+        free(well);
+    }
+    for (int i = 0; i < NAMES; i++) {
+        expect_cause(finished(c, o[i][0]), HTTP_DNS);
+        assert_false(o[i][0]->result.body_handed_over);
+        assert_false(o[i][1]->done);
+    }
+    assert_int_equal(hanging, NAMES);
+    http_free(TAKE_PTR(c->http)); /* at once */
+    assert_int_equal(hanging, NAMES);
+    resolver_hangs = false;
+    server_stop(s);
+    while (count_threads() > before - 1)
+        usleep(1000);
+    for (int i = 0; i < NAMES; i++)
+        for (int n = 0; n < EACH; n++)
+            free(o[i][n]);
+}
+
+/* The threads have an end; what waits for one gets it. */
+TEST(test_more_hanging_names_than_threads)
+{
+    enum { NAMES = 300, THREADS = 256 };
+    struct client *c = *state;
+    struct outcome *o[NAMES];
+    char url[64];
+
+    resolver_hangs = true;
+    for (int i = 0; i < NAMES; i++) {
+        snprintf(url, sizeof(url), "http://hangs%d.example/", i);
+        o[i] = post(c, url);
+    }
+    WAIT_FOR(c, hanging == THREADS);
+    http_cancel(c->http, o[NAMES - 1]->transfer); /* still waiting */
+    expect_cause(finished(c, o[NAMES - 1]), HTTP_CANCELLED);
+    assert_true(hanging <= THREADS);
+    resolver_hangs = false;
+    for (int i = 0; i < NAMES; i++) {
+        if (i < NAMES - 1)
+            expect_cause(finished(c, o[i]), HTTP_DNS);
+        free(o[i]);
+    }
+    while (count_threads() > 1)
+        turn(c);
+}
+
+/* A name that moves is followed when its address has been known for a minute, or at a reload. */
+TEST(test_changed_address_is_followed)
+{
+    struct client *c = *state;
+    struct server *s = server_start(ok_close, 1);
+    struct outcome *o = post_to_name(c, "moving.test", s);
+
+    expect_status(o, 200);
+    free(o);
+    world.addresses[0] = "127.0.0.3";
+    o = post_to_name(c, "moving.test", s);
+    expect_status(o, 200);
+    free(o);
+    world.later_usec += 61 * USEC_PER_SEC;
+    o = post_to_name(c, "moving.test", s);
+    expect_cause(o, HTTP_CONNECT);
+    free(o);
+    assert_string_equal(connected[2], "127.0.0.3");
+    world.addresses[0] = "127.0.0.1";
+    http_set_params(c->http, &c->params);
+    o = post_to_name(c, "moving.test", s);
+    expect_status(o, 200);
+    free(o);
+    server_stop(s);
+}
+
+/* The same for a connection that is always in use. */
+TEST(test_kept_connection_follows_its_name_in_the_end)
+{
+    struct client *c = *state;
+    struct server *s = server_start(ok, 1);
+    struct outcome *o = NULL;
+
+    for (int i = 0; i < 4; i++) {
+        o = post_to_name(c, "moving.test", s);
+        expect_status(o, 200);
+        free(o);
+        world.later_usec += 90 * USEC_PER_SEC;
+    }
+    assert_int_equal(connects, 1);
+    world.addresses[0] = "127.0.0.3";
+    o = post_to_name(c, "moving.test", s);
+    expect_cause(o, HTTP_CONNECT);
+    free(o);
+    server_stop(s);
+}
+
+static int note_server_name(SSL *ssl, int *alert, void *userdata)
+{
+    const char *name = SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name);
+
+    (void) alert;
+    snprintf(userdata, 64, "%s", name ? name : "");
+    return SSL_TLSEXT_ERR_OK;
+}
+
+TEST(test_dot_at_the_end_of_a_name)
+{
+    static char indicated[64];
+    struct client *c = *state;
+    SSL_CTX *tls = trusted_name(c, "dot.test");
+    char host[64];
+
+    unlink(c->params.ca_file);
+    SSL_CTX_set_tlsext_servername_callback(tls, note_server_name);
+    SSL_CTX_set_tlsext_servername_arg(tls, indicated);
+    struct server *s = server_start_over(tls, ok, 1);
+    struct outcome *o = post_to_name(c, "dot.test.", s);
+    expect_status(o, 200);
+    free(o);
+    assert_string_equal(asked, "dot.test.");
+    assert_string_equal(indicated, "dot.test");
+    snprintf(host, sizeof(host), "\r\nHost: dot.test:%d\r\n", s->port);
+    assert_non_null(strstr(s->request, host));
+    server_stop(s);
+}
+
+TEST(test_hosts_that_no_name_has)
+{
+    static const char *const hosts[] = {
+        "a,b",
+        "*",
+        "$(id)",
+        "a'b\"",
+        "a..b",
+        ".a",
+        "a.b..",
+        ".",
+        "a!b",
+        "a+b",
+        "a~b",
+        "(a)",
+        "a;b",
+        "a=b",
+        "a&b",
+        "a*b.c",
+        "m\xc3\xbcnchen.example",
+        "%2A",
+        "a%20b",
+        "0123456789012345678901234567890123456789012345678901234567890123.example",
+        "a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a."
+        "a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a."
+        "a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.abc",
+    };
+    struct client *c = *state;
+
+    for (size_t i = 0; i < ARRAY_SIZE(hosts); i++) {
+        char url[512];
+
+        snprintf(url, sizeof(url), "http://%s/", hosts[i]);
+        struct outcome *o = finished(c, post(c, url));
+        if (o->result.cause != HTTP_URL_INVALID)
+            fail_msg("%s: %s (%s)", hosts[i], http_cause_word(o->result.cause), o->detail);
+        free(o);
+    }
+    assert_int_equal(connects, 0);
+}
+
+/* --- what this machine lacks ------------------------------------------------------------------ */
+
+TEST(test_own_shortage_is_not_the_institutions)
+{
+    static const struct {
+        struct world world;
+        enum http_cause cause;
+        const char *words;
+    } scenes[] = {
+        /* Whatever else there is: one address could not be tried. */
+        {{.socket_errno = EMFILE}, HTTP_INTERNAL, "LimitNOFILE"},
+        {{.socket_errno = ENFILE}, HTTP_INTERNAL, "fs.file-max"},
+        {{.socket_errno = ENOBUFS}, HTTP_INTERNAL, "memory"},
+        {{.socket_errno = ENOMEM}, HTTP_INTERNAL, "memory"},
+        {{.connect_errno = EADDRNOTAVAIL}, HTTP_INTERNAL, "ip_local_port_range"},
+        {{.connect_errno = EADDRNOTAVAIL, .connect_only = "127.0.0.4"}, HTTP_INTERNAL, "ip_local_port_range"},
+        /* No route: only when there is one to none of the addresses. */
+        {{.connect_errno = ENETUNREACH}, HTTP_INTERNAL, "ip route"},
+        {{.connect_errno = EHOSTUNREACH}, HTTP_INTERNAL, "ip route"},
+        {{.connect_errno = ENETDOWN}, HTTP_INTERNAL, "ip link"},
+        {{.socket_errno = EAFNOSUPPORT}, HTTP_INTERNAL, "IPv6"},
+        {{.connect_errno = ENETUNREACH, .connect_only = "::1"}, HTTP_CONNECT, "Connection refused"},
+        {{.connect_errno = EADDRNOTAVAIL, .connect_only = "::1"}, HTTP_CONNECT, "Connection refused"},
+        {{.connect_errno = ENETUNREACH, .connect_only = "127.0.0.4"}, HTTP_CONNECT, "2 addresses"},
+        /* The resolver. */
+        {{.resolver_code = EAI_AGAIN, .reverse_code = EAI_AGAIN}, HTTP_INTERNAL, "resolv.conf"},
+        {{.resolver_code = EAI_AGAIN, .reverse_code = EAI_NONAME}, HTTP_DNS, "resolution"},
+        {{.resolver_code = EAI_MEMORY}, HTTP_INTERNAL, "memory"},
+        {{.resolver_code = EAI_SYSTEM, .resolver_errno = EMFILE}, HTTP_INTERNAL, "LimitNOFILE"},
+        {{.resolver_code = EAI_SYSTEM, .resolver_errno = EIO}, HTTP_DNS, ""},
+        {{.resolver_code = EAI_NONAME, .reverse_code = EAI_AGAIN}, HTTP_DNS, "not known"},
+        {{.resolver_code = EAI_FAIL}, HTTP_DNS, ""},
+        {{.resolver_code = EAI_NODATA}, HTTP_DNS, ""},
+    };
+    struct client *c = *state;
+    struct server *s = server_start(ok, 1);
+
+    for (size_t i = 0; i < ARRAY_SIZE(scenes); i++) {
+        world = scenes[i].world;
+        world.addresses[0] =
+            i == 9 || (world.connect_only && world.connect_only[0] == ':') ? "::1" : "127.0.0.3";
+        world.addresses[1] = world.connect_errno ? "127.0.0.4" : NULL;
+        struct outcome *o = post_to_name(c, "some.test", s);
+        if (o->result.cause != scenes[i].cause || !strstr(o->detail, scenes[i].words))
+            fail_msg("scene %zu: %s: %s", i, http_cause_word(o->result.cause), o->detail);
+        assert_false(o->result.body_handed_over);
+        free(o);
+        http_set_params(c->http, &c->params); /* forget the addresses */
+    }
+    server_stop(s);
+}
+
+/* Silence of all name servers, once known, is what a lookup that lasts too long ended by. */
+TEST(test_no_name_server_answers)
+{
+    struct client *c = *state;
+    struct server *s = server_start(ok, 1);
+
+    world.resolver_code = world.reverse_code = EAI_AGAIN;
+    struct outcome *o = post_to_name(c, "some.test", s);
+    expect_cause(o, HTTP_INTERNAL);
+    free(o);
+    resolver_hangs = true;
+    o = finished(c, post_within(c, "http://hangs.example/", 100 * USEC_PER_MSEC));
+    expect_cause(o, HTTP_INTERNAL);
+    free(o);
+    world.resolver_code = 0; /* it is back */
+    o = post_to_name(c, "other.test", s);
+    expect_status(o, 200);
+    free(o);
+    o = finished(c, post_within(c, "http://hangs.example/", 100 * USEC_PER_MSEC));
+    expect_cause(o, HTTP_DNS);
+    free(o);
+    resolver_hangs = false;
+    server_stop(s);
+    while (count_threads() > 1)
+        turn(c);
+}
+
+/* A descriptor that is lacking for one of several addresses does not hold the others up. */
+TEST(test_shortage_for_one_of_two_addresses)
+{
+    struct client *c = *state;
+    struct server *s = server_start(ok, 1);
+
+    world.addresses[0] = "127.0.0.3";
+    world.addresses[1] = "127.0.0.1";
+    world.connect_errno = EADDRNOTAVAIL;
+    world.connect_only = "127.0.0.3";
+    struct outcome *o = post_to_name(c, "some.test", s);
+    expect_status(o, 200);
+    free(o);
+    server_stop(s);
+}
+
+int main(void)
+{
+    static const struct CMUnitTest tests[] = {
+        IN_WORLD(test_twenty_black_holes_before_the_good_address),
+        IN_WORLD(test_twenty_black_holes_over_tls),
+        IN_WORLD(test_dead_addresses_of_either_family),
+        IN_WORLD(test_private_address_among_public_ones),
+        IN_WORLD(test_all_addresses_refuse),
+        IN_WORLD(test_all_addresses_are_silent),
+        IN_WORLD(test_cancelled_while_connecting),
+        IN_WORLD(test_hanging_names_delay_nobody),
+        IN_WORLD(test_more_hanging_names_than_threads),
+        IN_WORLD(test_changed_address_is_followed),
+        IN_WORLD(test_kept_connection_follows_its_name_in_the_end),
+        IN_WORLD(test_dot_at_the_end_of_a_name),
+        IN_WORLD(test_hosts_that_no_name_has),
+        IN_WORLD(test_own_shortage_is_not_the_institutions),
+        IN_WORLD(test_no_name_server_answers),
+        IN_WORLD(test_shortage_for_one_of_two_addresses),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
