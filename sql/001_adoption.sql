@@ -75,8 +75,8 @@ create function pg_temp.obstacles() returns setof text language sql stable as $$
     select format('a function named "%s" exists already and is not anubisd''s: rename it, or give anubisd another schema (database.schema)', p.proname)
       from pg_proc p
      where p.pronamespace = '@extschema@'::regnamespace
-       and (p.proname = any ('{lock_base,lock_key,as_instant,as_document,as_comparable,event_time,integration_changed,integration_mended,integration_check,integration_fingerprint}'::text[])
-            or p.proname ~ '^(ledger|doorbell)_[a-z_]+$|^subscription_(due|now|inserted|updated|changed_by_others|payload_changed|transition_refused|deletion_refused)$')
+       and (p.proname = any ('{lock_base,lock_key,as_instant,as_document,event_time,integration_changed,integration_mended,integration_check,integration_fingerprint}'::text[])
+            or p.proname ~ '^(ledger|doorbell)_[a-z_]+$|^subscription_(due|now|seeded|inserted|updated|changed_by_others|transition_refused|deletion_refused)$')
     union all
     select format('trigger "%s" on "%s" is named like anubisd''s: rename it', g.tgname, t.relname)
       from t join pg_trigger g on g.tgrelid = t.oid where not g.tgisinternal and (g.tgname like 'anubis\_%' or g.tgname like 'ledger\_%')
@@ -119,7 +119,7 @@ create function pg_temp.obstacles() returns setof text language sql stable as $$
     select format('column "%1$s" of table "%2$s" may hold NULL: fill it and run "alter table %3$s %5$salter column %4$I set not null"',
                   p.attname, p.relname, p.quoted, p.attname,
                   case when not p.atthasdef then format('alter column %I set default %L, ', p.attname, p.fallback) end)
-      from present p where p.attname in ('enabled', 'attempts', 'payload_version') and p.relname <> 'subscription_events' and not p.attnotnull
+      from present p where p.attname in ('enabled', 'attempts') and p.relname <> 'subscription_events' and not p.attnotnull
     union all
     select format('column "%s" of table "%s" is generated, and anubisd writes it: make it an ordinary column', p.attname, p.relname)
       from present p where p.types is not null and p.attgenerated <> ''
@@ -219,8 +219,9 @@ begin
     end if;
 end $$;
 
--- Adds the columns that the plain table has and the application's lacks, with defaults (constant ones, which rewrite nothing), checks
--- and references; to the ledger as bare columns, because its old rows are no events of anubisd's.
+-- Adds the columns that the plain table has and the application's lacks, with defaults, checks and references; to the ledger as bare
+-- columns, because its old rows are no events of anubisd's. No row is rewritten: defaults are constant, or, where a column may hold
+-- NULL, for new rows only.
 create table pg_temp.anubis_references (command text);  -- to tables that 002_tables.sql makes; 003_ledger.sql adds them
 create function pg_temp.complete(relation text) returns void language plpgsql as $$
 declare
@@ -229,7 +230,8 @@ declare
 begin
     for c in
         select a.attname, format_type(a.atttypid, a.atttypmod) as type,
-               ' default ' || pg_get_expr(d.adbin, d.adrelid) || case when a.attnotnull then ' not null' else '' end as fallback,
+               case when a.attnotnull then ' default ' || pg_get_expr(d.adbin, d.adrelid) || ' not null' end as fallback,
+               case when not a.attnotnull then pg_get_expr(d.adbin, d.adrelid) end as fallback_of_new_rows,
                (select ' ' || pg_get_constraintdef(k.oid) from pg_constraint k
                  where k.conrelid = a.attrelid and k.conname = format('%s_%s_check', relation, a.attname)) as checked,
                (select format('@extschema@.%I', f.relname) from pg_constraint k join pg_class f on f.oid = k.confrelid
@@ -242,6 +244,9 @@ begin
     loop
         execute format('alter table @extschema@.%I add column %I %s', relation, c.attname, c.type)
                 || case when bare then '' else concat(c.fallback, c.checked, ' references ' || to_regclass(c.target)) end;
+        if not bare and c.fallback_of_new_rows is not null then
+            execute format('alter table @extschema@.%I alter column %I set default %s', relation, c.attname, c.fallback_of_new_rows);
+        end if;
         insert into pg_temp.anubis_references
             select format('alter table @extschema@.%I add foreign key (%I) references %s', relation, c.attname, c.target)
              where to_regclass(c.target) is null and c.target is not null;

@@ -89,8 +89,11 @@ create table if not exists @extschema@.subscriptions (
     last_ambiguous boolean,
     -- The end of the first attempt after which the institution may have it all the same.
     ambiguous_since timestamptz,
-    -- Counted up whenever the payload changes: part of the Idempotency-Key.
-    payload_version integer not null default 0,
+    -- Part of the Idempotency-Key, beside id and payload: it tells a row from another one with the same id, which exists after a
+    -- restore, the promotion of a standby that lacks the end, or in a copy. So it is of chance and of the clock: of the clock for
+    -- sessions whose chance repeats (setseed(), a machine that was cloned). NULL in rows that are older than the adoption.
+    idempotency_seed bigint
+        default (random() * 9007199254740992)::bigint # (date_part('epoch', clock_timestamp()) * 1000000)::bigint,
     traceparent text,
     constraint subscriptions_status_is_known
         check (status is not null and status in ('pending', 'processing', 'sent', 'failed', 'retry')),
@@ -180,7 +183,7 @@ create unique index ledger_baseline_key on @extschema@.ledger_baseline (coalesce
 -- ---------------------------------------------------------------------------------------------------------------------
 -- anubisd's own books.
 
--- namespace: the UUID from which Idempotency-Keys and trace ids are derived (version 5).
+-- namespace: the UUID from which Idempotency-Keys and trace ids are derived.
 create table @extschema@.installation (
     one boolean primary key default true check (one),
     namespace uuid not null default gen_random_uuid(),

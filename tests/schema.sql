@@ -18,15 +18,6 @@ begin
     execute format('grant usage on sequence anubis.ledger_id_seq to %I', role);
     execute format('grant execute on function anubis.ledger_extend(bigint) to %I', role);
 end $$;
-CREATE FUNCTION anubis.as_comparable(document json) RETURNS text
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    AS $$ select document::text $$;
-CREATE FUNCTION anubis.as_comparable(document jsonb) RETURNS jsonb
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    AS $$ select document $$;
-CREATE FUNCTION anubis.as_comparable(document text) RETURNS text
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    AS $$ select document $$;
 CREATE FUNCTION anubis.as_document(document text, of_type json) RETURNS json
     LANGUAGE plpgsql IMMUTABLE
     AS $$
@@ -265,11 +256,12 @@ CREATE FUNCTION anubis.subscription_now(of_type timestamp without time zone) RET
 CREATE FUNCTION anubis.subscription_now(of_type timestamp with time zone) RETURNS timestamp with time zone
     LANGUAGE sql
     AS $$ select clock_timestamp() $$;
-CREATE FUNCTION anubis.subscription_payload_changed() RETURNS trigger
+CREATE FUNCTION anubis.subscription_seeded() RETURNS trigger
     LANGUAGE plpgsql
     AS $$
 begin
-    new.payload_version := old.payload_version + 1;
+    new.idempotency_seed := case tg_op when 'UPDATE' then old.idempotency_seed
+                                 else pg_catalog.hashtextextended(pg_catalog.gen_random_uuid()::text, 0) end;
     return new;
 end $$;
 CREATE FUNCTION anubis.subscription_transition_refused() RETURNS trigger
@@ -752,7 +744,7 @@ CREATE TABLE anubis.subscriptions (
     last_duration_ms integer,
     last_ambiguous boolean,
     ambiguous_since timestamp with time zone,
-    payload_version integer DEFAULT 0 NOT NULL,
+    idempotency_seed bigint DEFAULT (((random() * ('…'::bigint)::double precision))::bigint # ((date_part('epoch'::text, clock_timestamp()) * (1000000)::double precision))::bigint),
     traceparent text,
     CONSTRAINT subscriptions_attempts_are_few CHECK (((attempts >= 0) AND (attempts <= 1000000000))),
     CONSTRAINT subscriptions_created_at_is_finite CHECK (isfinite(created_at)),
@@ -830,7 +822,8 @@ ALTER INDEX anubis.subscription_events_pkey ATTACH PARTITION anubis.subscription
 ALTER INDEX anubis.subscription_events_subscription ATTACH PARTITION anubis.subscription_events_default_subscription_id_id_idx;
 CREATE TRIGGER anubis_1_transition BEFORE UPDATE ON anubis.subscriptions FOR EACH ROW WHEN (((new.id <> old.id) OR ((new.status IS DISTINCT FROM old.status) AND ((old.status = 'sent'::text) OR (new.status IS NULL) OR (new.status <> ALL (ARRAY['pending'::text, 'processing'::text, 'sent'::text, 'failed'::text, 'retry'::text])))))) EXECUTE FUNCTION anubis.subscription_transition_refused();
 CREATE TRIGGER anubis_2_foreign_change BEFORE UPDATE ON anubis.subscriptions FOR EACH ROW WHEN (((new.status IS DISTINCT FROM old.status) AND (NOT (new.claim_token IS DISTINCT FROM old.claim_token)))) EXECUTE FUNCTION anubis.subscription_changed_by_others();
-CREATE TRIGGER anubis_3_payload BEFORE UPDATE OF payload ON anubis.subscriptions FOR EACH ROW WHEN ((anubis.as_comparable(old.payload) IS DISTINCT FROM anubis.as_comparable(new.payload))) EXECUTE FUNCTION anubis.subscription_payload_changed();
+CREATE TRIGGER anubis_3_seed_kept BEFORE UPDATE OF idempotency_seed ON anubis.subscriptions FOR EACH ROW WHEN ((new.idempotency_seed IS DISTINCT FROM old.idempotency_seed)) EXECUTE FUNCTION anubis.subscription_seeded();
+CREATE TRIGGER anubis_3_seed_missing BEFORE INSERT ON anubis.subscriptions FOR EACH ROW WHEN ((new.idempotency_seed IS NULL)) EXECUTE FUNCTION anubis.subscription_seeded();
 CREATE TRIGGER anubis_circuit_changed AFTER UPDATE OF circuit_state ON anubis.integration_runtime FOR EACH ROW WHEN ((old.circuit_state <> new.circuit_state)) EXECUTE FUNCTION anubis.integration_changed();
 CREATE TRIGGER anubis_inserted AFTER INSERT ON anubis.subscriptions REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION anubis.subscription_inserted();
 CREATE TRIGGER anubis_integration_check BEFORE INSERT OR UPDATE OF endpoint_url, auth_token, delivery_settings ON anubis.integrations FOR EACH ROW EXECUTE FUNCTION anubis.integration_check();

@@ -658,13 +658,6 @@ def test_change_by_others_ends_the_claim(ledger):
     assert ledger.row(1)["lease_expires_at"] is not None
 
 
-def test_payload_version(ledger):
-    ledger.query("update {s}.subscriptions set payload = payload where id = 1")
-    assert ledger.row(1)["payload_version"] == 0
-    ledger.query("update {s}.subscriptions set payload = '{\"other\": 1}' where id = 1")
-    assert ledger.row(1)["payload_version"] == 1
-
-
 @pytest.mark.parametrize("url", ["", "ftp://x", "file:///etc/passwd", "https://", "https://u:p@x.example/", "https://a b/",
                                  "https://x.example/\n", "x", "https://x/" + "a" * 8000, "https://x:65536/", "https://x:0/",
                                  "https://x:/", "https://x:80:80/", "https://[::1/", "https://%00/"],

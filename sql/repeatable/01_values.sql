@@ -13,14 +13,6 @@ create or replace function @extschema@.subscription_now(of_type timestamptz) ret
 create or replace function @extschema@.subscription_now(of_type timestamp) returns timestamp language sql volatile
     as $$ select clock_timestamp() at time zone 'UTC' $$;
 
--- Type json knows no equality.
-create or replace function @extschema@.as_comparable(document jsonb) returns jsonb language sql immutable parallel safe
-    as $$ select document $$;
-create or replace function @extschema@.as_comparable(document text) returns text language sql immutable parallel safe
-    as $$ select document $$;
-create or replace function @extschema@.as_comparable(document json) returns text language sql immutable parallel safe
-    as $$ select document::text $$;
-
 -- A text in the type of the column given; a text that is not JSON (or more than jsonb can hold) becomes a JSON string.
 create or replace function @extschema@.as_document(document text, of_type text) returns text language sql immutable parallel safe
     as $$ select document $$;

@@ -58,9 +58,12 @@ begin
     return null;
 end $$;
 
-create or replace function @extschema@.subscription_payload_changed() returns trigger language plpgsql as $$
+-- A row keeps the seed that it was inserted with, and an insert that names the column without a value gets one all the same. A value
+-- that comes with the insert stays: a row that is brought back from another copy of the database has been sent with it, perhaps.
+create or replace function @extschema@.subscription_seeded() returns trigger language plpgsql as $$
 begin
-    new.payload_version := old.payload_version + 1;
+    new.idempotency_seed := case tg_op when 'UPDATE' then old.idempotency_seed
+                                 else pg_catalog.hashtextextended(pg_catalog.gen_random_uuid()::text, 0) end;
     return new;
 end $$;
 

@@ -28,11 +28,13 @@ create trigger anubis_2_foreign_change before update on @extschema@.subscription
     when (new.status is distinct from old.status and new.claim_token is not distinct from old.claim_token)
     execute function @extschema@.subscription_changed_by_others();
 
--- The payload's version is part of the Idempotency-Key: another payload is another message.
-drop trigger if exists anubis_3_payload on @extschema@.subscriptions;
-create trigger anubis_3_payload before update of payload on @extschema@.subscriptions for each row
-    when (@extschema@.as_comparable(old.payload) is distinct from @extschema@.as_comparable(new.payload))
-    execute function @extschema@.subscription_payload_changed();
+-- Object-relational mappers write all columns of a row, with what they hold of this one: often nothing.
+drop trigger if exists anubis_3_seed_missing on @extschema@.subscriptions;
+create trigger anubis_3_seed_missing before insert on @extschema@.subscriptions for each row
+    when (new.idempotency_seed is null) execute function @extschema@.subscription_seeded();
+drop trigger if exists anubis_3_seed_kept on @extschema@.subscriptions;
+create trigger anubis_3_seed_kept before update of idempotency_seed on @extschema@.subscriptions for each row
+    when (new.idempotency_seed is distinct from old.idempotency_seed) execute function @extschema@.subscription_seeded();
 
 drop trigger if exists anubis_no_delete on @extschema@.subscriptions;
 create trigger anubis_no_delete before delete on @extschema@.subscriptions

@@ -6,11 +6,11 @@
   update subscriptions s set status = 'processing', attempts = s.attempts + 1, claimed_by = $7, claim_token = $8,
          lease_expires_at = now() + greatest($9, w.timeout_ms + $11) * interval '1 ms', updated_at = now()
     from within w where s.ctid = w.row_at
-  returning s.id, s.integration_id, s.attempts, s.payload_version, s.created_at, s.payload, s.traceparent,
+  returning s.id, s.integration_id, s.attempts, s.idempotency_seed, s.created_at, s.payload, s.traceparent,
             s.ambiguous_since is not null as ambiguous,
             subscription_due(s.next_attempt_at, s.scheduled_to) as due, w.taken, w.slots
 )
-select id::bigint, integration_id::bigint, attempts::integer, payload_version::integer,
+select id::bigint, integration_id::bigint, attempts::integer, idempotency_seed::bigint::text,
        (extract(epoch from now() - created_at) * 1000000)::bigint, payload::text, traceparent::text,
        (select namespace from installation), due, number = 1, taken >= slots, endpoint_url::text,
        auth_token::text, timeout_ms::bigint, max_attempts::bigint, ambiguous, coalesce(recovers, false),

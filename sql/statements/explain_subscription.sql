@@ -2,7 +2,7 @@
 -- $1 bigint: id of the subscription
 -- $2 bigint: how many of the rows due before it are counted
 -- $3 text: name of the session that each daemon has
-select s.status::text, s.attempts::bigint, s.payload_version,
+select s.status::text, s.attempts::bigint, s.idempotency_seed::bigint::text, s.payload::text,
        s.created_at::timestamptz, s.updated_at::timestamptz, s.scheduled_to::timestamptz, s.next_attempt_at,
        s.held_at, s.sent_at::timestamptz, s.claimed_by, s.lease_expires_at,
        s.last_error, s.last_http_status, coalesce(s.last_ambiguous, false), s.ambiguous_since,

@@ -1,4 +1,4 @@
-/* Derived ids. Pure, any thread. Owns nothing. */
+/* Derived ids. See ids.h. */
 #include "crypto/ids.h"
 
 #include <inttypes.h>
@@ -6,22 +6,50 @@
 #include <stdio.h>
 #include <string.h>
 
+#define DIGEST 32 /* bytes of SHA-256 */
 #define NAME_MAX_LEN 64
 
-void ids_uuid_v5(const unsigned char name_space[16], const void *name, size_t len, unsigned char ret[16])
-{
-    unsigned char in[16 + NAME_MAX_LEN], digest[EVP_MAX_MD_SIZE];
+struct ids {
+    EVP_MD *sha256; /* found once: a search by name for each id costs more than the digest */
+    EVP_MD_CTX *context;
+};
 
-    if (len > NAME_MAX_LEN)
+/* Aborts without memory only, or where OpenSSL's configuration has no SHA-256: no id is better than a wrong
+ * one. */
+static void must(bool done)
+{
+    if (!done)
         abort();
-    memcpy(in, name_space, 16);
-    memcpy(in + 16, name, len);
-    /* Without memory only, or where a policy forbids SHA-1 altogether: no id is better than a wrong one. */
-    if (EVP_Digest(in, 16 + len, digest, NULL, EVP_sha1(), NULL) != 1)
-        abort();
-    memcpy(ret, digest, 16);
-    ret[6] = (unsigned char) ((ret[6] & 0x0f) | 0x50);
-    ret[8] = (unsigned char) ((ret[8] & 0x3f) | 0x80);
+}
+
+struct ids *ids_new(void)
+{
+    struct ids *ids = xcalloc(1, sizeof(*ids));
+
+    ids->sha256 = EVP_MD_fetch(NULL, "SHA256", NULL);
+    ids->context = EVP_MD_CTX_new();
+    must(ids->sha256 && ids->context && EVP_DigestInit_ex2(ids->context, ids->sha256, NULL) == 1);
+    return ids;
+}
+
+void ids_free(struct ids *ids)
+{
+    if (!ids)
+        return;
+    EVP_MD_CTX_free(ids->context);
+    EVP_MD_free(ids->sha256);
+    free(ids);
+}
+
+/* SHA-256 of name space, name and the rest, which may be empty. */
+static void digest(struct ids *ids, const unsigned char name_space[16], struct bytes name, struct bytes rest,
+                   unsigned char ret[DIGEST])
+{
+    must(EVP_DigestInit_ex2(ids->context, NULL, NULL) == 1 &&
+         EVP_DigestUpdate(ids->context, name_space, 16) == 1 &&
+         EVP_DigestUpdate(ids->context, name.p, name.len) == 1 &&
+         EVP_DigestUpdate(ids->context, rest.p, rest.len) == 1 &&
+         EVP_DigestFinal_ex(ids->context, ret, NULL) == 1);
 }
 
 static char *add_hex(char *to, const unsigned char *bytes, size_t len)
@@ -35,46 +63,54 @@ static char *add_hex(char *to, const unsigned char *bytes, size_t len)
     return to;
 }
 
-void ids_uuid_text(const unsigned char uuid[16], char ret[IDS_UUID_TEXT])
+static void add_uuid(char *to, const unsigned char *bytes)
 {
     static const unsigned char groups[] = {4, 2, 2, 2, 6};
 
     for (size_t i = 0; i < ARRAY_SIZE(groups); i++) {
         if (i > 0)
-            *ret++ = '-';
-        ret = add_hex(ret, uuid, groups[i]);
-        uuid += groups[i];
+            *to++ = '-';
+        to = add_hex(to, bytes, groups[i]);
+        bytes += groups[i];
     }
-    *ret = '\0';
+    *to = '\0';
 }
 
-void ids_idempotency_key(const unsigned char name_space[16], int64_t subscription_id, int payload_version,
-                         char ret[IDS_UUID_TEXT])
+void ids_uuid(struct ids *ids, const unsigned char name_space[16], struct bytes name, struct bytes rest,
+              char ret[IDS_UUID_TEXT])
+{
+    unsigned char hash[DIGEST];
+
+    digest(ids, name_space, name, rest, hash);
+    hash[6] = (unsigned char) ((hash[6] & 0x0f) | 0x80);
+    hash[8] = (unsigned char) ((hash[8] & 0x3f) | 0x80);
+    add_uuid(ret, hash);
+}
+
+void ids_idempotency_key(struct ids *ids, const struct ids_message *m, char ret[IDS_UUID_TEXT])
 {
     char name[NAME_MAX_LEN];
-    unsigned char uuid[16];
-    int len = snprintf(name, sizeof(name), "%" PRId64 ":%d", subscription_id, payload_version);
+    int len = snprintf(name, sizeof(name), "%" PRId64 ":%s:", m->subscription_id, m->seed);
 
-    ids_uuid_v5(name_space, name, (size_t) len, uuid);
-    ids_uuid_text(uuid, ret);
+    must(len > 0 && len < NAME_MAX_LEN);
+    ids_uuid(ids, m->name_space, (struct bytes){name, (size_t) len}, m->payload, ret);
 }
 
-void ids_traceparent(const unsigned char name_space[16], int64_t subscription_id, uint64_t span,
-                     char ret[IDS_TRACEPARENT_TEXT])
+void ids_traceparent(struct ids *ids, const unsigned char name_space[16], int64_t subscription_id,
+                     uint64_t span, char ret[IDS_TRACEPARENT_TEXT])
 {
-    unsigned char in[16 + NAME_MAX_LEN], trace[EVP_MAX_MD_SIZE], bytes[8];
-    int len = snprintf((char *) in + 16, NAME_MAX_LEN, "trace:%" PRId64, subscription_id);
+    unsigned char hash[DIGEST], bytes[8];
+    char name[NAME_MAX_LEN];
+    int len = snprintf(name, sizeof(name), "trace:%" PRId64, subscription_id);
 
-    memcpy(in, name_space, 16);
-    /* SHA-256, which SQL has too: the view of the messages computes the same. */
-    if (EVP_Digest(in, 16 + (size_t) len, trace, NULL, EVP_sha256(), NULL) != 1)
-        abort();
+    /* In SQL too: the view of the messages computes the same. */
+    digest(ids, name_space, (struct bytes){name, (size_t) len}, (struct bytes){0}, hash);
     if (span == 0)
         span = 1; /* zero is no span */
     for (int i = 0; i < 8; i++)
         bytes[i] = (unsigned char) (span >> (56 - 8 * i));
     memcpy(ret, "00-", 3);
-    char *p = add_hex(ret + 3, trace, 16);
+    char *p = add_hex(ret + 3, hash, 16);
     *p++ = '-';
     p = add_hex(p, bytes, sizeof(bytes));
     memcpy(p, "-01", 4);

@@ -201,6 +201,22 @@ static void explain_next(struct explanation *e)
 
 /* --- the rest of the sheet -------------------------------------------------------------------- */
 
+/* The one that the institution sees. */
+static void derive_key(const struct explanation *e, char ret[IDS_UUID_TEXT])
+{
+    struct ids *ids = ids_new();
+
+    ids_idempotency_key(ids,
+                        &(struct ids_message){
+                            .name_space = e->s.namespace,
+                            .subscription_id = e->id,
+                            .seed = e->s.seed,
+                            .payload = e->s.payload,
+                        },
+                        ret);
+    ids_free(ids);
+}
+
 static void add_head(struct explanation *e)
 {
     const struct store_subscription *s = &e->s;
@@ -209,7 +225,7 @@ static void add_head(struct explanation *e)
         s->integration.max_attempts > 0 ? s->integration.max_attempts : e->ctl->config->retry.max_attempts;
     char key[IDS_UUID_TEXT];
 
-    ids_idempotency_key(s->namespace, e->id, (int) s->payload_version, key);
+    derive_key(e, key);
     sheet_add(e->sheet, "id", "subscription", value_i64(e->id));
     sheet_add(e->sheet, "status", "status", value_text(s->status));
     sheet_add(e->sheet, "integration_id", NULL, value_i64_or_null(s->integration.id, 0));

@@ -196,7 +196,8 @@ int store_subscription(struct pg *pg, int64_t id, struct store_subscription *ret
     struct pg_row row = {ret->result, 0, 0};
     ret->status = pg_next_text(&row);
     ret->attempts = pg_next_i64(&row);
-    ret->payload_version = pg_next_i64(&row);
+    ret->seed = pg_next_text(&row);
+    ret->payload.p = pg_next_bytes(&row, &ret->payload.len);
     read_times(&row, &ret->at);
     ret->claimed_by = pg_next_text(&row);
     ret->lease_expires_at = next_time_or_none(&row);

@@ -90,7 +90,9 @@ struct store_route {
 
 struct store_subscription {
     const char *status;
-    int64_t attempts, payload_version;
+    int64_t attempts;
+    const char *seed; /* "" = none */
+    struct bytes payload;
     struct store_times at;
     const char *claimed_by;
     int64_t lease_expires_at;

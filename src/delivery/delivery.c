@@ -42,6 +42,7 @@ struct deliveries {
     void *userdata;
     struct http *http;
     struct integrations *integrations;
+    struct ids *ids;
     struct delivery *first;
     int count;
     size_t bytes;
@@ -277,12 +278,20 @@ static void send_request(struct delivery *d, const struct store_claimed *row)
 {
     char key[64], trace[80];
     size_t at = (size_t) snprintf(key, sizeof(key), "Idempotency-Key: ");
-    ids_idempotency_key(row->namespace, row->id, row->payload_version, key + at);
+    ids_idempotency_key(d->all->ids,
+                        &(struct ids_message){
+                            .name_space = row->namespace,
+                            .subscription_id = row->id,
+                            .seed = row->seed,
+                            .payload = {d->payload, d->payload_len},
+                        },
+                        key + at);
     at = (size_t) snprintf(trace, sizeof(trace), "traceparent: ");
     if (ids_is_traceparent(row->traceparent, strlen(row->traceparent)))
         snprintf(trace + at, sizeof(trace) - at, "%s", row->traceparent);
     else
-        ids_traceparent(row->namespace, row->id, (uint64_t) d->token ^ (uint64_t) d->id, trace + at);
+        ids_traceparent(d->all->ids, row->namespace, row->id, (uint64_t) d->token ^ (uint64_t) d->id,
+                        trace + at);
     const char *headers[] = {"Content-Type: application/json", key, trace, d->integration->authorization,
                              NULL};
 
@@ -352,6 +361,7 @@ int deliveries_new(struct deliveries **ret, sd_event *event, struct config *conf
     d->callbacks = *callbacks;
     d->userdata = userdata;
     d->integrations = integrations_new();
+    d->ids = ids_new();
     const uint64_t seed = random_u64();
     memcpy(d->jitter, &seed, sizeof(d->jitter));
     const struct http_params params = http_params(config);
@@ -375,6 +385,7 @@ void deliveries_free(struct deliveries *d)
         d->first = next;
     }
     integrations_free(d->integrations);
+    ids_free(d->ids);
     config_unref(d->config);
     free(d);
 }

@@ -71,7 +71,7 @@ void store_claim_row(const struct pg_result *r, int row, struct store_claimed *r
     ret->id = pg_get_i64(r, row, 0);
     ret->integration_id = pg_get_i64(r, row, 1);
     ret->attempts = (int) pg_get_i64(r, row, 2);
-    ret->payload_version = (int) pg_get_i64(r, row, 3);
+    ret->seed = pg_get_text(r, row, 3);
     ret->age_usec = (uint64_t) MAX(pg_get_i64(r, row, 4), 0);
     ret->payload = pg_get_bytes(r, row, 5, &ret->payload_len);
     ret->traceparent = pg_get_text(r, row, 6);

@@ -52,7 +52,7 @@ void store_claim_on_args(struct pg_args *args, size_t count, const struct store_
 struct store_claimed {
     int64_t id, integration_id;
     int attempts;
-    int payload_version;
+    const char *seed; /* "" = none: the row is older than the adoption */
     uint64_t age_usec;
     const char *payload;
     size_t payload_len;

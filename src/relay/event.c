@@ -13,13 +13,15 @@
 
 void event_builder_init(struct event_builder *b, const unsigned char name_space[16], size_t value_max)
 {
-    *b = (struct event_builder){.value_max = value_max, .value = STRBUF_INIT(STRBUF_MAX_DEFAULT)};
+    *b = (struct event_builder){
+        .ids = ids_new(), .value_max = value_max, .value = STRBUF_INIT(STRBUF_MAX_DEFAULT)};
     memcpy(b->name_space, name_space, sizeof(b->name_space));
 }
 
 void event_builder_free(struct event_builder *b)
 {
     strbuf_free(&b->value);
+    ids_free(TAKE_PTR(b->ids));
 }
 
 /* --- value ------------------------------------------------------------------------------------ */
@@ -177,7 +179,7 @@ static struct bytes trace(struct event_builder *b, const struct event *e)
 {
     if (e->traceparent.p && ids_is_traceparent(e->traceparent.p, e->traceparent.len))
         return e->traceparent;
-    ids_traceparent(b->name_space, e->subscription.id.value, (uint64_t) e->id, b->traceparent);
+    ids_traceparent(b->ids, b->name_space, e->subscription.id.value, (uint64_t) e->id, b->traceparent);
     return (struct bytes){b->traceparent, IDS_TRACEPARENT_TEXT - 1};
 }
 

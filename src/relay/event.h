@@ -50,7 +50,8 @@ struct event_message {
 /* Holds the bytes of one message at a time. */
 struct event_builder {
     unsigned char name_space[16]; /* of the installation: trace ids are derived from it */
-    size_t value_max;             /* Kafka's limit; an answer that would not fit is shortened */
+    struct ids *ids;
+    size_t value_max; /* Kafka's limit; an answer that would not fit is shortened */
     struct strbuf value;
     char key[24], sequence[24], integration_id[24], attempt[24], timestamp[40], traceparent[56];
 };

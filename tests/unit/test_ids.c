@@ -5,45 +5,88 @@
 #include "crypto/ids.h"
 #include "unit.h"
 
-/* RFC 9562, appendix A.4: the DNS name space and "www.example.com". */
+/* RFC 9562, appendix B.2: the DNS name space and "www.example.com". */
 static const unsigned char dns[16] = {0x6b, 0xa7, 0xb8, 0x10, 0x9d, 0xad, 0x11, 0xd1,
                                       0x80, 0xb4, 0x00, 0xc0, 0x4f, 0xd4, 0x30, 0xc8};
 
-TEST(test_uuid_v5)
-{
-    unsigned char uuid[16];
-    char text[IDS_UUID_TEXT];
+#define TEXT(literal) ((struct bytes){literal, sizeof(literal) - 1})
 
-    ids_uuid_v5(dns, "www.example.com", 15, uuid);
-    ids_uuid_text(uuid, text);
-    assert_string_equal(text, "2ed6657d-e927-568b-95e1-2665a8aea6a2");
+static struct ids *ids;
+
+static int setup(void **state)
+{
+    (void) state;
+    ids = ids_new();
+    return 0;
 }
 
+static int teardown(void **state)
+{
+    (void) state;
+    ids_free(ids);
+    return 0;
+}
+
+/* However often the context was used before, and wherever the name is cut. */
+TEST(test_uuid)
+{
+    char text[IDS_UUID_TEXT];
+
+    for (int i = 0; i < 3; i++) {
+        ids_uuid(ids, dns, TEXT("www.example.com"), (struct bytes){0}, text);
+        assert_string_equal(text, "5c146b14-3c52-8afd-938a-375d0df1fbf6");
+        ids_uuid(ids, dns, TEXT("www."), TEXT("example.com"), text);
+        assert_string_equal(text, "5c146b14-3c52-8afd-938a-375d0df1fbf6");
+    }
+}
+
+static void key(int64_t id, const char *seed, const char *payload, char ret[IDS_UUID_TEXT])
+{
+    ids_idempotency_key(
+        ids,
+        &(struct ids_message){
+            .name_space = dns, .subscription_id = id, .seed = seed, .payload = {payload, strlen(payload)}},
+        ret);
+}
+
+/* Each part counts, and none can pass for a part of its neighbour. */
 TEST(test_idempotency_key)
 {
-    char a[IDS_UUID_TEXT], b[IDS_UUID_TEXT];
+    static const struct {
+        int64_t id;
+        const char *seed, *payload;
+    } messages[] = {
+        {42, "7", "{}"},   {42, "8", "{}"}, {42, "", "{}"},   {42, "-7", "{}"},
+        {4, "27", "{}"},   {427, "", "{}"}, {42, "7", "{ }"}, {42, "7", ""},
+        {42, "", "7:{}"},  {43, "7", "{}"}, {42, "", ""},     {INT64_MAX, "-9223372036854775808", "{}"},
+        {42, "", ":7:{}"},
+    };
+    char keys[ARRAY_SIZE(messages)][IDS_UUID_TEXT], again[IDS_UUID_TEXT];
 
-    ids_idempotency_key(dns, 42, 0, a);
-    ids_idempotency_key(dns, 42, 0, b);
-    assert_string_equal(a, b);
-    assert_int_equal(a[14], '5');
-    ids_idempotency_key(dns, 42, 1, b);
-    assert_string_not_equal(a, b);
-    ids_idempotency_key(dns, INT64_MAX, INT32_MAX, b);
-    assert_int_equal(strlen(b), 36);
+    for (size_t i = 0; i < ARRAY_SIZE(messages); i++) {
+        key(messages[i].id, messages[i].seed, messages[i].payload, keys[i]);
+        assert_int_equal(strlen(keys[i]), IDS_UUID_TEXT - 1);
+        assert_int_equal(keys[i][14], '8');
+        for (size_t j = 0; j < i; j++)
+            assert_string_not_equal(keys[i], keys[j]);
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(messages); i++) {
+        key(messages[i].id, messages[i].seed, messages[i].payload, again);
+        assert_string_equal(again, keys[i]);
+    }
 }
 
 TEST(test_traceparent)
 {
     char a[IDS_TRACEPARENT_TEXT], b[IDS_TRACEPARENT_TEXT];
 
-    ids_traceparent(dns, 42, 0x1234, a);
+    ids_traceparent(ids, dns, 42, 0x1234, a);
     assert_true(ids_is_traceparent(a, strlen(a)));
     assert_string_equal(a + 35, "-0000000000001234-01");
-    ids_traceparent(dns, 42, 0, b);
+    ids_traceparent(ids, dns, 42, 0, b);
     assert_true(ids_is_traceparent(b, strlen(b)));
     assert_memory_equal(a, b, 35);
-    ids_traceparent(dns, 43, 0x1234, b);
+    ids_traceparent(ids, dns, 43, 0x1234, b);
     assert_memory_not_equal(a, b, 35);
 }
 
@@ -71,11 +114,11 @@ TEST(test_is_traceparent)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_uuid_v5),
+        cmocka_unit_test(test_uuid),
         cmocka_unit_test(test_idempotency_key),
         cmocka_unit_test(test_traceparent),
         cmocka_unit_test(test_is_traceparent),
     };
 
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, setup, teardown);
 }
