@@ -84,12 +84,27 @@ begin
                 hint = 'It looks like https://api.example.edu.br/enrolments; credentials go to auth_token or delivery_settings.';
         end if;
     end if;
-    if new.auth_token ~ '^(file|env):' then
-        raise exception using errcode = 'check_violation', message = 'auth_token cannot be read from a file or from the environment',
-            hint = 'It is the token itself, or "credential:NAME" for one that systemd hands to the daemon.';
-    end if;
-    if new.auth_token ~ '[[:cntrl:]]' then
-        raise exception using errcode = 'check_violation', message = 'auth_token holds control characters, perhaps the end of a line';
+    -- As the daemon judges it (take_token): what it could not send is refused when it is written. What an adopted row held before keeps
+    -- nobody from changing something else.
+    if tg_op = 'INSERT' or new.auth_token is distinct from old.auth_token then
+        if new.auth_token ~ '^(file|env):' then
+            raise exception using errcode = 'check_violation', message = 'auth_token cannot be read from a file or from the environment',
+                hint = 'It is the token itself, or "credential:NAME" for one that systemd hands to the daemon.';
+        elsif new.auth_token ~ '[[:cntrl:]]' then
+            raise exception using errcode = 'check_violation', message = 'auth_token holds control characters, perhaps the end of a line';
+        elsif new.auth_token ~ '[^\x01-\x7f]' then
+            raise exception using errcode = 'check_violation', message = 'auth_token holds characters that are not ASCII',
+                hint = 'A header carries no others safely. Was it copied from a text with typographic dashes or quotes?';
+        elsif new.auth_token ~ '^ +$' then
+            raise exception using errcode = 'check_violation', message = 'auth_token is blank', hint = 'NULL stands for no token.';
+        elsif new.auth_token ~ '^credential:' and new.auth_token !~ '^credential:[!-.0-~]{1,255}$' then
+            raise exception using errcode = 'check_violation', message = 'auth_token has no name of a credential after "credential:"',
+                hint = 'NAME is the one of LoadCredential=NAME:/path in the daemon''s unit, without blanks and "/".';
+        elsif octet_length(new.auth_token) > 65536 then
+            raise exception using errcode = 'check_violation',
+                message = format('auth_token has %s bytes; 65536 are the most that is sent', octet_length(new.auth_token)),
+                hint = 'Few servers accept headers of more than 8 to 64 KiB. Is it the token alone, and not the answer that it came in?';
+        end if;
     end if;
     if jsonb_typeof(new.delivery_settings) <> 'object' then
         raise exception using errcode = 'check_violation', message = 'delivery_settings is no JSON object';

@@ -117,9 +117,11 @@ struct config *config_ref(struct config *c);
 struct config *config_unref(struct config *c); /* returns NULL; NULL is legal */
 void config_unrefp(struct config **c);
 
-/* For secrets that stand in the database: the value behind "credential:NAME", or any other text as it is.
- * -EINVAL with *err, which names the credential. "file:" and "env:" are not followed there: whoever may write
- * a row shall not read our files. */
+/* The most bytes that a secret may have; so have the database's checks of what is written there. */
+#define CONFIG_SECRET_MAX ((size_t) 64 << 10)
+/* For secrets that stand in the database: the value behind "credential:NAME", or any other text as it is, of
+ * at most CONFIG_SECRET_MAX bytes. -EINVAL with the reason in *err, which holds nothing of the value. "file:"
+ * and "env:" are not followed there: whoever may write a row shall not read our files. */
 int config_database_secret(const char *text, struct strbuf *ret, struct error *err);
 
 /* The effective configuration in the file's own syntax, each key with a comment saying where its value comes

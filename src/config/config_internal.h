@@ -101,7 +101,6 @@ void config_key_set(struct config_loader *l, const struct config_key *key, const
 
 /* config_source.c: the file's text. */
 #define CONFIG_FILE_MAX ((size_t) 256 << 10)
-#define CONFIG_SECRET_MAX ((size_t) 64 << 10)
 /* Reads a regular file of at most `max` bytes. Negative errno with `why` ("could not open …: reason"). */
 int config_file_read(const char *path, size_t max, struct strbuf *ret, struct strbuf *why);
 /* Rewrites what libconfig would misread and refuses what it must not see; -EINVAL when it must not be parsed.

@@ -3,6 +3,7 @@
  * Each value may be a secret: buffers are wiped, messages name the reference and never the value. */
 #include <assert.h>
 #include <errno.h>
+#include <limits.h>
 #include <string.h>
 
 #include "config/config_internal.h"
@@ -13,13 +14,18 @@ struct scheme {
     bool (*check)(const char *name, struct strbuf *why);
 };
 
+/* Without blanks, control characters and what is not ASCII, as systemd.exec(5) has it: so messages can name
+ * it, though it may stand in a database. */
 static bool check_credential(const char *name, struct strbuf *why)
 {
-    if (*name && !strchr(name, '/') && strcmp(name, ".") != 0 && strcmp(name, "..") != 0)
-        return true;
-    strbuf_adds(why,
-                "a credential's name is a file name without \"/\"; for another place write \"file:/path\"");
-    return false;
+    bool good = *name && strlen(name) <= NAME_MAX && strcmp(name, ".") != 0 && strcmp(name, "..") != 0;
+
+    for (const char *p = name; *p; p++)
+        good &= *p > ' ' && *p < 0x7f && *p != '/';
+    if (!good)
+        strbuf_adds(
+            why, "a credential's name is a file name without \"/\"; for another place write \"file:/path\"");
+    return good;
 }
 
 static int read_credential(const char *name, struct strbuf *ret, struct strbuf *why)
@@ -36,7 +42,10 @@ static int read_credential(const char *name, struct strbuf *ret, struct strbuf *
         return -EINVAL;
     }
     path = xasprintf("%s/%s", directory, name);
-    return config_file_read(path, CONFIG_SECRET_MAX, ret, why);
+    int r = config_file_read(path, CONFIG_SECRET_MAX, ret, why);
+    if (r == -ENOENT)
+        strbuf_addf(why, "; give the unit LoadCredential=%s:/path", name);
+    return r;
 }
 
 static bool check_file(const char *name, struct strbuf *why)
@@ -101,13 +110,13 @@ static void strip_line_end(struct strbuf *sb)
 }
 
 /* An empty secret would switch its protection off. */
-static int check_content(const struct strbuf *value, struct strbuf *why)
+static int check_content(const char *value, size_t len, struct strbuf *why)
 {
-    if (value->len == 0)
+    if (len == 0)
         strbuf_adds(why, "the value is empty");
-    else if (memchr(value->data, '\0', value->len))
+    else if (memchr(value, '\0', len))
         strbuf_adds(why, "the value contains a NUL byte");
-    else if (value->len > CONFIG_SECRET_MAX)
+    else if (len > CONFIG_SECRET_MAX)
         strbuf_addf(why, "the value is longer than %zu KiB", CONFIG_SECRET_MAX >> 10);
     else
         return 0;
@@ -128,19 +137,19 @@ int config_resolve(const char *text, enum config_secrets secrets, struct strbuf 
     if (scheme->read(name, ret, why) < 0)
         return -EINVAL;
     strip_line_end(ret);
-    return check_content(ret, why);
+    return check_content(strbuf_str(ret), ret->len, why);
 }
 
 int config_database_secret(const char *text, struct strbuf *ret, struct error *err)
 {
     CLEANUP(strbuf_free) struct strbuf why = STRBUF_INIT(4096);
+    bool given = find_scheme(text) != &schemes[0];
+    int r = given ? check_content(text, strlen(text), &why)
+                  : config_resolve(text, CONFIG_SECRETS_RESOLVE, ret, &why);
 
-    if (find_scheme(text) != &schemes[0]) {
+    if (given && r == 0)
         strbuf_adds(ret, text);
-        return 0;
-    }
-    if (config_resolve(text, CONFIG_SECRETS_RESOLVE, ret, &why) == 0)
-        return 0;
-    error_set(err, "\"%.200s\": %s", text, strbuf_str(&why));
-    return -EINVAL;
+    if (r < 0)
+        error_set(err, "%s", strbuf_str(&why));
+    return r;
 }

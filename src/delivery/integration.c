@@ -33,6 +33,7 @@ static void integration_free(void *node)
     free(i->endpoint_url);
     free_secret(i->auth_token);
     free_secret(i->authorization);
+    free(i->problem);
     free(i);
 }
 
@@ -46,28 +47,51 @@ void integrations_free(struct integrations *all)
     free(all);
 }
 
-static bool has_control_character(const char *s)
+/* Blanks around a field's value do not belong to it (RFC 9110, 5.5). */
+static struct bytes without_blanks(const struct strbuf *text)
 {
-    for (; *s; s++)
-        if ((unsigned char) *s < 0x20 || *s == 0x7f)
-            return true;
-    return false;
+    struct bytes t = {strbuf_str(text), text->len};
+
+    for (; t.len && *t.p == ' '; t.p++)
+        t.len--;
+    while (t.len && t.p[t.len - 1] == ' ')
+        t.len--;
+    return t;
 }
 
-/* What stands in the way of using the token, or NULL. */
-static const char *take_token(struct integration *i, const char *auth_token)
+/* What keeps a token from being the value of a header, or NULL. The database refuses the same when a token is
+ * written (integration_check). */
+static const char *token_fault(struct bytes token)
 {
-    CLEANUP(strbuf_wipe) struct strbuf token = STRBUF_INIT(128 << 10);
+    if (!token.len)
+        return "it is blank";
+    for (size_t i = 0; i < token.len; i++) {
+        if ((unsigned char) token.p[i] < ' ' || token.p[i] == 0x7f)
+            return "it holds control characters";
+        if ((unsigned char) token.p[i] >= 0x80)
+            return "it holds characters that are not ASCII";
+    }
+    return NULL;
+}
+
+static void take_token(struct integration *i, const char *auth_token)
+{
+    CLEANUP(strbuf_wipe) struct strbuf secret = STRBUF_INIT(2 * CONFIG_SECRET_MAX);
+    struct error err;
+    const char *fault = err.text;
 
     free_secret(TAKE_PTR(i->authorization));
+    free(TAKE_PTR(i->problem));
     if (!*auth_token)
-        return NULL;
-    if (config_database_secret(auth_token, &token, NULL) < 0)
-        return "its auth_token names a credential that the daemon was not given (LoadCredential= in its unit)";
-    if (has_control_character(strbuf_str(&token)))
-        return "its auth_token holds control characters";
-    i->authorization = xasprintf("Authorization: Bearer %s", strbuf_str(&token));
-    return NULL;
+        return;
+    int r = config_database_secret(auth_token, &secret, &err);
+    struct bytes token = without_blanks(&secret);
+    if (r == 0)
+        fault = token_fault(token);
+    if (fault)
+        i->problem = xasprintf("its auth_token cannot be used: %s", fault);
+    else
+        i->authorization = xasprintf("Authorization: Bearer %.*s", (int) token.len, token.p);
 }
 
 static void take_settings(struct integration *i, const struct store_claimed *row)
@@ -83,11 +107,12 @@ static void take_settings(struct integration *i, const struct store_claimed *row
         free(i->endpoint_url);
         i->endpoint_url = xstrdup(row->endpoint_url);
     }
-    if (i->auth_token && strcmp(i->auth_token, row->auth_token) == 0)
+    /* A credential that was of no use is read again: it may have been repaired. */
+    if (i->auth_token && !i->problem && strcmp(i->auth_token, row->auth_token) == 0)
         return;
     free_secret(i->auth_token);
     i->auth_token = xstrdup(row->auth_token);
-    i->problem = take_token(i, row->auth_token);
+    take_token(i, row->auth_token);
 }
 
 struct integration *integrations_note(struct integrations *all, const struct store_claimed *row)

@@ -17,7 +17,7 @@ struct integration {
     int64_t fingerprint; /* of endpoint_url and auth_token */
     char *auth_token;    /* as the database has it */
     char *authorization; /* "Authorization: Bearer …", NULL = none */
-    const char *problem; /* why nothing can be sent, or NULL */
+    char *problem;       /* why nothing can be sent, or NULL; holds nothing of the token */
     uint64_t timeout_usec;
     int max_attempts;     /* 0 = the default */
     struct outage outage; /* as far as this daemon has seen */

@@ -528,7 +528,9 @@ static void test_references_that_lead_nowhere(void **state)
     assert_secret_problem(f, reference, "the value is empty");
     fixture_write(reference + 5, "a\0b", 3);
     assert_secret_problem(f, reference, "the value contains a NUL byte");
-    assert_secret_problem(f, "credential:other", "could not open the file: No such file or directory");
+    assert_secret_problem(f, "credential:other",
+                          "could not open the file: No such file or directory; give the unit "
+                          "LoadCredential=other:/path");
     remove_secrets(directory);
 }
 

@@ -1,8 +1,11 @@
 /* The integrations a process has claimed for: settings taken over, places where claims go on, busy ones. */
 
 #include <limits.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "base/timeutil.h"
+#include "config/config.h"
 #include "delivery/integration.h"
 #include "unit.h"
 
@@ -40,7 +43,7 @@ TEST(test_settings_follow_each_claim)
 
     r.auth_token = "evil\r\nX-Admin: 1";
     integrations_note(all, &r);
-    assert_string_equal(i->problem, "its auth_token holds control characters");
+    assert_string_equal(i->problem, "its auth_token cannot be used: it holds control characters");
     assert_null(i->authorization);
 
     /* What has been seen of the institution stays, whatever a claim brings. */
@@ -53,6 +56,58 @@ TEST(test_settings_follow_each_claim)
     r.endpoint_url = "";
     integrations_note(all, &r);
     assert_string_equal(i->endpoint_url, "https://example.com/b");
+    integrations_free(all);
+}
+
+/* Nothing that is not the token as it was given ever goes out. */
+TEST(test_tokens)
+{
+    static const struct {
+        const char *token, *authorization, *problem;
+    } cases[] = {
+        {"", NULL, NULL},
+        {"t", "Bearer t", NULL},
+        {"  a b ", "Bearer a b", NULL},
+        {"!~:/+=|\"", "Bearer !~:/+=|\"", NULL},
+        {"   ", NULL, "it is blank"},
+        {"a\tb", NULL, "it holds control characters"},
+        {"a\x7f", NULL, "it holds control characters"},
+        {"ação", NULL, "it holds characters that are not ASCII"},
+        {"credential:", NULL, "a credential's name is a file name"},
+        {"credential:a\nb", NULL, "a credential's name is a file name"},
+        {"credential:usp", NULL, "give the unit LoadCredential=usp:/path"},
+    };
+    struct integrations *all = integrations_new();
+    struct store_claimed r = first_row(7, 1, 0, false);
+
+    unsetenv("CREDENTIALS_DIRECTORY");
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        r.auth_token = cases[i].token;
+        const struct integration *is = integrations_note(all, &r);
+        assert_int_equal(is->authorization != NULL, cases[i].authorization != NULL);
+        assert_int_equal(is->problem != NULL, cases[i].problem != NULL);
+        if (is->authorization)
+            assert_string_equal(is->authorization + strlen("Authorization: "), cases[i].authorization);
+        if (is->problem)
+            assert_non_null(strstr(is->problem, cases[i].problem));
+    }
+    integrations_free(all);
+}
+
+TEST(test_the_longest_token)
+{
+    CLEANUP(freep) char *token = xcalloc(1, CONFIG_SECRET_MAX + 2);
+    struct integrations *all = integrations_new();
+    struct store_claimed r = first_row(7, 1, 0, false);
+
+    memset(token, 'x', CONFIG_SECRET_MAX);
+    r.auth_token = token;
+    const struct integration *i = integrations_note(all, &r);
+    assert_int_equal(strlen(i->authorization), strlen("Authorization: Bearer ") + CONFIG_SECRET_MAX);
+    token[CONFIG_SECRET_MAX] = 'x';
+    integrations_note(all, &r);
+    assert_null(i->authorization);
+    assert_string_equal(i->problem, "its auth_token cannot be used: the value is longer than 64 KiB");
     integrations_free(all);
 }
 
@@ -140,6 +195,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_settings_follow_each_claim),
+        cmocka_unit_test(test_tokens),
+        cmocka_unit_test(test_the_longest_token),
         cmocka_unit_test(test_place_is_the_last_row_in_index_order),
         cmocka_unit_test(test_busy_and_limited_ones_are_told),
         cmocka_unit_test(test_another_endpoint_or_token_begins_anew),

@@ -1,0 +1,130 @@
+"""A token goes out whole, or not at all: then the integration is paused, and the reason is said."""
+import socket
+import threading
+
+import pytest
+from harness.postgres import refused
+from harness.processes import wait_for
+
+LONGEST = 65536
+ODD = {
+    "one byte too long": ("t" * (LONGEST + 1), "longer than 64 KiB"),
+    "far too long": ("t" * 300000, "longer than 64 KiB"),
+    "blank": ("  ", "it is blank"),
+    "not ASCII": ("token–1", "not ASCII"),
+    "control character": ("token\n", "control characters"),
+    "no name of a credential": ("credential:", "a credential's name"),
+    "no such credential": ("credential:usp", "LoadCredential=usp:/path"),
+}
+
+
+class Listener:
+    """A server that takes headers of any size, and answers 200."""
+
+    def __init__(self):
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}/"
+        self.tokens = []
+        self.thread = threading.Thread(target=self._serve, daemon=True)
+        self.thread.start()
+
+    def _serve(self):
+        while True:
+            try:
+                connection = self.socket.accept()[0]
+            except OSError:
+                return
+            with connection, connection.makefile("rb") as stream:
+                headers = {}
+                for line in iter(stream.readline, b"\r\n"):
+                    name, _, value = line.rstrip(b"\r\n").partition(b":")
+                    headers[name.lower()] = value
+                stream.read(int(headers[b"content-length"]))
+                self.tokens.append(headers.get(b"authorization"))
+                connection.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+
+    def close(self):
+        self.socket.shutdown(socket.SHUT_RDWR)
+        self.socket.close()
+        self.thread.join(10)
+
+
+@pytest.fixture
+def listener():
+    listener = Listener()
+    yield listener
+    listener.close()
+
+
+def pause_reason(app):
+    return wait_for(lambda: app.value("select pause_reason from {s}.integrations"), 30, "the integration to be paused")
+
+
+def resume(app):
+    app.query("update {s}.integrations set paused_until = null, pause_reason = null; "
+              "update {s}.subscriptions set next_attempt_at = null where status = 'retry'")
+
+
+@pytest.mark.parametrize("token", ["t" * LONGEST, "credential:usp"], ids=["in the database", "credential"])
+def test_the_longest_goes_out_whole(app, listener, make_daemon, tmp_path, token):
+    (tmp_path / "usp").write_text("t" * LONGEST)
+    make_daemon(env={"CREDENTIALS_DIRECTORY": str(tmp_path)}).start()
+    app.subscription(app.integration(listener.url, auth_token=token))
+    app.wait_states(sent=1)
+    assert listener.tokens == [b" Bearer " + b"t" * LONGEST]
+
+
+@pytest.mark.parametrize("token", ["a b", " !#$%&'()*+,-./:;<=>?@[]^_`{|}~ ", "   t", None, ""])
+def test_tokens_that_are_sent(app, listener, make_daemon, token):
+    """Blanks around it do not belong to it, as HTTP has it."""
+    make_daemon().start()
+    app.subscription(app.integration(listener.url, auth_token=token))
+    app.wait_states(sent=1)
+    assert listener.tokens == [b" Bearer " + token.strip(" ").encode() if token else None]
+
+
+@pytest.mark.parametrize("name", sorted(set(ODD) - {"no such credential"}))
+def test_what_cannot_be_sent_is_refused_when_it_is_written(app, name):
+    token = ODD[name][0]
+    state, words = refused(app.integration, "https://x.example/", auth_token=token)
+    assert state == "23514" and words.startswith("auth_token ") and "tttttttt" not in words
+    number = app.integration("https://x.example/")
+    assert refused(app.query, "update {s}.integrations set auth_token = %s where id = %s", (token, number))[0] == "23514"
+    if "long" in name:
+        assert f"auth_token has {len(token)} bytes; {LONGEST} are the most that is sent" in words
+
+
+@pytest.mark.parametrize("name", sorted(ODD))
+def test_what_was_there_before_pauses_its_integration(app, listener, make_daemon, name):
+    token, reason = ODD[name]
+    app.query("alter table {s}.integrations disable trigger user")
+    number = app.integration("https://x.example/", auth_token=token)
+    app.query("alter table {s}.integrations enable trigger user")
+    # It keeps nobody from changing something else.
+    app.query("update {s}.integrations set endpoint_url = %s, auth_token = auth_token", (listener.url,))
+    subscription = app.subscription(number)
+    daemon = make_daemon().start()
+    assert pause_reason(app).startswith("its auth_token cannot be used: ") and reason in pause_reason(app)
+    app.wait_states(retry=1)
+    assert app.row(subscription)["attempts"] == 0 and listener.tokens == []
+    assert "token" not in daemon.log.replace("auth_token", "") and "tttttttt" not in daemon.log
+    app.query("update {s}.integrations set auth_token = 'good'")
+    resume(app)
+    app.wait_states(sent=1)
+    assert listener.tokens == [b" Bearer good"]
+
+
+@pytest.mark.parametrize("content, reason", [
+    (b"t" * (LONGEST + 1), "longer than 64 KiB"), (b"", "is empty"), (b" \n", "is blank"), (b"a\0b", "NUL byte"),
+    ("não".encode(), "not ASCII"), (b"a\nb\n", "control characters")], ids=lambda x: repr(x[:10]))
+def test_a_credential_that_cannot_be_sent(app, listener, make_daemon, tmp_path, content, reason):
+    (tmp_path / "usp").write_bytes(content)
+    make_daemon(env={"CREDENTIALS_DIRECTORY": str(tmp_path)}).start()
+    subscription = app.subscription(app.integration(listener.url, auth_token="credential:usp"))
+    assert pause_reason(app).startswith("its auth_token cannot be used: ") and reason in pause_reason(app)
+    app.wait_states(retry=1)
+    assert app.row(subscription)["attempts"] == 0 and listener.tokens == []
+    (tmp_path / "usp").write_text(" repaired \n")
+    resume(app)
+    app.wait_states(sent=1)
+    assert listener.tokens == [b" Bearer repaired"]
