@@ -67,9 +67,11 @@ def resume(app):
 
 @pytest.mark.parametrize("token", ["t" * LONGEST, "credential:usp"], ids=["in the database", "credential"])
 def test_the_longest_goes_out_whole(app, listener, make_daemon, tmp_path, token):
+    """Also when everything else in the head is as long as it may be."""
     (tmp_path / "usp").write_text("t" * LONGEST)
-    make_daemon(env={"CREDENTIALS_DIRECTORY": str(tmp_path)}).start()
-    app.subscription(app.integration(listener.url, auth_token=token))
+    make_daemon({"delivery": {"user_agent": "u" * 8192}}, env={"CREDENTIALS_DIRECTORY": str(tmp_path)}).start()
+    url = listener.url + "ç" * ((8000 - len(listener.url)) // 2)
+    app.subscription(app.integration(url, auth_token=token))
     app.wait_states(sent=1)
     assert listener.tokens == [b" Bearer " + b"t" * LONGEST]
 
