@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import socket
+import ssl
 import time
 import uuid
 import zlib
@@ -14,6 +15,8 @@ import psycopg2
 import pytest
 from harness import processes
 from harness.anubis import libconfig, merged
+from harness.certificates import Certificates
+from harness.institutions import Institutions
 from harness.kafka import TOPICS
 from harness.people import People, cpf_is_valid
 from harness.processes import Child, Deadline, wait_for
@@ -248,6 +251,24 @@ def test_answers_before_the_body_came(institutions):
     got, _ = raw_post(institutions, "/early-reject", b"{", announced=10000000)
     assert got.startswith(b"HTTP/1.1 413")
     assert institutions.counts("/early")["cut_short"] == 2
+
+
+def test_institutions_over_tls_on_many_ports():
+    certificates, other = Certificates(), Certificates()
+    with Institutions(certificates=certificates, more_ports=20) as institutions:
+        assert len({institutions.port, *institutions.ports}) == 21
+        trusting = ssl.create_default_context(cafile=certificates.root)
+        for port in (institutions.port, *institutions.ports):
+            for host in ("127.0.0.1", "localhost"):
+                c = http.client.HTTPSConnection(host, port, timeout=20, context=trusting)
+                assert post(institutions, "/good", connection=c)[0] == 200
+                assert post(institutions, "/echo", connection=c)[0] == 200
+                c.close()
+        assert institutions.counts("/good")["requests"] == 42
+        assert institutions.url("/x", institutions.ports[3]) == f"https://127.0.0.1:{institutions.ports[3]}/x"
+        c = http.client.HTTPSConnection("127.0.0.1", institutions.port, context=ssl.create_default_context(cafile=other.root))
+        with pytest.raises(ssl.SSLCertVerificationError):
+            c.connect()
 
 
 def test_become(institutions):

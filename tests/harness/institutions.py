@@ -1,6 +1,8 @@
 """The sample institutions (tests/tools/institutions.c) as an object."""
 import json
 import os
+import re
+import ssl
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -21,13 +23,17 @@ class Key:
 
 class Institutions:
     """Paths have characters, see the server's GET /: url("/flaky/30/usp"). They may end with any name, so that several
-    institutions share a character."""
+    institutions share a character. With `certificates` they speak TLS. `more_ports` are as many further institutions, each
+    with connections of its own: url("/good", institutions.ports[7])."""
 
-    def __init__(self, count=True, options=(), name="institutions"):
+    def __init__(self, count=True, options=(), name="institutions", certificates=None, more_ports=0):
+        tls = [f"--tls-cert={certificates.chain}", f"--tls-key={certificates.key}"] if certificates else []
         self.argv = [os.path.join(build_folder(), "tools", "institutions"), "--lifeline",
-                     *([] if count else ["--no-count"]), *options]
+                     *([] if count else ["--no-count"]), f"--more-ports={more_ports}", *tls, *options]
         self.child = Child(self.argv, name=name, folder=scratch_folder(), stdin=True)
         self.port = None
+        self.ports = []  # the further ones; others after a restart
+        self.scheme = "https" if certificates else "http"
 
     def start(self):
         before = len(self.child.output)
@@ -36,16 +42,18 @@ class Institutions:
             [f"--port={self.port}"] if self.port else [])
         self.child.start()
         self.port = int(self.child.wait_output(r"^listening on 127\.0\.0\.1:(\d+)$", start=before).group(1))
+        self.ports = [int(port) for line in re.findall(r"(?m)^also on(.*)$", self.child.output[before:]) for port in line.split()]
         return self
 
-    def url(self, path="/good"):
-        return f"http://127.0.0.1:{self.port}{path}"
+    def url(self, path="/good", port=None):
+        return f"{self.scheme}://127.0.0.1:{port or self.port}{path}"
 
     def _ask(self, question, method="GET", **arguments):
         query = urllib.parse.urlencode({k: v for k, v in arguments.items() if v is not None})
         request = urllib.request.Request(self.url(question) + ("?" + query if query else ""), method=method)
-        # No proxy of the environment: it is loopback.
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        # No proxy of the environment: it is loopback. And it is our own: its certificate is not the question.
+        trusting = urllib.request.HTTPSHandler(context=ssl._create_unverified_context())  # pylint: disable=protected-access
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), trusting)
         with opener.open(request, timeout=60) as answer:
             return answer.read().decode()
 

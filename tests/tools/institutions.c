@@ -18,13 +18,14 @@
 
 #include "base/util.h"
 #include "institutions_book.h"
+#include "institutions_ports.h"
 #include "institutions_stage.h"
 
 #define BODY_MAX ((size_t) 64 << 20)
 #define DELAY_MAX_MS 3600000
 
 struct options {
-    int port, idle_timeout;
+    int port, more_ports, idle_timeout;
     int64_t keys;
     bool count, lifeline;
     const char *tls_cert, *tls_key;
@@ -751,6 +752,7 @@ static void usage(FILE *to)
     fputs("Usage: institutions [OPTION]...\n"
           "Sample institutions on a free port of 127.0.0.1, until SIGTERM. GET / lists what they can do.\n\n"
           "  --port=N                     this port\n"
+          "  --more-ports=N               listen on N more free ports, which the line \"also on\" names\n"
           "  --no-count                   totals only: for benchmarks\n"
           "  --keys=N                     remember so many keys (4000000)\n"
           "  --idle-timeout=SECONDS       close idle connections\n"
@@ -763,19 +765,24 @@ static void usage(FILE *to)
 static int options_parse(struct options *o, int argc, char **argv)
 {
     static const struct option known[] = {
-        {"port", 1, NULL, 'p'},         {"no-count", 0, NULL, 'n'}, {"keys", 1, NULL, 'k'},
-        {"idle-timeout", 1, NULL, 'i'}, {"tls-cert", 1, NULL, 'c'}, {"tls-key", 1, NULL, 'K'},
-        {"lifeline", 0, NULL, 'l'},     {"help", 0, NULL, 'h'},     {NULL, 0, NULL, 0},
+        {"port", 1, NULL, 'p'},    {"more-ports", 1, NULL, 'm'},   {"no-count", 0, NULL, 'n'},
+        {"keys", 1, NULL, 'k'},    {"idle-timeout", 1, NULL, 'i'}, {"tls-cert", 1, NULL, 'c'},
+        {"tls-key", 1, NULL, 'K'}, {"lifeline", 0, NULL, 'l'},     {"help", 0, NULL, 'h'},
+        {NULL, 0, NULL, 0},
     };
     int64_t n = 0;
     for (int c; (c = getopt_long(argc, argv, "", known, NULL)) != -1;) {
-        if (strchr("pki", c) && parse_i64(optarg, 0, c == 'p' ? 65535 : 100000000, &n) < 0) {
+        int64_t most = c == 'p' ? 65535 : c == 'm' ? PORTS_MAX : 100000000;
+        if (strchr("pmki", c) && parse_i64(optarg, 0, most, &n) < 0) {
             fprintf(stderr, "institutions: a number is wanted, not \"%s\"\n", optarg);
             return -EINVAL;
         }
         switch (c) {
         case 'p':
             o->port = (int) n;
+            break;
+        case 'm':
+            o->more_ports = (int) n;
             break;
         case 'k':
             o->keys = n;
@@ -854,6 +861,7 @@ static void serve(struct MHD_Daemon *server, const sigset_t *signals, bool lifel
         {.fd = signalfd(-1, signals, SFD_CLOEXEC), .events = POLLIN},
         {.fd = lifeline ? 0 : -1, .events = POLLIN},
         {.fd = stage.left_fd, .events = POLLIN},
+        {.fd = ports.ready_fd, .events = POLLIN},
     };
     char dropped[4096];
     eventfd_t left;
@@ -862,10 +870,12 @@ static void serve(struct MHD_Daemon *server, const sigset_t *signals, bool lifel
         MHD_UNSIGNED_LONG_LONG timeout_ms;
         bool limited = MHD_get_timeout(server, &timeout_ms) == MHD_YES;
 
-        if (poll(fds, 4, limited ? (int) MIN(timeout_ms, 60000) : -1) > 0 &&
+        if (poll(fds, ARRAY_SIZE(fds), limited ? (int) MIN(timeout_ms, 60000) : -1) > 0 &&
             (fds[1].revents || (fds[2].revents && read(0, dropped, sizeof dropped) <= 0)))
             break;
         eventfd_read(stage.left_fd, &left);
+        if (fds[4].revents)
+            ports_accept(server);
         MHD_run(server);
     }
     close(fds[1].fd);
@@ -893,11 +903,16 @@ int main(int argc, char **argv)
         fprintf(stderr, "institutions: could not listen: %m\n");
         return 1;
     }
+    if (!ports_open(o.more_ports)) {
+        fprintf(stderr, "institutions: could not listen on %d more ports: %m\n", o.more_ports);
+        return 1;
+    }
     printf("listening on 127.0.0.1:%d\n", MHD_get_daemon_info(server, MHD_DAEMON_INFO_BIND_PORT)->port);
     fflush(stdout);
     serve(server, &signals, o.lifeline);
 
     stage_close();
+    ports_close();
     MHD_stop_daemon(server);
     MHD_destroy_response(usual_ok);
     MHD_destroy_response(usual_error);

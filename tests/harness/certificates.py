@@ -1,0 +1,42 @@
+"""Certificates for servers on loopback, as institutions have them: an authority, one below it, the server's own."""
+import os
+import subprocess
+
+from .processes import scratch_folder
+
+AUTHORITY = "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign,cRLSign\n"
+SERVER = "basicConstraints=CA:FALSE\nextendedKeyUsage=serverAuth\nsubjectAltName=IP:127.0.0.1,DNS:localhost\n"
+
+
+def _openssl(*arguments):
+    done = subprocess.run(["openssl", *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"openssl {' '.join(arguments)}: {done.stderr}"
+
+
+class Certificates:
+    """`root` is what a client is to trust; `chain` and `key` are the server's. Another object is another authority."""
+
+    def __init__(self):
+        self.folder = scratch_folder()
+        self.root, self.chain, self.key = self._path("root.crt"), self._path("chain.crt"), self._path("server.key")
+        self._make("root", AUTHORITY)
+        self._make("middle", AUTHORITY, "root")
+        self._make("server", SERVER, "middle")
+        with open(self.chain, "w", encoding="ascii") as chain:
+            for name in ("server.crt", "middle.crt"):
+                with open(self._path(name), encoding="ascii") as f:
+                    chain.write(f.read())
+
+    def _path(self, name):
+        return os.path.join(self.folder, name)
+
+    def _make(self, name, extensions, issuer=None):
+        key, request, made = (self._path(f"{name}.{kind}") for kind in ("key", "csr", "crt"))
+        with open(self._path("extensions"), "w", encoding="ascii") as f:
+            f.write(extensions)
+        _openssl("ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", key)
+        _openssl("req", "-new", "-key", key, "-subj", f"/CN=anubisd test {name}", "-out", request)
+        signer = ["-CA", self._path(issuer + ".crt"), "-CAkey", self._path(issuer + ".key")] if issuer else ["-signkey", key]
+        serial = str({"root": 1, "middle": 2, "server": 3}[name])
+        _openssl("x509", "-req", "-in", request, *signer, "-set_serial", serial, "-days", "2",
+                 "-extfile", self._path("extensions"), "-out", made)
