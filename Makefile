@@ -5,6 +5,7 @@
 #   FULL=1       `make check` also installs and runs the heavy parts (real Kafka, systemd)
 #   TEST=…       `make check` runs only these: tests/test_delivery.py::test_x, "-k 'drain or lease'" (several are fine)
 #   UNIT=…       `make check` runs only these unit tests: gaps, "gaps event"
+#   BENCH=…      `make bench` runs only these cases: throughput, "soak --requests 1000000" ("--help": all of them)
 #   KAFKA=real   `make demo` with Apache Kafka   KEEP=1         `make demo` leaves everything running
 
 VERSION := $(shell sed -n 's/^\#define ANUBIS_VERSION "\(.*\)"/\1/p' src/base/version.h)
@@ -133,7 +134,7 @@ check: packages-check ## build and run every test this machine can run
 
 bench: packages-check ## measure throughput, latency, memory and CPU
 	+@$(SUBMAKE) all tools
-	@ANUBIS_BUILD=$(BUILD) $(PYTHON) tests/bench.py
+	@ANUBIS_BUILD=$(BUILD) $(PYTHON) tests/bench.py $(BENCH)
 
 lint: packages-lint ## formatting, static analysis, layers, shell, man pages, documentation
 	+@$(SUBMAKE) $(BUILD)/tools/list_keys

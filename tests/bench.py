@@ -1,31 +1,34 @@
 #!/usr/bin/python3
-"""make bench: throughput, beside that of the design it replaces, latency, memory, idle cost and the price of the triggers,
-on parts of its own.
+"""make bench: throughput over HTTP and HTTPS, beside that of the design it replaces, latency, memory, idle cost, the price of the
+triggers, a thousand institutions over TLS, bad ones among good ones, on parts of its own.
 
 Everything runs on this machine: a throw-away Postgres (fsync on), a real Apache Kafka where Java is (else the embedded
-broker, and the table says so), one sink institution. CPU times are the kernel's, of whole processes; so the figures of a
-noisy machine are best compared within one run."""
+broker, and the table says so), sink institutions. CPU times are the kernel's. The figures of a noisy machine are best
+compared within one run: what is compared alternates, and each figure is the median of several turns."""
 import argparse
 import json
 import os
-import resource
 import sys
 import threading
 import time
 
-import bench_peer
-from harness.anubis import Ctl, Daemon
+import bench_soak
+import bench_throughput
+import bench_tls
+from bench_measure import Row, cpu_by_thread, cpu_of, cpu_of_tree, machine, number, peak_rss_kib, table
+from harness.anubis import Ctl, Daemon, merged
 from harness.application import Application
+from harness.certificates import Certificates
 from harness.institutions import Institutions
 from harness.kafka import EmbeddedBroker, RealKafka, java_missing
 from harness.postgres import Postgres
-from harness.processes import Child, close_all, descendants, wait_for
+from harness.processes import close_all, end_on_signals, wait_for
 
-TICKS = os.sysconf("SC_CLK_TCK")
 POSTGRES = {"fsync": "on", "full_page_writes": "on", "shared_buffers": "512MB", "max_wal_size": "8GB",
             "checkpoint_timeout": "15min", "synchronous_commit": "on", "autovacuum_naptime": "5s"}
 SETTINGS = {"log_level": "notice", "delivery": {"max_in_flight": 1024, "max_in_flight_per_integration": 64, "batch_size": 500,
                                                 "poll_interval": "1s"}}
+DEFAULTS = {"max_in_flight": None, "max_in_flight_per_integration": None, "batch_size": None, "poll_interval": None}
 INTEGRATIONS = 16
 WAITING_ROWS = """insert into TABLE (integration_id, order_id, origin, cpf, payload)
     select 1 + g %% %s, g, 'site', lpad((g %% 100000000)::text, 11, '0'), jsonb_build_object(
@@ -36,55 +39,26 @@ WAITING_ROWS = """insert into TABLE (integration_id, order_id, origin, cpf, payl
       from generate_series(1, %s) g"""
 
 
-def cpu_of(pid):
-    """Seconds of user and system time of a process and of its children that have ended."""
-    with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as f:
-        fields = f.read().rpartition(")")[2].split()
-    return sum(int(fields[i]) for i in (11, 12, 13, 14)) / TICKS
-
-
-def cpu_of_tree(pid):
-    total = 0
-    for p in [pid, *descendants(pid)]:
-        try:
-            total += cpu_of(p)
-        except OSError:
-            pass
-    return total
-
-
-def cpu_by_thread(pid):
-    found = {}
-    for task in os.listdir(f"/proc/{pid}/task"):
-        with open(f"/proc/{pid}/task/{task}/stat", encoding="ascii", errors="replace") as f:
-            text = f.read()
-        name, fields = text[text.index("(") + 1:text.rindex(")")], text.rpartition(")")[2].split()
-        found[f"{name}/{task}"] = (int(fields[11]) + int(fields[12])) / TICKS
-    return found
-
-
-def peak_rss_kib(pid):
-    with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as f:
-        return int(next(line for line in f if line.startswith("VmHWM")).split()[1])
-
-
 class Bench:
+    INTEGRATIONS, WAITING_ROWS = INTEGRATIONS, WAITING_ROWS
+
     def __init__(self, kafka):
         self.server = Postgres(settings=POSTGRES).start()
         self.kafka = kafka
-        self.sink = Institutions(count=False)
-        self.sink.start()
+        self.certificates = Certificates()
+        self.sink = Institutions(count=False).start()
+        self.sinks = {"http": self.sink, "https": Institutions(count=False, certificates=self.certificates).start()}
         self.number = 0
         self.warm = False
-        self.rate = None  # what throughput() found, in subscriptions a second
+        self.rates = {}  # what throughput found, in subscriptions a second: {"http": …, "https": …}
 
-    def fresh(self, integrations=INTEGRATIONS):
+    def fresh(self, integrations=INTEGRATIONS, scheme="http"):
         """A migrated database with integrations that answer at once."""
         self.number += 1
         database = self.server.create_database(f"bench{self.number}")
         Ctl(database=database).migrate()
         app = Application(database)
-        ids = [app.integration(self.sink.url(f"/good/{n}")) for n in range(integrations)]
+        ids = [app.integration(self.sinks[scheme].url(f"/good/{n}")) for n in range(integrations)]
         return app, ids
 
     def fill(self, app, rows):
@@ -95,74 +69,9 @@ class Bench:
 
     def daemon(self, app, **more):
         prefix = f"bench{self.number}."
-        return Daemon({**SETTINGS, "kafka": {"topic_prefix": prefix}, "consumers": {"group_prefix": prefix + "group"}, **more},
+        return Daemon(merged(SETTINGS, {"delivery": {"ca_file": self.certificates.root}, "kafka": {"topic_prefix": prefix},
+                                        "consumers": {"group_prefix": prefix + "group"}}, more),
                       database=app.database, kafka=self.kafka)
-
-    def throughput(self, rows):
-        if not self.warm:  # a broker whose code is not yet compiled takes several times the CPU
-            self.warm = True
-            self.throughput(40000)
-        app, _ = self.fresh()
-        self.fill(app, rows)
-        daemon = self.daemon(app)
-        parts = {"postgres": self.server.child.pid, "kafka": self.kafka.child.pid, "institution": self.sink.child.pid}
-        wal = app.value("select pg_current_wal_lsn()")
-        before = {name: cpu_of_tree(pid) for name, pid in parts.items()}
-        started = time.monotonic()
-        daemon.start()
-        times = {}
-
-        def done():
-            states = app.value("select count(*) from {s}.subscriptions_waiting_for_bench") if "sent" not in times else 0
-            if "sent" not in times and states == 0:
-                times["sent"] = time.monotonic() - started
-            counted = app.value("select sum(successful_sends) from {s}.integrations")
-            return "sent" in times and counted == rows
-        app.query("""create view {s}.subscriptions_waiting_for_bench as select from {s}.subscriptions
-            where status in ('pending', 'retry') and held_at is null limit 1""")
-        wait_for(done, 600, "all to be sent and counted", interval=0.1)
-        seconds = time.monotonic() - started
-        cpu = {name: (cpu_of_tree(pid) - before[name]) / rows * 1e6 for name, pid in parts.items()}
-        cpu["anubisd"] = cpu_of(daemon.pid) / rows * 1e6
-        threads = {}
-        for name, used in cpu_by_thread(daemon.pid).items():
-            threads[name.split("/")[0]] = threads.get(name.split("/")[0], 0) + used / rows * 1e6
-        wal_bytes = app.value("select pg_current_wal_lsn() - %s::pg_lsn", (wal,))
-        rss = peak_rss_kib(daemon.pid)
-        verify = Ctl(daemon.settings)("verify", deadline=600)
-        daemon.term()
-        self.rate = rows / seconds
-        return {"rows": rows, "seconds": round(seconds, 2), "subscriptions/s": round(self.rate),
-                "seconds until the last was sent": round(times["sent"], 2), "verify": verify.code,
-                "CPU µs a subscription": {k: round(v, 1) for k, v in sorted(cpu.items())},
-                "anubisd by thread": {k: round(v, 1) for k, v in sorted(threads.items(), key=lambda x: -x[1]) if v >= 0.5},
-                "WAL bytes a subscription": round(float(wal_bytes) / rows), "peak RSS MiB": round(rss / 1024, 1)}
-
-    def peer(self, rows):
-        """The same work by the design that anubisd replaces: see bench_peer."""
-        self.number += 1
-        prefix = f"bench{self.number}."
-        database = self.server.create_database(f"bench{self.number}")
-        database.query(bench_peer.SCHEMA)
-        for n in range(INTEGRATIONS):
-            database.query("insert into integrations (name, endpoint_url) values ('peer', %s)", (self.sink.url(f"/good/{n}"),))
-        database.query(WAITING_ROWS.replace("TABLE", "subscriptions"), (INTEGRATIONS, rows))
-        database.query("analyze")
-        self.kafka.create_anubis_topics(prefix)
-        worker = Child([sys.executable, bench_peer.__file__, "--conninfo", database.conninfo(), "--brokers", self.kafka.bootstrap,
-                        "--prefix", prefix, "--rows", rows])
-        started, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
-        worker.start()
-        wait_for(lambda: not worker.is_running(), 600, "the peer to be done", interval=0.1)
-        seconds = time.monotonic() - started
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        counted = database.value("select sum(successful_sends) from integrations")
-        assert counted == rows, f"the peer counted {counted} of {rows}: {worker.output}"
-        rate = rows / seconds
-        cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        return {"rows": rows, "seconds": round(seconds, 2), "subscriptions/s": round(rate),
-                "its CPU µs a subscription": round(cpu / rows * 1e6),
-                **({"anubisd to it": f"{self.rate / rate:.0f} times"} if self.rate else {})}
 
     def latency(self, per_second, seconds):
         """From the application's commit to the request at the institution; the schedule is fixed, so a late start counts."""
@@ -198,7 +107,7 @@ class Bench:
         app, _ = self.fresh()
         self.fill(app, rows)
         app.query("update {s}.integrations set max_in_flight = 32")
-        daemon = self.daemon(app, delivery={}).start()
+        daemon = self.daemon(app, delivery=DEFAULTS).start()
         wait_for(lambda: app.states()["sent"] > 20000, 300, "some to be sent", interval=0.5)
         rss = peak_rss_kib(daemon.pid)
         daemon.term()
@@ -250,47 +159,80 @@ class Bench:
                 "ratio": round(best["with"][0] / best["without"][0], 2)}
 
     def close(self):
-        self.sink.close()
+        for sink in self.sinks.values():
+            sink.close()
         self.server.close()
+
+
+def text(value):
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {text(v)}" for k, v in value.items())
+    return number(value) if isinstance(value, float) else str(value)
 
 
 def show(name, result, indent="  "):
     print(f"\n{name}")
     for key, value in result.items():
-        if isinstance(value, dict):
-            value = ", ".join(f"{k} {v}" for k, v in value.items())
-        print(f"{indent}{key:34} {value}", flush=True)
+        if key != "table":
+            print(f"{indent}{key:34} {text(value)}", flush=True)
+    print("\n".join(table(result.get("table", []))), flush=True)
 
 
-def main():
-    cases = {"throughput": lambda b, a: b.throughput(a.rows), "peer": lambda b, a: b.peer(3000),
-             "latency": lambda b, a: b.latency(100, 10), "insert": lambda b, a: b.insert_cost(16, 1000),
-             "idle": lambda b, a: b.idle(60),
-             "memory": lambda b, a: b.memory(a.waiting)}
+CASES = {"throughput": lambda b, a: bench_throughput.throughput(b, a.rows, a.turns),
+         "peer": lambda b, a: bench_throughput.peer(b, 3000),
+         "latency": lambda b, a: b.latency(100, 10), "insert": lambda b, a: b.insert_cost(16, 1000),
+         "idle": lambda b, a: b.idle(60),
+         "memory": lambda b, a: {**b.memory(a.waiting), "table": bench_tls.memory(b)},
+         "institutions": lambda b, a: bench_tls.institutions(b, a.institutions, a.turns),
+         "bad": lambda b, a: bench_tls.bad(b, a.turns),
+         "soak": lambda b, a: bench_soak.soak(b, a.requests)}
+NOT_BY_DEFAULT = ("soak",)
+
+
+def arguments():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("cases", nargs="*", help=f"of {', '.join(cases)}; all without")
-    parser.add_argument("--rows", type=int, default=int(os.environ.get("ROWS", "200000")))
-    parser.add_argument("--waiting", type=int, default=1000000)
+    parser.add_argument("cases", nargs="*", help=f"of {', '.join(CASES)}; without any, all but {', '.join(NOT_BY_DEFAULT)}")
+    parser.add_argument("--rows", type=int, default=int(os.environ.get("ROWS", "100000")), help="of a turn of throughput")
+    parser.add_argument("--turns", type=int, default=int(os.environ.get("TURNS", "3")), help="medians are of so many")
+    parser.add_argument("--waiting", type=int, default=1000000, help="rows of memory")
+    parser.add_argument("--institutions", type=int, default=1000, help="of institutions")
+    parser.add_argument("--requests", type=int, default=100000, help="of soak")
     parser.add_argument("--kafka", choices=["real", "embedded"], default=None)
     parser.add_argument("--json", action="store_true")
     a = parser.parse_args()
+    for name in a.cases:
+        if name not in CASES:
+            parser.error(f"no case is named {name}")
+    return a
+
+
+def run(bench, a, results):
+    for name in a.cases or [c for c in CASES if c not in NOT_BY_DEFAULT]:
+        started = time.monotonic()
+        results[name] = {**CASES[name](bench, a), "took seconds": round(time.monotonic() - started)}
+        if not a.json:
+            show(name, results[name])
+
+
+def main():
+    end_on_signals()
+    a = arguments()
     missing = java_missing()
     real = a.kafka == "real" or (a.kafka is None and not missing)
-    results = {"broker": "Apache Kafka" if real else f"embedded ({missing or 'as asked'}): no base for comparisons",
-               "cores": os.cpu_count()}
+    results = {"broker": "Apache Kafka" if real else f"embedded ({missing or 'as asked'}): no base for comparisons"}
     with (RealKafka() if real else EmbeddedBroker()) as kafka:
         bench = Bench(kafka)
         try:
-            for name in a.cases or cases:
-                results[name] = cases[name](bench, a)
-                if not a.json:
-                    show(name, results[name])
+            results = machine(bench.server.value("show server_version")) | results
+            run(bench, a, results)
         finally:
             bench.close()
     if a.json:
-        print(json.dumps(results, indent=2, ensure_ascii=False))
-    else:
-        print(f"\nbroker: {results['broker']}; {results['cores']} cores for everything")
+        print(json.dumps(results, indent=2, ensure_ascii=False, default=Row.as_dict))
+        return 0
+    print("\nall")
+    print("\n".join(table([row for r in results.values() if isinstance(r, dict) for row in r.get("table", [])])))
+    print("\n" + "\n".join(f"{key:12} {value}" for key, value in results.items() if not isinstance(value, dict)))
     return 0
 
 

@@ -11,6 +11,7 @@ import argparse
 import http.client
 import json
 import multiprocessing
+import ssl
 import threading
 import urllib.parse
 import uuid
@@ -67,7 +68,7 @@ def named(row):
     return {k: v.isoformat() if isinstance(v, datetime) else v for k, v in zip(names, row)}
 
 
-def deliver(conninfo, prefix, publisher):
+def deliver(conninfo, prefix, publisher, trust):
     """One thread: rows one by one, until none is pending."""
     database = psycopg2.connect(conninfo)
     connections = {}
@@ -86,7 +87,10 @@ def deliver(conninfo, prefix, publisher):
         publisher.publish(prefix + "subscriptions.created", row, integration)
         publisher.publish(prefix + "subscriptions.updated", row, integration)
         url = urllib.parse.urlsplit(integration["endpoint_url"])
-        connection = connections.setdefault(url.netloc, http.client.HTTPConnection(url.netloc, timeout=30))
+        if url.netloc not in connections:
+            connections[url.netloc] = (http.client.HTTPSConnection(url.netloc, timeout=30, context=trust) if url.scheme == "https"
+                                       else http.client.HTTPConnection(url.netloc, timeout=30))
+        connection = connections[url.netloc]
         connection.request("POST", url.path, payload, {"Content-Type": "application/json", "Authorization": "Bearer t"})
         response = connection.getresponse()
         answer = response.read().decode()
@@ -100,9 +104,10 @@ def deliver(conninfo, prefix, publisher):
             publisher.publish(prefix + "subscriptions.sent", row | {"status": "sent"}, integration, response_data=answer)
 
 
-def work(conninfo, brokers, prefix, threads):
-    publisher = Publisher(brokers)
-    workers = [threading.Thread(target=deliver, args=(conninfo, prefix, publisher)) for _ in range(threads)]
+def work(a):
+    publisher = Publisher(a.brokers)
+    trust = ssl.create_default_context(cafile=a.ca_file)
+    workers = [threading.Thread(target=deliver, args=(a.conninfo, a.prefix, publisher, trust)) for _ in range(a.threads)]
     for w in workers:
         w.start()
     for w in workers:
@@ -130,10 +135,11 @@ def main():
     for name in ("conninfo", "brokers", "prefix"):
         parser.add_argument("--" + name, required=True)
     parser.add_argument("--rows", type=int, required=True)
+    parser.add_argument("--ca-file", help="trusted beside HTTP's institutions; without it the system's")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--threads", type=int, default=10)
     a = parser.parse_args()
-    parts = [multiprocessing.Process(target=work, args=(a.conninfo, a.brokers, a.prefix, a.threads)) for _ in range(a.processes)]
+    parts = [multiprocessing.Process(target=work, args=(a,)) for _ in range(a.processes)]
     parts.append(multiprocessing.Process(target=count, args=(a.conninfo, a.brokers, a.prefix, a.rows)))
     for p in parts:
         p.start()

@@ -1,0 +1,75 @@
+"""What the benchmarks count and judge, and that broken peers leave nothing behind in a short run of the soak."""
+import os
+import types
+
+import bench_measure
+import bench_soak
+import bench_throughput
+import pytest
+from bench_measure import Row, by_name, cpu_model, number, percentile, table
+from harness.certificates import Certificates
+from harness.processes import Child, wait_for
+
+
+@pytest.mark.parametrize("count, percent, expected", [(1, 50, 1), (1, 99, 1), (2, 50, 1), (100, 99, 99), (101, 99, 100),
+                                                      (1000, 99, 990), (1000, 50, 500), (3, 100, 3), (3, 0, 1)])
+def test_percentiles(count, percent, expected):
+    assert percentile(range(count, 0, -1), percent) == expected
+
+
+def test_goals_are_most_or_least():
+    row = Row("rate", 100.0, 86.0, [("ratio", -0.85), ("first", 99), ("second", 90)])
+    assert list(row.verdicts()) == ["ratio ≥ 0.85: met", "first ≤ 99: MISSED", "second ≤ 90: met"]
+    assert list(Row("alone", 3.0, goals=[("first", 3)]).verdicts()) == ["first ≤ 3: met"]
+    assert list(Row("no base", 0, 5, [("ratio", 1)]).verdicts()) == ["ratio ≤ 1: MISSED"]
+
+
+def test_the_ratio_is_the_median_of_the_turns():
+    row = Row.of_turns("rate", [100, 1000, 50], [90, 500, 60])  # 0.9, 0.5, 1.2: each turn met the same machine
+    assert (row.first, row.second, row.ratio) == (100, 90, 0.9)
+    assert Row.of_turns("alone", [3, 1, 2]).first == 2
+
+
+def test_table():
+    lines = table([Row("a rate", 5432.1, 4000.0, [("ratio", -0.85)]), Row("µs", 2.345)])
+    assert lines[0].split() == ["figure", "first", "second", "ratio", "goals"]
+    assert lines[1].split("  ")[1:] == ["a rate", "5,432", " 4,000", " 0.74", "ratio ≥ 0.85: MISSED"]
+    assert lines[2].split() == ["µs", "2.35"] or lines[2].split() == ["µs", "2.34"]
+    assert [number(v) for v in (None, "x", 0.5, 12.34, 1234.5)] == ["", "x", "0.50", "12.3", "1,234"]
+
+
+def test_turns_alternate():
+    assert bench_throughput.order(0) == bench_throughput.order(1)[::-1]
+    assert {scheme for scheme, _ in bench_throughput.order(0)} == {"http", "https"}
+    turns = [{"a": 1, "b": {"x": 3}}, {"a": 5, "b": {}}, {"a": 2, "b": {"x": 9}}]
+    assert bench_throughput.medians(turns) == {"a": 2, "b": {"x": 3}}
+
+
+def test_cpu_is_counted_by_thread():
+    with Child(["sh", "-c", "while :; do :; done"], name="busy") as child:
+        child.start()
+        wait_for(lambda: bench_measure.cpu_of(child.pid) >= 0.2)
+        threads = bench_measure.cpu_by_thread(child.pid)
+        assert list(threads) == [f"main/{child.pid}"]
+        assert 0.1 < by_name(threads)["main"] < 60
+    assert by_name({"rdk:broker1/7": 1, "main/5": 2, "rdk:broker1/8": 3}) == {"rdk:broker1": 4, "main": 2}
+
+
+def test_the_machine_is_named():
+    assert cpu_model("processor\t: 0\nmodel name\t: Some CPU @ 2 GHz\n") == "Some CPU @ 2 GHz"
+    assert cpu_model("Features : fp asimd\n") == os.uname().machine
+    found = bench_measure.machine("15.1")
+    assert found["Postgres"] == "15.1" and found["OpenSSL"].startswith("OpenSSL") and found["kernel"] == os.uname().release
+
+
+@pytest.mark.slow
+def test_broken_peers_leave_nothing_behind(app, make_daemon):
+    """Thousands of requests to institutions that break connections in every way, in clear text and over TLS."""
+    certificates = Certificates()
+    bench = types.SimpleNamespace(fresh=lambda integrations: (app, []), certificates=certificates,
+                                  daemon=lambda app, **settings: make_daemon(settings))
+    found = bench_soak.soak(bench, 5000)
+    assert found["quiet"]["descriptors"] <= found["start"]["descriptors"] + 5  # sessions with Postgres and Kafka come and go
+    assert found["quiet"]["threads"] == found["start"]["threads"]
+    assert {"sent", "connection lost", "timeout", "could not connect", "TLS handshake or certificate",
+            "HTTP 500"} <= found["rows' last errors"].keys()
