@@ -1,6 +1,5 @@
 """The benchmark's cases of many institutions over TLS: what a connection costs, in CPU and in memory, and what a neighbour in
 clear text notices of it."""
-import os
 import threading
 import time
 
@@ -18,7 +17,6 @@ HEALTHY_PER_SECOND = 10  # each
 BAD_WAITING = 200        # rows of each bad one
 BAD_TIMEOUT_MS = 2000
 IN_FLIGHT = 512
-NICE = 10  # of institutions whose own CPU is not the question: elsewhere they would have a machine of their own
 INSERT = "insert into anubis.subscriptions (integration_id, payload) select unnest(%s), '{\"name\": \"Maria\", \"course\": 7}'"
 
 
@@ -73,7 +71,6 @@ def institutions_turn(bench, count):
     """All of them get their first row at once: as many connections and whole handshakes."""
     app, _ = bench.fresh(integrations=0)
     servers = Institutions(count=False, name="many", certificates=bench.certificates, more_ports=count).start()
-    os.setpriority(os.PRIO_PROCESS, servers.child.pid, NICE)
     neighbour = Neighbour(app)
     ids = [app.integration(servers.url("/good", port)) for port in servers.ports]
     daemon = bench.daemon(app, delivery={"max_in_flight": IN_FLIGHT, "max_in_flight_per_integration": 32}).start()
