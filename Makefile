@@ -87,15 +87,15 @@ $(BUILD)/%.o: %.c | $(BUILD)/generated/sql/statements.h
 $(BUILD)/generated/sql_files.c: $(SQL) .ci/embed-sql
 	$(call say,EMBED,sql/*.sql)
 	$(Q)mkdir -p $(@D)
-	$(Q)sh .ci/embed-sql $(SQL) >$@
+	$(Q)sh .ci/embed-sql --files $(SQL) >$@
 $(BUILD)/generated/sql_files.o: $(BUILD)/generated/sql_files.c
 	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
 
-# They contain the long statements, too.
-$(BUILD)/generated/sql/statements.c $(BUILD)/generated/sql/statements.h: $(STATEMENTS) .ci/embed-statements
+# They contain their statements, too.
+$(BUILD)/generated/sql/statements.c $(BUILD)/generated/sql/statements.h: $(STATEMENTS) .ci/embed-sql
 	$(call say,EMBED,$(@F))
 	$(Q)mkdir -p $(@D)
-	$(Q)sh .ci/embed-statements $(if $(filter %.h,$@),--header,--source) $(STATEMENTS) >$@
+	$(Q)sh .ci/embed-sql $(if $(filter %.h,$@),--header,--statements) $(STATEMENTS) >$@
 $(BUILD)/generated/sql/statements.o: $(BUILD)/generated/sql/statements.c $(BUILD)/generated/sql/statements.h
 	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
 

@@ -1,3 +1,4 @@
+-- name: explain_events :once
 -- The events of one subscription; the last column is enum store_published. Rows of before the adoption and notes, which
 -- are no events, are never published.
 -- $1 bigint: id of the subscription

@@ -1,3 +1,4 @@
+-- name: explain_subscription :once
 -- One subscription with its integration and its place in the queue; no row when it does not exist.
 -- $1 bigint: id of the subscription
 -- $2 bigint: how many of the rows due before it are counted

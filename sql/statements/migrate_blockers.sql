@@ -1,3 +1,4 @@
+-- name: migrate_blockers :once
 -- The sessions that hold tables that a migration wants, in words; without tables the session whose turn it is to migrate.
 -- $1 text: schema
 -- $2 text: tables, separated by spaces, or NULL

@@ -1,3 +1,4 @@
+-- name: migrate_place :once
 -- Where a migration would work, and which permissions our role lacks: a line each, with the command that gives it.
 -- $1 text: schema
 with d as (

@@ -1,3 +1,4 @@
+-- name: status_integrations :once
 -- All integrations, with their subscriptions that wait, are in flight or held.
 -- $1 bigint: how many waiting rows are counted in each integration; 0 = all
 -- $2 bigint: how many rows that are due now are counted, and how many that are due later

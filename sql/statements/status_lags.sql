@@ -1,3 +1,4 @@
+-- name: status_lags :once
 -- Each topic of each consumer group: partitions, messages read, published events not handled, foreign messages, the last
 -- change. Chunk by chunk: the published events of the topic's type less the bits that are set and the dead letters, over
 -- the last ids of the ledger. What a consumer handles meanwhile makes no lag.

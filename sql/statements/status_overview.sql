@@ -1,3 +1,4 @@
+-- name: status_overview :once
 -- One row: the database, the schema, the daemons, the relay, the ledger's partitions, and how large the tables are.
 -- $1 text: name of the session that each daemon has
 select current_database()::text, current_user::text, current_setting('server_version'), now(),

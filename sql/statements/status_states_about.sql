@@ -1,3 +1,4 @@
+-- name: status_states_about :once
 -- Subscriptions by status, about: status, count (null = not known), whether the count is an estimate.
 -- Small indexes hold the rows that wait and the rows in flight; of the others only their share is known. Where more than
 -- 20,000 wait, the counts of their states are estimates too.

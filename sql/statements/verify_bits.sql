@@ -1,3 +1,4 @@
+-- name: verify_bits :once
 -- How many bits are set in each chunk of a type: type, chunk, bits. What left with a dropped partition has left the proof
 -- too: chunks that reach below the oldest partition are left out.
 -- $1 text: consumer group

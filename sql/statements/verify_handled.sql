@@ -1,3 +1,4 @@
+-- name: verify_handled :once
 -- The events "sent" and "failed", in one pass: a row for each integration, and one for each type and chunk of ids.
 -- $1 text: consumer group
 -- $2 text: prefix of the topics

@@ -1,3 +1,4 @@
+-- name: verify_last_events :once
 -- Subscriptions whose status is not that of their last event: id, status (null = no such row), status of the event, how
 -- many such there are in all.
 -- $1 bigint: how many are named

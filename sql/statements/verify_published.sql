@@ -1,3 +1,4 @@
+-- name: verify_published :once
 -- One row for each of relay_state: events not published, the time of the oldest, the event that stops the relay.
 -- They are above "high" or within the gaps; the primary key of the ledger finds both.
 with state as (

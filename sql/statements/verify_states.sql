@@ -1,3 +1,4 @@
+-- name: verify_states :once
 -- Each status: subscriptions in it, how many baseline and events make, and how many events there are in all.
 -- include: verify_events.part.sql
 steps as materialized (

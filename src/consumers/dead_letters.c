@@ -10,33 +10,33 @@
 
 #define DEAD_LETTERS_LOGGED 10
 
-static void fill_dead_letter(struct store_dead_letter *letter, const struct consumer_item *item)
+/* `headers` owns the bytes of the letter's headers. */
+static void fill_dead_letter(struct store_dead_letter *letter, const struct consumer_item *item,
+                             struct strbuf *headers)
 {
-    struct strbuf headers = STRBUF_INIT(STRBUF_MAX_DEFAULT);
     struct kafka_message message;
 
+    *headers = STRBUF_INIT(STRBUF_MAX_DEFAULT);
     *letter = (struct store_dead_letter){.topic = item->partition->topic,
                                          .partition = item->partition->number,
                                          .offset = item->offset,
                                          .error = item->fault};
     if (item->bare) {
-        strbuf_adds(&headers, "{}");
+        strbuf_adds(headers, "{}");
     } else {
         kafka_kept_view(item->kept, &message);
-        message_headers_json(&message, &headers);
-        letter->key = message.key.p;
-        letter->key_len = message.key.len;
-        letter->value = message.value.p;
-        letter->value_len = message.value.len;
+        message_headers_json(&message, headers);
+        letter->key = message.key;
+        letter->value = message.value;
     }
-    letter->headers_len = headers.len;
-    letter->headers = strbuf_take(&headers);
+    letter->headers = (struct bytes){headers->data, headers->len};
 }
 
 int consumer_put_aside(struct consumer *c, const struct consumer_item *items, size_t item_count,
                        struct error *err)
 {
     CLEANUP(freep) struct store_dead_letter *letters = NULL;
+    CLEANUP(freep) struct strbuf *headers = NULL;
     size_t count = 0;
 
     for (size_t i = 0; i < item_count; i++)
@@ -44,13 +44,16 @@ int consumer_put_aside(struct consumer *c, const struct consumer_item *items, si
     if (count == 0)
         return PG_DONE;
     letters = xcalloc(count, sizeof(*letters));
+    headers = xcalloc(count, sizeof(*headers));
     count = 0;
     for (size_t i = 0; i < item_count; i++)
-        if (items[i].fault)
-            fill_dead_letter(&letters[count++], &items[i]);
+        if (items[i].fault) {
+            fill_dead_letter(&letters[count], &items[i], &headers[count]);
+            count++;
+        }
     int r = store_dead_letters(c->session.pg, c->group_id, letters, count, err);
     for (size_t i = 0; i < count; i++)
-        free(letters[i].headers);
+        strbuf_free(&headers[i]);
     return r;
 }
 

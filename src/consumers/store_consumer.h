@@ -53,10 +53,8 @@ struct store_dead_letter {
     const char *topic;
     int32_t partition;
     int64_t offset;
-    const char *key, *value; /* NULL = absent */
-    size_t key_len, value_len;
-    char *headers; /* a JSON object */
-    size_t headers_len;
+    struct bytes key, value;
+    struct bytes headers; /* a JSON object */
     const char *error;
 };
 

@@ -16,6 +16,7 @@
 #include "ctl/store_migrate.h"
 #include "pg/schema.h"
 #include "pg/sql_files.h"
+#include "sql/statements.h"
 
 #define PLACEHOLDER "@extschema@"
 /* About a minute in all. */
@@ -67,22 +68,23 @@ static int find_place(struct migration *m)
     int r = store_migrate_place(m->pg, m->schema, p, &m->err);
     if (r != PG_DONE)
         return r;
-    if (p->lacks.len) {
-        for (char *line = p->lacks.data, *next; line; line = next) {
-            next = strchr(line, '\n');
-            if (next)
-                *next++ = '\0';
-            ctl_say("%s", line);
-        }
-        return failed(m, EX_NOPERM);
+    for (const char *line = p->lacks; *line; line += strspn(line, "\n")) {
+        size_t len = strcspn(line, "\n");
+        ctl_say("%.*s", (int) len, line);
+        line += len;
     }
+    if (*p->lacks)
+        return failed(m, EX_NOPERM);
     if (p->beside)
         ctl_say(
             "notice: the schema \"public\" has tables \"integrations\" and \"subscriptions\": to adopt them, set "
             "schema = \"public\" in the group database; \"%s\" gets tables of its own",
             m->schema);
+    if (p->exists)
+        return PG_DONE;
     m->doing = "create the schema";
-    return p->exists ? PG_DONE : store_migrate_create_schema(m->pg, strbuf_str(&p->quoted), &m->err);
+    CLEANUP(freep) char *create = xasprintf("create schema %s", p->quoted);
+    return pg_execute(m->pg, create, &m->err);
 }
 
 static const struct store_applied *find_applied(const struct migration *m, int version)
@@ -237,7 +239,7 @@ static char *fill_in(const char *text, const char *schema)
 
 static int apply(struct migration *m, const struct sql_file *file)
 {
-    CLEANUP(freep) char *sql = fill_in(file->text, strbuf_str(&m->place.quoted));
+    CLEANUP(freep) char *sql = fill_in(file->text, m->place.quoted);
     CLEANUP(freep) char *tables = schema_file_header(file->text, "locks");
     CLEANUP(freep) char *by = xasprintf("anubisctl %s", ANUBIS_VERSION);
 
@@ -272,13 +274,13 @@ static int check_sequence(struct migration *m)
     int64_t cache = 0;
 
     m->doing = "look at the ledger's sequence";
-    int r = store_migrate_sequence_cache(m->pg, &cache, &m->err);
+    int r = pg_query_i64(m->pg, &sql_migrate_sequence_cache, NULL, &cache, &m->err);
     if (r != PG_DONE || cache == 1)
         return r;
     ctl_say(
         "the sequence \"ledger_id_seq\" draws %d ids at once, which would lose events: run \"alter sequence "
         "%s.ledger_id_seq cache 1\"",
-        (int) cache, strbuf_str(&m->place.quoted));
+        (int) cache, m->place.quoted);
     return failed(m, EX_UNAVAILABLE);
 }
 
@@ -326,7 +328,7 @@ static int say_done(struct migration *m)
     else if (m->ctl->dry_run)
         printf(
             "all of it worked in schema \"%s\" of database \"%s\" and was rolled back: nothing was changed\n",
-            m->schema, strbuf_str(&m->place.database));
+            m->schema, m->place.database);
     else
         printf("schema \"%s\" is now version %d\n", m->schema, schema_known());
     return 0;
@@ -355,7 +357,6 @@ int ctl_migrate(struct ctl *c)
     struct migration m = {
         .ctl = c,
         .schema = c->config->database.schema,
-        .place = {.quoted = STRBUF_INIT(1024), .database = STRBUF_INIT(1024), .lacks = STRBUF_INIT(1 << 16)},
         .blockers = STRBUF_INIT(4096),
     };
     struct pg_params params = ctl_session(c, "anubisctl migrate");
@@ -370,9 +371,7 @@ int ctl_migrate(struct ctl *c)
     }
     pg_close(m.pg);
     store_applied_free(m.applied, m.applied_count);
-    strbuf_free(&m.place.quoted);
-    strbuf_free(&m.place.database);
-    strbuf_free(&m.place.lacks);
+    pg_result_free(m.place.result);
     strbuf_free(&m.blockers);
     return code;
 }

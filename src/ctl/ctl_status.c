@@ -9,6 +9,7 @@
 #include "base/timeutil.h"
 #include "ctl/commands.h"
 #include "ctl/store_ctl.h"
+#include "sql/statements.h"
 
 /* Up to these sizes all rows are counted, in a few hundred milliseconds. */
 #define EXACT_TABLE_BYTES (INT64_C(256) << 20)
@@ -44,7 +45,8 @@ static int read_all(struct status *s)
         return r;
     s->limit = s->overview.due_index_bytes <= EXACT_WAITING_BYTES ? 0 : WAITING_MAX;
     bool exact = s->overview.table_bytes <= EXACT_TABLE_BYTES;
-    r = pg_query(s->pg, exact ? &store_states_exact : &store_states_about, NULL, &s->states, &s->err);
+    r = pg_query(s->pg, exact ? &sql_status_states_exact : &sql_status_states_about, NULL, &s->states,
+                 &s->err);
     if (r == PG_DONE)
         r = store_integrations(s->pg, s->limit, longest_wait_usec(s->ctl->config), &s->integrations, &s->err);
     if (r == PG_DONE)

@@ -2,14 +2,35 @@
  *
  * All of it in one snapshot. A difference (exit status 1) is kept apart from work that is not done yet (2):
  * events that the relay has not published, and published events that the consumers have not handled. A dead
- * letter is neither: it is known, and an operator decides. */
+ * letter is neither: it is known, and an operator decides.
+ *
+ * Events are the rows of the ledger that have a type and were written since the adoption: an adopted
+ * application's earlier rows and its notes are none. No statement takes a time that grows faster than the
+ * rows. */
 #include <inttypes.h>
 #include <string.h>
 #include <sysexits.h>
 
 #include "base/timeutil.h"
 #include "ctl/commands.h"
-#include "ctl/store_verify.h"
+#include "sql/statements.h"
+
+/* How many differences one statement names. */
+#define NAMED_MAX 20
+
+/* A row of verify_handled.sql: the events "sent" and "failed" of an integration, or of a chunk of ledger
+ * ids. */
+struct handled {
+    bool is_chunk;
+    int64_t integration_id;   /* !is_chunk; 0 = events without an integration */
+    const char *type;         /* is_chunk */
+    int64_t chunk;            /* is_chunk */
+    int64_t sent, failed;     /* handled */
+    int64_t behind;           /* published, not handled and no dead letter */
+    int64_t oldest_behind;    /* an id; 0 = none */
+    int64_t oldest_behind_at; /* INT64_MIN = none */
+    int64_t dead;             /* not handled, a dead letter */
+};
 
 struct integration_count {
     int64_t id, sent, failed;
@@ -32,7 +53,7 @@ struct proof {
     struct ctl *ctl;
     struct pg *pg;
     struct sheet *sheet;
-    struct store_verify_group group;
+    char *consumer_group, *topic_prefix; /* whose marks on which topics are compared */
     struct pg_result *handled;
     /* The events of each integration; sorted by id before they are searched. */
     struct integration_count *counts;
@@ -83,7 +104,7 @@ static int verify_states(struct proof *p)
                                                   {"difference", "DIFFERENCE", true}};
     CLEANUP(pg_result_freep) struct pg_result *states = NULL;
 
-    int r = pg_query(p->pg, &store_verify_states, NULL, &states, &p->err);
+    int r = pg_query(p->pg, &sql_verify_states, NULL, &states, &p->err);
     if (r != PG_DONE)
         return r;
     struct table *t =
@@ -106,10 +127,12 @@ static int verify_states(struct proof *p)
 
 static int verify_last_events(struct proof *p)
 {
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
     CLEANUP(pg_result_freep) struct pg_result *rows = NULL;
     int64_t all = 0;
 
-    int r = store_verify_last_events(p->pg, &rows, &p->err);
+    pg_arg_i64(&args, NAMED_MAX);
+    int r = pg_query(p->pg, &sql_verify_last_events, &args, &rows, &p->err);
     if (r != PG_DONE)
         return r;
     int named = pg_rows(rows);
@@ -139,7 +162,7 @@ static int read_published(struct proof *p)
 {
     CLEANUP(pg_result_freep) struct pg_result *rows = NULL;
 
-    int r = pg_query(p->pg, &store_verify_published, NULL, &rows, &p->err);
+    int r = pg_query(p->pg, &sql_verify_published, NULL, &rows, &p->err);
     if (r != PG_DONE)
         return r;
     if (pg_rows(rows) != 1) {
@@ -157,7 +180,34 @@ static int read_published(struct proof *p)
     return PG_DONE;
 }
 
-static void add_handled(struct proof *p, const struct store_verify_count *row)
+static struct pg_args group_args(const struct proof *p)
+{
+    struct pg_args args = PG_ARGS_INIT;
+
+    pg_arg_text(&args, p->consumer_group);
+    pg_arg_text(&args, p->topic_prefix);
+    return args;
+}
+
+static struct handled read_row(const struct pg_result *result, int number)
+{
+    struct pg_row row = {result, number, 0};
+    struct handled h;
+
+    h.is_chunk = pg_next_bool(&row);
+    h.integration_id = pg_next_i64(&row);
+    h.type = pg_next_text(&row);
+    h.chunk = pg_next_i64(&row);
+    h.sent = pg_next_i64(&row);
+    h.failed = pg_next_i64(&row);
+    h.behind = pg_next_i64(&row);
+    h.oldest_behind = pg_next_i64(&row);
+    h.oldest_behind_at = pg_next_time(&row);
+    h.dead = pg_next_i64(&row);
+    return h;
+}
+
+static void add_handled(struct proof *p, const struct handled *row)
 {
     struct backlog *b = &p->backlog;
 
@@ -172,16 +222,16 @@ static void add_handled(struct proof *p, const struct store_verify_count *row)
 
 static int read_handled(struct proof *p)
 {
+    CLEANUP(pg_args_free) struct pg_args args = group_args(p);
     struct backlog *b = &p->backlog;
-    struct store_verify_count row;
 
-    int r = store_verify_handled(p->pg, &p->group, &p->handled, &p->err);
+    int r = pg_query(p->pg, &sql_verify_handled, &args, &p->handled, &p->err);
     if (r != PG_DONE)
         return r;
     p->counts = xcalloc((size_t) pg_rows(p->handled), sizeof(*p->counts));
     b->behind_at = INT64_MIN;
     for (int i = 0; i < pg_rows(p->handled); i++) {
-        store_verify_count_row(p->handled, i, &row);
+        const struct handled row = read_row(p->handled, i);
         if (!row.is_chunk)
             add_handled(p, &row);
     }
@@ -218,7 +268,7 @@ static int verify_counters(struct proof *p)
     CLEANUP(pg_result_freep) struct pg_result *rows = NULL;
     static const struct integration_count none;
 
-    int r = pg_query(p->pg, &store_verify_counters, NULL, &rows, &p->err);
+    int r = pg_query(p->pg, &sql_verify_counters, NULL, &rows, &p->err);
     if (r != PG_DONE)
         return r;
     if (p->count)
@@ -240,10 +290,14 @@ static int verify_counters(struct proof *p)
 
 static int name_wrong_bits(struct proof *p, const char *type, int64_t chunk, int64_t set, int64_t events)
 {
+    CLEANUP(pg_args_free) struct pg_args args = group_args(p);
     CLEANUP(pg_result_freep) struct pg_result *rows = NULL;
     CLEANUP(strbuf_free) struct strbuf ids = STRBUF_INIT(4096);
 
-    int r = store_verify_wrong_bits(p->pg, &p->group, type, chunk, &rows, &p->err);
+    pg_arg_text(&args, type);
+    pg_arg_i64(&args, chunk);
+    pg_arg_i64(&args, NAMED_MAX);
+    int r = pg_query(p->pg, &sql_verify_wrong_bits, &args, &rows, &p->err);
     if (r != PG_DONE)
         return r;
     for (int i = 0; i < pg_rows(rows); i++)
@@ -251,8 +305,8 @@ static int name_wrong_bits(struct proof *p, const char *type, int64_t chunk, int
     add_difference(p,
                    "%s marks %" PRId64 " events of \"%s%s\" as handled between ids %" PRId64 " and %" PRId64
                    ", but only %" PRId64 " are events of that type; the wrong ids are %s",
-                   p->group.consumer_group, set, p->group.topic_prefix, type, chunk * 8192,
-                   chunk * 8192 + 8191, events, strbuf_str(&ids));
+                   p->consumer_group, set, p->topic_prefix, type, chunk * 8192, chunk * 8192 + 8191, events,
+                   strbuf_str(&ids));
     return PG_DONE;
 }
 
@@ -261,8 +315,7 @@ static int name_wrong_bits(struct proof *p, const char *type, int64_t chunk, int
 static int64_t count_handled(const struct proof *p, int *at, const char *type, int64_t chunk)
 {
     for (; *at < pg_rows(p->handled); ++*at) {
-        struct store_verify_count row;
-        store_verify_count_row(p->handled, *at, &row);
+        const struct handled row = read_row(p->handled, *at);
         int order = row.is_chunk ? strcmp(row.type, type) : -1;
         if (order == 0 && row.chunk == chunk)
             return row.sent + row.failed;
@@ -275,10 +328,11 @@ static int64_t count_handled(const struct proof *p, int *at, const char *type, i
 /* Each bit must stand for one event. */
 static int verify_bits(struct proof *p)
 {
+    CLEANUP(pg_args_free) struct pg_args args = group_args(p);
     CLEANUP(pg_result_freep) struct pg_result *bits = NULL;
     int at = 0;
 
-    int r = store_verify_bits(p->pg, &p->group, &bits, &p->err);
+    int r = pg_query(p->pg, &sql_verify_bits, &args, &bits, &p->err);
     for (int i = 0; r == PG_DONE && i < pg_rows(bits); i++) {
         struct pg_row row = {bits, i, 0};
         const char *type = pg_next_text(&row);
@@ -306,7 +360,11 @@ static const struct step {
 
 static int prove(struct proof *p)
 {
-    int r = store_verify_begin(p->pg, &p->err);
+    /* One snapshot for all, and no row changed. */
+    int r = pg_execute(p->pg,
+                       "begin isolation level repeatable read read only; set local work_mem = '512MB'; "
+                       "set local statement_timeout = 0; set local max_parallel_workers_per_gather = 4",
+                       &p->err);
 
     for (size_t i = 0; r == PG_DONE && i < ARRAY_SIZE(steps); i++) {
         ctl_progress("%zu/%zu %s …", i + 1, ARRAY_SIZE(steps), steps[i].words);
@@ -354,16 +412,16 @@ int ctl_verify(struct ctl *c)
     int code = ctl_connect(c, &params, &p.pg);
     if (code)
         return code;
-    p.group.consumer_group = xasprintf("%s-" CONFIG_INTEGRATION_GROUP, c->config->consumers.group_prefix);
-    p.group.topic_prefix = xasprintf("%ssubscriptions.", c->config->kafka.topic_prefix);
+    p.consumer_group = xasprintf("%s-" CONFIG_INTEGRATION_GROUP, c->config->consumers.group_prefix);
+    p.topic_prefix = xasprintf("%ssubscriptions.", c->config->kafka.topic_prefix);
     sheet_new(&p.sheet);
     int r = prove(&p);
     code = r == PG_DONE ? ctl_show(c, p.sheet, add_verdict(&p)) : ctl_refused(r, "verify", &p.err);
     pg_result_free(p.handled);
     differences_free(&p.differences);
     free(p.counts);
-    free(p.group.consumer_group);
-    free(p.group.topic_prefix);
+    free(p.consumer_group);
+    free(p.topic_prefix);
     sheet_free(p.sheet);
     pg_close(p.pg);
     return code;

@@ -7,14 +7,6 @@
 #include "pg/pg_session.h"
 #include "sql/statements.h"
 
-static int64_t next_time_or_none(struct pg_row *row)
-{
-    bool is_null = pg_next_is_null(row);
-    int64_t time = pg_next_time(row);
-
-    return is_null ? INT64_MIN : time;
-}
-
 /* --- status ----------------------------------------------------------------------------------- */
 
 static void read_relay(struct pg_row *row, struct store_relay_view *ret)
@@ -33,11 +25,10 @@ static void read_relay(struct pg_row *row, struct store_relay_view *ret)
 
 int store_overview(struct pg *pg, struct store_overview *ret, struct error *err)
 {
-    static const struct pg_statement overview = {"", sql_status_overview};
     CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
 
     pg_arg_text(&args, PG_SESSION_CLAIM);
-    int r = pg_query(pg, &overview, &args, &ret->result, err);
+    int r = pg_query(pg, &sql_status_overview, &args, &ret->result, err);
     if (r != PG_DONE)
         return r;
     if (pg_rows(ret->result) != 1) {
@@ -60,15 +51,6 @@ int store_overview(struct pg *pg, struct store_overview *ret, struct error *err)
     return PG_DONE;
 }
 
-/* An adopted application's own states come last. */
-const struct pg_statement store_states_exact = {
-    "", "select status, coalesce(c.n, 0), false"
-        "  from unnest('{pending,processing,retry,sent,failed}'::text[]) with ordinality as k (status, place)"
-        "  full join (select coalesce(status::text, 'none') as status, count(*) as n from subscriptions"
-        "              group by 1) c using (status)"
-        " order by k.place, status"};
-const struct pg_statement store_states_about = {"", sql_status_states_about};
-
 /* So many of the rows that are due now, and of those due later, are counted one by one. */
 #define DUE_MAX 1000
 /* So many rows are looked at for why they are tried again. */
@@ -79,14 +61,13 @@ const struct pg_statement store_states_about = {"", sql_status_states_about};
 int store_integrations(struct pg *pg, int64_t limit, uint64_t max_wait_usec, struct pg_result **ret,
                        struct error *err)
 {
-    static const struct pg_statement integrations = {"", sql_status_integrations};
     CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
 
     pg_arg_i64(&args, limit);
     pg_arg_i64(&args, DUE_MAX);
     pg_arg_i64(&args, (int64_t) (max_wait_usec / USEC_PER_SEC) + 1);
     pg_arg_i64(&args, RETRIES_MAX);
-    return pg_query(pg, &integrations, &args, ret, err);
+    return pg_query(pg, &sql_status_integrations, &args, ret, err);
 }
 
 static void read_waiting(struct pg_row *row, int64_t limit, struct store_integration *ret)
@@ -107,10 +88,10 @@ void store_integration_row(const struct pg_result *result, int number, int64_t l
     ret->id = pg_next_i64(&row);
     ret->name = pg_next_text(&row);
     ret->enabled = pg_next_bool(&row);
-    ret->paused_until = next_time_or_none(&row);
+    ret->paused_until = pg_next_time(&row);
     ret->pause_reason = pg_next_text(&row);
     ret->circuit_state = pg_next_text(&row);
-    ret->backoff_until = next_time_or_none(&row);
+    ret->backoff_until = pg_next_time(&row);
     ret->backoff_reason = pg_next_text(&row);
     read_waiting(&row, limit, ret);
     ret->in_flight = pg_next_i64(&row);
@@ -118,46 +99,37 @@ void store_integration_row(const struct pg_result *result, int number, int64_t l
     ret->sent = pg_next_i64(&row);
     ret->failed = pg_next_i64(&row);
     ret->failed_ambiguous = pg_next_i64(&row);
-    ret->oldest = next_time_or_none(&row);
+    ret->oldest = pg_next_time(&row);
     ret->retry_status = pg_next_i64(&row);
     ret->retry_error = pg_next_text(&row);
 }
 
 int store_unrouted(struct pg *pg, int64_t limit, int64_t *ret, struct error *err)
 {
-    static const struct pg_statement unrouted = {
-        "", "select count(*) from (select from subscriptions where integration_id is null"
-            "                         and status in ('pending', 'retry') and held_at is null"
-            "                       limit nullif($1::bigint, 0)) x"};
     CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
-    CLEANUP(pg_result_freep) struct pg_result *result = NULL;
 
     pg_arg_i64(&args, limit);
-    int r = pg_query(pg, &unrouted, &args, &result, err);
-    if (r == PG_DONE)
-        *ret = pg_get_i64(result, 0, 0);
-    return r;
+    return pg_query_i64(pg, &sql_status_unrouted, &args, ret, err);
 }
 
 int store_lags(struct pg *pg, struct pg_result **ret, struct error *err)
 {
-    static const struct pg_statement lags = {"", sql_status_lags};
     CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
 
     pg_arg_i64(&args, LAG_WINDOW);
-    return pg_query(pg, &lags, &args, ret, err);
+    return pg_query(pg, &sql_status_lags, &args, ret, err);
 }
 
 /* --- explain ---------------------------------------------------------------------------------- */
 
 static void read_times(struct pg_row *row, struct store_times *ret)
 {
-    ret->created = next_time_or_none(row);
-    ret->updated = next_time_or_none(row);
-    ret->scheduled = next_time_or_none(row);
-    ret->next_attempt = next_time_or_none(row);
-    ret->held = next_time_or_none(row);
-    ret->sent = next_time_or_none(row);
+    ret->created = pg_next_time(row);
+    ret->updated = pg_next_time(row);
+    ret->scheduled = pg_next_time(row);
+    ret->next_attempt = pg_next_time(row);
+    ret->held = pg_next_time(row);
+    ret->sent = pg_next_time(row);
 }
 
 static void read_route(struct pg_row *row, struct store_route *ret)
@@ -167,10 +139,10 @@ static void read_route(struct pg_row *row, struct store_route *ret)
     ret->name = pg_next_text(row);
     ret->enabled = pg_next_bool(row);
     ret->has_url = pg_next_bool(row);
-    ret->paused_until = next_time_or_none(row);
+    ret->paused_until = pg_next_time(row);
     ret->pause_reason = pg_next_text(row);
     ret->circuit_state = pg_next_text(row);
-    ret->backoff_until = next_time_or_none(row);
+    ret->backoff_until = pg_next_time(row);
     ret->backoff_reason = pg_next_text(row);
     ret->max_in_flight = pg_next_i64(row);
     ret->max_attempts = pg_next_i64(row);
@@ -180,14 +152,13 @@ static void read_route(struct pg_row *row, struct store_route *ret)
 int store_subscription(struct pg *pg, int64_t id, struct store_subscription *ret, bool *ret_found,
                        struct error *err)
 {
-    static const struct pg_statement subscription = {"", sql_explain_subscription};
     CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
     size_t len;
 
     pg_arg_i64(&args, id);
     pg_arg_i64(&args, STORE_AHEAD_MAX);
     pg_arg_text(&args, PG_SESSION_CLAIM);
-    int r = pg_query(pg, &subscription, &args, &ret->result, err);
+    int r = pg_query(pg, &sql_explain_subscription, &args, &ret->result, err);
     if (r != PG_DONE)
         return r;
     *ret_found = pg_rows(ret->result) == 1;
@@ -200,11 +171,11 @@ int store_subscription(struct pg *pg, int64_t id, struct store_subscription *ret
     ret->payload.p = pg_next_bytes(&row, &ret->payload.len);
     read_times(&row, &ret->at);
     ret->claimed_by = pg_next_text(&row);
-    ret->lease_expires_at = next_time_or_none(&row);
+    ret->lease_expires_at = pg_next_time(&row);
     ret->last_error = pg_next_text(&row);
     ret->last_http_status = pg_next_i64(&row);
     ret->last_ambiguous = pg_next_bool(&row);
-    ret->ambiguous_since = next_time_or_none(&row);
+    ret->ambiguous_since = pg_next_time(&row);
     read_route(&row, &ret->integration);
     ret->ahead = pg_next_i64(&row);
     ret->namespace = (const unsigned char *) pg_next_bytes(&row, &len);
@@ -215,11 +186,10 @@ int store_subscription(struct pg *pg, int64_t id, struct store_subscription *ret
 
 int store_events(struct pg *pg, int64_t subscription_id, struct pg_result **ret, struct error *err)
 {
-    static const struct pg_statement events = {"", sql_explain_events};
     CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
 
     pg_arg_i64(&args, subscription_id);
-    return pg_query(pg, &events, &args, ret, err);
+    return pg_query(pg, &sql_explain_events, &args, ret, err);
 }
 
 void store_event_row(const struct pg_result *result, int number, struct store_event *ret)
@@ -227,7 +197,7 @@ void store_event_row(const struct pg_result *result, int number, struct store_ev
     struct pg_row row = {result, number, 0};
 
     ret->id = pg_next_i64(&row);
-    ret->created_at = next_time_or_none(&row);
+    ret->created_at = pg_next_time(&row);
     ret->type = pg_next_text(&row);
     ret->operation = pg_next_text(&row);
     ret->from_status = pg_next_text(&row);

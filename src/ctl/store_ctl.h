@@ -32,10 +32,6 @@ struct store_overview {
 };
 int store_overview(struct pg *pg, struct store_overview *ret, struct error *err);
 
-/* Columns: status, count (null = not known), whether it is an estimate. The first statement counts all rows;
- * the second counts by indexes and estimates the rest by what ANALYZE found. */
-extern const struct pg_statement store_states_exact, store_states_about;
-
 struct store_integration {
     int64_t id;
     const char *name;

@@ -12,13 +12,13 @@ int store_migrate_begin(struct pg *pg, struct error *err);
 int store_migrate_try_turn(struct pg *pg, const char *schema, bool *ret, struct error *err);
 
 struct store_place {
-    struct strbuf quoted, database; /* the schema's name as SQL wants it; the database's as it is */
-    bool exists;                    /* the schema */
-    bool beside;         /* it does not, but "public" has tables of an application that look like ours */
-    struct strbuf lacks; /* a line for each permission that our role lacks, with the command that gives it */
+    const char *quoted, *database; /* the schema's name as SQL wants it; the database's as it is */
+    bool exists;                   /* the schema */
+    bool beside;       /* it does not, but "public" has tables of an application that look like ours */
+    const char *lacks; /* a line for each permission that our role lacks, with the command that gives it */
+    struct pg_result *result;
 };
 int store_migrate_place(struct pg *pg, const char *schema, struct store_place *place, struct error *err);
-int store_migrate_create_schema(struct pg *pg, const char *quoted, struct error *err);
 
 struct store_applied {
     int version;
@@ -48,6 +48,3 @@ int store_migrate_is_applied(struct pg *pg, const struct sql_file *repeatable, b
 
 /* Notes that a step or a repeatable file was applied, `by` which program. */
 int store_migrate_record(struct pg *pg, const struct sql_file *file, const char *by, struct error *err);
-
-/* How many ids a session draws from the ledger's sequence at once; the relay depends on 1. */
-int store_migrate_sequence_cache(struct pg *pg, int64_t *ret, struct error *err);

@@ -163,7 +163,7 @@ static void find_refused_row(struct claimer *c, const struct pg_answer *answer)
         return;
     }
     refused_row_note(&c->refusals, answer->sqlstate);
-    (void) queue_session_ask(c->parts.session, &store_claim_head, on_refused_row, c);
+    (void) queue_session_ask(c->parts.session, &sql_claim_head, on_refused_row, c);
 }
 
 /* True when the statement was carried out. */
@@ -276,10 +276,10 @@ static const struct pg_statement *choose_statement(struct claimer *c)
     c->now.everywhere = count == 0;
     if (count > 0) {
         store_claim_on_args(queue_session_args(c->parts.session), count, places);
-        return &store_claim_on;
+        return &sql_claim_on;
     }
     c->everywhere_at = now + LOOK_EVERYWHERE_USEC;
-    return &store_claim;
+    return &sql_claim;
 }
 
 static void fill_args(struct claimer *c, int64_t budget)

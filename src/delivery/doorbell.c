@@ -50,7 +50,7 @@ static void on_channel(struct pg_answer *answer, void *userdata)
 static void listener_up(void *userdata)
 {
     struct doorbell *d = userdata;
-    (void) pg_async_query(d->listener, &store_listen_channel, NULL, DEADLINE_USEC, on_channel, d);
+    (void) pg_async_query(d->listener, &sql_listen_channel, NULL, DEADLINE_USEC, on_channel, d);
 }
 
 static void listener_down(int r, const struct error *err, void *userdata)
@@ -121,15 +121,15 @@ static void step(struct doorbell *d)
         return;
     if (!d->wanted) {
         if (d->held)
-            (void) pg_async_query(d->holder, &store_release_bell, NULL, DEADLINE_USEC, on_released, d);
+            (void) pg_async_query(d->holder, &sql_release_bell, NULL, DEADLINE_USEC, on_released, d);
         return;
     }
     if (d->held || !d->listening)
         return;
     if (d->seated)
-        (void) pg_async_query(d->holder, &store_hold_bell, NULL, DEADLINE_USEC, on_held, d);
+        (void) pg_async_query(d->holder, &sql_hold_bell, NULL, DEADLINE_USEC, on_held, d);
     else if (now_monotonic_usec() >= d->seat_again_usec)
-        (void) pg_async_query(d->holder, &store_take_seat, NULL, DEADLINE_USEC, on_seat, d);
+        (void) pg_async_query(d->holder, &sql_take_seat, NULL, DEADLINE_USEC, on_seat, d);
 }
 
 /* --- the interface ---------------------------------------------------------------------------- */

@@ -61,7 +61,7 @@ static bool find_refused_row(struct leases *s, const struct pg_answer *answer)
     if (!refusals_narrow(&s->refusals, s->limit))
         return false;
     refused_row_note(&s->refusals, answer->sqlstate);
-    return queue_session_ask(s->session, &store_expire_head, on_refused_row, s) == 0;
+    return queue_session_ask(s->session, &sql_expire_head, on_refused_row, s) == 0;
 }
 
 static void on_expired(struct pg_answer *answer, void *userdata)
@@ -115,7 +115,7 @@ static bool expire_leases(struct leases *s, const struct config *config, uint64_
     s->limit = refusals_limit(&s->refusals, ROWS);
     store_expire_leases_args(queue_session_args(s->session), &rules, s->live.count, s->live.data,
                              passed_over_count, passed_over, s->limit);
-    return queue_session_ask(s->session, &store_expire_leases, on_expired, s) == 0;
+    return queue_session_ask(s->session, &sql_expire_leases, on_expired, s) == 0;
 }
 
 bool leases_run(struct leases *s, const struct config *config, bool lost_claims_only)
@@ -124,7 +124,7 @@ bool leases_run(struct leases *s, const struct config *config, bool lost_claims_
 
     if (s->lost.count > 0) {
         store_release_tokens_args(queue_session_args(s->session), s->lost.count, s->lost.data);
-        return queue_session_ask(s->session, &store_release_tokens, on_released, s) == 0;
+        return queue_session_ask(s->session, &sql_release_tokens, on_released, s) == 0;
     }
     return !lost_claims_only && now >= s->at && expire_leases(s, config, now);
 }

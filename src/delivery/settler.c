@@ -243,7 +243,7 @@ static void ask_still_claimed(struct settler *s)
         tokens[i] = s->batch.data[i]->token;
     }
     store_still_claimed_args(&s->args, s->batch.count, ids, tokens);
-    if (pg_async_query(s->pg, &store_still_claimed, &s->args, DEADLINE_USEC, on_still_claimed, s) < 0)
+    if (pg_async_query(s->pg, &sql_still_claimed, &s->args, DEADLINE_USEC, on_still_claimed, s) < 0)
         requeue(s);
 }
 
@@ -349,7 +349,7 @@ static void settle(struct settler *s)
         return;
     }
     store_settle_args(&s->args, s->batch.count, (const struct store_settlement *const *) s->batch.data);
-    const struct pg_statement *statement = s->avoid_locked ? &store_settle_unlocked : &store_settle;
+    const struct pg_statement *statement = s->avoid_locked ? &sql_settle_unlocked : &sql_settle;
     if (pg_async_query(s->pg, statement, &s->args, DEADLINE_USEC, on_settled, s) < 0)
         requeue(s);
 }
@@ -357,11 +357,11 @@ static void settle(struct settler *s)
 static void let_integration_wait(struct settler *s)
 {
     const struct store_wait *wait = &s->waits->wait;
-    const struct pg_statement *statement = &store_back_off;
+    const struct pg_statement *statement = &sql_back_off;
 
     if (wait->usec == USEC_INFINITY) {
         store_pause_integration_args(&s->args, wait);
-        statement = &store_pause_integration;
+        statement = &sql_pause_integration;
     } else {
         store_back_off_args(&s->args, wait);
     }

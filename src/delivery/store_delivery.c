@@ -4,14 +4,9 @@
 #include <string.h>
 
 #include "base/timeutil.h"
-#include "sql/statements.h"
 
 /* Sessions have jit off: it set in at 10,000 integrations and cost more than the rest. Theirs is TimeZone
  * UTC. */
-
-const struct pg_statement store_claim = {"claim", sql_claim};
-const struct pg_statement store_claim_on = {"claim_on", sql_claim_on};
-const struct pg_statement store_claim_head = {"claim_head", sql_claim_head};
 
 static void add_i64_array(struct pg_args *args, size_t count, const int64_t *values)
 {
@@ -89,23 +84,11 @@ void store_claim_row(const struct pg_result *r, int row, struct store_claimed *r
     ret->fingerprint = pg_get_i64(r, row, 17);
 }
 
-const struct pg_statement store_release_tokens = {
-    "release_tokens",
-    "update subscriptions set status = case when attempts <= 1 then 'pending' else 'retry' end,"
-    "       attempts = greatest(attempts - 1, 0), last_error = 'not sent: the claim''s answer got lost',"
-    "       last_http_status = null, last_response = null, last_response_truncated = null, last_duration_ms = null,"
-    "       last_ambiguous = false, claimed_by = null, claim_token = null, lease_expires_at = null,"
-    "       updated_at = now()"
-    " where status = 'processing' and lease_expires_at is not null and claim_token = any ($1)"};
-
 void store_release_tokens_args(struct pg_args *args, size_t count, const int64_t *tokens)
 {
     pg_args_clear(args);
     add_i64_array(args, count, tokens);
 }
-
-const struct pg_statement store_settle = {"settle", sql_settle};
-const struct pg_statement store_settle_unlocked = {"settle_unlocked", sql_settle_unlocked};
 
 typedef void (*add_field)(struct pg_args *, const struct store_settlement *);
 
@@ -187,20 +170,12 @@ void store_settle_args(struct pg_args *args, size_t count, const struct store_se
     }
 }
 
-const struct pg_statement store_still_claimed = {
-    "still_claimed",
-    "select s.id::bigint from subscriptions s join unnest($1::bigint[], $2::bigint[]) as r (id, token)"
-    "    on s.id = r.id and s.claim_token = r.token order by 1"};
-
 void store_still_claimed_args(struct pg_args *args, size_t count, const int64_t *ids, const int64_t *tokens)
 {
     pg_args_clear(args);
     add_i64_array(args, count, ids);
     add_i64_array(args, count, tokens);
 }
-
-const struct pg_statement store_expire_leases = {"expire_leases", sql_expire_leases};
-const struct pg_statement store_expire_head = {"expire_head", sql_expire_head};
 
 void store_expire_leases_args(struct pg_args *args, const struct outcome_rules *rules, size_t count,
                               const int64_t *tokens, size_t passed_over_count, const int64_t *passed_over,
@@ -215,13 +190,6 @@ void store_expire_leases_args(struct pg_args *args, const struct outcome_rules *
     add_i64_array(args, passed_over_count, passed_over);
     pg_arg_i32(args, limit);
 }
-
-const struct pg_statement store_pause_integration = {
-    "pause_integration",
-    "update integrations set paused_until = 'infinity', pause_reason = $2, updated_at = now()"
-    " where id = $1 and (paused_until is null or paused_until <= now())"
-    "   and integration_fingerprint(endpoint_url, auth_token) = $3 returning id::bigint"};
-const struct pg_statement store_back_off = {"back_off", sql_back_off};
 
 void store_pause_integration_args(struct pg_args *args, const struct store_wait *wait)
 {
@@ -239,11 +207,3 @@ void store_back_off_args(struct pg_args *args, const struct store_wait *wait)
     pg_arg_text(args, wait->reason);
     pg_arg_i64(args, wait->fingerprint);
 }
-
-const struct pg_statement store_listen_channel = {"", "select doorbell_channel()"};
-const struct pg_statement store_take_seat = {
-    "take_seat", "select pg_try_advisory_lock(lock_key('seat')), set_config('lock_timeout', '1000', false),"
-                 "       set_config('statement_timeout', '0', false)"};
-const struct pg_statement store_hold_bell = {"hold_bell", "select pg_advisory_lock(lock_key('bell'))"};
-const struct pg_statement store_release_bell = {"release_bell",
-                                                "select pg_advisory_unlock(lock_key('bell'))"};

@@ -1,20 +1,16 @@
-/* The dispatcher's statements: claim, settle, expire, pause, doorbell. Builds parameters, reads results;
- * sends nothing. */
+/* The arguments of the dispatcher's statements (sql/statements/), and the rows of their results. Sends
+ * nothing. */
 #pragma once
 
 #include "base/timeutil.h"
 #include "delivery/outcome.h"
 #include "pg/pg.h"
+#include "sql/statements.h"
 
 /* How long another session's lock may keep our statements waiting before that is said. */
 #define STORE_LOCK_PATIENCE_USEC (5 * USEC_PER_SEC)
 
 /* --- claim ------------------------------------------------------------------------------------ */
-
-/* The first looks everywhere; the second goes on where the claims of some integrations have ended. */
-extern const struct pg_statement store_claim, store_claim_on;
-/* With the arguments of store_claim: what that would take, id and integration in columns 0 and 1. */
-extern const struct pg_statement store_claim_head;
 
 struct store_claim_request {
     const char *claimed_by;
@@ -35,6 +31,8 @@ struct store_load {
     int in_flight;
     int slots; /* requests that it may have at once; INT_MAX = as many as its settings allow */
 };
+/* For sql_claim, and for sql_claim_head, which shows what that would take: id and integration in columns 0
+ * and 1. */
 void store_claim_args(struct pg_args *args, const struct store_claim_request *request, size_t count,
                       const struct store_load *loads);
 
@@ -44,7 +42,8 @@ struct store_place {
     int64_t due; /* as Postgres counts timestamptz */
     int64_t id;
 };
-/* For store_claim_on: after store_claim_args(). */
+/* For sql_claim_on, which goes on where the claims of some integrations have ended: after
+ * store_claim_args(). */
 void store_claim_on_args(struct pg_args *args, size_t count, const struct store_place *places);
 
 /* One row of the result; pointers live as long as the result. The integration's columns are given in the
@@ -70,14 +69,9 @@ struct store_claimed {
 };
 void store_claim_row(const struct pg_result *result, int row, struct store_claimed *ret);
 
-/* Claims whose answer got lost on the way were never sent: back to their queue. */
-extern const struct pg_statement store_release_tokens;
 void store_release_tokens_args(struct pg_args *args, size_t count, const int64_t *tokens);
 
 /* --- settle ----------------------------------------------------------------------------------- */
-
-/* The second one leaves out rows that somebody else has locked. */
-extern const struct pg_statement store_settle, store_settle_unlocked;
 
 struct store_settlement {
     int64_t id, token;
@@ -91,23 +85,19 @@ struct store_settlement {
     int refusals;        /* how often the database would not have it by itself */
     uint64_t not_before; /* monotonic; after a refusal */
 };
+/* For sql_settle, and for sql_settle_unlocked, which leaves out rows that somebody else has locked. Result:
+ * the ids settled, ascending, in column 0. */
 void store_settle_args(struct pg_args *args, size_t count, const struct store_settlement *const *items);
-/* Result: the ids settled, ascending, in column 0. */
-
-/* Which of these claims still stand: ids in column 0. */
-extern const struct pg_statement store_still_claimed;
 void store_still_claimed_args(struct pg_args *args, size_t count, const int64_t *ids, const int64_t *tokens);
 
 /* --- the rest --------------------------------------------------------------------------------- */
 
-/* Up to `limit` rows whose lease is over and whose claim is none of `tokens`: retry, ambiguous, or failed
- * where that was the last attempt. Rows: id, integration_id, status. */
-extern const struct pg_statement store_expire_leases;
+/* For sql_expire_leases: up to `limit` rows whose lease is over and whose claim is none of `tokens`: retry,
+ * ambiguous, or failed where that was the last attempt. Rows: id, integration_id, status. And for
+ * sql_expire_head: whose lease that would end, id in column 0. */
 void store_expire_leases_args(struct pg_args *args, const struct outcome_rules *rules, size_t count,
                               const int64_t *tokens, size_t passed_over_count, const int64_t *passed_over,
                               int limit);
-/* With the arguments of store_expire_leases: whose lease that would end, id in column 0. */
-extern const struct pg_statement store_expire_head;
 
 /* Nothing is to be sent to an integration, as long as it has this fingerprint. */
 struct store_wait {
@@ -115,12 +105,5 @@ struct store_wait {
     uint64_t usec; /* from now; USEC_INFINITY = it is paused until somebody resumes it */
     const char *reason;
 };
-/* The first gives a row, unless the integration is paused already. */
-extern const struct pg_statement store_pause_integration, store_back_off;
 void store_pause_integration_args(struct pg_args *args, const struct store_wait *wait);
 void store_back_off_args(struct pg_args *args, const struct store_wait *wait);
-
-extern const struct pg_statement store_listen_channel; /* the channel's name in column 0 */
-extern const struct pg_statement store_take_seat;      /* boolean in column 0 */
-extern const struct pg_statement store_hold_bell;      /* waits for it, at most a second (SQLSTATE 55P03) */
-extern const struct pg_statement store_release_bell;

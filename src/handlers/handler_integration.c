@@ -5,7 +5,7 @@
  * transaction, and seldom. */
 #include "handlers/handler_integration.h"
 
-#include "handlers/store_counters.h"
+#include "sql/statements.h"
 
 static void add(struct integration_deltas *d, const struct message_event *e)
 {
@@ -75,15 +75,47 @@ static void state_free(void *state)
     free(state);
 }
 
+/* An integration whose counters were left as they are. */
+struct not_counted {
+    int64_t integration_id;
+    bool unknown;                /* it has no row */
+    bool sent_full, failed_full; /* the counter's type has no room for the delta */
+};
+
+/* Adds the deltas to the counters. *ret gets what was not counted, in the order of ids; the caller frees. */
+static int count_sends(struct pg *pg, const struct integration_deltas *deltas, struct not_counted **ret,
+                       size_t *ret_count, struct error *err)
+{
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+    CLEANUP(pg_result_freep) struct pg_result *result = NULL;
+
+    pg_arg_i64s(&args, &deltas->items->integration_id, sizeof(*deltas->items), deltas->count);
+    int r = pg_query(pg, &sql_lock_counters, &args, NULL, err);
+    pg_arg_i64s(&args, &deltas->items->sent, sizeof(*deltas->items), deltas->count);
+    pg_arg_i64s(&args, &deltas->items->failed, sizeof(*deltas->items), deltas->count);
+    if (r == PG_DONE)
+        r = pg_query(pg, &sql_count_sends, &args, &result, err);
+    if (r != PG_DONE)
+        return r;
+    *ret_count = (size_t) pg_rows(result);
+    *ret = xcalloc(*ret_count + 1, sizeof(**ret));
+    for (int i = 0; i < pg_rows(result); i++)
+        (*ret)[i] = (struct not_counted){.integration_id = pg_get_i64(result, i, 0),
+                                         .unknown = pg_get_bool(result, i, 1),
+                                         .sent_full = pg_get_bool(result, i, 2),
+                                         .failed_full = pg_get_bool(result, i, 3)};
+    return PG_DONE;
+}
+
 static int find_id(const void *a, const void *b)
 {
     const int64_t *x = a;
-    const struct store_not_counted *y = b;
+    const struct not_counted *y = b;
 
     return (*x > y->integration_id) - (*x < y->integration_id);
 }
 
-static const char *fault_of(const struct message_event *event, const struct store_not_counted *not_counted)
+static const char *fault_of(const struct message_event *event, const struct not_counted *not_counted)
 {
     if (!not_counted)
         return NULL;
@@ -100,13 +132,13 @@ static int apply(void *state, struct pg *pg, const struct message_event *const *
                  const char **faults, struct error *err)
 {
     struct integration_deltas *d = state;
-    CLEANUP(freep) struct store_not_counted *rest = NULL;
+    CLEANUP(freep) struct not_counted *rest = NULL;
     size_t n_rest = 0;
 
     integration_deltas_collect(d, events, count);
     if (d->count == 0)
         return PG_DONE;
-    int r = store_count_sends(pg, d, &rest, &n_rest, err);
+    int r = count_sends(pg, d, &rest, &n_rest, err);
     if (r != PG_DONE || n_rest == 0)
         return r;
     for (size_t i = 0; i < count; i++)

@@ -9,9 +9,9 @@
 #include "base/timeutil.h"
 #include "base/trouble.h"
 #include "base/worker.h"
-#include "monitor/store_monitor.h"
 #include "pg/pg_session.h"
 #include "pg/schema.h"
+#include "sql/statements.h"
 
 #define TURN_USEC USEC_PER_SEC
 #define LOOK_USEC (5 * USEC_PER_SEC)
@@ -85,7 +85,7 @@ static uint64_t read_backlog(struct monitor *m)
 {
     CLEANUP(pg_result_freep) struct pg_result *result = NULL;
 
-    if (pg_query(m->pg, &store_backlog, NULL, &result, NULL) != PG_DONE)
+    if (pg_query(m->pg, &sql_backlog, NULL, &result, NULL) != PG_DONE)
         return LOOK_USEC;
     struct pg_row row = {.result = result};
     m->stats.waiting = pg_next_i64(&row);
@@ -99,13 +99,11 @@ static uint64_t read_backlog(struct monitor *m)
 static uint64_t take_name(struct monitor *m)
 {
     CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
-    CLEANUP(pg_result_freep) struct pg_result *result = NULL;
     uint64_t now = now_monotonic_usec();
 
     pg_arg_text(&args, m->config->instance);
-    if (m->name_held || pg_query(m->pg, &store_take_name, &args, &result, NULL) != PG_DONE)
+    if (m->name_held || pg_query_bool(m->pg, &sql_take_name, &args, &m->name_held, NULL) != PG_DONE)
         return LOOK_USEC;
-    m->name_held = pg_get_bool(result, 0, 0);
     if (m->name_held && trouble_ends(&m->name_taken))
         log_notice("no other daemon is \"%s\" any more", m->config->instance);
     else if (!m->name_held && trouble_lasts(&m->name_taken, now, now, NAME_USEC))
@@ -118,13 +116,12 @@ static uint64_t take_name(struct monitor *m)
 static uint64_t extend_ledger(struct monitor *m)
 {
     struct error err;
-    CLEANUP(pg_result_freep) struct pg_result *result = NULL;
+    int64_t made;
 
-    if (pg_query(m->pg, &store_extend_ledger, NULL, &result, &err) == PG_DONE) {
-        int made = (int) pg_get_i64(result, 0, 0);
+    if (pg_query_i64(m->pg, &sql_extend_ledger, NULL, &made, &err) == PG_DONE) {
         (void) trouble_ends(&m->extending);
         if (made > 0)
-            log_info("made %d partition%s of the ledger ahead", made, plural(made));
+            log_info("made %d partition%s of the ledger ahead", (int) made, plural(made));
         return EXTEND_USEC;
     }
     /* A lock of another session usually goes by, and partitions lie far ahead. */

@@ -19,7 +19,7 @@ struct monitor_params {
 };
 
 struct monitor_stats {
-    _Atomic int64_t waiting, unrouted; /* up to STORE_BACKLOG_MAX; -1 = not known */
+    _Atomic int64_t waiting, unrouted; /* up to 10,000; -1 = not known */
     _Atomic int64_t unpublished;
     _Atomic bool relay_stopped;
 };

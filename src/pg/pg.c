@@ -332,6 +332,28 @@ int pg_query(struct pg *pg, const struct pg_statement *statement, const struct p
     return finish(pg, sent, ret, err);
 }
 
+int pg_query_i64(struct pg *pg, const struct pg_statement *statement, const struct pg_args *args,
+                 int64_t *ret, struct error *err)
+{
+    CLEANUP(pg_result_freep) struct pg_result *result = NULL;
+
+    int r = pg_query(pg, statement, args, &result, err);
+    if (r == PG_DONE)
+        *ret = pg_rows(result) ? pg_get_i64(result, 0, 0) : 0;
+    return r;
+}
+
+int pg_query_bool(struct pg *pg, const struct pg_statement *statement, const struct pg_args *args, bool *ret,
+                  struct error *err)
+{
+    int64_t value = 0;
+
+    int r = pg_query_i64(pg, statement, args, &value, err);
+    if (r == PG_DONE)
+        *ret = value;
+    return r;
+}
+
 int pg_execute(struct pg *pg, const char *sql, struct error *err)
 {
     pg->sqlstate[0] = '\0';

@@ -54,7 +54,8 @@ bool pg_blames_value(const char *sqlstate);
  * row. The server's words may then quote the row, so they belong to no log of ours. */
 bool pg_blames_row(const char *sqlstate);
 
-/* A statement is a constant with an address of its own: prepared on its first use in each session. */
+/* A statement is a constant with an address of its own (sql/statements/): prepared on its first use in each
+ * session. */
 struct pg_statement {
     const char *name; /* unique in the program; "" = not prepared, one shot */
     const char *sql;
@@ -78,7 +79,6 @@ void pg_arg_i64(struct pg_args *a, int64_t value);
 void pg_arg_i32(struct pg_args *a, int32_t value);
 void pg_arg_bool(struct pg_args *a, bool value);
 void pg_arg_text(struct pg_args *a, const char *value); /* NULL = NULL; valid UTF-8 without NUL */
-void pg_arg_bytea(struct pg_args *a, const void *value, size_t len);
 /* One-dimensional arrays: begin, elements, end. */
 enum pg_element {
     PG_BOOL,
@@ -100,12 +100,20 @@ void pg_array_end(struct pg_args *a);
 void pg_arg_i64s(struct pg_args *a, const int64_t *first, size_t stride, size_t count);
 void pg_arg_i32s(struct pg_args *a, const int32_t *first, size_t stride, size_t count);
 void pg_arg_texts(struct pg_args *a, const char *const *first, size_t stride, size_t count); /* no NULL */
+/* PG_TEXT or PG_BYTEA; absent bytes are NULL. */
+void pg_arg_bytes(struct pg_args *a, enum pg_element type, const struct bytes *first, size_t stride,
+                  size_t count);
 
 /* Executes and waits: at most statement_timeout and a margin. `args` NULL = none. Results come in binary;
  * *ret (NULL = not wanted) is the caller's to pg_result_free(). PG_DONE or an error from above.
  */
 int pg_query(struct pg *pg, const struct pg_statement *statement, const struct pg_args *args,
              struct pg_result **ret, struct error *err);
+/* The same for the first column of the only row: 0 and false when there is no row. */
+int pg_query_i64(struct pg *pg, const struct pg_statement *statement, const struct pg_args *args,
+                 int64_t *ret, struct error *err);
+int pg_query_bool(struct pg *pg, const struct pg_statement *statement, const struct pg_args *args, bool *ret,
+                  struct error *err);
 /* Several statements in text without parameters, as one simple query: BEGIN, COMMIT, migrations. */
 int pg_execute(struct pg *pg, const char *sql, struct error *err);
 
@@ -120,13 +128,13 @@ bool pg_get_bool(const struct pg_result *r, int row, int column);
 /* Text, bytea, uuid: NUL-terminated bytes that live as long as the result. */
 const char *pg_get_bytes(const struct pg_result *r, int row, int column, size_t *ret_len);
 const char *pg_get_text(const struct pg_result *r, int row, int column);
-/* timestamptz as microseconds since 1970; INT64_MIN and INT64_MAX are the infinities. */
+/* timestamptz as microseconds since 1970; INT64_MIN and INT64_MAX are the infinities, and NULL reads as
+ * INT64_MIN. */
 int64_t pg_get_time(const struct pg_result *r, int row, int column);
-/* Elements of a bigint[] without NULLs into a new array; the caller frees. */
-size_t pg_get_i64_array(const struct pg_result *r, int row, int column, int64_t **ret);
 
 /* A row whose columns are read in order: {result, row} stands before the first. Each call reads one column
- * and goes on to the next, as the functions above; pg_next_is_null() stays. */
+ * and goes on to the next, as the functions above; pg_next_is_null() stays. pg_next_i64_array() reads a
+ * bigint[] without NULLs into a new array, which the caller frees. */
 struct pg_row {
     const struct pg_result *result;
     int row, column;
@@ -136,4 +144,5 @@ int64_t pg_next_i64(struct pg_row *row);
 bool pg_next_bool(struct pg_row *row);
 const char *pg_next_text(struct pg_row *row);
 const char *pg_next_bytes(struct pg_row *row, size_t *ret_len);
+size_t pg_next_i64_array(struct pg_row *row, int64_t **ret);
 int64_t pg_next_time(struct pg_row *row);

@@ -75,11 +75,6 @@ void pg_arg_text(struct pg_args *a, const char *value)
     add_arg(a, OID_TEXT, value, value ? strlen(value) : 0);
 }
 
-void pg_arg_bytea(struct pg_args *a, const void *value, size_t len)
-{
-    add_arg(a, OID_BYTEA, value, len);
-}
-
 /* Array header (array_recv): dimensions, has-NULLs, element type, then length and lower bound of the one
  * dimension. The number of elements is known at the end only. */
 #define ARRAY_NULLS_AT 4
@@ -178,6 +173,20 @@ void pg_arg_texts(struct pg_args *a, const char *const *first, size_t stride, si
     for (size_t i = 0; i < count; i++) {
         const char *const *text = field(first, stride, i);
         pg_array_bytes(a, *text, strlen(*text));
+    }
+    pg_array_end(a);
+}
+
+void pg_arg_bytes(struct pg_args *a, enum pg_element type, const struct bytes *first, size_t stride,
+                  size_t count)
+{
+    pg_array_begin(a, type);
+    for (size_t i = 0; i < count; i++) {
+        const struct bytes *bytes = field(first, stride, i);
+        if (bytes->p)
+            pg_array_bytes(a, bytes->p, bytes->len);
+        else
+            pg_array_null(a);
     }
     pg_array_end(a);
 }
@@ -303,6 +312,8 @@ static int64_t read_int(const char *bytes, int len)
     uint32_t v32;
     uint16_t v16;
     switch (len) {
+    case 1:
+        return *bytes;
     case 8:
         memcpy(&v64, bytes, sizeof(v64));
         return (int64_t) be64toh(v64);
@@ -340,25 +351,8 @@ const char *pg_get_text(const struct pg_result *r, int row, int column)
 
 int64_t pg_get_time(const struct pg_result *r, int row, int column)
 {
-    int64_t t = pg_get_i64(r, row, column);
+    int64_t t = pg_is_null(r, row, column) ? INT64_MIN : pg_get_i64(r, row, column);
     return t == INT64_MAX || t == INT64_MIN ? t : t + PG_EPOCH_USEC;
-}
-
-size_t pg_get_i64_array(const struct pg_result *r, int row, int column, int64_t **ret)
-{
-    const char *p = PQgetvalue(r, row, column);
-    const char *end = p + PQgetlength(r, row, column);
-    *ret = NULL;
-    if (end - p < 20 || read_int(p, 4) != 1 || read_int(p + 8, 4) != OID_INT8)
-        return 0;
-    int64_t count = read_int(p + ARRAY_COUNT_AT, 4);
-    p += 20;
-    if (count <= 0 || count * 12 != end - p)
-        return 0;
-    *ret = xcalloc((size_t) count, sizeof(**ret));
-    for (int64_t i = 0; i < count; i++, p += 12)
-        (*ret)[i] = read_int(p + 4, 8);
-    return (size_t) count;
 }
 
 bool pg_next_is_null(const struct pg_row *row)
@@ -389,4 +383,22 @@ const char *pg_next_bytes(struct pg_row *row, size_t *ret_len)
 int64_t pg_next_time(struct pg_row *row)
 {
     return pg_get_time(row->result, row->row, row->column++);
+}
+
+size_t pg_next_i64_array(struct pg_row *row, int64_t **ret)
+{
+    size_t len;
+    const char *p = pg_next_bytes(row, &len), *end = p + len;
+
+    *ret = NULL;
+    if (end - p < 20 || read_int(p, 4) != 1 || read_int(p + 8, 4) != OID_INT8)
+        return 0;
+    int64_t count = read_int(p + ARRAY_COUNT_AT, 4);
+    p += 20;
+    if (count <= 0 || count * 12 != end - p)
+        return 0;
+    *ret = xcalloc((size_t) count, sizeof(**ret));
+    for (int64_t i = 0; i < count; i++, p += 12)
+        (*ret)[i] = read_int(p + 4, 8);
+    return (size_t) count;
 }

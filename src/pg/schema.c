@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "pg/sql_files.h"
+#include "sql/statements.h"
 
 int schema_file_version(const char *name)
 {
@@ -53,20 +54,6 @@ int schema_known(void)
     return known;
 }
 
-/* Read from the catalogs, so that nothing is refused (and written into the server's log) where the schema is
- * not there yet. Columns: the schema's name, whether it exists, whether we may use it, whether the table
- * exists, whether we may read it, our role. */
-static const struct pg_statement find_schema = {
-    "", "select w.name::text, n.oid is not null, coalesce(has_schema_privilege(n.oid, 'usage'), false),"
-        "       c.oid is not null, coalesce(has_table_privilege(c.oid, 'select'), false), current_user::text"
-        "  from (select (parse_ident(current_setting('search_path')))[1] as name) w"
-        "  left join pg_namespace n on n.nspname = w.name"
-        "  left join pg_class c on c.relnamespace = n.oid and c.relname = 'anubis_migrations'"};
-
-static const struct pg_statement read_versions = {
-    "", "select m.version, m.applied_by, (select max(oldest_daemon) from anubis_migrations)"
-        "  from anubis_migrations m order by m.version desc limit 1"};
-
 #define MIGRATE "run \"anubisctl migrate\""
 
 /* 0 when the table of migrations is there to be read, PG_SCHEMA_MISFIT with *err when not. */
@@ -113,10 +100,10 @@ int schema_check(struct pg *pg, struct error *err)
 {
     CLEANUP(pg_result_freep) struct pg_result *place = NULL, *versions = NULL;
 
-    int r = pg_query(pg, &find_schema, NULL, &place, err);
+    int r = pg_query(pg, &sql_find_schema, NULL, &place, err);
     if (r == 0)
         r = judge_place(place, err);
     if (r == 0)
-        r = pg_query(pg, &read_versions, NULL, &versions, err);
+        r = pg_query(pg, &sql_read_versions, NULL, &versions, err);
     return r == 0 ? judge_versions(versions, err) : r;
 }

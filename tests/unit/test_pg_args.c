@@ -13,17 +13,14 @@ TEST(test_scalars)
     pg_arg_bool(&args, true);
     pg_arg_text(&args, "São Paulo");
     pg_arg_text(&args, NULL);
-    pg_arg_bytea(&args, "a\0b", 3);
     pg_wire_fill(&wire, &args);
-    assert_int_equal(wire.count, 6);
+    assert_int_equal(wire.count, 5);
     assert_memory_equal(wire.values[0], "\xff\xff\xff\xff\xff\xff\xff\xfe", 8);
     assert_memory_equal(wire.values[1], "\0\0\1\2", 4);
     assert_memory_equal(wire.values[2], "\1", 1);
     assert_int_equal(wire.lengths[3], 10);
     assert_memory_equal(wire.values[3], "São Paulo", 10);
     assert_null(wire.values[4]);
-    assert_int_equal(wire.lengths[5], 3);
-    assert_memory_equal(wire.values[5], "a\0b", 3);
     assert_int_equal(wire.types[0], 20);
     assert_int_equal(wire.types[3], 25);
     pg_args_free(&args);
@@ -56,17 +53,14 @@ TEST(test_arrays)
                                "\0\0\0\x17"
                                "\0\0\0\0"
                                "\0\0\0\1";
+    static const struct bytes items[] = {{"hi", 2}, {NULL, 0}, {"", 0}};
     struct pg_args args = PG_ARGS_INIT;
     struct pg_wire wire;
     pg_array_begin(&args, PG_INT8);
     pg_array_i64(&args, 5);
     pg_array_i64(&args, 256);
     pg_array_end(&args);
-    pg_array_begin(&args, PG_TEXT);
-    pg_array_bytes(&args, "hi", 2);
-    pg_array_null(&args);
-    pg_array_bytes(&args, "", 0);
-    pg_array_end(&args);
+    pg_arg_bytes(&args, PG_TEXT, items, sizeof(*items), 3);
     pg_array_begin(&args, PG_INT4);
     pg_array_end(&args);
     pg_wire_fill(&wire, &args);

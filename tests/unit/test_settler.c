@@ -144,9 +144,9 @@ static struct {
     bool without_text; /* its first row has none */
 } session;
 
-const struct pg_statement store_settle = {"settle", ""}, store_settle_unlocked = {"settle_unlocked", ""},
-                          store_still_claimed = {"still_claimed", ""},
-                          store_pause_integration = {"pause", ""}, store_back_off = {"back_off", ""};
+const struct pg_statement sql_settle = {"settle", ""}, sql_settle_unlocked = {"settle_unlocked", ""},
+                          sql_still_claimed = {"still_claimed", ""},
+                          sql_pause_integration = {"pause", ""}, sql_back_off = {"back_off", ""};
 
 int pg_async_new(struct pg_async **ret, sd_event *event, const struct pg_params *params,
                  const struct pg_async_callbacks *callbacks, void *userdata)
@@ -341,7 +341,7 @@ TEST(test_results_gather_and_go_in_the_order_of_their_ids)
     add(2);
     EXPECT_IDLE();
     pass(MSEC(10));
-    EXPECT(store_settle, 1, 2, 3);
+    EXPECT(sql_settle, 1, 2, 3);
     assert_int_equal(settler_pending(settler), 3);
     ANSWER(1, 2, 3);
     assert_int_equal(settled, 3);
@@ -352,16 +352,16 @@ TEST(test_results_gather_and_go_in_the_order_of_their_ids)
 TEST(test_a_full_batch_goes_at_once)
 {
     add_all(1, BATCH_MAX + 2);
-    EXPECT(store_settle, 1, 2, 3, 4);
+    EXPECT(sql_settle, 1, 2, 3, 4);
     ANSWER(1, 2, 3, 4);
-    EXPECT(store_settle, 5, 6);
+    EXPECT(sql_settle, 5, 6);
 }
 
 TEST(test_in_a_hurry_nothing_gathers)
 {
     settler_hurry(settler);
     add(1);
-    EXPECT(store_settle, 1);
+    EXPECT(sql_settle, 1);
 }
 
 TEST(test_results_wait_for_the_database)
@@ -371,7 +371,7 @@ TEST(test_results_wait_for_the_database)
     pass(MSEC(1000));
     EXPECT_IDLE();
     come_up();
-    EXPECT(store_settle, 1, 2, 3, 4);
+    EXPECT(sql_settle, 1, 2, 3, 4);
 }
 
 static void note_token(int64_t token, void *userdata)
@@ -394,7 +394,7 @@ TEST(test_a_result_whose_claim_has_ended_is_dropped)
 {
     add_all(1, BATCH_MAX);
     ANSWER(1, 2, 4);
-    EXPECT(store_still_claimed, 3);
+    EXPECT(sql_still_claimed, 3);
     ANSWER_NOTHING();
     expect_said(MSG_LEASE_LOST, LOG_NOTICE);
     assert_int_equal(settled, 4);
@@ -405,12 +405,12 @@ TEST(test_a_result_whose_row_is_locked_is_tried_again)
 {
     add_all(1, BATCH_MAX);
     ANSWER(1, 4);
-    EXPECT(store_still_claimed, 2, 3);
+    EXPECT(sql_still_claimed, 2, 3);
     ANSWER(2, 3);
     assert_int_equal(settler_pending(settler), 2);
     EXPECT_IDLE();
     pass(MSEC(150));
-    EXPECT(store_settle, 2, 3);
+    EXPECT(sql_settle, 2, 3);
     ANSWER(2, 3);
     assert_int_equal(settled, 4);
     assert_int_equal(said.count, 0);
@@ -421,7 +421,7 @@ TEST(test_locks_that_last_are_said_once)
     add(1);
     for (int i = 0; i < 100; i++) {
         pass(MSEC(200));
-        if (session.statement == &store_settle)
+        if (session.statement == &sql_settle)
             ANSWER_NOTHING();
         ANSWER(1);
     }
@@ -437,13 +437,13 @@ TEST(test_after_a_lost_answer_all_of_it_is_sent_again)
     end_statement(NULL, -ECONNRESET, "");
     assert_int_equal(settler_pending(settler), 5);
     come_up();
-    EXPECT(store_settle, 1, 2, 3, 4);
+    EXPECT(sql_settle, 1, 2, 3, 4);
     /* The first try did arrive: no notice about that. */
     ANSWER_NOTHING();
     ANSWER_NOTHING();
     assert_int_equal(said.level, LOG_DEBUG);
     assert_int_equal(settled, 4);
-    EXPECT(store_settle, 5);
+    EXPECT(sql_settle, 5);
 }
 
 /* --- refusals --------------------------------------------------------------------------------- */
@@ -452,19 +452,19 @@ TEST(test_a_bad_row_is_found_by_halves)
 {
     add_all(1, BATCH_MAX);
     end_statement(NULL, -EBADMSG, "22023");
-    EXPECT(store_settle, 1, 2);
+    EXPECT(sql_settle, 1, 2);
     ANSWER(1, 2);
-    EXPECT(store_settle, 3, 4);
+    EXPECT(sql_settle, 3, 4);
     end_statement(NULL, -EBADMSG, "22023");
-    EXPECT(store_settle, 3);
+    EXPECT(sql_settle, 3);
     assert_false(session.without_text);
     end_statement(NULL, -EBADMSG, "22023");
     expect_said(MSG_SETTLE_SPLIT, LOG_WARNING);
     pass(MSEC(50));
-    EXPECT(store_settle, 3);
+    EXPECT(sql_settle, 3);
     assert_true(session.without_text);
     ANSWER(3);
-    EXPECT(store_settle, 4);
+    EXPECT(sql_settle, 4);
     ANSWER(4);
     assert_int_equal(settled, 4);
 }
@@ -480,10 +480,10 @@ TEST(test_a_row_that_is_refused_without_its_text_holds_up_no_other)
     expect_said(MSG_SETTLE_SPLIT, LOG_ERR);
     add(2);
     pass(MSEC(150));
-    EXPECT(store_settle, 2);
+    EXPECT(sql_settle, 2);
     ANSWER(2);
     pass(MSEC(10000));
-    EXPECT(store_settle, 1);
+    EXPECT(sql_settle, 1);
     end_statement(NULL, -EBADMSG, "22023");
     assert_int_equal(said.level, LOG_DEBUG);
     assert_int_equal(settler_pending(settler), 1);
@@ -498,17 +498,17 @@ TEST(test_a_refusal_for_another_reason_is_tried_again)
     pass(MSEC(900));
     EXPECT_IDLE();
     pass(MSEC(200));
-    EXPECT(store_settle, 1, 2, 3, 4);
+    EXPECT(sql_settle, 1, 2, 3, 4);
 }
 
 TEST(test_a_lock_leads_to_the_statement_that_passes_over_locked_rows)
 {
     add_all(1, BATCH_MAX);
     end_statement(NULL, -EBADMSG, "55P03");
-    EXPECT(store_settle_unlocked, 1, 2, 3, 4);
+    EXPECT(sql_settle_unlocked, 1, 2, 3, 4);
     ANSWER(1, 2, 3, 4);
     add_all(5, 8);
-    EXPECT(store_settle, 5, 6, 7, 8);
+    EXPECT(sql_settle, 5, 6, 7, 8);
 }
 
 /* --- integrations that wait ------------------------------------------------------------------- */
@@ -521,9 +521,9 @@ TEST(test_an_integration_is_paused_after_its_results)
     settler_wait(settler, &paused_for_good);
     settler_wait(settler, &paused_for_good);
     pass(MSEC(10));
-    EXPECT(store_settle, 1);
+    EXPECT(sql_settle, 1);
     ANSWER(1);
-    EXPECT(store_pause_integration, 77);
+    EXPECT(sql_pause_integration, 77);
     ANSWER(77);
     expect_said(MSG_INTEGRATION_PAUSED, LOG_WARNING);
     EXPECT_IDLE();
@@ -533,10 +533,10 @@ TEST(test_a_pause_survives_a_lost_answer)
 {
     settler_wait(settler, &paused_for_good);
     pass(MSEC(10));
-    EXPECT(store_pause_integration, 77);
+    EXPECT(sql_pause_integration, 77);
     end_statement(NULL, -ECONNRESET, "");
     come_up();
-    EXPECT(store_pause_integration, 77);
+    EXPECT(sql_pause_integration, 77);
     ANSWER_NOTHING(); /* it was paused before */
     assert_int_equal(said.count, 0);
     EXPECT_IDLE();
@@ -551,11 +551,11 @@ TEST(test_the_longest_backoff_counts)
     settler_wait(settler, &other);
     settler_wait(settler, &other_token);
     pass(MSEC(10));
-    EXPECT(store_back_off, 77);
+    EXPECT(sql_back_off, 77);
     ANSWER_NOTHING();
-    EXPECT(store_back_off, 78);
+    EXPECT(sql_back_off, 78);
     ANSWER_NOTHING();
-    EXPECT(store_back_off, 77);
+    EXPECT(sql_back_off, 77);
     ANSWER_NOTHING();
     EXPECT_IDLE();
     assert_int_equal(said.count, 0);

@@ -1,3 +1,13 @@
+-- The counters of integrations. Both statements belong to the transaction of a batch.
+
+-- name: lock_counters
+-- Locks in the order of ids first: an UPDATE … FROM takes its rows as the plan finds them, and two consumers would
+-- deadlock. In a statement of its own: one that locks and updates comes back to the version of its snapshot, where
+-- somebody may queue by now who waits for the lock on the newer one.
+-- $1 bigint[]: integrations
+select from integrations where id = any ($1) order by id for no key update
+
+-- name: count_sends
 -- Adds to the counters of integrations; those that were left as they are: id, unknown, sent_full, failed_full.
 --
 -- updated_at stays as it is: it is the application's, which may compare it to see whether somebody has edited the row,

@@ -1,0 +1,93 @@
+-- The consumers' statements. All but the first three belong to the transaction of a batch.
+
+-- name: take_member
+-- Which of several processes with the same instance name may be the static member of that name? True: this session may,
+-- as long as it lives.
+-- $1 text: consumer group
+-- $2 text: member
+select pg_try_advisory_lock(hashtextextended($1 || '/' || $2, lock_key('member')))
+
+-- name: read_offsets
+-- The offsets of those partitions that have a row: the partition's place in the arrays, offset.
+-- $1 text: consumer group
+-- $2 text[]: topics
+-- $3 integer[]: partitions
+select a.n, o.next_offset
+  from unnest($2::text[], $3::int[]) with ordinality as a (topic, partition, n)
+  join consumer_offsets o on o.consumer_group = $1 and o.topic = a.topic and o.partition = a.partition
+
+-- name: place_offset
+-- Makes the row, or moves it; does nothing when somebody else has made or moved it.
+-- $1 text: consumer group
+-- $2 text: topic
+-- $3 integer: partition
+-- $4 bigint: from this offset
+-- $5 bigint: to this one
+insert into consumer_offsets as o (consumer_group, topic, partition, next_offset)
+values ($1, $2, $3, $5)
+    on conflict (consumer_group, topic, partition)
+    do update set next_offset = excluded.next_offset, updated_at = now()
+ where o.next_offset = $4
+
+-- name: advance
+-- Moves offsets. A row that stands elsewhere is not changed.
+-- $1 text: consumer group
+-- $2 text[]: topics
+-- $3 integer[]: partitions
+-- $4 bigint[]: from these offsets
+-- $5 bigint[]: to these
+-- $6 bigint[]: foreign messages between them
+update consumer_offsets o
+   set next_offset = a.next, foreign_messages = o.foreign_messages + a.foreign_messages, updated_at = now()
+  from unnest($2::text[], $3::int[], $4::bigint[], $5::bigint[], $6::bigint[])
+       as a (topic, partition, expected, next, foreign_messages)
+ where o.consumer_group = $1 and o.topic = a.topic and o.partition = a.partition and o.next_offset = a.expected
+
+-- name: read_chunks
+-- The chunks that have a row: the chunk's place in the arrays, version, bits.
+-- $1 text: consumer group
+-- $2 text[]: topics
+-- $3 integer[]: partitions
+-- $4 bigint[]: chunks
+select a.n, b.version, b.bits
+  from unnest($2::text[], $3::int[], $4::bigint[]) with ordinality as a (topic, partition, chunk, n)
+  join consumer_bitmaps b on b.consumer_group = $1 and b.topic = a.topic and b.partition = a.partition
+                         and b.chunk = a.chunk
+
+-- name: write_chunks
+-- Writes chunks and counts their versions up; how many. One that has another version meanwhile is not written. Versions
+-- are counted from 1, so 0 says that the row is still to be made.
+-- $1 text: consumer group
+-- $2 text[]: topics
+-- $3 integer[]: partitions
+-- $4 bigint[]: chunks
+-- $5 bigint[]: versions
+-- $6 bytea[]: bits
+with a as materialized (
+  select * from unnest($2::text[], $3::int[], $4::bigint[], $5::bigint[], $6::bytea[])
+         as a (topic, partition, chunk, version, bits)
+), made as (
+  insert into consumer_bitmaps (consumer_group, topic, partition, chunk, bits)
+  select $1, topic, partition, chunk, bits from a where version = 0
+      on conflict do nothing returning 1
+), changed as (
+  update consumer_bitmaps b set bits = a.bits, version = b.version + 1 from a
+   where b.consumer_group = $1 and b.topic = a.topic and b.partition = a.partition and b.chunk = a.chunk
+     and b.version = a.version and a.version > 0 returning 1)
+select (select count(*) from made) + (select count(*) from changed)
+
+-- name: dead_letters
+-- Puts messages aside; what is there already stays.
+-- $1 text: consumer group
+-- $2 text[]: topics
+-- $3 integer[]: partitions
+-- $4 bigint[]: offsets
+-- $5 bytea[]: keys
+-- $6 text[]: headers, each a JSON object
+-- $7 bytea[]: values
+-- $8 text[]: what is wrong with them
+insert into dead_letters (consumer_group, topic, partition, "offset", key, headers, value, error)
+  select $1, a.topic, a.partition, a.position, a.key, a.headers::jsonb, a.value, a.error
+    from unnest($2::text[], $3::int[], $4::bigint[], $5::bytea[], $6::text[], $7::bytea[], $8::text[])
+         as a (topic, partition, position, key, headers, value, error)
+  on conflict do nothing

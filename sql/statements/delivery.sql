@@ -1,0 +1,43 @@
+-- The dispatcher's short statements. Claiming, settling and leases have files of their own.
+
+-- name: release_tokens
+-- Claims whose answer got lost on the way were never sent: back to their queue.
+-- $1 bigint[]: claim tokens
+update subscriptions set status = case when attempts <= 1 then 'pending' else 'retry' end,
+       attempts = greatest(attempts - 1, 0), last_error = 'not sent: the claim''s answer got lost',
+       last_http_status = null, last_response = null, last_response_truncated = null, last_duration_ms = null,
+       last_ambiguous = false, claimed_by = null, claim_token = null, lease_expires_at = null,
+       updated_at = now()
+ where status = 'processing' and lease_expires_at is not null and claim_token = any ($1)
+
+-- name: still_claimed
+-- Which of these claims still stand: ids.
+-- $1 bigint[]: subscriptions
+-- $2 bigint[]: claim tokens
+select s.id::bigint from subscriptions s join unnest($1::bigint[], $2::bigint[]) as r (id, token)
+    on s.id = r.id and s.claim_token = r.token order by 1
+
+-- name: pause_integration
+-- Pauses an integration until somebody resumes it. No row when it is paused already, or when its fingerprint is another
+-- meanwhile.
+-- $1 bigint: integration
+-- $2 text: why
+-- $3 bigint: fingerprint for which it is to be paused
+update integrations set paused_until = 'infinity', pause_reason = $2, updated_at = now()
+ where id = $1 and (paused_until is null or paused_until <= now())
+   and integration_fingerprint(endpoint_url, auth_token) = $3 returning id::bigint
+
+-- name: listen_channel :once
+-- The channel of the doorbell.
+select doorbell_channel()
+
+-- name: take_seat
+-- True: this session may wait for the bell, at most a second a time (SQLSTATE 55P03).
+select pg_try_advisory_lock(lock_key('seat')), set_config('lock_timeout', '1000', false),
+       set_config('statement_timeout', '0', false)
+
+-- name: hold_bell
+select pg_advisory_lock(lock_key('bell'))
+
+-- name: release_bell
+select pg_advisory_unlock(lock_key('bell'))

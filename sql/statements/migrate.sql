@@ -1,0 +1,67 @@
+-- The statements of "anubisctl migrate".
+
+-- name: migrate_try_turn :once
+-- True: it is our turn, until the end of the transaction. Not a key of lock_key(): that function and the schema, whose OID
+-- is part of the key, may not exist yet.
+-- $1 text: schema
+select pg_try_advisory_xact_lock(hashtextextended('anubisctl migrate ' || $1, 0))
+
+-- name: migrate_has_table :once
+-- Is there a table of migrations?
+-- $1 text: schema
+select exists (select from pg_class c join pg_namespace n on n.oid = c.relnamespace
+                where n.nspname = $1 and c.relname = 'anubis_migrations')
+
+-- name: migrate_applied :once
+-- The steps that were applied: version, name, checksum, by which program.
+select version, name, checksum, applied_by from anubis_migrations order by version
+
+-- name: migrate_checksum :once
+-- $1 text: content of a file
+select encode(sha256(convert_to($1, 'UTF8')), 'hex')
+
+-- name: migrate_find_tables :once
+-- Those tables that exist, as LOCK wants them, in the order given or the other way round; NULL when there is none.
+-- $1 text: schema
+-- $2 text: tables, separated by spaces
+-- $3 boolean: the other way round
+select string_agg(format('%I.%I', n.nspname, c.relname), ', '
+                  order by case when $3 then -t.number else t.number end)
+  from unnest(string_to_array($2, ' ')) with ordinality as t (name, number)
+  join pg_class c on c.relname = t.name and c.relkind in ('r', 'p')
+  join pg_namespace n on n.oid = c.relnamespace and n.nspname = $1
+
+-- name: migrate_limit_patience :once
+-- Whoever waits for a lock longer than deadlock_timeout looks for a deadlock and ends somebody, perhaps a transaction of
+-- the application's that holds one of these tables and wants another. We give up before.
+select set_config('lock_timeout', greatest(10, least(800, setting::int * 4 / 5))::text, true)
+  from pg_settings where name = 'deadlock_timeout'
+
+-- name: migrate_record_step :once
+-- $1 integer: version
+-- $2 text: name
+-- $3 text: content
+-- $4 text: by which program
+-- $5 integer: the oldest daemon that may use it
+insert into anubis_migrations (version, name, checksum, applied_by, oldest_daemon)
+values ($1, $2, encode(sha256(convert_to($3, 'UTF8')), 'hex'), $4 || ', role ' || current_user, $5)
+
+-- name: migrate_record_repeatable :once
+-- $1 text: name
+-- $2 text: content
+-- $3 text: by which program
+insert into anubis_repeatables (name, checksum, applied_by)
+values ($1, encode(sha256(convert_to($2, 'UTF8')), 'hex'), $3 || ', role ' || current_user)
+    on conflict (name) do update set checksum = excluded.checksum, applied_at = now(),
+                                     applied_by = excluded.applied_by
+
+-- name: migrate_is_applied :once
+-- Was the repeatable file applied last with this content?
+-- $1 text: name
+-- $2 text: content
+select exists (select from anubis_repeatables
+                where name = $1 and checksum = encode(sha256(convert_to($2, 'UTF8')), 'hex'))
+
+-- name: migrate_sequence_cache :once
+-- How many ids a session draws from the ledger's sequence at once; the relay depends on 1.
+select seqcache from pg_sequence where seqrelid = to_regclass('ledger_id_seq')

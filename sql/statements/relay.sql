@@ -1,0 +1,80 @@
+-- The relay's short statements; what it reads is in relay_read.sql.
+
+-- name: relay_try_lead
+-- Asks for the leader's lock, which the session then holds until it ends.
+select pg_try_advisory_lock(lock_key('relay'))
+
+-- name: relay_show_trouble
+-- Puts the leader's trouble into the session's name: there everybody may read it, and it ends with the session.
+-- $1 text: the session's name without it
+-- $2 text: the trouble, '' = there is none
+select set_config('application_name', $1::text || coalesce(' (' || nullif($2::text, '') || ')', ''), false)
+
+-- name: relay_identify
+-- Identifies the database. After a promotion the WAL's name has the new timeline at once, the control file only after
+-- the next checkpoint.
+select (select system_identifier from pg_control_system()),
+       ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::integer
+
+-- name: relay_begin
+-- Takes the saved position over.
+-- $1 text: the new leader
+update relay_state set epoch = epoch + 1, leader = $1, updated_at = now()
+ returning epoch, high, gap_first, gap_last, gap_horizon, system_identifier, timeline,
+           uuid_send((select namespace from installation))
+
+-- name: relay_advance_sequence
+-- Draws ids up to the given one, 100,000 at most; how many it drew. By nextval(), never by setval(), which could give an
+-- id out twice beside a transaction that draws one.
+-- $1 bigint: the id
+select count(nextval('ledger_id_seq'))
+  from generate_series(1, least($1 - (select last_value from ledger_id_seq), 100000))
+
+-- name: relay_is_flushed
+-- Is the WAL on disk up to this position?
+-- $1 bigint: the position
+select pg_current_wal_flush_lsn() - '0/0'::pg_lsn >= $1
+
+-- name: relay_mark
+-- Commits a small change; its transaction id, or no row when another relay leads.
+-- $1 bigint: our epoch
+update relay_state set updated_at = now() where epoch = $1 returning pg_current_xact_id()::text::bigint
+
+-- name: relay_save
+-- Saves the position. No row is changed when another relay leads.
+-- $1 bigint: our epoch
+-- $2 bigint: all ids up to this one are published but for the gaps
+-- $3 bigint[]: first ids of the gaps
+-- $4 bigint[]: last ids of the gaps
+-- $5 bigint[]: horizons of the gaps
+-- $6 boolean: the next two are known
+-- $7 bigint: system identifier
+-- $8 integer: timeline
+update relay_state set high = $2, gap_first = $3, gap_last = $4, gap_horizon = $5,
+       system_identifier = case when $6 then $7 else system_identifier end,
+       timeline = case when $6 then $8 else timeline end,
+       stopped_on = null, stopped_reason = null, updated_at = now()
+ where epoch = $1
+
+-- name: relay_stop
+-- Writes that the relay is stopped on an event. No row is changed when another relay leads.
+-- $1 bigint: our epoch
+-- $2 bigint: the event
+-- $3 text: why
+update relay_state set stopped_on = $2, stopped_reason = $3, updated_at = now() where epoch = $1
+
+-- name: relay_partitions
+-- A topic's partitions from which ledger id on: id, partitions.
+-- $1 text: topic
+select from_sequence, partitions from relay_topics where topic = $1 order by from_sequence
+
+-- name: relay_next_id
+-- The first id that was not given out yet.
+select last_value + 1 from ledger_id_seq
+
+-- name: relay_add_partitions
+-- $1 text: topic
+-- $2 bigint: the first ledger id that it holds for
+-- $3 integer: partitions
+insert into relay_topics (topic, from_sequence, partitions) values ($1, $2, $3)
+ on conflict (topic, from_sequence) do update set partitions = excluded.partitions

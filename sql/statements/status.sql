@@ -1,0 +1,16 @@
+-- The short statements of "anubisctl status".
+
+-- name: status_states_exact :once
+-- Counts all subscriptions: status, count, false (no estimate). An adopted application's own states come last.
+select status, coalesce(c.n, 0), false
+  from unnest('{pending,processing,retry,sent,failed}'::text[]) with ordinality as k (status, place)
+  full join (select coalesce(status::text, 'none') as status, count(*) as n from subscriptions
+              group by 1) c using (status)
+ order by k.place, status
+
+-- name: status_unrouted :once
+-- Waiting subscriptions without an integration.
+-- $1 bigint: counted up to this, 0 = all
+select count(*) from (select from subscriptions where integration_id is null
+                         and status in ('pending', 'retry') and held_at is null
+                       limit nullif($1::bigint, 0)) x
