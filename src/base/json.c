@@ -330,12 +330,3 @@ void json_add_string(struct strbuf *sb, const char *text, size_t len)
     }
     strbuf_addc(sb, '"');
 }
-
-void json_add_value_or_string(struct strbuf *sb, const char *text, size_t len)
-{
-    /* What it becomes a part of has levels of its own, and readers check the whole as strictly. */
-    if (json_is_valid(text, len, JSON_MAX_DEPTH - 8))
-        strbuf_add(sb, text, len);
-    else
-        json_add_string(sb, text, len);
-}

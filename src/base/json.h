@@ -14,6 +14,3 @@ bool json_is_valid(const char *text, size_t len, int max_depth);
 
 /* Appends a JSON string with its quotes. Bytes that are not UTF-8 become U+FFFD; NUL becomes \u0000. */
 void json_add_string(struct strbuf *sb, const char *text, size_t len);
-/* Appends text as a JSON value when json_is_valid() says so for a few levels less than JSON_MAX_DEPTH, else
- * as a string. */
-void json_add_value_or_string(struct strbuf *sb, const char *text, size_t len);

@@ -51,15 +51,6 @@ char *xstrndup(const char *s, size_t len)
     return must(strndup(s, len));
 }
 
-void *xmemdup(const void *p, size_t len)
-{
-    void *copy = xmalloc(len);
-
-    if (len > 0)
-        memcpy(copy, p, len);
-    return copy;
-}
-
 char *xasprintf(const char *fmt, ...)
 {
     va_list args;

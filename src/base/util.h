@@ -37,7 +37,6 @@ void *xcalloc(size_t count, size_t size);
 void *xreallocarray(void *p, size_t count, size_t size);
 char *xstrdup(const char *s); /* NULL gives NULL */
 char *xstrndup(const char *s, size_t len);
-void *xmemdup(const void *p, size_t len);
 char *xasprintf(const char *fmt, ...) PRINTF(1, 2);
 
 /* For CLEANUP on any pointer variable. */

@@ -450,7 +450,10 @@ static struct MHD_Response *answer_echo(struct request *r)
     strbuf_adds(&out, "{\"head\": ");
     json_add_string(&out, strbuf_str(&r->head), r->head.len);
     strbuf_adds(&out, ", \"body\": ");
-    json_add_value_or_string(&out, strbuf_str(&r->body), r->body.len);
+    if (json_is_valid(strbuf_str(&r->body), r->body.len, JSON_MAX_DEPTH - 1))
+        strbuf_add(&out, r->body.data, r->body.len);
+    else
+        json_add_string(&out, strbuf_str(&r->body), r->body.len);
     strbuf_adds(&out, "}");
     size_t len = out.len;
     return MHD_create_response_from_buffer(len, strbuf_take(&out), MHD_RESPMEM_MUST_FREE);

@@ -337,7 +337,7 @@ static void copy_gaps(struct gaps *to, const struct gaps *from)
 {
     gaps_free(to);
     *to = *from;
-    to->items = from->count ? xmemdup(from->items, from->count * sizeof(*from->items)) : NULL;
+    to->items = from->count ? copy_of(from->items, from->count * sizeof(*from->items)) : NULL;
     to->capacity = from->count;
 }
 

@@ -14,7 +14,7 @@
 /* A copy of its own on the heap for each value, so that a sanitizer sees a read beyond it. */
 static char *bytes(const char *text, size_t len)
 {
-    return len > 0 ? xmemdup(text, len) : NULL;
+    return len > 0 ? copy_of(text, len) : NULL;
 }
 
 static void add_header(struct kafka_message *m, const char *name, const char *value)
