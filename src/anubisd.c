@@ -95,7 +95,7 @@ static int read_environment(const struct options *o)
         return 0;
     int r = envfile_load(path, &err);
     if (r < 0 && o->mode == MODE_RUN)
-        log_event(LOG_ERR, MSG_CONFIG_INVALID, NULL, "%s", err.text);
+        log_line(LOG_ERR, MSG_CONFIG_INVALID, "%s", err.text);
     else if (r < 0)
         fprintf(stderr, "anubisd: %s%s\n", err.text, o->environment_path ? "" : "; going on without it");
     return o->environment_path ? r : 0;
@@ -135,7 +135,7 @@ int main(int argc, char **argv)
         return 0;
     default:
         log_set_level(config->log_level);
-        log_event(LOG_DEBUG, NULL, NULL, "configuration %s", path);
+        log_line(LOG_DEBUG, NULL, "configuration %s", path);
         return daemon_run(config, path);
     }
 }

@@ -18,7 +18,6 @@
 #include <systemd/sd-event.h>
 #include <unistd.h>
 
-#include "base/heartbeat.h"
 #include "base/log.h"
 #include "base/message_ids.h"
 #include "base/timeutil.h"
@@ -31,16 +30,13 @@
 #include "monitor/monitor.h"
 #include "pg/pg_conninfo.h"
 #include "relay/relay.h"
+#include "watchdog.h"
 
 #define TICK_USEC USEC_PER_SEC
 /* After the drain: how long results may wait for a database that is away. */
 #define SETTLE_AT_STOP_USEC (10 * USEC_PER_SEC)
 /* Then the threads: consumers and relay have 17 seconds between them before they are left behind. */
 #define JOIN_USEC (25 * USEC_PER_SEC)
-/* A heartbeat that has not moved for so long no longer feeds the watchdog. */
-#define STUCK_USEC (20 * USEC_PER_SEC)
-
-enum { HEART_MONITOR, HEART_RELAY, HEART_CONSUMERS, HEARTS = HEART_CONSUMERS + CONSUMER_THREADS_MAX };
 
 enum state {
     STATE_RUNNING,
@@ -60,34 +56,12 @@ struct daemon {
     struct relay *relay;
     struct consumers *consumers;
     struct monitor *monitor;
-    struct heartbeat hearts[HEARTS];
-    uint64_t beats[HEARTS], moved_at[HEARTS];
-    bool stuck_said;
-    uint64_t watchdog_usec; /* 0 = none */
+    struct watchdog watchdog;
     struct dispatcher_stats before;
     uint64_t before_at;
 };
 
-/* --- status and watchdog ---------------------------------------------------------------------- */
-
-static bool all_alive(struct daemon *d, uint64_t now)
-{
-    for (size_t i = 0; i < HEARTS; i++) {
-        uint64_t beats = d->hearts[i].beats;
-        if (!d->hearts[i].name || beats != d->beats[i] || !d->moved_at[i]) {
-            d->beats[i] = beats;
-            d->moved_at[i] = now;
-        } else if (now - d->moved_at[i] > STUCK_USEC) {
-            if (!d->stuck_said)
-                log_event(LOG_ERR, MSG_THREAD_STUCK, NULL, "thread \"%s\" makes no progress",
-                          d->hearts[i].name);
-            d->stuck_said = true;
-            return false;
-        }
-    }
-    d->stuck_said = false;
-    return true;
-}
+/* --- status ----------------------------------------------------------------------------------- */
 
 /* The dispatcher has one; others may be short of it, say when the server is full. */
 static void describe_sessions(struct daemon *d, struct strbuf *out)
@@ -144,8 +118,7 @@ static int on_tick(sd_event_source *s, uint64_t usec, void *userdata)
         describe(d, &status, now);
         sd_notifyf(0, "STATUS=%s", strbuf_str(&status));
     }
-    if (all_alive(d, now) && d->watchdog_usec)
-        sd_notify(0, "WATCHDOG=1");
+    watchdog_feed(&d->watchdog, now);
     sd_event_source_set_time(s, now + TICK_USEC);
     sd_event_source_set_enabled(s, SD_EVENT_ONESHOT);
     return 0;
@@ -209,8 +182,8 @@ static int on_terminate(sd_event_source *s, const struct signalfd_siginfo *si, v
     }
     struct dispatcher_stats stats;
     dispatcher_stats(d->dispatcher, &stats);
-    log_event(LOG_NOTICE, MSG_STOPPING, NULL, "stopping: %d request%s under way, %zu result%s to be settled",
-              stats.in_flight, plural(stats.in_flight), stats.unsettled, plural((int64_t) stats.unsettled));
+    log_line(LOG_NOTICE, MSG_STOPPING, "stopping: %d request%s under way, %zu result%s to be settled",
+             stats.in_flight, plural(stats.in_flight), stats.unsettled, plural((int64_t) stats.unsettled));
     sd_notifyf(0, "STOPPING=1\nSTATUS=draining: %d request%s under way\nEXTEND_TIMEOUT_USEC=%" PRIu64,
                stats.in_flight, plural(stats.in_flight), drain_usec + 10 * USEC_PER_SEC);
     d->state = STATE_DRAINING;
@@ -231,14 +204,14 @@ static void reload(struct daemon *d)
 
     if (config_load(&next, d->path, CONFIG_SECRETS_RESOLVE, &daemon_judges, &problems, &notices) < 0) {
         log_lines(LOG_ERR, MSG_RELOAD_REFUSED, "", strbuf_str(&problems));
-        log_event(LOG_ERR, MSG_RELOAD_REFUSED, NULL, "the configuration stays as it was");
+        log_line(LOG_ERR, MSG_RELOAD_REFUSED, "the configuration stays as it was");
         return;
     }
     log_lines(LOG_NOTICE, NULL, "", strbuf_str(&notices));
     config_diff(d->config, next, &live, &restart);
     log_lines(LOG_NOTICE, MSG_RESTART_NEEDED, "changed, needs a restart: ", strbuf_str(&restart));
     log_lines(LOG_NOTICE, MSG_RELOADED, "changed: ", strbuf_str(&live));
-    log_event(LOG_NOTICE, MSG_RELOADED, NULL, "configuration read again");
+    log_line(LOG_NOTICE, MSG_RELOADED, "configuration read again");
     log_set_level(next->log_level);
     dispatcher_reload(d->dispatcher, next);
     config_unref(d->config);
@@ -278,20 +251,21 @@ static int start_loop(struct daemon *d)
 
 static int start_threads(struct daemon *d, struct error *err)
 {
-    d->hearts[HEART_MONITOR].name = "monitor";
+    d->watchdog.hearts[HEART_MONITOR].name = "monitor";
     int r = monitor_start(&d->monitor,
                           &(struct monitor_params){.config = d->config,
                                                    .stop_fd = d->stop_fd,
-                                                   .heartbeat = &d->hearts[HEART_MONITOR],
+                                                   .heartbeat = &d->watchdog.hearts[HEART_MONITOR],
                                                    .schema_misfit = on_misfit_thread,
                                                    .userdata = d},
                           err);
     if (r < 0)
         return r;
-    d->hearts[HEART_RELAY].name = "relay";
+    d->watchdog.hearts[HEART_RELAY].name = "relay";
     r = relay_start(&d->relay,
-                    &(struct relay_params){
-                        .config = d->config, .stop_fd = d->stop_fd, .heartbeat = &d->hearts[HEART_RELAY]},
+                    &(struct relay_params){.config = d->config,
+                                           .stop_fd = d->stop_fd,
+                                           .heartbeat = &d->watchdog.hearts[HEART_RELAY]},
                     err);
     if (r < 0)
         return r;
@@ -301,7 +275,7 @@ static int start_threads(struct daemon *d, struct error *err)
                                                       .group_count = groups_count,
                                                       .stop_fd = d->stop_fd,
                                                       .database_up = &d->database_up,
-                                                      .heartbeats = &d->hearts[HEART_CONSUMERS]},
+                                                      .heartbeats = &d->watchdog.hearts[HEART_CONSUMERS]},
                            err);
 }
 
@@ -333,8 +307,7 @@ static void say_started(const struct daemon *d)
 {
     CLEANUP(strbuf_free) struct strbuf unused = STRBUF_INIT(1 << 16);
 
-    log_event(LOG_NOTICE, MSG_STARTED, NULL, "anubisd " ANUBIS_VERSION " started as \"%s\"",
-              d->config->instance);
+    log_line(LOG_NOTICE, MSG_STARTED, "anubisd " ANUBIS_VERSION " started as \"%s\"", d->config->instance);
     config_unused(d->config, &unused);
     log_lines(LOG_NOTICE, NULL, "set, but without effect in this version: ", strbuf_str(&unused));
 }
@@ -362,7 +335,7 @@ int daemon_run(struct config *config, const char *path)
     struct daemon d = {.config = config_ref(config), .path = path, .stop_fd = -1, .misfit_fd = -1};
     struct error err;
 
-    (void) sd_watchdog_enabled(0, &d.watchdog_usec);
+    watchdog_init(&d.watchdog);
     int r = start(&d, &err);
     if (r >= 0) {
         say_started(&d);
@@ -376,6 +349,6 @@ int daemon_run(struct config *config, const char *path)
     }
     stop(&d);
     if (r >= 0)
-        log_event(LOG_NOTICE, MSG_STOPPED, NULL, "stopped");
+        log_line(LOG_NOTICE, MSG_STOPPED, "stopped");
     return r == -EINVAL ? EX_CONFIG : r < 0 ? EX_SOFTWARE : 0;
 }

@@ -43,11 +43,16 @@ static const struct level levels[] = {
     [LOG_DEBUG] = {"7", "debug", "\x1b[2m"},
 };
 
+struct field {
+    const char *name;  /* upper case, as in journald: SUBSCRIPTION_ID */
+    const char *value; /* NULL = leave out */
+};
+
 /* One line, ready to be written: text bounded and free of control characters. */
 struct line {
     int level;
     const char *message_id;
-    const struct log_field *fields;
+    const struct field *fields;
     const char *text;
 };
 
@@ -128,7 +133,7 @@ static void add_clean(struct strbuf *sb, const char *text)
 
 static void write_stderr(const struct line *l)
 {
-    struct strbuf out CLEANUP(strbuf_free) = STRBUF_INIT(4 * TEXT_MAX);
+    CLEANUP(strbuf_free) struct strbuf out = STRBUF_INIT(4 * TEXT_MAX);
     const struct level *level = &levels[l->level];
     const char *p;
 
@@ -166,7 +171,7 @@ static void add_field(struct strbuf *out, size_t *ends, int *n, const char *name
 
 static int write_journal(const struct line *l)
 {
-    struct strbuf out CLEANUP(strbuf_free) = STRBUF_INIT((size_t) 4 * FIELDS_MAX * TEXT_MAX);
+    CLEANUP(strbuf_free) struct strbuf out = STRBUF_INIT((size_t) 4 * FIELDS_MAX * TEXT_MAX);
     struct iovec iov[FIELDS_MAX];
     size_t ends[FIELDS_MAX] = {0}, start = 0;
     int n = 0;
@@ -174,7 +179,7 @@ static int write_journal(const struct line *l)
     add_field(&out, ends, &n, "MESSAGE", l->text);
     add_field(&out, ends, &n, "PRIORITY", levels[l->level].priority);
     add_field(&out, ends, &n, "MESSAGE_ID", l->message_id);
-    for (const struct log_field *f = l->fields; f && f->name; f++)
+    for (const struct field *f = l->fields; f && f->name; f++)
         add_field(&out, ends, &n, f->name, f->value);
     for (int i = 0; i < n; i++) {
         iov[i] = (struct iovec){.iov_base = out.data + start, .iov_len = ends[i] - start};
@@ -202,7 +207,7 @@ static uint64_t hash_line(const struct line *l)
     uint64_t hash = UINT64_C(0xcbf29ce484222325) + (uint64_t) l->level;
 
     hash = hash_text(hash, l->text);
-    for (const struct log_field *f = l->fields; f && f->name; f++)
+    for (const struct field *f = l->fields; f && f->name; f++)
         hash = hash_text(hash_text(hash, f->name), f->value);
     return hash;
 }
@@ -238,36 +243,6 @@ static void tell_repeats(int level, unsigned repeats)
     write_line(&(struct line){.level = level, .text = text});
 }
 
-static void write_text(int level, const char *message_id, const struct log_field *fields, const char *fmt,
-                       va_list args)
-{
-    struct strbuf clean CLEANUP(strbuf_free) = STRBUF_INIT(4 * TEXT_MAX);
-    char text[TEXT_MAX + 2]; /* one byte more, which shows whether the limit cuts a character */
-    unsigned repeats;
-    int last_level;
-
-    vsnprintf(text, sizeof(text), fmt, args);
-    add_clean(&clean, text);
-
-    struct line line = {level, message_id, fields, strbuf_str(&clean)};
-    if (fold(&line, &repeats, &last_level))
-        return;
-    if (repeats > 0)
-        tell_repeats(last_level, repeats);
-    write_line(&line);
-}
-
-void log_event(int level, const char *message_id, const struct log_field *fields, const char *fmt, ...)
-{
-    va_list args;
-
-    if (!log_enabled(level))
-        return;
-    va_start(args, fmt);
-    write_text(level, message_id, fields, fmt, args);
-    va_end(args);
-}
-
 #define NUMBERS 6
 
 /* The decimal form of a number that is set, in the next of the buffers. */
@@ -281,12 +256,18 @@ static const char *number(char (**buffers)[24], bool is_set, int64_t value)
 
 void log_about(int level, const char *message_id, const struct log_about *about, const char *fmt, ...)
 {
+    static const struct log_about nothing;
+    CLEANUP(strbuf_free) struct strbuf clean = STRBUF_INIT(4 * TEXT_MAX);
+    char text[TEXT_MAX + 2]; /* one byte more, which shows whether the limit cuts a character */
     char buffers[NUMBERS][24], (*next)[24] = buffers;
+    unsigned repeats;
+    int last_level;
     va_list args;
 
     if (!log_enabled(level))
         return;
-    const struct log_field fields[] = {
+    about = about ? about : &nothing;
+    const struct field fields[] = {
         {"SUBSCRIPTION_ID", number(&next, about->subscription_id != 0, about->subscription_id)},
         {"INTEGRATION_ID", number(&next, about->integration_id != 0, about->integration_id)},
         {"EVENT_ID", about->event_id},
@@ -299,8 +280,16 @@ void log_about(int level, const char *message_id, const struct log_about *about,
         {NULL, NULL},
     };
     va_start(args, fmt);
-    write_text(level, message_id, fields, fmt, args);
+    vsnprintf(text, sizeof(text), fmt, args);
     va_end(args);
+    add_clean(&clean, text);
+
+    const struct line line = {level, message_id, fields, strbuf_str(&clean)};
+    if (fold(&line, &repeats, &last_level))
+        return;
+    if (repeats > 0)
+        tell_repeats(last_level, repeats);
+    write_line(&line);
 }
 
 void log_lines(int level, const char *message_id, const char *before, const char *text)
@@ -308,7 +297,7 @@ void log_lines(int level, const char *message_id, const char *before, const char
     while (*text) {
         size_t len = strcspn(text, "\n");
 
-        log_event(level, message_id, NULL, "%s%.*s", before, (int) MIN(len, (size_t) 2000), text);
+        log_line(level, message_id, "%s%.*s", before, (int) MIN(len, (size_t) 2000), text);
         text += len + (text[len] == '\n');
     }
 }

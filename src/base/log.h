@@ -1,17 +1,12 @@
 /* The journal, or readable lines on stderr outside of systemd.
  *
- * Any thread. One event, one line, plus fields. Neither CPF, payload, response body nor secret may be passed
- * in. Library functions do not log: the function that decides logs once. */
+ * Any thread. What is said is one line, plus fields. Neither CPF, payload, response body nor secret may be
+ * passed in. Library functions do not log: the function that decides logs once. */
 #pragma once
 
 #include <syslog.h>
 
 #include "base/util.h"
-
-struct log_field {
-    const char *name;  /* upper case, as in journald: SUBSCRIPTION_ID */
-    const char *value; /* NULL = leave out */
-};
 
 /* Under systemd (JOURNAL_STREAM names our stderr) uses journald's native protocol; else stderr with a level
  * prefix, the time in front on a terminal and in a file, colours on a terminal unless NO_COLOR is set. Call
@@ -19,11 +14,6 @@ struct log_field {
 void log_init(void);
 void log_set_level(int level); /* LOG_DEBUG … LOG_ERR; any thread */
 bool log_enabled(int level);
-
-/* `message_id` from message_ids.h or NULL; `fields` ends with {NULL, NULL} or is NULL. Control characters in
- * the text are replaced, so a hostile string cannot forge a line. */
-void log_event(int level, const char *message_id, const struct log_field *fields, const char *fmt, ...)
-    PRINTF(4, 5);
 
 /* What a line is about: a field of the journal for each member that is set (not 0, not NULL). */
 struct log_about {
@@ -36,17 +26,20 @@ struct log_about {
     bool kafka_at; /* partition and offset are set */
     const char *error;
 };
+/* `message_id` from message_ids.h or NULL; `about` may be NULL. Control characters in the text are replaced,
+ * so a hostile string cannot forge a line. */
 void log_about(int level, const char *message_id, const struct log_about *about, const char *fmt, ...)
     PRINTF(4, 5);
 
-#define log_error(...) log_event(LOG_ERR, NULL, NULL, __VA_ARGS__)
-#define log_warning(...) log_event(LOG_WARNING, NULL, NULL, __VA_ARGS__)
-#define log_notice(...) log_event(LOG_NOTICE, NULL, NULL, __VA_ARGS__)
-#define log_info(...) log_event(LOG_INFO, NULL, NULL, __VA_ARGS__)
+#define log_line(level, message_id, ...) log_about(level, message_id, NULL, __VA_ARGS__)
+#define log_error(...) log_line(LOG_ERR, NULL, __VA_ARGS__)
+#define log_warning(...) log_line(LOG_WARNING, NULL, __VA_ARGS__)
+#define log_notice(...) log_line(LOG_NOTICE, NULL, __VA_ARGS__)
+#define log_info(...) log_line(LOG_INFO, NULL, __VA_ARGS__)
 #define log_debug(...)                                                                                       \
     do {                                                                                                     \
         if (log_enabled(LOG_DEBUG))                                                                          \
-            log_event(LOG_DEBUG, NULL, NULL, __VA_ARGS__);                                                   \
+            log_line(LOG_DEBUG, NULL, __VA_ARGS__);                                                          \
     } while (0)
-/* One entry for each line of `text`, without a subscription's fields, with `before` in front of it. */
+/* One for each line of `text`, with `before` in front of it. */
 void log_lines(int level, const char *message_id, const char *before, const char *text);

@@ -1,4 +1,5 @@
-/* MESSAGE_IDs of the journal, one for each event that an operator may want to find or to have explained.
+/* MESSAGE_IDs of the journal, one for each kind of line that an operator may want to find or to have
+ * explained.
  *
  * Random UUIDs, never reused and never changed once released. Each has its entry in the message catalog
  * (journalctl -x), and a test holds the two together. */

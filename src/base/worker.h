@@ -6,7 +6,18 @@
 
 #include <pthread.h>
 
-#include "base/heartbeat.h"
+#include "base/util.h"
+
+/* One per thread that blocks: beats at each turn, at most a second apart when all is well. The main thread
+ * feeds systemd's watchdog only while every heartbeat moves. */
+struct heartbeat {
+    const char *name;
+    _Atomic uint64_t beats;
+};
+static inline void heartbeat_beat(struct heartbeat *h)
+{
+    h->beats++;
+}
 
 struct worker {
     int stop_fd;                 /* becomes readable and stays so when it is time to go */

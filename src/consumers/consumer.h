@@ -11,7 +11,7 @@
  * a second are ten transactions. */
 #pragma once
 
-#include "base/heartbeat.h"
+#include "base/worker.h"
 #include "config/config.h"
 #include "consumers/handler.h"
 

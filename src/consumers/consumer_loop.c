@@ -54,12 +54,12 @@ static void database_trouble(struct consumer *c, int r, bool applying, const str
     if (!ours || !trouble_begins(&s->trouble))
         log_debug("%s: waits for the database: %s", c->name, err->text);
     else if (alone)
-        log_event(LOG_WARNING, MSG_DATABASE_LOST, NULL,
-                  "%s: has no session with the database, while deliveries have theirs: %s; trying again",
-                  c->name, err->text);
+        log_line(LOG_WARNING, MSG_DATABASE_LOST,
+                 "%s: has no session with the database, while deliveries have theirs: %s; trying again",
+                 c->name, err->text);
     else
-        log_event(LOG_WARNING, MSG_DATABASE_LOST, NULL,
-                  "%s: could not write to the database: %s; trying again", c->name, err->text);
+        log_line(LOG_WARNING, MSG_DATABASE_LOST, "%s: could not write to the database: %s; trying again",
+                 c->name, err->text);
     s->while_applying |= applying;
     c->stats.database_up = false;
     pg_close(TAKE_PTR(s->pg));
@@ -73,7 +73,7 @@ static void database_works(struct consumer *c, bool applying)
     if (s->while_applying && !applying)
         return;
     if (trouble_ends(&s->trouble))
-        log_event(LOG_NOTICE, MSG_DATABASE_BACK, NULL, "%s: the database takes it again", c->name);
+        log_line(LOG_NOTICE, MSG_DATABASE_BACK, "%s: the database takes it again", c->name);
     else if (!c->stats.database_up)
         log_debug("%s: the database is back", c->name);
     s->while_applying = false;
@@ -144,8 +144,8 @@ static void kafka_trouble(struct consumer *c, const struct error *err)
 static void kafka_away(struct consumer *c, const struct error *err)
 {
     if (trouble_begins(&c->kafka.away))
-        log_event(LOG_WARNING, MSG_KAFKA_LOST, NULL, "%s: could not reach Kafka: %s; trying again", c->name,
-                  err->text);
+        log_line(LOG_WARNING, MSG_KAFKA_LOST, "%s: could not reach Kafka: %s; trying again", c->name,
+                 err->text);
     c->stats.kafka_up = false;
     c->look_at = now_monotonic_usec() + LOOK_USEC;
 }
@@ -153,7 +153,7 @@ static void kafka_away(struct consumer *c, const struct error *err)
 static void kafka_works(struct consumer *c)
 {
     if (trouble_ends(&c->kafka.away))
-        log_event(LOG_NOTICE, MSG_KAFKA_BACK, NULL, "%s: Kafka is back", c->name);
+        log_line(LOG_NOTICE, MSG_KAFKA_BACK, "%s: Kafka is back", c->name);
     c->stats.kafka_up = true;
 }
 

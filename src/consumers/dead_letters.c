@@ -87,7 +87,7 @@ void consumer_say_dead_letters(const struct consumer *c, const struct consumer_i
         said++;
     }
     if (count > said)
-        log_event(LOG_ERR, MSG_DEAD_LETTER, NULL,
-                  "%s: cannot handle %zu more messages of this batch; they are in dead_letters", c->name,
-                  count - said);
+        log_line(LOG_ERR, MSG_DEAD_LETTER,
+                 "%s: cannot handle %zu more messages of this batch; they are in dead_letters", c->name,
+                 count - said);
 }

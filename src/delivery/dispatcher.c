@@ -1,30 +1,20 @@
-/* The dispatcher: its parts, its phases, its statistics. See dispatcher.h.
+/* The dispatcher: its parts and its statistics. See dispatcher.h; how it stops: drain.h.
  *
  * A claim's answer that gets lost leaves rows "processing" that no daemon sends: its token is remembered and
  * released first thing when the database is back. */
 #include "delivery/dispatcher.h"
 
-#include "base/log.h"
 #include "base/timeutil.h"
 #include "delivery/claimer.h"
-#include "delivery/leases.h"
-#include "delivery/settler.h"
+#include "delivery/drain.h"
 #include "pg/pg_session.h"
-
-enum phase {
-    PHASE_RUNNING,
-    PHASE_DRAINING, /* no claims; waiting for requests in flight */
-    PHASE_SETTLING, /* nothing in flight; waiting for the database to take the results */
-    PHASE_STOPPED,
-};
 
 struct dispatcher {
     sd_event *event;
     struct config *config;
     struct dispatcher_callbacks callbacks;
     void *userdata;
-    enum phase phase;
-    sd_event_source *drain_timer;
+    struct drain drain;
     struct queue_session *session;
     struct claimer *claimer;
     struct leases *leases;
@@ -34,17 +24,15 @@ struct dispatcher {
     struct dispatcher_stats stats;
 };
 
+static bool is_running(const struct dispatcher *d)
+{
+    return d->drain.phase == DRAIN_NOT_BEGUN;
+}
+
 static void advance_stop(struct dispatcher *d)
 {
-    if (d->phase == PHASE_DRAINING && deliveries_count(d->deliveries) == 0)
-        d->phase = PHASE_SETTLING;
-    bool session_done = !queue_session_up(d->session) ||
-                        (queue_session_idle(d->session) && !leases_has_lost_claims(d->leases));
-    if (d->phase == PHASE_SETTLING && settler_pending(d->settler) == 0 && session_done) {
-        d->phase = PHASE_STOPPED;
-        queue_session_silence(d->session);
+    if (drain_advance(&d->drain))
         d->callbacks.stopped(d->userdata);
-    }
 }
 
 /* --- the session ------------------------------------------------------------------------------ */
@@ -64,8 +52,7 @@ static void on_turn(void *userdata)
 {
     struct dispatcher *d = userdata;
 
-    if (d->phase != PHASE_STOPPED && !leases_run(d->leases, d->config, d->phase != PHASE_RUNNING) &&
-        d->phase == PHASE_RUNNING)
+    if (d->drain.phase != DRAIN_DONE && !leases_run(d->leases, d->config, !is_running(d)) && is_running(d))
         claimer_claim(d->claimer);
 }
 
@@ -82,9 +69,7 @@ static void on_claimed(int rows, void *userdata)
 /* During a stop nobody is left to send the rows of an answer that still comes. */
 static bool may_send(void *userdata)
 {
-    struct dispatcher *d = userdata;
-
-    return d->phase == PHASE_RUNNING;
+    return is_running(userdata);
 }
 
 static void on_claim_lost(int64_t token, void *userdata)
@@ -181,33 +166,6 @@ static void on_settled(size_t count, void *userdata)
     advance_stop(d);
 }
 
-/* --- stopping --------------------------------------------------------------------------------- */
-
-static int on_drain_timeout(sd_event_source *s, uint64_t usec, void *userdata)
-{
-    struct dispatcher *d = userdata;
-    int cut = deliveries_count(d->deliveries);
-
-    (void) s, (void) usec;
-    if (cut > 0)
-        log_warning("drain_timeout is over: cutting %d request%s still under way", cut, plural(cut));
-    deliveries_cancel_all(d->deliveries);
-    return 0;
-}
-
-void dispatcher_stop(struct dispatcher *d)
-{
-    if (d->phase != PHASE_RUNNING)
-        return;
-    d->phase = PHASE_DRAINING;
-    doorbell_release(d->doorbell);
-    settler_hurry(d->settler);
-    if (sd_event_add_time_relative(d->event, &d->drain_timer, CLOCK_MONOTONIC,
-                                   d->config->delivery.drain_timeout_usec, 1000, on_drain_timeout, d) < 0)
-        abort();
-    advance_stop(d);
-}
-
 /* --- the interface ---------------------------------------------------------------------------- */
 
 static int start_parts(struct dispatcher *d, struct error *err)
@@ -263,10 +221,21 @@ void dispatcher_free(struct dispatcher *d)
     deliveries_free(d->deliveries);
     settler_free(d->settler);
     queue_session_free(d->session);
-    sd_event_source_disable_unref(d->drain_timer);
+    drain_free(&d->drain);
     config_unref(d->config);
     sd_event_unref(d->event);
     free(d);
+}
+
+void dispatcher_stop(struct dispatcher *d)
+{
+    const struct drain_parts parts = {d->deliveries, d->settler, d->session, d->leases};
+
+    if (!is_running(d))
+        return;
+    doorbell_release(d->doorbell);
+    drain_begin(&d->drain, d->event, d->config->delivery.drain_timeout_usec, &parts);
+    advance_stop(d);
 }
 
 void dispatcher_reload(struct dispatcher *d, struct config *config)
@@ -275,7 +244,7 @@ void dispatcher_reload(struct dispatcher *d, struct config *config)
     d->config = config_ref(config);
     deliveries_reload(d->deliveries, config);
     claimer_reload(d->claimer, config);
-    if (d->phase == PHASE_RUNNING)
+    if (is_running(d))
         claimer_soon(d->claimer, 0);
 }
 

@@ -40,8 +40,8 @@ static void log_expired(const struct pg_result *result, int rows)
         log_about(LOG_DEBUG, MSG_LEASE_LOST, &(struct log_about){.subscription_id = id},
                   "lease of subscription %" PRId64 " is over: %s", id, status);
     }
-    log_event(
-        LOG_NOTICE, MSG_LEASE_LOST, NULL,
+    log_line(
+        LOG_NOTICE, MSG_LEASE_LOST,
         "%d lease%s ran out without a result, what was sent may have been received: %d to be tried again, %d failed",
         rows, plural(rows), rows - failed, failed);
 }

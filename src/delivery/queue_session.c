@@ -35,7 +35,7 @@ static void on_up(void *userdata)
     bool again = q->was_up;
 
     if (q->said_down)
-        log_event(LOG_NOTICE, MSG_DATABASE_BACK, NULL, "the database is back");
+        log_line(LOG_NOTICE, MSG_DATABASE_BACK, "the database is back");
     q->said_down = NULL;
     q->was_up = true;
     q->callbacks.up(again, q->userdata);
@@ -60,10 +60,10 @@ static void on_down(int r, const struct error *err, void *userdata)
     q->said_down = message_id;
     if (r == PG_SCHEMA_MISFIT) {
         q->said_misfit = *err;
-        log_event(LOG_ERR, MSG_SCHEMA_MISMATCH, NULL, "%s", err->text);
+        log_line(LOG_ERR, MSG_SCHEMA_MISMATCH, "%s", err->text);
     } else {
-        log_event(LOG_WARNING, MSG_DATABASE_LOST, NULL, "could not work with the database: %s; trying again",
-                  err->text);
+        log_line(LOG_WARNING, MSG_DATABASE_LOST, "could not work with the database: %s; trying again",
+                 err->text);
     }
 }
 
@@ -73,15 +73,15 @@ bool queue_session_gave_up_for_lock(struct queue_session *q, const struct pg_ans
 
     if (answer->r == -EBADMSG && strcmp(answer->sqlstate, "55P03") == 0) {
         if (trouble_lasts(&q->lock, q->asked_at, now, STORE_LOCK_PATIENCE_USEC))
-            log_event(LOG_WARNING, MSG_LOCKED, NULL,
-                      "subscriptions cannot be claimed for another session's lock on a table: trying again "
-                      "until it ends (select * from pg_locks)");
+            log_line(LOG_WARNING, MSG_LOCKED,
+                     "subscriptions cannot be claimed for another session's lock on a table: trying again "
+                     "until it ends (select * from pg_locks)");
         return true;
     }
     if (answer->r == 0 && trouble_ends(&q->lock))
-        log_event(LOG_NOTICE, MSG_LOCKED, NULL,
-                  "subscriptions can be claimed again: another session's lock kept them for %" PRIu64 " s",
-                  (now - since) / USEC_PER_SEC);
+        log_line(LOG_NOTICE, MSG_LOCKED,
+                 "subscriptions can be claimed again: another session's lock kept them for %" PRIu64 " s",
+                 (now - since) / USEC_PER_SEC);
     return false;
 }
 

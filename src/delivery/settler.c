@@ -193,19 +193,19 @@ static void note_locked(struct settler *s)
     uint64_t now = now_monotonic_usec();
     if (!trouble_lasts(&s->lock, now, now, STORE_LOCK_PATIENCE_USEC))
         return;
-    log_event(LOG_WARNING, MSG_LOCKED, NULL,
-              "%zu results cannot be settled for the locks of other sessions on their subscriptions: trying "
-              "again until those end (select * from pg_locks)",
-              s->batch.count);
+    log_line(LOG_WARNING, MSG_LOCKED,
+             "%zu results cannot be settled for the locks of other sessions on their subscriptions: trying "
+             "again until those end (select * from pg_locks)",
+             s->batch.count);
 }
 
 static void note_unlocked(struct settler *s)
 {
     uint64_t since = s->lock.since;
     if (trouble_ends(&s->lock))
-        log_event(LOG_NOTICE, MSG_LOCKED, NULL,
-                  "results can be settled again: other sessions' locks kept them for %" PRIu64 " s",
-                  (now_monotonic_usec() - since) / USEC_PER_SEC);
+        log_line(LOG_NOTICE, MSG_LOCKED,
+                 "results can be settled again: other sessions' locks kept them for %" PRIu64 " s",
+                 (now_monotonic_usec() - since) / USEC_PER_SEC);
 }
 
 static void batch_done(struct settler *s, size_t gone)

@@ -4,7 +4,7 @@
  * fits. */
 #pragma once
 
-#include "base/heartbeat.h"
+#include "base/worker.h"
 #include "config/config.h"
 
 struct monitor;

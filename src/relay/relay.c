@@ -48,7 +48,7 @@ static uint64_t turn(struct relay *relay)
 static void give_up(struct relay *relay)
 {
     if (relay->session.leading)
-        log_event(LOG_INFO, MSG_RELAY_LEADER, NULL, "the relay gave up the lead");
+        log_line(LOG_INFO, MSG_RELAY_LEADER, "the relay gave up the lead");
     relay->session.leading = false;
     relay->stats.leader = false;
     relay_drop_producer(relay);

@@ -5,7 +5,7 @@
  * away; deliveries to institutions do not depend on the relay. */
 #pragma once
 
-#include "base/heartbeat.h"
+#include "base/worker.h"
 #include "config/config.h"
 
 struct relay;

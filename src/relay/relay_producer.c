@@ -13,8 +13,8 @@ static const size_t batch_bytes[] = {0, 65536, 8192, 1};
 void relay_kafka_lost(struct relay *relay, const char *words)
 {
     if (trouble_begins(&relay->kafka.away))
-        log_event(LOG_WARNING, MSG_KAFKA_LOST, NULL,
-                  "%s; trying again. Deliveries go on, events wait in the ledger", words);
+        log_line(LOG_WARNING, MSG_KAFKA_LOST, "%s; trying again. Deliveries go on, events wait in the ledger",
+                 words);
     relay->stats.kafka_up = false;
     if (relay->stats.trouble != RELAY_STOPPED)
         relay->stats.trouble = RELAY_NO_KAFKA;
@@ -23,7 +23,7 @@ void relay_kafka_lost(struct relay *relay, const char *words)
 void relay_kafka_back(struct relay *relay)
 {
     if (trouble_ends(&relay->kafka.away))
-        log_event(LOG_NOTICE, MSG_KAFKA_BACK, NULL, "Kafka answers again");
+        log_line(LOG_NOTICE, MSG_KAFKA_BACK, "Kafka answers again");
     relay->stats.kafka_up = true;
     if (relay->stats.trouble == RELAY_NO_KAFKA)
         relay->stats.trouble = RELAY_FINE;

@@ -105,8 +105,8 @@ static void lead(struct relay *relay, const struct store_relay_start *start)
     relay->sending.stopped_on = 0;
     event_builder_free(&relay->sending.builder);
     event_builder_init(&relay->sending.builder, start->name_space, 0);
-    log_event(LOG_NOTICE, MSG_RELAY_LEADER, NULL,
-              "the relay leads: it publishes events from ledger id %" PRId64 " on", gaps->high + 1);
+    log_line(LOG_NOTICE, MSG_RELAY_LEADER,
+             "the relay leads: it publishes events from ledger id %" PRId64 " on", gaps->high + 1);
 }
 
 uint64_t relay_take_lead(struct relay *relay)

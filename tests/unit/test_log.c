@@ -140,11 +140,8 @@ TEST(test_fields_tell_lines_apart)
 {
     CLEANUP(strbuf_free) struct strbuf out = STRBUF_INIT(STRBUF_MAX_DEFAULT);
 
-    for (int i = 0; i < 2; i++) {
-        struct log_field fields[] = {{"SUBSCRIPTION_ID", i ? "1" : "2"}, {"ERROR", NULL}, {NULL, NULL}};
-
-        log_event(LOG_INFO, NULL, fields, "the same words");
-    }
+    for (int i = 1; i <= 2; i++)
+        log_about(LOG_INFO, NULL, &(struct log_about){.subscription_id = i}, "the same words");
     read_capture(*state, &out);
     assert_string_equal(strbuf_str(&out), "info: the same words\ninfo: the same words\n");
 }

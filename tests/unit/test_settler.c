@@ -102,19 +102,13 @@ static struct {
     int level, count;
 } said;
 
-void log_event(int level, const char *message_id, const struct log_field *fields, const char *fmt, ...)
+void log_about(int level, const char *message_id, const struct log_about *about, const char *fmt, ...)
 {
-    (void) fields;
+    (void) about;
     (void) fmt;
     said.level = level;
     said.message_id = message_id;
     said.count++;
-}
-
-void log_about(int level, const char *message_id, const struct log_about *about, const char *fmt, ...)
-{
-    (void) about;
-    log_event(level, message_id, NULL, "%s", fmt);
 }
 
 static void expect_said(const char *message_id, int level)

@@ -1,0 +1,34 @@
+/* How the dispatcher stops: requests in flight may end until drain_timeout, then they are cut; what came of
+ * them is settled, however long the database is away.
+ *
+ * Main thread only. */
+#pragma once
+
+#include "delivery/delivery.h"
+#include "delivery/leases.h"
+#include "delivery/settler.h"
+
+enum drain_phase {
+    DRAIN_NOT_BEGUN,
+    DRAIN_SENDING,  /* no claims; waiting for requests in flight */
+    DRAIN_SETTLING, /* nothing in flight; waiting for the database to take the results */
+    DRAIN_DONE,
+};
+
+struct drain_parts {
+    struct deliveries *deliveries;
+    struct settler *settler;
+    struct queue_session *session;
+    struct leases *leases;
+};
+
+struct drain {
+    enum drain_phase phase;
+    struct drain_parts parts;
+    sd_event_source *timer;
+};
+
+void drain_begin(struct drain *d, sd_event *event, uint64_t timeout_usec, const struct drain_parts *parts);
+/* Something has ended. True when this was the last: nothing is in flight or unsettled any more. */
+bool drain_advance(struct drain *d);
+void drain_free(struct drain *d); /* what it holds; legal on a zeroed one */
