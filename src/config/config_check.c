@@ -51,33 +51,34 @@ static bool is_host_port(const char *s, size_t len, bool needs_port)
     return host_end > s && !memchr(s, ' ', len) && is_port(colon + 1, (size_t) (s + len - colon - 1));
 }
 
+/* Adds the form that is right when the value has another. */
+static bool expect(bool good, const char *form, struct strbuf *why)
+{
+    if (!good)
+        strbuf_adds(why, form);
+    return good;
+}
+
 bool config_check_not_empty(const char *value, struct strbuf *why)
 {
-    if (*value)
-        return true;
-    strbuf_adds(why, "must not be empty");
-    return false;
+    return expect(*value, "must not be empty", why);
 }
 
 bool config_check_instance(const char *value, struct strbuf *why)
 {
-    if (strlen(value) <= 200)
-        return true;
-    strbuf_adds(why, "must have at most 200 bytes");
-    return false;
+    return expect(strlen(value) <= 200, "must have at most 200 bytes", why);
 }
 
 /* Only names that need no quotes: an application and a psql session then find the same schema. */
 bool config_check_schema(const char *value, struct strbuf *why)
 {
     bool ours = !starts_with(value, "pg_") && strcmp(value, "information_schema") != 0;
+    bool good = *value && only(value, LOWER DIGITS "_") && !strchr(DIGITS, *value) && strlen(value) <= 63;
 
-    if (*value && only(value, LOWER DIGITS "_") && !strchr(DIGITS, *value) && strlen(value) <= 63 && ours)
-        return true;
-    strbuf_adds(why,
-                ours ? "must be 1 to 63 lower-case letters, digits and underscores, not starting with a digit"
-                     : "must not name one of Postgres's own schemas");
-    return false;
+    return expect(ours, "must not name one of Postgres's own schemas", why) &&
+           expect(good,
+                  "must be 1 to 63 lower-case letters, digits and underscores, not starting with a digit",
+                  why);
 }
 
 /* scheme://[userinfo@]host[:port][/…] */
@@ -104,30 +105,24 @@ bool config_check_http_url(const char *value, struct strbuf *why)
 {
     static const char *const schemes[] = {"https://", "http://", NULL};
 
-    if (!*value || is_url(value, schemes))
-        return true;
-    strbuf_adds(why, "must be a URL such as \"https://host/path\", or \"\" for none");
-    return false;
+    return expect(!*value || is_url(value, schemes),
+                  "must be a URL such as \"https://host/path\", or \"\" for none", why);
 }
 
 bool config_check_proxy(const char *value, struct strbuf *why)
 {
     static const char *const schemes[] = {"http://", "socks5://", "socks5h://", NULL};
 
-    if (!*value || is_url(value, schemes))
-        return true;
-    strbuf_adds(why, "must be a URL such as \"http://proxy:3128\" (or socks5, socks5h), or \"\" for none");
-    return false;
+    return expect(!*value || is_url(value, schemes),
+                  "must be a URL such as \"http://proxy:3128\" (or socks5, socks5h), or \"\" for none", why);
 }
 
 bool config_check_ca_file(const char *value, struct strbuf *why)
 {
     if (!*value)
         return true;
-    if (*value != '/') {
-        strbuf_adds(why, "must be an absolute path, or \"\" for the system's certificates");
+    if (!expect(*value == '/', "must be an absolute path, or \"\" for the system's certificates", why))
         return false;
-    }
     if (access(value, R_OK) < 0) {
         strbuf_addf(why, "must name a file that can be read: %s", strerror(errno));
         return false;
@@ -162,10 +157,9 @@ bool config_check_brokers(const char *value, struct strbuf *why)
         bool protocol = !scheme || is_kafka_protocol(item, (size_t) (scheme - item));
         if (scheme)
             item = scheme + 3;
-        if (!protocol || item >= item_end || !is_host_port(item, (size_t) (item_end - item), false)) {
-            strbuf_adds(why, "must be a list such as \"kafka1:9092,kafka2:9092\"");
+        bool good = protocol && item < item_end && is_host_port(item, (size_t) (item_end - item), false);
+        if (!expect(good, "must be a list such as \"kafka1:9092,kafka2:9092\"", why))
             return false;
-        }
         if (p[len] == '\0')
             return true;
         p += len + 1;
@@ -183,16 +177,12 @@ bool config_check_topic_prefix(const char *value, struct strbuf *why)
 
 bool config_check_address(const char *value, struct strbuf *why)
 {
-    if (!*value || is_host_port(value, strlen(value), true))
-        return true;
-    strbuf_adds(why, "must be \"host:port\" or \"[address]:port\", or \"\" for none");
-    return false;
+    return expect(!*value || is_host_port(value, strlen(value), true),
+                  "must be \"host:port\" or \"[address]:port\", or \"\" for none", why);
 }
 
 bool config_check_metric_prefix(const char *value, struct strbuf *why)
 {
-    if (*value && only(value, LOWER UPPER DIGITS "._-"))
-        return true;
-    strbuf_adds(why, "must be letters, digits, \".\", \"_\" and \"-\"");
-    return false;
+    return expect(*value && only(value, LOWER UPPER DIGITS "._-"),
+                  "must be letters, digits, \".\", \"_\" and \"-\"", why);
 }

@@ -10,44 +10,21 @@
 #define SPACE " \t\n\r\f\v"
 
 /* ActiveRecord's own parameters: it removes them from the URL before it calls libpq. */
-static const char *const rails_parameters[] = {
-    "adapter",
-    "advisory_locks",
-    "checkout_timeout",
-    "collation",
-    "database_tasks",
-    "encoding",
-    "idle_timeout",
-    "insert_returning",
-    "max_age",
-    "max_connections",
-    "migrations_paths",
-    "min_connections",
-    "min_messages",
-    "pool",
-    "prepared_statements",
-    "query_cache",
-    "reaping_frequency",
-    "reconnect",
-    "replica",
-    "schema_cache_path",
-    "schema_dump",
-    "schema_search_path",
-    "seeds",
-    "statement_limit",
-    "strict_loading",
-    "template",
-    "timeout",
-    "url",
-    "use_metadata_table",
-    "variables",
-};
+static const char rails_parameters[] =
+    "adapter advisory_locks checkout_timeout collation database_tasks encoding idle_timeout "
+    "insert_returning max_age max_connections migrations_paths min_connections min_messages pool "
+    "prepared_statements query_cache reaping_frequency reconnect replica schema_cache_path "
+    "schema_dump schema_search_path seeds statement_limit strict_loading template timeout url "
+    "use_metadata_table variables";
 
 static bool is_rails_parameter(const char *name, size_t len)
 {
-    for (size_t i = 0; i < ARRAY_SIZE(rails_parameters); i++)
-        if (strlen(rails_parameters[i]) == len && memcmp(rails_parameters[i], name, len) == 0)
+    for (const char *p = rails_parameters; *p; p += strspn(p, " ")) {
+        size_t word = strcspn(p, " ");
+        if (word == len && memcmp(p, name, len) == 0)
             return true;
+        p += word;
+    }
     return false;
 }
 

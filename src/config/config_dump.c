@@ -176,19 +176,9 @@ static bool is_equal(const struct config *a, const struct config *b, const struc
 {
     union config_value x = config_value_get(a, key), y = config_value_get(b, key);
 
-    switch (key->type) {
-    case TYPE_STRING:
-    case TYPE_WORD:
-        return strcmp(x.s, y.s) == 0;
-    case TYPE_BOOL:
-        return x.b == y.b;
-    case TYPE_CHOICE:
-        return x.i == y.i;
-    case TYPE_PROPERTIES:
+    if (key->type == TYPE_PROPERTIES)
         return config_properties_equal(config_properties_get(a, key), config_properties_get(b, key));
-    default:
-        return config_value_compare(key, x, y) == 0;
-    }
+    return config_is_text(key) ? strcmp(x.s, y.s) == 0 : config_value_compare(key, x, y) == 0;
 }
 
 void config_diff(const struct config *before, const struct config *after, struct strbuf *live,

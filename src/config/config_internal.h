@@ -88,9 +88,10 @@ struct config_loader {
 /* Each adds one line that begins with its place: the file and its line, or the environment's variable. */
 void config_problem(struct config_loader *l, const struct config_origin *where, const char *fmt, ...)
     PRINTF(3, 4);
-void config_problem_line(struct config_loader *l, unsigned line, const char *fmt, ...) PRINTF(3, 4);
 void config_notice(struct config_loader *l, const struct config_origin *where, const char *fmt, ...)
     PRINTF(3, 4);
+#define config_problem_line(l, at, ...)                                                                      \
+    config_problem(l, &(const struct config_origin){.source = SOURCE_FILE, .line = (at)}, __VA_ARGS__)
 
 /* config_key.c: one key. */
 /* Are references of this key read (RESOLVE) or left as they are (KEEP)? */
@@ -101,6 +102,8 @@ void config_key_set(struct config_loader *l, const struct config_key *key, const
 
 /* config_source.c: the file's text. */
 #define CONFIG_FILE_MAX ((size_t) 256 << 10)
+/* What a descriptor gives, at most `max` bytes. 0, -EFBIG, or another negative errno. */
+int config_read_all(int fd, size_t max, struct strbuf *ret);
 /* Reads a regular file of at most `max` bytes. Negative errno with `why` ("could not open …: reason"). */
 int config_file_read(const char *path, size_t max, struct strbuf *ret, struct strbuf *why);
 /* Rewrites what libconfig would misread and refuses what it must not see; -EINVAL when it must not be parsed.
@@ -126,9 +129,10 @@ union config_value {
 /* -EINVAL with `why`, which quotes the text only when `quotable`. */
 int config_value_parse(const struct config_key *key, const char *text, bool quotable, union config_value *ret,
                        struct strbuf *why);
+bool config_is_text(const struct config_key *key); /* its value is a string */
 union config_value config_value_get(const struct config *c, const struct config_key *key);
 void config_value_set(struct config *c, const struct config_key *key, union config_value value);
-/* < 0, 0, > 0; numbers only. */
+/* < 0, 0, > 0; no text and no properties. */
 int config_value_compare(const struct config_key *key, union config_value a, union config_value b);
 /* As the file spells it, without quotes; strings raw. */
 void config_value_add(const struct config_key *key, union config_value value, struct strbuf *out);

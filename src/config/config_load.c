@@ -93,7 +93,7 @@ int config_load(struct config **ret, const char *path, enum config_secrets secre
 static void free_key(struct config *c, const struct config_key *key)
 {
     free(config_origin(c, key)->reference);
-    if (key->type == TYPE_STRING || key->type == TYPE_WORD)
+    if (config_is_text(key))
         free_secret(*(char **) ((char *) c + key->offset));
     else if (key->type == TYPE_PROPERTIES)
         config_properties_free(config_properties_of(c, key));

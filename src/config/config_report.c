@@ -41,18 +41,6 @@ void config_problem(struct config_loader *l, const struct config_origin *where, 
     va_end(args);
 }
 
-void config_problem_line(struct config_loader *l, unsigned line, const char *fmt, ...)
-{
-    struct config_origin where = {.source = SOURCE_FILE, .line = line};
-    va_list args;
-
-    if (l->n_problems++ >= CONFIG_PROBLEMS_MAX)
-        return;
-    va_start(args, fmt);
-    add_line(l, l->problems, &where, fmt, args);
-    va_end(args);
-}
-
 void config_notice(struct config_loader *l, const struct config_origin *where, const char *fmt, ...)
 {
     va_list args;

@@ -13,7 +13,7 @@
 
 #define DEPTH_MAX 16
 
-static int read_all(int fd, size_t max, struct strbuf *ret)
+int config_read_all(int fd, size_t max, struct strbuf *ret)
 {
     /* One byte more than the maximum shows that the file is too long, even when it grows meanwhile. */
     while (ret->len <= max) {
@@ -51,7 +51,7 @@ int config_file_read(const char *path, size_t max, struct strbuf *ret, struct st
         strbuf_adds(why, S_ISDIR(st.st_mode) ? "is a directory" : "is not a regular file");
         return S_ISDIR(st.st_mode) ? -EISDIR : -EINVAL;
     }
-    r = read_all(fd, max, ret);
+    r = config_read_all(fd, max, ret);
     if (r == -EFBIG)
         strbuf_addf(why, "is longer than %zu KiB, the most that is accepted", max >> 10);
     else if (r < 0)

@@ -28,7 +28,7 @@ void config_add_quoted(struct strbuf *out, const char *text)
 /* Adds ", not X" behind the form that is right. Numbers stand without quotes, as in the file. */
 static void add_not(const struct config_key *key, const char *text, bool quotable, struct strbuf *why)
 {
-    struct strbuf shown CLEANUP(strbuf_free) = STRBUF_INIT(STRBUF_MAX_DEFAULT);
+    CLEANUP(strbuf_free) struct strbuf shown = STRBUF_INIT(STRBUF_MAX_DEFAULT);
 
     if (!quotable)
         return;
@@ -43,7 +43,7 @@ static void add_not(const struct config_key *key, const char *text, bool quotabl
 
 static int parse_string(const struct config_key *key, const char *text, struct strbuf *why)
 {
-    struct strbuf utf8 CLEANUP(strbuf_free) = STRBUF_INIT(STRBUF_MAX_DEFAULT);
+    CLEANUP(strbuf_free) struct strbuf utf8 = STRBUF_INIT(STRBUF_MAX_DEFAULT);
     size_t len = strlen(text);
 
     if (len > STRING_MAX) {
@@ -194,96 +194,52 @@ int config_value_parse(const struct config_key *key, const char *text, bool quot
     }
 }
 
-static void *field(struct config *c, const struct config_key *key)
-{
-    return (char *) c + key->offset;
-}
+/* A field's type is that of one member of union config_value; properties are none. */
+static const size_t sizes[] = {
+    [TYPE_STRING] = sizeof(char *), [TYPE_WORD] = sizeof(char *),       [TYPE_CHOICE] = sizeof(int),
+    [TYPE_BOOL] = sizeof(bool),     [TYPE_INT] = sizeof(int),           [TYPE_FLOAT] = sizeof(double),
+    [TYPE_SIZE] = sizeof(uint64_t), [TYPE_DURATION] = sizeof(uint64_t), [TYPE_PROPERTIES] = 0,
+};
 
-static const void *const_field(const struct config *c, const struct config_key *key)
+bool config_is_text(const struct config_key *key)
 {
-    return (const char *) c + key->offset;
+    return key->type == TYPE_STRING || key->type == TYPE_WORD;
 }
 
 union config_value config_value_get(const struct config *c, const struct config_key *key)
 {
-    const void *from = const_field(c, key);
-    union config_value value = {0};
+    union config_value value = {.u = 0};
 
-    switch (key->type) {
-    case TYPE_STRING:
-    case TYPE_WORD:
-        value.s = *(char *const *) from;
-        break;
-    case TYPE_BOOL:
-        value.b = *(const bool *) from;
-        break;
-    case TYPE_INT:
-    case TYPE_CHOICE:
-        value.i = *(const int *) from;
-        break;
-    case TYPE_FLOAT:
-        value.f = *(const double *) from;
-        break;
-    case TYPE_DURATION:
-    case TYPE_SIZE:
-        value.u = *(const uint64_t *) from;
-        break;
-    case TYPE_PROPERTIES:
-        break;
-    }
+    memcpy(&value, (const char *) c + key->offset, sizes[key->type]);
     return value;
-}
-
-static void set_string(char **to, const char *value)
-{
-    char *copy = xstrdup(value);
-
-    free_secret(*to);
-    *to = copy;
 }
 
 void config_value_set(struct config *c, const struct config_key *key, union config_value value)
 {
-    void *to = field(c, key);
+    char *to = (char *) c + key->offset;
 
-    switch (key->type) {
-    case TYPE_STRING:
-    case TYPE_WORD:
-        set_string(to, value.s);
-        break;
-    case TYPE_BOOL:
-        *(bool *) to = value.b;
-        break;
-    case TYPE_INT:
-    case TYPE_CHOICE:
-        *(int *) to = value.i;
-        break;
-    case TYPE_FLOAT:
-        *(double *) to = value.f;
-        break;
-    case TYPE_DURATION:
-    case TYPE_SIZE:
-        *(uint64_t *) to = value.u;
-        break;
-    case TYPE_PROPERTIES:
-        break;
+    if (config_is_text(key)) {
+        value.s = xstrdup(value.s);
+        free_secret(*(char **) to);
     }
+    memcpy(to, &value, sizes[key->type]);
 }
 
 struct config_properties *config_properties_of(struct config *c, const struct config_key *key)
 {
-    return field(c, key);
+    return (struct config_properties *) ((char *) c + key->offset);
 }
 
 const struct config_properties *config_properties_get(const struct config *c, const struct config_key *key)
 {
-    return const_field(c, key);
+    return (const struct config_properties *) ((const char *) c + key->offset);
 }
 
 int config_value_compare(const struct config_key *key, union config_value a, union config_value b)
 {
     switch (key->type) {
     case TYPE_INT:
+    case TYPE_CHOICE:
         return (a.i > b.i) - (a.i < b.i);
     case TYPE_FLOAT:
         return (a.f > b.f) - (a.f < b.f);

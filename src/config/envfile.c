@@ -3,10 +3,10 @@
 
 #include <ctype.h>
 #include <errno.h>
-#include <stdio.h>
+#include <fcntl.h>
 #include <string.h>
 
-#include "base/strbuf.h"
+#include "config/config_internal.h"
 
 #define FILE_MAX ((size_t) 1 << 20)
 
@@ -134,26 +134,11 @@ static void parse(struct parser *s)
 
 static int read_file(const char *path, struct strbuf *text, struct error *err)
 {
-    FILE *f = fopen(path, "re");
-    int r = 0;
+    CLEANUP(closep) int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int r = fd < 0 ? -errno : config_read_all(fd, FILE_MAX, text);
 
-    if (!f) {
-        r = -errno;
-        if (r != -ENOENT)
-            error_set(err, "could not read \"%s\": %s", path, strerror(-r));
-        return r == -ENOENT ? 0 : r;
-    }
-    while (r == 0 && !feof(f) && !ferror(f)) {
-        char *to = strbuf_reserve(text, 4096);
-        if (!to) {
-            r = -EFBIG;
-            break;
-        }
-        text->len += fread(to, 1, 4096, f);
-    }
-    if (r == 0 && ferror(f))
-        r = -errno;
-    fclose(f);
+    if (r == -ENOENT)
+        return 0;
     if (r < 0)
         error_set(err, "could not read \"%s\": %s", path, strerror(-r));
     return r;
@@ -161,7 +146,7 @@ static int read_file(const char *path, struct strbuf *text, struct error *err)
 
 int envfile_load(const char *path, struct error *err)
 {
-    CLEANUP(strbuf_wipe) struct strbuf text = STRBUF_INIT(FILE_MAX);
+    CLEANUP(strbuf_wipe) struct strbuf text = STRBUF_INIT(2 * FILE_MAX);
     struct parser parser = {0};
 
     int r = read_file(path, &text, err);
