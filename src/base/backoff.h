@@ -9,6 +9,9 @@ struct backoff {
     uint64_t last_usec; /* 0 = start over */
 };
 
+/* For connections: at once at first, and seldom enough for a server that is away for long. */
+#define BACKOFF_RECONNECT ((struct backoff){.base_usec = 250000, .max_usec = 10000000})
+
 /* Exponential with full range kept: attempt n (from 1) waits base * 2^(n-1), capped at max, times a factor
  * drawn from [1 - jitter, 1 + jitter] by `unit` in [0, 1); never above max * (1 + jitter). Pure. */
 uint64_t backoff_exponential_usec(uint64_t base_usec, uint64_t max_usec, int attempt, double jitter,

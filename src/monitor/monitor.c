@@ -174,7 +174,7 @@ int monitor_start(struct monitor **ret, const struct monitor_params *params, str
     m->params = *params;
     m->config = config_ref(params->config);
     m->worker = (struct worker){.stop_fd = params->stop_fd, .heartbeat = params->heartbeat};
-    m->backoff = (struct backoff){.base_usec = 250 * USEC_PER_MSEC, .max_usec = 10 * USEC_PER_SEC};
+    m->backoff = BACKOFF_RECONNECT;
     m->stats.waiting = m->stats.unrouted = -1;
     int r = worker_start(&m->worker, "monitor", run, m, err);
     if (r < 0) {

@@ -149,30 +149,25 @@ static void build_value(struct event_builder *b, const struct event *e, enum eve
 
 /* --- key and headers -------------------------------------------------------------------------- */
 
-static struct bytes print_i64(char *to, int64_t value)
-{
-    char *end = to + 24, *p = end;
-    uint64_t rest = value < 0 ? 0 - (uint64_t) value : (uint64_t) value;
+/* A strbuf that writes to an array. */
+#define ON_ARRAY(array)                                                                                      \
+    ((struct strbuf){.data = (array), .capacity = sizeof(array), .max = sizeof(array) - 1})
 
-    do
-        *--p = (char) ('0' + rest % 10);
-    while ((rest /= 10) > 0);
-    if (value < 0)
-        *--p = '-';
-    return (struct bytes){p, (size_t) (end - p)};
+static struct bytes print_i64(struct strbuf to, int64_t value)
+{
+    strbuf_add_i64(&to, value);
+    return (struct bytes){to.data, to.len};
 }
 
-static struct bytes print_number(char *to, struct event_number number)
+static struct bytes print_number(struct strbuf to, struct event_number number)
 {
     return number.set ? print_i64(to, number.value) : (struct bytes){0};
 }
 
-static struct bytes print_time(char *to, size_t size, int64_t time)
+static struct bytes print_time(struct strbuf to, int64_t time)
 {
-    struct strbuf sb = {.data = to, .capacity = size, .max = size - 1};
-
-    strbuf_add_timestamp(&sb, time);
-    return (struct bytes){to, sb.len};
+    strbuf_add_timestamp(&to, time);
+    return (struct bytes){to.data, to.len};
 }
 
 static struct bytes trace(struct event_builder *b, const struct event *e)
@@ -189,14 +184,14 @@ static void build_headers(struct event_builder *b, const struct event *e, struct
 {
     const struct kafka_header all[EVENT_HEADERS_MAX] = {
         {"event_id", e->event_id},
-        {"timestamp", print_time(b->timestamp, sizeof(b->timestamp), e->created_at)},
+        {"timestamp", print_time(ON_ARRAY(b->timestamp), e->created_at)},
         {"service", TEXT("anubis")},
         {"version", TEXT("1.0")},
         {"event_type", e->event_type},
-        {"integration_id", print_number(b->integration_id, e->integration.id)},
+        {"integration_id", print_number(ON_ARRAY(b->integration_id), e->integration.id)},
         {"origin", e->subscription.origin},
-        {"sequence", print_i64(b->sequence, e->id)},
-        {"attempt", print_number(b->attempt, e->attempt.number)},
+        {"sequence", print_i64(ON_ARRAY(b->sequence), e->id)},
+        {"attempt", print_number(ON_ARRAY(b->attempt), e->attempt.number)},
         {"traceparent", trace(b, e)},
         {"content_type", TEXT("application/json")},
     };
@@ -211,7 +206,7 @@ bool event_build(struct event_builder *b, const struct event *e, struct event_me
 {
     if (!e->subscription.id.set || !event_type_find(e->event_type, &ret->type))
         return false;
-    ret->key = print_i64(b->key, e->subscription.id.value);
+    ret->key = print_i64(ON_ARRAY(b->key), e->subscription.id.value);
     build_headers(b, e, ret);
     build_value(b, e, ret->type);
     ret->value = (struct bytes){b->value.data, b->value.len};

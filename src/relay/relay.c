@@ -120,8 +120,7 @@ int relay_start(struct relay **ret, const struct relay_params *params, struct er
     relay->worker = (struct worker){.stop_fd = params->stop_fd, .heartbeat = params->heartbeat};
     relay->wake_fd = wakefd_new();
     relay->abandon_fd = wakefd_new();
-    relay->session.backoff = relay->kafka.backoff = relay->sending.backoff =
-        (struct backoff){.base_usec = 250 * USEC_PER_MSEC, .max_usec = 10 * USEC_PER_SEC};
+    relay->session.backoff = relay->kafka.backoff = relay->sending.backoff = BACKOFF_RECONNECT;
     relay_topics_init(&relay->kafka.topics, relay->config->kafka.topic_prefix);
     int r = worker_start(&relay->worker, "relay", run, relay, err);
     if (r < 0)

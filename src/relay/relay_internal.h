@@ -85,9 +85,9 @@ uint64_t relay_open_session(struct relay *relay);
 uint64_t relay_take_lead(struct relay *relay);
 /* A session without work may have ended meanwhile, and the schema may have changed. */
 uint64_t relay_check_session(struct relay *relay);
-/* A statement was not successful: the relay starts over with a new session. Returns when. */
+/* A statement was not successful (an outcome or an error of store_relay.h): the relay starts over with a new
+ * session. Returns when. */
 uint64_t relay_lose_session(struct relay *relay, int r, const struct error *err);
-uint64_t relay_lose_lead(struct relay *relay); /* another daemon's relay leads */
 /* For anubisctl status, which knows the database alone. That the relay is stopped on an event is saved with
  * the position. */
 void relay_show_trouble(struct relay *relay);

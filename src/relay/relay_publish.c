@@ -63,9 +63,7 @@ uint64_t relay_ensure_flushed(struct relay *relay)
         r = store_relay_is_flushed(session->pg, relay->sending.batch.wal_position, &flushed, &err);
     if (r == 0 && !flushed)
         r = store_relay_mark(session->pg, session->epoch, &xid, &err);
-    if (r == STORE_RELAY_FENCED)
-        return relay_lose_lead(relay);
-    if (r < 0)
+    if (r != 0)
         return relay_lose_session(relay, r, &err);
     if (!flushed)
         gaps_stamp(&relay->position.gaps, xid);
@@ -81,9 +79,7 @@ static uint64_t save(struct relay *relay)
     struct error err;
     int r = store_relay_save(session->pg, session->epoch, gaps, &session->identity, &err);
 
-    if (r == STORE_RELAY_FENCED)
-        return relay_lose_lead(relay);
-    if (r < 0)
+    if (r != 0)
         return relay_lose_session(relay, r, &err);
     bool rows = relay_batch_has_rows(&sending->batch);
     relay_batch_free(&sending->batch);
@@ -136,9 +132,7 @@ static uint64_t stop_on_event(struct relay *relay)
         say_stopped(relay, &event, &m);
         r = store_relay_stop(session->pg, session->epoch, event.id, sending->batch.failed_reason.text, &err);
     }
-    if (r == STORE_RELAY_FENCED)
-        return relay_lose_lead(relay);
-    if (r < 0)
+    if (r != 0)
         return relay_lose_session(relay, r, &err);
     sending->stopped_on = event.id;
     relay->stats.trouble = RELAY_STOPPED;

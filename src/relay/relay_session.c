@@ -10,32 +10,24 @@
 #include "pg/pg_session.h"
 #include "pg/schema.h"
 #include "relay/relay_internal.h"
+#include "sql/statements.h"
 
 #define STANDBY_USEC (2 * USEC_PER_SEC) /* between tries to become the leader */
 #define CHECK_USEC (5 * USEC_PER_SEC)   /* between checks of session and schema */
 #define STATEMENT_USEC (10 * USEC_PER_SEC)
 
-static uint64_t lose(struct relay *relay)
-{
-    relay->session.lost = true;
-    relay->stats.trouble = RELAY_NO_DATABASE;
-    return backoff_next_usec(&relay->session.backoff);
-}
-
 /* The dispatcher says that the database is away; a refusal that concerns the relay alone is said here. */
 uint64_t relay_lose_session(struct relay *relay, int r, const struct error *err)
 {
-    if (r == -ECONNRESET || r == -ECANCELED)
+    if (r == STORE_RELAY_FENCED)
+        log_warning("another daemon's relay has taken the lead; this relay starts over");
+    else if (r == -ECONNRESET || r == -ECANCELED)
         log_debug("relay: %s", err->text);
     else if (trouble_begins(&relay->session.refused))
         log_warning("the relay could not use the database: %s; trying again", err->text);
-    return lose(relay);
-}
-
-uint64_t relay_lose_lead(struct relay *relay)
-{
-    log_warning("another daemon's relay has taken the lead; this relay starts over");
-    return lose(relay);
+    relay->session.lost = true;
+    relay->stats.trouble = RELAY_NO_DATABASE;
+    return backoff_next_usec(&relay->session.backoff);
 }
 
 uint64_t relay_open_session(struct relay *relay)
@@ -115,7 +107,7 @@ uint64_t relay_take_lead(struct relay *relay)
     struct store_relay_start start;
     struct error err;
     bool leader = false;
-    int r = store_relay_try_lead(s->pg, &leader, &err);
+    int r = pg_query_bool(s->pg, &sql_relay_try_lead, NULL, &leader, &err);
 
     if (r == 0 && !leader)
         return stand_by(relay);

@@ -2,6 +2,7 @@
 #include "relay/relay_topics.h"
 
 #include "relay/store_relay.h"
+#include "sql/statements.h"
 
 #define LOOK_MS 1000
 #define CREATE_MS 3000
@@ -61,7 +62,7 @@ static int save_count(struct relay_topic *topic, struct pg *pg, struct error *er
         return 0;
     /* The first count holds from the beginning: an event published again keeps its partition. */
     int64_t from = 0;
-    int r = latest ? store_relay_next_id(pg, &from, err) : 0;
+    int r = latest ? pg_query_i64(pg, &sql_relay_next_id, NULL, &from, err) : 0;
     if (r == 0)
         r = store_relay_add_partitions(pg, topic->name, from, topic->actual, err);
     if (r < 0)

@@ -8,11 +8,6 @@
 
 /* --- leadership ------------------------------------------------------------------------------- */
 
-int store_relay_try_lead(struct pg *pg, bool *ret_leader, struct error *err)
-{
-    return pg_query_bool(pg, &sql_relay_try_lead, NULL, ret_leader, err);
-}
-
 int store_relay_show_trouble(struct pg *pg, const char *trouble, struct error *err)
 {
     CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
@@ -253,11 +248,6 @@ int store_relay_partitions(struct pg *pg, const char *topic, struct pg_result **
 
     pg_arg_text(&args, topic);
     return pg_query(pg, &sql_relay_partitions, &args, ret, err);
-}
-
-int store_relay_next_id(struct pg *pg, int64_t *ret, struct error *err)
-{
-    return pg_query_i64(pg, &sql_relay_next_id, NULL, ret, err);
 }
 
 int store_relay_add_partitions(struct pg *pg, const char *topic, int64_t from_sequence, int count,

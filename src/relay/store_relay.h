@@ -9,9 +9,6 @@
 /* The session's name; behind it, in brackets, stands the leader's trouble. */
 #define STORE_RELAY_SESSION "anubisd relay"
 
-/* Asks for the leader's lock, which the session then holds until it ends. */
-int store_relay_try_lead(struct pg *pg, bool *ret_leader, struct error *err);
-
 /* The leader's trouble, "" = no trouble, goes into the session's name: there everybody may read it, and it
  * ends with the session. */
 int store_relay_show_trouble(struct pg *pg, const char *trouble, struct error *err);
@@ -67,7 +64,5 @@ int store_relay_stop(struct pg *pg, int64_t epoch, int64_t id, const char *reaso
 
 /* A topic's partitions from which ledger id on. Columns: from_sequence, partitions; ascending. */
 int store_relay_partitions(struct pg *pg, const char *topic, struct pg_result **ret, struct error *err);
-/* The first id that was not given out yet. */
-int store_relay_next_id(struct pg *pg, int64_t *ret, struct error *err);
 int store_relay_add_partitions(struct pg *pg, const char *topic, int64_t from_sequence, int partitions,
                                struct error *err);
