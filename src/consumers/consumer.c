@@ -10,8 +10,6 @@
 #include "consumers/consumer_internal.h"
 #include "kafka/kafka_conf.h"
 
-#define RETRY_BASE_USEC (250 * USEC_PER_MSEC)
-#define RETRY_MAX_USEC (10 * USEC_PER_SEC)
 #define JOIN_SEC 10
 
 struct consumers {
@@ -70,21 +68,16 @@ static struct consumer *consumer_new(const struct consumer_group *group, int num
     c->name =
         c->config->consumers.threads > 1 ? xasprintf("%s/%d", c->group_id, number) : xstrdup(c->group_id);
     heartbeat->name = c->name;
-    c->session.backoff = c->kafka.backoff =
-        (struct backoff){.base_usec = RETRY_BASE_USEC, .max_usec = RETRY_MAX_USEC};
+    c->session.backoff = c->kafka.backoff = BACKOFF_RECONNECT;
     c->stats.lag = -1;
     choose_topics(c);
     c->instance = xasprintf("%s-%d-%08x", c->config->instance, number, hash_topics(c->topics));
-    for (size_t i = 0; group->handlers[i]; i++)
-        c->states[i] = group->handlers[i]->state_new();
     return c;
 }
 
 static void consumer_free(struct consumer *c)
 {
     consumer_batch_free(c);
-    for (size_t i = 0; c->group->handlers[i]; i++)
-        c->group->handlers[i]->state_free(c->states[i]);
     for (size_t i = 0; c->topics[i]; i++)
         free(c->topics[i]);
     free(c->topics);

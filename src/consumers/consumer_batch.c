@@ -233,9 +233,8 @@ static int write_bitmaps(struct consumer *c, struct error *err)
 }
 
 /* Shows one handler the fresh events of its types. */
-static int run_handler(struct consumer *c, size_t which, struct window *w, struct error *err)
+static int run_handler(struct consumer *c, const struct handler *h, struct window *w, struct error *err)
 {
-    const struct handler *h = c->group->handlers[which];
     CLEANUP(freep) const struct message_event **events = xcalloc(w->fresh_count + 1, sizeof(*events));
     CLEANUP(freep) const char **faults = xcalloc(w->fresh_count + 1, sizeof(*faults));
     size_t count = 0;
@@ -243,7 +242,7 @@ static int run_handler(struct consumer *c, size_t which, struct window *w, struc
     for (size_t i = 0; i < w->fresh_count; i++)
         if (h->types >> w->fresh[i]->type & 1)
             events[count++] = w->fresh[i];
-    int r = count > 0 ? h->apply(c->states[which], c->session.pg, events, count, faults, err) : PG_DONE;
+    int r = count > 0 ? h->apply(c->session.pg, events, count, faults, err) : PG_DONE;
     if (r != PG_DONE)
         return r;
     for (size_t i = 0, n = 0; i < w->fresh_count; i++) {
@@ -270,7 +269,7 @@ static int transact(struct consumer *c, struct window *w, struct error *err)
         r = consumer_put_aside(c, w->items, w->count, err);
     /* Handlers last: the rows they lock are wanted by others too. */
     for (size_t i = 0; r == PG_DONE && c->group->handlers[i]; i++)
-        r = run_handler(c, i, w, err);
+        r = run_handler(c, c->group->handlers[i], w, err);
     if (r == PG_DONE)
         r = pg_execute(c->session.pg, "commit", err);
     if (r == PG_DONE)

@@ -96,7 +96,6 @@ struct consumer {
 
     struct consumer_batch batch;
     uint64_t applied_at;
-    void *states[GROUP_HANDLERS_MAX];
     char refusal[64];
 };
 

@@ -104,7 +104,7 @@ void consumer_on_revoked(struct consumer *c, const struct kafka_poll *poll)
     for (size_t i = 0; i < poll->count; i++)
         if (consumer_started(c, poll->partitions[i].topic, poll->partitions[i].partition))
             started[count++] = poll->partitions[i];
-    kafka_consumer_give_up(c->kafka.client, started, count);
+    kafka_consumer_park(c->kafka.client, started, count);
     free(started);
     for (size_t i = 0; i < poll->count; i++) {
         struct consumer_partition *p = find(c, poll->partitions[i].topic, poll->partitions[i].partition);

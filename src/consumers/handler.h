@@ -11,14 +11,11 @@
 struct handler {
     const char *name;
     unsigned types; /* bit 1 << enum event_type for each type it wants; the others are not shown to it */
-    /* Memory that lives as long as the thread. */
-    void *(*state_new)(void);
-    void (*state_free)(void *state);
     /* Fresh events only, in the order of each partition. An event that cannot be handled gets its reason (a
      * constant) in faults[i]; the transaction is then rolled back and done again without it. 0 or
      * pg_query()'s outcomes and errors. */
-    int (*apply)(void *state, struct pg *pg, const struct message_event *const *events, size_t count,
-                 const char **faults, struct error *err);
+    int (*apply)(struct pg *pg, const struct message_event *const *events, size_t count, const char **faults,
+                 struct error *err);
 };
 
 #define GROUP_HANDLERS_MAX 4

@@ -64,17 +64,6 @@ void integration_deltas_free(struct integration_deltas *d)
     *d = (struct integration_deltas){0};
 }
 
-static void *state_new(void)
-{
-    return xcalloc(1, sizeof(struct integration_deltas));
-}
-
-static void state_free(void *state)
-{
-    integration_deltas_free(state);
-    free(state);
-}
-
 /* An integration whose counters were left as they are. */
 struct not_counted {
     int64_t integration_id;
@@ -128,17 +117,17 @@ static const char *fault_of(const struct message_event *event, const struct not_
     return NULL;
 }
 
-static int apply(void *state, struct pg *pg, const struct message_event *const *events, size_t count,
-                 const char **faults, struct error *err)
+static int apply(struct pg *pg, const struct message_event *const *events, size_t count, const char **faults,
+                 struct error *err)
 {
-    struct integration_deltas *d = state;
+    CLEANUP(integration_deltas_free) struct integration_deltas d = {0};
     CLEANUP(freep) struct not_counted *rest = NULL;
     size_t n_rest = 0;
 
-    integration_deltas_collect(d, events, count);
-    if (d->count == 0)
+    integration_deltas_collect(&d, events, count);
+    if (d.count == 0)
         return PG_DONE;
-    int r = count_sends(pg, d, &rest, &n_rest, err);
+    int r = count_sends(pg, &d, &rest, &n_rest, err);
     if (r != PG_DONE || n_rest == 0)
         return r;
     for (size_t i = 0; i < count; i++)
@@ -150,7 +139,5 @@ static int apply(void *state, struct pg *pg, const struct message_event *const *
 const struct handler handler_integration = {
     .name = "integration status",
     .types = 1U << EVENT_SENT | 1U << EVENT_FAILED,
-    .state_new = state_new,
-    .state_free = state_free,
     .apply = apply,
 };

@@ -50,7 +50,7 @@ enum kafka_poll_result {
     KAFKA_NOTHING,
     KAFKA_MESSAGE,
     KAFKA_ASSIGNED,     /* `partitions` are ours now, parked */
-    KAFKA_REVOKED,      /* `partitions` are to go: finish, then kafka_consumer_give_up() at once */
+    KAFKA_REVOKED,      /* `partitions` are to go: finish, then park those that were started at once */
     KAFKA_OUT_OF_RANGE, /* partitions[0]: the log does not have that offset (any more, or yet): park it */
     KAFKA_NO_TOPIC,     /* a topic of ours does not exist (yet): see kafka_consumer_look() */
     KAFKA_TROUBLE,      /* see `error`; the library tries again by itself */
@@ -80,10 +80,9 @@ void kafka_kept_free(struct kafka_kept *kept); /* NULL is legal */
 /* Partitions that are assigned and parked. 0 or -EIO with *err. */
 int kafka_consumer_start(struct kafka_consumer *k, const struct kafka_partition *partitions, size_t count,
                          struct error *err);
-/* Partitions that were started. */
+/* Partitions that were started. Also the answer to KAFKA_REVOKED, with a count of 0, too: the group waits for
+ * it. */
 void kafka_consumer_park(struct kafka_consumer *k, const struct kafka_partition *partitions, size_t count);
-/* The answer to KAFKA_REVOKED: those of its partitions that were started. */
-void kafka_consumer_give_up(struct kafka_consumer *k, const struct kafka_partition *started, size_t count);
 
 /* Commits offsets to Kafka, for tools that show lag. Nobody waits for the answer. */
 void kafka_consumer_commit(struct kafka_consumer *k, const struct kafka_partition *partitions, size_t count);

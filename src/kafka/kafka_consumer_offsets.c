@@ -33,24 +33,12 @@ int kafka_consumer_start(struct kafka_consumer *k, const struct kafka_partition 
 }
 
 /* Fails only for partitions that were never started, or when this member has ended anyway. */
-static void stop_reading(struct kafka_consumer *k, const struct kafka_partition *partitions, size_t count)
+void kafka_consumer_park(struct kafka_consumer *k, const struct kafka_partition *partitions, size_t count)
 {
     rd_kafka_topic_partition_list_t *list = list_of(partitions, count);
 
     rd_kafka_error_destroy(rd_kafka_incremental_unassign(k->rk, list));
     rd_kafka_topic_partition_list_destroy(list);
-}
-
-void kafka_consumer_park(struct kafka_consumer *k, const struct kafka_partition *partitions, size_t count)
-{
-    if (count > 0)
-        stop_reading(k, partitions, count);
-}
-
-void kafka_consumer_give_up(struct kafka_consumer *k, const struct kafka_partition *started, size_t count)
-{
-    /* Also with a count of 0: the group waits for this answer. */
-    stop_reading(k, started, count);
 }
 
 void kafka_consumer_commit(struct kafka_consumer *k, const struct kafka_partition *partitions, size_t count)
