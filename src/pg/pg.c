@@ -295,41 +295,28 @@ const char *pg_error_sqlstate(const struct pg *pg)
 
 /* --- statements ------------------------------------------------------------------------------- */
 
-static int prepare(struct pg *pg, const struct pg_statement *statement, const struct pg_wire *wire,
-                   struct error *err)
+static int begin(struct pg *pg, struct error *err)
 {
-    if (pg_prepared_has(&pg->prepared, statement))
+    pg->sqlstate[0] = '\0';
+    if (!pg->broken)
         return PG_DONE;
-    int sent = PQsendPrepare(pg->conn, statement->name, statement->sql, wire->count, wire->types);
-    int r = finish(pg, sent, NULL, err);
-    if (r == PG_DONE)
-        pg_prepared_add(&pg->prepared, statement);
-    return r;
+    error_set(err, "the connection to the database is lost");
+    return -ECONNRESET;
 }
 
 int pg_query(struct pg *pg, const struct pg_statement *statement, const struct pg_args *args,
              struct pg_result **ret, struct error *err)
 {
-    struct pg_wire wire;
-    int sent;
+    bool preparing = true;
+    int r = begin(pg, err);
 
-    pg->sqlstate[0] = '\0';
-    if (pg->broken) {
-        error_set(err, "the connection to the database is lost");
-        return -ECONNRESET;
+    while (r == PG_DONE && preparing) {
+        bool sent = pg_send(pg->conn, &pg->prepared, statement, args, &preparing);
+        r = finish(pg, sent, preparing ? NULL : ret, err);
+        if (r == PG_DONE && preparing)
+            pg_prepared_add(&pg->prepared, statement);
     }
-    pg_wire_fill(&wire, args);
-    if (statement->name[0]) {
-        int r = prepare(pg, statement, &wire, err);
-        if (r != PG_DONE)
-            return r;
-        sent = PQsendQueryPrepared(pg->conn, statement->name, wire.count, wire.values, wire.lengths,
-                                   wire.formats, 1);
-    } else {
-        sent = PQsendQueryParams(pg->conn, statement->sql, wire.count, wire.types, wire.values, wire.lengths,
-                                 wire.formats, 1);
-    }
-    return finish(pg, sent, ret, err);
+    return r;
 }
 
 int pg_query_i64(struct pg *pg, const struct pg_statement *statement, const struct pg_args *args,
@@ -356,10 +343,7 @@ int pg_query_bool(struct pg *pg, const struct pg_statement *statement, const str
 
 int pg_execute(struct pg *pg, const char *sql, struct error *err)
 {
-    pg->sqlstate[0] = '\0';
-    if (pg->broken) {
-        error_set(err, "the connection to the database is lost");
-        return -ECONNRESET;
-    }
-    return finish(pg, PQsendQuery(pg->conn, sql), NULL, err);
+    int r = begin(pg, err);
+
+    return r == PG_DONE ? finish(pg, PQsendQuery(pg->conn, sql), NULL, err) : r;
 }

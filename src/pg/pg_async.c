@@ -217,18 +217,9 @@ static void deliver_notifications(struct pg_async *p)
     }
 }
 
-static int send_execution(struct pg_async *p)
+static bool send_statement(struct pg_async *p)
 {
-    struct pg_wire wire;
-    pg_wire_fill(&wire, &p->now.args);
-    const struct pg_statement *s = p->now.statement;
-    p->now.preparing = s->name[0] && !pg_prepared_has(&p->prepared, s);
-    if (p->now.preparing)
-        return PQsendPrepare(p->conn, s->name, s->sql, wire.count, wire.types);
-    if (!s->name[0])
-        return PQsendQueryParams(p->conn, s->sql, wire.count, wire.types, wire.values, wire.lengths,
-                                 wire.formats, 1);
-    return PQsendQueryPrepared(p->conn, s->name, wire.count, wire.values, wire.lengths, wire.formats, 1);
+    return pg_send(p->conn, &p->prepared, p->now.statement, &p->now.args, &p->now.preparing);
 }
 
 static void flush(struct pg_async *p)
@@ -243,7 +234,7 @@ static void flush(struct pg_async *p)
 static void prepared_or_lost(struct pg_async *p)
 {
     pg_prepared_add(&p->prepared, p->now.statement);
-    if (send_execution(p))
+    if (send_statement(p))
         flush(p);
     else
         lost(p);
@@ -361,7 +352,7 @@ int pg_async_new(struct pg_async **ret, sd_event *event, const struct pg_params 
     owned_params_copy(&p->owned, params);
     p->callbacks = *callbacks;
     p->userdata = userdata;
-    p->backoff = (struct backoff){.base_usec = 250 * USEC_PER_MSEC, .max_usec = 10 * USEC_PER_SEC};
+    p->backoff = BACKOFF_RECONNECT;
     p->now.args = PG_ARGS_INIT;
     arm(p, &p->retry_timer, 0, on_retry);
     *ret = p;
@@ -432,7 +423,7 @@ int pg_async_query(struct pg_async *p, const struct pg_statement *statement, con
     p->now.callback = callback;
     p->now.userdata = userdata;
     p->busy = true;
-    int unsent = send_execution(p) ? PQflush(p->conn) : -1;
+    int unsent = send_statement(p) ? PQflush(p->conn) : -1;
     if (unsent >= 0)
         watch(p, EPOLLIN | (unsent ? EPOLLOUT : 0));
     else

@@ -20,8 +20,11 @@ struct pg_prepared {
     const struct pg_statement **items;
     size_t count;
 };
-bool pg_prepared_has(const struct pg_prepared *p, const struct pg_statement *statement);
 void pg_prepared_add(struct pg_prepared *p, const struct pg_statement *statement);
+/* Sends the statement, or (*ret_preparing) first its PREPARE: when that has succeeded, add it and send again.
+ * False when the connection is lost. */
+bool pg_send(PGconn *conn, const struct pg_prepared *prepared, const struct pg_statement *statement,
+             const struct pg_args *args, bool *ret_preparing);
 
 /* One line of words for what the server or libpq said; `result` may be NULL. The server's DETAIL stays out:
  * it may quote a row. */

@@ -202,9 +202,9 @@ void pg_wire_fill(struct pg_wire *wire, const struct pg_args *args)
     }
 }
 
-/* --- statements already prepared -------------------------------------------------------------- */
+/* --- sending ---------------------------------------------------------------------------------- */
 
-bool pg_prepared_has(const struct pg_prepared *p, const struct pg_statement *statement)
+static bool is_prepared(const struct pg_prepared *p, const struct pg_statement *statement)
 {
     for (size_t i = 0; i < p->count; i++)
         if (p->items[i] == statement)
@@ -216,6 +216,20 @@ void pg_prepared_add(struct pg_prepared *p, const struct pg_statement *statement
 {
     p->items = xreallocarray(p->items, p->count + 1, sizeof(*p->items));
     p->items[p->count++] = statement;
+}
+
+bool pg_send(PGconn *conn, const struct pg_prepared *prepared, const struct pg_statement *s,
+             const struct pg_args *args, bool *ret_preparing)
+{
+    struct pg_wire w;
+
+    pg_wire_fill(&w, args);
+    *ret_preparing = s->name[0] && !is_prepared(prepared, s);
+    if (*ret_preparing)
+        return PQsendPrepare(conn, s->name, s->sql, w.count, w.types);
+    if (s->name[0])
+        return PQsendQueryPrepared(conn, s->name, w.count, w.values, w.lengths, w.formats, 1);
+    return PQsendQueryParams(conn, s->sql, w.count, w.types, w.values, w.lengths, w.formats, 1);
 }
 
 /* --- refusals --------------------------------------------------------------------------------- */
