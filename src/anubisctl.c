@@ -7,7 +7,69 @@
 #include <sysexits.h>
 
 #include "base/version.h"
-#include "ctl/commands.h"
+#include "ctl/ctl.h"
+
+enum { TAKES_JSON = 1, TAKES_DRY_RUN = 2 };
+
+/* The help, the check of arguments and "did you mean" follow from this. */
+struct command {
+    const char *name;
+    const char *argument,
+        *argument_words; /* its one argument as the help and a sentence name it; NULL = none */
+    const char *summary;
+    unsigned takes; /* which of the options above */
+    int (*run)(struct ctl *c);
+};
+
+/* In the order of the help. */
+static const struct command commands[] = {
+    {"migrate", NULL, NULL, "bring the database's schema up to this version", TAKES_DRY_RUN, ctl_migrate},
+    {"status", NULL, NULL, "subscriptions, integrations, relay and consumers on one screen", TAKES_JSON,
+     ctl_status},
+    {"explain", "ID", "the subscription's id", "one subscription's whole story, and what happens next",
+     TAKES_JSON, ctl_explain},
+    {"verify", NULL, NULL, "prove subscriptions, ledger and counters against each other", TAKES_JSON,
+     ctl_verify},
+};
+
+static const struct command *find_command(const char *name)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
+        if (strcmp(commands[i].name, name) == 0)
+            return &commands[i];
+    return NULL;
+}
+
+static const char *nearest_command(const char *name)
+{
+    const char *nearest = NULL;
+    unsigned best = words_tolerance(name) + 1;
+
+    for (size_t i = 0; i < ARRAY_SIZE(commands); i++) {
+        bool begins = strncmp(name, commands[i].name, strlen(name)) == 0;
+        unsigned distance = begins ? 1 : words_distance(name, commands[i].name);
+        if (distance < best) {
+            best = distance;
+            nearest = commands[i].name;
+        }
+    }
+    return nearest;
+}
+
+static void print_commands(void)
+{
+    int names = 0, arguments = 0;
+
+    for (size_t i = 0; i < ARRAY_SIZE(commands); i++) {
+        names = MAX(names, (int) strlen(commands[i].name));
+        arguments = MAX(arguments, commands[i].argument ? (int) strlen(commands[i].argument) : 0);
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
+        printf("  %-*s  %-*s   %s%s%s\n", names, commands[i].name, arguments,
+               commands[i].argument ? commands[i].argument : "", commands[i].summary,
+               commands[i].takes & TAKES_JSON ? " [--json]" : "",
+               commands[i].takes & TAKES_DRY_RUN ? " [--dry-run]" : "");
+}
 
 static int stop_fd;
 static volatile sig_atomic_t stopped_by;
@@ -22,7 +84,7 @@ static void print_help(void)
 {
     puts("anubisctl looks after anubisd's database; it needs no running daemon.\n\n"
          "Usage: anubisctl [OPTION…] COMMAND [ID]\n\nCommands:");
-    ctl_commands_print();
+    print_commands();
     puts("\nOptions:\n"
          "  -c, --config FILE       the configuration (" CONFIG_PATH ")\n"
          "      --environment FILE  variables that override it (" CONFIG_ENVIRONMENT_PATH ")\n"
@@ -45,7 +107,7 @@ static int usage_error(const char *what, const char *word, const char *hint)
 
 static int unknown_command(const char *name)
 {
-    const char *nearest = ctl_command_nearest(name);
+    const char *nearest = nearest_command(name);
     CLEANUP(freep) char *hint = nearest ? xasprintf("; did you mean \"%s\"?", nearest) : xstrdup("");
 
     return usage_error("there is no command", name, hint);
@@ -100,7 +162,7 @@ static int parse_options(int argc, char **argv, struct ctl *c)
 }
 
 /* The command and its argument. -1 to continue, else the exit code. */
-static int parse_command(int argc, char **argv, struct ctl *c, const struct ctl_command **ret)
+static int parse_command(int argc, char **argv, struct ctl *c, const struct command **ret)
 {
     if (argc == 0)
         return usage_error("a command is missing", NULL, "");
@@ -108,7 +170,7 @@ static int parse_command(int argc, char **argv, struct ctl *c, const struct ctl_
         print_help();
         return 0;
     }
-    const struct ctl_command *command = ctl_command_find(argv[0]);
+    const struct command *command = find_command(argv[0]);
     if (!command)
         return unknown_command(argv[0]);
     int words = command->argument ? 2 : 1;
@@ -118,9 +180,9 @@ static int parse_command(int argc, char **argv, struct ctl *c, const struct ctl_
     }
     if (argc > words)
         return usage_error("there is an argument too many:", argv[words], "");
-    if (c->json && !(command->takes & CTL_TAKES_JSON))
+    if (c->json && !(command->takes & TAKES_JSON))
         return usage_error("there is no --json for", command->name, "");
-    if (c->dry_run && !(command->takes & CTL_TAKES_DRY_RUN))
+    if (c->dry_run && !(command->takes & TAKES_DRY_RUN))
         return usage_error("there is no --dry-run for", command->name, ", which changes nothing");
     c->args = argv + 1;
     *ret = command;
@@ -130,7 +192,7 @@ static int parse_command(int argc, char **argv, struct ctl *c, const struct ctl_
 int main(int argc, char **argv)
 {
     struct ctl c = {.config_path = CONFIG_PATH, .environment_path = CONFIG_ENVIRONMENT_PATH};
-    const struct ctl_command *command = NULL;
+    const struct command *command = NULL;
 
     int code = parse_options(argc, argv, &c);
     if (code < 0)

@@ -23,6 +23,12 @@ struct ctl {
     struct config *config;
 };
 
+/* The commands, each in a file ctl_NAME.c. Return an exit code, after having said what went wrong. */
+int ctl_migrate(struct ctl *c);
+int ctl_status(struct ctl *c);
+int ctl_explain(struct ctl *c);
+int ctl_verify(struct ctl *c);
+
 /* Reads the environment file and the configuration. 0, or an exit code after it said why. */
 int ctl_configure(struct ctl *c);
 

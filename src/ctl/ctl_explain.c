@@ -9,12 +9,11 @@
 
 #include "base/timeutil.h"
 #include "crypto/ids.h"
-#include "ctl/commands.h"
+#include "ctl/ctl.h"
 #include "ctl/store_ctl.h"
 
 /* A subscription that nothing holds back is claimed within moments; after this time something is wrong. */
 #define OVERDUE_USEC (60 * USEC_PER_SEC)
-#define REASONS_MAX 16
 
 struct explanation {
     struct ctl *ctl;
@@ -23,25 +22,11 @@ struct explanation {
     int64_t id;
     struct store_subscription s;
     struct pg_result *events;
-    char *reasons[REASONS_MAX];
-    size_t reason_count;
+    struct sentences reasons; /* what holds it back */
     struct error err;
 };
 
 /* --- what happens next ------------------------------------------------------------------------ */
-
-static void add_reason(struct explanation *e, const char *fmt, ...) PRINTF(2, 3);
-static void add_reason(struct explanation *e, const char *fmt, ...)
-{
-    CLEANUP(strbuf_free) struct strbuf text = STRBUF_INIT(8192);
-    va_list args;
-
-    va_start(args, fmt);
-    strbuf_addv(&text, fmt, args);
-    va_end(args);
-    if (e->reason_count < REASONS_MAX)
-        e->reasons[e->reason_count++] = strbuf_take(&text);
-}
 
 static char *time_words(int64_t usec)
 {
@@ -64,7 +49,7 @@ static void add_until(struct explanation *e, const char *what, int64_t until)
 {
     CLEANUP(freep) char *at = time_words(until), *in = duration_words(until - e->s.now);
 
-    add_reason(e, "%s until %s (in %s)", what, at, in);
+    sentences_add(&e->reasons, "%s until %s (in %s)", what, at, in);
 }
 
 static void add_integration_reasons(struct explanation *e)
@@ -73,17 +58,17 @@ static void add_integration_reasons(struct explanation *e)
     const char *why = *i->pause_reason ? i->pause_reason : "no reason was given";
 
     if (!i->id) {
-        add_reason(e, "it is unrouted: no integration was given and no filter has matched");
+        sentences_add(&e->reasons, "it is unrouted: no integration was given and no filter has matched");
         return;
     }
     if (!i->exists) {
-        add_reason(e, "its integration %" PRId64 " does not exist", i->id);
+        sentences_add(&e->reasons, "its integration %" PRId64 " does not exist", i->id);
         return;
     }
     if (!i->enabled)
-        add_reason(e, "its integration is disabled");
+        sentences_add(&e->reasons, "its integration is disabled");
     if (i->paused_until == INT64_MAX)
-        add_reason(e, "its integration is paused until somebody resumes it: %s", why);
+        sentences_add(&e->reasons, "its integration is paused until somebody resumes it: %s", why);
     else if (i->paused_until != INT64_MIN) {
         CLEANUP(freep) char *what = xasprintf("its integration is paused (%s)", why);
         add_until(e, what, i->paused_until);
@@ -93,9 +78,10 @@ static void add_integration_reasons(struct explanation *e)
         add_until(e, what, i->backoff_until);
     }
     if (strcmp(i->circuit_state, "open") == 0)
-        add_reason(e, "its integration's circuit is open after too many failures; one probe will test it");
+        sentences_add(&e->reasons,
+                      "its integration's circuit is open after too many failures; one probe will test it");
     if (!i->has_url)
-        add_reason(e, "its integration has no endpoint_url: the first attempt will pause it");
+        sentences_add(&e->reasons, "its integration has no endpoint_url: the first attempt will pause it");
 }
 
 /* Adds everything that holds it back. True when it could be claimed now: only daemons or slots may be
@@ -108,8 +94,9 @@ static bool add_reasons(struct explanation *e)
 
     if (s->at.held != INT64_MIN) {
         CLEANUP(freep) char *at = time_words(s->at.held);
-        add_reason(
-            e, "it has been held since %s: the institution may have received it, and an operator must decide",
+        sentences_add(
+            &e->reasons,
+            "it has been held since %s: the institution may have received it, and an operator must decide",
             at);
     }
     add_integration_reasons(e);
@@ -117,15 +104,17 @@ static bool add_reasons(struct explanation *e)
         add_until(e, "it is scheduled: it waits", s->at.scheduled);
     if (s->at.next_attempt != INT64_MIN && s->at.next_attempt > s->now)
         add_until(e, "after its last attempt it waits", s->at.next_attempt);
-    if (e->reason_count)
+    if (e->reasons.count)
         return false;
     if (!s->daemons)
-        add_reason(e, "no anubisd is connected to this database");
+        sentences_add(&e->reasons, "no anubisd is connected to this database");
     if (s->integration.in_flight >= slots)
-        add_reason(e, "all %" PRId64 " slots of its integration are taken (max_in_flight)", slots);
+        sentences_add(&e->reasons, "all %" PRId64 " slots of its integration are taken (max_in_flight)",
+                      slots);
     if (s->ahead)
-        add_reason(e, "subscriptions of the same integration that are due before it: %" PRId64 "%s", s->ahead,
-                   s->ahead >= STORE_AHEAD_MAX ? " or more" : "");
+        sentences_add(&e->reasons,
+                      "subscriptions of the same integration that are due before it: %" PRId64 "%s", s->ahead,
+                      s->ahead >= STORE_AHEAD_MAX ? " or more" : "");
     return true;
 }
 
@@ -156,8 +145,8 @@ static void explain_waiting(struct explanation *e)
     CLEANUP(freep)
     char *text = xasprintf("an attempt, as soon as a daemon claims it; it has been due for %s", waited);
     set_next(e, text, s->now);
-    if (s->now - since > (int64_t) OVERDUE_USEC && !e->reason_count)
-        add_reason(e, "nothing holds it back: see the journal (journalctl -u anubisd)");
+    if (s->now - since > (int64_t) OVERDUE_USEC && !e->reasons.count)
+        sentences_add(&e->reasons, "nothing holds it back: see the journal (journalctl -u anubisd)");
 }
 
 static void explain_processing(struct explanation *e)
@@ -180,7 +169,7 @@ static void explain_processing(struct explanation *e)
             "its lease is over and \"%s\" gave no result: any running daemon sets it to \"retry\"", who);
         set_next(e, text, s->now);
         if (!s->daemons)
-            add_reason(e, "no anubisd is connected to this database");
+            sentences_add(&e->reasons, "no anubisd is connected to this database");
     }
 }
 
@@ -196,7 +185,7 @@ static void explain_next(struct explanation *e)
         explain_processing(e);
     else
         explain_waiting(e);
-    sheet_list(e->sheet, "reasons", e->reasons, e->reason_count);
+    sheet_list(e->sheet, "reasons", &e->reasons);
 }
 
 /* --- the rest of the sheet -------------------------------------------------------------------- */
@@ -359,8 +348,7 @@ int ctl_explain(struct ctl *c)
     int code = ctl_connect(c, &params, &e.pg);
     if (code == 0)
         code = explain(&e);
-    for (size_t i = 0; i < e.reason_count; i++)
-        free(e.reasons[i]);
+    sentences_free(&e.reasons);
     pg_result_free(e.events);
     pg_result_free(e.s.result);
     sheet_free(e.sheet);

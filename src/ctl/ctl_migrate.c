@@ -12,7 +12,7 @@
 
 #include "base/timeutil.h"
 #include "base/version.h"
-#include "ctl/commands.h"
+#include "ctl/ctl.h"
 #include "ctl/store_migrate.h"
 #include "pg/schema.h"
 #include "pg/sql_files.h"

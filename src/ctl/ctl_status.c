@@ -7,7 +7,7 @@
 #include <sysexits.h>
 
 #include "base/timeutil.h"
-#include "ctl/commands.h"
+#include "ctl/ctl.h"
 #include "ctl/store_ctl.h"
 #include "sql/statements.h"
 

@@ -12,7 +12,7 @@
 #include <sysexits.h>
 
 #include "base/timeutil.h"
-#include "ctl/commands.h"
+#include "ctl/ctl.h"
 #include "sql/statements.h"
 
 /* How many differences one statement names. */
@@ -36,12 +36,6 @@ struct integration_count {
     int64_t id, sent, failed;
 };
 
-struct differences {
-    int64_t found; /* not all of them are named */
-    char **named;
-    size_t count;
-};
-
 /* Work that is not done yet. */
 struct backlog {
     int64_t unpublished;          /* events of the ledger */
@@ -58,36 +52,11 @@ struct proof {
     /* The events of each integration; sorted by id before they are searched. */
     struct integration_count *counts;
     size_t count;
-    struct differences differences;
+    struct sentences differences;
+    int64_t unnamed; /* differences beside those */
     struct backlog backlog;
     struct error err;
 };
-
-static void name_difference(struct differences *d, char *words)
-{
-    d->named = xreallocarray(d->named, d->count + 1, sizeof(*d->named));
-    d->named[d->count++] = words;
-}
-
-static void add_difference(struct proof *p, const char *fmt, ...) PRINTF(2, 3);
-static void add_difference(struct proof *p, const char *fmt, ...)
-{
-    struct strbuf words = STRBUF_INIT(8192);
-    va_list args;
-
-    va_start(args, fmt);
-    strbuf_addv(&words, fmt, args);
-    va_end(args);
-    name_difference(&p->differences, strbuf_take(&words));
-    p->differences.found++;
-}
-
-static void differences_free(struct differences *d)
-{
-    for (size_t i = 0; i < d->count; i++)
-        free(d->named[i]);
-    free(d->named);
-}
 
 /* --- subscriptions against the ledger --------------------------------------------------------- */
 
@@ -119,8 +88,9 @@ static int verify_states(struct proof *p)
         table_add(t, value_i64(expected));
         table_add(t, value_difference(found - expected));
         if (found != expected)
-            add_difference(p, "state \"%s\": %" PRId64 " subscriptions, but %" PRId64 " by the ledger",
-                           status, found, expected);
+            sentences_add(&p->differences,
+                          "state \"%s\": %" PRId64 " subscriptions, but %" PRId64 " by the ledger", status,
+                          found, expected);
     }
     return PG_DONE;
 }
@@ -143,14 +113,16 @@ static int verify_last_events(struct proof *p)
         const char *status = pg_next_text(&row), *last = pg_next_text(&row);
         all = pg_next_i64(&row);
         if (gone)
-            add_difference(p, "subscription %" PRId64 ": it is gone, its last event says \"%s\"", id, last);
+            sentences_add(&p->differences, "subscription %" PRId64 ": it is gone, its last event says \"%s\"",
+                          id, last);
         else
-            add_difference(p, "subscription %" PRId64 ": it is \"%s\", its last event says \"%s\"", id,
-                           status, last);
+            sentences_add(&p->differences,
+                          "subscription %" PRId64 ": it is \"%s\", its last event says \"%s\"", id, status,
+                          last);
     }
     if (all > named) {
-        name_difference(&p->differences, xasprintf("and %" PRId64 " more subscriptions", all - named));
-        p->differences.found += all - named;
+        sentences_add(&p->differences, "and %" PRId64 " more subscriptions", all - named);
+        p->unnamed += all - named - 1; /* that sentence counts as one */
     }
     sheet_add(p->sheet, "unlike_last_event", "unlike their last event", value_i64(all));
     return PG_DONE;
@@ -166,7 +138,7 @@ static int read_published(struct proof *p)
     if (r != PG_DONE)
         return r;
     if (pg_rows(rows) != 1) {
-        add_difference(p, "the table relay_state has %d rows, not one", pg_rows(rows));
+        sentences_add(&p->differences, "the table relay_state has %d rows, not one", pg_rows(rows));
         return PG_DONE;
     }
     struct pg_row row = {rows, 0, 0};
@@ -257,10 +229,10 @@ static void compare_counter(struct proof *p, int64_t id, const char *name, const
     int64_t found = pg_next_i64(row), expected = pg_next_i64(row) + events;
 
     if (found != expected)
-        add_difference(p,
-                       "integration %" PRId64 " \"%s\": %s is %" PRId64 ", but %" PRId64
-                       " by the events that were handled",
-                       id, name, column, found, expected);
+        sentences_add(&p->differences,
+                      "integration %" PRId64 " \"%s\": %s is %" PRId64 ", but %" PRId64
+                      " by the events that were handled",
+                      id, name, column, found, expected);
 }
 
 static int verify_counters(struct proof *p)
@@ -302,11 +274,11 @@ static int name_wrong_bits(struct proof *p, const char *type, int64_t chunk, int
         return r;
     for (int i = 0; i < pg_rows(rows); i++)
         strbuf_addf(&ids, "%s%" PRId64, i ? ", " : "", pg_get_i64(rows, i, 0));
-    add_difference(p,
-                   "%s marks %" PRId64 " events of \"%s%s\" as handled between ids %" PRId64 " and %" PRId64
-                   ", but only %" PRId64 " are events of that type; the wrong ids are %s",
-                   p->consumer_group, set, p->topic_prefix, type, chunk * 8192, chunk * 8192 + 8191, events,
-                   strbuf_str(&ids));
+    sentences_add(&p->differences,
+                  "%s marks %" PRId64 " events of \"%s%s\" as handled between ids %" PRId64 " and %" PRId64
+                  ", but only %" PRId64 " are events of that type; the wrong ids are %s",
+                  p->consumer_group, set, p->topic_prefix, type, chunk * 8192, chunk * 8192 + 8191, events,
+                  strbuf_str(&ids));
     return PG_DONE;
 }
 
@@ -376,19 +348,20 @@ static int prove(struct proof *p)
 
 static int add_verdict(struct proof *p)
 {
-    const struct differences *d = &p->differences;
+    const struct sentences *d = &p->differences;
     const struct backlog *b = &p->backlog;
     CLEANUP(strbuf_free) struct strbuf text = STRBUF_INIT(4096);
     bool is_behind = b->unpublished || b->behind;
+    int64_t found = (int64_t) d->count + p->unnamed;
 
     sheet_empty_line(p->sheet);
     if (d->count)
         sheet_say(p->sheet, NULL, "Differences");
-    sheet_list(p->sheet, "differences", d->named, d->count);
+    sheet_list(p->sheet, "differences", d);
     if (d->count)
         sheet_empty_line(p->sheet);
-    if (d->found)
-        strbuf_addf(&text, "WRONG: %" PRId64 " difference%s", d->found, plural(d->found));
+    if (found)
+        strbuf_addf(&text, "WRONG: %" PRId64 " difference%s", found, plural(found));
     else if (is_behind)
         strbuf_addf(&text,
                     "not yet caught up: %" PRId64 " events to be published, %" PRId64
@@ -399,8 +372,8 @@ static int add_verdict(struct proof *p)
     if (b->dead)
         strbuf_addf(&text, "; %" PRId64 " event%s put aside (table dead_letters)", b->dead, plural(b->dead));
     sheet_say(p->sheet, NULL, "%s", strbuf_str(&text));
-    sheet_add(p->sheet, "verdict", NULL, value_text(d->found ? "wrong" : is_behind ? "behind" : "proven"));
-    return d->found ? CTL_DIFFERENT : is_behind ? CTL_BEHIND : 0;
+    sheet_add(p->sheet, "verdict", NULL, value_text(found ? "wrong" : is_behind ? "behind" : "proven"));
+    return found ? CTL_DIFFERENT : is_behind ? CTL_BEHIND : 0;
 }
 
 int ctl_verify(struct ctl *c)
@@ -418,7 +391,7 @@ int ctl_verify(struct ctl *c)
     int r = prove(&p);
     code = r == PG_DONE ? ctl_show(c, p.sheet, add_verdict(&p)) : ctl_refused(r, "verify", &p.err);
     pg_result_free(p.handled);
-    differences_free(&p.differences);
+    sentences_free(&p.differences);
     free(p.counts);
     free(p.consumer_group);
     free(p.topic_prefix);

@@ -38,8 +38,15 @@ void sheet_add_known(struct sheet *s, const char *key, const char *label, struct
 /* For people alone. A `label` of NULL makes a line of its own: a heading or a remark. */
 void sheet_say(struct sheet *s, const char *label, const char *fmt, ...) PRINTF(3, 4);
 void sheet_empty_line(struct sheet *s);
-/* A line for each item; an array of strings in JSON. */
-void sheet_list(struct sheet *s, const char *key, char *const *items, size_t count);
+
+struct sentences {
+    char **items;
+    size_t count;
+};
+void sentences_add(struct sentences *s, const char *fmt, ...) PRINTF(2, 3);
+void sentences_free(struct sentences *s); /* what it holds; legal on a zeroed one */
+/* A line for each; an array of strings in JSON. */
+void sheet_list(struct sheet *s, const char *key, const struct sentences *sentences);
 
 struct table_column {
     const char *key;   /* in JSON */

@@ -108,11 +108,13 @@ TEST(test_times)
 
 TEST(test_lists)
 {
-    char one[] = "one", two[] = "two";
-    char *const items[] = {one, two};
+    struct sentences none = {0}, some = {0};
 
-    sheet_list(*state, "some", items, ARRAY_SIZE(items));
-    sheet_list(*state, "none", NULL, 0);
+    sentences_add(&some, "%s", "one");
+    sentences_add(&some, "t%s", "wo");
+    sheet_list(*state, "some", &some);
+    sheet_list(*state, "none", &none);
+    sentences_free(&some);
     assert_words(*state, "  one\n  two\n");
     assert_json(*state, "{\"some\":[\"one\",\"two\"],\"none\":[]}");
 }
@@ -143,14 +145,15 @@ TEST(test_tables)
 TEST(test_hostile_text)
 {
     static const char hostile[] = "\x1b[31m\n\"\\\x7f\xc2\x9b\x9b\xc3(é\xc2\xa0";
-    char item[sizeof(hostile)];
-    char *const items[] = {memcpy(item, hostile, sizeof(hostile))};
+    struct sentences items = {0};
     struct table *t = sheet_table(*state, "rows", "Rows", "none", &columns[1], 1);
 
     table_add(t, value_text(hostile));
     sheet_add(*state, "text", "text", value_text(hostile));
     sheet_say(*state, "said", "%s", hostile);
-    sheet_list(*state, "items", items, 1);
+    sentences_add(&items, "%s", hostile);
+    sheet_list(*state, "items", &items);
+    sentences_free(&items);
 #define SHOWN "?[31m?\"\\??\uFFFD\uFFFD(é\u00A0"
 #define JSON "\"\\u001b[31m\\n\\\"\\\\\\u007f\\u009b\uFFFD\uFFFD(é\u00A0\""
     assert_words(*state, "Rows\n  NAME\n  " SHOWN "\ntext  " SHOWN "\nsaid  " SHOWN "\n  " SHOWN "\n");
