@@ -73,13 +73,6 @@ bool bitmap_set(struct bitmap_chunk *chunk, int64_t sequence)
     return true;
 }
 
-bool bitmap_get(const struct bitmap_chunk *chunk, int64_t sequence)
-{
-    unsigned bit = (unsigned) (sequence % BITMAP_CHUNK_BITS);
-
-    return chunk->bits[bit / 8] >> (bit % 8) & 1;
-}
-
 /* Index of the clean chunk that was asked for longest ago, b->count when all are dirty. */
 static size_t oldest_clean(const struct bitmap *b)
 {

@@ -36,7 +36,6 @@ struct bitmap_chunk *bitmap_find(struct bitmap *b, int64_t number);
 struct bitmap_chunk *bitmap_add(struct bitmap *b, int64_t number, int64_t version, const void *bits);
 /* False when the bit was set before: a duplicate. `sequence` belongs to the chunk. */
 bool bitmap_set(struct bitmap_chunk *chunk, int64_t sequence);
-bool bitmap_get(const struct bitmap_chunk *chunk, int64_t sequence);
 /* Drops the clean chunks that were asked for longest ago until `keep` are left. */
 void bitmap_trim(struct bitmap *b, size_t keep);
 void bitmap_clear(struct bitmap *b); /* drops all of them, and the memory */

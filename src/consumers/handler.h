@@ -9,7 +9,6 @@
 #include "pg/pg.h"
 
 struct handler {
-    const char *name;
     unsigned types; /* bit 1 << enum event_type for each type it wants; the others are not shown to it */
     /* Fresh events only, in the order of each partition. An event that cannot be handled gets its reason (a
      * constant) in faults[i]; the transaction is then rolled back and done again without it. 0 or

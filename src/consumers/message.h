@@ -12,11 +12,9 @@
 
 struct message_event {
     enum event_type type;
-    int32_t attempt;         /* -1 = none */
     int64_t sequence;        /* > 0, the ledger's id */
     int64_t subscription_id; /* > 0 */
     int64_t integration_id;  /* 0 = none: not routed (yet) */
-    unsigned char event_id[16];
 };
 
 enum message_verdict {

@@ -34,8 +34,8 @@ struct migration {
     struct pg *pg;
     const char *schema;
     struct store_place place;
-    struct store_applied *applied;
-    size_t applied_count;
+    struct pg_result *applied;
+    int applied_count;
     const struct sql_file *pending[1000];
     size_t pending_count;
     bool is_later;          /* the schema has a step that this program does not know */
@@ -45,11 +45,10 @@ struct migration {
     int code;
 };
 
-static void show_remark(void *userdata, const char *severity, const char *state, const char *words)
+static void show_remark(void *userdata, const char *sqlstate, const char *words)
 {
     (void) userdata;
-    (void) severity;
-    ctl_say("%s: %s", strcmp(state, OBSTACLE) == 0 ? "in the way" : "warning", words);
+    ctl_say("%s: %s", strcmp(sqlstate, OBSTACLE) == 0 ? "in the way" : "warning", words);
 }
 
 static int failed(struct migration *m, int code)
@@ -87,12 +86,20 @@ static int find_place(struct migration *m)
     return pg_execute(m->pg, create, &m->err);
 }
 
-static const struct store_applied *find_applied(const struct migration *m, int version)
+/* 0 when no step was applied. */
+static int last_version(const struct migration *m)
 {
-    for (size_t i = 0; i < m->applied_count; i++)
-        if (m->applied[i].version == version)
-            return &m->applied[i];
-    return NULL;
+    return m->applied_count ? store_applied_row(m->applied, m->applied_count - 1).version : 0;
+}
+
+static bool find_applied(const struct migration *m, int version, struct store_applied *ret)
+{
+    for (int i = 0; i < m->applied_count; i++) {
+        *ret = store_applied_row(m->applied, i);
+        if (ret->version == version)
+            return true;
+    }
+    return false;
 }
 
 /* A file that was applied must be the one we have: two histories of one schema cannot be told apart later. */
@@ -119,15 +126,16 @@ static int compare_applied(struct migration *m, const struct sql_file *file,
 static int find_pending_steps(struct migration *m)
 {
     m->doing = "read the migrations";
-    int r = store_migrate_read(m->pg, m->schema, &m->applied, &m->applied_count, &m->err);
+    int r = store_migrate_read(m->pg, m->schema, &m->applied, &m->err);
+    m->applied_count = m->applied ? pg_rows(m->applied) : 0;
     for (size_t i = 0; r == PG_DONE && i < sql_files_count; i++) {
         const struct sql_file *file = &sql_files[i];
         int version = schema_file_version(file->name);
-        const struct store_applied *applied = find_applied(m, version);
+        struct store_applied applied;
         if (version < 0)
             continue;
-        if (applied)
-            r = compare_applied(m, file, applied);
+        if (find_applied(m, version, &applied))
+            r = compare_applied(m, file, &applied);
         else if (m->pending_count < ARRAY_SIZE(m->pending))
             m->pending[m->pending_count++] = file;
     }
@@ -137,20 +145,19 @@ static int find_pending_steps(struct migration *m)
 /* The database may have been migrated by a later program. */
 static int check_later(struct migration *m)
 {
-    const struct store_applied *last = m->applied_count ? &m->applied[m->applied_count - 1] : NULL;
-
-    m->is_later = last && last->version > schema_known();
-    if (!m->is_later)
+    if (last_version(m) <= schema_known())
         return PG_DONE;
+    m->is_later = true;
+    const struct store_applied last = store_applied_row(m->applied, m->applied_count - 1);
     if (m->pending_count) {
         ctl_say(
             "the schema has \"%s\" (by %s), which is later than this program, but not \"%s\": migrate with the "
             "later program",
-            last->name, last->applied_by, m->pending[0]->name);
+            last.name, last.applied_by, m->pending[0]->name);
         return failed(m, EX_UNAVAILABLE);
     }
     ctl_say("the schema has been migrated by a later program: \"%s\" (by %s); this one knows version %d",
-            last->name, last->applied_by, schema_known());
+            last.name, last.applied_by, schema_known());
     return PG_DONE;
 }
 
@@ -318,13 +325,12 @@ static int migrate(struct migration *m)
 static int say_done(struct migration *m)
 {
     const char *verb = m->ctl->dry_run ? "would apply" : "applied";
-    int version = m->applied_count ? m->applied[m->applied_count - 1].version : 0;
 
     ctl_progress(NULL);
     for (size_t i = 0; i < m->pending_count; i++)
         printf("%s %s\n", verb, m->pending[i]->name);
     if (!m->pending_count)
-        printf("schema \"%s\" is up to date: version %d\n", m->schema, version);
+        printf("schema \"%s\" is up to date: version %d\n", m->schema, last_version(m));
     else if (m->ctl->dry_run)
         printf(
             "all of it worked in schema \"%s\" of database \"%s\" and was rolled back: nothing was changed\n",
@@ -370,7 +376,7 @@ int ctl_migrate(struct ctl *c)
         code = r == PG_DONE ? say_done(&m) : say_failed(&m, r);
     }
     pg_close(m.pg);
-    store_applied_free(m.applied, m.applied_count);
+    pg_result_free(m.applied);
     pg_result_free(m.place.result);
     strbuf_free(&m.blockers);
     return code;

@@ -49,33 +49,26 @@ int store_migrate_place(struct pg *pg, const char *schema, struct store_place *p
     return PG_DONE;
 }
 
-int store_migrate_read(struct pg *pg, const char *schema, struct store_applied **ret, size_t *ret_count,
-                       struct error *err)
+int store_migrate_read(struct pg *pg, const char *schema, struct pg_result **ret, struct error *err)
 {
-    CLEANUP(pg_result_freep) struct pg_result *table = NULL, *rows = NULL;
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+    bool there = false;
 
-    int r = query_text(pg, &sql_migrate_has_table, schema, &table, err);
-    if (r == PG_DONE && pg_get_bool(table, 0, 0))
-        r = pg_query(pg, &sql_migrate_applied, NULL, &rows, err);
-    if (r != PG_DONE)
-        return r;
-    *ret_count = rows ? (size_t) pg_rows(rows) : 0;
-    *ret = xcalloc(*ret_count, sizeof(**ret));
-    for (int i = 0; i < (int) *ret_count; i++)
-        (*ret)[i] =
-            (struct store_applied){(int) pg_get_i64(rows, i, 0), xstrdup(pg_get_text(rows, i, 1)),
-                                   xstrdup(pg_get_text(rows, i, 2)), xstrdup(pg_get_text(rows, i, 3))};
-    return PG_DONE;
+    pg_arg_text(&args, schema);
+    int r = pg_query_bool(pg, &sql_migrate_has_table, &args, &there, err);
+    return r == PG_DONE && there ? pg_query(pg, &sql_migrate_applied, NULL, ret, err) : r;
 }
 
-void store_applied_free(struct store_applied *items, size_t count)
+struct store_applied store_applied_row(const struct pg_result *result, int number)
 {
-    for (size_t i = 0; i < count; i++) {
-        free(items[i].name);
-        free(items[i].checksum);
-        free(items[i].applied_by);
-    }
-    free(items);
+    struct pg_row row = {result, number, 0};
+    struct store_applied a;
+
+    a.version = (int) pg_next_i64(&row);
+    a.name = pg_next_text(&row);
+    a.checksum = pg_next_text(&row);
+    a.applied_by = pg_next_text(&row);
+    return a;
 }
 
 int store_migrate_checksum(struct pg *pg, const char *text, char **ret, struct error *err)

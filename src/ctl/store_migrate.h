@@ -20,15 +20,13 @@ struct store_place {
 };
 int store_migrate_place(struct pg *pg, const char *schema, struct store_place *place, struct error *err);
 
+/* The steps that anubis_migrations has, by version; *ret stays NULL when there is no such table. */
+int store_migrate_read(struct pg *pg, const char *schema, struct pg_result **ret, struct error *err);
 struct store_applied {
     int version;
-    char *name, *checksum, *applied_by;
+    const char *name, *checksum, *applied_by;
 };
-/* What anubis_migrations says, by version; nothing when there is no such table. The caller frees by
- * store_applied_free(). */
-int store_migrate_read(struct pg *pg, const char *schema, struct store_applied **ret, size_t *ret_count,
-                       struct error *err);
-void store_applied_free(struct store_applied *items, size_t count);
+struct store_applied store_applied_row(const struct pg_result *result, int row);
 
 /* The checksum of a text, as anubis_migrations holds it; the caller frees. */
 int store_migrate_checksum(struct pg *pg, const char *text, char **ret, struct error *err);

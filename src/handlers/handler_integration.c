@@ -137,7 +137,6 @@ static int apply(struct pg *pg, const struct message_event *const *events, size_
 }
 
 const struct handler handler_integration = {
-    .name = "integration status",
     .types = 1U << EVENT_SENT | 1U << EVENT_FAILED,
     .apply = apply,
 };

@@ -22,7 +22,7 @@ struct pg {
     struct pg_prepared prepared;
     char sqlstate[6];
     bool broken;
-    void (*remark)(void *userdata, const char *severity, const char *sqlstate, const char *words);
+    void (*remark)(void *userdata, const char *sqlstate, const char *words);
     void *userdata;
 };
 
@@ -178,10 +178,9 @@ static void pass_notice_on(void *userdata, const PGresult *result)
 {
     struct pg *pg = userdata;
     struct error words;
-    const char *severity = PQresultErrorField(result, PG_DIAG_SEVERITY_NONLOCALIZED);
 
     pg_words(&words, NULL, result);
-    pg->remark(pg->userdata, severity ? severity : "NOTICE", pg_sqlstate(result), words.text);
+    pg->remark(pg->userdata, pg_sqlstate(result), words.text);
 }
 
 /* What the role or the database sets for its sessions is meant for others: all that would change what our

@@ -25,10 +25,9 @@ struct pg_params {
     /* Asked once the session stands; NULL lets every session in. 0, PG_SCHEMA_MISFIT with *err, or an error
      * of pg_query(). */
     int (*admit)(struct pg *pg, struct error *err);
-    /* What the server remarks besides, at level notice and above ("severity" is WARNING, NOTICE …; `sqlstate`
-     * as below); NULL = of no interest. Called on the session's thread; the strings live as long as the
-     * call. */
-    void (*remark)(void *userdata, const char *severity, const char *sqlstate, const char *words);
+    /* What the server remarks besides, at level notice and above; NULL = of no interest. Called on the
+     * session's thread; the strings live as long as the call. */
+    void (*remark)(void *userdata, const char *sqlstate, const char *words);
     void *userdata;
 };
 
@@ -128,10 +127,6 @@ bool pg_get_bool(const struct pg_result *r, int row, int column);
 /* Text, bytea, uuid: NUL-terminated bytes that live as long as the result. */
 const char *pg_get_bytes(const struct pg_result *r, int row, int column, size_t *ret_len);
 const char *pg_get_text(const struct pg_result *r, int row, int column);
-/* timestamptz as microseconds since 1970; INT64_MIN and INT64_MAX are the infinities, and NULL reads as
- * INT64_MIN. */
-int64_t pg_get_time(const struct pg_result *r, int row, int column);
-
 /* A row whose columns are read in order: {result, row} stands before the first. Each call reads one column
  * and goes on to the next, as the functions above; pg_next_is_null() stays. pg_next_i64_array() reads a
  * bigint[] without NULLs into a new array, which the caller frees. */
@@ -145,4 +140,6 @@ bool pg_next_bool(struct pg_row *row);
 const char *pg_next_text(struct pg_row *row);
 const char *pg_next_bytes(struct pg_row *row, size_t *ret_len);
 size_t pg_next_i64_array(struct pg_row *row, int64_t **ret);
+/* timestamptz as microseconds since 1970; INT64_MIN and INT64_MAX are the infinities, and NULL reads as
+ * INT64_MIN. */
 int64_t pg_next_time(struct pg_row *row);

@@ -363,12 +363,6 @@ const char *pg_get_text(const struct pg_result *r, int row, int column)
     return PQgetvalue(r, row, column);
 }
 
-int64_t pg_get_time(const struct pg_result *r, int row, int column)
-{
-    int64_t t = pg_is_null(r, row, column) ? INT64_MIN : pg_get_i64(r, row, column);
-    return t == INT64_MAX || t == INT64_MIN ? t : t + PG_EPOCH_USEC;
-}
-
 bool pg_next_is_null(const struct pg_row *row)
 {
     return pg_is_null(row->result, row->row, row->column);
@@ -396,7 +390,10 @@ const char *pg_next_bytes(struct pg_row *row, size_t *ret_len)
 
 int64_t pg_next_time(struct pg_row *row)
 {
-    return pg_get_time(row->result, row->row, row->column++);
+    int64_t t = pg_next_is_null(row) ? INT64_MIN : pg_get_i64(row->result, row->row, row->column);
+
+    row->column++;
+    return t == INT64_MAX || t == INT64_MIN ? t : t + PG_EPOCH_USEC;
 }
 
 size_t pg_next_i64_array(struct pg_row *row, int64_t **ret)
