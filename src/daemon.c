@@ -38,17 +38,17 @@
 /* Then the threads: consumers and relay have 17 seconds between them before they are left behind. */
 #define JOIN_USEC (25 * USEC_PER_SEC)
 
-enum state {
-    STATE_RUNNING,
-    STATE_DRAINING, /* the dispatcher ends what is under way */
-    STATE_JOINING,  /* the threads end */
+enum phase {
+    PHASE_RUNNING,
+    PHASE_DRAINING, /* the dispatcher ends what is under way */
+    PHASE_JOINING,  /* the threads end */
 };
 
 struct daemon {
     sd_event *event;
     struct config *config;
     const char *path;
-    enum state state;
+    enum phase phase;
     int stop_fd;              /* readable once the threads shall go */
     int misfit_fd;            /* raised by the monitor */
     _Atomic bool database_up; /* the dispatcher's, as of the last tick; for threads to read */
@@ -114,7 +114,7 @@ static int on_tick(sd_event_source *s, uint64_t usec, void *userdata)
     (void) usec;
     dispatcher_stats(d->dispatcher, &stats);
     d->database_up = stats.database_up;
-    if (d->state == STATE_RUNNING) {
+    if (d->phase == PHASE_RUNNING) {
         describe(d, &status, now);
         sd_notifyf(0, "STATUS=%s", strbuf_str(&status));
     }
@@ -124,7 +124,7 @@ static int on_tick(sd_event_source *s, uint64_t usec, void *userdata)
     return 0;
 }
 
-/* --- events of the parts ---------------------------------------------------------------------- */
+/* --- callbacks of the parts ------------------------------------------------------------------- */
 
 static void on_progress(void *userdata)
 {
@@ -176,7 +176,7 @@ static int on_terminate(sd_event_source *s, const struct signalfd_siginfo *si, v
     (void) s;
     (void) si;
     uint64_t drain_usec = d->config->delivery.drain_timeout_usec + SETTLE_AT_STOP_USEC;
-    if (d->state != STATE_RUNNING) {
+    if (d->phase != PHASE_RUNNING) {
         log_notice("stopping at once: leases bring back what was under way");
         _exit(0);
     }
@@ -186,7 +186,7 @@ static int on_terminate(sd_event_source *s, const struct signalfd_siginfo *si, v
              stats.in_flight, plural(stats.in_flight), stats.unsettled, plural((int64_t) stats.unsettled));
     sd_notifyf(0, "STOPPING=1\nSTATUS=draining: %d request%s under way\nEXTEND_TIMEOUT_USEC=%" PRIu64,
                stats.in_flight, plural(stats.in_flight), drain_usec + 10 * USEC_PER_SEC);
-    d->state = STATE_DRAINING;
+    d->phase = PHASE_DRAINING;
     if (sd_event_add_time_relative(d->event, NULL, CLOCK_MONOTONIC, drain_usec, 0, on_stop_overdue, d) < 0)
         abort();
     dispatcher_stop(d->dispatcher);
@@ -223,7 +223,7 @@ static int on_hangup(sd_event_source *s, const struct signalfd_siginfo *si, void
     struct daemon *d = userdata;
     (void) s;
     (void) si;
-    if (d->state != STATE_RUNNING)
+    if (d->phase != PHASE_RUNNING)
         return 0;
     sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%" PRIu64, now_monotonic_usec());
     reload(d);
@@ -314,10 +314,10 @@ static void say_started(const struct daemon *d)
 
 static void stop(struct daemon *d)
 {
-    if (d->state == STATE_DRAINING)
+    if (d->phase == PHASE_DRAINING)
         /* However long the drain was, this comes on top. */
         sd_notifyf(0, "STATUS=ending its threads\nEXTEND_TIMEOUT_USEC=%" PRIu64, JOIN_USEC);
-    d->state = STATE_JOINING;
+    d->phase = PHASE_JOINING;
     dispatcher_free(d->dispatcher);
     if (d->stop_fd >= 0)
         wakefd_raise(d->stop_fd);

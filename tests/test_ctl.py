@@ -429,13 +429,13 @@ def test_verify(proven, ctl):
 
 def test_verify_finds_a_status_without_event(proven, ctl):
     without_triggers(proven, "update {s}.subscriptions set status = 'retry' where id in (3, 4)")
-    wrong(ctl, 4, 'state "retry": 2 subscriptions, but 0 by the ledger', 'state "sent": 58 subscriptions, but 60',
+    wrong(ctl, 4, 'status "retry": 2 subscriptions, but 0 by the ledger', 'status "sent": 58 subscriptions, but 60',
           'subscription 3: it is "retry", its last event says "sent"', 'subscription 4: it is "retry"')
 
 
 def test_verify_finds_a_subscription_that_is_gone(proven, ctl):
     without_triggers(proven, "delete from {s}.subscriptions where id = 5")
-    wrong(ctl, 2, "subscription 5: it is gone", 'state "sent": 59 subscriptions, but 60')
+    wrong(ctl, 2, "subscription 5: it is gone", 'status "sent": 59 subscriptions, but 60')
 
 
 def test_verify_finds_an_event_too_many_or_too_few(proven, ctl):
@@ -443,7 +443,7 @@ def test_verify_finds_an_event_too_many_or_too_few(proven, ctl):
                              "where event_type = 'sent')")
     result = ctl("verify").expect(1).stdout
     assert 'its last event says "processing"' in result and "marks" in result and "the wrong ids are" in result
-    assert 'state "sent": 60 subscriptions, but 59 by the ledger' in result
+    assert 'status "sent": 60 subscriptions, but 59 by the ledger' in result
 
 
 def test_verify_finds_wrong_counters(proven, ctl):

@@ -144,7 +144,7 @@ static void add_partitions(struct status *s)
 static void add_states(struct status *s)
 {
     static const struct table_column columns[] = {
-        {"status", "STATE", false}, {"count", "COUNT", true}, {"about", NULL, false}};
+        {"status", "STATUS", false}, {"count", "COUNT", true}, {"about", NULL, false}};
     struct table *t =
         sheet_table(s->sheet, "subscriptions", "Subscriptions", "none", columns, ARRAY_SIZE(columns));
 

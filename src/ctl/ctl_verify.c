@@ -67,7 +67,7 @@ static struct value value_difference(int64_t n)
 
 static int verify_states(struct proof *p)
 {
-    static const struct table_column columns[] = {{"status", "STATE", false},
+    static const struct table_column columns[] = {{"status", "STATUS", false},
                                                   {"subscriptions", "SUBSCRIPTIONS", true},
                                                   {"ledger", "LEDGER", true},
                                                   {"difference", "DIFFERENCE", true}};
@@ -77,7 +77,7 @@ static int verify_states(struct proof *p)
     if (r != PG_DONE)
         return r;
     struct table *t =
-        sheet_table(p->sheet, "states", "Subscriptions by state", "none", columns, ARRAY_SIZE(columns));
+        sheet_table(p->sheet, "states", "Subscriptions by status", "none", columns, ARRAY_SIZE(columns));
     sheet_add(p->sheet, "events", "events", value_i64(pg_get_i64(states, 0, 3)));
     for (int i = 0; i < pg_rows(states); i++) {
         struct pg_row row = {states, i, 0};
@@ -89,7 +89,7 @@ static int verify_states(struct proof *p)
         table_add(t, value_difference(found - expected));
         if (found != expected)
             sentences_add(&p->differences,
-                          "state \"%s\": %" PRId64 " subscriptions, but %" PRId64 " by the ledger", status,
+                          "status \"%s\": %" PRId64 " subscriptions, but %" PRId64 " by the ledger", status,
                           found, expected);
     }
     return PG_DONE;
@@ -322,7 +322,7 @@ static const struct step {
     const char *words;
     int (*run)(struct proof *p);
 } steps[] = {
-    {"counting subscriptions by state", verify_states},
+    {"counting subscriptions by status", verify_states},
     {"comparing each subscription with its last event", verify_last_events},
     {"looking for events that are not published", read_published},
     {"looking for events that are not handled", read_handled},

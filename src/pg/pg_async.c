@@ -47,7 +47,7 @@ struct opening {
     int stop_fd; /* ours: raised when abandoned */
     struct owned_params owned;
     struct pg *pg;
-    int outcome;
+    int r;
     struct error err;
 };
 
@@ -98,11 +98,11 @@ static void *opening_thread(void *userdata)
     struct opening *o = userdata;
     struct pg *pg = NULL;
     struct error err = {0};
-    int outcome = pg_open(&pg, &o->owned.params, &err);
+    int r = pg_open(&pg, &o->owned.params, &err);
 
     pthread_mutex_lock(&o->lock);
     o->pg = pg;
-    o->outcome = outcome;
+    o->r = r;
     o->err = err;
     o->finished = true;
     bool abandoned = o->abandoned;
@@ -297,13 +297,13 @@ static int on_opened(sd_event_source *s, int fd, uint32_t revents, void *userdat
     pthread_mutex_lock(&o->lock);
     pthread_mutex_unlock(&o->lock);
     struct error err = o->err;
-    int outcome = o->outcome;
-    if (outcome == PG_DONE)
+    int r = o->r;
+    if (r == PG_DONE)
         p->conn = pg_release(TAKE_PTR(o->pg));
     opening_free(o);
-    if (outcome != PG_DONE) {
+    if (r != PG_DONE) {
         arm(p, &p->retry_timer, backoff_next_usec(&p->backoff), on_retry);
-        p->callbacks.down(outcome, &err, p->userdata);
+        p->callbacks.down(r, &err, p->userdata);
         return 0;
     }
     p->io_mask = EPOLLIN;

@@ -139,8 +139,8 @@ static struct {
 } session;
 
 const struct pg_statement sql_settle = {"settle", ""}, sql_settle_unlocked = {"settle_unlocked", ""},
-                          sql_still_claimed = {"still_claimed", ""},
-                          sql_pause_integration = {"pause", ""}, sql_back_off = {"back_off", ""};
+                          sql_still_claimed = {"still_claimed", ""}, sql_pause_integration = {"pause", ""},
+                          sql_back_off = {"back_off", ""};
 
 int pg_async_new(struct pg_async **ret, sd_event *event, const struct pg_params *params,
                  const struct pg_async_callbacks *callbacks, void *userdata)
