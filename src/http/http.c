@@ -97,6 +97,7 @@ static void serve(struct http *h)
     for (int i = 0; i < ROUNDS_MAX && http_sockets_dispatch(h->context.sockets); i++)
         ;
     http_connector_run(h->context.connector);
+    http_transfers_shake(&h->context);
     while ((timer = http_wheel_expired(&h->wheel, now)))
         timer->fire(timer->owner);
     deliver(h);
@@ -190,6 +191,7 @@ int http_new(struct http **ret, sd_event *event, const struct http_params *param
 
     TAILQ_INIT(&c->running);
     TAILQ_INIT(&c->finished);
+    TAILQ_INIT(&c->handshakes);
     TAILQ_INIT(&h->idle);
     h->armed_usec = USEC_INFINITY;
     c->buffer = h->buffer;

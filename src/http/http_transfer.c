@@ -16,6 +16,9 @@
 #define REQUEST_HEADERS_MAX ((size_t) 256 * 1024)
 /* Connections tried for one request before it counts as an attempt that failed. */
 #define RESTARTS_MAX 4
+/* Of handshakes in a turn, beside all exchanges; a step of one is the least. */
+#define SHAKE_USEC (2 * USEC_PER_MSEC)
+#define SHAKE_LOOK_USEC (100 * USEC_PER_MSEC)
 #define SPARED 4 /* idle connections given up when the machine lacks descriptors */
 #define EVENTS (EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET)
 
@@ -24,9 +27,17 @@ static void find_connection(struct http_transfer *t);
 
 /* --- the end ---------------------------------------------------------------------------------- */
 
+static void leave_handshakes(struct http_transfer *t)
+{
+    if (t->can_shake)
+        TAILQ_REMOVE(&t->context->handshakes, t, turn);
+    t->can_shake = false;
+}
+
 static void let_go(struct http_transfer *t)
 {
     http_wheel_clear(&t->timer);
+    leave_handshakes(t);
     if (t->attempt)
         http_attempt_cancel(TAKE_PTR(t->attempt));
     if (t->connection)
@@ -192,10 +203,41 @@ static void secure(struct http_transfer *t)
 
 static void go_on(struct http_transfer *t)
 {
-    if (t->connection->secured)
+    if (t->connection->secured) {
         exchange(t);
-    else
-        secure(t);
+    } else if (!t->can_shake) {
+        t->can_shake = true;
+        t->can_shake_since_usec = now_monotonic_usec();
+        TAILQ_INSERT_TAIL(&t->context->handshakes, t, turn);
+        http_sockets_wake(t->context->sockets);
+    }
+}
+
+static void set_connect_timer(struct http_transfer *t)
+{
+    http_wheel_set(t->context->wheel, &t->timer, MIN(t->connect_until_usec, t->deadline_usec));
+}
+
+/* What it waited for its turn is our time, not the server's. */
+static void shake(struct http_transfer *t, uint64_t now)
+{
+    leave_handshakes(t);
+    t->connect_until_usec += now - t->can_shake_since_usec;
+    set_connect_timer(t);
+    secure(t);
+}
+
+void http_transfers_shake(struct http_context *h)
+{
+    uint64_t now = now_monotonic_usec(), until = now + SHAKE_USEC;
+    struct http_transfer *t;
+
+    while ((t = TAILQ_FIRST(&h->handshakes)) && now < until) {
+        shake(t, now);
+        now = now_monotonic_usec();
+    }
+    if (t)
+        http_sockets_wake(h->sockets);
 }
 
 static void on_connection(void *owner, int fd, uint32_t events)
@@ -285,7 +327,8 @@ static void find_connection(struct http_transfer *t)
     }
     uint64_t now = now_monotonic_usec(), left = t->deadline_usec > now ? t->deadline_usec - now : 0;
     uint64_t timeout_usec = MIN(h->params.connect_timeout_usec, left);
-    http_wheel_set(h->wheel, &t->timer, now + timeout_usec);
+    t->connect_until_usec = now + timeout_usec;
+    set_connect_timer(t);
     t->attempt = http_connector_start(h->connector,
                                       &(struct http_connect){
                                           .host = origin->host,
@@ -307,6 +350,9 @@ static void on_timeout(void *owner)
         const char *detail;
         enum http_cause cause = http_attempt_overdue(t->attempt, &detail);
         conclude(t, cause, detail);
+    } else if (t->can_shake && now_monotonic_usec() < t->deadline_usec) {
+        /* It waits for its turn here; whether the server is late shows afterwards. */
+        http_wheel_set(t->context->wheel, &t->timer, now_monotonic_usec() + SHAKE_LOOK_USEC);
     } else if (t->connection && !t->connection->secured) {
         conclude(t, HTTP_CONNECT, "the TLS handshake did not end in time");
     } else {

@@ -24,7 +24,8 @@ struct http_context {
     struct http_wheel *wheel;
     struct http_pool pool;
     struct http_transfer_list running, finished;
-    char *buffer; /* HTTP_BUFFER bytes, for whoever moves bytes just now */
+    TAILQ_HEAD(, http_transfer) handshakes; /* that can go on, by turns */
+    char *buffer;                           /* HTTP_BUFFER bytes, for whoever moves bytes just now */
 };
 #define HTTP_BUFFER ((size_t) 64 * 1024)
 
@@ -41,7 +42,11 @@ struct http_transfer {
     int restarts; /* connections that were of no use before anything was handed over */
     struct http_timer timer;
     uint64_t started_usec, deadline_usec; /* the request's own deadline */
-    uint64_t boot_deadline_usec;          /* the same in boot time: nothing is sent afterwards */
+    uint64_t connect_until_usec;
+    TAILQ_ENTRY(http_transfer) turn; /* in the list of handshakes, if it can_shake */
+    bool can_shake;
+    uint64_t can_shake_since_usec;
+    uint64_t boot_deadline_usec; /* the same in boot time: nothing is sent afterwards */
 
     struct http_sending {
         struct strbuf head;
@@ -67,6 +72,9 @@ void http_transfer_start(struct http_transfer *t, const struct http_request *req
                          void *userdata);
 /* Ends it now: with the answer, if its status is known, else with HTTP_CANCELLED. */
 void http_transfer_cancel(struct http_transfer *t);
+/* Handshakes cost a millisecond each, exchanges a hundredth of it: this does some of the former, between the
+ * latter, and wakes the sockets for the rest. */
+void http_transfers_shake(struct http_context *h);
 /* Lets go of everything but its memory, without a result. */
 void http_transfer_drop(struct http_transfer *t);
 /* Valid until the transfer is started anew or freed. */
