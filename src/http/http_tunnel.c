@@ -16,6 +16,7 @@
 /* libcurl gives an address up after a part of the time, and then waits to be called again without having set
  * a timer (7.88): so it is called now and then while it connects. */
 #define LOOK_USEC (100 * USEC_PER_MSEC)
+#define HEAD_MAX ((size_t) 64 * 1024)
 
 struct http_tunnel {
     TAILQ_ENTRY(http_tunnel) link;
@@ -25,6 +26,7 @@ struct http_tunnel {
     int fd;          /* the last that libcurl opened; it may have closed it */
     bool reached;    /* the proxy is connected to */
     bool body;       /* it says that its answer has one */
+    size_t head_bytes;
     http_connected *callback;
     void *userdata;
     char error[CURL_ERROR_SIZE];
@@ -112,7 +114,8 @@ static int on_close_socket(void *userdata, curl_socket_t fd)
     return close(fd);
 }
 
-/* An answer to CONNECT has no body (RFC 9110, 9.3.6): what came of one would be the institution's answer. */
+/* An answer to CONNECT has no body (RFC 9110, 9.3.6): what came of one would be the institution's answer. Nor
+ * is it long: libcurl reads it byte by byte, without a pause. */
 static size_t on_header(char *line, size_t size, size_t count, void *userdata)
 {
     static const char length[] = "Content-Length:", coding[] = "Transfer-Encoding:";
@@ -125,7 +128,8 @@ static size_t on_header(char *line, size_t size, size_t count, void *userdata)
         t->body |= at < len;
     }
     t->body |= len >= strlen(coding) && strncasecmp(line, coding, strlen(coding)) == 0;
-    return len;
+    t->head_bytes += len;
+    return t->head_bytes <= HEAD_MAX ? len : 0;
 }
 
 /* --- a tunnel --------------------------------------------------------------------------------- */
@@ -200,20 +204,29 @@ void http_tunnel_cancel(struct http_tunnel *t)
 
 /* --- its end ---------------------------------------------------------------------------------- */
 
-/* The proxy is part of this installation: that it is away, or wants a password, is no fault of the
+static bool refuses_us(const struct http_tunnel *t)
+{
+    long status = 0, reason = 0;
+
+    curl_easy_getinfo(t->easy, CURLINFO_HTTP_CONNECTCODE, &status);
+#if LIBCURL_VERSION_NUM >= 0x074900
+    curl_easy_getinfo(t->easy, CURLINFO_PROXY_ERROR, &reason);
+    if (reason == CURLPX_NO_AUTH || reason == CURLPX_USER_REJECTED)
+        return true;
+#endif
+    return status == 407;
+}
+
+/* The proxy is part of this installation: that it is away, or wants another password, is no fault of the
  * institution's. That it cannot connect may be. */
 static enum http_cause cause_of(const struct http_tunnel *t, CURLcode code)
 {
     bool unreached = code == CURLE_COULDNT_RESOLVE_HOST || code == CURLE_COULDNT_RESOLVE_PROXY ||
                      code == CURLE_COULDNT_CONNECT || code == CURLE_OPERATION_TIMEDOUT;
-    long status = 0;
 
-    curl_easy_getinfo(t->easy, CURLINFO_HTTP_CONNECTCODE, &status);
     if (code == CURLE_URL_MALFORMAT)
         return HTTP_URL_INVALID;
-    if (t->local_errno || status == 407 || (unreached && !t->reached && status == 0))
-        return HTTP_INTERNAL;
-    return HTTP_CONNECT;
+    return t->local_errno || (unreached && !t->reached) || refuses_us(t) ? HTTP_INTERNAL : HTTP_CONNECT;
 }
 
 enum http_cause http_tunnel_overdue(const struct http_tunnel *t, const char **ret_detail)
@@ -226,8 +239,13 @@ enum http_cause http_tunnel_overdue(const struct http_tunnel *t, const char **re
 
 static void put_detail(char *detail, size_t size, const struct http_tunnel *t, CURLcode code)
 {
-    if (t->local_errno)
-        snprintf(detail, size, "%s", http_shortage_words(t->local_errno));
+    const char *words;
+
+    (void) http_tunnel_overdue(t, &words);
+    if (t->local_errno || code == CURLE_OPERATION_TIMEDOUT)
+        snprintf(detail, size, "%s", words);
+    else if (t->head_bytes > HEAD_MAX)
+        snprintf(detail, size, "the proxy: the head of its answer is too long");
     else
         snprintf(detail, size, "the proxy: %s", t->error[0] ? t->error : curl_easy_strerror(code));
     for (char *p = detail; *p; p++)
