@@ -13,6 +13,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sysexits.h>
 #include <systemd/sd-daemon.h>
 #include <systemd/sd-event.h>
@@ -37,6 +38,8 @@
 #define SETTLE_AT_STOP_USEC (10 * USEC_PER_SEC)
 /* Then the threads: consumers and relay have 17 seconds between them before they are left behind. */
 #define JOIN_USEC (25 * USEC_PER_SEC)
+/* Open descriptors of a daemon without requests, and to spare. */
+#define DESCRIPTORS_BESIDE 128
 
 enum phase {
     PHASE_RUNNING,
@@ -196,6 +199,28 @@ static int on_terminate(sd_event_source *s, const struct signalfd_siginfo *si, v
 const struct config_judges daemon_judges = {
     .conninfo = pg_conninfo_check, .certificates = http_check_ca_file, .properties = kafka_conf_check};
 
+/* As many descriptors as the daemon may have: the lower, soft limit is for programs that use select(2). Before
+ * anybody shares the configuration. */
+static void fit_into_descriptors(struct config *c)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+        return;
+    limit.rlim_cur = limit.rlim_max;
+    (void) setrlimit(RLIMIT_NOFILE, &limit);
+    (void) getrlimit(RLIMIT_NOFILE, &limit);
+    rlim_t most = MAX(limit.rlim_cur - MIN(DESCRIPTORS_BESIDE, limit.rlim_cur / 2), 1);
+    if ((rlim_t) c->delivery.max_in_flight <= most)
+        return;
+    log_warning("delivery.max_in_flight = %d is more than %" PRIu64
+                " open descriptors (LimitNOFILE=) allow: %d requests are sent at once",
+                c->delivery.max_in_flight, (uint64_t) limit.rlim_cur, (int) most);
+    c->delivery.max_in_flight = (int) most;
+    c->delivery.max_in_flight_per_integration =
+        MIN(c->delivery.max_in_flight_per_integration, c->delivery.max_in_flight);
+}
+
 static void reload(struct daemon *d)
 {
     CLEANUP(strbuf_free) struct strbuf problems = STRBUF_INIT(1 << 20), notices = STRBUF_INIT(1 << 20);
@@ -208,6 +233,7 @@ static void reload(struct daemon *d)
         return;
     }
     log_lines(LOG_NOTICE, NULL, "", strbuf_str(&notices));
+    fit_into_descriptors(next);
     config_diff(d->config, next, &live, &restart);
     log_lines(LOG_NOTICE, MSG_RESTART_NEEDED, "changed, needs a restart: ", strbuf_str(&restart));
     log_lines(LOG_NOTICE, MSG_RELOADED, "changed: ", strbuf_str(&live));
@@ -336,6 +362,7 @@ int daemon_run(struct config *config, const char *path)
     struct error err;
 
     watchdog_init(&d.watchdog);
+    fit_into_descriptors(config);
     int r = start(&d, &err);
     if (r >= 0) {
         say_started(&d);
