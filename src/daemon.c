@@ -199,8 +199,8 @@ static int on_terminate(sd_event_source *s, const struct signalfd_siginfo *si, v
 const struct config_judges daemon_judges = {
     .conninfo = pg_conninfo_check, .certificates = http_check_ca_file, .properties = kafka_conf_check};
 
-/* As many descriptors as the daemon may have: the lower, soft limit is for programs that use select(2). Before
- * anybody shares the configuration. */
+/* As many descriptors as the daemon may have: the lower, soft limit is for programs that use select(2).
+ * Before anybody shares the configuration. */
 static void fit_into_descriptors(struct config *c)
 {
     struct rlimit limit;

@@ -26,7 +26,8 @@ enum http_cause {
                        * or control characters; control characters in a header */
     HTTP_ADDRESS_REFUSED, /* the address connected to is loopback, private, link-local … and not allowed */
     HTTP_CANCELLED,       /* http_cancel() */
-    HTTP_INTERNAL, /* this machine's: no descriptors, ports, memory, route, name server, proxy, certificates */
+    HTTP_INTERNAL, /* this machine's shortage: descriptors, ports, memory, a route, a name server, the proxy,
+                    * certificates */
 };
 const char *http_cause_word(enum http_cause cause); /* "timeout", "name not resolved" … : safe for any log */
 
@@ -72,8 +73,8 @@ bool http_check_ca_file(const char *path, struct strbuf *why);
 int http_new(struct http **ret, sd_event *event, const struct http_params *params, struct error *err);
 /* Transfers still running are dropped without a callback. Not from within a callback. */
 void http_free(struct http *h);
-/* For a reload: applies to transfers started from now on. They find no connection, TLS session or address that
- * was kept before: certificates and names are read anew. */
+/* For a reload: applies to transfers started from now on. They find no connection, TLS session or address
+ * that was kept before: certificates and names are read anew. */
 void http_set_params(struct http *h, const struct http_params *params);
 
 struct http_transfer;

@@ -19,6 +19,10 @@
 #define STACK_SIZE ((size_t) 512 * 1024)
 #define NO_NAME_SERVER "no name server answers: see /etc/resolv.conf"
 
+TAILQ_HEAD(lookup_list, http_lookup);
+LIST_HEAD(name_list, name);
+TAILQ_HEAD(name_queue, name);
+
 struct http_lookup {
     TAILQ_ENTRY(http_lookup) link;
     struct name *name;
@@ -33,7 +37,7 @@ struct name {
     struct http_names *names;
     char *host;
     bool asked; /* a thread is at it, or will be, or its answer is being passed on */
-    TAILQ_HEAD(, http_lookup) lookups;
+    struct lookup_list lookups;
     struct http_addresses *addresses; /* NULL = not known */
     uint64_t known_until_usec;
 };
@@ -62,8 +66,8 @@ struct answers {
 struct http_names {
     struct http_sockets *sockets;
     struct answers *answers;
-    LIST_HEAD(, name) all;
-    TAILQ_HEAD(, name) queue;
+    struct name_list all;
+    struct name_queue queue;
     int threads;
     uint64_t serial;
     bool unanswered; /* so the last lookup that ended */

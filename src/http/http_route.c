@@ -60,8 +60,8 @@ static const char *scheme_problem(CURLU *u, bool allow_http, bool *ret_tls)
     return *ret_tls || allow_http ? NULL : "plain http is not allowed";
 }
 
-/* A name of labels (RFC 1123, and the underscore of everyday use), with or without the root's dot; or numeric.
- * The trigger on integrations refuses the same when it is written. */
+/* A name of labels (RFC 1123, and the underscore of everyday use), with or without the root's dot; or
+ * numeric. The trigger on integrations refuses the same when it is written. */
 static const char *host_problem(const char *host)
 {
     size_t len = strlen(host), label = 0;

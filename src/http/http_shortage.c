@@ -11,7 +11,8 @@ static const struct shortage {
 } shortages[] = {
     {EMFILE, false, "too many open descriptors: raise LimitNOFILE="},
     {ENFILE, false, "the system has too many open files: raise fs.file-max"},
-    {EADDRNOTAVAIL, false, "no local port is free: widen net.ipv4.ip_local_port_range"},
+    {EADDRNOTAVAIL, false,
+     "no local address or port is free: see \"ip address\" and net.ipv4.ip_local_port_range"},
     {ENOMEM, false, "the system lacks memory for connections"},
     {ENOBUFS, false, "the system lacks memory for connections"},
     {ENOSPC, false, "too many watched descriptors: raise fs.epoll.max_user_watches"},

@@ -1,5 +1,5 @@
-/* Connections through a proxy, by libcurl: CONNECT and SOCKS, the proxy's name and addresses. What goes over a
- * connection is not libcurl's (CURLOPT_CONNECT_ONLY): its descriptor is handed out and libcurl forgets it.
+/* Connections through a proxy, by libcurl: CONNECT and SOCKS, the proxy's name and addresses. What goes over
+ * a connection is not libcurl's (CURLOPT_CONNECT_ONLY): its descriptor is handed out and libcurl forgets it.
  *
  * Main thread only; nothing blocks: names are looked up in threads of libcurl's. This is the only file of the
  * room that drives libcurl. */

@@ -1,5 +1,5 @@
-/* The HTTP client against proxies that refuse, stall, say nonsense or too much: whose fault it is, that nothing
- * is handed over before there is a connection, and that no byte of the proxy's passes for an answer. */
+/* The HTTP client against proxies that refuse, stall, say nonsense or too much: whose fault it is, that
+ * nothing is handed over before there is a connection, and that none of its bytes pass for an answer. */
 #include "http_fixture.h"
 
 #define ANSWER "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"

@@ -524,6 +524,136 @@ TEST(test_session_of_an_expired_certificate)
     server_stop(s);
 }
 
+/* --- whom to trust ---------------------------------------------------------------------------- */
+
+/* A reload reads the file again: what is no longer in it is not trusted, on no kept connection or session. */
+TEST(test_trust_that_a_reload_takes_away)
+{
+    static const struct reply replies[] = {{ANSWER, KEEP, NULL, false}};
+    struct client *c = *state;
+    char path[64];
+
+    snprintf(path, sizeof(path), "/tmp/anubis-test-%d.pem", getpid());
+    struct server *s = server_start_over(tls_context_new("IP:127.0.0.1", path, -60, 3600), replies, 1);
+    c->params.ca_file = path;
+    http_set_params(c->http, &c->params);
+    for (int i = 0; i < 2; i++) {
+        struct outcome *o = post_to(c, s);
+        expect_status(o, 200);
+        free(o);
+    }
+    SSL_CTX_free(tls_context_new("IP:127.0.0.1", path, -60, 3600));
+    http_set_params(c->http, &c->params);
+    unlink(path);
+    struct outcome *o = post_to(c, s);
+    expect_cause(o, HTTP_TLS);
+    assert_int_equal(s->requests, 2);
+    free(o);
+    server_stop(s);
+}
+
+/* The environment has no say in whom to trust. */
+TEST(test_certificates_of_the_environment_are_ignored)
+{
+    static const struct reply replies[] = {{ANSWER, KEEP, NULL, false}};
+    struct client *c = *state;
+    char path[64];
+
+    snprintf(path, sizeof(path), "/tmp/anubis-test-%d.pem", getpid());
+    struct server *s = server_start_over(tls_context_new("IP:127.0.0.1", path, -60, 3600), replies, 1);
+    setenv("SSL_CERT_FILE", path, 1);
+    c->params.ca_file = "";
+    http_set_params(c->http, &c->params);
+    struct outcome *o = post_to(c, s);
+    assert_int_not_equal(o->result.cause, HTTP_ANSWERED);
+    assert_int_equal(s->requests, 0);
+    free(o);
+    unsetenv("SSL_CERT_FILE");
+    unlink(path);
+    server_stop(s);
+}
+
+/* --- neighbours ------------------------------------------------------------------------------- */
+
+enum { HEALTHY = 12, STUCK = 16 };
+
+struct street {
+    struct client *client;
+    struct server *secure[HEALTHY], *plain, *hanging, *doubtful;
+    char hanging_url[64];
+};
+
+/* Twelve institutions over TLS with one trusted certificate, one in clear text, one that hangs in its
+ * handshake and one with a certificate of its own. */
+static void street_open(struct street *s, struct client *c)
+{
+    static const struct reply replies[] = {{ANSWER, KEEP, NULL, false}};
+    static const struct reply closing[] = {
+        {"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", CLOSE, NULL, false}};
+    static const struct reply silence[] = {{NULL, HOLD, NULL, true}};
+
+    *s = (struct street){.client = c};
+    s->secure[0] = tls_server(c, replies, 1);
+    for (int i = 1; i < HEALTHY; i++) {
+        SSL_CTX_up_ref(s->secure[0]->tls);
+        /* Half of them need a handshake for each request. */
+        s->secure[i] = server_start_over(s->secure[0]->tls, i % 2 ? closing : replies, 1);
+    }
+    s->plain = server_start(replies, 1);
+    s->hanging = server_start(silence, 1);
+    s->doubtful = server_start_over(tls_context_new("IP:127.0.0.1", NULL, -60, 3600), replies, 1);
+    snprintf(s->hanging_url, sizeof(s->hanging_url), "https://127.0.0.1:%d/", s->hanging->port);
+}
+
+static void street_close(struct street *s)
+{
+    for (int i = 0; i < HEALTHY; i++)
+        server_stop(s->secure[i]);
+    server_stop(s->plain);
+    server_stop(s->hanging);
+    server_stop(s->doubtful);
+}
+
+/* While requests hang in a handshake, and others meet a certificate that is not trusted, all others pass. */
+TEST(test_neighbours_of_a_hanging_handshake)
+{
+    struct client *c = *state;
+    struct outcome *stuck[STUCK], *o[HEALTHY], *plain, *doubtful;
+    struct street s;
+    int rounds = 0;
+
+    c->params.connect_timeout_usec = 5 * USEC_PER_SEC;
+    street_open(&s, c);
+    for (int i = 0; i < STUCK; i++)
+        stuck[i] = post(c, s.hanging_url);
+    for (; !stuck[STUCK - 1]->done || rounds < 20; rounds++) {
+        for (int i = 0; i < HEALTHY; i++)
+            o[i] = post(c, server_url(s.secure[i], "/"));
+        plain = post(c, server_url(s.plain, "/"));
+        doubtful = post(c, server_url(s.doubtful, "/"));
+        for (int i = 0; i < HEALTHY; i++) {
+            expect_status(finished(c, o[i]), 200);
+            free(o[i]);
+        }
+        expect_status(finished(c, plain), 200);
+        free(plain);
+        expect_cause(finished(c, doubtful), HTTP_TLS);
+        assert_false(doubtful->result.body_handed_over);
+        free(doubtful);
+    }
+    for (int i = 0; i < STUCK; i++) {
+        expect_cause(finished(c, stuck[i]), HTTP_CONNECT);
+        assert_string_equal(stuck[i]->detail, "the TLS handshake did not end in time");
+        assert_false(stuck[i]->result.body_handed_over);
+        free(stuck[i]);
+    }
+    for (int i = 0; i < HEALTHY; i++)
+        assert_int_equal(s.secure[i]->requests, rounds);
+    assert_int_equal(s.plain->requests, rounds);
+    assert_int_equal(s.doubtful->requests, 0);
+    street_close(&s);
+}
+
 /* What follows the CONNECT would go to such a proxy beside its TLS: in clear text. */
 TEST(test_proxy_over_tls_gets_nothing)
 {
@@ -559,6 +689,9 @@ int main(void)
         WITH_CLIENT(test_half_a_record_is_no_answer),
         WITH_CLIENT(test_endless_session_tickets),
         WITH_CLIENT(test_session_of_an_expired_certificate),
+        WITH_CLIENT(test_trust_that_a_reload_takes_away),
+        WITH_CLIENT(test_certificates_of_the_environment_are_ignored),
+        WITH_CLIENT(test_neighbours_of_a_hanging_handshake),
         WITH_CLIENT(test_proxy_over_tls_gets_nothing),
     };
 

@@ -1,0 +1,90 @@
+"""What keeps a request from its institution: URLs that lead nowhere, and what this machine lacks."""
+import re
+import shutil
+
+import pytest
+from harness.processes import wait_for
+
+LABEL = "a" * 63
+LONGEST = ".".join(["a" * 49] * 5) + ".abc"  # 253 characters
+
+# endpoint_url: words of the refusal when it is written.
+REFUSED = {
+    "": "no http or https URL", "not a url": "no http or https URL", "//x": "no http or https URL",
+    "file:///etc/passwd": "no http or https URL", "ftp://127.0.0.1/x": "no http or https URL", "https:/x": "no http or https URL",
+    "http://": "names no host", "https:///x": "names no host", "https://:80/": "names no host", "https://?x": "names no host",
+    "https://user:s3cret@x.example/": "user name or a password", "https://s3cret@x.example/": "user name or a password",
+    "https://x.example/a b": "space or a control", "https://x.example/\n": "space or a control",
+    "https://x\x7f.example/": "space or a control",
+    "https://x.example/" + "ç" * 4000: "longer than 8000 bytes",
+    "https://münchen.example/": "\"münchen.example\", which is not in ASCII", "https://ａ.example/": "not in ASCII",
+    "https://a,b/": "\"a,b\", which holds a character", "https://*/": "\"*\"", "https://$(id)/": "\"$(id)\"",
+    "https://a'b\"/": "holds a character", "https://a%41.example/": "holds a character", "https://a\\b/": "holds a character",
+    "https://{a}/": "holds a character", "https://a;b/": "holds a character",
+    "https://a..b/": "part is empty", "https://.a/": "part is empty", "https://./": "part is empty",
+    "https://a../": "part is empty",
+    f"https://{LABEL}a.example/": "longer than 63", f"https://b{LONGEST}/": "253",
+    "https://x.example:0/": "\":0\" behind its host", "https://x.example:65536/": "a port is a number",
+    "https://x.example:/": "a port",
+    "https://x.example:a/": "a port", "https://x.example:080808/": "a port", "https://x.example:1:2/": "a port",
+    "https://[::1]x/": "a port",
+    "https://[::1/": "holds a character|no IPv6|a port", "https://[fe80::1%25eth0]/": "no IPv6", "https://[1.2.3.4]/": "no IPv6",
+    "https://[]/": "no IPv6",
+}
+# Those that are taken lead somewhere, or are refused at delivery for what they are.
+TAKEN = ["https://x.invalid", "HTTPS://X.INVALID/", "http://x.invalid?a=b", "http://x.invalid#top", "http://x.invalid./",
+         "http://x.invalid:1/", "http://127.0.0.1:1/inscri\u00e7\u00e3o?nome=Jo\u00e3o", "http://[::1]:1/",
+         "http://[::ffff:127.0.0.1]:1/",
+         "http://127.1:1/", "http://2130706433:1/", "http://a_b.invalid/", "http://xn--mnchen-3ya.invalid/", "http://-.invalid/",
+         "http://1.2.3.4.5.invalid/", f"http://{LABEL}.invalid/", f"http://{LONGEST}/", "http://localhost:1/a'b\"{c}[d]"]
+
+
+@pytest.mark.parametrize("url", REFUSED)
+def test_urls_that_lead_nowhere_are_refused_when_written(app, url):
+    with pytest.raises(Exception) as refused:
+        app.integration(url)
+    first = str(refused.value).splitlines()[0]
+    assert first.startswith("endpoint_url ") and any(words in first for words in REFUSED[url].split("|")), refused.value
+    assert "s3cret" not in str(refused.value)
+    if "not in ASCII" in first:
+        assert "xn-- form" in str(refused.value)
+
+
+def test_urls_that_are_taken_are_tried(app, make_daemon):
+    rows = [app.subscription(app.integration(url, name=url)) for url in TAKEN]
+    make_daemon({"retry": {"base_delay": "1h", "max_delay": "1h"}, "delivery": {"connect_timeout": "30s"}}).start()
+    wait_for(lambda: all(app.row(row)["last_error"] for row in rows), 60, "all to be tried")
+    for url, row in zip(TAKEN, rows):
+        assert not re.search("invalid URL|not allowed", app.row(row)["last_error"]), url
+    assert app.value("select count(*) from {s}.integrations where paused_until is not null") == 0
+
+
+def test_an_url_that_was_there_before_hinders_no_other_change(app):
+    app.query("alter table {s}.integrations disable trigger user")
+    integration = app.integration("https://münchen.example/")
+    app.query("alter table {s}.integrations enable trigger user")
+    app.query("update {s}.integrations set name = 'x', endpoint_url = endpoint_url, auth_token = 'y' where id = %s",
+              (integration,))
+    with pytest.raises(Exception, match="not in ASCII"):
+        app.query("update {s}.integrations set endpoint_url = endpoint_url || 'x' where id = %s", (integration,))
+
+
+@pytest.mark.skipif(not shutil.which("prlimit"), reason="no prlimit command")
+@pytest.mark.parametrize("limit", [200, 1024])
+def test_more_in_flight_than_descriptors_is_lowered_with_a_word(app, institutions, make_daemon, limit):
+    daemon = make_daemon({"delivery": {"max_in_flight": 2000, "max_in_flight_per_integration": 2000}, "log_level": "info"},
+                         wrapper=("prlimit", f"--nofile={limit}:{limit}"))
+    daemon.start()
+    said = daemon.wait_log(r"delivery.max_in_flight = 2000 .* (\d+) open descriptors \(LimitNOFILE=\).* (\d+) ")
+    assert int(said[1]) == limit and 0 < int(said[2]) < limit
+    app.subscriptions(app.integration(institutions.url("/slow/50")), 400)
+    app.wait_states(sent=400, deadline=120)
+    assert app.value("select max(attempts) from {s}.subscriptions") == 1
+    assert "keeps requests from being sent" not in daemon.log
+
+
+@pytest.mark.skipif(not shutil.which("prlimit"), reason="no prlimit command")
+def test_a_soft_limit_of_descriptors_is_none(app, make_daemon):
+    daemon = make_daemon({"delivery": {"max_in_flight": 1000}}, wrapper=("prlimit", "--nofile=256:4096")).start()
+    daemon.term()
+    assert "max_in_flight" not in daemon.log
