@@ -343,6 +343,7 @@ static void take_answer(struct http_names *names, const struct question *q)
         TAILQ_REMOVE(&names->queue, next, queued);
         start_lookup(next);
     }
+    http_addresses_done(n->addresses);
     n->addresses = addresses;
     n->known_until_usec = addresses ? now_monotonic_usec() + REMEMBERED_USEC : 0;
     if (addresses)
@@ -414,10 +415,8 @@ enum http_cause http_names_overdue(const struct http_names *names, const char **
 
 void http_names_forget(struct http_names *names)
 {
-    struct name *n;
-
-    LIST_FOREACH(n, &names->all, link)
-    n->known_until_usec = 0;
+    for (struct name *n = LIST_FIRST(&names->all); n; n = LIST_NEXT(n, link))
+        n->known_until_usec = 0;
 }
 
 int http_names_new(struct http_names **ret, struct http_sockets *sockets)

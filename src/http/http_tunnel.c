@@ -58,12 +58,11 @@ static int on_curl_timer(CURLM *multi, long timeout_ms, void *userdata)
 static void on_socket(void *owner, int fd, uint32_t events)
 {
     struct http_tunnels *all = owner;
-    struct http_tunnel *t;
     int running;
 
-    TAILQ_FOREACH(t, &all->tunnels, link)
-    if (t->fd == fd && events & EPOLLOUT && !(events & (EPOLLERR | EPOLLHUP)))
-        t->reached = true;
+    for (struct http_tunnel *t = TAILQ_FIRST(&all->tunnels); t; t = TAILQ_NEXT(t, link))
+        if (t->fd == fd && events & EPOLLOUT && !(events & (EPOLLERR | EPOLLHUP)))
+            t->reached = true;
 
     curl_multi_socket_action(all->multi, fd,
                              (events & (EPOLLIN | EPOLLHUP) ? CURL_CSELECT_IN : 0) |
