@@ -24,8 +24,8 @@ struct http_context {
     struct http_wheel *wheel;
     struct http_pool pool;
     struct http_transfer_list running, finished;
-    TAILQ_HEAD(, http_transfer) handshakes; /* that can go on, by turns */
-    char *buffer;                           /* HTTP_BUFFER bytes, for whoever moves bytes just now */
+    struct http_transfer_list handshakes; /* that can go on, by turns */
+    char *buffer;                         /* HTTP_BUFFER bytes, for whoever moves bytes just now */
 };
 #define HTTP_BUFFER ((size_t) 64 * 1024)
 
