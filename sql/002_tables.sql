@@ -42,8 +42,12 @@ create table @extschema@.integration_runtime (
     -- Nothing is sent before: the institution asked for it (429, 503 with Retry-After) or refuses the credentials (401).
     backoff_until timestamptz,
     backoff_reason text,
+    -- Counted by events. What successful_sends and failed_sends of the integration hold of it already: they follow every few seconds,
+    -- because each version of an integration's row costs every insert that refers to it.
     sent bigint not null default 0,
-    failed bigint not null default 0
+    failed bigint not null default 0,
+    sent_folded bigint not null default 0,
+    failed_folded bigint not null default 0
 ) with (fillfactor = 50);
 
 create table if not exists @extschema@.integration_filters (

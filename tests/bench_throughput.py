@@ -59,7 +59,7 @@ def once(bench, rows, scheme, in_flight):
     started = time.monotonic()
     daemon.start()
     warm = Warm(app, daemon.pid, rows)
-    wait_for(lambda: warm.look() and app.value("select sum(successful_sends) from {s}.integrations") == rows, 600,
+    wait_for(lambda: warm.look() and app.value("select sum(sent) from {s}.integration_runtime") == rows, 600,
              "all to be sent and counted", interval=0.1)
     seconds = time.monotonic() - started
     cpu = {name: (cpu_of_tree(pid) - before[name]) / rows * 1e6 for name, pid in parts.items()}

@@ -448,6 +448,8 @@ CREATE TABLE anubis.integration_runtime (
     backoff_reason text,
     sent bigint DEFAULT 0 NOT NULL,
     failed bigint DEFAULT 0 NOT NULL,
+    sent_folded bigint DEFAULT 0 NOT NULL,
+    failed_folded bigint DEFAULT 0 NOT NULL,
     CONSTRAINT integration_runtime_circuit_state_check CHECK ((circuit_state = ANY (ARRAY['closed'::text, 'open'::text, 'half_open'::text])))
 )
 WITH (fillfactor='50');

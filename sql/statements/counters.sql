@@ -1,36 +1,51 @@
--- The counters of integrations. Both statements belong to the transaction of a batch.
-
--- name: lock_counters
--- Locks in the order of ids first: an UPDATE … FROM takes its rows as the plan finds them, and two consumers would
--- deadlock. In a statement of its own: one that locks and updates comes back to the version of its snapshot, where
--- somebody may queue by now who waits for the lock on the newer one.
--- $1 bigint[]: integrations
-select from integrations where id = any ($1) order by id for no key update
+-- Counts of what was sent and what has failed, and the integrations' own counters, which follow them.
 
 -- name: count_sends
--- Adds to the counters of integrations; those that were left as they are: id, unknown, sent_full, failed_full.
---
--- updated_at stays as it is: it is the application's, which may compare it to see whether somebody has edited the row,
--- and the counters are no edit. A counter without room (adopted ones may be integers) is left alone and named: an error
--- would stop the other integrations of the batch too.
+-- Adds to the counts of integrations, in the order of their ids; gives the ids that no integration has.
 -- $1 bigint[]: integrations, ascending
 -- $2 bigint[]: how many more were sent
 -- $3 bigint[]: how many more have failed
-with a as materialized (
-  select * from unnest($1::bigint[], $2::bigint[], $3::bigint[]) as a (id, sent, failed)
-), held as materialized (
-  select id, coalesce(successful_sends, 0)::numeric as sent, pg_typeof(successful_sends)::text as sent_type,
-         coalesce(failed_sends, 0)::numeric as failed, pg_typeof(failed_sends)::text as failed_type
-    from integrations where id = any ($1)
+with counted as (
+  insert into integration_runtime as r (integration_id, sent, failed)
+  select a.id, a.sent, a.failed
+    from unnest($1::bigint[], $2::bigint[], $3::bigint[]) as a (id, sent, failed) join integrations i on i.id = a.id
+   order by a.id
+  on conflict (integration_id) do update set sent = r.sent + excluded.sent, failed = r.failed + excluded.failed
+)
+select a.id from unnest($1::bigint[]) as a (id) where not exists (select from integrations i where i.id = a.id) order by a.id
+
+-- name: fold_lock
+-- Integrations whose counters lag behind their counts, locked; those that others have locked come later. In the
+-- transaction of fold_counts.
+-- $1 bigint: how many
+select i.id::bigint from integrations i join integration_runtime r on r.integration_id = i.id
+ where r.sent <> r.sent_folded or r.failed <> r.failed_folded
+ order by i.id limit $1 for no key update of i skip locked
+
+-- name: fold_counts
+-- Brings the counters of integrations to their counts; gives those that were left as they are, and what is full.
+--
+-- Not in the statement that locks the rows: it would go by the versions of its snapshot. updated_at stays as it is: it
+-- is the application's, which may compare it to see whether somebody has edited the row, and counting is no edit. A
+-- counter without room (adopted ones may be integers) stays as it is.
+-- $1 bigint[]: integrations, locked
+with lagging as materialized (
+  select r.integration_id as id, r.sent, r.failed, i.successful_sends, i.failed_sends,
+         r.sent - r.sent_folded as more_sent, r.failed - r.failed_folded as more_failed
+    from integration_runtime r join integrations i on i.id = r.integration_id where r.integration_id = any ($1)
 ), limits (type, most) as materialized (
   values ('integer', 2147483647), ('bigint', 9223372036854775807)
 ), room as materialized (
-  select a.*, l.sent + a.sent > s.most is true as sent_full, l.failed + a.failed > f.most is true as failed_full
-    from a join held l using (id) left join limits s on s.type = l.sent_type
-    left join limits f on f.type = l.failed_type
+  select l.*, coalesce(l.successful_sends, 0)::numeric + l.more_sent > s.most is true
+              or coalesce(l.failed_sends, 0)::numeric + l.more_failed > f.most is true as full_up
+    from lagging l left join limits s on s.type = pg_typeof(l.successful_sends)::text
+    left join limits f on f.type = pg_typeof(l.failed_sends)::text
 ), counted as (
-  update integrations i set successful_sends = coalesce(i.successful_sends, 0) + r.sent,
-         failed_sends = coalesce(i.failed_sends, 0) + r.failed
-    from room r where i.id = r.id and not r.sent_full and not r.failed_full)
-select a.id, r.id is null, coalesce(r.sent_full, false), coalesce(r.failed_full, false)
-  from a left join room r on r.id = a.id where r.id is null or r.sent_full or r.failed_full order by a.id
+  update integrations i set successful_sends = coalesce(i.successful_sends, 0) + r.more_sent,
+         failed_sends = coalesce(i.failed_sends, 0) + r.more_failed
+    from room r where i.id = r.id and not r.full_up
+), folded as (
+  update integration_runtime t set sent_folded = r.sent, failed_folded = r.failed
+    from room r where t.integration_id = r.id and not r.full_up
+)
+select id::bigint from room where full_up order by id

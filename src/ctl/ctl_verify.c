@@ -255,6 +255,8 @@ static int verify_counters(struct proof *p)
         const char *name = pg_next_text(&row);
         compare_counter(p, key.id, name, "successful_sends", &row, c->sent);
         compare_counter(p, key.id, name, "failed_sends", &row, c->failed);
+        compare_counter(p, key.id, name, "integration_runtime.sent", &row, c->sent);
+        compare_counter(p, key.id, name, "integration_runtime.failed", &row, c->failed);
     }
     sheet_add(p->sheet, "integrations", "integrations", value_i64(pg_rows(rows)));
     return PG_DONE;

@@ -1,6 +1,7 @@
 /* The monitor. See monitor.h. Blocking, bounded by deadlines and the stop descriptor. */
 #include "monitor/monitor.h"
 
+#include <inttypes.h>
 #include <string.h>
 
 #include "base/backoff.h"
@@ -20,7 +21,10 @@
  * gone. */
 #define NAME_USEC (10 * USEC_PER_SEC)
 
-#define JOBS 4
+/* Of integrations whose counters are brought to their counts in one transaction. */
+#define FOLD_MAX 1000
+
+#define JOBS 5
 
 struct monitor;
 
@@ -37,9 +41,9 @@ struct monitor {
     struct monitor_stats stats;
     struct pg *pg;
     struct backoff backoff;
-    uint64_t open_at;      /* monotonic: no session is opened before */
-    uint64_t due_at[JOBS]; /* monotonic, of each job */
-    struct trouble extending;
+    uint64_t open_at;                        /* monotonic: no session is opened before */
+    uint64_t due_at[JOBS];                   /* monotonic, of each job */
+    struct trouble extending, folding, full; /* full: a counter that has no room */
     bool name_held;
     struct trouble name_taken; /* by another daemon */
 };
@@ -130,11 +134,77 @@ static uint64_t extend_ledger(struct monitor *m)
     return LOOK_USEC;
 }
 
+/* Says once what keeps counters from following their counts. */
+static void note_refused(struct monitor *m, const struct error *err)
+{
+    if (pg_usable(m->pg) && strcmp(pg_error_sqlstate(m->pg), "55P03") != 0 && trouble_begins(&m->folding))
+        log_warning("the counters of some integrations cannot follow (integration_runtime has them): %s",
+                    err->text);
+}
+
+static void note_full(struct monitor *m, const struct pg_result *full)
+{
+    if (pg_rows(full) > 0 && trouble_begins(&m->full))
+        log_warning("integration %" PRId64
+                    ": successful_sends or failed_sends has reached the greatest number "
+                    "of its type; integration_runtime counts on",
+                    pg_get_i64(full, 0, 0));
+}
+
+/* In a transaction that has been begun; ends it. */
+static int fold(struct monitor *m, const int64_t *ids, size_t count)
+{
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+    CLEANUP(pg_result_freep) struct pg_result *full = NULL;
+    struct error err, ignored;
+
+    pg_arg_i64s(&args, ids, sizeof(*ids), count);
+    int r = pg_query(m->pg, &sql_fold_counts, &args, &full, &err);
+    if (r == PG_DONE)
+        note_full(m, full);
+    else
+        note_refused(m, &err);
+    (void) pg_execute(m->pg, r == PG_DONE ? "commit" : "rollback", &ignored);
+    return r;
+}
+
+/* One at a time: a rule of the application's refuses one of them. */
+static void fold_each(struct monitor *m, const int64_t *ids, size_t count)
+{
+    struct error err;
+
+    for (size_t i = 0; i < count && pg_usable(m->pg); i++)
+        if (pg_execute(m->pg, "begin", &err) == PG_DONE)
+            (void) fold(m, &ids[i], 1);
+}
+
+static uint64_t fold_counts(struct monitor *m)
+{
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+    CLEANUP(pg_result_freep) struct pg_result *result = NULL;
+    CLEANUP(freep) int64_t *ids = NULL;
+    struct error err;
+
+    pg_arg_i64(&args, FOLD_MAX);
+    if (pg_execute(m->pg, "begin", &err) != PG_DONE)
+        return LOOK_USEC;
+    int r = pg_query(m->pg, &sql_fold_lock, &args, &result, &err);
+    if (r != PG_DONE || pg_rows(result) == 0) {
+        (void) pg_execute(m->pg, "rollback", &err);
+        return LOOK_USEC;
+    }
+    size_t count = (size_t) pg_rows(result);
+    ids = xcalloc(count, sizeof(*ids));
+    for (size_t i = 0; i < count; i++)
+        ids[i] = pg_get_i64(result, (int) i, 0);
+    if (fold(m, ids, count) != PG_DONE && pg_usable(m->pg) && pg_blames_row(pg_error_sqlstate(m->pg)))
+        fold_each(m, ids, count);
+    return count == FOLD_MAX ? 0 : LOOK_USEC;
+}
+
 static const struct job jobs[JOBS] = {
-    {"schema", check_schema},
-    {"backlog", read_backlog},
-    {"name", take_name},
-    {"ledger", extend_ledger},
+    {"schema", check_schema},  {"backlog", read_backlog}, {"name", take_name},
+    {"ledger", extend_ledger}, {"counters", fold_counts},
 };
 
 /* --- the thread ------------------------------------------------------------------------------- */
