@@ -79,8 +79,8 @@ class Scene:
 
     def counters(self):
         """What is counted, whether the integrations' own counters have followed or not."""
-        rows = self.app.query("select i.id, coalesce(successful_sends, 0)::bigint + coalesce(r.sent - r.sent_folded, 0), "
-                              "coalesce(failed_sends, 0)::bigint + coalesce(r.failed - r.failed_folded, 0) "
+        rows = self.app.query("select i.id, coalesce(successful_sends, 0)::numeric + coalesce(r.sent - r.sent_folded, 0), "
+                              "coalesce(failed_sends, 0)::numeric + coalesce(r.failed - r.failed_folded, 0) "
                               "from {s}.integrations i left join {s}.integration_runtime r on r.integration_id = i.id")
         return collections.Counter({(i, kind): n for i, *counts in rows for kind, n in zip(TYPES, counts) if n})
 

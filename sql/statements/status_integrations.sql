@@ -18,8 +18,8 @@ with flying as (
 select i.id::bigint, i.name::text, i.enabled, case when i.paused_until > now() then i.paused_until end,
        i.pause_reason::text, coalesce(r.circuit_state, 'closed'),
        case when r.backoff_until > now() then r.backoff_until end, r.backoff_reason, w.n, d.n, l.n, coalesce(f.n, 0), coalesce(h.n, 0),
-       coalesce(i.successful_sends, 0)::bigint + coalesce(r.sent - r.sent_folded, 0),
-       coalesce(i.failed_sends, 0)::bigint + coalesce(r.failed - r.failed_folded, 0),
+       least(coalesce(i.successful_sends, 0)::numeric + coalesce(r.sent - r.sent_folded, 0), 9223372036854775807)::bigint,
+       least(coalesce(i.failed_sends, 0)::numeric + coalesce(r.failed - r.failed_folded, 0), 9223372036854775807)::bigint,
        coalesce(a.n, 0),
        least(fresh.since, again.since),
        coalesce(tried.last_http_status, 0)::bigint, coalesce(tried.last_error, '')::text

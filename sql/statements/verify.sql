@@ -4,8 +4,10 @@
 -- The counters of integrations: id, name, successful_sends and its baseline, failed_sends and its baseline, both with what
 -- they lag behind; then the counts themselves in the same way.
 select i.id::bigint, i.name::text,
-       coalesce(i.successful_sends, 0)::bigint + coalesce(r.sent - r.sent_folded, 0), coalesce(b.successful_sends, 0),
-       coalesce(i.failed_sends, 0)::bigint + coalesce(r.failed - r.failed_folded, 0), coalesce(b.failed_sends, 0),
+       least(coalesce(i.successful_sends, 0)::numeric + coalesce(r.sent - r.sent_folded, 0), 9223372036854775807)::bigint,
+       coalesce(b.successful_sends, 0),
+       least(coalesce(i.failed_sends, 0)::numeric + coalesce(r.failed - r.failed_folded, 0), 9223372036854775807)::bigint,
+       coalesce(b.failed_sends, 0),
        coalesce(r.sent, 0), 0::bigint, coalesce(r.failed, 0), 0::bigint
   from integrations i left join ledger_baseline b on b.integration_id = i.id and b.status is null
   left join integration_runtime r on r.integration_id = i.id

@@ -151,8 +151,8 @@ static void note_full(struct monitor *m, const struct pg_result *full)
                     pg_get_i64(full, 0, 0));
 }
 
-/* In a transaction that has been begun; ends it. */
-static int fold(struct monitor *m, const int64_t *ids, size_t count)
+/* In a transaction that has been begun; ends it. True when one of them is to blame that none could follow. */
+static bool fold(struct monitor *m, const int64_t *ids, size_t count)
 {
     CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
     CLEANUP(pg_result_freep) struct pg_result *full = NULL;
@@ -164,8 +164,9 @@ static int fold(struct monitor *m, const int64_t *ids, size_t count)
         note_full(m, full);
     else
         note_refused(m, &err);
+    bool blames_row = r != PG_DONE && pg_usable(m->pg) && pg_blames_row(pg_error_sqlstate(m->pg));
     (void) pg_execute(m->pg, r == PG_DONE ? "commit" : "rollback", &ignored);
-    return r;
+    return blames_row;
 }
 
 /* One at a time: a rule of the application's refuses one of them. */
@@ -197,7 +198,7 @@ static uint64_t fold_counts(struct monitor *m)
     ids = xcalloc(count, sizeof(*ids));
     for (size_t i = 0; i < count; i++)
         ids[i] = pg_get_i64(result, (int) i, 0);
-    if (fold(m, ids, count) != PG_DONE && pg_usable(m->pg) && pg_blames_row(pg_error_sqlstate(m->pg)))
+    if (fold(m, ids, count))
         fold_each(m, ids, count);
     return count == FOLD_MAX ? 0 : LOOK_USEC;
 }
