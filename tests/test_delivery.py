@@ -216,6 +216,21 @@ def test_slots_of_an_integration_are_kept(app, institutions, make_daemon):
     assert app.states()["processing"] == 3
 
 
+def test_rows_that_waited_for_a_slot_go_out_when_it_is_free(app, institutions, make_daemon):
+    """Those, too, that came while the integration was full, when claims passed over it."""
+    make_daemon({"delivery": {"poll_interval": "5m"}}).start()
+    integration = app.integration(institutions.url("/good"), max_in_flight=1)
+    institutions.stop()
+    app.subscriptions(integration, 2, batch=1)
+    app.wait_states(processing=1, pending=1)
+    for n in range(3):
+        app.subscription(integration)
+        other = app.subscription(app.integration("http://127.0.0.1:1/x"))
+        wait_for(lambda: app.row(other)["status"] == "retry", 20, "claims that pass over the full one")
+    institutions.cont()
+    app.wait_states(integration_id=integration, sent=5, deadline=20)
+
+
 @pytest.mark.parametrize("value", [0, -1, -2147483648, 2147483647])
 def test_odd_settings_of_an_adopted_table(app, institutions, make_daemon, value):
     """A table that was there before has none of our checks: what is not positive is as good as not set."""
