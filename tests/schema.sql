@@ -53,6 +53,18 @@ begin
         perform pg_notify(anubis.doorbell_channel(), '');
     end if;
 end $$;
+CREATE FUNCTION anubis.doorbell_ring_for(ids bigint[]) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    if not pg_try_advisory_xact_lock_shared(anubis.lock_key('bell')) and exists (
+           select from anubis.integrations i left join anubis.integration_runtime r on r.integration_id = i.id
+            where i.id = any (ids) and i.enabled and coalesce(r.circuit_state, 'closed') <> 'open'
+              and (i.paused_until is null or i.paused_until <= clock_timestamp())) then
+        perform pg_notify(anubis.doorbell_channel(), '');
+    end if;
+end $$;
 CREATE FUNCTION anubis.event_time(instant timestamp with time zone) RETURNS text
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
@@ -289,7 +301,10 @@ begin
            n.next_attempt_at, anubis.as_instant(n.created_at), anubis.as_instant(n.updated_at), n.traceparent
       from new_rows n;
     if not pg_catalog.pg_try_advisory_xact_lock_shared(anubis.lock_base()) then
-        perform pg_catalog.pg_notify(anubis.doorbell_channel(), '');
+        perform anubis.doorbell_ring_for(pg_catalog.array_agg(distinct n.integration_id::pg_catalog.int8))
+           from new_rows n
+          where n.status operator(pg_catalog.=) any ('{pending,retry}'::pg_catalog.text[]) and n.held_at is null
+            and anubis.subscription_due(n.next_attempt_at, n.scheduled_to) operator(pg_catalog.<=) pg_catalog.clock_timestamp();
     end if;
     return null;
 end $$;
@@ -352,13 +367,14 @@ begin
            n.traceparent
       from new_rows n join old_rows o using (id)
      where n.status is distinct from o.status;
-    if exists (select from new_rows n join old_rows o using (id)
-                where n.status in ('pending', 'retry') and n.held_at is null
-                  and anubis.subscription_due(n.next_attempt_at, n.scheduled_to) <= now()
-                  and (o.status not in ('pending', 'retry') or o.held_at is not null
-                       or anubis.subscription_due(o.next_attempt_at, o.scheduled_to) > now())) then
-        perform anubis.doorbell_ring();
-    end if;
+    perform anubis.doorbell_ring_for(array_agg(distinct n.integration_id::bigint))
+       from new_rows n join old_rows o using (id)
+      where n.status in ('pending', 'retry') and n.held_at is null
+        and anubis.subscription_due(n.next_attempt_at, n.scheduled_to) <= now()
+        and (o.status not in ('pending', 'retry') or o.held_at is not null
+             or anubis.subscription_due(o.next_attempt_at, o.scheduled_to) > now()
+             or o.integration_id is distinct from n.integration_id)
+     having count(*) > 0;
     return null;
 end $$;
 CREATE TABLE anubis.anubis_migrations (

@@ -4,8 +4,8 @@
 -- they are evaluated without calling a function, and no JSON (the relay builds it). SECURITY DEFINER, because the application needs no
 -- rights on the ledger.
 
--- Without "set search_path", for which the application's insert would pay: every name is qualified, and there is no operator. So
--- lock_base() stands for lock_key('bell').
+-- Without "set search_path", for which the application's insert would pay: every name is qualified, operators, too, and lock_base()
+-- stands for lock_key('bell'). Whether a claim could take the rows is only asked while a daemon sleeps.
 create or replace function @extschema@.subscription_inserted() returns trigger language plpgsql security definer as $$
 begin
     insert into @extschema@.subscription_events (id, event_type, subscription_id, integration_id, operation_name, attempt, to_status,
@@ -15,7 +15,10 @@ begin
            n.next_attempt_at, @extschema@.as_instant(n.created_at), @extschema@.as_instant(n.updated_at), n.traceparent
       from new_rows n;
     if not pg_catalog.pg_try_advisory_xact_lock_shared(@extschema@.lock_base()) then
-        perform pg_catalog.pg_notify(@extschema@.doorbell_channel(), '');
+        perform @extschema@.doorbell_ring_for(pg_catalog.array_agg(distinct n.integration_id::pg_catalog.int8))
+           from new_rows n
+          where n.status operator(pg_catalog.=) any ('{pending,retry}'::pg_catalog.text[]) and n.held_at is null
+            and @extschema@.subscription_due(n.next_attempt_at, n.scheduled_to) operator(pg_catalog.<=) pg_catalog.clock_timestamp();
     end if;
     return null;
 end $$;
@@ -48,13 +51,14 @@ begin
            n.traceparent
       from new_rows n join old_rows o using (id)
      where n.status is distinct from o.status;
-    if exists (select from new_rows n join old_rows o using (id)
-                where n.status in ('pending', 'retry') and n.held_at is null
-                  and @extschema@.subscription_due(n.next_attempt_at, n.scheduled_to) <= now()
-                  and (o.status not in ('pending', 'retry') or o.held_at is not null
-                       or @extschema@.subscription_due(o.next_attempt_at, o.scheduled_to) > now())) then
-        perform @extschema@.doorbell_ring();
-    end if;
+    perform @extschema@.doorbell_ring_for(array_agg(distinct n.integration_id::bigint))
+       from new_rows n join old_rows o using (id)
+      where n.status in ('pending', 'retry') and n.held_at is null
+        and @extschema@.subscription_due(n.next_attempt_at, n.scheduled_to) <= now()
+        and (o.status not in ('pending', 'retry') or o.held_at is not null
+             or @extschema@.subscription_due(o.next_attempt_at, o.scheduled_to) > now()
+             or o.integration_id is distinct from n.integration_id)
+     having count(*) > 0;
     return null;
 end $$;
 

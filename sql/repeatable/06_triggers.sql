@@ -77,7 +77,7 @@ create trigger anubis_integration_mended after update of endpoint_url, auth_toke
     execute function @extschema@.integration_mended();
 drop trigger if exists anubis_circuit_changed on @extschema@.integration_runtime;
 create trigger anubis_circuit_changed after update of circuit_state on @extschema@.integration_runtime
-    for each row when (old.circuit_state <> new.circuit_state)
+    for each row when (old.circuit_state <> new.circuit_state and new.circuit_state <> 'open')
     execute function @extschema@.integration_changed();
 
 drop trigger if exists anubis_integration_check on @extschema@.integrations;

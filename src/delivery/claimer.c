@@ -9,20 +9,25 @@
 #include "delivery/refused_row.h"
 #include "delivery/store_delivery.h"
 
-/* Pauses between claims that find nothing, before the doorbell is asked for. */
-#define SHORT_PAUSE_USEC (5 * USEC_PER_MSEC)
-#define SHORT_PAUSES 3
+/* Who finds rows twice within so long is busy: notifications would cost the writers more than polling costs
+ * us. */
+#define BUSY_USEC (20 * USEC_PER_MSEC)
+/* Between claims that find nothing, until the doorbell is asked for again. */
+#define SHORT_PAUSE_USEC (2 * USEC_PER_MSEC)
 /* Slots that get free are given out again together: a claim costs the database a millisecond, however few
  * rows it takes. */
 #define REFILL_PAUSE_USEC (2 * USEC_PER_MSEC)
 #define STARVED_MAX_USEC (20 * USEC_PER_MSEC)
 /* Between two looks at everything claims go on where the last ones ended: see sql/statements/claim.sql. */
 #define LOOK_EVERYWHERE_USEC (100 * USEC_PER_MSEC)
-/* From so many rows in a claim on, notifications would cost the writers more than polling costs us. */
-#define BUSY_ROWS 32
-/* After a ring that brought nothing (a paused integration, no free slot) rings are not wanted for so long. */
-#define FRUITLESS_PAUSE_USEC (200 * USEC_PER_MSEC)
+/* After so many rings that brought nothing, one soon after the other (an integration without a free slot),
+ * rings are not wanted for a while, which doubles each time. */
 #define FRUITLESS_RINGS 3
+#define FRUITLESS_USEC (100 * USEC_PER_MSEC)
+#define DEAF_MIN_USEC (250 * USEC_PER_MSEC)
+#define DEAF_MAX_USEC (4 * USEC_PER_SEC)
+/* Meanwhile rows of other integrations are found by polling. */
+#define DEAF_POLL_USEC (100 * USEC_PER_MSEC)
 #define ERROR_PAUSE_USEC USEC_PER_SEC
 
 /* The claim under way. */
@@ -48,9 +53,11 @@ struct claimer {
     bool rung;              /* since the claim under way was sent */
     bool missed;            /* a turn was due while a statement was under way */
     uint64_t starved_since; /* monotonic; no room for a worthwhile claim since; 0 = there was */
-    int empty_claims;       /* in a row */
-    int fruitless_rings;    /* in a row */
     uint64_t everywhere_at; /* monotonic: the next look at everything */
+    /* Monotonic, 0 = never: the last find, the last fruitless ring, the end of the last deaf pause. */
+    uint64_t found_at, fruitless_at, deaf_until;
+    uint64_t deaf_usec;  /* how long the last deaf pause was; 0 = rows were found since */
+    int fruitless_rings; /* in a row */
 };
 
 void claimer_soon(struct claimer *c, uint64_t delay_usec)
@@ -76,8 +83,11 @@ static int on_timer(sd_event_source *s, uint64_t usec, void *userdata)
     return 0;
 }
 
+/* Notifications that are on their way do not end a deaf pause. */
 void claimer_rung(struct claimer *c)
 {
+    if (now_monotonic_usec() < c->deaf_until)
+        return;
     c->rung = true;
     claimer_soon(c, 0);
 }
@@ -100,35 +110,55 @@ static uint64_t wait_usec(const struct claimer *c)
 
 static void sleep_or_poll(struct claimer *c)
 {
-    uint64_t poll_usec = c->config->delivery.poll_interval_usec;
-    struct doorbell *doorbell = c->parts.doorbell;
+    uint64_t now = now_monotonic_usec(), poll_usec = c->config->delivery.poll_interval_usec;
 
-    if (c->empty_claims <= SHORT_PAUSES && !doorbell_is_held(doorbell)) {
-        claimer_soon(c, SHORT_PAUSE_USEC << MAX(c->empty_claims - 1, 0));
+    if (now < c->deaf_until) {
+        claimer_soon(c, MIN(MIN(poll_usec, DEAF_POLL_USEC), c->deaf_until - now));
         return;
     }
-    if (c->fruitless_rings >= FRUITLESS_RINGS) {
-        c->fruitless_rings = 0;
-        doorbell_release(doorbell);
-        claimer_soon(c, MIN(poll_usec, FRUITLESS_PAUSE_USEC));
+    if (now - c->found_at < BUSY_USEC && !doorbell_is_held(c->parts.doorbell)) {
+        claimer_soon(c, SHORT_PAUSE_USEC);
         return;
     }
-    doorbell_ask(doorbell);
+    doorbell_ask(c->parts.doorbell);
     claimer_soon(c, MIN(poll_usec, wait_usec(c)));
+}
+
+static void note_find(struct claimer *c)
+{
+    uint64_t now = now_monotonic_usec();
+
+    if (now - c->found_at < BUSY_USEC)
+        doorbell_release(c->parts.doorbell);
+    c->found_at = now;
+    c->fruitless_rings = 0;
+    c->deaf_usec = 0;
+}
+
+static void note_fruitless_ring(struct claimer *c)
+{
+    uint64_t now = now_monotonic_usec();
+
+    c->fruitless_rings = now - c->fruitless_at < FRUITLESS_USEC ? c->fruitless_rings + 1 : 1;
+    c->fruitless_at = now;
+    if (c->fruitless_rings < FRUITLESS_RINGS)
+        return;
+    c->fruitless_rings = 0;
+    c->rung = false;
+    c->deaf_usec = c->deaf_usec ? MIN(2 * c->deaf_usec, DEAF_MAX_USEC) : DEAF_MIN_USEC;
+    c->deaf_until = now + c->deaf_usec;
+    doorbell_release(c->parts.doorbell);
 }
 
 static void plan_next(struct claimer *c, int rows)
 {
     if (rows > 0) {
-        c->empty_claims = c->fruitless_rings = 0;
-        if (rows >= BUSY_ROWS)
-            doorbell_release(c->parts.doorbell);
+        note_find(c);
         claimer_soon(c, rows >= c->now.limit || c->rung ? 0 : REFILL_PAUSE_USEC);
         return;
     }
-    c->empty_claims++;
     if (c->now.was_rung)
-        c->fruitless_rings++;
+        note_fruitless_ring(c);
     if (c->rung || c->missed)
         claimer_soon(c, 0);
     else
@@ -254,8 +284,11 @@ static bool better_to_wait(struct claimer *c, int slots, bool reserve, int64_t b
     }
     if (!c->starved_since)
         c->starved_since = now;
-    if (slots == 0 || budget <= 0)
-        return true; /* the end of a delivery looks in again */
+    if (slots == 0 || budget <= 0) {
+        /* No ring could lead to a claim; the end of a delivery does. */
+        doorbell_release(c->parts.doorbell);
+        return true;
+    }
     if (now - c->starved_since >= STARVED_MAX_USEC) {
         c->starved_since = 0;
         return false;

@@ -1,7 +1,8 @@
 /* The claimer: when to claim, how much, and for which integrations.
  *
- * When: at once after a ring or a full batch; when slots of an integration that has more get free; a few
- * times with short pauses after the last find; then by the doorbell, with a timed poll as the net below it.
+ * When: at once after a ring or a full batch; when slots of an integration that has more get free; with
+ * short pauses while rows come one soon after the other; else by the doorbell, with a timed poll as the net
+ * below it.
  *
  * Main thread only. What it claims it hands to the deliveries at once. */
 #pragma once

@@ -120,11 +120,10 @@ static void on_rung(void *userdata)
     claimer_rung(d->claimer);
 }
 
-static void on_bell_held(void *userdata)
+static void on_bell_look(void *userdata)
 {
     struct dispatcher *d = userdata;
 
-    /* A row written just before the bell was ours rang no daemon. */
     claimer_soon(d->claimer, 0);
 }
 
@@ -173,7 +172,7 @@ static int start_parts(struct dispatcher *d, struct error *err)
     static const struct queue_session_callbacks session = {on_session_up};
     static const struct leases_callbacks leases = {live_tokens, on_swept};
     static const struct claimer_callbacks claimer = {on_turn, on_claimed, on_claim_lost, may_send, unsettled};
-    static const struct doorbell_callbacks doorbell = {on_rung, on_bell_held};
+    static const struct doorbell_callbacks doorbell = {on_rung, on_bell_look};
     static const struct settler_callbacks settler = {on_settled};
     static const struct deliveries_callbacks deliveries = {on_delivered, on_wait_wanted};
     const struct pg_params params = pg_session_params(d->config, PG_SESSION_CLAIM, 0);
