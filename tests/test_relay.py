@@ -305,6 +305,44 @@ def test_a_wide_gap_is_filled_in_steps(ledger, broker, make_daemon):
     check_published(ledger, broker)
 
 
+def test_events_of_a_stream_go_together_and_a_single_one_at_once(ledger, broker, make_daemon, institutions):
+    """A batch costs as much for one event as for a hundred: a stream waits a little for its next batch."""
+    make_daemon({**RELAY_ALONE, "delivery": {"poll_interval": "5m"}}).start()
+    integration = ledger.integration()
+
+    def saves():
+        ledger.query("select pg_stat_clear_snapshot()")
+        return ledger.value("select n_tup_upd from pg_stat_user_tables where relname = 'relay_state'")
+    ledger.app.subscription(integration)
+    ledger.wait_published()
+    before = saves()
+    connection = ledger.database.connect()
+    cursor = connection.cursor()
+    start = time.monotonic()
+    for n in range(1000):
+        time.sleep(max(0, start + n / 200 - time.monotonic()))
+        cursor.execute("insert into anubis.subscriptions (integration_id) values (%s)", (integration,))
+    took = time.monotonic() - start
+    connection.close()
+    ledger.wait_published()
+    wait_for(lambda: saves() > before, 20, "the statistics")
+    assert saves() - before < min(took * 30, 500), f"in {took:.1f} s"
+    check_published(ledger, broker)
+    # The delivery wakes the relay.
+    good = ledger.app.integration(institutions.url("/good"))
+    delays = []
+    for n in range(1, 8):
+        wait_for(lambda: ledger.app.states(good)["sent"] == n - 1, 20, "the last one")
+        wait_for(lambda: ledger.value("select clock_timestamp() > max(created_at) + '1 s' from {s}.subscription_events"), 20,
+                 "a silence")
+        ledger.app.subscription(good)
+        start = time.monotonic()
+        ledger.wait_published()
+        delays.append(time.monotonic() - start)
+    assert sorted(delays)[3] < 0.4, delays
+    check_published(ledger, broker)
+
+
 def test_large_answers_are_read_in_small_batches(ledger, broker, make_daemon):
     integration = ledger.integration()
     ledger.query("insert into {s}.subscriptions (integration_id) select %s from generate_series(1, 300)", (integration,))

@@ -64,8 +64,9 @@ static void give_up(struct relay *relay)
 static void wait_for_turn(struct relay *relay, uint64_t delay)
 {
     /* Only a relay that waits for events is woken by them. */
-    bool waits_for_events =
-        relay->session.leading && relay->stats.trouble == RELAY_FINE && !relay->sending.batch.result;
+    bool waits_for_events = relay->session.leading && relay->stats.trouble == RELAY_FINE &&
+                            !relay->sending.batch.result &&
+                            now_monotonic_usec() >= relay->position.rest_until;
 
     if (delay != NOW)
         worker_wait(&relay->worker, waits_for_events ? relay->wake_fd : -1, delay);

@@ -54,6 +54,7 @@ struct relay_position {
     struct gaps gaps;
     bool flushed;        /* the batch may be sent: Postgres cannot lose its rows */
     uint64_t idle_usec;  /* the last wait without work */
+    uint64_t rows_at;    /* monotonic; when the last read that found rows began */
     uint64_t rest_until; /* no read before */
 };
 

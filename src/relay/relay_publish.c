@@ -6,8 +6,11 @@
 #include "base/message_ids.h"
 #include "relay/relay_internal.h"
 
-#define FIRST_WAIT_USEC (4 * USEC_PER_MSEC)
-#define SILENCE_USEC (10 * USEC_PER_SEC) /* Kafka is away when it takes no message for so long */
+/* Between reads, so that a batch is worth its statements. After a silence events go out at once: what one
+ * subscription causes comes in two batches. */
+#define PACE_USEC (50 * USEC_PER_MSEC)
+#define SILENCE_USEC (200 * USEC_PER_MSEC)
+#define KAFKA_SILENCE_USEC (10 * USEC_PER_SEC) /* Kafka is away when it takes no message for so long */
 #define POLL_MS 100
 /* After a read that takes long (gaps full of rows that are not committed yet) the database gets as much time
  * without a read. */
@@ -23,8 +26,22 @@ uint64_t relay_idle(struct relay *relay)
     struct relay_position *position = &relay->position;
     uint64_t longest = MIN(relay->config->delivery.poll_interval_usec, RELAY_TURN_USEC);
 
-    position->idle_usec = MIN(position->idle_usec ? position->idle_usec * 2 : FIRST_WAIT_USEC, longest);
+    position->idle_usec = MIN(position->idle_usec ? position->idle_usec * 2 : PACE_USEC, longest);
     return position->idle_usec;
+}
+
+/* When the next read may be, after one that began at `start`. */
+static void pace(struct relay_position *position, const struct relay_batch *b, uint64_t start)
+{
+    uint64_t now = now_monotonic_usec();
+
+    if (!b->full && now - start > LONG_READ_USEC)
+        position->rest_until = now + (now - start);
+    if (!relay_batch_has_rows(b))
+        return;
+    if (!b->full && start - position->rows_at < SILENCE_USEC)
+        position->rest_until = MAX(position->rest_until, start + PACE_USEC);
+    position->rows_at = start;
 }
 
 uint64_t relay_read_batch(struct relay *relay)
@@ -41,9 +58,7 @@ uint64_t relay_read_batch(struct relay *relay)
         r = relay_batch_take(b, result, &position->gaps, ROWS_MAX, BYTES_MAX, &err);
     if (r < 0)
         return relay_lose_session(relay, r, &err);
-    uint64_t now = now_monotonic_usec();
-    if (now - start > LONG_READ_USEC && !b->full)
-        position->rest_until = now + (now - start);
+    pace(position, b, start);
     position->flushed = false;
     if (!relay_batch_has_rows(b) && !gaps_need_horizon(&position->gaps) &&
         position->gaps.count == gaps_before)
@@ -182,7 +197,7 @@ static void note_progress(struct relay *relay, size_t delivered)
         relay_kafka_back(relay);
     } else if (*sending->no_broker.text && now - sending->progress_at > RELAY_TURN_USEC) {
         relay_kafka_lost(relay, sending->no_broker.text);
-    } else if (now - sending->progress_at > SILENCE_USEC) {
+    } else if (now - sending->progress_at > KAFKA_SILENCE_USEC) {
         relay_kafka_lost(relay, "could not reach Kafka: no answer");
     }
 }
