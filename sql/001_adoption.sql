@@ -69,7 +69,7 @@ create function pg_temp.obstacles() returns setof text language sql stable as $$
                            where n.relnamespace = pg_my_temp_schema() and n.relname <> all (array(select relname from t))
                              and not exists (select from pg_constraint k where k.conindid = n.oid)
                              and not exists (select from pg_depend d where d.objid = n.oid and d.classid = 'pg_class'::regclass and d.deptype = 'i'))
-            or c.relname in ('subscription_event_feed', 'subscription_event_messages')
+            or c.relname in ('integrations_open', 'subscription_event_feed', 'subscription_event_messages')
             or c.relname ~ '^subscription_events_(adopted|default|[0-9]+)$')
     union all
     select format('a function named "%s" exists already and is not anubisd''s: rename it, or give anubisd another schema (database.schema)', p.proname)

@@ -21,15 +21,19 @@ begin
     end if;
 end $$;
 
--- Rings for due rows of these integrations, unless a claim would pass over all of them: see claim_find.part.sql. What ends their
--- wait rings by itself: see anubis_integration_woken and anubis_circuit_changed.
+-- The integrations whose due rows a claim takes: see claim_find.part.sql. What makes one appear here rings by itself, but for time:
+-- see anubis_integration_woken and anubis_circuit_changed. A view, whose operators no search_path can change.
+create or replace view @extschema@.integrations_open as
+    select i.id
+      from @extschema@.integrations i left join @extschema@.integration_runtime r on r.integration_id = i.id
+     where i.enabled and coalesce(r.circuit_state, 'closed') <> 'open' and (i.paused_until is null or i.paused_until <= now());
+
+-- Rings for due rows of these integrations, unless a claim would pass over all of them.
 create or replace function @extschema@.doorbell_ring_for(ids bigint[]) returns void language plpgsql
     set search_path = pg_catalog, pg_temp as $$
 begin
-    if not pg_try_advisory_xact_lock_shared(@extschema@.lock_key('bell')) and exists (
-           select from @extschema@.integrations i left join @extschema@.integration_runtime r on r.integration_id = i.id
-            where i.id = any (ids) and i.enabled and coalesce(r.circuit_state, 'closed') <> 'open'
-              and (i.paused_until is null or i.paused_until <= clock_timestamp())) then
+    if not pg_try_advisory_xact_lock_shared(@extschema@.lock_key('bell')) and
+       exists (select from @extschema@.integrations_open i where i.id = any (ids)) then
         perform pg_notify(@extschema@.doorbell_channel(), '');
     end if;
 end $$;

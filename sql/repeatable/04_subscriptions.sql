@@ -15,10 +15,12 @@ begin
            n.next_attempt_at, @extschema@.as_instant(n.created_at), @extschema@.as_instant(n.updated_at), n.traceparent
       from new_rows n;
     if not pg_catalog.pg_try_advisory_xact_lock_shared(@extschema@.lock_base()) then
-        perform @extschema@.doorbell_ring_for(pg_catalog.array_agg(distinct n.integration_id::pg_catalog.int8))
-           from new_rows n
-          where n.status operator(pg_catalog.=) any ('{pending,retry}'::pg_catalog.text[]) and n.held_at is null
-            and @extschema@.subscription_due(n.next_attempt_at, n.scheduled_to) operator(pg_catalog.<=) pg_catalog.clock_timestamp();
+        if exists (select from new_rows n join @extschema@.integrations_open i on i.id operator(pg_catalog.=) n.integration_id
+                    where n.status operator(pg_catalog.=) any ('{pending,retry}'::pg_catalog.text[]) and n.held_at is null
+                      and @extschema@.subscription_due(n.next_attempt_at, n.scheduled_to)
+                          operator(pg_catalog.<=) pg_catalog.clock_timestamp()) then
+            perform pg_catalog.pg_notify(@extschema@.doorbell_channel(), '');
+        end if;
     end if;
     return null;
 end $$;

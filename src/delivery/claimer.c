@@ -9,8 +9,9 @@
 #include "delivery/refused_row.h"
 #include "delivery/store_delivery.h"
 
-/* Who finds rows twice within so long is busy: notifications would cost the writers more than polling costs
- * us. */
+/* Who finds rows twice within so long, more than one or while the next ones ring, is busy: notifications would
+ * cost the writers more than polling costs us. Single rows one after the other make no writer wait for another,
+ * and a ring finds them sooner than polling. */
 #define BUSY_USEC (20 * USEC_PER_MSEC)
 /* Between claims that find nothing, until the doorbell is asked for again. */
 #define SHORT_PAUSE_USEC (2 * USEC_PER_MSEC)
@@ -124,11 +125,11 @@ static void sleep_or_poll(struct claimer *c)
     claimer_soon(c, MIN(poll_usec, wait_usec(c)));
 }
 
-static void note_find(struct claimer *c)
+static void note_find(struct claimer *c, int rows)
 {
     uint64_t now = now_monotonic_usec();
 
-    if (now - c->found_at < BUSY_USEC)
+    if (now - c->found_at < BUSY_USEC && (rows > 1 || c->rung))
         doorbell_release(c->parts.doorbell);
     c->found_at = now;
     c->fruitless_rings = 0;
@@ -153,7 +154,7 @@ static void note_fruitless_ring(struct claimer *c)
 static void plan_next(struct claimer *c, int rows)
 {
     if (rows > 0) {
-        note_find(c);
+        note_find(c, rows);
         claimer_soon(c, rows >= c->now.limit || c->rung ? 0 : REFILL_PAUSE_USEC);
         return;
     }
