@@ -505,7 +505,7 @@ CREATE VIEW anubis.integrations_open AS
  SELECT i.id
    FROM (anubis.integrations i
      LEFT JOIN anubis.integration_runtime r ON ((r.integration_id = i.id)))
-  WHERE (i.enabled AND (COALESCE(r.circuit_state, 'closed'::text) <> 'open'::text) AND ((i.paused_until IS NULL) OR (i.paused_until <= now())));
+  WHERE (i.enabled AND (COALESCE(r.circuit_state, 'closed'::text) <> 'open'::text) AND ((i.paused_until IS NULL) OR (i.paused_until <= now())) AND ((r.backoff_until IS NULL) OR (r.backoff_until <= now())));
 CREATE TABLE anubis.ledger_baseline (
     integration_id bigint,
     status text,
@@ -890,7 +890,7 @@ CREATE TRIGGER anubis_1_transition BEFORE UPDATE ON anubis.subscriptions FOR EAC
 CREATE TRIGGER anubis_2_foreign_change BEFORE UPDATE ON anubis.subscriptions FOR EACH ROW WHEN (((new.status IS DISTINCT FROM old.status) AND (NOT (new.claim_token IS DISTINCT FROM old.claim_token)))) EXECUTE FUNCTION anubis.subscription_changed_by_others();
 CREATE TRIGGER anubis_3_seed_kept BEFORE UPDATE OF idempotency_seed ON anubis.subscriptions FOR EACH ROW WHEN ((new.idempotency_seed IS DISTINCT FROM old.idempotency_seed)) EXECUTE FUNCTION anubis.subscription_seeded();
 CREATE TRIGGER anubis_3_seed_missing BEFORE INSERT ON anubis.subscriptions FOR EACH ROW WHEN ((new.idempotency_seed IS NULL)) EXECUTE FUNCTION anubis.subscription_seeded();
-CREATE TRIGGER anubis_circuit_changed AFTER UPDATE OF circuit_state ON anubis.integration_runtime FOR EACH ROW WHEN ((old.circuit_state <> new.circuit_state)) EXECUTE FUNCTION anubis.integration_changed();
+CREATE TRIGGER anubis_circuit_changed AFTER UPDATE OF circuit_state ON anubis.integration_runtime FOR EACH ROW WHEN (((old.circuit_state <> new.circuit_state) AND (new.circuit_state <> 'open'::text))) EXECUTE FUNCTION anubis.integration_changed();
 CREATE TRIGGER anubis_inserted AFTER INSERT ON anubis.subscriptions REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION anubis.subscription_inserted();
 CREATE TRIGGER anubis_integration_check BEFORE INSERT OR UPDATE OF endpoint_url, auth_token, delivery_settings ON anubis.integrations FOR EACH ROW EXECUTE FUNCTION anubis.integration_check();
 CREATE TRIGGER anubis_integration_mended AFTER UPDATE OF endpoint_url, auth_token, delivery_settings ON anubis.integrations FOR EACH ROW WHEN (((old.endpoint_url IS DISTINCT FROM new.endpoint_url) OR (old.auth_token IS DISTINCT FROM new.auth_token) OR (old.delivery_settings IS DISTINCT FROM new.delivery_settings))) EXECUTE FUNCTION anubis.integration_mended();

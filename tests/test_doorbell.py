@@ -65,6 +65,7 @@ WAITING = {
     "paused": ({"paused_until": "infinity"}, "", ""),
     "disabled": ({"enabled": False}, "", ""),
     "open circuit": ({}, "", ""),
+    "backing off": ({}, "", ""),
     "scheduled": ({}, ", scheduled_to", ", '2999-01-01'"),
     "next attempt later": ({}, ", status, next_attempt_at", ", 'retry', '2999-01-01'"),
     "held": ({}, ", status, held_at", ", 'retry', now()"),
@@ -80,6 +81,8 @@ def test_rows_that_no_claim_could_take_ring_nobody(app, bell, institutions, make
     integration = None if settings is None else app.integration(institutions.url("/good"), **settings)
     if why == "open circuit":
         app.query("insert into {s}.integration_runtime (integration_id, circuit_state) values (%s, 'open')", (integration,))
+    if why == "backing off":
+        app.query("insert into {s}.integration_runtime (integration_id, backoff_until) values (%s, 'infinity')", (integration,))
     make_daemon(BY_BELL).start()
     bell.wait_held()
     write(app, integration, columns=columns, values=values)

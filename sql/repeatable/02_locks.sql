@@ -22,11 +22,12 @@ begin
 end $$;
 
 -- The integrations whose due rows a claim takes: see claim_find.part.sql. What makes one appear here rings by itself, but for time:
--- see anubis_integration_woken and anubis_circuit_changed. A view, whose operators no search_path can change.
+-- see anubis_integration_woken, anubis_integration_mended and anubis_circuit_changed. A view, whose operators no search_path can change.
 create or replace view @extschema@.integrations_open as
     select i.id
       from @extschema@.integrations i left join @extschema@.integration_runtime r on r.integration_id = i.id
-     where i.enabled and coalesce(r.circuit_state, 'closed') <> 'open' and (i.paused_until is null or i.paused_until <= now());
+     where i.enabled and coalesce(r.circuit_state, 'closed') <> 'open' and (i.paused_until is null or i.paused_until <= now())
+       and (r.backoff_until is null or r.backoff_until <= now());
 
 -- Rings for due rows of these integrations, unless a claim would pass over all of them.
 create or replace function @extschema@.doorbell_ring_for(ids bigint[]) returns void language plpgsql

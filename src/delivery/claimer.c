@@ -9,9 +9,9 @@
 #include "delivery/refused_row.h"
 #include "delivery/store_delivery.h"
 
-/* Who finds rows twice within so long, more than one or while the next ones ring, is busy: notifications would
- * cost the writers more than polling costs us. Single rows one after the other make no writer wait for another,
- * and a ring finds them sooner than polling. */
+/* Who finds rows twice within so long, more than one or while the next ones ring, is busy: notifications
+ * would cost the writers more than polling costs us. Single rows one after the other make no writer wait for
+ * another, and a ring finds them sooner than polling. */
 #define BUSY_USEC (20 * USEC_PER_MSEC)
 /* Between claims that find nothing, until the doorbell is asked for again. */
 #define SHORT_PAUSE_USEC (2 * USEC_PER_MSEC)
