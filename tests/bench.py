@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 
+import bench_insert
 import bench_soak
 import bench_throughput
 import bench_tls
@@ -180,7 +181,10 @@ def show(name, result, indent="  "):
 
 CASES = {"throughput": lambda b, a: bench_throughput.throughput(b, a.rows, a.turns),
          "peer": lambda b, a: bench_throughput.peer(b, 3000),
-         "latency": lambda b, a: b.latency(100, 10), "insert": lambda b, a: b.insert_cost(16, 1000),
+         "latency": lambda b, a: b.latency(100, 10),
+         "insert": lambda b, a: {**b.insert_cost(16, 1000), **bench_insert.beside(b, 1, 3, 2),
+                                 **bench_insert.beside(b, 16, 3, 2)},
+         "publish": lambda b, a: {f"{n}/s": bench_insert.publish(b, n, 10) for n in (1, 100, 1000)},
          "idle": lambda b, a: b.idle(60),
          "memory": lambda b, a: {**b.memory(a.waiting), "table": bench_tls.memory(b)},
          "institutions": lambda b, a: bench_tls.institutions(b, a.institutions, a.turns),

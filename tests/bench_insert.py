@@ -1,0 +1,112 @@
+"""The benchmark's cases of what a daemon costs the application's single-row inserts, and of what publishing costs."""
+import datetime
+import os
+import re
+import subprocess
+import threading
+import time
+
+from bench_measure import cpu_by_thread, cpu_of, cpu_of_tree
+from confluent_kafka import Consumer, TopicPartition
+from harness.processes import wait_for
+
+
+def beside(bench, clients, seconds, rounds):
+    """Commits of single-row inserts a second beside a daemon, in turn, as ratios of those without one. "idle": a daemon
+    without other work, which takes what is inserted; "working": one that delivers other rows, too; "paused": an idle one,
+    and the integration of the inserted rows is paused."""
+    app, ids = bench.fresh()
+    script = os.path.join(bench.server.folder, "insert.sql")
+    with open(script, "w", encoding="ascii") as f:
+        f.write("insert into anubis.subscriptions (integration_id, order_id, origin, cpf, payload) values "
+                "(:integration, 1, 'site', '12345678909', '{\"name\": \"Maria\", \"course\": 7}');\n")
+    paused = app.integration(bench.sink.url("/good/paused"), paused_until="infinity")
+    other = app.integration(bench.sink.url("/slow/10/other"), max_in_flight=8)
+    found = {}
+    for case in rounds * ("nobody", "idle", "working", "paused"):
+        listener = app.database.connect()
+        listener.cursor().execute(f"listen {app.value('select {s}.doorbell_channel()')}")
+        if case == "working":
+            app.query("insert into {s}.subscriptions (integration_id) select %s from generate_series(1, %s)",
+                      (other, seconds * 1000))
+        if case != "nobody":
+            daemon = bench.daemon(app).start()
+            wait_for(lambda: app.value("select count(*) from pg_stat_activity where application_name = 'anubisd doorbell' "
+                                       "and datname = current_database()") == 1, 30, "the doorbell")
+            time.sleep(1)
+        before, kafka = cpu_of_tree(bench.server.child.pid), cpu_of_tree(bench.kafka.child.pid)
+        done = subprocess.run([os.path.join(bench.server.bin, "pgbench"), "-h", bench.server.folder, "-U", "postgres",
+                               "-p", str(bench.server.port), "-n", "-M", "prepared", "-f", script, "-c", str(clients),
+                               "-T", str(seconds), "-D", f"integration={paused if case == 'paused' else ids[0]}",
+                               app.database.name], capture_output=True, text=True, check=True)
+        rows = int(re.search(r"actually processed: (\d+)", done.stdout).group(1))
+        used = cpu_of_tree(bench.server.child.pid) - before, cpu_of_tree(bench.kafka.child.pid) - kafka
+        listener.cursor().execute("select")
+        listener.poll()
+        found.setdefault(case, []).append((rows / seconds, *(u / rows * 1e6 for u in used),
+                                           len(listener.notifies) / rows))
+        listener.close()
+        if case != "nobody":
+            if case != "paused":
+                app.wait_settled(300, ids[0])
+            daemon.term()
+        app.query("update {s}.subscriptions set status = 'failed' where status in ('pending', 'retry')")
+    nobody = sum(rate for rate, *_ in found["nobody"])
+    return {f"{clients} clients, {case}": {"commits/s": round(sum(v[0] for v in runs) / len(runs)),
+                                           "ratio": round(sum(v[0] for v in runs) / nobody, 2),
+                                           "Postgres µs": round(min(v[1] for v in runs)),
+                                           "Kafka µs": round(min(v[2] for v in runs)),
+                                           "notifications a row": round(sum(v[3] for v in runs) / len(runs), 3)}
+            for case, runs in found.items()}
+
+
+def publish(bench, per_second, seconds):
+    """From an insert's event in the ledger to a consumer of its topic, and what relay and its session cost meanwhile."""
+    app, _ = bench.fresh()
+    integration = app.integration(bench.sink.url("/good/publish"), paused_until="infinity" if per_second > 100 else None)
+    daemon = bench.daemon(app).start()
+    topic = f"bench{bench.number}.subscriptions.created"
+    app.subscription(integration)
+    wait_for(lambda: bench.kafka.count(topic) == 1, 60, "the first event")
+    backend = app.value("select pid from pg_stat_activity where application_name like 'anubisd relay%%' "
+                        "and datname = current_database()")
+    delays = []
+    consumer = Consumer({"bootstrap.servers": bench.kafka.bootstrap, "group.id": topic, "fetch.wait.max.ms": 5})
+    consumer.assign([TopicPartition(topic, p, high) for p, (_, high) in bench.kafka.watermarks(topic).items()])
+
+    def read():
+        while len(delays) <= per_second * seconds and time.monotonic() < until:
+            message = consumer.poll(1)
+            if message and not message.error():
+                written = dict(message.headers())["timestamp"].decode().replace("Z", "+00:00")
+                written = datetime.datetime.fromisoformat(written)
+                delays.append((time.time() - written.timestamp()) * 1000)
+    until = time.monotonic() + 10 * seconds + 60
+    reader = threading.Thread(target=read)
+    reader.start()
+    app.subscription(integration)
+    wait_for(lambda: delays, 60, "the consumer")  # of ours, to be there
+    before = cpu_of(backend), cpu_by_thread(daemon.pid), cpu_of_tree(bench.kafka.child.pid)
+    saves = "select n_tup_upd from pg_stat_user_tables where relname = 'relay_state'"
+    batches = app.value(saves)
+    connection = app.database.connect()
+    with connection.cursor() as cursor:
+        start = time.monotonic()
+        for n in range(per_second * seconds):
+            time.sleep(max(0, start + n / per_second - time.monotonic()))
+            cursor.execute("insert into anubis.subscriptions (integration_id) values (%s)", (integration,))
+    connection.close()
+    reader.join()
+    consumer.close()
+    events = app.value("select count(*) from {s}.subscription_events")
+    after = cpu_of(backend), cpu_by_thread(daemon.pid), cpu_of_tree(bench.kafka.child.pid)
+    thread = sum(v - before[1].get(k, 0) for k, v in after[1].items() if k.startswith("relay/"))
+    wait_for(lambda: app.value(saves) > batches, 10, "the statistics")
+    batches = app.value(saves) - batches
+    daemon.term()
+    delays = sorted(delays[1 + per_second:])  # nothing wakes the relay for the first ones of a paused integration
+    return {"inserts/s": per_second, "events": events, "batches": batches, "p50 ms": round(delays[len(delays) // 2], 1),
+            "p99 ms": round(delays[int(len(delays) * 0.99)], 1),
+            "CPU % of a core": {"relay": round(thread / seconds * 100, 2),
+                                "its session": round((after[0] - before[0]) / seconds * 100, 2),
+                                "Kafka": round((after[2] - before[2]) / seconds * 100, 2)}}
