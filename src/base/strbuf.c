@@ -1,7 +1,6 @@
 /* The growing byte buffer. Owns its memory, runs on any thread, never logs. */
 #include "base/strbuf.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 

@@ -1,8 +1,6 @@
 /* UTF-8. See utf8.h. */
 #include "base/utf8.h"
 
-#include <string.h>
-
 static bool is_continuation(unsigned char c)
 {
     return (c & 0xC0) == 0x80;

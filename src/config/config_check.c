@@ -2,7 +2,6 @@
  *
  * Main thread, at load only. */
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
 

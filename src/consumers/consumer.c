@@ -3,8 +3,6 @@
  * The main thread starts and joins them; between that it only reads their statistics. */
 #include "consumers/consumer.h"
 
-#include <errno.h>
-
 #include "base/log.h"
 #include "base/timeutil.h"
 #include "consumers/consumer_internal.h"

@@ -7,12 +7,8 @@
  *
  * Nothing here decides what happens after an error; nothing waits but for the database. */
 #include <errno.h>
-#include <inttypes.h>
 #include <stdio.h>
-#include <string.h>
 
-#include "base/log.h"
-#include "base/message_ids.h"
 #include "base/timeutil.h"
 #include "consumers/consumer_internal.h"
 #include "consumers/store_consumer.h"

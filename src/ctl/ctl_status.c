@@ -4,7 +4,6 @@
  * are counted, up to a limit where the index is large, and the others are estimated. No personal data. */
 #include <inttypes.h>
 #include <string.h>
-#include <sysexits.h>
 
 #include "base/timeutil.h"
 #include "ctl/ctl.h"

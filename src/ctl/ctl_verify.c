@@ -9,9 +9,7 @@
  * rows. */
 #include <inttypes.h>
 #include <string.h>
-#include <sysexits.h>
 
-#include "base/timeutil.h"
 #include "ctl/ctl.h"
 #include "sql/statements.h"
 

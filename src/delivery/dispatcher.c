@@ -4,7 +4,6 @@
  * released first thing when the database is back. */
 #include "delivery/dispatcher.h"
 
-#include "base/timeutil.h"
 #include "delivery/claimer.h"
 #include "delivery/drain.h"
 #include "pg/pg_session.h"

@@ -2,11 +2,10 @@
 #include "delivery/outcome.h"
 
 #include <stdio.h>
-#include <string.h>
 
 #include "base/backoff.h"
-#include "base/json.h"
 #include "base/timeutil.h"
+#include "base/utf8.h"
 
 #define JITTER 0.25
 #define SPREAD 0.1 /* of what Retry-After asks for */

@@ -6,7 +6,6 @@
 
 #include <errno.h>
 #include <librdkafka/rdkafka.h>
-#include <string.h>
 
 #include "base/timeutil.h"
 #include "kafka/kafka_conf.h"

@@ -4,14 +4,11 @@
  * opening. */
 #include "pg/pg_async.h"
 
-#include <assert.h>
 #include <errno.h>
-#include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <unistd.h>
 
 #include "base/backoff.h"
 #include "base/timeutil.h"
