@@ -84,7 +84,6 @@ static void add_places(struct pg_args *args, const char *group, const struct sto
     pg_array_begin(args, PG_INT8);
     for (size_t i = 0; i < count; i++)
         pg_array_i64(args, items[i].chunk->number);
-    pg_array_end(args);
 }
 
 int store_read_chunks(struct pg *pg, const char *group, const struct store_chunk *items, size_t count,
@@ -117,11 +116,9 @@ int store_write_chunks(struct pg *pg, const char *group, const struct store_chun
     pg_array_begin(&args, PG_INT8);
     for (size_t i = 0; i < count; i++)
         pg_array_i64(&args, items[i].chunk->version);
-    pg_array_end(&args);
     pg_array_begin(&args, PG_BYTEA);
     for (size_t i = 0; i < count; i++)
         pg_array_bytes(&args, (const char *) items[i].chunk->bits, sizeof(items[i].chunk->bits));
-    pg_array_end(&args);
     int r = pg_query_i64(pg, &sql_write_chunks, &args, &written, err);
     if (r == PG_DONE)
         *ret_fenced = written != (int64_t) count;

@@ -6,7 +6,6 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "base/log.h"
@@ -236,13 +235,8 @@ static void on_still_claimed(struct pg_answer *answer, void *userdata)
 
 static void ask_still_claimed(struct settler *s)
 {
-    CLEANUP(freep) int64_t *ids = xcalloc(s->batch.count, sizeof(*ids));
-    CLEANUP(freep) int64_t *tokens = xcalloc(s->batch.count, sizeof(*tokens));
-    for (size_t i = 0; i < s->batch.count; i++) {
-        ids[i] = s->batch.data[i]->id;
-        tokens[i] = s->batch.data[i]->token;
-    }
-    store_still_claimed_args(&s->args, s->batch.count, ids, tokens);
+    store_still_claimed_args(&s->args, s->batch.count,
+                             (const struct store_settlement *const *) s->batch.data);
     if (pg_async_query(s->pg, &sql_still_claimed, &s->args, DEADLINE_USEC, on_still_claimed, s) < 0)
         requeue(s);
 }

@@ -8,28 +8,17 @@
 /* Sessions have jit off: it set in at 10,000 integrations and cost more than the rest. Theirs is TimeZone
  * UTC. */
 
-static void add_i64_array(struct pg_args *args, size_t count, const int64_t *values)
-{
-    pg_array_begin(args, PG_INT8);
-    for (size_t i = 0; i < count; i++)
-        pg_array_i64(args, values[i]);
-    pg_array_end(args);
-}
-
 void store_claim_args(struct pg_args *args, const struct store_claim_request *q, size_t count,
                       const struct store_load *loads)
 {
+    static const struct store_load none;
+
+    loads = count > 0 ? loads : &none; /* a place to point at */
     pg_args_clear(args);
     pg_arg_i64(args, q->limit);
     pg_arg_i64(args, q->byte_budget);
-    pg_array_begin(args, PG_INT8);
-    for (size_t i = 0; i < count; i++)
-        pg_array_i64(args, loads[i].integration_id);
-    pg_array_end(args);
-    pg_array_begin(args, PG_INT4);
-    for (size_t i = 0; i < count; i++)
-        pg_array_i32(args, loads[i].in_flight);
-    pg_array_end(args);
+    pg_arg_i64s(args, &loads->integration_id, sizeof(*loads), count);
+    pg_arg_i32s(args, &loads->in_flight, sizeof(*loads), count);
     pg_arg_i32(args, q->default_max_in_flight);
     pg_arg_i64(args, q->after_integration);
     pg_arg_text(args, q->claimed_by);
@@ -37,28 +26,18 @@ void store_claim_args(struct pg_args *args, const struct store_claim_request *q,
     pg_arg_i64(args, (int64_t) (q->lease_usec / USEC_PER_MSEC));
     pg_arg_i32(args, (int32_t) (q->default_timeout_usec / USEC_PER_MSEC));
     pg_arg_i64(args, (int64_t) ((q->lease_usec - q->default_timeout_usec) / USEC_PER_MSEC));
-    add_i64_array(args, q->passed_over_count, q->passed_over);
-    pg_array_begin(args, PG_INT4);
-    for (size_t i = 0; i < count; i++)
-        pg_array_i32(args, loads[i].slots);
-    pg_array_end(args);
+    pg_arg_i64s(args, q->passed_over, sizeof(*q->passed_over), q->passed_over_count);
+    pg_arg_i32s(args, &loads->slots, sizeof(*loads), count);
     pg_arg_i32(args, q->max_slots);
 }
 
 void store_claim_on_args(struct pg_args *args, size_t count, const struct store_place *places)
 {
-    pg_array_begin(args, PG_INT8);
-    for (size_t i = 0; i < count; i++)
-        pg_array_i64(args, places[i].integration_id);
-    pg_array_end(args);
+    pg_arg_i64s(args, &places->integration_id, sizeof(*places), count);
     pg_array_begin(args, PG_TIMESTAMPTZ);
     for (size_t i = 0; i < count; i++)
         pg_array_i64(args, places[i].due);
-    pg_array_end(args);
-    pg_array_begin(args, PG_INT8);
-    for (size_t i = 0; i < count; i++)
-        pg_array_i64(args, places[i].id);
-    pg_array_end(args);
+    pg_arg_i64s(args, &places->id, sizeof(*places), count);
 }
 
 void store_claim_row(const struct pg_result *r, int row, struct store_claimed *ret)
@@ -87,94 +66,71 @@ void store_claim_row(const struct pg_result *r, int row, struct store_claimed *r
 void store_release_tokens_args(struct pg_args *args, size_t count, const int64_t *tokens)
 {
     pg_args_clear(args);
-    add_i64_array(args, count, tokens);
+    pg_arg_i64s(args, tokens, sizeof(*tokens), count);
 }
 
-typedef void (*add_field)(struct pg_args *, const struct store_settlement *);
+void store_still_claimed_args(struct pg_args *args, size_t count, const struct store_settlement *const *items)
+{
+    pg_args_clear(args);
+    pg_array_begin(args, PG_INT8);
+    for (size_t i = 0; i < count; i++)
+        pg_array_i64(args, items[i]->id);
+    pg_array_begin(args, PG_INT8);
+    for (size_t i = 0; i < count; i++)
+        pg_array_i64(args, items[i]->token);
+}
 
-static void add_id(struct pg_args *a, const struct store_settlement *s)
+static void add_text(struct pg_args *args, const char *text)
 {
-    pg_array_i64(a, s->id);
+    pg_array_bytes(args, text, text ? strlen(text) : 0);
 }
-static void add_token(struct pg_args *a, const struct store_settlement *s)
+
+static void add_outcomes(struct pg_args *args, size_t count, const struct store_settlement *const *items)
 {
-    pg_array_i64(a, s->token);
+    pg_array_begin(args, PG_TEXT);
+    for (size_t i = 0; i < count; i++)
+        add_text(args, outcome_word(items[i]->outcome.state));
+    pg_array_begin(args, PG_BOOL);
+    for (size_t i = 0; i < count; i++)
+        pg_array_bool(args, items[i]->outcome.costs_attempt || items[i]->outcome.state == OUTCOME_SENT);
+    pg_array_begin(args, PG_INT8);
+    for (size_t i = 0; i < count; i++)
+        pg_array_i64(args, (int64_t) (items[i]->outcome.delay_usec / USEC_PER_MSEC));
 }
-static void add_state(struct pg_args *a, const struct store_settlement *s)
+
+static void add_answers(struct pg_args *args, size_t count, const struct store_settlement *const *items)
 {
-    const char *word = outcome_word(s->outcome.state);
-    pg_array_bytes(a, word, strlen(word));
-}
-static void add_costs(struct pg_args *a, const struct store_settlement *s)
-{
-    pg_array_bool(a, s->outcome.costs_attempt || s->outcome.state == OUTCOME_SENT);
-}
-static void add_delay(struct pg_args *a, const struct store_settlement *s)
-{
-    pg_array_i64(a, (int64_t) (s->outcome.delay_usec / USEC_PER_MSEC));
-}
-static void add_http_status(struct pg_args *a, const struct store_settlement *s)
-{
-    if (s->http_status)
-        pg_array_i32(a, s->http_status);
-    else
-        pg_array_null(a);
-}
-static void add_duration(struct pg_args *a, const struct store_settlement *s)
-{
-    pg_array_i32(a, s->duration_ms);
-}
-static void add_text(struct pg_args *a, const char *text, size_t len)
-{
-    if (text)
-        pg_array_bytes(a, text, len);
-    else
-        pg_array_null(a);
-}
-static void add_error(struct pg_args *a, const struct store_settlement *s)
-{
-    add_text(a, s->error, s->error ? strlen(s->error) : 0);
-}
-static void add_response(struct pg_args *a, const struct store_settlement *s)
-{
-    add_text(a, s->response, s->response_len);
-}
-static void add_truncated(struct pg_args *a, const struct store_settlement *s)
-{
-    if (s->response)
-        pg_array_bool(a, s->truncated);
-    else
-        pg_array_null(a);
-}
-static void add_ambiguous(struct pg_args *a, const struct store_settlement *s)
-{
-    pg_array_bool(a, s->outcome.ambiguous);
+    pg_array_begin(args, PG_INT4);
+    for (size_t i = 0; i < count; i++)
+        if (items[i]->http_status)
+            pg_array_i32(args, items[i]->http_status);
+        else
+            pg_array_null(args);
+    pg_array_begin(args, PG_INT4);
+    for (size_t i = 0; i < count; i++)
+        pg_array_i32(args, items[i]->duration_ms);
+    pg_array_begin(args, PG_TEXT);
+    for (size_t i = 0; i < count; i++)
+        add_text(args, items[i]->error);
+    pg_array_begin(args, PG_TEXT);
+    for (size_t i = 0; i < count; i++)
+        pg_array_bytes(args, items[i]->response, items[i]->response_len);
+    pg_array_begin(args, PG_BOOL);
+    for (size_t i = 0; i < count; i++)
+        if (items[i]->response)
+            pg_array_bool(args, items[i]->truncated);
+        else
+            pg_array_null(args);
 }
 
 void store_settle_args(struct pg_args *args, size_t count, const struct store_settlement *const *items)
 {
-    static const struct {
-        enum pg_element type;
-        add_field add;
-    } fields[] = {
-        {PG_INT8, add_id},       {PG_INT8, add_token},       {PG_TEXT, add_state},     {PG_BOOL, add_costs},
-        {PG_INT8, add_delay},    {PG_INT4, add_http_status}, {PG_INT4, add_duration},  {PG_TEXT, add_error},
-        {PG_TEXT, add_response}, {PG_BOOL, add_truncated},   {PG_BOOL, add_ambiguous},
-    };
-    pg_args_clear(args);
-    for (size_t f = 0; f < ARRAY_SIZE(fields); f++) {
-        pg_array_begin(args, fields[f].type);
-        for (size_t i = 0; i < count; i++)
-            fields[f].add(args, items[i]);
-        pg_array_end(args);
-    }
-}
-
-void store_still_claimed_args(struct pg_args *args, size_t count, const int64_t *ids, const int64_t *tokens)
-{
-    pg_args_clear(args);
-    add_i64_array(args, count, ids);
-    add_i64_array(args, count, tokens);
+    store_still_claimed_args(args, count, items); /* the same first two */
+    add_outcomes(args, count, items);
+    add_answers(args, count, items);
+    pg_array_begin(args, PG_BOOL);
+    for (size_t i = 0; i < count; i++)
+        pg_array_bool(args, items[i]->outcome.ambiguous);
 }
 
 void store_expire_leases_args(struct pg_args *args, const struct outcome_rules *rules, size_t count,
@@ -182,12 +138,12 @@ void store_expire_leases_args(struct pg_args *args, const struct outcome_rules *
                               int limit)
 {
     pg_args_clear(args);
-    add_i64_array(args, count, tokens);
+    pg_arg_i64s(args, tokens, sizeof(*tokens), count);
     pg_arg_i32(args, rules->max_attempts);
     pg_arg_i64(args, (int64_t) (rules->max_age_usec / USEC_PER_MSEC));
     pg_arg_i64(args, (int64_t) (rules->base_delay_usec / USEC_PER_MSEC));
     pg_arg_i64(args, (int64_t) (rules->max_delay_usec / USEC_PER_MSEC));
-    add_i64_array(args, passed_over_count, passed_over);
+    pg_arg_i64s(args, passed_over, sizeof(*passed_over), passed_over_count);
     pg_arg_i32(args, limit);
 }
 

@@ -88,7 +88,8 @@ struct store_settlement {
 /* For sql_settle, and for sql_settle_unlocked, which leaves out rows that somebody else has locked. Result:
  * the ids settled, ascending, in column 0. */
 void store_settle_args(struct pg_args *args, size_t count, const struct store_settlement *const *items);
-void store_still_claimed_args(struct pg_args *args, size_t count, const int64_t *ids, const int64_t *tokens);
+void store_still_claimed_args(struct pg_args *args, size_t count,
+                              const struct store_settlement *const *items);
 
 /* --- the rest --------------------------------------------------------------------------------- */
 

@@ -69,16 +69,15 @@ struct pg_args {
     unsigned types[PG_ARGS_MAX];
     size_t offsets[PG_ARGS_MAX];
     int lengths[PG_ARGS_MAX]; /* -1 = NULL */
-    int open_array;           /* elements written into the array being built, -1 = none */
 };
-#define PG_ARGS_INIT ((struct pg_args){.bytes = {.max = STRBUF_MAX_DEFAULT}, .open_array = -1})
+#define PG_ARGS_INIT ((struct pg_args){.bytes = {.max = STRBUF_MAX_DEFAULT}})
 void pg_args_clear(struct pg_args *a); /* keeps the memory */
 void pg_args_free(struct pg_args *a);
 void pg_arg_i64(struct pg_args *a, int64_t value);
 void pg_arg_i32(struct pg_args *a, int32_t value);
 void pg_arg_bool(struct pg_args *a, bool value);
 void pg_arg_text(struct pg_args *a, const char *value); /* NULL = NULL; valid UTF-8 without NUL */
-/* One-dimensional arrays: begin, elements, end. */
+/* One-dimensional arrays: begin, then the elements. */
 enum pg_element {
     PG_BOOL,
     PG_INT4,
@@ -91,9 +90,8 @@ void pg_array_begin(struct pg_args *a, enum pg_element type);
 void pg_array_i64(struct pg_args *a, int64_t value);
 void pg_array_i32(struct pg_args *a, int32_t value);
 void pg_array_bool(struct pg_args *a, bool value);
-void pg_array_bytes(struct pg_args *a, const char *value, size_t len); /* text or bytea */
+void pg_array_bytes(struct pg_args *a, const char *value, size_t len); /* text or bytea; NULL = NULL */
 void pg_array_null(struct pg_args *a);
-void pg_array_end(struct pg_args *a);
 /* One column of an array of structs as an array parameter: `first` is that field of the first struct,
  * `stride` the size of a struct. */
 void pg_arg_i64s(struct pg_args *a, const int64_t *first, size_t stride, size_t count);

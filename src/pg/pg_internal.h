@@ -5,16 +5,6 @@
 
 #include "pg/pg.h"
 
-/* struct pg_args as libpq takes it. */
-struct pg_wire {
-    Oid types[PG_ARGS_MAX];
-    const char *values[PG_ARGS_MAX];
-    int lengths[PG_ARGS_MAX];
-    int formats[PG_ARGS_MAX];
-    int count;
-};
-void pg_wire_fill(struct pg_wire *wire, const struct pg_args *args);
-
 /* The statements that a session has prepared. */
 struct pg_prepared {
     const struct pg_statement **items;

@@ -3,8 +3,6 @@
  * Any thread; no connection is touched here but for its last words. */
 #include <assert.h>
 #include <endian.h>
-#include <errno.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "base/timeutil.h"
@@ -33,7 +31,6 @@ void pg_args_clear(struct pg_args *a)
 {
     strbuf_clear(&a->bytes);
     a->count = 0;
-    a->open_array = -1;
 }
 
 void pg_args_free(struct pg_args *a)
@@ -44,13 +41,13 @@ void pg_args_free(struct pg_args *a)
 
 static void add_arg(struct pg_args *a, unsigned type, const void *bytes, size_t len)
 {
-    assert(a->count < PG_ARGS_MAX && a->open_array < 0 && len <= INT32_MAX);
+    assert(a->count < PG_ARGS_MAX && len <= INT32_MAX);
     a->types[a->count] = type;
     a->offsets[a->count] = a->bytes.len;
     a->lengths[a->count++] = bytes ? (int) len : -1;
     if (bytes)
         strbuf_add(&a->bytes, bytes, len);
-    strbuf_addc(&a->bytes, '\0');
+    assert(!a->bytes.overflowed);
 }
 
 void pg_arg_i64(struct pg_args *a, int64_t value)
@@ -76,40 +73,32 @@ void pg_arg_text(struct pg_args *a, const char *value)
 }
 
 /* Array header (array_recv): dimensions, has-NULLs, element type, then length and lower bound of the one
- * dimension. The number of elements is known at the end only. */
-#define ARRAY_NULLS_AT 4
-#define ARRAY_COUNT_AT 12
-
-static void add_i32(struct strbuf *sb, int32_t value)
-{
-    uint32_t wire = htobe32((uint32_t) value);
-    strbuf_add(sb, &wire, sizeof(wire));
-}
-
-static void patch_i32(struct pg_args *a, size_t at, int32_t value)
-{
-    uint32_t wire = htobe32((uint32_t) value);
-    memcpy(a->bytes.data + a->offsets[a->count] + at, &wire, sizeof(wire));
-}
+ * dimension. Each element is counted there as it comes. */
+struct array_header {
+    uint32_t dimensions, nulls, type, count, lower_bound;
+};
 
 void pg_array_begin(struct pg_args *a, enum pg_element type)
 {
-    assert(a->count < PG_ARGS_MAX && a->open_array < 0);
-    a->types[a->count] = elements[type].array;
-    a->offsets[a->count] = a->bytes.len;
-    a->open_array = 0;
-    add_i32(&a->bytes, 1);
-    add_i32(&a->bytes, 0);
-    add_i32(&a->bytes, (int32_t) elements[type].type);
-    add_i32(&a->bytes, 0);
-    add_i32(&a->bytes, 1);
+    const struct array_header header = {
+        .dimensions = htobe32(1), .type = htobe32(elements[type].type), .lower_bound = htobe32(1)};
+    add_arg(a, elements[type].array, &header, sizeof(header));
 }
 
 void pg_array_bytes(struct pg_args *a, const char *value, size_t len)
 {
-    add_i32(&a->bytes, (int32_t) len);
-    strbuf_add(&a->bytes, value, len);
-    a->open_array++;
+    uint32_t wire_len = htobe32(value ? (uint32_t) len : UINT32_MAX);
+    struct array_header header;
+    char *at = a->bytes.data + a->offsets[a->count - 1];
+
+    memcpy(&header, at, sizeof(header));
+    header.count = htobe32(be32toh(header.count) + 1);
+    header.nulls |= htobe32(value == NULL);
+    memcpy(at, &header, sizeof(header));
+    strbuf_add(&a->bytes, &wire_len, sizeof(wire_len));
+    strbuf_add(&a->bytes, value, value ? len : 0);
+    assert(!a->bytes.overflowed);
+    a->lengths[a->count - 1] = (int) (a->bytes.len - a->offsets[a->count - 1]);
 }
 
 void pg_array_i64(struct pg_args *a, int64_t value)
@@ -131,19 +120,7 @@ void pg_array_bool(struct pg_args *a, bool value)
 
 void pg_array_null(struct pg_args *a)
 {
-    add_i32(&a->bytes, -1);
-    patch_i32(a, ARRAY_NULLS_AT, 1);
-    a->open_array++;
-}
-
-void pg_array_end(struct pg_args *a)
-{
-    assert(a->open_array >= 0 && !a->bytes.overflowed);
-    patch_i32(a, ARRAY_COUNT_AT, a->open_array);
-    a->lengths[a->count] = (int) (a->bytes.len - a->offsets[a->count]);
-    a->count++;
-    a->open_array = -1;
-    strbuf_addc(&a->bytes, '\0');
+    pg_array_bytes(a, NULL, 0);
 }
 
 static const void *field(const void *first, size_t stride, size_t i)
@@ -156,7 +133,6 @@ void pg_arg_i64s(struct pg_args *a, const int64_t *first, size_t stride, size_t 
     pg_array_begin(a, PG_INT8);
     for (size_t i = 0; i < count; i++)
         pg_array_i64(a, *(const int64_t *) field(first, stride, i));
-    pg_array_end(a);
 }
 
 void pg_arg_i32s(struct pg_args *a, const int32_t *first, size_t stride, size_t count)
@@ -164,7 +140,6 @@ void pg_arg_i32s(struct pg_args *a, const int32_t *first, size_t stride, size_t 
     pg_array_begin(a, PG_INT4);
     for (size_t i = 0; i < count; i++)
         pg_array_i32(a, *(const int32_t *) field(first, stride, i));
-    pg_array_end(a);
 }
 
 void pg_arg_texts(struct pg_args *a, const char *const *first, size_t stride, size_t count)
@@ -174,7 +149,6 @@ void pg_arg_texts(struct pg_args *a, const char *const *first, size_t stride, si
         const char *const *text = field(first, stride, i);
         pg_array_bytes(a, *text, strlen(*text));
     }
-    pg_array_end(a);
 }
 
 void pg_arg_bytes(struct pg_args *a, enum pg_element type, const struct bytes *first, size_t stride,
@@ -183,22 +157,7 @@ void pg_arg_bytes(struct pg_args *a, enum pg_element type, const struct bytes *f
     pg_array_begin(a, type);
     for (size_t i = 0; i < count; i++) {
         const struct bytes *bytes = field(first, stride, i);
-        if (bytes->p)
-            pg_array_bytes(a, bytes->p, bytes->len);
-        else
-            pg_array_null(a);
-    }
-    pg_array_end(a);
-}
-
-void pg_wire_fill(struct pg_wire *wire, const struct pg_args *args)
-{
-    wire->count = args ? args->count : 0;
-    for (int i = 0; i < wire->count; i++) {
-        wire->types[i] = args->types[i];
-        wire->values[i] = args->lengths[i] < 0 ? NULL : args->bytes.data + args->offsets[i];
-        wire->lengths[i] = args->lengths[i];
-        wire->formats[i] = 1;
+        pg_array_bytes(a, bytes->p, bytes->len);
     }
 }
 
@@ -221,15 +180,21 @@ void pg_prepared_add(struct pg_prepared *p, const struct pg_statement *statement
 bool pg_send(PGconn *conn, const struct pg_prepared *prepared, const struct pg_statement *s,
              const struct pg_args *args, bool *ret_preparing)
 {
-    struct pg_wire w;
+    static const struct pg_args none;
+    const struct pg_args *a = args ? args : &none;
+    const char *values[PG_ARGS_MAX];
+    int formats[PG_ARGS_MAX];
 
-    pg_wire_fill(&w, args);
+    for (int i = 0; i < a->count; i++) {
+        values[i] = a->lengths[i] < 0 ? NULL : a->bytes.data + a->offsets[i];
+        formats[i] = 1;
+    }
     *ret_preparing = s->name[0] && !is_prepared(prepared, s);
     if (*ret_preparing)
-        return PQsendPrepare(conn, s->name, s->sql, w.count, w.types);
+        return PQsendPrepare(conn, s->name, s->sql, a->count, a->types);
     if (s->name[0])
-        return PQsendQueryPrepared(conn, s->name, w.count, w.values, w.lengths, w.formats, 1);
-    return PQsendQueryParams(conn, s->sql, w.count, w.types, w.values, w.lengths, w.formats, 1);
+        return PQsendQueryPrepared(conn, s->name, a->count, values, a->lengths, formats, 1);
+    return PQsendQueryParams(conn, s->sql, a->count, a->types, values, a->lengths, formats, 1);
 }
 
 /* --- refusals --------------------------------------------------------------------------------- */
@@ -400,12 +365,16 @@ size_t pg_next_i64_array(struct pg_row *row, int64_t **ret)
 {
     size_t len;
     const char *p = pg_next_bytes(row, &len), *end = p + len;
+    struct array_header header;
 
     *ret = NULL;
-    if (end - p < 20 || read_int(p, 4) != 1 || read_int(p + 8, 4) != OID_INT8)
+    if (len < sizeof(header))
         return 0;
-    int64_t count = read_int(p + ARRAY_COUNT_AT, 4);
-    p += 20;
+    memcpy(&header, p, sizeof(header));
+    if (be32toh(header.dimensions) != 1 || be32toh(header.type) != OID_INT8)
+        return 0;
+    int64_t count = be32toh(header.count);
+    p += sizeof(header);
     if (count <= 0 || count * 12 != end - p)
         return 0;
     *ret = xcalloc((size_t) count, sizeof(**ret));

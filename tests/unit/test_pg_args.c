@@ -1,28 +1,31 @@
 /* Statement parameters in Postgres's binary format. */
 #include <string.h>
 
-#include "pg/pg_internal.h"
+#include "pg/pg.h"
 #include "unit.h"
+
+static const char *value(const struct pg_args *args, int i)
+{
+    return args->bytes.data + args->offsets[i];
+}
 
 TEST(test_scalars)
 {
     struct pg_args args = PG_ARGS_INIT;
-    struct pg_wire wire;
     pg_arg_i64(&args, -2);
     pg_arg_i32(&args, 258);
     pg_arg_bool(&args, true);
     pg_arg_text(&args, "São Paulo");
     pg_arg_text(&args, NULL);
-    pg_wire_fill(&wire, &args);
-    assert_int_equal(wire.count, 5);
-    assert_memory_equal(wire.values[0], "\xff\xff\xff\xff\xff\xff\xff\xfe", 8);
-    assert_memory_equal(wire.values[1], "\0\0\1\2", 4);
-    assert_memory_equal(wire.values[2], "\1", 1);
-    assert_int_equal(wire.lengths[3], 10);
-    assert_memory_equal(wire.values[3], "São Paulo", 10);
-    assert_null(wire.values[4]);
-    assert_int_equal(wire.types[0], 20);
-    assert_int_equal(wire.types[3], 25);
+    assert_int_equal(args.count, 5);
+    assert_memory_equal(value(&args, 0), "\xff\xff\xff\xff\xff\xff\xff\xfe", 8);
+    assert_memory_equal(value(&args, 1), "\0\0\1\2", 4);
+    assert_memory_equal(value(&args, 2), "\1", 1);
+    assert_int_equal(args.lengths[3], 10);
+    assert_memory_equal(value(&args, 3), "São Paulo", 10);
+    assert_int_equal(args.lengths[4], -1);
+    assert_int_equal(args.types[0], 20);
+    assert_int_equal(args.types[3], 25);
     pg_args_free(&args);
 }
 
@@ -55,29 +58,24 @@ TEST(test_arrays)
                                "\0\0\0\1";
     static const struct bytes items[] = {{"hi", 2}, {NULL, 0}, {"", 0}};
     struct pg_args args = PG_ARGS_INIT;
-    struct pg_wire wire;
     pg_array_begin(&args, PG_INT8);
     pg_array_i64(&args, 5);
     pg_array_i64(&args, 256);
-    pg_array_end(&args);
     pg_arg_bytes(&args, PG_TEXT, items, sizeof(*items), 3);
     pg_array_begin(&args, PG_INT4);
-    pg_array_end(&args);
-    pg_wire_fill(&wire, &args);
-    assert_int_equal(wire.count, 3);
-    assert_int_equal(wire.types[0], 1016);
-    assert_int_equal(wire.lengths[0], sizeof(numbers) - 1);
-    assert_memory_equal(wire.values[0], numbers, sizeof(numbers) - 1);
-    assert_int_equal(wire.lengths[1], sizeof(texts) - 1);
-    assert_memory_equal(wire.values[1], texts, sizeof(texts) - 1);
-    assert_int_equal(wire.lengths[2], sizeof(none) - 1);
-    assert_memory_equal(wire.values[2], none, sizeof(none) - 1);
+    assert_int_equal(args.count, 3);
+    assert_int_equal(args.types[0], 1016);
+    assert_int_equal(args.lengths[0], sizeof(numbers) - 1);
+    assert_memory_equal(value(&args, 0), numbers, sizeof(numbers) - 1);
+    assert_int_equal(args.lengths[1], sizeof(texts) - 1);
+    assert_memory_equal(value(&args, 1), texts, sizeof(texts) - 1);
+    assert_int_equal(args.lengths[2], sizeof(none) - 1);
+    assert_memory_equal(value(&args, 2), none, sizeof(none) - 1);
 
     /* The same memory serves the next statement. */
     pg_args_clear(&args);
     pg_arg_i32(&args, 1);
-    pg_wire_fill(&wire, &args);
-    assert_int_equal(wire.count, 1);
+    assert_int_equal(args.count, 1);
     pg_args_free(&args);
 }
 

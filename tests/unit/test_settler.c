@@ -213,13 +213,13 @@ void store_settle_args(struct pg_args *args, size_t count, const struct store_se
         session.ids[i] = items[i]->id;
 }
 
-void store_still_claimed_args(struct pg_args *args, size_t count, const int64_t *ids, const int64_t *tokens)
+void store_still_claimed_args(struct pg_args *args, size_t count, const struct store_settlement *const *items)
 {
     (void) args;
     session.count = count;
     for (size_t i = 0; i < count; i++) {
-        session.ids[i] = ids[i];
-        assert_int_equal(tokens[i], ids[i] * 10);
+        session.ids[i] = items[i]->id;
+        assert_int_equal(items[i]->token, items[i]->id * 10);
     }
 }
 
