@@ -70,9 +70,7 @@ static void describe_sessions(struct daemon *d, struct strbuf *out)
 {
     if (relay_stats(d->relay)->trouble == RELAY_NO_DATABASE)
         strbuf_adds(out, "the relay waits for the database; ");
-    for (size_t i = 0; i < consumers_count(d->consumers); i++)
-        if (!consumers_stats(d->consumers, i)->database_up)
-            strbuf_addf(out, "%s waits for the database; ", consumers_group(d->consumers, i));
+    consumers_describe(d->consumers, out);
 }
 
 static void describe(struct daemon *d, struct strbuf *out, uint64_t now)

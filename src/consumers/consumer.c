@@ -1,6 +1,6 @@
 /* Consumer groups: their threads. See consumer.h.
  *
- * The main thread starts and joins them; between that it only reads their statistics. */
+ * The main thread starts and joins them; between that it only asks which of them wait. */
 #include "consumers/consumer.h"
 
 #include "base/log.h"
@@ -67,7 +67,6 @@ static struct consumer *consumer_new(const struct consumer_group *group, int num
         c->config->consumers.threads > 1 ? xasprintf("%s/%d", c->group_id, number) : xstrdup(c->group_id);
     heartbeat->name = c->name;
     c->session.backoff = c->kafka.backoff = BACKOFF_RECONNECT;
-    c->stats.lag = -1;
     choose_topics(c);
     c->instance = xasprintf("%s-%d-%08x", c->config->instance, number, hash_topics(c->topics));
     return c;
@@ -75,7 +74,8 @@ static struct consumer *consumer_new(const struct consumer_group *group, int num
 
 static void consumer_free(struct consumer *c)
 {
-    consumer_batch_free(c);
+    consumer_batch_drop(c);
+    free(c->batch.items);
     for (size_t i = 0; c->topics[i]; i++)
         free(c->topics[i]);
     free(c->topics);
@@ -135,17 +135,9 @@ void consumers_join(struct consumers *cs)
     free(cs);
 }
 
-size_t consumers_count(const struct consumers *cs)
+void consumers_describe(const struct consumers *cs, struct strbuf *out)
 {
-    return cs ? cs->count : 0;
-}
-
-const char *consumers_group(const struct consumers *cs, size_t i)
-{
-    return cs->items[i]->group_id;
-}
-
-const struct consumer_stats *consumers_stats(const struct consumers *cs, size_t i)
-{
-    return &cs->items[i]->stats;
+    for (size_t i = 0; cs && i < cs->count; i++)
+        if (!cs->items[i]->has_database)
+            strbuf_addf(out, "%s waits for the database; ", cs->items[i]->group_id);
 }

@@ -28,24 +28,11 @@ struct consumers_params {
     struct heartbeat *heartbeats;    /* CONSUMER_THREADS_MAX of them; those in use get their names */
 };
 
-/* Written by the thread, read by anybody. Counts are since the start. */
-struct consumer_stats {
-    _Atomic uint64_t handled;      /* events that took effect */
-    _Atomic uint64_t duplicates;   /* had taken effect before */
-    _Atomic uint64_t foreign;      /* not ours, passed over */
-    _Atomic uint64_t dead_letters; /* put aside */
-    _Atomic uint64_t transactions;
-    _Atomic int64_t lag;  /* messages still to be read, -1 = not known */
-    _Atomic int assigned; /* partitions */
-    _Atomic bool database_up, kafka_up;
-};
-
-/* 0, or -EINVAL when librdkafka refuses the
- * configuration. `params` is copied, the configuration referenced. */
+/* 0, or -EINVAL when librdkafka refuses the configuration. `params` is copied, the configuration
+ * referenced. */
 int consumers_start(struct consumers **ret, const struct consumers_params *params, struct error *err);
 /* After the stop descriptor was raised: waits some seconds, frees everything. NULL is legal. */
 void consumers_join(struct consumers *cs);
 
-size_t consumers_count(const struct consumers *cs);                /* threads; NULL has none */
-const char *consumers_group(const struct consumers *cs, size_t i); /* the full group id */
-const struct consumer_stats *consumers_stats(const struct consumers *cs, size_t i);
+/* Adds "GROUP waits for the database; " for each thread that does. NULL is legal. */
+void consumers_describe(const struct consumers *cs, struct strbuf *out);

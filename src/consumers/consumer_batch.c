@@ -81,13 +81,6 @@ void consumer_batch_drop(struct consumer *c)
     c->batch.careful = false;
 }
 
-void consumer_batch_free(struct consumer *c)
-{
-    consumer_batch_drop(c);
-    free(TAKE_PTR(c->batch.items));
-    c->batch.capacity = 0;
-}
-
 /* --- a window of the batch: what one transaction takes ---------------------------------------- */
 
 /* Outcomes of one transaction beside the public ones. */
@@ -283,23 +276,6 @@ static int transact(struct consumer *c, struct window *w, struct error *err)
 
 /* --- after it --------------------------------------------------------------------------------- */
 
-static void count_window(struct consumer *c, const struct window *w)
-{
-    size_t dead = 0, foreign = 0;
-
-    for (size_t i = 0; i < w->count; i++) {
-        dead += w->items[i].fault != NULL;
-        foreign += w->items[i].foreign;
-    }
-    c->stats.transactions++;
-    c->stats.handled += w->fresh_count;
-    c->stats.duplicates += w->count - w->fresh_count - dead - foreign;
-    c->stats.foreign += foreign;
-    c->stats.dead_letters += dead;
-    if (dead > 0)
-        consumer_say_dead_letters(c, w->items, w->count, dead);
-}
-
 /* The database holds it: so do we. */
 static void settle(struct consumer *c, const struct window *w)
 {
@@ -315,7 +291,7 @@ static void settle(struct consumer *c, const struct window *w)
         p->next = p->window_next;
         p->told = false;
     }
-    count_window(c, w);
+    consumer_say_dead_letters(c, w->items, w->count);
 }
 
 static bool let_go(const struct consumer_item *items, size_t count)

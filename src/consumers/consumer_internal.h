@@ -85,7 +85,7 @@ struct consumer {
     char *name;                      /* for the journal: the group, and the thread where there are several */
     char **topics;                   /* NULL at the end; topic_types alike */
     enum event_type topic_types[EVENT_TYPES];
-    struct consumer_stats stats;
+    _Atomic bool has_database; /* and works with it; other threads read it */
 
     struct consumer_session session;
     struct consumer_member kafka;
@@ -121,7 +121,6 @@ void consumer_drop_cache(struct consumer *c); /* the bitmaps are not what the da
 /* Commits to Kafka how far we are, for tools that show lag. False when it has forgotten the group's offset
  * since: the topic was made anew, so start over. */
 bool consumer_commit_offsets(struct consumer *c);
-int64_t consumer_lag(struct consumer *c); /* -1 = not known */
 
 /* --- consumer_batch.c ------------------------------------------------------------------------- */
 
@@ -130,7 +129,6 @@ bool consumer_batch_full(const struct consumer *c);
 /* When the batch is to be applied, USEC_INFINITY when it is empty. */
 uint64_t consumer_batch_due(const struct consumer *c);
 void consumer_batch_drop(struct consumer *c);
-void consumer_batch_free(struct consumer *c);
 
 enum {
     APPLY_DONE = 0,
@@ -147,6 +145,6 @@ int consumer_apply(struct consumer *c, struct error *err);
 /* Writes those of the items that have a fault, in the transaction under way. */
 int consumer_put_aside(struct consumer *c, const struct consumer_item *items, size_t item_count,
                        struct error *err);
-/* Names the first of them in the journal, once they are written; `count` = how many have a fault. */
-void consumer_say_dead_letters(const struct consumer *c, const struct consumer_item *items, size_t item_count,
-                               size_t count);
+/* Names the first of them in the journal, once they are written. */
+void consumer_say_dead_letters(const struct consumer *c, const struct consumer_item *items,
+                               size_t item_count);

@@ -61,7 +61,7 @@ static void database_trouble(struct consumer *c, int r, bool applying, const str
         log_line(LOG_WARNING, MSG_DATABASE_LOST, "%s: could not write to the database: %s; trying again",
                  c->name, err->text);
     s->while_applying |= applying;
-    c->stats.database_up = false;
+    c->has_database = false;
     pg_close(TAKE_PTR(s->pg));
     s->retry_at = now_monotonic_usec() + backoff_next_usec(&s->backoff);
 }
@@ -74,11 +74,11 @@ static void database_works(struct consumer *c, bool applying)
         return;
     if (trouble_ends(&s->trouble))
         log_line(LOG_NOTICE, MSG_DATABASE_BACK, "%s: the database takes it again", c->name);
-    else if (!c->stats.database_up)
+    else if (!c->has_database)
         log_debug("%s: the database is back", c->name);
     s->while_applying = false;
     (void) trouble_ends(&s->alone);
-    c->stats.database_up = true;
+    c->has_database = true;
     backoff_reset(&s->backoff);
 }
 
@@ -146,7 +146,6 @@ static void kafka_away(struct consumer *c, const struct error *err)
     if (trouble_begins(&c->kafka.away))
         log_line(LOG_WARNING, MSG_KAFKA_LOST, "%s: could not reach Kafka: %s; trying again", c->name,
                  err->text);
-    c->stats.kafka_up = false;
     c->look_at = now_monotonic_usec() + LOOK_USEC;
 }
 
@@ -154,7 +153,6 @@ static void kafka_works(struct consumer *c)
 {
     if (trouble_ends(&c->kafka.away))
         log_line(LOG_NOTICE, MSG_KAFKA_BACK, "%s: Kafka is back", c->name);
-    c->stats.kafka_up = true;
 }
 
 enum { MEMBER_NAMED = 1, MEMBER_NAMELESS, MEMBER_LATER };
@@ -343,14 +341,13 @@ static void commit_offsets(struct consumer *c)
     c->look_at = MAX(c->look_at, now + 4 * (now - asked_at));
 }
 
-/* Once a second: how far behind we are, and whether Kafka and the topics are there where that is in doubt. */
+/* Once a second: tells Kafka how far we are, and looks for Kafka and the topics where they are in doubt. */
 static void look(struct consumer *c)
 {
     struct error err;
     size_t missing;
 
     c->look_at = now_monotonic_usec() + LOOK_USEC;
-    c->stats.lag = consumer_lag(c);
     if (!c->kafka.away.said)
         commit_offsets(c);
     if (!(c->kafka.away.said || c->kafka.topics_missing) ||

@@ -79,7 +79,6 @@ void consumer_on_assigned(struct consumer *c, const struct kafka_poll *poll)
             xreallocarray(c->partitions, c->partition_count + 1, sizeof(struct consumer_partition *));
         c->partitions[c->partition_count++] = p;
     }
-    c->stats.assigned = (int) c->partition_count;
     c->start_at = 0;
     if (poll->count > 0)
         log_info("%s: has taken over %zu partition%s", c->name, poll->count, plural((int64_t) poll->count));
@@ -111,7 +110,6 @@ void consumer_on_revoked(struct consumer *c, const struct kafka_poll *poll)
         if (p)
             remove_partition(c, p);
     }
-    c->stats.assigned = (int) c->partition_count;
     log_info("%s: %s %zu partition%s", c->name, poll->lost ? "has lost" : "hands back", poll->count,
              plural((int64_t) poll->count));
 }
@@ -122,8 +120,6 @@ void consumer_forget_all(struct consumer *c)
         partition_free(c->partitions[i]);
     free(TAKE_PTR(c->partitions));
     c->partition_count = 0;
-    c->stats.assigned = 0;
-    c->stats.lag = -1;
 }
 
 void consumer_drop_cache(struct consumer *c)
@@ -351,18 +347,4 @@ bool consumer_commit_offsets(struct consumer *c)
     if (behind > 0)
         kafka_consumer_commit(c->kafka.client, at, behind);
     return true;
-}
-
-int64_t consumer_lag(struct consumer *c)
-{
-    int64_t lag = 0;
-
-    for (size_t i = 0; i < c->partition_count; i++) {
-        const struct consumer_partition *p = c->partitions[i];
-        int64_t end = p->started ? kafka_consumer_known_end(c->kafka.client, p->topic, p->number) : -1;
-        if (end < 0)
-            return -1;
-        lag += MAX(end - p->next, 0);
-    }
-    return lag;
 }

@@ -75,19 +75,15 @@ static void say_dead_letter(const struct consumer *c, const struct consumer_item
               c->name, item->offset, about.kafka_topic, about.kafka_partition, integration, item->fault);
 }
 
-void consumer_say_dead_letters(const struct consumer *c, const struct consumer_item *items, size_t item_count,
-                               size_t count)
+void consumer_say_dead_letters(const struct consumer *c, const struct consumer_item *items, size_t item_count)
 {
-    size_t said = 0;
+    size_t count = 0;
 
-    for (size_t i = 0; i < item_count && said < DEAD_LETTERS_LOGGED; i++) {
-        if (!items[i].fault)
-            continue;
-        say_dead_letter(c, &items[i]);
-        said++;
-    }
-    if (count > said)
+    for (size_t i = 0; i < item_count; i++)
+        if (items[i].fault && count++ < DEAD_LETTERS_LOGGED)
+            say_dead_letter(c, &items[i]);
+    if (count > DEAD_LETTERS_LOGGED)
         log_line(LOG_ERR, MSG_DEAD_LETTER,
                  "%s: cannot handle %zu more messages of this batch; they are in dead_letters", c->name,
-                 count - said);
+                 count - DEAD_LETTERS_LOGGED);
 }

@@ -59,7 +59,6 @@ static void on_claimed(int rows, void *userdata)
 {
     struct dispatcher *d = userdata;
 
-    d->stats.claimed += (uint64_t) rows;
     if (rows > 0)
         d->callbacks.progress(d->userdata);
     advance_stop(d);
@@ -131,8 +130,6 @@ static void count_outcome(struct dispatcher_stats *stats, const struct outcome *
     stats->sent += outcome->state == OUTCOME_SENT;
     stats->failed += outcome->state == OUTCOME_FAILED;
     stats->retried += outcome->state == OUTCOME_RETRY;
-    stats->released += outcome->state == OUTCOME_RELEASE;
-    stats->ambiguous += outcome->ambiguous;
 }
 
 static void on_delivered(struct store_settlement *settlement, bool integration_has_more, void *userdata)
@@ -256,11 +253,9 @@ void dispatcher_reopen(struct dispatcher *d)
 void dispatcher_stats(const struct dispatcher *d, struct dispatcher_stats *ret)
 {
     *ret = d->stats;
-    ret->expired = leases_expired(d->leases);
     ret->database_up = queue_session_up(d->session);
     if (!ret->database_up)
         ret->database_error = *queue_session_error(d->session);
     ret->in_flight = deliveries_count(d->deliveries);
     ret->unsettled = settler_pending(d->settler);
-    ret->asleep = doorbell_is_held(d->doorbell);
 }

@@ -11,13 +11,11 @@
 struct dispatcher;
 
 struct dispatcher_stats {
-    uint64_t claimed, sent, failed, retried, released, expired; /* since the start */
-    uint64_t ambiguous;
+    uint64_t sent, failed, retried; /* since the start */
     int in_flight;
     size_t unsettled;
     bool database_up;
     struct error database_error; /* why not; "" when it is */
-    bool asleep;                 /* waiting for the doorbell */
 };
 
 struct dispatcher_callbacks {

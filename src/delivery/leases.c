@@ -26,7 +26,6 @@ struct leases {
     struct refusals refusals;
     int limit;   /* of the statement under way */
     uint64_t at; /* monotonic: when leases are looked at next */
-    uint64_t expired;
 };
 
 static void log_expired(const struct pg_result *result, int rows)
@@ -80,7 +79,6 @@ static void on_expired(struct pg_answer *answer, void *userdata)
         refusals_widen(&s->refusals, s->limit, rows);
     if (rows > 0 && rows == s->limit)
         s->at = 0; /* there may be more */
-    s->expired += (uint64_t) rows;
     if (rows > 0)
         log_expired(answer->result, rows);
     s->callbacks.done(rows, s->userdata);
@@ -142,11 +140,6 @@ bool leases_has_lost_claims(const struct leases *s)
 void leases_wait_after_outage(struct leases *s)
 {
     s->at = now_monotonic_usec() + GRACE_USEC;
-}
-
-uint64_t leases_expired(const struct leases *s)
-{
-    return s->expired;
 }
 
 struct leases *leases_new(struct queue_session *session, const struct leases_callbacks *callbacks,

@@ -30,4 +30,3 @@ void leases_wait_after_outage(struct leases *s);
 /* Sends a statement if one is due: true. Only when the session is idle. With `lost_claims_only` no lease is
  * looked at. */
 bool leases_run(struct leases *s, const struct config *config, bool lost_claims_only);
-uint64_t leases_expired(const struct leases *s); /* leases, since the start */

@@ -94,8 +94,6 @@ int kafka_consumer_range(struct kafka_consumer *k, const char *topic, int32_t pa
 /* Fills in the group's committed offsets, -1 = no offset. Waits up to timeout_ms. 0 or -EIO with *err. */
 int kafka_consumer_committed(struct kafka_consumer *k, struct kafka_partition *partitions, size_t count,
                              int timeout_ms, struct error *err);
-/* The end that the last fetch saw, without a request; -1 = not known yet. */
-int64_t kafka_consumer_known_end(struct kafka_consumer *k, const char *topic, int32_t partition);
 /* Looks whether a broker answers and how many of our topics it does not have; makes the library take notice
  * of new ones at once. Waits up to timeout_ms. 0 or -EIO with *err. */
 int kafka_consumer_look(struct kafka_consumer *k, int timeout_ms, size_t *ret_missing, struct error *err);

@@ -89,15 +89,6 @@ int kafka_consumer_committed(struct kafka_consumer *k, struct kafka_partition *p
     return refused(code, "committed offset", partitions[at].topic, partitions[at].partition, err);
 }
 
-int64_t kafka_consumer_known_end(struct kafka_consumer *k, const char *topic, int32_t partition)
-{
-    int64_t first, end;
-
-    if (rd_kafka_get_watermark_offsets(k->rk, topic, partition, &first, &end) || end < 0)
-        return -1;
-    return end;
-}
-
 static bool has_topic(const struct rd_kafka_metadata *metadata, const char *topic)
 {
     for (int i = 0; i < metadata->topic_cnt; i++)

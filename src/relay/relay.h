@@ -30,9 +30,8 @@ struct relay_stats {
     _Atomic bool leader;
     _Atomic bool kafka_up;
     _Atomic enum relay_trouble trouble;
-    _Atomic uint64_t published; /* events, since start */
-    _Atomic int64_t high;       /* the newest ledger id that is published; 0 = not known here */
-    _Atomic uint64_t gaps;      /* ranges of ids below `high` that are not published yet */
+    _Atomic int64_t high;  /* the newest ledger id that is published; 0 = not known here */
+    _Atomic uint64_t gaps; /* ranges of ids below `high` that are not published yet */
 };
 
 int relay_start(struct relay **ret, const struct relay_params *params, struct error *err);

@@ -184,13 +184,12 @@ static uint64_t recover(struct relay *relay)
     return delay;
 }
 
-/* Counts deliveries, and notices when Kafka goes and comes. */
+/* Notices when Kafka goes and comes. */
 static void note_progress(struct relay *relay, size_t delivered)
 {
     struct relay_sending *sending = &relay->sending;
     uint64_t now = now_monotonic_usec();
 
-    relay->stats.published += delivered;
     if (delivered > 0) {
         sending->progress_at = now;
         sending->no_broker.text[0] = '\0';
