@@ -52,10 +52,7 @@ uint64_t now_boottime_usec(void)
 
 int64_t now_realtime_usec(void)
 {
-    struct timespec ts;
-
-    clock_gettime(CLOCK_REALTIME, &ts);
-    return (int64_t) ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
+    return (int64_t) now_usec(CLOCK_REALTIME);
 }
 
 static char *put_digits(char *to, unsigned value, int width)

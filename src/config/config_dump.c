@@ -27,19 +27,6 @@ static void add_string(struct strbuf *out, const char *text)
     strbuf_addc(out, '"');
 }
 
-static bool is_quoted(const struct config_key *key)
-{
-    switch (key->type) {
-    case TYPE_BOOL:
-    case TYPE_INT:
-    case TYPE_FLOAT:
-    case TYPE_PROPERTIES:
-        return false;
-    default:
-        return true;
-    }
-}
-
 /* A reference is shown as written: it holds no secret, and the dump can be loaded again. */
 static void add_shown(const struct config *c, const struct config_key *key, struct strbuf *out)
 {
@@ -56,7 +43,7 @@ static void add_shown(const struct config *c, const struct config_key *key, stru
         config_conninfo_scrub(strbuf_str(&text), &shown);
     else
         config_url_scrub(strbuf_str(&text), &shown);
-    if (is_quoted(key))
+    if (config_is_quoted(key))
         add_string(out, strbuf_str(&shown));
     else
         strbuf_adds(out, strbuf_str(&shown));
@@ -214,7 +201,7 @@ void config_list_keys(struct strbuf *out)
 
         config_key_add_name(key, out);
         strbuf_addc(out, '\t');
-        if (is_quoted(key))
+        if (config_is_quoted(key))
             add_string(out, key->fallback);
         else
             strbuf_adds(out, key->fallback);

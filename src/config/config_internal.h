@@ -129,7 +129,10 @@ union config_value {
 /* -EINVAL with `why`, which quotes the text only when `quotable`. */
 int config_value_parse(const struct config_key *key, const char *text, bool quotable, union config_value *ret,
                        struct strbuf *why);
-bool config_is_text(const struct config_key *key); /* its value is a string */
+/* Adds "must be …": the form of the key's values, with its default for an example where it has limits. */
+void config_value_add_form(const struct config_key *key, struct strbuf *out);
+bool config_is_text(const struct config_key *key);   /* its value is a string */
+bool config_is_quoted(const struct config_key *key); /* its value stands in quotes in the file */
 union config_value config_value_get(const struct config *c, const struct config_key *key);
 void config_value_set(struct config *c, const struct config_key *key, union config_value value);
 /* < 0, 0, > 0; no text and no properties. */

@@ -16,23 +16,13 @@ const char *__lsan_default_suppressions(void)
 
 static const char *kind(const config_setting_t *setting)
 {
-    switch (config_setting_type(setting)) {
-    case CONFIG_TYPE_GROUP:
-        return "a group";
-    case CONFIG_TYPE_INT:
-    case CONFIG_TYPE_INT64:
-        return "an integer";
-    case CONFIG_TYPE_FLOAT:
-        return "a floating-point number";
-    case CONFIG_TYPE_STRING:
-        return "a string";
-    case CONFIG_TYPE_BOOL:
-        return "true or false";
-    case CONFIG_TYPE_ARRAY:
-        return "an array";
-    default:
-        return "a list";
-    }
+    static const char *const words[] = {
+        [CONFIG_TYPE_GROUP] = "a group",    [CONFIG_TYPE_INT] = "an integer",
+        [CONFIG_TYPE_INT64] = "an integer", [CONFIG_TYPE_FLOAT] = "a floating-point number",
+        [CONFIG_TYPE_STRING] = "a string",  [CONFIG_TYPE_BOOL] = "true or false",
+        [CONFIG_TYPE_ARRAY] = "an array",   [CONFIG_TYPE_LIST] = "a list",
+    };
+    return words[config_setting_type(setting)];
 }
 
 /* A scalar as text. False for anything else. */
@@ -70,46 +60,18 @@ static bool is_clamped(const config_setting_t *setting)
     return value == LLONG_MAX || value == LLONG_MIN;
 }
 
-static bool accepts(enum config_type wanted, int given)
-{
-    switch (wanted) {
-    case TYPE_BOOL:
-        return given == CONFIG_TYPE_BOOL;
-    case TYPE_INT:
-        return given == CONFIG_TYPE_INT || given == CONFIG_TYPE_INT64;
-    case TYPE_FLOAT:
-        return given == CONFIG_TYPE_INT || given == CONFIG_TYPE_INT64 || given == CONFIG_TYPE_FLOAT;
-    case TYPE_PROPERTIES:
-        return given == CONFIG_TYPE_GROUP;
-    default:
-        return given == CONFIG_TYPE_STRING;
-    }
-}
-
-static void add_wanted(const struct config_key *key, struct strbuf *out)
-{
-    switch (key->type) {
-    case TYPE_BOOL:
-        strbuf_adds(out, "true or false");
-        break;
-    case TYPE_INT:
-        strbuf_addf(out, "an integer such as %s", key->fallback);
-        break;
-    case TYPE_FLOAT:
-        strbuf_addf(out, "a number such as %s", key->fallback);
-        break;
-    case TYPE_PROPERTIES:
-        strbuf_addf(out, "a group: %s: { linger_ms = 5; };", key->name);
-        break;
-    case TYPE_DURATION:
-    case TYPE_SIZE:
-        strbuf_addf(out, "a string with a unit, such as \"%s\"", key->fallback);
-        break;
-    default:
-        strbuf_adds(out, "a string in double quotes");
-        break;
-    }
-}
+/* What libconfig may give for a key of each type: a bit for each of its own types. */
+static const unsigned accepted[] = {
+    [TYPE_STRING] = 1 << CONFIG_TYPE_STRING,
+    [TYPE_WORD] = 1 << CONFIG_TYPE_STRING,
+    [TYPE_CHOICE] = 1 << CONFIG_TYPE_STRING,
+    [TYPE_BOOL] = 1 << CONFIG_TYPE_BOOL,
+    [TYPE_INT] = 1 << CONFIG_TYPE_INT | 1 << CONFIG_TYPE_INT64,
+    [TYPE_FLOAT] = 1 << CONFIG_TYPE_INT | 1 << CONFIG_TYPE_INT64 | 1 << CONFIG_TYPE_FLOAT,
+    [TYPE_DURATION] = 1 << CONFIG_TYPE_STRING,
+    [TYPE_SIZE] = 1 << CONFIG_TYPE_STRING,
+    [TYPE_PROPERTIES] = 1 << CONFIG_TYPE_GROUP,
+};
 
 static void report_type(struct config_loader *l, const struct config_key *key,
                         const config_setting_t *setting)
@@ -117,8 +79,8 @@ static void report_type(struct config_loader *l, const struct config_key *key,
     CLEANUP(strbuf_free) struct strbuf text = STRBUF_INIT(STRBUF_MAX_DEFAULT);
 
     config_key_add_name(key, &text);
-    strbuf_adds(&text, " must be ");
-    add_wanted(key, &text);
+    strbuf_addc(&text, ' ');
+    config_value_add_form(key, &text);
     config_problem_line(l, setting->line, "%s, not %s", strbuf_str(&text), kind(setting));
 }
 
@@ -150,7 +112,7 @@ static void read_key(struct config_loader *l, const struct config_key *key, cons
 
     /* Until the value is accepted, rules must not judge the default that stands in its place. */
     config_origin(l->config, key)->unknown = true;
-    if (!accepts(key->type, config_setting_type(setting))) {
+    if (!(accepted[key->type] >> config_setting_type(setting) & 1)) {
         report_type(l, key, setting);
     } else if (key->type == TYPE_PROPERTIES) {
         config_key_set(l, key, "", &where);

@@ -142,17 +142,24 @@ static bool within_limits(const struct config_key *key, union config_value value
            config_value_compare(key, value, min) >= 0 && config_value_compare(key, value, max) <= 0;
 }
 
-static void add_form(const struct config_key *key, struct strbuf *why)
+void config_value_add_form(const struct config_key *key, struct strbuf *out)
 {
     static const char *const forms[] = {
+        [TYPE_STRING] = "a string in double quotes",
+        [TYPE_WORD] = "a string in double quotes",
+        [TYPE_CHOICE] = "a string in double quotes",
+        [TYPE_BOOL] = "true or false",
         [TYPE_INT] = "a whole number",
         [TYPE_FLOAT] = "a number",
         [TYPE_DURATION] = "a whole number and a unit (ms, s, m, h or d)",
         [TYPE_SIZE] = "a whole number and a unit (B, KiB, MiB or GiB)",
+        [TYPE_PROPERTIES] = "a group such as { linger_ms = 5; }",
     };
-    const char *quote = key->type == TYPE_DURATION || key->type == TYPE_SIZE ? "\"" : "";
+    const char *quote = config_is_quoted(key) ? "\"" : "";
 
-    strbuf_addf(why, "must be %s such as %s%s%s", forms[key->type], quote, key->fallback, quote);
+    strbuf_addf(out, "must be %s", forms[key->type]);
+    if (key->min)
+        strbuf_addf(out, " such as %s%s%s", quote, key->fallback, quote);
 }
 
 static int parse_limited(const struct config_key *key, const char *text, bool quotable,
@@ -166,7 +173,7 @@ static int parse_limited(const struct config_key *key, const char *text, bool qu
         return 0;
     }
     if (r == -EINVAL) {
-        add_form(key, why);
+        config_value_add_form(key, why);
     } else {
         strbuf_addf(why, "must be between %s and %s", key->min, key->max);
     }
@@ -200,6 +207,12 @@ static const size_t sizes[] = {
     [TYPE_BOOL] = sizeof(bool),     [TYPE_INT] = sizeof(int),           [TYPE_FLOAT] = sizeof(double),
     [TYPE_SIZE] = sizeof(uint64_t), [TYPE_DURATION] = sizeof(uint64_t), [TYPE_PROPERTIES] = 0,
 };
+
+bool config_is_quoted(const struct config_key *key)
+{
+    return key->type != TYPE_BOOL && key->type != TYPE_INT && key->type != TYPE_FLOAT &&
+           key->type != TYPE_PROPERTIES;
+}
 
 bool config_is_text(const struct config_key *key)
 {
