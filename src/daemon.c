@@ -73,15 +73,13 @@ static void describe_sessions(struct daemon *d, struct strbuf *out)
     consumers_describe(d->consumers, out);
 }
 
-static void describe(struct daemon *d, struct strbuf *out, uint64_t now)
+static void describe(struct daemon *d, const struct dispatcher_stats *s, uint64_t now, struct strbuf *out)
 {
-    struct dispatcher_stats s;
     const struct monitor_stats *m = monitor_stats(d->monitor);
-    dispatcher_stats(d->dispatcher, &s);
     double seconds = (double) (now - d->before_at) / (double) USEC_PER_SEC;
 
-    if (!s.database_up)
-        strbuf_addf(out, "waiting for the database: %s; ", s.database_error.text);
+    if (!s->database_up)
+        strbuf_addf(out, "waiting for the database: %s; ", s->database_error.text);
     else
         describe_sessions(d, out);
     if (!relay_stats(d->relay)->kafka_up)
@@ -89,9 +87,9 @@ static void describe(struct daemon *d, struct strbuf *out, uint64_t now)
     if (m->relay_stopped)
         strbuf_adds(out, "the relay is stopped on an event, see the journal; ");
     strbuf_addf(out, "%.0f sent/s, %d in flight",
-                seconds > 0 ? (double) (s.sent - d->before.sent) / seconds : 0.0, s.in_flight);
-    if (s.unsettled)
-        strbuf_addf(out, ", %zu to be settled", s.unsettled);
+                seconds > 0 ? (double) (s->sent - d->before.sent) / seconds : 0.0, s->in_flight);
+    if (s->unsettled)
+        strbuf_addf(out, ", %zu to be settled", s->unsettled);
     if (m->waiting >= 0)
         strbuf_addf(out, ", %" PRId64 " waiting", (int64_t) m->waiting);
     if (m->unrouted > 0)
@@ -99,9 +97,9 @@ static void describe(struct daemon *d, struct strbuf *out, uint64_t now)
     if (m->unpublished > 0)
         strbuf_addf(out, ", %" PRId64 " event%s to be published", (int64_t) m->unpublished,
                     plural(m->unpublished));
-    strbuf_addf(out, "; since start: %" PRIu64 " sent, %" PRIu64 " failed, %" PRIu64 " retried", s.sent,
-                s.failed, s.retried);
-    d->before = s;
+    strbuf_addf(out, "; since start: %" PRIu64 " sent, %" PRIu64 " failed, %" PRIu64 " retried", s->sent,
+                s->failed, s->retried);
+    d->before = *s;
     d->before_at = now;
 }
 
@@ -115,7 +113,7 @@ static int on_tick(sd_event_source *s, uint64_t usec, void *userdata)
     dispatcher_stats(d->dispatcher, &stats);
     d->database_up = stats.database_up;
     if (d->phase == PHASE_RUNNING) {
-        describe(d, &status, now);
+        describe(d, &stats, now, &status);
         sd_notifyf(0, "STATUS=%s", strbuf_str(&status));
     }
     watchdog_feed(&d->watchdog, now);

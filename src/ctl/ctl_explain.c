@@ -28,22 +28,6 @@ struct explanation {
 
 /* --- what happens next ------------------------------------------------------------------------ */
 
-static char *time_words(int64_t usec)
-{
-    struct strbuf out = STRBUF_INIT(128);
-
-    strbuf_add_timestamp_sec(&out, usec);
-    return strbuf_take(&out);
-}
-
-static char *duration_words(int64_t usec)
-{
-    struct strbuf out = STRBUF_INIT(128);
-
-    strbuf_add_duration_human(&out, (uint64_t) MAX(usec, 0));
-    return strbuf_take(&out);
-}
-
 /* "until 2026-… (in 5 min)" */
 static void add_until(struct explanation *e, const char *what, int64_t until)
 {

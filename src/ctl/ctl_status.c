@@ -57,11 +57,6 @@ static int read_all(struct status *s)
 
 /* --- the parts -------------------------------------------------------------------------------- */
 
-static void add_since(struct strbuf *out, int64_t now, int64_t then)
-{
-    strbuf_add_duration_human(out, (uint64_t) MAX(now - then, 0));
-}
-
 /* A number that is exact or a least value. */
 static struct value value_count(int64_t count, bool is_least)
 {
@@ -72,12 +67,11 @@ static void add_head(struct status *s)
 {
     const struct store_overview *o = &s->overview;
     const char *schema = s->ctl->config->database.schema;
-    CLEANUP(strbuf_free) struct strbuf since = STRBUF_INIT(64);
+    CLEANUP(freep) char *since = time_words(o->migrated_at);
     struct value daemons = value_i64(o->daemons);
 
-    strbuf_add_timestamp_sec(&since, o->migrated_at);
     sheet_say(s->sheet, "database", "%s (PostgreSQL %s), as role %s", o->database, o->server, o->role);
-    sheet_say(s->sheet, "schema", "%s, version %" PRId64 " since %s", schema, o->version, strbuf_str(&since));
+    sheet_say(s->sheet, "schema", "%s, version %" PRId64 " since %s", schema, o->version, since);
     sheet_add(s->sheet, "at", NULL, value_time(o->now));
     sheet_add(s->sheet, "database", NULL, value_text(o->database));
     sheet_add(s->sheet, "server_version", NULL, value_text(o->server));
@@ -171,7 +165,6 @@ static void add_backlog(struct status *s)
     int64_t due = 0, held = 0, doubtful = 0, in_flight = 0, oldest = INT64_MAX;
     bool least = false;
     struct store_integration row;
-    CLEANUP(strbuf_free) struct strbuf words = STRBUF_INIT(4096);
 
     for (int i = 0; i < pg_rows(s->integrations); i++) {
         store_integration_row(s->integrations, i, s->limit, &row);
@@ -185,12 +178,12 @@ static void add_backlog(struct status *s)
         if (row.oldest != INT64_MIN)
             oldest = MIN(oldest, row.oldest);
     }
-    strbuf_addf(&words, "%" PRId64 "%s", due, least ? "+" : "");
+    struct value due_now = value_count(due, least);
     if (oldest != INT64_MAX) {
-        strbuf_adds(&words, ", the longest for ");
-        add_since(&words, s->overview.now, oldest);
+        CLEANUP(freep) char *longest = duration_words(s->overview.now - oldest);
+        due_now = value_words(due_now, "%" PRId64 "%s, the longest for %s", due, least ? "+" : "", longest);
     }
-    sheet_add(s->sheet, "due", "due now", value_words(value_i64(due), "%s", strbuf_str(&words)));
+    sheet_add(s->sheet, "due", "due now", due_now);
     sheet_add(s->sheet, "due_is_least", NULL, value_bool(least));
     sheet_add(s->sheet, "oldest_due_at", NULL, value_time(oldest));
     sheet_add(s->sheet, "in_flight", "in flight", value_i64(in_flight));
@@ -202,25 +195,19 @@ static void add_backlog(struct status *s)
 
 static char *integration_state(const struct store_integration *i)
 {
-    CLEANUP(strbuf_free) struct strbuf words = STRBUF_INIT(4096);
+    CLEANUP(freep) char *paused_until = time_words(i->paused_until);
+    CLEANUP(freep) char *backoff_until = time_words(i->backoff_until);
 
     if (!i->enabled)
         return xstrdup("disabled");
-    if (i->paused_until != INT64_MIN) {
-        strbuf_adds(&words, "paused");
-        if (i->paused_until != INT64_MAX) {
-            strbuf_adds(&words, " until ");
-            strbuf_add_timestamp_sec(&words, i->paused_until);
-        }
-        return strbuf_take(&words);
-    }
+    if (i->paused_until == INT64_MAX)
+        return xstrdup("paused");
+    if (i->paused_until != INT64_MIN)
+        return xasprintf("paused until %s", paused_until);
     if (strcmp(i->circuit_state, "closed") != 0)
         return xasprintf("circuit %s", i->circuit_state);
-    if (i->backoff_until != INT64_MIN) {
-        strbuf_adds(&words, "waits until ");
-        strbuf_add_timestamp_sec(&words, i->backoff_until);
-        return strbuf_take(&words);
-    }
+    if (i->backoff_until != INT64_MIN)
+        return xasprintf("waits until %s", backoff_until);
     return xstrdup("ok");
 }
 
@@ -245,10 +232,10 @@ static void add_integration(struct status *s, struct table *t, const struct stor
 {
     CLEANUP(freep) char *state = integration_state(i);
     CLEANUP(freep) char *reason = integration_reason(i);
-    CLEANUP(strbuf_free) struct strbuf since = STRBUF_INIT(256);
+    CLEANUP(freep) char *longest = NULL;
 
     if (i->oldest != INT64_MIN)
-        add_since(&since, s->overview.now, i->oldest);
+        longest = duration_words(s->overview.now - i->oldest);
     table_add(t, value_i64(i->id));
     table_add(t, value_text(i->name));
     table_add(t, value_text(state));
@@ -258,7 +245,7 @@ static void add_integration(struct status *s, struct table *t, const struct stor
     table_add(t, value_i64(i->in_flight));
     table_add(t, value_i64(i->sent));
     table_add(t, value_i64(i->failed));
-    table_add(t, value_text(strbuf_str(&since)));
+    table_add(t, value_text(longest ? longest : ""));
     table_add(t, value_text(reason));
     table_add(t, value_text(i->paused_until != INT64_MIN && *i->pause_reason ? i->pause_reason : NULL));
     table_add(t, value_time(i->oldest));

@@ -88,14 +88,30 @@ struct value value_text_or_null(const char *text)
 
 struct value value_time(int64_t usec)
 {
-    CLEANUP(strbuf_free) struct strbuf json = STRBUF_INIT(64), words = STRBUF_INIT(64);
+    CLEANUP(strbuf_free) struct strbuf json = STRBUF_INIT(64);
 
     if (usec == INT64_MIN || usec == INT64_MAX)
         return value_null();
+    char *words = time_words(usec);
+    *strchr(words, 'T') = ' ';
     strbuf_add_timestamp(&json, usec);
-    strbuf_add_timestamp_sec(&words, usec);
-    *strchr(words.data, 'T') = ' ';
-    return (struct value){cJSON_CreateString(strbuf_str(&json)), strbuf_take(&words)};
+    return (struct value){cJSON_CreateString(strbuf_str(&json)), words};
+}
+
+char *time_words(int64_t usec)
+{
+    struct strbuf out = STRBUF_INIT(128);
+
+    strbuf_add_timestamp_sec(&out, usec);
+    return strbuf_take(&out);
+}
+
+char *duration_words(int64_t usec)
+{
+    struct strbuf out = STRBUF_INIT(128);
+
+    strbuf_add_duration_human(&out, (uint64_t) MAX(usec, 0));
+    return strbuf_take(&out);
 }
 
 struct value value_words(struct value value, const char *fmt, ...)

@@ -25,6 +25,9 @@ struct value value_text(const char *text);                   /* NULL = null */
 struct value value_text_or_null(const char *text);           /* NULL and "" = null */
 /* As pg_next_time() reads it; the infinities are null. People see it to the second, in UTC. */
 struct value value_time(int64_t usec);
+/* For words: a time to the second, in UTC, and a duration (less than 0 is none). The caller frees. */
+char *time_words(int64_t usec);
+char *duration_words(int64_t usec);
 /* The same value, which people read in these words. */
 struct value value_words(struct value value, const char *fmt, ...) PRINTF(2, 3);
 
