@@ -8,7 +8,6 @@
 #include "base/message_ids.h"
 #include "base/version.h"
 #include "config/config.h"
-#include "config/envfile.h"
 #include "daemon.h"
 
 enum mode { MODE_RUN, MODE_CHECK, MODE_DUMP };

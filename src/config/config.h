@@ -117,6 +117,11 @@ struct config *config_ref(struct config *c);
 struct config *config_unref(struct config *c); /* returns NULL; NULL is legal */
 void config_unrefp(struct config **c);
 
+/* envfile.c: sets the variables of a file, as systemd's EnvironmentFile= reads it (systemd.exec(5)), that the
+ * environment does not hold yet; of several assignments the last one counts. Before any other thread starts.
+ * 0, also when there is no such file; else a negative errno with *err. */
+int envfile_load(const char *path, struct error *err);
+
 /* The most bytes that a secret may have; so have the database's checks of what is written there. */
 #define CONFIG_SECRET_MAX ((size_t) 64 << 10)
 /* For secrets that stand in the database: the value behind "credential:NAME", or any other text as it is, of

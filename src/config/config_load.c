@@ -26,14 +26,9 @@ static struct config *new_with_defaults(struct config_loader *l)
 
 static const char *hint_for(int r)
 {
-    switch (r) {
-    case -ENOENT:
+    if (r == -ENOENT)
         return "; install etc/anubisd.conf there, or name another file with -c FILE";
-    case -EACCES:
-        return "; the user that runs this program must be able to read it";
-    default:
-        return "";
-    }
+    return r == -EACCES ? "; the user that runs this program must be able to read it" : "";
 }
 
 static int read_file(struct config_loader *l)

@@ -1,6 +1,5 @@
-/* Environment files. See envfile.h. */
-#include "config/envfile.h"
-
+/* Environment files: anubisctl sees the same variables as the daemon. Lines that are no assignment are passed
+ * over, as systemd does. */
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>

@@ -8,7 +8,6 @@
 #include <unistd.h>
 
 #include "base/timeutil.h"
-#include "config/envfile.h"
 #include "pg/pg_conninfo.h"
 #include "pg/pg_session.h"
 

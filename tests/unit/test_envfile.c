@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
-#include "config/envfile.h"
+#include "config/config.h"
 #include "unit.h"
 
 static char path[] = "/tmp/test_envfile.XXXXXX";
