@@ -38,7 +38,7 @@ struct bitmap_chunk *bitmap_find(struct bitmap *b, int64_t number)
     return b->last;
 }
 
-struct bitmap_chunk *bitmap_add(struct bitmap *b, int64_t number, int64_t version, const void *bits)
+struct bitmap_chunk *bitmap_add(struct bitmap *b, int64_t number)
 {
     size_t at = position_of(b, number);
     struct bitmap_chunk *chunk = xcalloc(1, sizeof(*chunk));
@@ -52,10 +52,7 @@ struct bitmap_chunk *bitmap_add(struct bitmap *b, int64_t number, int64_t versio
     b->chunks[at] = chunk;
     b->count++;
     chunk->number = number;
-    chunk->version = version;
     chunk->used = ++b->clock;
-    if (bits)
-        memcpy(chunk->bits, bits, BITMAP_CHUNK_BYTES);
     b->last = chunk;
     return chunk;
 }

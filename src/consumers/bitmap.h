@@ -32,8 +32,8 @@ struct bitmap {
 int64_t bitmap_chunk_of(int64_t sequence);
 /* NULL when that chunk is not in memory. The pointer lives until it is trimmed or cleared away. */
 struct bitmap_chunk *bitmap_find(struct bitmap *b, int64_t number);
-/* Adds a chunk that is not there yet; `bits` NULL = none set. */
-struct bitmap_chunk *bitmap_add(struct bitmap *b, int64_t number, int64_t version, const void *bits);
+/* Adds a chunk that is not there yet, without a bit set. */
+struct bitmap_chunk *bitmap_add(struct bitmap *b, int64_t number);
 /* False when the bit was set before: a duplicate. `sequence` belongs to the chunk. */
 bool bitmap_set(struct bitmap_chunk *chunk, int64_t sequence);
 /* Drops the clean chunks that were asked for longest ago until `keep` are left. */

@@ -119,7 +119,7 @@ static void note_chunks(struct window *w)
             return;
         }
         w->unread[w->unread_count++] =
-            (struct store_chunk){p->topic, p->number, bitmap_add(&p->handled, number, 0, NULL)};
+            (struct store_chunk){p->topic, p->number, bitmap_add(&p->handled, number)};
     }
 }
 
