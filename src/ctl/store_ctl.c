@@ -122,16 +122,6 @@ int store_lags(struct pg *pg, struct pg_result **ret, struct error *err)
 
 /* --- explain ---------------------------------------------------------------------------------- */
 
-static void read_times(struct pg_row *row, struct store_times *ret)
-{
-    ret->created = pg_next_time(row);
-    ret->updated = pg_next_time(row);
-    ret->scheduled = pg_next_time(row);
-    ret->next_attempt = pg_next_time(row);
-    ret->held = pg_next_time(row);
-    ret->sent = pg_next_time(row);
-}
-
 static void read_route(struct pg_row *row, struct store_route *ret)
 {
     ret->id = pg_next_i64(row);
@@ -169,7 +159,12 @@ int store_subscription(struct pg *pg, int64_t id, struct store_subscription *ret
     ret->attempts = pg_next_i64(&row);
     ret->seed = pg_next_text(&row);
     ret->payload.p = pg_next_bytes(&row, &ret->payload.len);
-    read_times(&row, &ret->at);
+    ret->at.created = pg_next_time(&row);
+    ret->at.updated = pg_next_time(&row);
+    ret->at.scheduled = pg_next_time(&row);
+    ret->at.next_attempt = pg_next_time(&row);
+    ret->at.held = pg_next_time(&row);
+    ret->at.sent = pg_next_time(&row);
     ret->claimed_by = pg_next_text(&row);
     ret->lease_expires_at = pg_next_time(&row);
     ret->last_error = pg_next_text(&row);

@@ -66,10 +66,6 @@ int store_lags(struct pg *pg, struct pg_result **ret, struct error *err);
 
 /* --- explain ---------------------------------------------------------------------------------- */
 
-struct store_times {
-    int64_t created, updated, scheduled, next_attempt, held, sent;
-};
-
 /* The integration of a subscription. */
 struct store_route {
     int64_t id; /* 0 = none */
@@ -89,7 +85,9 @@ struct store_subscription {
     int64_t attempts;
     const char *seed; /* "" = none */
     struct bytes payload;
-    struct store_times at;
+    struct {
+        int64_t created, updated, scheduled, next_attempt, held, sent;
+    } at;
     const char *claimed_by;
     int64_t lease_expires_at;
     const char *last_error;
