@@ -68,8 +68,6 @@ static void step(struct settler *s);
 
 static void settlement_free(struct store_settlement *item)
 {
-    if (!item)
-        return;
     free(item->error);
     free(item->response);
     free(item);

@@ -17,23 +17,10 @@ struct kafka_producer {
     rd_kafka_queue_t *queue;
     rd_kafka_topic_t **topics;
     size_t topic_count;
-    size_t message_max;
     struct error connection; /* the last trouble with a connection, "" = there was no trouble yet */
 };
 
 /* --- life ------------------------------------------------------------------------------------- */
-
-static size_t read_message_max(rd_kafka_t *rk)
-{
-    char text[32];
-    size_t size = sizeof(text);
-    int64_t value;
-
-    if (rd_kafka_conf_get(rd_kafka_conf(rk), "message.max.bytes", text, &size) != RD_KAFKA_CONF_OK ||
-        parse_i64(text, 0, INT64_MAX, &value) < 0)
-        return 1000000;
-    return (size_t) value;
-}
 
 static int open_topics(struct kafka_producer *p, const char *const *topics, size_t count, struct error *err)
 {
@@ -64,7 +51,6 @@ int kafka_producer_new(struct kafka_producer **ret, const struct config *config,
     struct kafka_producer *p = xcalloc(1, sizeof(*p));
     p->rk = rk;
     p->queue = rd_kafka_queue_get_main(rk);
-    p->message_max = read_message_max(rk);
     r = open_topics(p, topics, count, err);
     if (r < 0)
         kafka_producer_free(p);
@@ -92,7 +78,14 @@ void kafka_producer_free(struct kafka_producer *p)
 
 size_t kafka_producer_message_max(const struct kafka_producer *p)
 {
-    return p->message_max;
+    char text[32];
+    size_t size = sizeof(text);
+    int64_t value;
+
+    if (rd_kafka_conf_get(rd_kafka_conf(p->rk), "message.max.bytes", text, &size) != RD_KAFKA_CONF_OK ||
+        parse_i64(text, 0, INT64_MAX, &value) < 0)
+        return 1000000;
+    return (size_t) value;
 }
 
 /* --- topics ----------------------------------------------------------------------------------- */

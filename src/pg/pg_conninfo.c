@@ -9,11 +9,11 @@ static bool has_secret_before(const char *from, const char *to)
 {
     static const char *const parts[] = {"pass", "secret", "token"};
     CLEANUP(freep) char *before = xstrndup(from, (size_t) (to - from));
-    bool found = false;
 
     for (size_t i = 0; i < ARRAY_SIZE(parts); i++)
-        found = found || strcasestr(before, parts[i]);
-    return found;
+        if (strcasestr(before, parts[i]))
+            return true;
+    return false;
 }
 
 /* A word may be the rest of a password that lacks its quotes or its %-encoding. Only a word in the place of a

@@ -243,14 +243,9 @@ const char *pg_sqlstate(const PGresult *result)
 
 bool pg_result_is_good(const PGresult *result)
 {
-    switch (PQresultStatus(result)) {
-    case PGRES_COMMAND_OK:
-    case PGRES_TUPLES_OK:
-    case PGRES_EMPTY_QUERY:
-        return true;
-    default:
-        return false;
-    }
+    ExecStatusType status = PQresultStatus(result);
+
+    return status == PGRES_COMMAND_OK || status == PGRES_TUPLES_OK || status == PGRES_EMPTY_QUERY;
 }
 
 void pg_result_free(struct pg_result *r)

@@ -135,13 +135,13 @@ enum store_relay_kind store_relay_row_kind(const struct pg_result *result, int r
 
 static struct bytes next_text(struct pg_row *row)
 {
-    struct bytes t = {0};
+    bool is_null = pg_next_is_null(row);
+    struct bytes text;
 
-    if (pg_next_is_null(row))
-        pg_next_text(row);
-    else
-        t.p = pg_next_bytes(row, &t.len);
-    return t;
+    text.p = pg_next_bytes(row, &text.len);
+    if (is_null)
+        text.p = NULL;
+    return text;
 }
 
 static struct event_number next_number(struct pg_row *row)
