@@ -3,13 +3,11 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <netdb.h>
 #include <pthread.h>
 #include <string.h>
 #include <strings.h>
 #include <sys/queue.h>
-#include <unistd.h>
 
 #include "base/timeutil.h"
 #include "http/http_shortage.h"
@@ -172,15 +170,6 @@ static bool nobody_answers(void)
                        NI_NAMEREQD) == EAI_AGAIN;
 }
 
-/* The resolver says "no such name" also when it could not open a file or a socket. */
-static int missing_descriptors(void)
-{
-    int fd = open("/dev/null", O_RDONLY | O_CLOEXEC), missing = fd < 0 ? errno : 0;
-
-    closep(&fd);
-    return missing;
-}
-
 static void look_up(struct question *q)
 {
     const struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
@@ -188,7 +177,10 @@ static void look_up(struct question *q)
     q->code = getaddrinfo(q->host, NULL, &hints, &q->found);
     if (q->code == 0)
         return;
-    q->local_errno = q->code == EAI_MEMORY ? ENOMEM : q->code == EAI_SYSTEM ? errno : missing_descriptors();
+    /* It says "no such name" also when it could not open a file or a socket. */
+    q->local_errno = q->code == EAI_MEMORY   ? ENOMEM
+                     : q->code == EAI_SYSTEM ? errno
+                                             : http_missing_descriptors();
     if (!q->local_errno && q->code == EAI_AGAIN)
         q->unanswered = nobody_answers();
 }

@@ -2,6 +2,7 @@
 #include "http/http_shortage.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 
 static const struct shortage {
@@ -45,6 +46,14 @@ bool http_is_no_route(int error)
     const struct shortage *s = find(error);
 
     return s && s->of_route;
+}
+
+int http_missing_descriptors(void)
+{
+    int fd = open("/dev/null", O_RDONLY | O_CLOEXEC), missing = fd < 0 ? errno : 0;
+
+    closep(&fd);
+    return missing == EMFILE || missing == ENFILE ? missing : 0;
 }
 
 const char *http_shortage_words(int error)

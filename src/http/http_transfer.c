@@ -277,8 +277,9 @@ static void on_connected(void *userdata, int fd, enum http_cause cause, const ch
     struct http_context *h = t->context;
 
     t->attempt = NULL;
-    if (fd < 0 && cause == HTTP_INTERNAL && h->pool.count > 0 && t->restarts++ < RESTARTS_MAX) {
-        /* Out of descriptors, for all we know: idle connections are the last to deserve one. */
+    if (fd < 0 && cause == HTTP_INTERNAL && h->pool.count > 0 && http_missing_descriptors() &&
+        t->restarts++ < RESTARTS_MAX) {
+        /* Idle connections are the last to deserve one. */
         for (int i = 0; i < SPARED && h->pool.count > 0; i++)
             http_pool_drop(&h->pool, TAILQ_FIRST(&h->pool.idle));
         find_connection(t);

@@ -691,6 +691,27 @@ TEST(test_shortage_for_one_of_two_addresses)
     server_stop(s);
 }
 
+/* Only descriptors are had by giving idle connections up. */
+TEST(test_shortage_leaves_idle_connections)
+{
+    struct client *c = *state;
+    struct server *s = server_start(ok, 1);
+
+    for (int i = 0; i < 2; i++) {
+        struct outcome *o = post_to_name(c, "well.test", s);
+        expect_status(o, 200);
+        free(o);
+        world.connect_errno = ENETUNREACH;
+        connects = 0;
+        o = post_to_name(c, "some.test", s);
+        expect_cause(o, HTTP_INTERNAL);
+        assert_int_equal(connects, 1);
+        free(o);
+    }
+    assert_int_equal(s->connections, 1);
+    server_stop(s);
+}
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
@@ -710,6 +731,7 @@ int main(void)
         IN_WORLD(test_own_shortage_is_not_the_institutions),
         IN_WORLD(test_no_name_server_answers),
         IN_WORLD(test_shortage_for_one_of_two_addresses),
+        IN_WORLD(test_shortage_leaves_idle_connections),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
