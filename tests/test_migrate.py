@@ -668,7 +668,7 @@ def test_integrations_that_cannot_work(app, url):
 
 @pytest.mark.parametrize("url", ["https://x.example", "HTTPS://X.example:65535?a:b=1", "https://[2001:db8::1]:8443/a:99999/",
                                  "https://x/:0/",
-                                 "https://[::1]", "https://são-paulo.example/inscrição"])
+                                 "https://[::1]", "https://xn--so-paulo-xza.example/inscrição"])
 def test_urls_that_can_work(app, url):
     assert app.integration(url)
 
