@@ -31,7 +31,8 @@ static struct world {
 static char asked[256];              /* the last name that was looked up */
 static char connected[64][64];       /* addresses, in the order of connect() */
 static atomic_int connects, hanging; /* lookups that hang */
-static atomic_bool resolver_hangs = false;
+static atomic_bool resolver_hangs;
+static atomic_int reverse_code; /* of a look-up by address; threads that hang have it in the end */
 static pthread_t main_thread;
 
 static void *real(const char *name)
@@ -76,7 +77,7 @@ int getnameinfo(const struct sockaddr *restrict address, socklen_t len, char *re
 {
     (void) address, (void) len, (void) host, (void) host_len, (void) service, (void) service_len,
         (void) flags;
-    return world.reverse_code;
+    return reverse_code;
 }
 
 int socket(int family, int type, int protocol)
@@ -132,7 +133,8 @@ int clock_gettime(clockid_t clock, struct timespec *ret)
 static int setup(void **state)
 {
     main_thread = pthread_self();
-    world = (struct world){.addresses = {"127.0.0.1"}, .reverse_code = EAI_NONAME};
+    world = (struct world){.addresses = {"127.0.0.1"}};
+    reverse_code = EAI_NONAME;
     connects = 0;
     return client_setup(state);
 }
@@ -410,6 +412,12 @@ static int count_threads(void)
     return count;
 }
 
+static void wait_for_threads(int count)
+{
+    for (uint64_t deadline = now_monotonic_usec() + PATIENCE_USEC; count_threads() > count; usleep(1000))
+        assert_true(now_monotonic_usec() < deadline);
+}
+
 /* As many hanging names as anybody may have, and more: those that are well are served all the while. */
 TEST(test_hanging_names_delay_nobody)
 {
@@ -444,8 +452,7 @@ TEST(test_hanging_names_delay_nobody)
     assert_int_equal(hanging, NAMES);
     resolver_hangs = false;
     server_stop(s);
-    while (count_threads() > before - 1)
-        usleep(1000);
+    wait_for_threads(before - 1);
     for (int i = 0; i < NAMES; i++)
         for (int n = 0; n < EACH; n++)
             free(o[i][n]);
@@ -457,6 +464,7 @@ TEST(test_more_hanging_names_than_threads)
     enum { NAMES = 300, THREADS = 256 };
     struct client *c = *state;
     struct outcome *o[NAMES];
+    int before = count_threads();
     char url[64];
 
     resolver_hangs = true;
@@ -474,8 +482,7 @@ TEST(test_more_hanging_names_than_threads)
             expect_cause(finished(c, o[i]), HTTP_DNS);
         free(o[i]);
     }
-    while (count_threads() > 1)
-        turn(c);
+    wait_for_threads(before);
 }
 
 /* A name that moves is followed when its address has been known for a minute, or at a reload. */
@@ -635,6 +642,7 @@ TEST(test_own_shortage_is_not_the_institutions)
 
     for (size_t i = 0; i < ARRAY_SIZE(scenes); i++) {
         world = scenes[i].world;
+        reverse_code = world.reverse_code;
         world.addresses[0] =
             i == 9 || (world.connect_only && world.connect_only[0] == ':') ? "::1" : "127.0.0.3";
         world.addresses[1] = world.connect_errno ? "127.0.0.4" : NULL;
@@ -652,9 +660,10 @@ TEST(test_own_shortage_is_not_the_institutions)
 TEST(test_no_name_server_answers)
 {
     struct client *c = *state;
+    int before = count_threads();
     struct server *s = server_start(ok, 1);
 
-    world.resolver_code = world.reverse_code = EAI_AGAIN;
+    world.resolver_code = reverse_code = EAI_AGAIN;
     struct outcome *o = post_to_name(c, "some.test", s);
     expect_cause(o, HTTP_INTERNAL);
     free(o);
@@ -671,8 +680,7 @@ TEST(test_no_name_server_answers)
     free(o);
     resolver_hangs = false;
     server_stop(s);
-    while (count_threads() > 1)
-        turn(c);
+    wait_for_threads(before);
 }
 
 /* A descriptor that is lacking for one of several addresses does not hold the others up. */
