@@ -170,9 +170,6 @@ void config_url_scrub(const char *text, struct strbuf *out);
 /* Named token, secret, password or the like, in any case. */
 bool config_is_secret_name(const char *name, size_t len);
 
-/* config_environment.c */
-void config_apply_environment(struct config_loader *l);
-
 /* config_tree.c: libconfig's tree; the only file that includes the library. Every key that the text sets goes
  * through config_key_set() or config_property_set(). */
 void config_tree_read(struct config_loader *l, const struct strbuf *text, unsigned open_string);
