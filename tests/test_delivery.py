@@ -138,7 +138,8 @@ def test_retry_after_is_heeded(app, institutions, make_daemon):
     # Without Retry-After: 1 they would come again after milliseconds.
     waits = app.query("select extract(epoch from next_attempt_at - created_at) from {s}.subscription_events "
                       "where event_type = 'retried'")
-    assert waits and all(wait >= 1 for wait, in waits)
+    # Counted from the beginning of the transaction, which is a little before the event.
+    assert waits and all(wait >= 0.9 for wait, in waits)
 
 
 def test_scheduled_and_paused_wait(app, institutions, make_daemon):

@@ -239,8 +239,13 @@ static void note_integration(const struct delivery *d, const struct outcome *o,
         return;
     note_outage(d, o, result);
     note_pace(d, o, result);
-    if (pause_reason)
-        want_wait(d, USEC_INFINITY, pause_reason);
+    if (pause_reason) {
+        CLEANUP(freep)
+        char *why = result->cause == HTTP_URL_INVALID && result->detail[0]
+                        ? xasprintf("%s: %s", pause_reason, result->detail)
+                        : xstrdup(pause_reason);
+        want_wait(d, USEC_INFINITY, why);
+    }
 }
 
 static void finish(struct delivery *d, const struct http_result *result, const char *pause_reason)

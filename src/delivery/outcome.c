@@ -52,11 +52,9 @@ static struct rule rule_for(const struct http_result *r)
     case HTTP_ANSWERED:
         return rule_for_status(r->status);
     case HTTP_URL_INVALID:
-        return (struct rule){
-            .state = OUTCOME_RETRY,
-            .free = true,
-            .pause_reason = "its endpoint_url is no https URL that anubisd may send to (plain http needs "
-                            "delivery.allow_http)"};
+        return (struct rule){.state = OUTCOME_RETRY,
+                             .free = true,
+                             .pause_reason = "no request can be made of its endpoint_url and headers"};
     case HTTP_ADDRESS_REFUSED:
         return (struct rule){.state = OUTCOME_RETRY,
                              .free = true,

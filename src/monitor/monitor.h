@@ -1,7 +1,7 @@
 /* The monitor: what has to be looked after every few seconds, on a thread and a session of its own.
  *
- * Makes ledger partitions ahead, brings the integrations' counters to their counts, counts the backlog for systemctl status, and watches that the schema still
- * fits. */
+ * Makes ledger partitions ahead, brings the integrations' counters to their counts, counts the backlog for
+ * systemctl status, and watches that the schema still fits. */
 #pragma once
 
 #include "base/worker.h"
