@@ -1,4 +1,5 @@
 """The doorbell: new rows are picked up at once, inserts do not pay for it, and the poll finds whatever it misses."""
+import contextlib
 import threading
 import time
 
@@ -205,11 +206,11 @@ def test_a_long_transaction_that_inserted_keeps_the_bell_for_seconds_only(app, b
 
 def test_rows_are_found_without_the_bell(app, institutions, make_daemon):
     """Somebody else has the bell, the seat, the sessions: the poll is the net below."""
-    make_daemon({"delivery": {"poll_interval": "200ms"}}).start()
     integration = app.integration(institutions.url("/good"))
-    wait_for(lambda: app.value(SESSIONS, ("anubisd doorbell",)) == 1, 30, "the doorbell")
-    with app.database.connect() as thief, thief.cursor() as cursor:
+    with contextlib.closing(app.database.connect()) as thief, thief.cursor() as cursor:
         cursor.execute("select pg_advisory_lock_shared(anubis.lock_key('bell'))")
+        make_daemon({"delivery": {"poll_interval": "200ms"}}).start()
+        wait_for(lambda: app.value(SESSIONS, ("anubisd doorbell",)) == 1, 30, "the doorbell")
         app.subscriptions(integration, 5)
         app.wait_states(sent=5, deadline=20)
         for kind in ("listen", "doorbell"):
