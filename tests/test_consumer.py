@@ -737,7 +737,7 @@ def test_a_member_frozen_in_its_transaction_stands_in_nobodys_way(real_scene, ma
     connection.autocommit = False
     try:
         with connection.cursor() as cursor:
-            cursor.execute("select from anubis.integrations for update")
+            cursor.execute("select from anubis.integration_runtime for update")
         real_scene.publish(500)
         wait_for(lambda: real_scene.app.value(
             "select count(*) from pg_stat_activity where application_name like 'anubisd %%integration-group' "

@@ -209,8 +209,8 @@ def test_everything_dies_and_the_books_balance(own_postgres, real_kafka, topic_p
         daemon.start()
     app.wait_states(sent=1800, failed=600, deadline=180)
     wait_verified(Ctl(daemon.settings), 180)
-    assert app.value("select sum(successful_sends) from {s}.integrations") == 1800
-    assert app.value("select sum(failed_sends) from {s}.integrations") == 600
+    sums = "select sum(successful_sends), sum(failed_sends) from {s}.integrations"
+    wait_for(lambda: app.query(sums) == [(1800, 600)], 30, lambda: f"the counters to follow, now {app.query(sums)}")
     assert app.value("select count(*) from {s}.dead_letters") == 0
     for kind, expected in (("created", 2400), ("sent", 1800), ("failed", 600)):
         messages = real_kafka.read_all(f"{topic_prefix}subscriptions.{kind}")
