@@ -189,3 +189,72 @@ def test_a_claim_that_comes_after_its_lease_sends_nothing(app, institutions, mak
     app.wait_states(sent=2, deadline=60)
     assert institutions.counts("/good")["requests"] == 1 and app.row(other)["status"] == "sent"
     assert first.is_running()
+
+
+@pytest.mark.parametrize("slots, institutions_count", [(4, 1), (8, 1), (16, 1), (16, 4), (64, 1)])
+def test_no_row_waits_for_the_poll_while_slots_are_free(app, institutions, make_daemon, slots, institutions_count):
+    make_daemon({"delivery": {"max_in_flight": slots, "poll_interval": "60s"}, "log_level": "info"}).start()
+    for i in range(institutions_count):
+        app.subscriptions(app.integration(institutions.url(f"/slow/200/{i}"), max_in_flight=1000), 5 * slots // institutions_count)
+    app.wait_states(sent=5 * slots, deadline=30)
+
+
+def test_one_that_was_silent_is_tried_again_while_others_are_slow(app, institutions, make_daemon):
+    """Slots that are kept for others are for silent institutions, too, but for the last half of them."""
+    make_daemon({"delivery": {"max_in_flight": 32, "timeout": "1s", "connect_timeout": "1s", "lease": "10s"},
+                 "retry": {"base_delay": "100ms", "max_delay": "200ms", "max_attempts": 1000}, "log_level": "info"}).start()
+    silent = app.integration(institutions.url("/silent"), max_in_flight=4)
+    app.subscriptions(silent, 8)
+    wait_for(lambda: app.value("select count(*) from {s}.subscription_events where event_type = 'retried'") >= 4, 30, "timeouts")
+    for i in range(40):
+        app.subscriptions(app.integration(institutions.url(f"/slow/900/{i}"), timeout_ms=5000), 60)
+    wait_for(lambda: app.states()["processing"] >= 24, 30, "the slow ones to fill the slots")
+    institutions.become("/silent", "/good")
+    app.wait_states(integration_id=silent, sent=8, deadline=40)
+
+
+def test_a_lock_does_not_lose_what_was_asked_for(app, institutions, make_daemon):
+    """Nobody is asked again while the wait cannot be written, and then it is."""
+    daemon = make_daemon({"log_level": "info", "retry": {"base_delay": "100ms", "max_delay": "1h"}}).start()
+    integration = app.integration(institutions.url("/reject/429?retry_after=600"), max_in_flight=2)
+    app.query("insert into {s}.integration_runtime (integration_id) values (%s)", (integration,))
+    connection = app.database.connect()
+    connection.autocommit = False
+    connection.cursor().execute("select from anubis.integration_runtime for update")
+    app.subscriptions(integration, 50)
+    daemon.wait_log("could not write that integration 1 waits")
+    app.query("select pg_sleep(3)")
+    assert institutions.counts("/reject/429")["requests"] == 2
+    connection.rollback()
+    connection.close()
+    wait_for(lambda: (backoff(app, integration) or [0])[0] > 500, 30, "the wait to be written")
+    assert institutions.counts("/reject/429")["requests"] == 2
+
+
+def test_a_change_by_the_application_in_flight_is_ambiguous(app, institutions, make_daemon):
+    make_daemon({"log_level": "info"}).start()
+    row = app.subscription(app.integration(institutions.url("/slow/1500")))
+    wait_for(lambda: app.states()["processing"] == 1, 30, "the request to be under way")
+    institutions.become("/slow/1500", "/reject/422")
+    app.query("update {s}.subscriptions set status = 'pending' where id = %s", (row,))
+    app.wait_states(failed=1)
+    assert app.row(row)["last_ambiguous"] is True and app.events(row)[-1]["ambiguous"] is True
+
+
+def test_another_daemon_comes_back_gently_too(app, institutions, make_daemon):
+    settings = {"retry": {"base_delay": "2s", "max_delay": "60s"}, "log_level": "info"}
+    first = make_daemon(settings).start()
+    integration = app.integration(institutions.url("/reject/429"), max_in_flight=4)
+    app.subscriptions(integration, 4)
+    wait_for(lambda: backoff(app, integration), 30, "the integration to wait")
+    first.term()
+    before = institutions.counts("/reject/429")["requests"]
+    institutions.become("/reject/429", "/silent")
+    app.query("update {s}.integration_runtime set backoff_until = null")
+    second = make_daemon({**settings, "delivery": {"timeout": "60s", "lease": "90s"}}).start()
+    wait_for(lambda: institutions.counts("/reject/429")["requests"] == before + 4, 30, "its requests to be under way")
+    app.query("update {s}.integration_runtime set backoff_until = now()")
+    app.query("update {s}.integrations set max_in_flight = 40")
+    app.subscriptions(integration, 40)
+    app.query("select pg_sleep(1)")
+    assert institutions.counts("/reject/429")["requests"] == before + 4 and second.is_running()

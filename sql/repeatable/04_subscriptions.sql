@@ -92,6 +92,10 @@ end $$;
 -- changes nothing, and what the last attempt left behind does not pass for this change's own.
 create or replace function @extschema@.subscription_changed_by_others() returns trigger language plpgsql as $$
 begin
+    -- A request may be under way.
+    if old.status = 'processing' and old.claim_token is not null and new.status <> 'sent' then
+        new.ambiguous_since := coalesce(new.ambiguous_since, clock_timestamp());
+    end if;
     new.claimed_by := null;
     new.claim_token := null;
     new.held_at := null;

@@ -1,13 +1,13 @@
 -- Each integration gives at most as many rows as it has free slots: one with a million rows or a dead endpoint
 -- hides no other. The order is the index's, so fresh rows (due at -infinity) come before retries that have fallen
 -- due. A locked row's ctid is stable, so the update needs no second index. A setting that is not positive (an
--- adopted table may hold one) counts as not set. An integration that has just backed off, and that this daemon does
--- not know, begins with one request.
+-- adopted table may hold one) counts as not set. An integration that has just backed off, for which this daemon
+-- knows no limit, begins with one request.
 open as (
   select i.id, i.endpoint_url, i.auth_token, coalesce(nullif(greatest(i.timeout_ms, 0), 0), $10) as timeout_ms,
          i.max_attempts, r.backoff_until > now() - interval '1 minute' as recovers,
          least(coalesce(nullif(greatest(i.max_in_flight, 0), 0), $5), $14,
-               case when b.id is not null then b.slots
+               case when b.slots < 2147483647 then b.slots
                     when r.backoff_until > now() - interval '1 minute' then 1 end)
          - coalesce(b.in_flight, 0) as slots,
          p.due, p.id as after_id

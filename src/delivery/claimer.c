@@ -39,6 +39,7 @@ struct claim {
     bool everywhere;
     bool was_rung;    /* a ring led to it */
     bool reserve;     /* it may take slots that are kept for integrations with none */
+    bool last_slots;  /* of those, the ones that are not for silent institutions either */
     uint64_t sent_at; /* boot time */
 };
 
@@ -53,6 +54,7 @@ struct claimer {
     struct refusals refusals;
     bool rung;              /* since the claim under way was sent */
     bool missed;            /* a turn was due while a statement was under way */
+    bool cut;               /* the last claim took all it could: more may wait */
     uint64_t starved_since; /* monotonic; no room for a worthwhile claim since; 0 = there was */
     uint64_t everywhere_at; /* monotonic: the next look at everything */
     /* Monotonic, 0 = never: the last find, the last fruitless ring, the end of the last deaf pause. */
@@ -95,7 +97,7 @@ void claimer_rung(struct claimer *c)
 
 void claimer_slots_freed(struct claimer *c, bool integration_has_more)
 {
-    if (integration_has_more || c->starved_since)
+    if (integration_has_more || c->starved_since || c->cut)
         claimer_soon(c, REFILL_PAUSE_USEC);
 }
 
@@ -153,6 +155,8 @@ static void note_fruitless_ring(struct claimer *c)
 
 static void plan_next(struct claimer *c, int rows)
 {
+    /* A claim for the slots that are kept says nothing about the integrations that have some. */
+    c->cut = rows >= c->now.limit || (c->now.reserve && (c->cut || rows > 0));
     if (rows > 0) {
         note_find(c, rows);
         claimer_soon(c, rows >= c->now.limit || c->rung ? 0 : REFILL_PAUSE_USEC);
@@ -305,7 +309,7 @@ static const struct pg_statement *choose_statement(struct claimer *c)
     const struct store_place *places;
     size_t count = 0;
 
-    if (!c->now.was_rung && now < c->everywhere_at && c->refusals.limit == 0)
+    if (!c->now.was_rung && !c->now.reserve && now < c->everywhere_at && c->refusals.limit == 0)
         count = deliveries_take_places(c->parts.deliveries, &places);
     c->now.everywhere = count == 0;
     if (count > 0) {
@@ -320,7 +324,7 @@ static void fill_args(struct claimer *c, int64_t budget)
 {
     const struct store_load *loads;
     const int64_t *passed_over;
-    size_t count = deliveries_loads(c->parts.deliveries, c->now.reserve, &loads);
+    size_t count = deliveries_loads(c->parts.deliveries, c->now.last_slots, &loads);
     size_t passed_over_count = refusals_ids(&c->refusals, now_monotonic_usec(), &passed_over);
     const struct config *config = c->config;
 
@@ -356,6 +360,7 @@ void claimer_claim(struct claimer *c)
         .limit = refusals_limit(&c->refusals, slots),
         .was_rung = c->rung,
         .reserve = reserve,
+        .last_slots = reserve && slots <= c->config->delivery.max_in_flight / 8,
         .sent_at = now_boottime_usec(),
     };
     c->rung = c->missed = false;

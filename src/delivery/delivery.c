@@ -16,8 +16,6 @@
 #include "delivery/integration.h"
 #include "http/http.h"
 
-/* The database knows of a backoff by then. */
-#define BACKOFF_STORED_USEC USEC_PER_SEC
 #define SHORTAGE_OVER_SEC 60
 #define SHORTAGE_OVER_USEC (SHORTAGE_OVER_SEC * USEC_PER_SEC)
 
@@ -49,7 +47,7 @@ struct deliveries {
     unsigned short jitter[3]; /* erand48(3)'s: a system call for each outcome would buy nothing */
     struct trouble shortage;  /* of this machine's own */
     uint64_t shortage_at;     /* monotonic: met for the last time */
-    uint64_t wait_until;      /* monotonic: the latest end of a backoff */
+    uint64_t wait_until;      /* monotonic: the end of a backoff */
 };
 
 /* --- the list --------------------------------------------------------------------------------- */
@@ -183,16 +181,16 @@ static void want_wait(const struct delivery *d, uint64_t usec, const char *reaso
     d->all->callbacks.wait_wanted(&wait, d->all->userdata);
 }
 
-/* The database has the backoff soon, for all daemons, and others may end it there. Our own shortage is
- * nobody's business there. */
+/* Until the database has it, for all daemons. Our own shortage is nobody's business there. */
 static void back_off(const struct delivery *d, const struct outcome *o, const struct http_result *result)
 {
-    uint64_t now = now_monotonic_usec();
-    uint64_t usec = o->our_fault ? o->backoff_usec : MIN(o->backoff_usec, BACKOFF_STORED_USEC);
+    uint64_t now = now_monotonic_usec(), until = now + o->backoff_usec;
+    struct deliveries *all = d->all;
     char class[64];
 
-    pace_back_off(&d->integration->pace, d->started_usec, now + usec, now);
-    d->all->wait_until = MAX(d->all->wait_until, now + usec);
+    pace_back_off(&d->integration->pace, d->started_usec, until, now);
+    if (all->wait_until <= now || until < all->wait_until)
+        all->wait_until = until;
     if (o->our_fault)
         return;
     outcome_error_class(result, class, sizeof(class));
@@ -401,6 +399,7 @@ void deliveries_reload(struct deliveries *d, struct config *config)
     d->config = config_ref(config);
     const struct http_params params = http_params(config);
     http_set_params(d->http, &params);
+    integrations_forget_credentials(d->integrations);
 }
 
 int deliveries_count(const struct deliveries *d)
@@ -413,14 +412,24 @@ size_t deliveries_bytes(const struct deliveries *d)
     return d->bytes;
 }
 
-size_t deliveries_loads(struct deliveries *d, bool reserve, const struct store_load **ret)
+size_t deliveries_loads(struct deliveries *d, bool last_slots, const struct store_load **ret)
 {
-    return integrations_loads(d->integrations, now_monotonic_usec(), reserve, ret);
+    return integrations_loads(d->integrations, now_monotonic_usec(), last_slots, ret);
 }
 
 uint64_t deliveries_wait_until(const struct deliveries *d)
 {
-    return d->wait_until;
+    uint64_t next = integrations_next_end(d->integrations);
+
+    return d->wait_until > now_monotonic_usec() ? MIN(d->wait_until, next) : next;
+}
+
+void deliveries_wait_stored(struct deliveries *d, int64_t integration_id)
+{
+    struct integration *i = integrations_find(d->integrations, integration_id);
+
+    if (i)
+        pace_hand_over(&i->pace, now_monotonic_usec());
 }
 
 size_t deliveries_take_places(struct deliveries *d, const struct store_place **ret)

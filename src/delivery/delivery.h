@@ -26,9 +26,12 @@ void deliveries_cancel_all(struct deliveries *d);
 int deliveries_count(const struct deliveries *d);
 size_t deliveries_bytes(const struct deliveries *d); /* of payloads held */
 /* See integrations_loads(). */
-size_t deliveries_loads(struct deliveries *d, bool reserve, const struct store_load **ret);
-/* Monotonic: integrations that wait by this daemon's own account do so until then; past = none does. */
+size_t deliveries_loads(struct deliveries *d, bool last_slots, const struct store_load **ret);
+/* Monotonic: when the next integration has waited long enough, as far as this daemon knows; past or
+ * USEC_INFINITY = none waits. */
 uint64_t deliveries_wait_until(const struct deliveries *d);
+/* The database knows that this integration waits: it has the say from now on, and others may end it there. */
+void deliveries_wait_stored(struct deliveries *d, int64_t integration_id);
 /* See integrations_take_places(). */
 size_t deliveries_take_places(struct deliveries *d, const struct store_place **ret);
 void deliveries_tokens(const struct deliveries *d, void (*note)(int64_t token, void *userdata),

@@ -151,6 +151,13 @@ static void on_wait_wanted(const struct store_wait *wait, void *userdata)
     settler_wait(d->settler, wait);
 }
 
+static void on_wait_stored(int64_t integration_id, void *userdata)
+{
+    struct dispatcher *d = userdata;
+
+    deliveries_wait_stored(d->deliveries, integration_id);
+}
+
 static void on_settled(size_t count, void *userdata)
 {
     struct dispatcher *d = userdata;
@@ -169,7 +176,7 @@ static int start_parts(struct dispatcher *d, struct error *err)
     static const struct leases_callbacks leases = {live_tokens, on_swept};
     static const struct claimer_callbacks claimer = {on_turn, on_claimed, on_claim_lost, may_send, unsettled};
     static const struct doorbell_callbacks doorbell = {on_rung, on_bell_look};
-    static const struct settler_callbacks settler = {on_settled};
+    static const struct settler_callbacks settler = {on_settled, on_wait_stored};
     static const struct deliveries_callbacks deliveries = {on_delivered, on_wait_wanted};
     const struct pg_params params = pg_session_params(d->config, PG_SESSION_CLAIM, 0);
 

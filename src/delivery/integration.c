@@ -14,6 +14,7 @@ struct integrations {
     size_t load_count, load_capacity;
     struct store_place *places;
     size_t place_count, place_capacity;
+    uint64_t next_end;
 };
 
 static int by_id(const void *a, const void *b)
@@ -115,14 +116,38 @@ static void take_settings(struct integration *i, const struct store_claimed *row
     take_token(i, row->auth_token);
 }
 
+struct integration *integrations_find(struct integrations *all, int64_t id)
+{
+    struct integration key = {.id = id};
+    struct integration **found = tfind(&key, &all->tree, by_id);
+
+    return found ? *found : NULL;
+}
+
+uint64_t integrations_next_end(const struct integrations *all)
+{
+    return all->next_end;
+}
+
+static void forget_credential(const void *node, VISIT visit, void *closure)
+{
+    struct integration *i = *(struct integration *const *) node;
+
+    (void) closure;
+    if ((visit == postorder || visit == leaf) && i->auth_token &&
+        strncmp(i->auth_token, "credential:", 11) == 0)
+        free_secret(TAKE_PTR(i->auth_token));
+}
+
+void integrations_forget_credentials(struct integrations *all)
+{
+    twalk_r(all->tree, forget_credential, NULL);
+}
+
 struct integration *integrations_note(struct integrations *all, const struct store_claimed *row)
 {
-    struct integration key = {.id = row->integration_id};
-    struct integration **found = tfind(&key, &all->tree, by_id);
-    struct integration *i;
-    if (found) {
-        i = *found;
-    } else {
+    struct integration *i = integrations_find(all, row->integration_id);
+    if (!i) {
         i = xcalloc(1, sizeof(*i));
         i->id = row->integration_id;
         i->endpoint_url = xstrdup("");
@@ -167,7 +192,7 @@ size_t integrations_take_places(struct integrations *all, const struct store_pla
 struct load_walk {
     struct integrations *all;
     uint64_t now;
-    bool reserve;
+    bool last_slots;
 };
 
 static void note_load(const void *node, VISIT visit, void *closure)
@@ -177,7 +202,9 @@ static void note_load(const void *node, VISIT visit, void *closure)
     struct integrations *all = w->all;
     if (visit != postorder && visit != leaf)
         return;
-    int slots = w->reserve && pace_is_silent(&i->pace) ? 0 : pace_slots(&i->pace, w->now);
+    if (i->pace.ends > w->now)
+        all->next_end = MIN(all->next_end, i->pace.ends);
+    int slots = w->last_slots && pace_is_silent(&i->pace) ? 0 : pace_slots(&i->pace, w->now);
     if (i->in_flight == 0 && slots == INT_MAX)
         return;
     if (all->load_count == all->load_capacity) {
@@ -188,10 +215,12 @@ static void note_load(const void *node, VISIT visit, void *closure)
         (struct store_load){.integration_id = i->id, .in_flight = i->in_flight, .slots = slots};
 }
 
-size_t integrations_loads(struct integrations *all, uint64_t now, bool reserve, const struct store_load **ret)
+size_t integrations_loads(struct integrations *all, uint64_t now, bool last_slots,
+                          const struct store_load **ret)
 {
     all->load_count = 0;
-    twalk_r(all->tree, note_load, &(struct load_walk){all, now, reserve});
+    all->next_end = USEC_INFINITY;
+    twalk_r(all->tree, note_load, &(struct load_walk){all, now, last_slots});
     *ret = all->loads;
     return all->load_count;
 }

@@ -32,8 +32,14 @@ void integrations_free(struct integrations *all);
 struct integration *integrations_note(struct integrations *all, const struct store_claimed *row);
 /* Those where more rows may wait, as far as the last claims tell, and slots are free; each is taken for
  * exhausted from now on until a claim says otherwise. The array lives until the next call. */
+/* The one with this id, or NULL. */
+struct integration *integrations_find(struct integrations *all, int64_t id);
+/* When the next backoff ends, as far as the last call of integrations_loads() saw; USEC_INFINITY = none. */
+uint64_t integrations_next_end(const struct integrations *all);
+/* Credentials are read again with the next claim. */
+void integrations_forget_credentials(struct integrations *all);
 size_t integrations_take_places(struct integrations *all, const struct store_place **ret);
-/* Those with requests under way, and those that may not have as many as they like. `reserve`: only slots that
- * are kept for others are left, and silent ones get none. The array lives until the next call. */
-size_t integrations_loads(struct integrations *all, uint64_t now, bool reserve,
+/* Those with requests under way, and those that may not have as many as they like. `last_slots`: none is for
+ * silent ones. The array lives until the next call. */
+size_t integrations_loads(struct integrations *all, uint64_t now, bool last_slots,
                           const struct store_load **ret);

@@ -13,7 +13,7 @@
 
 static bool is_known(const struct pace *p, uint64_t now)
 {
-    return p->slots > 0 && now < p->touched + FORGOTTEN_USEC;
+    return p->slots > 0 && (pace_is_silent(p) || now < p->touched + FORGOTTEN_USEC);
 }
 
 void pace_answered(struct pace *p, bool taken, uint64_t now)
@@ -22,7 +22,7 @@ void pace_answered(struct pace *p, bool taken, uint64_t now)
     p->unanswered = 0;
     if (taken)
         p->backoffs = 0;
-    if (p->slots > 0 && p->slots < INT_MAX && now >= p->until)
+    if (p->slots > 0 && p->slots < INT_MAX && now >= p->ends)
         p->slots++;
 }
 
@@ -51,7 +51,13 @@ void pace_back_off(struct pace *p, uint64_t sent_at, uint64_t until, uint64_t no
     p->backoffs = backoffs;
     p->slots = 1;
     p->until = MAX(p->until, until);
+    p->ends = MAX(p->ends, until);
     p->touched = now;
+}
+
+void pace_hand_over(struct pace *p, uint64_t now)
+{
+    p->until = MIN(p->until, now);
 }
 
 void pace_recover(struct pace *p, uint64_t now)

@@ -16,6 +16,7 @@ struct pace {
     int backoffs;     /* in a row, without a request taken in between */
     uint64_t since;   /* the last backoff began */
     uint64_t until;   /* nothing is sent before */
+    uint64_t ends;    /* the backoff does, whoever keeps it */
     uint64_t touched; /* the last result */
 };
 
@@ -27,6 +28,8 @@ void pace_unanswered(struct pace *p, uint64_t now);
 int pace_backoffs(const struct pace *p, uint64_t sent_at);
 /* Nothing until `until`; of a request that was sent at `sent_at`. */
 void pace_back_off(struct pace *p, uint64_t sent_at, uint64_t until, uint64_t now);
+/* The database keeps the backoff from now on. */
+void pace_hand_over(struct pace *p, uint64_t now);
 /* Another daemon, or an earlier process, has let it wait. */
 void pace_recover(struct pace *p, uint64_t now);
 /* Requests it may have at once; INT_MAX = no limit known. */

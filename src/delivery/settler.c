@@ -36,6 +36,7 @@ struct waiting {
     struct waiting *next;
     struct store_wait wait;
     char *reason;
+    bool said; /* that it could not be written */
 };
 
 static void waiting_free(struct waiting *w)
@@ -59,6 +60,7 @@ struct settler {
     uint64_t not_before; /* monotonic; after a refusal */
     struct items queue, batch;
     struct waiting *waits;
+    uint64_t wait_at; /* monotonic; after a refusal of one */
     struct pg_args args;
 };
 
@@ -321,10 +323,24 @@ static void on_waits(struct pg_answer *answer, void *userdata)
     struct settler *s = userdata;
     if (answer->r == -ECONNRESET)
         return;
-    struct waiting *w = s->waits;
+    struct waiting *w = s->waits, **tail = &s->waits;
     int64_t id = w->wait.integration_id;
     s->waits = w->next;
-    if (w->wait.usec == USEC_INFINITY && answer->r == 0 && pg_rows(answer->result) == 1)
+    w->next = NULL;
+    if (answer->r != 0) { /* another session's lock, or worse: the others first */
+        log_about(w->said ? LOG_DEBUG : LOG_WARNING, MSG_LOCKED, &(struct log_about){.integration_id = id},
+                  "could not write that integration %" PRId64 " waits (SQLSTATE %s): trying again", id,
+                  answer->sqlstate);
+        w->said = true;
+        while (*tail)
+            tail = &(*tail)->next;
+        *tail = w;
+        s->wait_at = now_monotonic_usec() + REFUSED_PAUSE_USEC;
+        step(s);
+        return;
+    }
+    s->callbacks.waits(id, s->userdata);
+    if (w->wait.usec == USEC_INFINITY && pg_rows(answer->result) == 1)
         log_about(LOG_WARNING, MSG_INTEGRATION_PAUSED, &(struct log_about){.integration_id = id},
                   "integration %" PRId64 " is paused until somebody resumes it: %s", id, w->reason);
     waiting_free(w);
@@ -371,8 +387,13 @@ static void step(struct settler *s)
         else
             settle(s);
     }
-    if (s->waits && pg_async_idle(s->pg) && now >= s->not_before)
-        let_integration_wait(s);
+    if (s->waits && pg_async_idle(s->pg)) {
+        uint64_t at = MAX(s->not_before, s->wait_at);
+        if (now < at)
+            arm_timer(s, at - now);
+        else
+            let_integration_wait(s);
+    }
 }
 
 static void on_up(void *userdata)

@@ -14,7 +14,8 @@
 struct settler;
 
 struct settler_callbacks {
-    void (*settled)(size_t count, void *userdata); /* that many have left: room for new claims */
+    void (*settled)(size_t count, void *userdata);         /* that many have left: room for new claims */
+    void (*waits)(int64_t integration_id, void *userdata); /* the database knows that it waits */
 };
 
 int settler_new(struct settler **ret, sd_event *event, const struct pg_params *params, int batch_size,

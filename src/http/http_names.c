@@ -12,7 +12,8 @@
 #include "base/timeutil.h"
 #include "http/http_shortage.h"
 
-#define THREADS_MAX 256
+/* Twice as many as there are requests by default: a thread that hangs outlives its requester. */
+#define THREADS_MAX 1024
 #define REMEMBERED_USEC (60 * USEC_PER_SEC)
 #define STACK_SIZE ((size_t) 512 * 1024)
 #define NO_NAME_SERVER "no name server answers: see /etc/resolv.conf"
@@ -326,14 +327,16 @@ static void pass_on(struct name *n, struct http_addresses *addresses, enum http_
 
 static void take_answer(struct http_names *names, const struct question *q)
 {
-    struct name *n = q->name, *next = TAILQ_FIRST(&names->queue);
+    struct name *n = q->name, *next;
     struct http_addresses *addresses = q->code == 0 ? addresses_of(q->found) : NULL;
 
     names->threads--;
     names->unanswered = q->unanswered;
-    if (next) {
+    while (names->threads < THREADS_MAX && (next = TAILQ_FIRST(&names->queue))) {
         TAILQ_REMOVE(&names->queue, next, queued);
-        start_lookup(next);
+        next->asked = false; /* by nobody any more, perhaps */
+        if (!TAILQ_EMPTY(&next->lookups))
+            start_lookup(next);
     }
     http_addresses_done(n->addresses);
     n->addresses = addresses;

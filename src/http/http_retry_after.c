@@ -24,16 +24,22 @@ static bool is_blank(char c)
     return c == ' ' || c == '\t' || c == '\r' || c == '\n';
 }
 
-/* Any number of digits: beyond the maximum only the maximum counts. */
+/* Any number of digits: beyond the maximum only the maximum counts. Some servers send decimals, which the RFC
+ * has not: a part of a second is a whole one. */
 static int parse_seconds(const char *text, int64_t *ret)
 {
     int64_t seconds = 0;
 
     for (; is_digit(*text); text++)
         seconds = MIN(seconds * 10 + (*text - '0'), HTTP_RETRY_AFTER_MAX_SEC);
+    if (*text == '.' && is_digit(text[1])) {
+        size_t zeros = strspn(text + 1, "0"), digits = strspn(text + 1, "0123456789");
+        seconds += zeros < digits;
+        text += 1 + digits;
+    }
     if (*text)
         return -EINVAL;
-    *ret = seconds;
+    *ret = MIN(seconds, HTTP_RETRY_AFTER_MAX_SEC);
     return 0;
 }
 

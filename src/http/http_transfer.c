@@ -171,7 +171,7 @@ static void exchange(struct http_transfer *t)
 
     /* The process stood still, or the machine slept: somebody else may have sent it meanwhile. */
     if (!t->request.handed_over && now_boottime_usec() > t->boot_deadline_usec) {
-        conclude(t, HTTP_TIMEOUT, "its time was over before it could be sent");
+        conclude(t, HTTP_INTERNAL, "the process stood still until the request's time was over");
         return;
     }
     while (t->request.sent < total)
@@ -429,7 +429,7 @@ void http_transfer_start(struct http_transfer *t, const struct http_request *req
 
 void http_transfer_cancel(struct http_transfer *t)
 {
-    conclude(t, HTTP_CANCELLED, "cancelled");
+    conclude(t, HTTP_CANCELLED, "");
 }
 
 void http_transfer_drop(struct http_transfer *t)

@@ -461,7 +461,7 @@ TEST(test_hanging_names_delay_nobody)
 /* The threads have an end; what waits for one gets it. */
 TEST(test_more_hanging_names_than_threads)
 {
-    enum { NAMES = 300, THREADS = 256 };
+    enum { NAMES = 1030, THREADS = 1024 };
     struct client *c = *state;
     struct outcome *o[NAMES];
     int before = count_threads();

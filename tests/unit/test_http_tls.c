@@ -575,7 +575,7 @@ TEST(test_certificates_of_the_environment_are_ignored)
 
 /* --- neighbours ------------------------------------------------------------------------------- */
 
-enum { HEALTHY = 12, STUCK = 16 };
+enum { HEALTHY = 12, STUCK = 16, ROUNDS = 100 };
 
 struct street {
     struct client *client;
@@ -626,7 +626,7 @@ TEST(test_neighbours_of_a_hanging_handshake)
     street_open(&s, c);
     for (int i = 0; i < STUCK; i++)
         stuck[i] = post(c, s.hanging_url);
-    for (; !stuck[STUCK - 1]->done || rounds < 20; rounds++) {
+    for (; rounds < ROUNDS && (!stuck[STUCK - 1]->done || rounds < 20); rounds++) {
         for (int i = 0; i < HEALTHY; i++)
             o[i] = post(c, server_url(s.secure[i], "/"));
         plain = post(c, server_url(s.plain, "/"));

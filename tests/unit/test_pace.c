@@ -50,6 +50,17 @@ TEST(test_time_is_given_and_then_it_begins_with_one)
     assert_int_equal(pace_slots(&p, AT(12)), 3);
 }
 
+TEST(test_the_database_keeps_what_it_was_given)
+{
+    struct pace p = {0};
+    pace_back_off(&p, AT(0), AT(100), AT(1));
+    pace_hand_over(&p, AT(2));
+    assert_int_equal(pace_slots(&p, AT(3)), 1);
+    /* Answers to what was under way before open nothing. */
+    pace_answered(&p, true, AT(3));
+    assert_int_equal(pace_slots(&p, AT(3)), 1);
+}
+
 TEST(test_requests_under_way_together_make_it_wait_once)
 {
     struct pace p = {0};
@@ -75,10 +86,10 @@ TEST(test_what_is_known_is_forgotten)
     pace_back_off(&p, AT(0), AT(2), AT(1));
     assert_int_equal(pace_slots(&p, AT(60)), 1);
     assert_int_equal(pace_slots(&p, AT(61)), INT_MAX);
-    /* But not that it is silent. */
+    /* But not that it is silent, however long its requests take. */
     for (int i = 0; i < 3; i++)
         pace_unanswered(&p, AT(70));
-    assert_int_equal(pace_slots(&p, AT(130)), INT_MAX);
+    assert_int_equal(pace_slots(&p, AT(7000)), 2);
     assert_true(pace_is_silent(&p));
 }
 
@@ -101,6 +112,7 @@ int main(void)
         cmocka_unit_test(test_nothing_known_limits_nothing),
         cmocka_unit_test(test_a_silent_one_gets_few_until_it_answers),
         cmocka_unit_test(test_time_is_given_and_then_it_begins_with_one),
+        cmocka_unit_test(test_the_database_keeps_what_it_was_given),
         cmocka_unit_test(test_requests_under_way_together_make_it_wait_once),
         cmocka_unit_test(test_what_is_known_is_forgotten),
         cmocka_unit_test(test_what_another_daemon_has_seen_counts_for_an_unknown_one),

@@ -285,9 +285,17 @@ static void on_settled(size_t count, void *userdata)
     settled += count;
 }
 
+static int64_t waits; /* the integration that the settler has said to wait, last */
+
+static void on_waits(int64_t integration_id, void *userdata)
+{
+    (void) userdata;
+    waits = integration_id;
+}
+
 static int scene_start(void **state)
 {
-    static const struct settler_callbacks callbacks = {on_settled};
+    static const struct settler_callbacks callbacks = {on_settled, on_waits};
     const struct pg_params params = {0};
 
     (void) state;
@@ -297,6 +305,7 @@ static int scene_start(void **state)
     memset(&said, 0, sizeof(said));
     memset(&session, 0, sizeof(session));
     settled = 0;
+    waits = 0;
     assert_int_equal(settler_new(&settler, NULL, &params, BATCH_MAX, &callbacks, NULL), 0);
     come_up();
     return 0;
@@ -547,12 +556,36 @@ TEST(test_the_longest_backoff_counts)
     pass(MSEC(10));
     EXPECT(sql_back_off, 77);
     ANSWER_NOTHING();
+    assert_int_equal(waits, 77);
     EXPECT(sql_back_off, 78);
     ANSWER_NOTHING();
     EXPECT(sql_back_off, 77);
     ANSWER_NOTHING();
     EXPECT_IDLE();
     assert_int_equal(said.count, 0);
+}
+
+TEST(test_a_wait_that_a_lock_keeps_is_written_later)
+{
+    const struct store_wait first = {77, 1, 1000, "HTTP 429"}, other = {78, 1, 500, "HTTP 429"};
+    settler_wait(settler, &first);
+    settler_wait(settler, &other);
+    pass(MSEC(10));
+    EXPECT(sql_back_off, 77);
+    end_statement(NULL, -EBADMSG, "55P03");
+    expect_said(MSG_LOCKED, LOG_WARNING);
+    assert_int_equal(waits, 0);
+    pass(MSEC(1000));
+    EXPECT(sql_back_off, 78);
+    ANSWER_NOTHING();
+    EXPECT(sql_back_off, 77);
+    end_statement(NULL, -EBADMSG, "55P03");
+    expect_said(MSG_LOCKED, LOG_DEBUG);
+    pass(MSEC(1000));
+    EXPECT(sql_back_off, 77);
+    ANSWER_NOTHING();
+    assert_int_equal(waits, 77);
+    EXPECT_IDLE();
 }
 
 #define SCENE(test) cmocka_unit_test_setup_teardown(test, scene_start, scene_end)
@@ -576,6 +609,7 @@ int main(void)
         SCENE(test_an_integration_is_paused_after_its_results),
         SCENE(test_a_pause_survives_a_lost_answer),
         SCENE(test_the_longest_backoff_counts),
+        SCENE(test_a_wait_that_a_lock_keeps_is_written_later),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
