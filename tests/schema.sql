@@ -243,6 +243,10 @@ CREATE FUNCTION anubis.subscription_changed_by_others() RETURNS trigger
     LANGUAGE plpgsql
     AS $$
 begin
+    -- A request may be under way.
+    if old.status = 'processing' and old.claim_token is not null and new.status <> 'sent' then
+        new.ambiguous_since := coalesce(new.ambiguous_since, clock_timestamp());
+    end if;
     new.claimed_by := null;
     new.claim_token := null;
     new.held_at := null;

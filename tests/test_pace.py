@@ -195,7 +195,8 @@ def test_a_claim_that_comes_after_its_lease_sends_nothing(app, institutions, mak
 def test_no_row_waits_for_the_poll_while_slots_are_free(app, institutions, make_daemon, slots, institutions_count):
     make_daemon({"delivery": {"max_in_flight": slots, "poll_interval": "60s"}, "log_level": "info"}).start()
     for i in range(institutions_count):
-        app.subscriptions(app.integration(institutions.url(f"/slow/200/{i}"), max_in_flight=1000), 5 * slots // institutions_count)
+        integration = app.integration(institutions.url(f"/slow/200/{i}"), max_in_flight=1000)
+        app.subscriptions(integration, 5 * slots // institutions_count)
     app.wait_states(sent=5 * slots, deadline=30)
 
 

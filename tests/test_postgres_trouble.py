@@ -190,7 +190,7 @@ def test_application_is_no_deadlocks_victim(app, institutions, make_daemon):
               "$$ begin for n in reverse cardinality(ids)..1 "
               "loop update {s}.subscriptions set order_id = 1 where id = ids[n]; end loop; end $$")
     integration = app.integration(institutions.url("/good"), max_in_flight=400)
-    daemon = make_daemon({"delivery": {"max_in_flight": 400, "lease": "600s"}}).start()
+    daemon = make_daemon({"delivery": {"max_in_flight": 600, "lease": "600s"}}).start()
     for n in range(5):
         institutions.stop()
         ids = app.subscriptions(integration, 400)

@@ -35,15 +35,9 @@ struct items {
 struct waiting {
     struct waiting *next;
     struct store_wait wait;
-    char *reason;
     bool said; /* that it could not be written */
+    char reason[];
 };
-
-static void waiting_free(struct waiting *w)
-{
-    free(w->reason);
-    free(w);
-}
 
 struct settler {
     struct pg_async *pg;
@@ -132,8 +126,7 @@ static void take_batch(struct settler *s)
 
 static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
 {
-    (void) source;
-    (void) usec;
+    (void) source, (void) usec;
     step(userdata);
     return 0;
 }
@@ -343,7 +336,7 @@ static void on_waits(struct pg_answer *answer, void *userdata)
     if (w->wait.usec == USEC_INFINITY && pg_rows(answer->result) == 1)
         log_about(LOG_WARNING, MSG_INTEGRATION_PAUSED, &(struct log_about){.integration_id = id},
                   "integration %" PRId64 " is paused until somebody resumes it: %s", id, w->reason);
-    waiting_free(w);
+    free(w);
     step(s);
 }
 
@@ -444,7 +437,7 @@ void settler_free(struct settler *s)
     while (s->waits) {
         struct waiting *w = s->waits;
         s->waits = w->next;
-        waiting_free(w);
+        free(w);
     }
     pg_args_free(&s->args);
     free(s);
@@ -469,10 +462,9 @@ void settler_wait(struct settler *s, const struct store_wait *wait)
             w->usec >= wait->usec)
             return;
     }
-    *tail = xcalloc(1, sizeof(**tail));
-    (*tail)->reason = xstrdup(wait->reason);
+    *tail = xcalloc(1, sizeof(**tail) + strlen(wait->reason) + 1);
     (*tail)->wait = *wait;
-    (*tail)->wait.reason = (*tail)->reason;
+    (*tail)->wait.reason = memcpy((*tail)->reason, wait->reason, strlen(wait->reason));
     arm_timer(s, GATHER_USEC);
 }
 
