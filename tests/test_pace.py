@@ -75,7 +75,7 @@ def test_a_mended_one_is_tried_at_once(app, institutions, make_daemon, column, v
     if column == "auth_token":
         institutions.become("/reject/401", "/good")
     app.query(f"update {{s}}.integrations set {column} = %s where id = %s", (value or institutions.url("/good"), integration))
-    app.wait_states(sent=48, retry=2, deadline=30)
+    app.wait_states(sent=50, deadline=30)
 
 
 def test_refused_credentials_are_tried_seldom(app, institutions, make_daemon):

@@ -13,13 +13,19 @@ begin
 end $$;
 revoke execute on function @extschema@.integration_changed() from public;
 
--- Another endpoint or token is no longer what the institution asked to wait with, or refused: it is tried at once.
+-- Another endpoint or token is no longer what the institution asked to wait with, or refused: it is tried at once, with the rows that
+-- waited for it. The first hundred show whether it works; the others come at their times.
 create or replace function @extschema@.integration_mended() returns trigger language plpgsql security definer
     set search_path = pg_catalog, pg_temp as $$
 begin
     update @extschema@.integration_runtime set backoff_until = null, backoff_reason = null
      where integration_id = new.id and backoff_until is not null;
-    if found and new.enabled then
+    if found then
+        update @extschema@.subscriptions s set next_attempt_at = null
+         where s.ctid = any (array(select w.ctid from @extschema@.subscriptions w
+                                    where w.integration_id = new.id and w.status = 'retry' and w.held_at is null
+                                    order by w.integration_id, @extschema@.subscription_due(w.next_attempt_at, w.scheduled_to), w.id
+                                    limit 100 for no key update skip locked));
         perform @extschema@.doorbell_ring();
     end if;
     return null;
