@@ -208,6 +208,20 @@ def test_token_from_a_credential(app, institutions, make_daemon, tmp_path):
     assert institutions.last("/good/usp")[1]["authorization"] == "Bearer from-a-file"
 
 
+def test_a_credential_is_read_again_at_a_reload(app, institutions, make_daemon, tmp_path):
+    (tmp_path / "usp").write_text("old\n")
+    daemon = make_daemon(env={"CREDENTIALS_DIRECTORY": str(tmp_path)}).start()
+    integration = app.integration(institutions.url("/good/usp"), auth_token="credential:usp")
+    app.subscription(integration)
+    app.wait_states(sent=1)
+    (tmp_path / "usp").write_text("new\n")
+    daemon.reload()
+    daemon.wait_log("configuration read again")
+    app.subscription(integration)
+    app.wait_states(sent=2)
+    assert institutions.last("/good/usp")[1]["authorization"] == "Bearer new"
+
+
 def test_slots_of_an_integration_are_kept(app, institutions, make_daemon):
     make_daemon({"delivery": {"timeout": "60s", "lease": "90s"}}).start()
     app.subscriptions(app.integration(institutions.url("/silent"), max_in_flight=3), 20)
