@@ -19,6 +19,9 @@
 /* Of handshakes in a turn, beside all exchanges; a step of one is the least. */
 #define SHAKE_USEC (2 * USEC_PER_MSEC)
 #define SHAKE_LOOK_USEC (100 * USEC_PER_MSEC)
+/* A deadline that is seen so late was missed by this process. */
+#define STANDSTILL_USEC (250 * USEC_PER_MSEC)
+#define STOOD_STILL "this process stood still until the request's time was over"
 #define SPARED 4 /* idle connections given up when the machine lacks descriptors */
 #define EVENTS (EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET)
 
@@ -171,7 +174,7 @@ static void exchange(struct http_transfer *t)
 
     /* The process stood still, or the machine slept: somebody else may have sent it meanwhile. */
     if (!t->request.handed_over && now_boottime_usec() > t->boot_deadline_usec) {
-        conclude(t, HTTP_INTERNAL, "the process stood still until the request's time was over");
+        conclude(t, HTTP_INTERNAL, STOOD_STILL);
         return;
     }
     while (t->request.sent < total)
@@ -223,6 +226,7 @@ static void shake(struct http_transfer *t, uint64_t now)
 {
     leave_handshakes(t);
     t->connect_until_usec += now - t->can_shake_since_usec;
+    t->deadline_usec += now - t->can_shake_since_usec;
     set_connect_timer(t);
     secure(t);
 }
@@ -346,8 +350,12 @@ static void find_connection(struct http_transfer *t)
 static void on_timeout(void *owner)
 {
     struct http_transfer *t = owner;
+    bool secured = t->connection && t->connection->secured;
+    uint64_t due = secured ? t->deadline_usec : MIN(t->connect_until_usec, t->deadline_usec);
 
-    if (t->attempt) {
+    if (!t->request.handed_over && !t->can_shake && now_monotonic_usec() - due > STANDSTILL_USEC) {
+        conclude(t, HTTP_INTERNAL, STOOD_STILL);
+    } else if (t->attempt) {
         const char *detail;
         enum http_cause cause = http_attempt_overdue(t->attempt, &detail);
         conclude(t, cause, detail);

@@ -55,7 +55,7 @@ int getaddrinfo(const char *restrict name, const char *restrict service,
     if (strncmp(name, "hangs", 5) == 0) {
         hanging++;
         while (resolver_hangs)
-            usleep(1000);
+            usleep(50 * 1000);
         hanging--;
         return EAI_AGAIN;
     }

@@ -654,6 +654,26 @@ TEST(test_neighbours_of_a_hanging_handshake)
     street_close(&s);
 }
 
+/* Nobody was asked in time, because this process was away. */
+TEST(test_a_standstill_is_not_the_servers_fault)
+{
+    static const struct reply silence[] = {{NULL, HOLD, NULL, true}};
+    struct client *c = *state;
+    struct server *s = server_start(silence, 1);
+    char url[64];
+
+    c->params.connect_timeout_usec = 200 * USEC_PER_MSEC;
+    http_set_params(c->http, &c->params);
+    snprintf(url, sizeof(url), "https://127.0.0.1:%d/", s->port);
+    struct outcome *o = post(c, url);
+    WAIT_FOR(c, s->connections == 1 || o->done);
+    usleep(1000 * 1000); /* no turn of the loop */
+    expect_cause(finished(c, o), HTTP_INTERNAL);
+    assert_false(o->result.body_handed_over);
+    free(o);
+    server_stop(s);
+}
+
 /* What follows the CONNECT would go to such a proxy beside its TLS: in clear text. */
 TEST(test_proxy_over_tls_gets_nothing)
 {
@@ -692,6 +712,7 @@ int main(void)
         WITH_CLIENT(test_trust_that_a_reload_takes_away),
         WITH_CLIENT(test_certificates_of_the_environment_are_ignored),
         WITH_CLIENT(test_neighbours_of_a_hanging_handshake),
+        WITH_CLIENT(test_a_standstill_is_not_the_servers_fault),
         WITH_CLIENT(test_proxy_over_tls_gets_nothing),
     };
 
