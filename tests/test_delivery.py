@@ -291,7 +291,7 @@ def test_an_endpoint_that_takes_nothing_is_said_once(app, institutions, make_dae
     # A reload forgets nothing of it.
     daemon.reload()
     daemon.wait_log("configuration")
-    app.query("update {s}.integrations set endpoint_url = %s", (institutions.url("/good"),))
+    app.query("update {s}.integrations set endpoint_url = %s where id = %s", (institutions.url("/good"), closed))
     app.query("update {s}.subscriptions set next_attempt_at = null where integration_id = %s and status = 'retry'", (closed,))
     app.wait_states(integration_id=closed, sent=40, deadline=20)
     assert re.findall(BACK % closed, daemon.log) == ["40"], daemon.log
