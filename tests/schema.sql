@@ -166,7 +166,12 @@ CREATE FUNCTION anubis.integration_mended() RETURNS trigger
 begin
     update anubis.integration_runtime set backoff_until = null, backoff_reason = null
      where integration_id = new.id and backoff_until is not null;
-    if found and new.enabled then
+    if found then
+        update anubis.subscriptions s set next_attempt_at = null
+         where s.ctid = any (array(select w.ctid from anubis.subscriptions w
+                                    where w.integration_id = new.id and w.status = 'retry' and w.held_at is null
+                                    order by w.integration_id, anubis.subscription_due(w.next_attempt_at, w.scheduled_to), w.id
+                                    limit 100 for no key update skip locked));
         perform anubis.doorbell_ring();
     end if;
     return null;

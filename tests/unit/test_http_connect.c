@@ -209,7 +209,7 @@ static void hole_free(struct hole *h)
 static void reach_the_last_of_many(struct client *c, struct server *s, const char *name)
 {
     enum { DEAD = 20 };
-    static char texts[DEAD][16];
+    static char texts[DEAD][24];
     struct hole holes[DEAD];
 
     for (int i = 0; i < DEAD; i++) {
