@@ -152,7 +152,7 @@ tsan: ## build/tsan, with the thread sanitizer
 fuzz: packages-fuzz ## look for answers that break their reader, for FUZZ_SECONDS (600)
 	@mkdir -p $(BUILD)/fuzz/http_answer
 	clang -std=gnu17 -D_GNU_SOURCE -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined -Isrc \
-	    tests/fuzz/http_answer.c src/http/http_answer.c src/base/strbuf.c src/base/util.c -o $(BUILD)/fuzz/fuzz_http_answer
+	    tests/fuzz/http_answer.c src/http/http_answer.c src/http/http_retry_after.c src/base/strbuf.c src/base/util.c -o $(BUILD)/fuzz/fuzz_http_answer
 	$(BUILD)/fuzz/fuzz_http_answer -max_total_time=$(or $(FUZZ_SECONDS),600) -max_len=8192 -print_final_stats=1 \
 	    -artifact_prefix=$(BUILD)/fuzz/ $(BUILD)/fuzz/http_answer tests/fuzz/http_answer
 coverage: ## build/coverage, with gcov's counters

@@ -1,8 +1,10 @@
 """What keeps a request from its institution: URLs that lead nowhere, and what this machine lacks."""
+import os
 import re
 import shutil
 
 import pytest
+from harness.names import NameServers
 from harness.processes import wait_for
 
 LABEL = "a" * 63
@@ -88,3 +90,17 @@ def test_a_soft_limit_of_descriptors_is_none(app, make_daemon):
     daemon = make_daemon({"delivery": {"max_in_flight": 1000}}, wrapper=("prlimit", "--nofile=256:4096")).start()
     daemon.term()
     assert "max_in_flight" not in daemon.log
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="another resolv.conf(5) needs root and unshare")
+def test_a_dead_name_server_costs_no_attempt(app, institutions, make_daemon, tmp_path):
+    servers = NameServers(tmp_path, [False, True])
+    try:
+        url = institutions.url("/good/names").replace("127.0.0.1", "school.example")
+        row = app.subscription(app.integration(url))
+        make_daemon({"delivery": {"connect_timeout": "5s"}}, wrapper=servers.wrapper()).start()
+        app.wait_states(sent=1, deadline=60)
+        assert app.row(row)["attempts"] == 1
+        assert servers.asked[0] and servers.asked[1]
+    finally:
+        servers.close()

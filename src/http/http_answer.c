@@ -4,6 +4,8 @@
 #include <string.h>
 #include <strings.h>
 
+#include "http/http_retry_after.h"
+
 /* Kept between answers; the memory of a single large one is given back. */
 #define BODY_KEPT_MAX ((size_t) 8 * 1024)
 #define CHUNK_LINE_MAX ((size_t) 8 * 1024)
@@ -130,8 +132,11 @@ static void take_content_length(struct http_answer *a, const char *value, size_t
 
 static void take_retry_after(struct http_answer *a, const char *value, size_t len)
 {
-    /* Of several the first that fits counts: a later one, perhaps malformed, must not make it forgotten. */
-    if (a->has_retry_after || len >= sizeof(a->retry_after))
+    int64_t unused;
+
+    /* Of several the first that can be read counts. */
+    if (a->has_retry_after || len >= sizeof(a->retry_after) ||
+        http_parse_retry_after(value, len, 0, &unused) < 0)
         return;
     memcpy(a->retry_after, value, len);
     a->retry_after_len = len;

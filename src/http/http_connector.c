@@ -109,6 +109,11 @@ static void report_failure(struct http_attempt *a)
         report(a, -1, HTTP_ADDRESS_REFUSED, "the address lies in a network that is not allowed");
         return;
     }
+    if (race->unrouted == tried && race->refused > 0) {
+        report(a, -1, HTTP_ADDRESS_REFUSED,
+               "its only address with a route lies in a network that is not allowed");
+        return;
+    }
     if (race->unrouted == tried) {
         report(a, -1, HTTP_INTERNAL, http_shortage_words(race->last_error));
         return;

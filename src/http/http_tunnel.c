@@ -23,7 +23,7 @@ struct http_tunnel {
     struct http_tunnels *all;
     CURL *easy;
     int local_errno; /* our own machine refused something */
-    int fd;          /* the last that libcurl opened; it may have closed it */
+    int fd;          /* the last that libcurl opened; -1 once it has closed it */
     bool reached;    /* the proxy is connected to */
     bool body;       /* it says that its answer has one */
     size_t head_bytes;
@@ -108,7 +108,11 @@ static curl_socket_t on_open_socket(void *userdata, curlsocktype purpose, struct
 static int on_close_socket(void *userdata, curl_socket_t fd)
 {
     struct http_tunnels *all = userdata;
+    struct http_tunnel *t;
 
+    TAILQ_FOREACH(t, &all->tunnels, link)
+    if (t->fd == fd)
+        t->fd = -1; /* the number may come back as another tunnel's */
     http_sockets_forget(all->sockets, fd);
     return close(fd);
 }

@@ -209,8 +209,9 @@ TEST(a_body_beyond_the_limit_is_read_away)
 
 TEST(headers_that_matter)
 {
-    static const char text[] = "HTTP/1.1 503 Busy\r\nRetry-After:  12 \r\nRetry-After: nonsense\r\n"
-                               "Keep-Alive: max=5, timeout=7\r\nContent-Length: 0\r\n\r\n";
+    static const char text[] =
+        "HTTP/1.1 503 Busy\r\nRetry-After: soon\r\nRetry-After: \r\nRetry-After:  12 \r\nRetry-After: nonsense\r\n"
+        "Keep-Alive: max=5, timeout=7\r\nContent-Length: 0\r\n\r\n";
     struct http_answer a = {0};
 
     http_answer_begin(&a, BODY_MAX);

@@ -312,10 +312,15 @@ TEST(test_private_address_among_public_ones)
     static const struct {
         const char *addresses[4];
         enum http_cause cause;
+        const char *unrouted;
     } scenes[] = {
-        {{"127.0.0.1", PUBLIC}, HTTP_ANSWERED},       {{PUBLIC, "127.0.0.1"}, HTTP_ANSWERED},
-        {{"::1", "10.0.0.1", PUBLIC}, HTTP_ANSWERED}, {{"127.0.0.1", "::1"}, HTTP_ADDRESS_REFUSED},
-        {{"127.0.0.1"}, HTTP_ADDRESS_REFUSED},
+        {{"127.0.0.1", PUBLIC}, HTTP_ANSWERED, NULL},
+        {{PUBLIC, "127.0.0.1"}, HTTP_ANSWERED, NULL},
+        {{"::1", "10.0.0.1", PUBLIC}, HTTP_ANSWERED, NULL},
+        {{"127.0.0.1", "::1"}, HTTP_ADDRESS_REFUSED, NULL},
+        {{"127.0.0.1"}, HTTP_ADDRESS_REFUSED, NULL},
+        {{"2001:4860::1", "10.0.0.1"}, HTTP_ADDRESS_REFUSED, "2001:4860::1"},
+        {{"10.0.0.1", "2001:4860::1"}, HTTP_ADDRESS_REFUSED, "2001:4860::1"},
     };
     struct client *c = *state;
     struct server *s = server_start(ok_close, 1);
@@ -325,11 +330,13 @@ TEST(test_private_address_among_public_ones)
         memset(world.addresses, 0, sizeof(world.addresses));
         memcpy(world.addresses, scenes[i].addresses, sizeof(scenes[i].addresses));
         http_set_params(c->http, &c->params);
+        world.connect_only = scenes[i].unrouted;
+        world.connect_errno = scenes[i].unrouted ? ENETUNREACH : 0;
         connects = 0;
         struct outcome *o = post_to_name(c, "some.test", s);
         expect_cause(o, scenes[i].cause);
-        assert_int_equal(connects, scenes[i].cause == HTTP_ANSWERED);
-        if (connects > 0)
+        assert_int_equal(connects, scenes[i].unrouted || scenes[i].cause == HTTP_ANSWERED);
+        if (scenes[i].cause == HTTP_ANSWERED)
             assert_string_equal(connected[0], PUBLIC);
         free(o);
     }
