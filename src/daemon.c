@@ -351,8 +351,8 @@ static void stop(struct daemon *d)
     config_unref(d->config);
 }
 
-/* By itself the resolver (resolv.conf(5)) tries each name server for 5 s: as long as a connection may take, so
- * that with the first one dead the second would never be asked. */
+/* By itself the resolver (resolv.conf(5)) tries each name server for 5 s: as long as a connection may take.
+ * With the first one dead the second would never be asked. */
 static void hasten_the_resolver(void)
 {
     setenv("RES_OPTIONS", "timeout:2 attempts:2", 0);

@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""make bench: throughput over HTTP and HTTPS, beside that of the design it replaces, latency, memory, idle cost, the price of the
+"""make bench: throughput over HTTP and HTTPS, races against peers, latency, memory, idle cost, the price of the
 triggers, a thousand institutions over TLS, bad ones among good ones, on parts of its own.
 
 Everything runs on this machine: a throw-away Postgres (fsync on), a real Apache Kafka where Java is (else the embedded
@@ -51,7 +51,6 @@ class Bench:
         self.sinks = {"http": self.sink, "https": Institutions(count=False, certificates=self.certificates).start()}
         self.number = 0
         self.warm = False
-        self.rates = {}  # what throughput found, in subscriptions a second: {"http": …, "https": …}
 
     def fresh(self, integrations=INTEGRATIONS, scheme="http"):
         """A migrated database with integrations that answer at once."""
@@ -180,7 +179,7 @@ def show(name, result, indent="  "):
 
 
 CASES = {"throughput": lambda b, a: bench_throughput.throughput(b, a.rows, a.turns),
-         "peer": lambda b, a: bench_throughput.peer(b, 3000),
+         "race": lambda b, a: bench_throughput.race(b, a.rows, a.turns),
          "latency": lambda b, a: b.latency(100, 10),
          "insert": lambda b, a: {**b.insert_cost(16, 1000), **bench_insert.beside(b, 1, 3, 2),
                                  **bench_insert.beside(b, 16, 3, 2)},

@@ -1,4 +1,4 @@
-"""The benchmark's throughput: waiting rows through everything, over HTTP and HTTPS in turn; and the peer's."""
+"""The benchmark's throughput: waiting rows through everything, over HTTP and HTTPS in turn; and races against peers."""
 import resource
 import statistics
 import sys
@@ -6,12 +6,13 @@ import time
 
 import bench_peer
 from bench_measure import Row, by_name, cpu_by_thread, cpu_of, cpu_of_thread, cpu_of_tree, peak_rss_kib
-from harness.anubis import Ctl
+from harness.anubis import Ctl, program
 from harness.processes import Child, wait_for
 
 SCHEMES = ("http", "https")
 IN_FLIGHT = (512, 64)
 WARM_ROWS = 40000   # of the run before the first one
+FEW = 3000          # of the design that anubisd replaces, which is slow
 WARM_PART = 0.2     # of a run's rows, after which connections are kept
 ALL_SENT = """select not exists (select from {s}.subscriptions where status in ('pending', 'retry') and held_at is null)
     and not exists (select from {s}.subscriptions where status = 'processing')"""
@@ -48,6 +49,15 @@ class Warm:
         return {"warm: sent/s": sent / seconds, "warm: µs of the main thread": cpu / sent * 1e6}
 
 
+def cpu_by_session(app):
+    """{application_name: seconds} of the sessions that live."""
+    found = {}
+    for name, pid in app.database.query("select split_part(application_name, ' (', 1), pid from pg_stat_activity "
+                                        "where datname = current_database() and pid <> pg_backend_pid()"):
+        found[name] = found.get(name, 0) + cpu_of_thread(pid, pid)
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
 def once(bench, rows, scheme, in_flight):
     """From the daemon's start until all is sent and counted."""
     app, ids = bench.fresh(scheme=scheme)
@@ -68,6 +78,7 @@ def once(bench, rows, scheme, in_flight):
     wal_bytes = app.value("select pg_current_wal_lsn() - %s::pg_lsn", (wal,))
     found = {"subscriptions/s": rows / seconds, **warm.found(), "CPU µs a subscription": cpu, "anubisd by thread": threads,
              "WAL bytes a subscription": float(wal_bytes) / rows, "peak RSS MiB": peak_rss_kib(daemon.pid) / 1024}
+    found["Postgres by session"] = {name: used / rows * 1e6 for name, used in cpu_by_session(app).items()}
     verify = Ctl(daemon.settings)("verify", deadline=600)
     assert verify.code == 0, verify.stdout + verify.stderr
     daemon.term()
@@ -87,10 +98,14 @@ def order(turn):
     return cases if turn % 2 == 0 else cases[::-1]
 
 
-def throughput(bench, rows, turns):
+def warm_up(bench):
     if not bench.warm:  # a broker whose code is not yet compiled takes several times the CPU
         bench.warm = True
         once(bench, WARM_ROWS, "https", IN_FLIGHT[0])
+
+
+def throughput(bench, rows, turns):
+    warm_up(bench)
     found = {}
     for turn in range(turns):
         for case in order(turn):
@@ -108,41 +123,69 @@ def throughput(bench, rows, turns):
         row("µs of the main thread, all", lambda t: t["anubisd by thread"]["main"])
         row("µs of anubisd", lambda t: t["CPU µs a subscription"]["anubisd"])
         row("µs of the institution", lambda t: t["CPU µs a subscription"]["institution"])
-    bench.rates = {scheme: statistics.median(t["subscriptions/s"] for t in found[scheme, IN_FLIGHT[0]]) for scheme in SCHEMES}
     return {"rows": rows, "turns": turns, "table": rows_of_table,
             **{f"{scheme}, {in_flight} in flight": medians(values) for (scheme, in_flight), values in found.items()}}
 
 
-def peer_once(bench, rows, scheme):
-    """The same work by the design that anubisd replaces: see bench_peer. Its rate and its CPU a subscription."""
+def race_once(bench, rows, scheme, schema, command):
+    """The same work by somebody else, who prints "done"; command(database, prefix). Its rate, and the CPU of all parts a
+    subscription."""
     bench.number += 1
     prefix = f"bench{bench.number}."
     database = bench.server.create_database(f"bench{bench.number}")
-    database.query(bench_peer.SCHEMA)
+    database.query(schema)
     for n in range(bench.INTEGRATIONS):
         database.query("insert into integrations (name, endpoint_url) values ('peer', %s)",
                        (bench.sinks[scheme].url(f"/good/{n}"),))
     database.query(bench.WAITING_ROWS.replace("TABLE", "subscriptions"), (bench.INTEGRATIONS, rows))
     database.query("analyze")
+    database.query("checkpoint")
     bench.kafka.create_anubis_topics(prefix)
-    worker = Child([sys.executable, bench_peer.__file__, "--conninfo", database.conninfo(), "--brokers", bench.kafka.bootstrap,
-                    "--prefix", prefix, "--rows", rows, "--ca-file", bench.certificates.root])
-    started, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    worker = Child(command(database, prefix))
+    parts = (bench.server.child.pid, bench.kafka.child.pid, bench.sinks[scheme].child.pid)
+    before, children = sum(map(cpu_of_tree, parts)), resource.getrusage(resource.RUSAGE_CHILDREN)
+    started = time.monotonic()
     worker.start()
     wait_for(lambda: not worker.is_running(), 600, "the peer to be done", interval=0.1)
     seconds = time.monotonic() - started
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu, after = sum(map(cpu_of_tree, parts)) - before, resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu += after.ru_utime + after.ru_stime - children.ru_utime - children.ru_stime
     counted = database.value("select sum(successful_sends) from integrations")
     assert counted == rows, f"the peer counted {counted} of {rows}: {worker.output}"
     database.drop()
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return rows / seconds, cpu / rows * 1e6
+    return seconds, cpu / rows * 1e6
 
 
-def peer(bench, rows):
-    found = {scheme: peer_once(bench, rows, scheme) for scheme in SCHEMES}
-    table = [Row("peer: subscriptions/s, HTTP → HTTPS", found["http"][0], found["https"][0]),
-             Row("peer: its CPU µs a subscription", found["http"][1], found["https"][1])]
-    for scheme, rate in bench.rates.items():
-        table.append(Row(f"subscriptions/s over {scheme}, the peer → anubisd", found[scheme][0], rate))
-    return {"rows": rows, "table": table}
+def replaced(bench, rows, scheme):
+    return race_once(bench, rows, scheme, bench_peer.SCHEMA, lambda database, prefix: [
+        sys.executable, bench_peer.__file__, "--conninfo", database.conninfo(), "--brokers", bench.kafka.bootstrap,
+        "--prefix", prefix, "--rows", rows, "--ca-file", bench.certificates.root])
+
+
+def fast(bench, rows, scheme):
+    return race_once(bench, rows, scheme, bench_peer.FAST_SCHEMA, lambda database, prefix: [
+        program("tools/fast_peer"), database.conninfo(), bench.kafka.bootstrap, prefix, rows, IN_FLIGHT[0],
+        bench.certificates.root])
+
+
+def ours(bench, rows, scheme):
+    found = once(bench, rows, scheme, IN_FLIGHT[0])
+    return rows / found["subscriptions/s"], sum(found["CPU µs a subscription"].values())
+
+
+def race(bench, rows, turns):
+    """Against bare work without promises, by turns; and against the design that anubisd replaces."""
+    warm_up(bench)
+    table = []
+    for scheme in SCHEMES:
+        found = {fast: [], ours: []}
+        for turn in range(turns):
+            for runner in (fast, ours) if turn % 2 == 0 else (ours, fast):
+                found[runner].append(runner(bench, rows, scheme))
+        rates = [[rows / seconds for seconds, _ in found[runner]] for runner in (fast, ours)]
+        cpu = [[used for _, used in found[runner]] for runner in (fast, ours)]
+        table.append(Row.of_turns(f"subscriptions/s over {scheme}, fast peer → anubisd", *rates))
+        table.append(Row.of_turns(f"CPU µs of all parts over {scheme}, fast peer → anubisd", *cpu))
+        table.append(Row(f"subscriptions/s over {scheme}, replaced design → anubisd",
+                         FEW / replaced(bench, FEW, scheme)[0], statistics.median(rates[1])))
+    return {"rows": rows, "turns": turns, "table": table}

@@ -1,13 +1,20 @@
 """What a subscription costs in what does not depend on the machine's speed: a change that makes each row a transaction, or
 doubles what is written, is seen here before anybody measures. The limits are generous; `make bench` has the figures."""
+import re
+import shutil
+import subprocess
+
 import pytest
 from harness.certificates import Certificates
 from harness.institutions import Institutions
-from harness.processes import wait_for
+from harness.processes import build_folder, wait_for
 
 ROWS, INTEGRATIONS = 3000, 8
 TRANSACTIONS = 1        # 0.1 to 0.3 by batches; one by one they would be three and more
 WAL_BYTES = 3500        # 1,900 of the payloads used here, without images of whole pages
+SYSTEM_CALLS = 25       # 10: of all threads, over HTTP
+ALLOCATIONS = 150       # 70: of all threads; libpq's rows and the headers of three messages, for the most part
+NOTIFICATIONS = 0.1     # none, as good as: a daemon at work is not rung for
 READS_AND_WRITES = 15   # 6 over TLS, the handshakes among them; libpq, Kafka's client and clear text use other calls
 
 
@@ -48,3 +55,87 @@ def test_a_subscription_costs_little(app, make_daemon, tls):
     assert committed / ROWS <= TRANSACTIONS
     assert wal_bytes / ROWS <= WAL_BYTES
     assert calls / ROWS <= READS_AND_WRITES
+
+
+# Counts what is allocated, and writes the sum to the file that it is told when the process ends.
+COUNTER = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+extern void *__libc_malloc(size_t), *__libc_calloc(size_t, size_t), *__libc_realloc(void *, size_t);
+static atomic_ulong count;
+void *malloc(size_t n) { count++; return __libc_malloc(n); }
+void *calloc(size_t n, size_t m) { count++; return __libc_calloc(n, m); }
+void *realloc(void *p, size_t n) { count++; return __libc_realloc(p, n); }
+__attribute__((destructor)) static void tell(void)
+{
+    FILE *f = fopen(getenv("ALLOCATIONS_TO"), "w");
+    if (f) { fprintf(f, "%lu", (unsigned long) count); fclose(f); }
+}
+"""
+
+
+def without_work(count):
+    """What a start and an end cost by themselves is taken off."""
+    idle = count(0)
+    assert idle > 0
+    return count(ROWS) - idle
+
+
+@pytest.mark.skipif("asan" in build_folder() or "tsan" in build_folder(), reason="a sanitizer allocates by itself")
+def test_allocations(app, institutions, make_daemon, tmp_path):
+    (tmp_path / "count.c").write_text(COUNTER)
+    subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", tmp_path / "count.so", tmp_path / "count.c"], check=True)
+
+    def count(rows):
+        daemon = make_daemon({"log_level": "notice"}, env={"LD_PRELOAD": str(tmp_path / "count.so"),
+                                                           "ALLOCATIONS_TO": str(tmp_path / "count")})
+        work(app, institutions, daemon, rows)
+        return int((tmp_path / "count").read_text())
+    allocations = without_work(count) / ROWS
+    print(f"{allocations:.0f} allocations")
+    assert allocations <= ALLOCATIONS
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="no strace command")
+@pytest.mark.skipif("asan" in build_folder() or "tsan" in build_folder(), reason="a leak is not looked for in a traced process")
+def test_system_calls(app, institutions, make_daemon, tmp_path):
+    def count(rows):
+        trace = tmp_path / f"trace{rows}"
+        daemon = make_daemon({"log_level": "notice"}, wrapper=("strace", "-D", "-f", "-c", "-U", "calls,name", "-o", str(trace)))
+        work(app, institutions, daemon, rows)
+        total = re.compile(r"^ *(\d+) +total$", re.MULTILINE)
+        return int(wait_for(lambda: trace.exists() and total.search(trace.read_text()), 60, "the tracer's count")[1])
+    calls = without_work(count) / ROWS
+    print(f"{calls:.1f} system calls")
+    assert calls <= SYSTEM_CALLS
+
+
+def test_notifications(app, institutions, daemon):
+    """One writer, row by row, beside a daemon that sends what is written."""
+    integration = app.integration(institutions.url())
+    with app.database.connect() as listener, listener.cursor() as listening:
+        listening.execute(f"listen {app.value('select {s}.doorbell_channel()')}")
+        listener.commit()
+        connection = app.database.connect()
+        with connection.cursor() as cursor:
+            for _ in range(ROWS):
+                cursor.execute("insert into anubis.subscriptions (integration_id) values (%s)", (integration,))
+        connection.close()
+        app.wait_states(sent=ROWS, deadline=120)
+        listening.execute("select")
+        listener.poll()
+        print(f"{len(listener.notifies) / ROWS:.3f} notifications")
+        assert len(listener.notifies) / ROWS <= NOTIFICATIONS
+    assert daemon.term() == 0
+
+
+def work(app, institutions, daemon, rows):
+    """A run of a daemon: rows sent, counted, and its end."""
+    app.subscriptions(app.integration(institutions.url()), rows)
+    daemon.start()
+    wait_for(lambda: app.value("select sum(successful_sends) from {s}.integrations") == app.value(
+        "select count(*) from {s}.subscriptions"), 120, "all to be counted")
+    assert daemon.term() == 0
