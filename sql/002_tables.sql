@@ -223,6 +223,7 @@ create table @extschema@.relay_topics (
 -- Where each consumer goes on; it counts, not Kafka's own committed offset.
 create table @extschema@.consumer_offsets (
     consumer_group text not null,
+    read_model text not null,           -- what the group keeps up to date
     topic text not null,
     partition integer not null,
     next_offset bigint not null,
@@ -231,23 +232,24 @@ create table @extschema@.consumer_offsets (
     primary key (consumer_group, topic, partition)
 ) with (fillfactor = 20);
 
--- Which ledger ids a consumer has handled: bit (sequence modulo 8192) of chunk (sequence / 8192), in the byte's lowest bit first,
--- as get_bit() counts. A chunk has one writer; the version finds a second one out.
+-- Which ledger ids a read model holds already, whatever the group or the topic that brought them was called: bit (sequence modulo
+-- 8192) of chunk (sequence / 8192), in the byte's lowest bit first, as get_bit() counts. A chunk has one writer; the version finds
+-- a second one out.
 create table @extschema@.consumer_bitmaps (
-    consumer_group text not null,
-    topic text not null,
+    read_model text not null,
+    event_type text not null,
     partition integer not null,
     chunk bigint not null,
     version bigint not null default 1,
     bits bytea not null check (octet_length(bits) = 1024),
-    primary key (consumer_group, topic, partition, chunk)
+    primary key (read_model, event_type, partition, chunk)
 ) with (fillfactor = 50);
 alter table @extschema@.consumer_bitmaps alter column bits set storage plain;
 
 -- Messages that no consumer can handle.
 create table @extschema@.dead_letters (
     id bigint generated always as identity primary key,
-    consumer_group text not null,
+    read_model text not null,
     topic text not null,
     partition integer not null,
     "offset" bigint not null,
@@ -257,5 +259,5 @@ create table @extschema@.dead_letters (
     error text not null,
     created_at timestamptz not null default now(),
     replayed_at timestamptz,
-    unique (consumer_group, topic, partition, "offset")
+    unique (read_model, topic, partition, "offset")
 );

@@ -401,8 +401,8 @@ CREATE TABLE anubis.anubis_repeatables (
     applied_by text NOT NULL
 );
 CREATE TABLE anubis.consumer_bitmaps (
-    consumer_group text NOT NULL,
-    topic text NOT NULL,
+    read_model text NOT NULL,
+    event_type text NOT NULL,
     partition integer NOT NULL,
     chunk bigint NOT NULL,
     version bigint DEFAULT 1 NOT NULL,
@@ -413,6 +413,7 @@ WITH (fillfactor='50');
 ALTER TABLE ONLY anubis.consumer_bitmaps ALTER COLUMN bits SET STORAGE PLAIN;
 CREATE TABLE anubis.consumer_offsets (
     consumer_group text NOT NULL,
+    read_model text NOT NULL,
     topic text NOT NULL,
     partition integer NOT NULL,
     next_offset bigint NOT NULL,
@@ -422,7 +423,7 @@ CREATE TABLE anubis.consumer_offsets (
 WITH (fillfactor='20');
 CREATE TABLE anubis.dead_letters (
     id bigint NOT NULL,
-    consumer_group text NOT NULL,
+    read_model text NOT NULL,
     topic text NOT NULL,
     partition integer NOT NULL,
     "offset" bigint NOT NULL,
@@ -844,13 +845,13 @@ ALTER TABLE ONLY anubis.anubis_migrations
 ALTER TABLE ONLY anubis.anubis_repeatables
     ADD CONSTRAINT anubis_repeatables_pkey PRIMARY KEY (name);
 ALTER TABLE ONLY anubis.consumer_bitmaps
-    ADD CONSTRAINT consumer_bitmaps_pkey PRIMARY KEY (consumer_group, topic, partition, chunk);
+    ADD CONSTRAINT consumer_bitmaps_pkey PRIMARY KEY (read_model, event_type, partition, chunk);
 ALTER TABLE ONLY anubis.consumer_offsets
     ADD CONSTRAINT consumer_offsets_pkey PRIMARY KEY (consumer_group, topic, partition);
 ALTER TABLE ONLY anubis.dead_letters
-    ADD CONSTRAINT dead_letters_consumer_group_topic_partition_offset_key UNIQUE (consumer_group, topic, partition, "offset");
-ALTER TABLE ONLY anubis.dead_letters
     ADD CONSTRAINT dead_letters_pkey PRIMARY KEY (id);
+ALTER TABLE ONLY anubis.dead_letters
+    ADD CONSTRAINT dead_letters_read_model_topic_partition_offset_key UNIQUE (read_model, topic, partition, "offset");
 ALTER TABLE ONLY anubis.installation
     ADD CONSTRAINT installation_pkey PRIMARY KEY (one);
 ALTER TABLE ONLY anubis.integration_filters

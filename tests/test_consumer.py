@@ -87,7 +87,8 @@ class Scene:
     def offsets(self):
         """{(topic, partition): next offset} in the database."""
         return {(t, p): n for t, p, n in self.app.query(
-            "select topic, partition, next_offset from {s}.consumer_offsets where consumer_group = %s", (self.group,))}
+            "select topic, partition, next_offset from {s}.consumer_offsets where consumer_group = %s "
+            "and starts_with(topic, %s)", (self.group, self.prefix))}
 
     def ends(self):
         return {(self.topic(kind), p): high
@@ -212,9 +213,10 @@ def test_bits_are_where_sql_finds_them(scene, make_daemon):
     scene.send({"sent": [sent]})
     make_daemon(SETTINGS).start()
     scene.check()
-    assert scene.app.query("select topic, partition, chunk, version, get_bit(bits, 77), bit_count from {s}.consumer_bitmaps, "
+    assert scene.app.query("select event_type, partition, chunk, version, get_bit(bits, 77), bit_count "
+                           "from {s}.consumer_bitmaps, "
                            "lateral (select sum(get_bit(bits, n))::int bit_count from generate_series(0, 8191) n) c") == \
-        [(scene.topic("sent"), sent["partition"], 3, 1, 1, 1)]
+        [("sent", sent["partition"], 3, 1, 1, 1)]
 
 
 # --- messages that are none ---
@@ -546,6 +548,45 @@ def test_kafkas_offset_counts_where_the_database_has_none(scene, make_daemon):
     scene.check()
 
 
+@pytest.mark.parametrize("change", [{"consumers": {"group_prefix": "novo"}}, {"instance": "other", "consumers": {"threads": 3}}],
+                         ids=["group", "threads"])
+def test_another_group_counts_nothing_twice(scene, make_daemon, change):
+    """The marks are the counters', not the group's: what another name reads from the beginning is handled already."""
+    scene.publish(500)
+    daemon = make_daemon(SETTINGS).start()
+    scene.check()
+    daemon.term()
+    scene.group = f"{change['consumers'].get('group_prefix', 'anubis')}-integration-group"
+    scene.app.query("delete from {s}.consumer_offsets")
+    daemon = make_daemon(merged(SETTINGS, change)).start()
+    scene.publish(100)
+    scene.check()
+
+
+def test_two_groups_at_once_count_once(scene, make_daemon):
+    """Somebody starts a second daemon with another group_prefix beside the first."""
+    daemons = [make_daemon(merged(SETTINGS, {"instance": name, "consumers": {"group_prefix": name}})).start() for name in "ab"]
+    for _ in range(5):
+        scene.publish(400)
+    for name in "ab":
+        scene.group = f"{name}-integration-group"
+        scene.check(120)
+    assert all(d.is_running() for d in daemons)
+
+
+def test_another_topic_prefix_counts_nothing_twice(scene, make_daemon):
+    """What Kafka is brought once more under another name, as by a copy of the topics to another cluster."""
+    events = scene.publish(300)
+    daemon = make_daemon(SETTINGS).start()
+    scene.check()
+    daemon.term()
+    scene.prefix = "copy."
+    scene.cluster.create_anubis_topics(scene.prefix)
+    scene.send(events)
+    make_daemon(merged(SETTINGS, {"kafka": {"topic_prefix": "copy."}})).start()
+    scene.check()
+
+
 def test_an_operator_moves_the_offset_of_a_running_daemon(scene, make_daemon):
     daemon = make_daemon(SETTINGS).start()
     scene.publish(500)
@@ -563,12 +604,12 @@ def test_a_bitmap_written_by_somebody_else_rolls_the_batch_back(scene, make_daem
     # Another owner has handled everything up to here, and a while more, in our chunks.
     scene.app.query("update {s}.consumer_bitmaps set version = version + 1, bits = decode(repeat('ff', 1024), 'hex')")
     known = {(t, p): set(c) for t, p, c in scene.app.query(
-        "select topic, partition, array_agg(chunk) from {s}.consumer_bitmaps group by 1, 2")}
+        "select event_type, partition, array_agg(chunk) from {s}.consumer_bitmaps group by 1, 2")}
     events = scene.make(50)
     for kind, messages in events.items():
         for m in messages:
             sequence = int(dict(m["headers"])["sequence"])
-            if sequence // 8192 in known.get((scene.topic(kind), m["partition"]), ()):
+            if sequence // 8192 in known.get((kind, m["partition"]), ()):
                 scene.expected[int(dict(m["headers"])["integration_id"]), kind] -= 1
     scene.expected = +scene.expected
     scene.send(events)

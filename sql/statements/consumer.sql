@@ -23,8 +23,9 @@ select a.n, o.next_offset
 -- $3 integer: partition
 -- $4 bigint: from this offset
 -- $5 bigint: to this one
-insert into consumer_offsets as o (consumer_group, topic, partition, next_offset)
-values ($1, $2, $3, $5)
+-- $6 text: the group's read model
+insert into consumer_offsets as o (consumer_group, topic, partition, next_offset, read_model)
+values ($1, $2, $3, $5, $6)
     on conflict (consumer_group, topic, partition)
     do update set next_offset = excluded.next_offset, updated_at = now()
  where o.next_offset = $4
@@ -45,40 +46,40 @@ update consumer_offsets o
 
 -- name: read_chunks
 -- The chunks that have a row: the chunk's place in the arrays, version, bits.
--- $1 text: consumer group
--- $2 text[]: topics
+-- $1 text: read model
+-- $2 text[]: event types
 -- $3 integer[]: partitions
 -- $4 bigint[]: chunks
 select a.n, b.version, b.bits
-  from unnest($2::text[], $3::int[], $4::bigint[]) with ordinality as a (topic, partition, chunk, n)
-  join consumer_bitmaps b on b.consumer_group = $1 and b.topic = a.topic and b.partition = a.partition
+  from unnest($2::text[], $3::int[], $4::bigint[]) with ordinality as a (event_type, partition, chunk, n)
+  join consumer_bitmaps b on b.read_model = $1 and b.event_type = a.event_type and b.partition = a.partition
                          and b.chunk = a.chunk
 
 -- name: write_chunks
 -- Writes chunks and counts their versions up; how many. One that has another version meanwhile is not written. Versions
 -- are counted from 1, so 0 says that the row is still to be made.
--- $1 text: consumer group
--- $2 text[]: topics
+-- $1 text: read model
+-- $2 text[]: event types
 -- $3 integer[]: partitions
 -- $4 bigint[]: chunks
 -- $5 bigint[]: versions
 -- $6 bytea[]: bits
 with a as materialized (
   select * from unnest($2::text[], $3::int[], $4::bigint[], $5::bigint[], $6::bytea[])
-         as a (topic, partition, chunk, version, bits)
+         as a (event_type, partition, chunk, version, bits)
 ), made as (
-  insert into consumer_bitmaps (consumer_group, topic, partition, chunk, bits)
-  select $1, topic, partition, chunk, bits from a where version = 0
+  insert into consumer_bitmaps (read_model, event_type, partition, chunk, bits)
+  select $1, event_type, partition, chunk, bits from a where version = 0
       on conflict do nothing returning 1
 ), changed as (
   update consumer_bitmaps b set bits = a.bits, version = b.version + 1 from a
-   where b.consumer_group = $1 and b.topic = a.topic and b.partition = a.partition and b.chunk = a.chunk
+   where b.read_model = $1 and b.event_type = a.event_type and b.partition = a.partition and b.chunk = a.chunk
      and b.version = a.version and a.version > 0 returning 1)
 select (select count(*) from made) + (select count(*) from changed)
 
 -- name: dead_letters
 -- Puts messages aside; what is there already stays.
--- $1 text: consumer group
+-- $1 text: read model
 -- $2 text[]: topics
 -- $3 integer[]: partitions
 -- $4 bigint[]: offsets
@@ -86,7 +87,7 @@ select (select count(*) from made) + (select count(*) from changed)
 -- $6 text[]: headers, each a JSON object
 -- $7 bytea[]: values
 -- $8 text[]: what is wrong with them
-insert into dead_letters (consumer_group, topic, partition, "offset", key, headers, value, error)
+insert into dead_letters (read_model, topic, partition, "offset", key, headers, value, error)
   select $1, a.topic, a.partition, a.position, a.key, a.headers::jsonb, a.value, a.error
     from unnest($2::text[], $3::int[], $4::bigint[], $5::bytea[], $6::text[], $7::bytea[], $8::text[])
          as a (topic, partition, position, key, headers, value, error)

@@ -13,27 +13,27 @@ with state as (
                       where e.id between g.first and g.last)
    group by 1, 2
 ), handled as (
-  select b.consumer_group, b.topic, b.chunk,
+  select b.read_model, b.event_type as type, b.chunk,
          sum(length(replace(('x' || encode(b.bits, 'hex'))::bit(8192)::text, '0', ''))) as n
     from consumer_bitmaps b, state s where b.chunk >= s.first_chunk group by 1, 2, 3
 ), dead as (
-  select consumer_group, topic, sequence / 8192 as chunk, count(distinct sequence) as n
-    from (select consumer_group, topic,
+  select read_model, type, sequence / 8192 as chunk, count(distinct sequence) as n
+    from (select read_model, substring(topic from '[a-z]+$') as type,
                  case when headers ->> 'sequence' ~ '^[0-9]{1,18}$' then (headers ->> 'sequence')::bigint end as sequence
             from dead_letters where replayed_at is null) d
    group by 1, 2, 3
 ), topics as (
-  select consumer_group, topic, count(*) as partitions, sum(next_offset) as read,
-         sum(foreign_messages) as foreign_messages, max(updated_at) as updated_at
-    from consumer_offsets group by 1, 2
+  select consumer_group, read_model, topic, substring(topic from '[a-z]+$') as type, count(*) as partitions,
+         sum(next_offset) as read, sum(foreign_messages) as foreign_messages, max(updated_at) as updated_at
+    from consumer_offsets group by 1, 2, 3
 )
 select t.consumer_group, t.topic, t.partitions, t.read::bigint,
        coalesce((select sum(greatest(p.n - coalesce(h.n, 0) - coalesce(d.n, 0), 0))
                    from published p
                    left join handled h
-                          on h.consumer_group = t.consumer_group and h.topic = t.topic and h.chunk = p.chunk
+                          on h.read_model = t.read_model and h.type = t.type and h.chunk = p.chunk
                    left join dead d
-                          on d.consumer_group = t.consumer_group and d.topic = t.topic and d.chunk = p.chunk
-                  where t.topic like '%subscriptions.' || p.type), 0)::bigint,
+                          on d.read_model = t.read_model and d.type = t.type and d.chunk = p.chunk
+                  where p.type = t.type), 0)::bigint,
        t.foreign_messages::bigint, t.updated_at
   from topics t order by 1, 2

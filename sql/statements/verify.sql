@@ -15,15 +15,14 @@ select i.id::bigint, i.name::text,
 
 -- name: verify_wrong_bits :once
 -- Bits of one chunk that stand for no event of the type, or that are set in two partitions: the first of their ids.
--- $1 text: consumer group
--- $2 text: prefix of the topics
--- $3 text: type
--- $4 bigint: chunk
--- $5 bigint: at most so many
+-- $1 text: read model
+-- $2 text: type
+-- $3 bigint: chunk
+-- $4 bigint: at most so many
 select w.id from (select b.chunk * 8192 + n as id, count(*) as times
                     from consumer_bitmaps b cross join generate_series(0, 8191) as n
-                   where b.consumer_group = $1 and b.topic = $2 || $3 and b.chunk = $4
+                   where b.read_model = $1 and b.event_type = $2 and b.chunk = $3
                      and get_bit(b.bits, n) = 1
                    group by 1) w
-  left join subscription_events e on e.id = w.id and e.event_type = $3
- where e.id is null or w.times > 1 order by 1 limit $5
+  left join subscription_events e on e.id = w.id and e.event_type = $2
+ where e.id is null or w.times > 1 order by 1 limit $4

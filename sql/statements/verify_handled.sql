@@ -1,7 +1,6 @@
 -- name: verify_handled :once
 -- The events "sent" and "failed", in one pass: a row for each integration, and one for each type and chunk of ids.
--- $1 text: consumer group
--- $2 text: prefix of the topics
+-- $1 text: read model
 -- get_bit() counts from the low bit of each byte, a bit string from the high one, hence # 7.
 with state as (
   select r.*, (select coalesce(max(last_id), 0) from ledger_partitions
@@ -14,12 +13,12 @@ with state as (
 ), dead as materialized (
   select distinct (headers ->> 'sequence')::bigint as id
     from dead_letters
-   where consumer_group = $1 and topic in ($2 || 'sent', $2 || 'failed')
+   where read_model = $1 and topic ~ 'subscriptions\.(sent|failed)$'
      and headers ->> 'sequence' ~ '^[0-9]{1,18}$'
 ), chunks as materialized (
-  select b.topic, b.chunk, bit_or(('x' || encode(b.bits, 'hex'))::bit(8192)) as bits
+  select b.event_type, b.chunk, bit_or(('x' || encode(b.bits, 'hex'))::bit(8192)) as bits
     from consumer_bitmaps b
-   where b.consumer_group = $1 and b.topic in ($2 || 'sent', $2 || 'failed')
+   where b.read_model = $1 and b.event_type in ('sent', 'failed')
    group by 1, 2
 ), events as (
   select e.id, e.integration_id::bigint, e.event_type::text as type, e.id / 8192 as chunk, e.created_at,
@@ -27,7 +26,7 @@ with state as (
          e.id <= s.high and e.id not in (select id from unsure) as is_published,
          e.id in (select id from dead) as is_dead
     from state s join subscription_events e on e.id > s.adopted
-    left join chunks c on c.topic = $2 || e.event_type and c.chunk = e.id / 8192
+    left join chunks c on c.event_type = e.event_type and c.chunk = e.id / 8192
    where e.event_type in ('sent', 'failed')
 )
 select grouping(integration_id) = 1, coalesce(integration_id, 0), type, chunk,

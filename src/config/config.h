@@ -24,8 +24,8 @@ struct config_properties {
 
 enum config_remediation { REMEDIATION_NONE, REMEDIATION_PAUSE };
 
-/* What follows consumers.group_prefix in the id of the group that counts: verify reads its marks. */
-#define CONFIG_INTEGRATION_GROUP "integration-group"
+/* The read model of the group that counts, as its marks have it: verify reads them. */
+#define CONFIG_INTEGRATION_MODEL "integration"
 
 /* Times are microseconds, sizes bytes. Strings are never NULL; secrets are resolved. */
 struct config {

@@ -62,7 +62,7 @@ static struct consumer *consumer_new(const struct consumer_group *group, int num
     c->config = config_ref(params->config);
     c->worker = (struct worker){.stop_fd = params->stop_fd, .heartbeat = heartbeat};
     c->database_up = params->database_up;
-    c->group_id = xasprintf("%s-%s", c->config->consumers.group_prefix, group->suffix);
+    c->group_id = xasprintf("%s-%s-group", c->config->consumers.group_prefix, group->model);
     c->name =
         c->config->consumers.threads > 1 ? xasprintf("%s/%d", c->group_id, number) : xstrdup(c->group_id);
     heartbeat->name = c->name;

@@ -119,7 +119,7 @@ static void note_chunks(struct window *w)
             return;
         }
         w->unread[w->unread_count++] =
-            (struct store_chunk){p->topic, p->number, bitmap_add(&p->handled, number)};
+            (struct store_chunk){event_type_word(p->type), p->number, bitmap_add(&p->handled, number)};
     }
 }
 
@@ -178,7 +178,7 @@ static int advance(struct consumer *c, const struct window *w, struct error *err
 static int find_fresh(struct consumer *c, struct window *w, struct error *err)
 {
     int r = w->unread_count > 0
-                ? store_read_chunks(c->session.pg, c->group_id, w->unread, w->unread_count, err)
+                ? store_read_chunks(c->session.pg, c->group->model, w->unread, w->unread_count, err)
                 : PG_DONE;
 
     for (size_t i = 0; r == PG_DONE && i < w->count; i++) {
@@ -205,7 +205,8 @@ static struct store_chunk *dirty_chunks(const struct consumer *c, size_t *ret_co
             if (!p->handled.chunks[n]->dirty)
                 continue;
             dirty = xreallocarray(dirty, *ret_count + 1, sizeof(*dirty));
-            dirty[(*ret_count)++] = (struct store_chunk){p->topic, p->number, p->handled.chunks[n]};
+            dirty[(*ret_count)++] =
+                (struct store_chunk){event_type_word(p->type), p->number, p->handled.chunks[n]};
         }
     }
     return dirty;
@@ -217,7 +218,8 @@ static int write_bitmaps(struct consumer *c, struct error *err)
     CLEANUP(freep) struct store_chunk *dirty = dirty_chunks(c, &count);
     bool fenced = false;
 
-    int r = count > 0 ? store_write_chunks(c->session.pg, c->group_id, dirty, count, &fenced, err) : PG_DONE;
+    int r =
+        count > 0 ? store_write_chunks(c->session.pg, c->group->model, dirty, count, &fenced, err) : PG_DONE;
     return r == PG_DONE && fenced ? APPLY_FENCED : r;
 }
 

@@ -224,7 +224,7 @@ static int reconcile_offset(struct consumer *c, struct consumer_partition *p, st
     say_gap(c, p, &facts, decision);
     at->expected = at->next;
     at->next = decision == OFFSET_COMMITTED ? facts.committed : facts.first;
-    int r = store_place_offset(c->session.pg, c->group_id, at, err);
+    int r = store_place_offset(c->session.pg, c->group_id, c->group->model, at, err);
     return r == PG_DONE ? PLACED : r;
 }
 

@@ -21,7 +21,7 @@ struct handler {
 
 /* A consumer group: which handlers see its events. */
 struct consumer_group {
-    const char *suffix; /* of the group id, behind consumers.group_prefix */
-    size_t enabled;     /* offset of its switch in struct config */
+    const char *model; /* what it keeps up to date; its id is consumers.group_prefix, "-", this, "-group" */
+    size_t enabled;    /* offset of its switch in struct config */
     const struct handler *handlers[GROUP_HANDLERS_MAX + 1];
 };

@@ -44,7 +44,8 @@ int store_read_offsets(struct pg *pg, const char *group, struct store_offset *it
     return PG_DONE;
 }
 
-int store_place_offset(struct pg *pg, const char *group, const struct store_offset *item, struct error *err)
+int store_place_offset(struct pg *pg, const char *group, const char *model, const struct store_offset *item,
+                       struct error *err)
 {
     CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
 
@@ -53,6 +54,7 @@ int store_place_offset(struct pg *pg, const char *group, const struct store_offs
     pg_arg_i32(&args, item->partition);
     pg_arg_i64(&args, item->expected);
     pg_arg_i64(&args, item->next);
+    pg_arg_text(&args, model);
     return pg_query(pg, &sql_place_offset, &args, NULL, err);
 }
 
@@ -76,23 +78,23 @@ int store_advance(struct pg *pg, const char *group, const struct store_offset *i
 
 /* --- bitmaps ---------------------------------------------------------------------------------- */
 
-static void add_places(struct pg_args *args, const char *group, const struct store_chunk *items, size_t count)
+static void add_places(struct pg_args *args, const char *model, const struct store_chunk *items, size_t count)
 {
-    pg_arg_text(args, group);
-    pg_arg_texts(args, &items->topic, sizeof(*items), count);
+    pg_arg_text(args, model);
+    pg_arg_texts(args, &items->type, sizeof(*items), count);
     pg_arg_i32s(args, &items->partition, sizeof(*items), count);
     pg_array_begin(args, PG_INT8);
     for (size_t i = 0; i < count; i++)
         pg_array_i64(args, items[i].chunk->number);
 }
 
-int store_read_chunks(struct pg *pg, const char *group, const struct store_chunk *items, size_t count,
+int store_read_chunks(struct pg *pg, const char *model, const struct store_chunk *items, size_t count,
                       struct error *err)
 {
     CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
     CLEANUP(pg_result_freep) struct pg_result *result = NULL;
 
-    add_places(&args, group, items, count);
+    add_places(&args, model, items, count);
     int r = pg_query(pg, &sql_read_chunks, &args, &result, err);
     if (r != PG_DONE)
         return r;
@@ -106,13 +108,13 @@ int store_read_chunks(struct pg *pg, const char *group, const struct store_chunk
     return PG_DONE;
 }
 
-int store_write_chunks(struct pg *pg, const char *group, const struct store_chunk *items, size_t count,
+int store_write_chunks(struct pg *pg, const char *model, const struct store_chunk *items, size_t count,
                        bool *ret_fenced, struct error *err)
 {
     CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
     int64_t written = 0;
 
-    add_places(&args, group, items, count);
+    add_places(&args, model, items, count);
     pg_array_begin(&args, PG_INT8);
     for (size_t i = 0; i < count; i++)
         pg_array_i64(&args, items[i].chunk->version);
@@ -127,12 +129,12 @@ int store_write_chunks(struct pg *pg, const char *group, const struct store_chun
 
 /* --- dead letters ----------------------------------------------------------------------------- */
 
-int store_dead_letters(struct pg *pg, const char *group, const struct store_dead_letter *items, size_t count,
+int store_dead_letters(struct pg *pg, const char *model, const struct store_dead_letter *items, size_t count,
                        struct error *err)
 {
     CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
 
-    pg_arg_text(&args, group);
+    pg_arg_text(&args, model);
     pg_arg_texts(&args, &items->topic, sizeof(*items), count);
     pg_arg_i32s(&args, &items->partition, sizeof(*items), count);
     pg_arg_i64s(&args, &items->offset, sizeof(*items), count);

@@ -27,26 +27,27 @@ struct store_offset {
 int store_read_offsets(struct pg *pg, const char *group, struct store_offset *items, size_t count,
                        struct error *err);
 /* Makes the row, or moves it on from `expected`; does nothing when somebody else has made or moved it. */
-int store_place_offset(struct pg *pg, const char *group, const struct store_offset *item, struct error *err);
+int store_place_offset(struct pg *pg, const char *group, const char *model, const struct store_offset *item,
+                       struct error *err);
 
 /* Moves each row from `expected` to `next`. *ret_fenced: one of them was elsewhere, so somebody else owns the
  * partition (or an operator moved it), and the transaction must be rolled back. */
 int store_advance(struct pg *pg, const char *group, const struct store_offset *items, size_t count,
                   bool *ret_fenced, struct error *err);
 
-/* A chunk and the partition that it belongs to. */
+/* A chunk of a read model's marks, and the partition that its events come by. */
 struct store_chunk {
-    const char *topic;
+    const char *type; /* event_type_word() */
     int32_t partition;
     struct bitmap_chunk *chunk;
 };
 
 /* Fills number's version and bits for those that have a row. */
-int store_read_chunks(struct pg *pg, const char *group, const struct store_chunk *items, size_t count,
+int store_read_chunks(struct pg *pg, const char *model, const struct store_chunk *items, size_t count,
                       struct error *err);
 /* Writes them and counts their versions up. *ret_fenced as above: a row has another version than it was read
  * with. */
-int store_write_chunks(struct pg *pg, const char *group, const struct store_chunk *items, size_t count,
+int store_write_chunks(struct pg *pg, const char *model, const struct store_chunk *items, size_t count,
                        bool *ret_fenced, struct error *err);
 
 struct store_dead_letter {
@@ -59,5 +60,5 @@ struct store_dead_letter {
 };
 
 /* What is there already stays. */
-int store_dead_letters(struct pg *pg, const char *group, const struct store_dead_letter *items, size_t count,
+int store_dead_letters(struct pg *pg, const char *model, const struct store_dead_letter *items, size_t count,
                        struct error *err);

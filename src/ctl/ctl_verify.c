@@ -45,7 +45,6 @@ struct proof {
     struct ctl *ctl;
     struct pg *pg;
     struct sheet *sheet;
-    char *consumer_group, *topic_prefix; /* whose marks on which topics are compared */
     struct pg_result *handled;
     /* The events of each integration; sorted by id before they are searched. */
     struct integration_count *counts;
@@ -150,12 +149,11 @@ static int read_published(struct proof *p)
     return PG_DONE;
 }
 
-static struct pg_args group_args(const struct proof *p)
+static struct pg_args model_args(void)
 {
     struct pg_args args = PG_ARGS_INIT;
 
-    pg_arg_text(&args, p->consumer_group);
-    pg_arg_text(&args, p->topic_prefix);
+    pg_arg_text(&args, CONFIG_INTEGRATION_MODEL);
     return args;
 }
 
@@ -192,7 +190,7 @@ static void add_handled(struct proof *p, const struct handled *row)
 
 static int read_handled(struct proof *p)
 {
-    CLEANUP(pg_args_free) struct pg_args args = group_args(p);
+    CLEANUP(pg_args_free) struct pg_args args = model_args();
     struct backlog *b = &p->backlog;
 
     int r = pg_query(p->pg, &sql_verify_handled, &args, &p->handled, &p->err);
@@ -262,7 +260,7 @@ static int verify_counters(struct proof *p)
 
 static int name_wrong_bits(struct proof *p, const char *type, int64_t chunk, int64_t set, int64_t events)
 {
-    CLEANUP(pg_args_free) struct pg_args args = group_args(p);
+    CLEANUP(pg_args_free) struct pg_args args = model_args();
     CLEANUP(pg_result_freep) struct pg_result *rows = NULL;
     CLEANUP(strbuf_free) struct strbuf ids = STRBUF_INIT(4096);
 
@@ -275,10 +273,9 @@ static int name_wrong_bits(struct proof *p, const char *type, int64_t chunk, int
     for (int i = 0; i < pg_rows(rows); i++)
         strbuf_addf(&ids, "%s%" PRId64, i ? ", " : "", pg_get_i64(rows, i, 0));
     sentences_add(&p->differences,
-                  "%s marks %" PRId64 " events of \"%s%s\" as handled between ids %" PRId64 " and %" PRId64
+                  "the counters hold %" PRId64 " events \"%s\" between ids %" PRId64 " and %" PRId64
                   ", but only %" PRId64 " are events of that type; the wrong ids are %s",
-                  p->consumer_group, set, p->topic_prefix, type, chunk * 8192, chunk * 8192 + 8191, events,
-                  strbuf_str(&ids));
+                  set, type, chunk * 8192, chunk * 8192 + 8191, events, strbuf_str(&ids));
     return PG_DONE;
 }
 
@@ -300,7 +297,7 @@ static int64_t count_handled(const struct proof *p, int *at, const char *type, i
 /* Each bit must stand for one event. */
 static int verify_bits(struct proof *p)
 {
-    CLEANUP(pg_args_free) struct pg_args args = group_args(p);
+    CLEANUP(pg_args_free) struct pg_args args = model_args();
     CLEANUP(pg_result_freep) struct pg_result *bits = NULL;
     int at = 0;
 
@@ -385,16 +382,12 @@ int ctl_verify(struct ctl *c)
     int code = ctl_connect(c, &params, &p.pg);
     if (code)
         return code;
-    p.consumer_group = xasprintf("%s-" CONFIG_INTEGRATION_GROUP, c->config->consumers.group_prefix);
-    p.topic_prefix = xasprintf("%ssubscriptions.", c->config->kafka.topic_prefix);
     sheet_new(&p.sheet);
     int r = prove(&p);
     code = r == PG_DONE ? ctl_show(c, p.sheet, add_verdict(&p)) : ctl_refused(r, "verify", &p.err);
     pg_result_free(p.handled);
     sentences_free(&p.differences);
     free(p.counts);
-    free(p.consumer_group);
-    free(p.topic_prefix);
     sheet_free(p.sheet);
     pg_close(p.pg);
     return code;

@@ -120,6 +120,11 @@ class Cluster:
         left = producer.flush(deadline * PATIENCE)
         assert not failures and not left, f"{left} messages were not delivered; errors: {failures[:3]}"
 
+    def create_anubis_topics(self, prefix="anubis."):
+        for topic, partitions in TOPICS.items():
+            if prefix + topic not in self.topics():
+                self.create_topic(prefix + topic, partitions)
+
     def group_offsets(self, group, topics, deadline=30):
         """{(topic, partition): next offset} as committed; partitions without a commit are left out."""
         consumer = self._consumer(group)
@@ -358,11 +363,6 @@ class RealKafka(Cluster):
         admin = self._admin()
         admin.delete_topics([topic])[topic].result(30 * PATIENCE)
         wait_for(lambda: topic not in self.topics(), what=f"topic {topic} to be gone")
-
-    def create_anubis_topics(self, prefix="anubis."):
-        for topic, partitions in TOPICS.items():
-            if prefix + topic not in self.topics():
-                self.create_topic(prefix + topic, partitions)
 
     def close(self):
         self.child.signal(signal.SIGCONT)
