@@ -2,6 +2,7 @@
 says so."""
 import contextlib
 import os
+import re
 import subprocess
 import threading
 import time
@@ -12,6 +13,7 @@ from harness.anubis import Ctl, Daemon
 from harness.application import Application
 from harness.postgres import Database
 from harness.processes import wait_for
+from harness.toxic import Proxy
 
 
 def under_way(app, count=1):
@@ -179,6 +181,81 @@ def test_settings_meant_for_others(own_postgres, broker, institutions, setting):
         assert daemon.term() == 0
     assert "could not serialize access" not in server.child.output
     assert "idle-session timeout" not in server.child.output
+
+
+# --- a server that takes no writes ---
+
+
+READ_ONLY = r"takes no writes|read-only transaction"
+
+
+def frozen(server, how, on):
+    """As before an upgrade or a switch-over."""
+    value = "on" if on else "off"
+    if how == "server":
+        server.query(f"alter system set default_transaction_read_only = {value}")
+        server.query("select pg_reload_conf()")
+    else:
+        server.query(f"set transaction read write; alter {how} set default_transaction_read_only = {value}")
+        server.terminate_backends("anubisd%")
+
+
+@pytest.mark.parametrize("how", ["database anubis", "role postgres", "server"])
+def test_a_freeze_is_waited_for(own_postgres, broker, institutions, how):
+    """Every part gives its sessions up and has new ones when it is over, whether the freeze met them or they met it."""
+    server = own_postgres()
+    database = server.create_database("anubis")
+    Ctl(database=database).migrate()
+    app = Application(database)
+    integration = app.integration(institutions.url("/good"))
+    with Daemon({"log_level": "info"}, database=database, kafka=broker) as daemon:
+        app.subscriptions(integration, 10)
+        app.wait_states(sent=10)
+        wait_for(lambda: app.value("select sum(sent) from {s}.integration_runtime") == 10, 60, "the counters")
+        frozen(server, how, True)
+        app.query("set transaction read write; insert into {s}.subscriptions (integration_id) select %s "
+                  "from generate_series(1, 10)", (integration,))
+        daemon.wait_log(READ_ONLY)
+        frozen(server, how, False)
+        app.wait_states(sent=20)
+        wait_for(lambda: app.value("select sum(sent) from {s}.integration_runtime") == 20, 60, "the counters")
+        assert Ctl(database=database, kafka=broker)("verify").code == 0
+        assert daemon.term() == 0
+        said = [line for line in daemon.log.splitlines() if re.search(READ_ONLY, line) and "debug:" not in line]
+        assert len(said) <= 3, said
+        assert app.value("select max(attempts) from {s}.subscriptions") == 1
+
+
+def test_a_standby_by_mistake_is_left(own_postgres, broker, institutions):
+    """An address that follows a failover late leads to a standby for a while."""
+    primary = own_postgres(settings={"wal_level": "replica", "max_wal_senders": "4", "hot_standby": "on"})
+    database = primary.create_database("anubis")
+    Ctl(database=database).migrate()
+    app = Application(database)
+    integration = app.integration(institutions.url("/good"))
+    with contextlib.closing(primary.standby()) as standby, Proxy(f"127.0.0.1:{primary.port}") as proxy:
+        standby.start()
+        address = {"database": {"conninfo": f"host=127.0.0.1 port={proxy.port} dbname=anubis user=postgres"}}
+        with Daemon({"log_level": "info", **address}, kafka=broker) as daemon:
+            app.subscriptions(integration, 10)
+            app.wait_states(sent=10)
+            proxy.target = ("127.0.0.1", standby.port)
+            proxy.cut()
+            daemon.wait_log("the database takes no writes: the server is a standby")
+            text = Ctl(database=Database(standby, "anubis"))("status").expect(0).stdout
+            assert "TAKES NO WRITES: the server is a standby" in text
+            app.subscriptions(integration, 10)
+            proxy.target = ("127.0.0.1", primary.port)
+            app.wait_states(sent=20)
+            wait_for(lambda: app.value("select sum(sent) from {s}.integration_runtime") == 20, 60, "the counters")
+            assert daemon.log.count("the server is a standby") <= 3
+            assert daemon.term() == 0
+        both = Database(primary, "anubis").conninfo(tcp=True).replace(
+            f"port={primary.port}", f"port={standby.port},{primary.port}").replace("host=127.0.0.1", "host=127.0.0.1,127.0.0.1")
+        with Daemon({"log_level": "info", "database": {"conninfo": both}}, kafka=broker) as daemon:
+            app.subscriptions(integration, 10)
+            app.wait_states(sent=30)
+            assert "standby" not in daemon.log and "read-only" not in daemon.log
 
 
 def test_application_is_no_deadlocks_victim(app, institutions, make_daemon):

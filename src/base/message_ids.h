@@ -21,6 +21,8 @@
 #define MSG_RESTART_NEEDED "10b3852d3933442291df36ae6eb28575"
 /* Postgres cannot be reached; tried again with growing pauses. */
 #define MSG_DATABASE_LOST "8cc2b9e85dcc4e9bab907f917be3bd80"
+/* The server takes no writes: a standby, or frozen. */
+#define MSG_DATABASE_READ_ONLY "5f0f4c1e9d1a4f4bb7a0c2c3e1d86b97"
 /* Postgres answers again. */
 #define MSG_DATABASE_BACK "e3215bf2e394447b909d97230b882b41"
 /* No Kafka broker can be reached; deliveries go on, the ledger waits. */

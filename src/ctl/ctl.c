@@ -97,6 +97,7 @@ struct pg_params ctl_session(const struct ctl *c, const char *name)
     params.lock_timeout_usec = 5 * USEC_PER_SEC;
     params.stop_fd = c->stop_fd;
     params.keep_to_indexes = false;
+    params.writes = false;
     return params;
 }
 

@@ -366,6 +366,7 @@ int ctl_migrate(struct ctl *c)
         .blockers = STRBUF_INIT(4096),
     };
     struct pg_params params = ctl_session(c, "anubisctl migrate");
+    params.writes = true;
 
     params.admit = NULL;
     params.remark = show_remark;

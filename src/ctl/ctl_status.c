@@ -71,10 +71,17 @@ static void add_head(struct status *s)
     struct value daemons = value_i64(o->daemons);
 
     sheet_say(s->sheet, "database", "%s (PostgreSQL %s), as role %s", o->database, o->server, o->role);
+    if (o->standby || o->read_only)
+        sheet_say(s->sheet, "", "TAKES NO WRITES: %s",
+                  o->standby
+                      ? "the server is a standby; daemons need the primary"
+                      : "default_transaction_read_only is on for the server, the database or the role");
     sheet_say(s->sheet, "schema", "%s, version %" PRId64 " since %s", schema, o->version, since);
     sheet_add(s->sheet, "at", NULL, value_time(o->now));
     sheet_add(s->sheet, "database", NULL, value_text(o->database));
     sheet_add(s->sheet, "server_version", NULL, value_text(o->server));
+    sheet_add(s->sheet, "standby", NULL, value_bool(o->standby));
+    sheet_add(s->sheet, "read_only", NULL, value_bool(o->read_only));
     sheet_add(s->sheet, "schema", NULL, value_text(schema));
     sheet_add(s->sheet, "schema_version", NULL, value_i64(o->version));
     sheet_add(s->sheet, "daemons", "daemons",

@@ -48,6 +48,8 @@ int store_overview(struct pg *pg, struct store_overview *ret, struct error *err)
     ret->default_partition_used = pg_next_bool(&row);
     ret->table_bytes = pg_next_i64(&row);
     ret->due_index_bytes = pg_next_i64(&row);
+    ret->standby = pg_next_bool(&row);
+    ret->read_only = pg_next_bool(&row);
     return PG_DONE;
 }
 

@@ -28,6 +28,7 @@ struct store_overview {
     int64_t partitions_ahead;
     bool default_partition_used;
     int64_t table_bytes, due_index_bytes;
+    bool standby, read_only; /* the server; a new session as this one */
     struct pg_result *result;
 };
 int store_overview(struct pg *pg, struct store_overview *ret, struct error *err);

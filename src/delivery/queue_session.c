@@ -52,7 +52,9 @@ static bool is_said(const struct queue_session *q, const char *message_id, const
 static void on_down(int r, const struct error *err, void *userdata)
 {
     struct queue_session *q = userdata;
-    const char *message_id = r == PG_SCHEMA_MISFIT ? MSG_SCHEMA_MISMATCH : MSG_DATABASE_LOST;
+    const char *message_id = r == PG_SCHEMA_MISFIT ? MSG_SCHEMA_MISMATCH
+                             : r == -EROFS         ? MSG_DATABASE_READ_ONLY
+                                                   : MSG_DATABASE_LOST;
 
     q->why_not = *err;
     if (q->silent || is_said(q, message_id, err))
@@ -61,6 +63,9 @@ static void on_down(int r, const struct error *err, void *userdata)
     if (r == PG_SCHEMA_MISFIT) {
         q->said_misfit = *err;
         log_line(LOG_ERR, MSG_SCHEMA_MISMATCH, "%s", err->text);
+    } else if (r == -EROFS) {
+        log_line(LOG_WARNING, MSG_DATABASE_READ_ONLY, "the database takes no writes: %s; trying again",
+                 err->text);
     } else {
         log_line(LOG_WARNING, MSG_DATABASE_LOST, "could not work with the database: %s; trying again",
                  err->text);

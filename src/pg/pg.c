@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/timeutil.h"
+#include "pg/pg_conninfo.h"
 #include "pg/pg_internal.h"
 
 /* How much longer than the server's statement_timeout we wait before the connection counts as dead. */
@@ -21,7 +22,7 @@ struct pg {
     uint64_t query_timeout_usec;
     struct pg_prepared prepared;
     char sqlstate[6];
-    bool broken;
+    bool broken, writes;
     void (*remark)(void *userdata, const char *sqlstate, const char *words);
     void *userdata;
 };
@@ -110,7 +111,7 @@ static int judge(struct pg *pg, PGresult *result, struct error *err)
         return PG_DONE;
     pg_words(err, pg->conn, result);
     snprintf(pg->sqlstate, sizeof(pg->sqlstate), "%s", pg_sqlstate(result));
-    if (PQstatus(pg->conn) != CONNECTION_OK) {
+    if (PQstatus(pg->conn) != CONNECTION_OK || (pg->writes && pg_result_is_read_only(result))) {
         pg->broken = true;
         return -ECONNRESET;
     }
@@ -142,9 +143,12 @@ static int finish(struct pg *pg, bool sent, struct pg_result **ret, struct error
 static PGconn *start_connect(const struct pg_params *params)
 {
     /* expand_dbname lets dbname be the whole conninfo; what follows it wins over what is in it. */
-    const char *keywords[] = {"dbname", "application_name", "client_encoding", NULL};
-    const char *values[] = {params->conninfo, params->application_name, "UTF8", NULL};
-    return PQconnectStartParams(keywords, values, 1);
+    const char *keywords[] = {"target_session_attrs", "dbname", "application_name", "client_encoding", NULL};
+    const char *values[] = {"read-write", params->conninfo, params->application_name, "UTF8", NULL};
+    /* With one host our own words say it better. */
+    bool choose =
+        params->writes && pg_conninfo_has_hosts(params->conninfo) && !getenv("PGTARGETSESSIONATTRS");
+    return PQconnectStartParams(keywords + !choose, values + !choose, 1);
 }
 
 static int wait_connected(struct pg *pg, uint64_t deadline_usec, struct error *err)
@@ -215,10 +219,18 @@ static int set_up_session(struct pg *pg, const struct pg_params *params, struct 
     if (r != PG_DONE)
         return r;
 
-    static const struct pg_statement backend = {"", "select pg_backend_pid()"};
-    r = pg_query(pg, &backend, NULL, &result, err);
+    static const struct pg_statement facts = {
+        "", "select pg_backend_pid(), pg_is_in_recovery(), current_setting('transaction_read_only') = 'on'"};
+    r = pg_query(pg, &facts, NULL, &result, err);
     if (r != PG_DONE)
         return r;
+    if (params->writes && (pg_get_bool(result, 0, 1) || pg_get_bool(result, 0, 2))) {
+        error_set(err, "%s",
+                  pg_get_bool(result, 0, 1)
+                      ? "the server is a standby; database.conninfo is to name the primary"
+                      : "default_transaction_read_only is on for the server, the database or the role");
+        return -EROFS;
+    }
     if (pg_get_i64(result, 0, 0) != PQbackendPID(pg->conn)) {
         error_set(err,
                   "the connection goes through a pooler in transaction mode, which breaks LISTEN and locks: "
@@ -244,6 +256,7 @@ int pg_open(struct pg **ret, const struct pg_params *params, struct error *err)
     uint64_t deadline = now_monotonic_usec() + params->connect_timeout_usec;
 
     pg->stop_fd = params->stop_fd;
+    pg->writes = params->writes;
     /* Until the session stands, every statement has what is left of the time to connect, roughly. */
     pg->query_timeout_usec = params->connect_timeout_usec;
     pg->conn = start_connect(params);

@@ -19,7 +19,10 @@ struct pg_params {
     uint64_t connect_timeout_usec;
     uint64_t statement_timeout_usec; /* the server's limit; ours is a little above; 0 = none */
     uint64_t lock_timeout_usec;      /* the server's limit on waiting for a lock; 0 = none */
-    int stop_fd;                     /* readable = give up at once; -1 = none */
+    bool
+        writes; /* a server that takes none (a standby, a frozen database) is refused, and left when it becomes so; of
+                  * several hosts the first that does is taken unless conninfo says otherwise */
+    int stop_fd;          /* readable = give up at once; -1 = none */
     bool keep_to_indexes; /* plans for queues: never a sequential scan because the table was small when
                                 planned */
     /* Asked once the session stands; NULL lets every session in. 0, PG_SCHEMA_MISFIT with *err, or an error
@@ -37,8 +40,9 @@ enum {
     PG_SCHEMA_MISFIT = 1, /* pg_open() only: *err says which command repairs it */
 };
 /* Errors: -ECANCELED (stop_fd became readable; the connection is unusable), -ECONNRESET (connection lost or
- * past our deadline: reopen), -EPERM (login or permission), -EBADMSG (the server refused the statement: see
- * pg_error_sqlstate(), the connection goes on). *err is set for all of them. */
+ * past our deadline: reopen), -EROFS (pg_open() only: it takes no writes), -EPERM (login or permission),
+ * -EBADMSG (the server refused the statement: see pg_error_sqlstate(), the connection goes on). *err is set
+ * for all of them. */
 int pg_open(struct pg **ret, const struct pg_params *params, struct error *err);
 void pg_close(struct pg *pg); /* NULL is legal; never blocks */
 bool pg_usable(const struct pg *pg);

@@ -252,6 +252,11 @@ static void take_results(struct pg_async *p)
         if (!pg_result_is_good(result)) {
             struct error err;
             pg_words(&err, p->conn, result);
+            if (p->owned.params.writes && pg_result_is_read_only(result)) {
+                PQclear(result);
+                go_down(p, -EROFS, &err);
+                return;
+            }
             answer(p, result, -EBADMSG, &err);
         } else if (p->now.preparing) {
             PQclear(result);

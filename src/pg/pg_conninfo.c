@@ -106,3 +106,14 @@ char *pg_conninfo_printable(const char *conninfo)
     PQconninfoFree(options);
     return xstrdup(strbuf_str(&sb));
 }
+
+bool pg_conninfo_has_hosts(const char *conninfo)
+{
+    PQconninfoOption *options = PQconninfoParse(conninfo, NULL);
+    bool found = false;
+
+    for (PQconninfoOption *o = options; o && o->keyword && !found; o++)
+        found = o->val && strncmp(o->keyword, "host", 4) == 0 && strchr(o->val, ',');
+    PQconninfoFree(options);
+    return found;
+}

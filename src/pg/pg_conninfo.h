@@ -10,3 +10,5 @@
 bool pg_conninfo_check(const char *conninfo, struct strbuf *why);
 /* The connection string as it may be logged: without passwords. Never NULL; the caller frees. */
 char *pg_conninfo_printable(const char *conninfo);
+/* Does it name several hosts? */
+bool pg_conninfo_has_hosts(const char *conninfo);

@@ -19,6 +19,8 @@ bool pg_send(PGconn *conn, const struct pg_prepared *prepared, const struct pg_s
 /* One line of words for what the server or libpq said; `result` may be NULL. The server's DETAIL stays out:
  * it may quote a row. */
 void pg_words(struct error *err, PGconn *conn, const PGresult *result);
+/* Is it for a session that cannot write? Then another session may (a freeze that ended, another host). */
+bool pg_result_is_read_only(const PGresult *result);
 const char *pg_sqlstate(const PGresult *result); /* "" when there is none */
 bool pg_result_is_good(const PGresult *result);
 

@@ -241,6 +241,11 @@ const char *pg_sqlstate(const PGresult *result)
     return state ? state : "";
 }
 
+bool pg_result_is_read_only(const PGresult *result)
+{
+    return strcmp(pg_sqlstate(result), "25006") == 0;
+}
+
 bool pg_result_is_good(const PGresult *result)
 {
     ExecStatusType status = PQresultStatus(result);

@@ -16,6 +16,7 @@ struct pg_params pg_session_params(const struct config *config, const char *appl
         .application_name = application_name,
         .connect_timeout_usec = config->database.connect_timeout_usec,
         .statement_timeout_usec = timeout,
+        .writes = true,
         .stop_fd = -1,
         .keep_to_indexes = true,
         .admit = schema_check,

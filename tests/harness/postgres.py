@@ -182,6 +182,15 @@ class Postgres:
         state = wait_for(ready, deadline, lambda: f"Postgres to answer:\n{self.child.output[before:][-3000:]}")
         return state == "ready"
 
+    def standby(self):
+        """Another server that follows this one (wal_level must be replica), not yet started."""
+        other = Postgres(settings=self.settings)
+        shutil.rmtree(other.data)
+        owner = {"user": self.user.pw_uid, "group": self.user.pw_gid} if self.user else {}
+        subprocess.run([os.path.join(self.bin, "pg_basebackup"), "-h", self.folder, "-p", str(self.port), "-U", "postgres",
+                        "-D", other.data, "-R", "-c", "fast"], check=True, cwd="/", **owner)
+        return other
+
     def is_running(self):
         return self.child.is_running()
 

@@ -38,6 +38,19 @@ TEST(test_good_strings_pass)
     }
 }
 
+TEST(test_several_hosts)
+{
+    static const char *const several[] = {"host=a,b dbname=x", "postgres://u@a,b/x",
+                                          "hostaddr=10.0.0.1,10.0.0.2"};
+    static const char *const one[] = {
+        "", "x", "host=a", "postgres://a,b@host/x", "password='a,b' host=c", "no = '"};
+
+    for (size_t i = 0; i < ARRAY_SIZE(several); i++)
+        assert_true(pg_conninfo_has_hosts(several[i]));
+    for (size_t i = 0; i < ARRAY_SIZE(one); i++)
+        assert_false(pg_conninfo_has_hosts(one[i]));
+}
+
 TEST(test_names_of_parameters_are_shown)
 {
     static const struct {
@@ -116,6 +129,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_conninfo_is_printed_without_its_password),
         cmocka_unit_test(test_good_strings_pass),
+        cmocka_unit_test(test_several_hosts),
         cmocka_unit_test(test_names_of_parameters_are_shown),
         cmocka_unit_test(test_no_message_shows_a_password),
         cmocka_unit_test(test_ports_are_numbers),
