@@ -919,3 +919,25 @@ def test_partitions_are_added_under_way(real_scene, make_member):
     real_scene.expected[real_scene.integrations[0], "sent"] += len(more)
     real_scene.send({"sent": more})
     real_scene.check(120)
+
+
+@pytest.mark.real_kafka
+@pytest.mark.timeout(600)
+def test_a_broker_that_lost_its_end(real_scene, make_member):
+    """A power cut under a consumer that had read everything: the new events lie where it stood, or before."""
+    daemon = make_member()
+    daemon.start()
+    for _ in range(10):
+        real_scene.publish(100)
+    real_scene.check()
+    for _ in range(2):
+        ends = real_scene.ends()
+        real_scene.cluster.kill9()
+        real_scene.cluster.lose_tail(real_scene.topic("sent"), 0.6)
+        real_scene.cluster.start()
+        now = real_scene.ends()
+        assert any(now[place] < ends[place] for place in ends), "the broker has lost nothing"
+        while not all(real_scene.ends()[place] > ends[place] for place in ends):
+            real_scene.publish(200)
+        wait_for(lambda: real_scene.counters() == real_scene.expected, 90, "the new events to be counted")
+    assert daemon.is_running() and real_scene.dead_letters() == []

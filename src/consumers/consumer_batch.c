@@ -159,7 +159,8 @@ static int advance(struct consumer *c, const struct window *w, struct error *err
     }
     for (size_t i = 0; i < w->count; i++) {
         w->items[i].partition->window_next = w->items[i].offset + 1;
-        w->items[i].partition->window_foreign += w->items[i].foreign;
+        w->items[i].partition->window_foreign +=
+            w->items[i].foreign && w->items[i].offset >= w->items[i].partition->known_until;
     }
     for (size_t i = 0; i < c->partition_count; i++) {
         const struct consumer_partition *p = c->partitions[i];

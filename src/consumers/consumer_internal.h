@@ -26,6 +26,8 @@ struct consumer_partition {
     bool committed; /* Kafka was seen to hold an offset of the group */
     bool told;      /* and it is ours */
     int64_t careful_until; /* messages below it are kept until their transaction is over */
+    bool doubted;          /* Kafka was away, or lacked `next`: see offset.h */
+    int64_t known_until;   /* foreign messages below it are counted already */
     uint64_t beyond_since; /* since when the log has ended before next_offset, 0 = it does not */
     struct bitmap handled; /* what the database holds, and in a transaction what it will hold */
     int64_t window_next;   /* what the transaction under way moves next_offset to, -1 = it has none of ours */
@@ -68,6 +70,7 @@ struct consumer_member {
     bool name_taken;               /* the lock on consumer.instance is held by our session */
     uint64_t name_wanted_at;       /* since when we ask for it, 0 = we do not */
     struct trouble away;           /* no broker can be reached */
+    uint64_t doubted_until;        /* partitions taken over before are doubted, see offset.h */
     bool topics_missing;
     struct trouble missing;
     struct error last_said; /* of the other troubles */

@@ -23,6 +23,8 @@
 #define MEMBER_WAIT_USEC (2 * USEC_PER_SEC)
 #define LOOK_USEC (1 * USEC_PER_SEC)
 #define LOOK_MS 500
+/* So long after a start or an outage a group may need to give its partitions out. */
+#define DOUBT_USEC (60 * USEC_PER_SEC)
 /* In an outage deliveries may notice a little later than we do. */
 #define REFUSED_PATIENCE_USEC (5 * USEC_PER_SEC)
 
@@ -149,10 +151,21 @@ static void kafka_away(struct consumer *c, const struct error *err)
     c->look_at = now_monotonic_usec() + LOOK_USEC;
 }
 
+/* What Kafka holds now may not be what was read. The group may give partitions out anew meanwhile. */
+static void doubt(struct consumer *c)
+{
+    c->kafka.doubted_until = now_monotonic_usec() + DOUBT_USEC;
+    for (size_t i = 0; i < c->partition_count; i++)
+        c->partitions[i]->doubted = true;
+}
+
 static void kafka_works(struct consumer *c)
 {
-    if (trouble_ends(&c->kafka.away))
-        log_line(LOG_NOTICE, MSG_KAFKA_BACK, "%s: Kafka is back", c->name);
+    if (!trouble_ends(&c->kafka.away))
+        return;
+    log_line(LOG_NOTICE, MSG_KAFKA_BACK, "%s: Kafka is back", c->name);
+    doubt(c);
+    start_over(c);
 }
 
 enum { MEMBER_NAMED = 1, MEMBER_NAMELESS, MEMBER_LATER };
@@ -383,6 +396,7 @@ void *consumer_run(void *arg)
 {
     struct consumer *c = arg;
 
+    doubt(c);
     while (!worker_is_stopping(&c->worker))
         turn(c);
     if (c->kafka.client && !c->kafka.away.said)

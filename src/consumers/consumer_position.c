@@ -17,6 +17,9 @@
 #define ASK_MS 1000
 /* After a broker failed, the new leader may for a moment tell an end that lies before what was read. */
 #define BEYOND_USEC (10 * USEC_PER_SEC)
+/* A broker loses in a power cut what it had not yet written to its disk, of half a minute perhaps. What is read
+ * twice costs a look into the marks. */
+#define DOUBTED_MESSAGES 20000
 
 static struct consumer_partition *find(const struct consumer *c, const char *topic, int32_t number)
 {
@@ -75,6 +78,7 @@ void consumer_on_assigned(struct consumer *c, const struct kafka_poll *poll)
         p->number = given->partition;
         p->type = type;
         p->window_next = -1;
+        p->doubted = now_monotonic_usec() < c->kafka.doubted_until;
         c->partitions =
             xreallocarray(c->partitions, c->partition_count + 1, sizeof(struct consumer_partition *));
         c->partitions[c->partition_count++] = p;
@@ -149,8 +153,10 @@ void consumer_park_one(struct consumer *c, const char *topic, int32_t number)
 {
     struct consumer_partition *p = consumer_started(c, topic, number);
 
-    if (p)
-        park(c, p);
+    if (!p)
+        return;
+    p->doubted = true;
+    park(c, p);
 }
 
 /* --- starting --------------------------------------------------------------------------------- */
@@ -164,7 +170,11 @@ static void say_gap(const struct consumer *c, const struct consumer_partition *p
                                     .kafka_at = true};
     int64_t from = facts->next, to = facts->first;
 
-    if (why == OFFSET_FORGOTTEN)
+    if (why == OFFSET_DOUBTED)
+        log_debug(
+            "%s: Kafka was away: reads \"%s\", partition %d, again from some messages before offset %" PRId64,
+            c->name, p->topic, (int) p->number, from);
+    else if (why == OFFSET_FORGOTTEN)
         log_about(LOG_WARNING, MSG_CONSUMER_GAP, &about,
                   "%s: partition %d of \"%s\" was read up to offset %" PRId64
                   ", but Kafka has no offset of this group: perhaps it was made anew; reads it from its "
@@ -212,9 +222,11 @@ static int reconcile_offset(struct consumer *c, struct consumer_partition *p, st
         ask_committed(c, p, &facts.committed, err) < 0)
         return NOT_YET;
     facts.patient = !p->beyond_since || now < p->beyond_since + BEYOND_USEC;
+    facts.doubted = p->doubted;
     enum offset_decision decision = decide_offset(&facts);
     if (decision == OFFSET_WAIT) {
         p->beyond_since = p->beyond_since ? p->beyond_since : now;
+        p->doubted = true;
         error_set(err, "the end of %s/%d lies before what was read", p->topic, (int) p->number);
         return NOT_YET;
     }
@@ -223,7 +235,11 @@ static int reconcile_offset(struct consumer *c, struct consumer_partition *p, st
         return 0;
     say_gap(c, p, &facts, decision);
     at->expected = at->next;
-    at->next = decision == OFFSET_COMMITTED ? facts.committed : facts.first;
+    at->next = decision == OFFSET_COMMITTED ? facts.committed
+               : decision == OFFSET_DOUBTED ? MAX(facts.first, facts.next - DOUBTED_MESSAGES)
+                                            : facts.first;
+    p->doubted = false;
+    p->known_until = MAX(p->known_until, facts.next);
     int r = store_place_offset(c->session.pg, c->group_id, c->group->model, at, err);
     return r == PG_DONE ? PLACED : r;
 }

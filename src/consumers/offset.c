@@ -11,5 +11,7 @@ enum offset_decision decide_offset(const struct offset_facts *f)
         return OFFSET_FORGOTTEN;
     if (f->next > f->end)
         return f->patient ? OFFSET_WAIT : OFFSET_BEYOND;
-    return f->next < f->first ? OFFSET_GONE : OFFSET_AGREED;
+    if (f->next < f->first)
+        return OFFSET_GONE;
+    return f->doubted && f->next > f->first ? OFFSET_DOUBTED : OFFSET_AGREED;
 }

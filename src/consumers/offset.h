@@ -8,6 +8,7 @@ struct offset_facts {
     int64_t first, end; /* of the log: its oldest message, and behind its newest */
     int64_t committed;  /* what Kafka holds for the group, -1 = nothing */
     bool patient;       /* an end before `next` may still be a new leader's that is catching up */
+    bool doubted;       /* the broker was away, or lacked `next` for a while */
 };
 
 enum offset_decision {
@@ -17,7 +18,8 @@ enum offset_decision {
     OFFSET_FORGOTTEN, /* at `first`: Kafka no longer knows that the group was here */
     OFFSET_GONE,      /* at `first`: messages were removed before they were read */
     OFFSET_BEYOND,    /* at `first`: the log ends before what was read */
-    OFFSET_WAIT,      /* look again */
+    OFFSET_DOUBTED, /* some way before `next`: a broker that lost its end may have other messages there now */
+    OFFSET_WAIT,    /* look again */
 };
 /* Reading a log from its beginning is safe always: what was handled is known. */
 enum offset_decision decide_offset(const struct offset_facts *facts);

@@ -339,6 +339,28 @@ class RealKafka(Cluster):
             self.terminate()
         return self.start()
 
+    def lose_tail(self, topic, keep):
+        """As when the power goes: of each partition's log only this part had been written to the disk. After kill9()."""
+        data = os.path.join(self.folder, "data")
+        for name in os.listdir(data):
+            if name.rpartition("-")[0] != topic:
+                continue
+            for part in os.listdir(os.path.join(data, name)):
+                path = os.path.join(data, name, part)
+                if not part.endswith(".log"):
+                    if not part.endswith(".metadata"):
+                        os.unlink(path)
+                    continue
+                with open(path, "r+b") as f:
+                    log, at = f.read(), 0
+                    while at + 12 <= len(log) * keep and int.from_bytes(log[at + 8:at + 12], "big"):
+                        at += 12 + int.from_bytes(log[at + 8:at + 12], "big")
+                    f.truncate(at)
+        for name in ("recovery-point-offset-checkpoint", "replication-offset-checkpoint"):
+            path = os.path.join(data, name)
+            if os.path.exists(path):
+                os.unlink(path)
+
     def stop(self):
         """Hangs it: connections stay open and nothing answers."""
         self.child.stop()
