@@ -78,3 +78,9 @@ select last_value + 1 from ledger_id_seq
 -- $3 integer: partitions
 insert into relay_topics (topic, from_sequence, partitions) values ($1, $2, $3)
  on conflict (topic, from_sequence) do update set partitions = excluded.partitions
+
+-- name: relay_names
+-- Names and types of integrations, as events show them: id, name, type; ascending.
+-- $1 bigint[]: ids
+select id::bigint, coalesce(left(name::text, 1000), ''), coalesce(left(type::text, 1000), '')
+  from integrations where id = any ($1) order by id

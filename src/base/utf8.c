@@ -37,6 +37,16 @@ size_t utf8_cut(const char *text, size_t len, size_t max)
     return max;
 }
 
+size_t utf8_first(const char *text, size_t len, size_t chars)
+{
+    if (len <= chars)
+        return len;
+    for (size_t i = 0; i < len; i++)
+        if (!is_continuation((unsigned char) text[i]) && chars-- == 0)
+            return i;
+    return len;
+}
+
 size_t utf8_width(const char *text)
 {
     size_t n = 0;

@@ -9,6 +9,8 @@
 size_t utf8_sequence(const unsigned char *p, const unsigned char *end);
 /* The longest length of at most `max` bytes that cuts no character of text[0..len) in two. */
 size_t utf8_cut(const char *text, size_t len, size_t max);
+/* Bytes of the first `chars` characters of text[0..len). */
+size_t utf8_first(const char *text, size_t len, size_t chars);
 /* Characters of a NUL-terminated text. */
 size_t utf8_width(const char *text);
 /* Appends bytes as valid UTF-8 that Postgres's text takes: invalid sequences and NULs become U+FFFD. */

@@ -63,15 +63,16 @@ static char *add_hex(char *to, const unsigned char *bytes, size_t len)
     return to;
 }
 
-static void add_uuid(char *to, const unsigned char *bytes)
+void ids_print_uuid(const unsigned char uuid[16], char ret[IDS_UUID_TEXT])
 {
     static const unsigned char groups[] = {4, 2, 2, 2, 6};
+    char *to = ret;
 
     for (size_t i = 0; i < ARRAY_SIZE(groups); i++) {
         if (i > 0)
             *to++ = '-';
-        to = add_hex(to, bytes, groups[i]);
-        bytes += groups[i];
+        to = add_hex(to, uuid, groups[i]);
+        uuid += groups[i];
     }
     *to = '\0';
 }
@@ -84,7 +85,7 @@ void ids_uuid(struct ids *ids, const unsigned char name_space[16], struct bytes 
     digest(ids, name_space, name, rest, hash);
     hash[6] = (unsigned char) ((hash[6] & 0x0f) | 0x80);
     hash[8] = (unsigned char) ((hash[8] & 0x3f) | 0x80);
-    add_uuid(ret, hash);
+    ids_print_uuid(hash, ret);
 }
 
 void ids_idempotency_key(struct ids *ids, const struct ids_message *m, char ret[IDS_UUID_TEXT])

@@ -13,6 +13,9 @@ struct ids; /* of one thread at a time */
 struct ids *ids_new(void);
 void ids_free(struct ids *ids); /* NULL is legal */
 
+/* A UUID in text, lower case. */
+void ids_print_uuid(const unsigned char uuid[16], char ret[IDS_UUID_TEXT]);
+
 /* RFC 9562, version 8 as in its appendix B.2: SHA-256 of name space, name and the rest, which may be empty.
  * Lower case. */
 void ids_uuid(struct ids *ids, const unsigned char name_space[16], struct bytes name, struct bytes rest,

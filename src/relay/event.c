@@ -170,6 +170,14 @@ static struct bytes print_time(struct strbuf to, int64_t time)
     return (struct bytes){to.data, to.len};
 }
 
+static struct bytes print_uuid(char to[IDS_UUID_TEXT], const unsigned char *uuid)
+{
+    if (!uuid)
+        return (struct bytes){0};
+    ids_print_uuid(uuid, to);
+    return (struct bytes){to, IDS_UUID_TEXT - 1};
+}
+
 static struct bytes trace(struct event_builder *b, const struct event *e)
 {
     if (e->traceparent.p && ids_is_traceparent(e->traceparent.p, e->traceparent.len))
@@ -183,7 +191,7 @@ static struct bytes trace(struct event_builder *b, const struct event *e)
 static void build_headers(struct event_builder *b, const struct event *e, struct event_message *m)
 {
     const struct kafka_header all[EVENT_HEADERS_MAX] = {
-        {"event_id", e->event_id},
+        {"event_id", print_uuid(b->event_id, e->event_id)},
         {"timestamp", print_time(ON_ARRAY(b->timestamp), e->created_at)},
         {"service", TEXT("anubis")},
         {"version", TEXT("1.0")},

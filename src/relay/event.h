@@ -15,7 +15,8 @@ struct event_number {
 /* A ledger row. Times are microseconds since 1970. */
 struct event {
     int64_t id;
-    struct bytes event_id, event_type, traceparent;
+    const unsigned char *event_id; /* of 16 bytes; NULL = absent */
+    struct bytes event_type, traceparent;
     int64_t created_at;
     struct event_subscription {
         struct event_number id, order_id;
@@ -53,7 +54,7 @@ struct event_builder {
     struct ids *ids;
     size_t value_max; /* Kafka's limit; an answer that would not fit is shortened */
     struct strbuf value;
-    char key[24], sequence[24], integration_id[24], attempt[24], timestamp[40], traceparent[56];
+    char event_id[40], key[24], sequence[24], integration_id[24], attempt[24], timestamp[40], traceparent[56];
 };
 
 void event_builder_init(struct event_builder *b, const unsigned char name_space[16], size_t value_max);

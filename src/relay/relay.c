@@ -53,6 +53,7 @@ static void give_up(struct relay *relay)
     relay->stats.leader = false;
     relay_drop_producer(relay);
     relay_batch_free(&relay->sending.batch);
+    relay_names_free(&relay->sending.names);
     gaps_free(&relay->position.gaps);
     relay->stats.gaps = 0;
     relay->stats.high = 0;

@@ -12,45 +12,39 @@ void relay_batch_free(struct relay_batch *b)
     *b = (struct relay_batch){0};
 }
 
-/* Sorts the result's ids into found and above; b->rows ends before rows that may not be published yet. */
-static void classify_rows(struct relay_batch *b, int64_t *ids, int limit, int64_t byte_budget,
-                          struct gaps_read *read)
+/* Sorts the result's ids into found and above: first come the rows within the gaps. */
+static void classify_rows(struct relay_batch *b, int64_t *ids, int64_t high, struct gaps_read *read)
 {
-    int64_t id = 0, total = 0, totals[3] = {0};
-    int rows = pg_rows(b->result), found_end = 1;
+    int found_end = 1;
 
-    for (int row = 1; row < rows; row++) {
-        enum store_relay_kind kind = store_relay_row_kind(b->result, row, &id, &total);
-        ids[row] = id;
-        totals[kind] = total;
-        if (kind == STORE_RELAY_FOUND)
+    for (int row = 1; row < b->rows; row++) {
+        ids[row] = store_relay_row_id(b->result, row);
+        if (ids[row] <= high)
             found_end = row + 1;
     }
     read->found = ids + 1;
     read->found_count = (size_t) (found_end - 1);
     read->above = ids + found_end;
-    read->above_count = (size_t) (rows - found_end);
-    b->rows = rows;
-    b->full = (int64_t) read->above_count == limit || totals[STORE_RELAY_ABOVE] >= byte_budget;
-    if ((int64_t) read->found_count == limit || totals[STORE_RELAY_FOUND] >= byte_budget) {
-        /* The limit may have cut the look into the gaps: rows above high wait until the gaps are empty. */
-        read->probed_through = ids[found_end - 1];
-        read->above_count = 0;
-        b->rows = found_end;
-        b->full = true;
-    }
+    read->above_count = (size_t) (b->rows - found_end);
+    /* Did the look into the gaps end early? */
+    read->probed_through = b->full && found_end == b->rows ? ids[found_end - 1] : INT64_MAX;
 }
 
 int relay_batch_take(struct relay_batch *b, struct pg_result *result, struct gaps *gaps, int limit,
-                     int64_t byte_budget, struct error *err)
+                     struct error *err)
 {
     CLEANUP(freep) int64_t *ids = xcalloc((size_t) pg_rows(result) + 1, sizeof(*ids));
-    struct gaps_read read = {.probed_through = INT64_MAX};
+    struct store_relay_head head;
+    struct gaps_read read;
 
     relay_batch_free(b);
+    store_relay_head(result, &head);
     b->result = result;
-    store_relay_head(result, &read.xmin, &b->wal_position);
-    classify_rows(b, ids, limit, byte_budget, &read);
+    b->wal_position = head.wal_position;
+    b->rows = pg_rows(result);
+    b->full = head.cut || b->rows - 1 == limit;
+    read.xmin = head.xmin;
+    classify_rows(b, ids, gaps->high, &read);
     if (gaps_take(gaps, &read) < 0) {
         error_set(err, "the ids of the ledger do not fit the position that was saved");
         relay_batch_free(b);
@@ -79,6 +73,12 @@ static void fail(struct relay_batch *b, int row, enum kafka_fate fate, const cha
     error_set(&b->failed_reason, "%s", reason);
 }
 
+void relay_batch_event(const struct relay_batch *b, int row, struct event *ret)
+{
+    store_relay_row(b->result, row, ret);
+    relay_names_find(b->names, &ret->integration);
+}
+
 static int send_row(struct relay_batch *b, int row, struct event_builder *builder,
                     const struct relay_topics *topics, struct kafka_producer *producer)
 {
@@ -87,7 +87,7 @@ static int send_row(struct relay_batch *b, int row, struct event_builder *builde
     enum kafka_fate fate;
     struct error reason;
 
-    store_relay_row(b->result, row, &event);
+    relay_batch_event(b, row, &event);
     if (!event_build(builder, &event, &m)) {
         b->states[row] = DONE;
         return KAFKA_QUEUED;
@@ -146,10 +146,7 @@ void relay_batch_fail(struct relay_batch *b, const char *reason)
 
 int64_t relay_batch_id(const struct relay_batch *b, int row)
 {
-    int64_t id, total;
-
-    store_relay_row_kind(b->result, row, &id, &total);
-    return id;
+    return store_relay_row_id(b->result, row);
 }
 
 bool relay_batch_is_done(const struct relay_batch *b)

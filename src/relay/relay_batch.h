@@ -7,14 +7,16 @@
 
 #include "kafka/kafka_producer.h"
 #include "relay/gaps.h"
+#include "relay/relay_names.h"
 #include "relay/relay_topics.h"
 #include "relay/store_relay.h"
 
 struct relay_batch {
-    struct pg_result *result; /* NULL = no batch */
-    int64_t wal_position;     /* behind the commit of each row */
-    unsigned char *states;    /* by row of the result */
-    int rows, next;           /* rows before `next` were handed to the producer or need not be */
+    struct pg_result *result;        /* NULL = no batch */
+    const struct relay_names *names; /* of the rows' integrations; the owner's */
+    int64_t wal_position;            /* behind the commit of each row */
+    unsigned char *states;           /* by row of the result */
+    int rows, next;                  /* rows before `next` were handed to the producer or need not be */
     size_t on_the_way;
     size_t delivered; /* so far */
     bool full;        /* the ledger may have more rows now */
@@ -27,7 +29,7 @@ struct relay_batch {
 /* Takes the result and changes the gaps; rows that may not be published yet are left out. -EBADMSG with *err
  * when the result makes no sense. */
 int relay_batch_take(struct relay_batch *b, struct pg_result *result, struct gaps *gaps, int limit,
-                     int64_t byte_budget, struct error *err);
+                     struct error *err);
 void relay_batch_free(struct relay_batch *b); /* leaves it empty; legal on a zeroed one */
 bool relay_batch_has_rows(const struct relay_batch *b);
 /* Hands rows to the producer until its queue is full, a row is refused, or all rows are there. */
@@ -37,6 +39,8 @@ void relay_batch_send(struct relay_batch *b, struct event_builder *builder, cons
 void relay_batch_report(size_t number, enum kafka_fate fate, const char *reason, void *userdata);
 /* The producer is broken: rows without a report count as not delivered. */
 void relay_batch_fail(struct relay_batch *b, const char *reason);
+/* The row as an event, with the name of its integration. */
+void relay_batch_event(const struct relay_batch *b, int row, struct event *ret);
 int64_t relay_batch_id(const struct relay_batch *b, int row);
 bool relay_batch_is_done(const struct relay_batch *b);
 /* The producer is gone, with its messages: rows that were on their way will be sent again. */

@@ -19,6 +19,7 @@
 #include "relay/gaps.h"
 #include "relay/relay.h"
 #include "relay/relay_batch.h"
+#include "relay/relay_names.h"
 #include "relay/relay_topics.h"
 #include "relay/store_relay.h"
 
@@ -61,6 +62,7 @@ struct relay_position {
 /* The batch on its way to Kafka. */
 struct relay_sending {
     struct event_builder builder;
+    struct relay_names names;
     struct relay_batch batch;
     struct backoff backoff;
     uint64_t progress_at;   /* when Kafka last took a message, or there was no message to take */

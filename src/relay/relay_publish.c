@@ -1,6 +1,5 @@
 /* From the ledger to Kafka, a batch at a time. See relay_internal.h. On the relay's thread. */
 #include <inttypes.h>
-#include <stdio.h>
 
 #include "base/log.h"
 #include "base/message_ids.h"
@@ -55,9 +54,12 @@ uint64_t relay_read_batch(struct relay *relay)
     int r = store_relay_read(relay->session.pg, &position->gaps, ROWS_MAX, BYTES_MAX, &result, &err);
 
     if (r == 0)
-        r = relay_batch_take(b, result, &position->gaps, ROWS_MAX, BYTES_MAX, &err);
+        r = relay_batch_take(b, result, &position->gaps, ROWS_MAX, &err);
+    if (r == 0)
+        r = relay_names_ask(&relay->sending.names, relay->session.pg, result, b->rows, start, &err);
     if (r < 0)
         return relay_lose_session(relay, r, &err);
+    b->names = &relay->sending.names;
     pace(position, b, start);
     position->flushed = false;
     if (!relay_batch_has_rows(b) && !gaps_need_horizon(&position->gaps) &&
@@ -118,9 +120,7 @@ static void say_stopped(struct relay *relay, const struct event *e, const struct
 {
     const char *reason = relay->sending.batch.failed_reason.text;
     const char *topic = relay->kafka.topics.items[m->type].name;
-    char event_id[40];
-
-    snprintf(event_id, sizeof(event_id), "%.*s", (int) e->event_id.len, e->event_id.p ? e->event_id.p : "");
+    const char *event_id = e->event_id ? relay->sending.builder.event_id : "";
     const struct log_about about = {.event_id = event_id,
                                     .subscription_id = e->subscription.id.value,
                                     .kafka_topic = topic,
@@ -142,7 +142,7 @@ static uint64_t stop_on_event(struct relay *relay)
     struct error err;
     int r = 0;
 
-    store_relay_row(sending->batch.result, sending->batch.failed_row, &event);
+    relay_batch_event(&sending->batch, sending->batch.failed_row, &event);
     if (sending->stopped_on != event.id && event_build(&sending->builder, &event, &m)) {
         say_stopped(relay, &event, &m);
         r = store_relay_stop(session->pg, session->epoch, event.id, sending->batch.failed_reason.text, &err);

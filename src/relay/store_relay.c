@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/utf8.h"
 #include "sql/statements.h"
 
 /* --- leadership ------------------------------------------------------------------------------- */
@@ -90,8 +91,14 @@ int store_relay_advance_sequence(struct pg *pg, int64_t high, bool *ret_done, st
 
 /* --- reading ---------------------------------------------------------------------------------- */
 
-/* Columns of relay_read.sql: the kind, those of an event, and the sum of bytes so far. */
-enum { KIND, ID, WAL_POSITION = 5, TOTAL = 24 };
+/* Columns of relay_read.sql: of the head, and the first ones of a row. */
+enum { XMIN, WAL_POSITION, FIRST_LEFT_OUT };
+enum { ID, SUBSCRIPTION_ID, INTEGRATION_ID };
+
+/* Characters of a text of the application's own. */
+#define TEXT_MAX 1000
+#define ERROR_MESSAGE_MAX 8000
+#define TRACEPARENT_MAX 100
 
 /* The gaps, or when there are none a place to point at. */
 static const struct gap *items_of(const struct gaps *gaps)
@@ -101,9 +108,13 @@ static const struct gap *items_of(const struct gaps *gaps)
     return gaps->items ? gaps->items : &nothing;
 }
 
-static void add_gaps(struct pg_args *args, const struct gaps *gaps)
+static void add_firsts(struct pg_args *args, const struct gaps *gaps)
 {
     pg_arg_i64s(args, &items_of(gaps)->first, sizeof(struct gap), gaps->count);
+}
+
+static void add_lasts(struct pg_args *args, const struct gaps *gaps)
+{
     pg_arg_i64s(args, &items_of(gaps)->last, sizeof(struct gap), gaps->count);
 }
 
@@ -112,25 +123,38 @@ int store_relay_read(struct pg *pg, const struct gaps *gaps, int limit, int64_t 
 {
     CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
 
-    pg_arg_i64(&args, gaps->high);
+    pg_arg_i64(&args, gaps->count ? gaps->items[0].first : gaps->high + 1);
+    add_firsts(&args, gaps);
+    pg_array_i64(&args, gaps->high + 1);
+    add_lasts(&args, gaps);
+    pg_array_i64(&args, INT64_MAX);
     pg_arg_i64(&args, limit);
     pg_arg_i64(&args, byte_budget);
-    add_gaps(&args, gaps);
     return pg_query(pg, &sql_relay_read, &args, ret, err);
 }
 
-void store_relay_head(const struct pg_result *result, int64_t *ret_xmin, int64_t *ret_wal_position)
+void store_relay_head(const struct pg_result *result, struct store_relay_head *ret)
 {
-    *ret_xmin = pg_get_i64(result, 0, ID);
-    *ret_wal_position = pg_get_i64(result, 0, WAL_POSITION);
+    ret->xmin = pg_get_i64(result, 0, XMIN);
+    ret->wal_position = pg_get_i64(result, 0, WAL_POSITION);
+    ret->cut = !pg_is_null(result, 0, FIRST_LEFT_OUT);
 }
 
-enum store_relay_kind store_relay_row_kind(const struct pg_result *result, int row, int64_t *ret_id,
-                                           int64_t *ret_total)
+int64_t store_relay_row_id(const struct pg_result *result, int row)
 {
-    *ret_id = pg_get_i64(result, row, ID);
-    *ret_total = pg_get_i64(result, row, TOTAL);
-    return (enum store_relay_kind) pg_get_i64(result, row, KIND);
+    return pg_get_i64(result, row, ID);
+}
+
+static struct event_number next_number(struct pg_row *row)
+{
+    bool is_set = !pg_next_is_null(row);
+
+    return (struct event_number){is_set, pg_next_i64(row)};
+}
+
+struct event_number store_relay_row_integration(const struct pg_result *result, int row)
+{
+    return next_number(&(struct pg_row){result, row, INTEGRATION_ID});
 }
 
 static struct bytes next_text(struct pg_row *row)
@@ -144,11 +168,19 @@ static struct bytes next_text(struct pg_row *row)
     return text;
 }
 
-static struct event_number next_number(struct pg_row *row)
+static struct bytes next_text_of(struct pg_row *row, size_t characters)
 {
-    bool is_set = !pg_next_is_null(row);
+    struct bytes text = next_text(row);
 
-    return (struct event_number){is_set, pg_next_i64(row)};
+    text.len = utf8_first(text.p, text.len, characters);
+    return text;
+}
+
+static const unsigned char *next_uuid(struct pg_row *row)
+{
+    struct bytes uuid = next_text(row);
+
+    return uuid.len == 16 ? (const unsigned char *) uuid.p : NULL;
 }
 
 static struct event_number next_time(struct pg_row *row)
@@ -158,33 +190,47 @@ static struct event_number next_time(struct pg_row *row)
     return (struct event_number){is_set, pg_next_time(row)};
 }
 
+static int64_t next_time_or(struct pg_row *row, int64_t otherwise)
+{
+    struct event_number time = next_time(row);
+
+    return time.set ? time.value : otherwise;
+}
+
 void store_relay_row(const struct pg_result *result, int number, struct event *ret)
 {
     struct pg_row row = {result, number, ID};
 
-    ret->id = pg_next_i64(&row);
-    ret->event_id = next_text(&row);
-    ret->event_type = next_text(&row);
-    ret->created_at = pg_next_time(&row);
+    *ret = (struct event){.id = pg_next_i64(&row)};
     ret->subscription.id = next_number(&row);
     ret->integration.id = next_number(&row);
-    ret->integration.name = next_text(&row);
-    ret->integration.type = next_text(&row);
     ret->subscription.order_id = next_number(&row);
-    ret->subscription.origin = next_text(&row);
-    ret->subscription.cpf = next_text(&row);
+    ret->event_id = next_uuid(&row);
+    ret->created_at = next_time_or(&row, 0);
+    ret->event_type = next_text(&row);
+    ret->subscription.origin = next_text_of(&row, TEXT_MAX);
+    ret->subscription.cpf = next_text_of(&row, TEXT_MAX);
     ret->subscription.status = next_text(&row);
     ret->subscription.sent_at = next_time(&row);
     ret->subscription.scheduled_to = next_time(&row);
-    ret->subscription.created_at = pg_next_time(&row);
-    ret->subscription.updated_at = pg_next_time(&row);
+    ret->subscription.created_at = next_time_or(&row, ret->created_at);
+    ret->subscription.updated_at = next_time_or(&row, ret->created_at);
     ret->attempt.number = next_number(&row);
     ret->attempt.response = next_text(&row);
     ret->attempt.response_truncated = pg_next_bool(&row);
-    ret->attempt.error_message = next_text(&row);
+    ret->attempt.error_message = next_text_of(&row, ERROR_MESSAGE_MAX);
     ret->attempt.ambiguous = next_number(&row);
     ret->attempt.next_attempt_at = next_time(&row);
-    ret->traceparent = next_text(&row);
+    ret->traceparent = next_text_of(&row, TRACEPARENT_MAX);
+}
+
+int store_relay_names(struct pg *pg, const int64_t *ids, size_t count, struct pg_result **ret,
+                      struct error *err)
+{
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+
+    pg_arg_i64s(&args, ids, sizeof(*ids), count);
+    return pg_query(pg, &sql_relay_names, &args, ret, err);
 }
 
 /* --- saving ----------------------------------------------------------------------------------- */
@@ -222,7 +268,8 @@ int store_relay_save(struct pg *pg, int64_t epoch, const struct gaps *gaps,
 
     pg_arg_i64(&args, epoch);
     pg_arg_i64(&args, gaps->high);
-    add_gaps(&args, gaps);
+    add_firsts(&args, gaps);
+    add_lasts(&args, gaps);
     pg_arg_i64s(&args, &items_of(gaps)->horizon, sizeof(struct gap), gaps->count);
     pg_arg_bool(&args, identity->known);
     pg_arg_i64(&args, identity->system);

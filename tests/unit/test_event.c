@@ -9,6 +9,10 @@
 
 static const unsigned char name_space[16] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16};
 
+/* 5c0133af-00af-4397-b55f-b12372ea1805 */
+static const unsigned char event_id[16] = {0x5c, 0x01, 0x33, 0xaf, 0x00, 0xaf, 0x43, 0x97,
+                                           0xb5, 0x5f, 0xb1, 0x23, 0x72, 0xea, 0x18, 0x05};
+
 #define TEXT(literal) ((struct bytes){literal, sizeof(literal) - 1})
 #define NUMBER(n) ((struct event_number){true, n})
 
@@ -19,7 +23,7 @@ static struct event example(const char *type)
 {
     return (struct event){
         .id = 9007199254740993,
-        .event_id = TEXT("5c0133af-00af-4397-b55f-b12372ea1805"),
+        .event_id = event_id,
         .event_type = {type, strlen(type)},
         .created_at = TIME,
         .subscription = {.id = NUMBER(42),

@@ -56,6 +56,16 @@ TEST(test_no_character_is_cut_in_two)
         assert_int_equal(utf8_cut(text, strlen(text), max), expected[max]);
 }
 
+TEST(test_the_first_characters)
+{
+    static const char text[] = "a\xC3\xA9\xE2\x82\xAC\xF0\x9F\x98\x80z"; /* 1, 2, 3, 4 and 1 bytes */
+    static const size_t expected[] = {0, 1, 3, 6, 10, 11, 11};
+
+    for (size_t chars = 0; chars < ARRAY_SIZE(expected); chars++)
+        assert_int_equal(utf8_first(text, strlen(text), chars), expected[chars]);
+    assert_int_equal(utf8_first(NULL, 0, 3), 0);
+}
+
 TEST(test_characters_are_counted)
 {
     assert_int_equal(utf8_width(""), 0);
@@ -86,6 +96,7 @@ int main(void)
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_sequences),
         cmocka_unit_test(test_no_character_is_cut_in_two),
+        cmocka_unit_test(test_the_first_characters),
         cmocka_unit_test(test_characters_are_counted),
         cmocka_unit_test(test_repair),
     };

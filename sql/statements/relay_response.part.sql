@@ -1,0 +1,1 @@
+                                   case when e.event_type = 'sent' then e.response::text end
