@@ -7,6 +7,23 @@ begin
         hint = 'A subscription with events cannot be destroyed either; one that shall not be sent is set to status "failed".';
 end $$;
 
+-- Makes ledger_event_id(), which gives the event with this ledger id its UUID: version 8 of RFC 9562, half of it the beginning of the
+-- installation's namespace, half of it the id (below 2^62), whose two highest bits become the variant. So no two events of the ledger
+-- have the same one, nor two of installations that are named apart. A constant, which costs the application's insert a fifth of a random
+-- UUID; so whoever changes the namespace calls this function again. As in subscription_inserted, every name is qualified.
+create or replace function @extschema@.ledger_name_events() returns void language plpgsql set search_path = pg_catalog, pg_temp as $do$
+declare
+    beginning text;
+begin
+    select overlay(left(encode(uuid_send(n.namespace), 'hex'), 16) placing '8' from 13 for 1) into strict beginning
+      from @extschema@.installation n;
+    execute format('create or replace function @extschema@.ledger_event_id(ledger_id bigint) returns uuid
+        language sql immutable parallel safe as $$
+            select pg_catalog.textcat(%L, pg_catalog.to_hex(
+                       ledger_id operator(pg_catalog.|) ''-9223372036854775808''::pg_catalog.int8))::pg_catalog.uuid $$', beginning);
+end $do$;
+select @extschema@.ledger_name_events();
+
 -- Makes partitions ahead: at least two lie before the ids being given out. A partition that filled up within a day is followed by one
 -- of twice its width. Returns how many were made. LIKE and ATTACH, because CREATE ... PARTITION OF would wait for every open
 -- transaction with all inserts queued behind it. The caller sets lock_timeout. Runs with the rights of the role that migrated, because

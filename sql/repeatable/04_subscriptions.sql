@@ -8,12 +8,13 @@
 -- stands for lock_key('bell'). Whether a claim could take the rows is only asked while a daemon sleeps.
 create or replace function @extschema@.subscription_inserted() returns trigger language plpgsql security definer as $$
 begin
-    insert into @extschema@.subscription_events (id, event_type, subscription_id, integration_id, operation_name, attempt, to_status,
-        order_id, origin, cpf, sent_at, scheduled_to, next_attempt_at, subscription_created_at, subscription_updated_at, traceparent)
-    select pg_catalog.nextval('@extschema@.ledger_id_seq'::pg_catalog.regclass), 'created', n.id, n.integration_id, 'create', n.attempts,
+    insert into @extschema@.subscription_events (event_id, id, event_type, subscription_id, integration_id, operation_name, attempt,
+        to_status, order_id, origin, cpf, sent_at, scheduled_to, next_attempt_at, subscription_created_at, subscription_updated_at, traceparent)
+    select @extschema@.ledger_event_id(e.ledger_id), e.* from (
+    select pg_catalog.nextval('@extschema@.ledger_id_seq'::pg_catalog.regclass) as ledger_id, 'created', n.id, n.integration_id, 'create', n.attempts,
            n.status, n.order_id, n.origin, n.cpf, @extschema@.as_instant(n.sent_at), @extschema@.as_instant(n.scheduled_to),
            n.next_attempt_at, @extschema@.as_instant(n.created_at), @extschema@.as_instant(n.updated_at), n.traceparent
-      from new_rows n;
+      from new_rows n) e;
     if not pg_catalog.pg_try_advisory_xact_lock_shared(@extschema@.lock_base()) then
         if exists (select from new_rows n join @extschema@.integrations_open i on i.id operator(pg_catalog.=) n.integration_id
                     where n.status operator(pg_catalog.=) any ('{pending,retry}'::pg_catalog.text[]) and n.held_at is null
@@ -29,10 +30,11 @@ end $$;
 create or replace function @extschema@.subscription_updated() returns trigger
     language plpgsql security definer set search_path = pg_catalog, pg_temp set enable_nestloop = off as $$
 begin
-    insert into @extschema@.subscription_events (id, event_type, subscription_id, integration_id, status, operation_name, attempt,
-        http_status, duration_ms, request, response, error_message, from_status, to_status, order_id, origin, cpf, sent_at,
+    insert into @extschema@.subscription_events (event_id, id, event_type, subscription_id, integration_id, status, operation_name,
+        attempt, http_status, duration_ms, request, response, error_message, from_status, to_status, order_id, origin, cpf, sent_at,
         scheduled_to, next_attempt_at, subscription_created_at, subscription_updated_at, ambiguous, response_truncated, traceparent)
-    select pg_catalog.nextval('@extschema@.ledger_id_seq'::pg_catalog.regclass),
+    select @extschema@.ledger_event_id(e.ledger_id), e.* from (
+    select pg_catalog.nextval('@extschema@.ledger_id_seq'::pg_catalog.regclass) as ledger_id,
            case n.status when 'sent' then 'sent' when 'failed' then 'failed' when 'retry' then 'retried' else 'updated' end,
            n.id, n.integration_id,
            case n.status when 'sent' then 'success' when 'failed' then 'error' when 'retry' then 'error' end,
@@ -52,7 +54,7 @@ begin
            case when n.status in ('sent', 'failed', 'retry') then n.last_response_truncated end,
            n.traceparent
       from new_rows n join old_rows o using (id)
-     where n.status is distinct from o.status;
+     where n.status is distinct from o.status) e;
     perform @extschema@.doorbell_ring_for(array_agg(distinct n.integration_id::bigint))
        from new_rows n join old_rows o using (id)
       where n.status in ('pending', 'retry') and n.held_at is null
