@@ -10,6 +10,7 @@ import signal
 import subprocess
 import threading
 import time
+import uuid
 import zlib
 
 import jsonschema
@@ -236,6 +237,115 @@ def test_adopted_tables(empty_database, json_type, broker, make_daemon):
             VALIDATOR.validate(json.loads(m.value))
 
 
+def test_long_texts_are_cut_at_characters(ledger, broker, make_daemon):
+    """As the view cuts them: by characters, however many bytes these have."""
+    integration = ledger.app.integration("http://127.0.0.1:9/x", name="\U0001f600" * 1001, type="é" * 1001, enabled=False)
+    for filler in ("x", "é", "€", "\U0001f600"):
+        for length in (999, 1000, 1001, 7999, 8000, 8001):
+            ledger.query("insert into {s}.subscriptions (integration_id, origin, cpf) values (%s, %s, %s)",
+                         (integration, filler * length, "a" + filler * length))
+            ledger.query("update {s}.subscriptions set status = 'failed', last_error = %s where status = 'pending'",
+                         ("a" + filler * length,))
+    make_daemon(RELAY_ALONE).start()
+    ledger.wait_published()
+    check_published(ledger, broker)
+    values = [json.loads(m.value) for m in broker.read_all("anubis.subscriptions.failed")]
+    assert len(values) == 24
+    for value in values:
+        assert (len(value["integration"]["name"]), len(value["integration"]["type"])) == (1000, 1000)
+        assert len(value["subscription"]["cpf"]) == 1000 >= len(value["subscription"]["origin"])
+        assert "\ufffd" not in value["error_message"]
+    assert {len(value["error_message"]) for value in values} == {1000, 1001, 1002, 8000}
+
+
+def test_adopted_columns_of_other_types(empty_database, broker, make_daemon):
+    """Integers, and a ledger of the application's that has most columns already."""
+    rails(empty_database)
+    empty_database.query("""
+        delete from subscription_events;
+        alter table integrations alter id type integer;
+        alter table subscriptions alter integration_id type integer, alter order_id type integer;
+        alter table subscription_events alter subscription_id type integer, add integration_id integer,
+            add order_id integer, add attempt bigint, add event_type character varying, add origin character varying,
+            add cpf character varying, add to_status character varying, add event_id uuid;
+        alter table subscription_events alter created_at drop not null""")
+    adopt(empty_database).expect(0)
+    ledger = Ledger(empty_database, "public")
+    ledger.query("update {s}.integrations set enabled = false, name = case when id > 2 then name end, type = 'é'")
+    ledger.query("insert into {s}.subscriptions (integration_id, integration_filter_id, order_id, origin, cpf, created_at, updated_at) "
+                 "select 1 + n %% 4, 1, n, 'web', '1', '2026-01-02 03:04:05.678901', '2026-01-02 03:04:05' from generate_series(1, %s) n",
+                 (20,))
+    ledger.query("update {s}.subscriptions set status = 'failed', last_error = 'x' where status = 'pending' and id % 2 = 0")
+    # Of the application's own, without what the triggers fill in.
+    ledger.query("insert into {s}.subscription_events (id, subscription_id, event_type, created_at, updated_at) "
+                 "values (ledger_next_id(), 1, 'updated', null, '2026-01-02 03:04:05')")
+    make_daemon({**RELAY_ALONE, "database": {"schema": "public"}}, database=empty_database).start()
+    ledger.wait_published()
+    check_published(ledger, broker)
+    assert broker.count("anubis.subscriptions.updated") == 1
+
+
+def test_a_new_name_shows_in_new_events(ledger, broker, make_daemon):
+    """A name may be a second old when its batch is read."""
+    integration = ledger.app.integration("http://127.0.0.1:9/x", name="before", enabled=False)
+    make_daemon(RELAY_ALONE).start()
+
+    def names():
+        return [json.loads(m.value)["integration"] for m in broker.read_all("anubis.subscriptions.created")]
+    ledger.app.subscription(integration)
+    ledger.wait_published()
+    ledger.query("update {s}.integrations set name = 'after', type = 'soap' where id = %s", (integration,))
+    start = time.monotonic()
+
+    def shows_the_new_name():
+        ledger.app.subscription(integration)
+        ledger.wait_published()
+        return {"id": integration, "name": "after", "type": "soap"} in names()
+    wait_for(shows_the_new_name, 20, "an event with the new name")
+    assert time.monotonic() - start < 3 or os.environ.get("ANUBIS_PATIENCE")
+    # Those before keep the name that they had, and those after have no other.
+    shown = [i["name"] for i in sorted(names(), key=lambda i: i["name"], reverse=True)]
+    assert shown[0] == "before" and set(shown) == {"before", "after"}
+    ledger.app.subscription(integration)
+    ledger.wait_published()
+    assert sum(i["name"] == "before" for i in names()) == shown.count("before")
+
+
+def test_one_that_is_new_shows_at_once(ledger, broker, make_daemon):
+    make_daemon(RELAY_ALONE).start()
+    for number in range(1, 6):
+        integration = ledger.app.integration("http://127.0.0.1:9/x", name=f"number {number}", enabled=False)
+        ledger.app.subscription(integration)
+        ledger.wait_published()
+    check_published(ledger, broker)
+
+
+def test_event_ids_are_derived(ledger, empty_database, broker, make_daemon):
+    """From the namespace and the ledger's id: version 8 of RFC 9562. Another installation has others."""
+    integration = ledger.integration()
+    ledger.app.subscriptions(integration, 2000)
+    ledger.query("update {s}.subscriptions set status = 'failed'")
+    make_daemon(RELAY_ALONE).start()
+    ledger.wait_published()
+    check_published(ledger, broker)
+    namespace = ledger.value("select namespace::text from {s}.installation").replace("-", "")
+    stored = dict(ledger.query("select id, event_id::text from {s}.subscription_events"))
+    assert len(stored) == 4000
+    for number, text in stored.items():
+        made = uuid.UUID(text)
+        assert (made.version, made.variant) == (8, uuid.RFC_4122)
+        assert made.hex == namespace[:12] + "8" + namespace[13:16] + f"{1 << 63 | number:016x}"
+    migrate(empty_database)
+    assert empty_database.value("select anubis.ledger_event_id(1)") != ledger.value("select {s}.ledger_event_id(1)")
+    # Another name gives other ids from then on.
+    ledger.query("update {s}.installation set namespace = gen_random_uuid()")
+    ledger.query("select {s}.ledger_name_events()")
+    number = ledger.app.subscription(integration)
+    [event] = ledger.app.events(number)
+    assert event["event_id"] not in stored.values() and not event["event_id"].startswith(namespace[:8])
+    assert event["event_id"] == str(ledger.value("select {s}.ledger_event_id(%s)", (event["id"],)))
+
+
 def test_answers_too_large_for_kafka_are_shortened(ledger, broker, make_daemon):
     integration = ledger.integration()
     ledger.query("insert into {s}.subscriptions (integration_id) values (%s)", (integration,))
@@ -355,6 +465,31 @@ def test_large_answers_are_read_in_small_batches(ledger, broker, make_daemon):
         peak = int(next(line for line in status if line.startswith("VmHWM")).split()[1])
     assert ledger.value("select sum(octet_length(response)) from {s}.subscription_events") > 18 << 20
     assert "Sanitizer" in daemon.log or peak < 64 << 10 or os.environ.get("ANUBIS_PATIENCE")
+
+
+@pytest.mark.parametrize("text", ["an answer", "a reason"])
+def test_texts_of_a_megabyte_are_read_one_by_one(ledger, broker, make_daemon, text):
+    """Among small rows, above and within a gap: 200 MB do not come into memory at once."""
+    integration = ledger.integration()
+    daemon = make_daemon(RELAY_ALONE).start()
+    late = ledger.connect()
+    for connection in (late, None):
+        run = connection.cursor().execute if connection else ledger.database.query
+        run("insert into anubis.subscriptions (integration_id, origin) select %s, %s from generate_series(1, 100)",
+            (integration, str(bool(connection))))
+        run("update anubis.subscriptions set status = %s, claim_token = 1, " +
+            ("last_response" if text == "an answer" else "last_error") + " = repeat(chr(1), 1000000) where origin = %s and id %% 2 = 0",
+            ("sent" if text == "an answer" else "failed", str(bool(connection))))
+    last = ledger.last_id()
+    wait_for(lambda: ledger.value("select high >= %s from {s}.relay_state", (last,)), 60, "the newer events to be published")
+    late.commit()
+    late.close()
+    ledger.wait_published()
+    with open(f"/proc/{daemon.pid}/status", encoding="ascii") as status:
+        peak = int(next(line for line in status if line.startswith("VmHWM")).split()[1])
+    assert "Sanitizer" in daemon.log or peak < 64 << 10 or os.environ.get("ANUBIS_PATIENCE"), f"{peak} KiB"
+    topic = "anubis.subscriptions." + ("sent" if text == "an answer" else "failed")
+    assert broker.count(topic) == 100 and broker.count("anubis.subscriptions.created") == 200
 
 
 class Writer(threading.Thread):
