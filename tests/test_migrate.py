@@ -37,6 +37,7 @@ def dump(database):
     text = subprocess.run([program_, "--schema-only", "--no-owner", "--schema=anubis", database.conninfo()], check=True,
                           capture_output=True, text=True, timeout=60).stdout
     text = re.sub(r"'\d+'::bigint", "'…'::bigint", re.sub(r"anubisd_[0-9a-f]{8,}", "anubisd_…", text))
+    text = re.sub(r"textcat\('[0-9a-f]{16}'", "textcat('…'", text)
     lines = [line for line in text.splitlines() if line and not re.match(r"--|SET |SELECT pg_catalog|\\(un)?restrict", line)]
     return "\n".join(lines) + "\n"
 

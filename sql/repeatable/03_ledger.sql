@@ -1,4 +1,4 @@
--- The ledger: append-only, in partitions that are made ahead.
+-- The ledger: append-only, in partitions that are made ahead; each event with an id that is derived.
 
 create or replace function @extschema@.ledger_refuse() returns trigger language plpgsql as $$
 begin

@@ -1,4 +1,5 @@
--- What the relay publishes: the ledger in uniform types for the daemon, and as Kafka messages for people.
+-- What the relay publishes, for people: the ledger in uniform types, and as Kafka messages. The relay itself reads the ledger's columns as
+-- they are (relay_read.sql), and cuts the same texts (store_relay.c); tests compare what it publishes with the second view.
 --
 -- "create or replace" may only add columns at the end of a view; for another change a step drops the view before.
 

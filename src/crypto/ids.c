@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/strbuf.h"
+
 #define DIGEST 32 /* bytes of SHA-256 */
 #define NAME_MAX_LEN 64
 
@@ -101,11 +103,13 @@ void ids_traceparent(struct ids *ids, const unsigned char name_space[16], int64_
                      uint64_t span, char ret[IDS_TRACEPARENT_TEXT])
 {
     unsigned char hash[DIGEST], bytes[8];
-    char name[NAME_MAX_LEN];
-    int len = snprintf(name, sizeof(name), "trace:%" PRId64, subscription_id);
+    char text[NAME_MAX_LEN];
+    struct strbuf name = {.data = text, .capacity = sizeof(text), .max = sizeof(text) - 1};
 
-    /* In SQL too: the view of the messages computes the same. */
-    digest(ids, name_space, (struct bytes){name, (size_t) len}, (struct bytes){0}, hash);
+    /* In SQL too: the view of the messages computes the same. Once for each event, so without printf. */
+    strbuf_adds(&name, "trace:");
+    strbuf_add_i64(&name, subscription_id);
+    digest(ids, name_space, (struct bytes){name.data, name.len}, (struct bytes){0}, hash);
     if (span == 0)
         span = 1; /* zero is no span */
     for (int i = 0; i < 8; i++)
