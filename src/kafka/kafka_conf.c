@@ -18,7 +18,8 @@ struct setting {
 /* Our defaults for the producer: kafka.properties and kafka.producer_properties override them. */
 static const struct setting producer_defaults[] = {
     {"compression.codec", "lz4", "compression.type"},
-    {"linger.ms", "2", "queue.buffering.max.ms"},
+    /* While a batch is handed over: its end is said, kafka_producer_flush(). */
+    {"linger.ms", "20", "queue.buffering.max.ms"},
     /* The relay sends a batch and waits: this bounds one batch, not an endless queue. */
     {"queue.buffering.max.messages", "100000", NULL},
     {"queue.buffering.max.kbytes", "131072", NULL},

@@ -231,6 +231,12 @@ int kafka_producer_send(struct kafka_producer *p, const struct kafka_outgoing *m
     return code == RD_KAFKA_RESP_ERR__QUEUE_FULL ? KAFKA_FULL : KAFKA_NOT_SENT;
 }
 
+void kafka_producer_flush(struct kafka_producer *p)
+{
+    /* linger.ms is ignored while the call lasts, so the library's threads get a moment to notice. */
+    rd_kafka_flush(p->rk, 1);
+}
+
 static void pass_reports(rd_kafka_event_t *event, kafka_report *report, void *userdata)
 {
     const rd_kafka_message_t *m;

@@ -64,6 +64,9 @@ enum {
 int kafka_producer_send(struct kafka_producer *p, const struct kafka_outgoing *m, enum kafka_fate *ret_fate,
                         struct error *err);
 
+/* No message follows soon: those that wait for others (linger.ms) go out now. Waits a millisecond at most. */
+void kafka_producer_flush(struct kafka_producer *p);
+
 enum {
     KAFKA_QUIET = 0, /* reports at most */
     KAFKA_NO_BROKER, /* no broker can be reached, *err says why; the library tries again by itself */

@@ -114,9 +114,13 @@ static int send_row(struct relay_batch *b, int row, struct event_builder *builde
 void relay_batch_send(struct relay_batch *b, struct event_builder *builder, const struct relay_topics *topics,
                       struct kafka_producer *producer)
 {
+    int first = b->next;
+
     for (; b->next < b->rows && !b->failed_row; b->next++)
         if (b->states[b->next] == WAITING && send_row(b, b->next, builder, topics, producer) != KAFKA_QUEUED)
             return;
+    if (b->next > first)
+        kafka_producer_flush(producer);
 }
 
 void relay_batch_report(size_t number, enum kafka_fate fate, const char *reason, void *userdata)

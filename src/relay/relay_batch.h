@@ -32,7 +32,8 @@ int relay_batch_take(struct relay_batch *b, struct pg_result *result, struct gap
                      struct error *err);
 void relay_batch_free(struct relay_batch *b); /* leaves it empty; legal on a zeroed one */
 bool relay_batch_has_rows(const struct relay_batch *b);
-/* Hands rows to the producer until its queue is full, a row is refused, or all rows are there. */
+/* Hands rows to the producer until its queue is full, a row is refused, or all rows are there: then they need not wait for
+ * more. */
 void relay_batch_send(struct relay_batch *b, struct event_builder *builder, const struct relay_topics *topics,
                       struct kafka_producer *producer);
 /* The producer's reports: kafka_report with the batch as userdata. */

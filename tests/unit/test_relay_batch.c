@@ -61,6 +61,7 @@ static struct {
     int64_t refused; /* the id of an event that it refuses at once */
     size_t sent[64]; /* numbers, in order */
     size_t sent_count;
+    int flushes;
 } producer;
 
 int32_t relay_topics_partition(const struct relay_topics *t, enum event_type type, int64_t sequence,
@@ -85,6 +86,12 @@ int kafka_producer_send(struct kafka_producer *p, const struct kafka_outgoing *m
     }
     producer.sent[producer.sent_count++] = m->number;
     return KAFKA_QUEUED;
+}
+
+void kafka_producer_flush(struct kafka_producer *p)
+{
+    (void) p;
+    producer.flushes++;
 }
 
 /* --- the scene -------------------------------------------------------------------------------- */
@@ -294,6 +301,18 @@ TEST(test_nothing_is_sent_after_a_refusal)
     assert_false(relay_batch_is_done(&batch));
 }
 
+TEST(test_the_end_of_a_batch_is_said_once)
+{
+    producer.room = 2;
+    TAKE(ROW(11), ROW(12), ROW(13));
+    send_rows();
+    assert_int_equal(producer.flushes, 0);
+    producer.room = 3;
+    send_rows();
+    send_rows();
+    assert_int_equal(producer.flushes, 1);
+}
+
 /* A refusal explains why other rows came back, so it is the one to be named; of several, the first. */
 TEST(test_which_failure_is_named)
 {
@@ -359,6 +378,7 @@ int main(void)
         SCENE(test_rows_that_are_no_events_are_left_out),
         SCENE(test_a_full_queue_is_tried_again),
         SCENE(test_nothing_is_sent_after_a_refusal),
+        SCENE(test_the_end_of_a_batch_is_said_once),
         SCENE(test_which_failure_is_named),
         SCENE(test_after_a_new_start_only_what_was_not_delivered_is_sent),
         SCENE(test_a_broken_producer_fails_the_first_row_without_a_report),
