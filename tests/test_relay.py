@@ -272,9 +272,9 @@ def test_adopted_columns_of_other_types(empty_database, broker, make_daemon):
     adopt(empty_database).expect(0)
     ledger = Ledger(empty_database, "public")
     ledger.query("update {s}.integrations set enabled = false, name = case when id > 2 then name end, type = 'é'")
-    ledger.query("insert into {s}.subscriptions (integration_id, integration_filter_id, order_id, origin, cpf, created_at, updated_at) "
-                 "select 1 + n %% 4, 1, n, 'web', '1', '2026-01-02 03:04:05.678901', '2026-01-02 03:04:05' from generate_series(1, %s) n",
-                 (20,))
+    ledger.query("insert into {s}.subscriptions (integration_id, integration_filter_id, order_id, origin, cpf, created_at, "
+                 "updated_at) select 1 + n %% 4, 1, n, 'web', '1', '2026-01-02 03:04:05.678901', '2026-01-02 03:04:05' "
+                 "from generate_series(1, %s) n", (20,))
     ledger.query("update {s}.subscriptions set status = 'failed', last_error = 'x' where status = 'pending' and id % 2 = 0")
     # Of the application's own, without what the triggers fill in.
     ledger.query("insert into {s}.subscription_events (id, subscription_id, event_type, created_at, updated_at) "
@@ -477,8 +477,9 @@ def test_texts_of_a_megabyte_are_read_one_by_one(ledger, broker, make_daemon, te
         run = connection.cursor().execute if connection else ledger.database.query
         run("insert into anubis.subscriptions (integration_id, origin) select %s, %s from generate_series(1, 100)",
             (integration, str(bool(connection))))
-        run("update anubis.subscriptions set status = %s, claim_token = 1, " +
-            ("last_response" if text == "an answer" else "last_error") + " = repeat(chr(1), 1000000) where origin = %s and id %% 2 = 0",
+        run("update anubis.subscriptions set status = %s, claim_token = 1, "
+            f"{'last_response' if text == 'an answer' else 'last_error'} = repeat(chr(1), 1000000) "
+            "where origin = %s and id %% 2 = 0",
             ("sent" if text == "an answer" else "failed", str(bool(connection))))
     last = ledger.last_id()
     wait_for(lambda: ledger.value("select high >= %s from {s}.relay_state", (last,)), 60, "the newer events to be published")

@@ -26,14 +26,14 @@ struct relay_batch {
     struct error failed_reason;
 };
 
-/* Takes the result and changes the gaps; rows that may not be published yet are left out. -EBADMSG with *err
+/* Takes the result and changes the gaps. The caller sets `names` before rows are sent. -EBADMSG with *err
  * when the result makes no sense. */
 int relay_batch_take(struct relay_batch *b, struct pg_result *result, struct gaps *gaps, int limit,
                      struct error *err);
 void relay_batch_free(struct relay_batch *b); /* leaves it empty; legal on a zeroed one */
 bool relay_batch_has_rows(const struct relay_batch *b);
-/* Hands rows to the producer until its queue is full, a row is refused, or all rows are there: then they need not wait for
- * more. */
+/* Hands rows to the producer until its queue is full, a row is refused, or all rows are there; then they go
+ * out without waiting for more. */
 void relay_batch_send(struct relay_batch *b, struct event_builder *builder, const struct relay_topics *topics,
                       struct kafka_producer *producer);
 /* The producer's reports: kafka_report with the batch as userdata. */

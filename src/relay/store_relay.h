@@ -33,8 +33,8 @@ int store_relay_begin(struct pg *pg, const char *leader, struct gaps *gaps, stru
 /* Makes sure that no id up to `high` is given out again, a step at a time. *ret_done: no step is left. */
 int store_relay_advance_sequence(struct pg *pg, int64_t high, bool *ret_done, struct error *err);
 
-/* One statement, one snapshot: the head first, then rows within the gaps, then rows above high; ids ascend. At
- * most `limit` rows, and of rows with long texts as many as begin within `byte_budget`. */
+/* One statement, one snapshot: the head first, then rows within the gaps, then rows above high; ids ascend.
+ * At most `limit` rows, and of rows with long texts as many as begin within `byte_budget`. */
 int store_relay_read(struct pg *pg, const struct gaps *gaps, int limit, int64_t byte_budget,
                      struct pg_result **ret, struct error *err);
 struct store_relay_head {
@@ -46,12 +46,12 @@ void store_relay_head(const struct pg_result *result, struct store_relay_head *r
 /* Of rows from 1 on. */
 int64_t store_relay_row_id(const struct pg_result *result, int row);
 struct event_number store_relay_row_integration(const struct pg_result *result, int row);
-/* Name and type of the integration stay absent. Texts point into the result; those of the application's own are
- * cut as the view subscription_event_feed cuts them, so that no event is too large for Kafka. */
+/* Name and type of the integration stay absent. Texts point into the result; those of the application's own
+ * are cut as the view subscription_event_feed cuts them, so that no event is too large for Kafka. */
 void store_relay_row(const struct pg_result *result, int row, struct event *ret);
 
-/* Names and types of integrations, as events show them. Columns: id, name, type; ids ascend, and those that do
- * not exist are left out. */
+/* Names and types of integrations, as events show them. Columns: id, name, type; ids ascend, and those that
+ * do not exist are left out. */
 int store_relay_names(struct pg *pg, const int64_t *ids, size_t count, struct pg_result **ret,
                       struct error *err);
 

@@ -1,5 +1,5 @@
-/* Names of integrations, from a table that this file plays: it defines the functions of store_relay and pg that
- * relay_names.c calls, so the linker takes none of theirs. */
+/* Names of integrations, from a table that this file plays: it defines the functions of store_relay and pg
+ * that relay_names.c calls, so the linker takes none of theirs. */
 #include <errno.h>
 #include <string.h>
 
