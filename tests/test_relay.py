@@ -468,8 +468,8 @@ def test_large_answers_are_read_in_small_batches(ledger, broker, make_daemon):
 
 
 @pytest.mark.parametrize("text", ["an answer", "a reason"])
-def test_texts_of_a_megabyte_are_read_one_by_one(ledger, broker, make_daemon, text):
-    """Among small rows, above and within a gap: 200 MB do not come into memory at once."""
+def test_texts_of_a_megabyte_are_read_a_few_at_a_time(ledger, broker, make_daemon, text):
+    """Among small rows, above and within a gap: 100 MB do not come into memory at once."""
     integration = ledger.integration()
     daemon = make_daemon(RELAY_ALONE).start()
     late = ledger.connect()
