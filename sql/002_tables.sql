@@ -187,11 +187,15 @@ create unique index ledger_baseline_key on @extschema@.ledger_baseline (coalesce
 -- ---------------------------------------------------------------------------------------------------------------------
 -- anubisd's own books.
 
--- namespace: the UUID from which Idempotency-Keys and trace ids are derived.
+-- Whose database this is. namespace: the UUID that names the installation, and from which Idempotency-Keys and ids are derived. The
+-- rest is where it was last used (see installation_here()): elsewhere it is a copy until somebody says otherwise.
 create table @extschema@.installation (
     one boolean primary key default true check (one),
     namespace uuid not null default gen_random_uuid(),
-    created_at timestamptz not null default now()
+    created_at timestamptz not null default now(),
+    server bigint,
+    database oid,
+    tables oid
 );
 
 -- How far the ledger has been published: every id up to high, but those within the gaps. gap_horizon holds the transaction id that

@@ -9,7 +9,7 @@
 #include "base/version.h"
 #include "ctl/ctl.h"
 
-enum { TAKES_JSON = 1, TAKES_DRY_RUN = 2 };
+enum { TAKES_JSON = 1, TAKES_DRY_RUN = 2, TAKES_IDENTITY = 4 };
 
 /* The help, the check of arguments and "did you mean" follow from this. */
 struct command {
@@ -30,6 +30,8 @@ static const struct command commands[] = {
      TAKES_JSON, ctl_explain},
     {"verify", NULL, NULL, "prove subscriptions, ledger and counters against each other", TAKES_JSON,
      ctl_verify},
+    {"installation", NULL, NULL, "whose database this is; after it was copied or moved",
+     TAKES_JSON | TAKES_DRY_RUN | TAKES_IDENTITY, ctl_installation},
 };
 
 static const struct command *find_command(const char *name)
@@ -65,10 +67,11 @@ static void print_commands(void)
         arguments = MAX(arguments, commands[i].argument ? (int) strlen(commands[i].argument) : 0);
     }
     for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
-        printf("  %-*s  %-*s   %s%s%s\n", names, commands[i].name, arguments,
+        printf("  %-*s  %-*s   %s%s%s%s\n", names, commands[i].name, arguments,
                commands[i].argument ? commands[i].argument : "", commands[i].summary,
                commands[i].takes & TAKES_JSON ? " [--json]" : "",
-               commands[i].takes & TAKES_DRY_RUN ? " [--dry-run]" : "");
+               commands[i].takes & TAKES_DRY_RUN ? " [--dry-run]" : "",
+               commands[i].takes & TAKES_IDENTITY ? " [--same|--copy]" : "");
 }
 
 static int stop_fd;
@@ -91,6 +94,8 @@ static void print_help(void)
          "      --database CONNINFO connect to this instead, say as the role that owns the schema\n"
          "      --json              answer in JSON\n"
          "      --dry-run           show what would be done, and do nothing\n"
+         "      --same              of installation: the database was moved, upgraded or restored\n"
+         "      --copy              of installation: it is a copy, and gets a name of its own\n"
          "      --version           print the version, exit\n"
          "  -h, --help              print this, exit\n\n"
          "Exit status: 0 done; 1 verify found differences, or there is no such subscription; 2 verify found\n"
@@ -116,13 +121,15 @@ static int unknown_command(const char *name)
 /* -1 to continue, else the exit code. */
 static int parse_options(int argc, char **argv, struct ctl *c)
 {
-    enum { OPT_ENVIRONMENT = 256, OPT_DATABASE, OPT_JSON, OPT_DRY_RUN, OPT_VERSION };
+    enum { OPT_ENVIRONMENT = 256, OPT_DATABASE, OPT_JSON, OPT_DRY_RUN, OPT_SAME, OPT_COPY, OPT_VERSION };
     static const struct option options[] = {
         {"config", required_argument, NULL, 'c'},
         {"environment", required_argument, NULL, OPT_ENVIRONMENT},
         {"database", required_argument, NULL, OPT_DATABASE},
         {"json", no_argument, NULL, OPT_JSON},
         {"dry-run", no_argument, NULL, OPT_DRY_RUN},
+        {"same", no_argument, NULL, OPT_SAME},
+        {"copy", no_argument, NULL, OPT_COPY},
         {"version", no_argument, NULL, OPT_VERSION},
         {"help", no_argument, NULL, 'h'},
         {NULL, 0, NULL, 0},
@@ -144,6 +151,12 @@ static int parse_options(int argc, char **argv, struct ctl *c)
             break;
         case OPT_DRY_RUN:
             c->dry_run = true;
+            break;
+        case OPT_SAME:
+            c->same = true;
+            break;
+        case OPT_COPY:
+            c->copy = true;
             break;
         case OPT_VERSION:
             puts("anubisctl " ANUBIS_VERSION);
@@ -184,6 +197,10 @@ static int parse_command(int argc, char **argv, struct ctl *c, const struct comm
         return usage_error("there is no --json for", command->name, "");
     if (c->dry_run && !(command->takes & TAKES_DRY_RUN))
         return usage_error("there is no --dry-run for", command->name, ", which changes nothing");
+    if ((c->same || c->copy) && !(command->takes & TAKES_IDENTITY))
+        return usage_error(c->same ? "there is no --same for" : "there is no --copy for", command->name, "");
+    if (c->same && c->copy)
+        return usage_error("a database is the same, or a copy: --same or --copy, not both", NULL, "");
     c->args = argv + 1;
     *ret = command;
     return -1;

@@ -37,6 +37,7 @@ create or replace view @extschema@.subscription_event_messages as
            jsonb_strip_nulls(jsonb_build_object(
                'event_id', f.event_id, 'timestamp', @extschema@.event_time(f.created_at), 'service', 'anubis', 'version', '1.0',
                'event_type', f.event_type, 'integration_id', f.integration_id::text, 'origin', f.origin, 'sequence', f.id::text,
+               'installation', n.namespace::text,
                'attempt', f.attempt::text,
                'traceparent', case when f.traceparent ~ '^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$'
                                     and f.traceparent !~ '^ff|^..-0{32}|-0{16}-..$' then f.traceparent

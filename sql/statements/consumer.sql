@@ -1,4 +1,7 @@
--- The consumers' statements. All but the first three belong to the transaction of a batch.
+-- The consumers' statements. All but the first four belong to the transaction of a batch.
+
+-- name: read_installation
+select namespace::text from installation
 
 -- name: take_member
 -- Which of several processes with the same instance name may be the static member of that name? True: this session may,

@@ -14,3 +14,7 @@ select w.name::text, n.oid is not null, coalesce(has_schema_privilege(n.oid, 'us
 -- The latest step, who applied it, and the oldest daemon that may use the schema.
 select m.version, m.applied_by, (select max(oldest_daemon) from anubis_migrations)
   from anubis_migrations m order by m.version desc limit 1
+
+-- name: work_refused :once
+-- Why no daemon may work here, and what would be right; NULL = one may.
+select work_refused()

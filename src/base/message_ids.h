@@ -55,6 +55,8 @@
 #define MSG_RELAY_STOPPED "f9f214be35cb4f3f8e8de60fad9faf86"
 /* A Kafka message could not be handled and was put aside. */
 #define MSG_DEAD_LETTER "d0103b15d38749c99343fb750be58f84"
+/* Another installation publishes to our topics. */
+#define MSG_SHARED_TOPICS "c1f5b1f2e8c14d0a8a5c5f2a9c4d7e36"
 /* Messages were gone before a consumer group read them, or a topic was made anew under it. */
 #define MSG_CONSUMER_GAP "ea68e596013749f083257da91ebd2a4d"
 /* A thread makes no progress; systemd's watchdog is no longer fed. */

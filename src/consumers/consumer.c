@@ -41,18 +41,6 @@ static void choose_topics(struct consumer *c)
     }
 }
 
-/* A static member that comes back is given what it had, whatever it subscribes to now: so another set of
- * topics (another prefix, a release with more handlers) is another member. FNV-1a. */
-static uint32_t hash_topics(char *const *topics)
-{
-    uint32_t hash = 2166136261U;
-
-    for (size_t i = 0; topics[i]; i++)
-        for (const char *p = topics[i]; *p; p++)
-            hash = (hash ^ (unsigned char) *p) * 16777619U;
-    return hash;
-}
-
 static struct consumer *consumer_new(const struct consumer_group *group, int number,
                                      const struct consumers_params *params, struct heartbeat *heartbeat)
 {
@@ -68,7 +56,7 @@ static struct consumer *consumer_new(const struct consumer_group *group, int num
     heartbeat->name = c->name;
     c->session.backoff = c->kafka.backoff = BACKOFF_RECONNECT;
     choose_topics(c);
-    c->instance = xasprintf("%s-%d-%08x", c->config->instance, number, hash_topics(c->topics));
+    c->instance = xasprintf("%s-%d", c->config->instance, number);
     return c;
 }
 
@@ -82,6 +70,7 @@ static void consumer_free(struct consumer *c)
     c->worker.heartbeat->name = NULL;
     free(c->group_id);
     free(c->instance);
+    free(c->kafka.name);
     free(c->name);
     config_unref(c->config);
     free(c);

@@ -9,6 +9,8 @@
 #include <errno.h>
 #include <stdio.h>
 
+#include "base/log.h"
+#include "base/message_ids.h"
 #include "base/timeutil.h"
 #include "consumers/consumer_internal.h"
 #include "consumers/store_consumer.h"
@@ -37,6 +39,26 @@ static struct consumer_item *append(struct consumer_batch *b)
     return &b->items[b->count++];
 }
 
+/* Once: both installations go on writing there, and nothing else tells why counters stand still while the
+ * other one's consumers have the partitions. */
+static void say_shared(struct consumer *c, const struct kafka_message *message)
+{
+    const struct log_about about = {.kafka_topic = message->topic,
+                                    .kafka_partition = (int) message->partition,
+                                    .kafka_offset = message->offset,
+                                    .kafka_at = true};
+    char other[INSTALLATION_TEXT];
+
+    if (!message_installation(message, c->session.installation, other))
+        return;
+    c->kafka.shared_said = true;
+    log_about(
+        LOG_WARNING, MSG_SHARED_TOPICS, &about,
+        "%s: \"%s\" has events of another installation (%s; this one is %s), which are passed over: give each "
+        "database a kafka.topic_prefix and a consumers.group_prefix of its own",
+        c->name, message->topic, other, c->session.installation);
+}
+
 void consumer_take(struct consumer *c, const struct kafka_message *message)
 {
     struct consumer_batch *b = &c->batch;
@@ -48,7 +70,10 @@ void consumer_take(struct consumer *c, const struct kafka_message *message)
     bool careful = message->offset < p->careful_until;
     item->partition = p;
     item->offset = message->offset;
-    item->foreign = message_parse(message, p->type, &item->event, &item->fault) == MESSAGE_FOREIGN;
+    item->foreign = message_parse(message, p->type, c->session.installation, &item->event, &item->fault) ==
+                    MESSAGE_FOREIGN;
+    if (item->foreign && !c->kafka.shared_said)
+        say_shared(c, message);
     if (item->foreign || !(item->fault || careful))
         return;
     item->kept = kafka_consumer_keep(c->kafka.client);

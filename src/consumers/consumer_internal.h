@@ -56,7 +56,8 @@ struct consumer_batch {
 
 /* The session with the database. */
 struct consumer_session {
-    struct pg *pg;          /* NULL = there is none */
+    struct pg *pg; /* NULL = there is none */
+    char installation[INSTALLATION_TEXT];
     struct trouble trouble; /* that the database refuses this session alone */
     bool while_applying;    /* the trouble is over only once a batch was applied */
     struct trouble alone;   /* we get no session, while deliveries have theirs */
@@ -67,12 +68,14 @@ struct consumer_session {
 /* The member of the Kafka group. */
 struct consumer_member {
     struct kafka_consumer *client; /* NULL = there is none */
-    bool name_taken;               /* the lock on consumer.instance is held by our session */
+    char *name;                    /* group.instance.id, when it is ours to use */
+    bool name_taken;               /* the lock on it is held by our session */
     uint64_t name_wanted_at;       /* since when we ask for it, 0 = we do not */
     struct trouble away;           /* no broker can be reached */
     uint64_t doubted_until;        /* partitions taken over before are doubted, see offset.h */
     bool topics_missing;
     struct trouble missing;
+    bool shared_said;       /* that another installation's events are in our topics */
     struct error last_said; /* of the other troubles */
     struct backoff backoff;
     uint64_t retry_at;
@@ -84,7 +87,7 @@ struct consumer {
     struct worker worker;
     const _Atomic bool *database_up; /* of the deliveries */
     char *group_id;                  /* anubis-integration-group */
-    char *instance;                  /* group.instance.id, when it is ours to use */
+    char *instance;                  /* of this thread, in any group */
     char *name;                      /* for the journal: the group, and the thread where there are several */
     char **topics;                   /* NULL at the end; topic_types alike */
     enum event_type topic_types[EVENT_TYPES];

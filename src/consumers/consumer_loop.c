@@ -93,6 +93,26 @@ static void start_over(struct consumer *c)
     c->start_at = 0;
 }
 
+static uint32_t fnv1a(uint32_t hash, const char *text)
+{
+    for (const char *p = text; *p; p++)
+        hash = (hash ^ (unsigned char) *p) * 16777619U;
+    return hash;
+}
+
+/* A static member that comes back is given what it had, whatever it subscribes to now: so another set of
+ * topics (another prefix, a release with more handlers) is another member. And so is a host of the same name
+ * that works on another database: the two would throw each other out of the group for ever. */
+static void name_member(struct consumer *c)
+{
+    uint32_t hash = fnv1a(2166136261U, c->session.installation);
+
+    for (size_t i = 0; c->topics[i]; i++)
+        hash = fnv1a(hash, c->topics[i]);
+    free(c->kafka.name);
+    c->kafka.name = xasprintf("%s-%08x", c->instance, hash);
+}
+
 static void open_session(struct consumer *c)
 {
     CLEANUP(freep) char *application_name = xasprintf("anubisd %s", c->name);
@@ -106,16 +126,20 @@ static void open_session(struct consumer *c)
 
     if (r == PG_DONE)
         r = store_limit_session(c->session.pg, &err);
+    if (r == PG_DONE)
+        r = store_installation(c->session.pg, c->session.installation, &err);
     if (r == -ECANCELED)
         return;
     if (r != PG_DONE) {
         database_trouble(c, r, false, &err);
         return;
     }
+    if (!c->kafka.client)
+        name_member(c);
     /* The lock on our name went with the former session. Should somebody else have it now, Kafka will end our
      * membership, and joining again settles it. */
     if (c->kafka.client && c->kafka.name_taken)
-        (void) store_take_member(c->session.pg, c->group_id, c->instance, &c->kafka.name_taken, &err);
+        (void) store_take_member(c->session.pg, c->group_id, c->kafka.name, &c->kafka.name_taken, &err);
     if (!consumer_has_parked(c))
         database_works(c, false);
 }
@@ -175,7 +199,7 @@ enum { MEMBER_NAMED = 1, MEMBER_NAMELESS, MEMBER_LATER };
 static int choose_name(struct consumer *c, struct error *err)
 {
     uint64_t now = now_monotonic_usec();
-    int r = store_take_member(c->session.pg, c->group_id, c->instance, &c->kafka.name_taken, err);
+    int r = store_take_member(c->session.pg, c->group_id, c->kafka.name, &c->kafka.name_taken, err);
 
     if (r != PG_DONE)
         return r;
@@ -187,7 +211,7 @@ static int choose_name(struct consumer *c, struct error *err)
     if (c->kafka.name_taken)
         return MEMBER_NAMED;
     log_notice("%s: another process is \"%s\", so this one joins without a fixed name (see instance)",
-               c->name, c->instance);
+               c->name, c->kafka.name);
     return MEMBER_NAMELESS;
 }
 
@@ -205,7 +229,7 @@ static void join_group(struct consumer *c)
     const struct kafka_consumer_params params = {.config = c->config,
                                                  .group = c->group_id,
                                                  .topics = (const char *const *) c->topics,
-                                                 .instance = r == MEMBER_NAMED ? c->instance : NULL};
+                                                 .instance = r == MEMBER_NAMED ? c->kafka.name : NULL};
     r = kafka_consumer_new(&c->kafka.client, &params, &err);
     if (r < 0) {
         kafka_trouble(c, &err);

@@ -235,9 +235,7 @@ static int reconcile_offset(struct consumer *c, struct consumer_partition *p, st
         return 0;
     say_gap(c, p, &facts, decision);
     at->expected = at->next;
-    at->next = decision == OFFSET_COMMITTED ? facts.committed
-               : decision == OFFSET_DOUBTED ? MAX(facts.first, facts.next - DOUBTED_MESSAGES)
-                                            : facts.first;
+    at->next = decision == OFFSET_DOUBTED ? MAX(facts.first, facts.next - DOUBTED_MESSAGES) : facts.first;
     p->doubted = false;
     p->known_until = MAX(p->known_until, facts.next);
     int r = store_place_offset(c->session.pg, c->group_id, c->group->model, at, err);

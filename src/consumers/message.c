@@ -227,13 +227,35 @@ static const char *check_value(const struct kafka_message *m, const struct messa
 
 /* --- the whole -------------------------------------------------------------------------------- */
 
+static const struct header_rule installation_rule = {.name = "installation"};
+
+static bool is_installation(const struct kafka_header *h, const char *installation)
+{
+    return h && h->value.p && h->value.len == strlen(installation) &&
+           memcmp(h->value.p, installation, h->value.len) == 0;
+}
+
+bool message_installation(const struct kafka_message *message, const char *installation,
+                          char ret[INSTALLATION_TEXT])
+{
+    const struct kafka_header *h = found_by_rule(&installation_rule, message);
+
+    if (!h || !h->value.p || !is_uuid(h->value.p, h->value.len) || is_installation(h, installation))
+        return false;
+    memcpy(ret, h->value.p, h->value.len);
+    ret[h->value.len] = '\0';
+    return true;
+}
+
 enum message_verdict message_parse(const struct kafka_message *message, enum event_type type,
-                                   struct message_event *ret, const char **ret_fault)
+                                   const char *installation, struct message_event *ret,
+                                   const char **ret_fault)
 {
     struct message_event e = {.type = type};
     const char *fault;
 
-    if (!found_by_rule(&rules[0], message))
+    if (!found_by_rule(&rules[0], message) ||
+        !is_installation(found_by_rule(&installation_rule, message), installation))
         return MESSAGE_FOREIGN;
     fault = read_headers(message, &e);
     if (!fault && (!read_decimal(message->key.p, message->key.len, INT64_MAX, &e.subscription_id) ||

@@ -10,6 +10,8 @@
 #include "kafka/event_types.h"
 #include "kafka/kafka_consumer.h"
 
+#define INSTALLATION_TEXT 37 /* bytes of an installation's UUID in text, with its NUL */
+
 struct message_event {
     enum event_type type;
     int64_t sequence;        /* > 0, the ledger's id */
@@ -19,13 +21,17 @@ struct message_event {
 
 enum message_verdict {
     MESSAGE_EVENT,   /* *ret is set */
-    MESSAGE_FOREIGN, /* has no sequence: somebody else's, to be counted and passed over */
+    MESSAGE_FOREIGN, /* has no sequence, or names another installation: to be counted and passed over */
     MESSAGE_FAULTY,  /* *ret_fault says why, a constant: "the value is not JSON" */
 };
 
-/* `type` is the topic's. */
+/* `type` is the topic's, `installation` ours. */
 enum message_verdict message_parse(const struct kafka_message *message, enum event_type type,
-                                   struct message_event *ret, const char **ret_fault);
+                                   const char *installation, struct message_event *ret,
+                                   const char **ret_fault);
+/* The other installation that a foreign message names, when that is a UUID; false = it names none. */
+bool message_installation(const struct kafka_message *message, const char *installation,
+                          char ret[INSTALLATION_TEXT]);
 
 /* The headers as a JSON object that jsonb takes: names and values repaired to UTF-8 without NULs; of equal
  * names the last counts, as everywhere. */

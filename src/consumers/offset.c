@@ -4,7 +4,7 @@
 enum offset_decision decide_offset(const struct offset_facts *f)
 {
     if (f->next < 0)
-        return f->committed >= f->first && f->committed <= f->end ? OFFSET_COMMITTED : OFFSET_FIRST;
+        return OFFSET_FIRST;
     /* Kafka drops a group's offsets with the topic: without one, the message at our offset may be another
      * topic's log, grown beyond where we stood. */
     if (f->next > f->first && f->committed < 0)

@@ -13,8 +13,7 @@ struct offset_facts {
 
 enum offset_decision {
     OFFSET_AGREED,    /* go on at `next` */
-    OFFSET_COMMITTED, /* new to the database: at `committed` */
-    OFFSET_FIRST,     /* new to both: at `first` */
+    OFFSET_FIRST,     /* new to the database: at `first`; what Kafka holds may be another installation's */
     OFFSET_FORGOTTEN, /* at `first`: Kafka no longer knows that the group was here */
     OFFSET_GONE,      /* at `first`: messages were removed before they were read */
     OFFSET_BEYOND,    /* at `first`: the log ends before what was read */

@@ -3,6 +3,7 @@
  * On the consumers' threads. Everything is set-based: one statement for a batch, never one for an event. */
 #include "consumers/store_consumer.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "sql/statements.h"
@@ -12,6 +13,16 @@
 int store_limit_session(struct pg *pg, struct error *err)
 {
     return pg_execute(pg, "set idle_in_transaction_session_timeout = '5s'", err);
+}
+
+int store_installation(struct pg *pg, char ret[INSTALLATION_TEXT], struct error *err)
+{
+    CLEANUP(pg_result_freep) struct pg_result *result = NULL;
+    int r = pg_query(pg, &sql_read_installation, NULL, &result, err);
+
+    if (r == PG_DONE)
+        snprintf(ret, INSTALLATION_TEXT, "%s", pg_get_text(result, 0, 0));
+    return r;
 }
 
 int store_take_member(struct pg *pg, const char *group, const char *member, bool *ret, struct error *err)

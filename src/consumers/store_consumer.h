@@ -4,11 +4,15 @@
 #pragma once
 
 #include "consumers/bitmap.h"
+#include "consumers/message.h"
 #include "pg/pg.h"
 
 /* Limits how long this session may hold its locks without a word from us: a process that was stopped or cut
  * off in the middle of a transaction must not stand in the way of who takes its partitions over. */
 int store_limit_session(struct pg *pg, struct error *err);
+
+/* The installation's UUID. */
+int store_installation(struct pg *pg, char ret[INSTALLATION_TEXT], struct error *err);
 
 /* Who of several processes with the same instance name may be the static member of that name: true = we, as
  * long as this session lives. */

@@ -10,6 +10,7 @@
 #include "base/timeutil.h"
 #include "pg/pg_conninfo.h"
 #include "pg/pg_session.h"
+#include "pg/schema.h"
 
 /* Where systemd puts the daemon's credentials while it runs; root may read them. */
 #define CREDENTIALS "/run/credentials/anubisd.service"
@@ -98,6 +99,7 @@ struct pg_params ctl_session(const struct ctl *c, const char *name)
     params.stop_fd = c->stop_fd;
     params.keep_to_indexes = false;
     params.writes = false;
+    params.admit = schema_check;
     return params;
 }
 

@@ -18,6 +18,7 @@ struct ctl {
     const char *config_path, *environment_path;
     const char *database; /* --database, or NULL */
     bool json, dry_run;
+    bool same, copy;   /* of the command installation */
     char *const *args; /* the command's own */
     int stop_fd;       /* readable after SIGINT or SIGTERM */
     struct config *config;
@@ -28,6 +29,7 @@ int ctl_migrate(struct ctl *c);
 int ctl_status(struct ctl *c);
 int ctl_explain(struct ctl *c);
 int ctl_verify(struct ctl *c);
+int ctl_installation(struct ctl *c);
 
 /* Reads the environment file and the configuration. 0, or an exit code after it said why. */
 int ctl_configure(struct ctl *c);

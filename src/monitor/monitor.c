@@ -78,7 +78,7 @@ static uint64_t check_schema(struct monitor *m)
 {
     struct error err;
 
-    if (schema_check(m->pg, &err) == PG_SCHEMA_MISFIT) {
+    if (schema_check_for_work(m->pg, &err) == PG_SCHEMA_MISFIT) {
         m->params.schema_misfit(m->params.userdata);
         give_up_session(m);
     }

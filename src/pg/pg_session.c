@@ -19,6 +19,6 @@ struct pg_params pg_session_params(const struct config *config, const char *appl
         .writes = true,
         .stop_fd = -1,
         .keep_to_indexes = true,
-        .admit = schema_check,
+        .admit = schema_check_for_work,
     };
 }

@@ -107,3 +107,16 @@ int schema_check(struct pg *pg, struct error *err)
         r = pg_query(pg, &sql_read_versions, NULL, &versions, err);
     return r == 0 ? judge_versions(versions, err) : r;
 }
+
+int schema_check_for_work(struct pg *pg, struct error *err)
+{
+    CLEANUP(pg_result_freep) struct pg_result *refused = NULL;
+    int r = schema_check(pg, err);
+
+    if (r == 0)
+        r = pg_query(pg, &sql_work_refused, NULL, &refused, err);
+    if (r != 0 || pg_is_null(refused, 0, 0))
+        return r;
+    error_set(err, "%s", pg_get_text(refused, 0, 0));
+    return PG_SCHEMA_MISFIT;
+}

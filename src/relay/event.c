@@ -16,6 +16,7 @@ void event_builder_init(struct event_builder *b, const unsigned char name_space[
     *b = (struct event_builder){
         .ids = ids_new(), .value_max = value_max, .value = STRBUF_INIT(STRBUF_MAX_DEFAULT)};
     memcpy(b->name_space, name_space, sizeof(b->name_space));
+    ids_print_uuid(name_space, b->installation);
 }
 
 void event_builder_free(struct event_builder *b)
@@ -199,6 +200,7 @@ static void build_headers(struct event_builder *b, const struct event *e, struct
         {"integration_id", print_number(ON_ARRAY(b->integration_id), e->integration.id)},
         {"origin", e->subscription.origin},
         {"sequence", print_i64(ON_ARRAY(b->sequence), e->id)},
+        {"installation", {b->installation, IDS_UUID_TEXT - 1}},
         {"attempt", print_number(ON_ARRAY(b->attempt), e->attempt.number)},
         {"traceparent", trace(b, e)},
         {"content_type", TEXT("application/json")},

@@ -39,7 +39,7 @@ struct event {
     } attempt;
 };
 
-#define EVENT_HEADERS_MAX 11
+#define EVENT_HEADERS_MAX 12
 
 struct event_message {
     enum event_type type;
@@ -50,7 +50,8 @@ struct event_message {
 
 /* Holds the bytes of one message at a time. */
 struct event_builder {
-    unsigned char name_space[16]; /* of the installation: trace ids are derived from it */
+    unsigned char name_space[16]; /* the installation: trace ids are derived from it */
+    char installation[40];        /* the same, in text */
     struct ids *ids;
     size_t value_max; /* Kafka's limit; an answer that would not fit is shortened */
     struct strbuf value;

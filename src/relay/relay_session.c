@@ -126,7 +126,7 @@ uint64_t relay_take_lead(struct relay *relay)
 uint64_t relay_check_session(struct relay *relay)
 {
     struct error err;
-    int r = schema_check(relay->session.pg, &err);
+    int r = schema_check_for_work(relay->session.pg, &err);
 
     relay->session.check_at = now_monotonic_usec() + CHECK_USEC;
     if (r == 0)

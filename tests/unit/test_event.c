@@ -123,6 +123,8 @@ TEST(test_headers)
     assert_header(&m, "integration_id", "7");
     assert_header(&m, "origin", "web");
     assert_header(&m, "sequence", "9007199254740993");
+    assert_header(&m, "installation", b.installation);
+    assert_int_equal(strlen(b.installation), 36);
     assert_header(&m, "attempt", "3");
     assert_header(&m, "content_type", "application/json");
     assert_int_equal(header(&m, "traceparent")->value.len, 55);

@@ -12,6 +12,9 @@
     "\"version\":\"1.0\"}"
 
 /* A copy of its own on the heap for each value, so that a sanitizer sees a read beyond it. */
+#define OURS "11111111-2222-8333-8444-555555555555"
+#define OTHERS "99999999-2222-8333-8444-555555555555"
+
 static char *bytes(const char *text, size_t len)
 {
     return len > 0 ? copy_of(text, len) : NULL;
@@ -50,6 +53,7 @@ static void make_good(struct kafka_message *m)
     add_header(m, "integration_id", "7");
     add_header(m, "origin", "site");
     add_header(m, "sequence", "9007199254740993");
+    add_header(m, "installation", OURS);
     add_header(m, "attempt", "3");
     add_header(m, "content_type", "application/json");
 }
@@ -76,7 +80,7 @@ static void drop(struct kafka_message *m)
 static enum message_verdict parse(struct kafka_message *m, struct message_event *e, const char **fault)
 {
     *fault = NULL;
-    return message_parse(m, EVENT_SENT, e, fault);
+    return message_parse(m, EVENT_SENT, OURS, e, fault);
 }
 
 static void assert_faulty(struct kafka_message *m, const char *expected)
@@ -140,6 +144,35 @@ TEST(test_headers_that_must_be_there)
         remove_header(&m, names[i]);
         assert_faulty(&m, expected);
     }
+}
+
+/* With or without a name for the journal. */
+TEST(test_of_another_installation_it_is_foreign)
+{
+    static const struct {
+        const char *installation;
+        bool named;
+    } cases[] = {{OTHERS, true}, {NULL, false}, {"", false}, {"x", false}, {OURS "0", false}};
+    char other[INSTALLATION_TEXT];
+
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        struct kafka_message m;
+        struct message_event e;
+        const char *fault;
+        make_good(&m);
+        remove_header(&m, "installation");
+        if (cases[i].installation)
+            add_header(&m, "installation", cases[i].installation);
+        assert_int_equal(parse(&m, &e, &fault), MESSAGE_FOREIGN);
+        assert_int_equal(message_installation(&m, OURS, other), cases[i].named);
+        if (cases[i].named)
+            assert_string_equal(other, OTHERS);
+        drop(&m);
+    }
+    struct kafka_message own;
+    make_good(&own);
+    assert_false(message_installation(&own, OURS, other));
+    drop(&own);
 }
 
 TEST(test_without_sequence_it_is_foreign)
@@ -340,6 +373,7 @@ int main(void)
         cmocka_unit_test(test_an_event),
         cmocka_unit_test(test_headers_that_may_be_null),
         cmocka_unit_test(test_headers_that_must_be_there),
+        cmocka_unit_test(test_of_another_installation_it_is_foreign),
         cmocka_unit_test(test_without_sequence_it_is_foreign),
         cmocka_unit_test(test_headers_that_are_malformed),
         cmocka_unit_test(test_of_equal_headers_the_last_counts),

@@ -1,0 +1,74 @@
+/* anubisctl installation: whose database this is, and what it becomes after it was copied or moved. */
+#include <inttypes.h>
+#include <string.h>
+
+#include "ctl/ctl.h"
+#include "sql/statements.h"
+
+/* Leaves the transaction open when it succeeds. */
+static int settle(struct ctl *c, struct pg *pg, int64_t *ret_disabled, struct error *err)
+{
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+    int r = pg_execute(pg, "begin", err);
+
+    pg_arg_bool(&args, c->copy);
+    return r == PG_DONE ? pg_query_i64(pg, &sql_installation_settle, &args, ret_disabled, err) : r;
+}
+
+static int show(struct ctl *c, struct pg *pg, int64_t disabled, struct error *err, int *ret_code)
+{
+    CLEANUP(pg_result_freep) struct pg_result *rows = NULL;
+    int r = pg_query(pg, &sql_installation_show, NULL, &rows, err);
+
+    if (r != PG_DONE)
+        return r;
+    struct pg_row row = {rows, 0, 0};
+    struct sheet *sheet;
+    sheet_new(&sheet);
+    sheet_add(sheet, "installation", "installation", value_text(pg_next_text(&row)));
+    sheet_add(sheet, "created_at", "since", value_time(pg_next_time(&row)));
+    bool elsewhere = pg_next_bool(&row);
+    sheet_add(sheet, "database", "database", value_text(pg_next_text(&row)));
+    sheet_add(sheet, "elsewhere", NULL, value_bool(elsewhere));
+    sheet_add(sheet, "enabled", "enabled integrations", value_i64(pg_next_i64(&row)));
+    if (c->same || c->copy)
+        sheet_add(sheet, "disabled", c->copy ? "disabled now" : NULL, value_i64(disabled));
+    if (elsewhere)
+        sheet_say(
+            sheet, "",
+            "COPIED OR MOVED: it was last used elsewhere, and daemons wait. \"--same\": that one is in use no "
+            "more. \"--copy\": this is a copy of it, which gets a name of its own");
+    *ret_code = ctl_show(c, sheet, 0);
+    sheet_free(sheet);
+    return PG_DONE;
+}
+
+static int work(struct ctl *c, struct pg *pg, struct error *err, int *ret_code)
+{
+    bool changes = c->same || c->copy;
+    int64_t disabled = 0;
+    int r = changes ? settle(c, pg, &disabled, err) : PG_DONE;
+
+    if (r == PG_DONE)
+        r = show(c, pg, disabled, err, ret_code);
+    if (r == PG_DONE && changes)
+        r = pg_execute(pg, c->dry_run ? "rollback" : "commit", err);
+    return r;
+}
+
+int ctl_installation(struct ctl *c)
+{
+    struct pg_params params = ctl_session(c, "anubisctl installation");
+    struct pg *pg = NULL;
+    struct error err;
+
+    params.writes = c->same || c->copy;
+    int code = ctl_connect(c, &params, &pg);
+    if (code)
+        return code;
+    int r = work(c, pg, &err, &code);
+    if (r != PG_DONE)
+        code = ctl_refused(r, "settle whose database this is", &err);
+    pg_close(pg);
+    return code;
+}

@@ -1,0 +1,149 @@
+"""Whose database it is: copies send and publish nothing until somebody says what they are, and two installations on one Kafka
+leave each other's events alone."""
+import os
+import subprocess
+
+import pytest
+from harness.anubis import Ctl, Daemon
+from harness.application import Application
+from harness.processes import wait_for
+
+WAITS = r"this database was copied or moved: .* \"anubisctl installation --same\".* \"anubisctl installation --copy\""
+
+
+def installation(database):
+    return Ctl(database=database)("installation", "--json").expect(0).json
+
+
+def dumped(server, source, name):
+    """pg_dump into another database of the same server."""
+    target = server.create_database(name)
+    dump = subprocess.run([os.path.join(server.bin, "pg_dump"), source.conninfo()], capture_output=True, check=True)
+    subprocess.run([os.path.join(server.bin, "psql"), "-q", "-v", "ON_ERROR_STOP=1", target.conninfo()], input=dump.stdout,
+                   stdout=subprocess.DEVNULL, check=True)
+    return target
+
+
+def templated(server, source, name):
+    """create database … template …: a copy of the files."""
+    server.terminate_backends(database=source.name)
+    return server.create_database(name, template=source.name)
+
+
+def restored(server, source, name):
+    """A dump, loaded in the place of what it was made of."""
+    other = dumped(server, source, name)
+    source.drop()
+    server.query(f"alter database {name} rename to {source.name}")
+    other.name = source.name
+    return other
+
+
+@pytest.fixture
+def original(own_postgres, broker, institutions):
+    """(server, its application): ten rows sent, counted, and ten that wait."""
+    server = own_postgres()
+    database = server.create_database("original")
+    Ctl(database=database).migrate()
+    app = Application(database)
+    integration = app.integration(institutions.url("/good/original"))
+    app.subscriptions(integration, 10)
+    with Daemon(database=database, kafka=broker) as daemon:
+        app.wait_states(sent=10)
+        wait_for(lambda: app.value("select sum(successful_sends) from {s}.integrations") == 10, 60, "the counters")
+        assert daemon.term() == 0
+    app.subscriptions(integration, 10)
+    return server, app
+
+
+@pytest.mark.parametrize("how", [dumped, templated, restored])
+def test_a_copy_waits_until_it_is_told(original, broker, institutions, how):
+    server, app = original
+    before = installation(app.database)
+    assert before["elsewhere"] is False
+    copy = Application(how(server, app.database, "copy"))
+    assert installation(copy.database)["elsewhere"] is True
+    assert "COPIED OR MOVED" in Ctl(database=copy.database)("installation").stdout
+    requests = institutions.counts()["total"]["requests"]
+    with Daemon(database=copy.database, kafka=broker) as daemon:
+        daemon.wait_log(WAITS)
+        assert before["installation"] in daemon.log
+        assert Ctl(database=copy.database)("installation", "--same", "--dry-run").code == 0
+        assert installation(copy.database)["elsewhere"] is True
+        assert copy.states() == {"sent": 10, "pending": 10} and institutions.counts()["total"]["requests"] == requests
+        Ctl(database=copy.database)("installation", "--same").expect(0)
+        copy.wait_states(sent=20)
+        wait_for(lambda: copy.value("select sum(sent) from {s}.integration_runtime") == 20, 60, "the counters")
+        assert daemon.term() == 0
+    assert installation(copy.database)["installation"] == before["installation"]
+    assert Ctl(database=copy.database, kafka=broker)("verify").code == 0
+
+
+def test_a_copy_with_a_name_of_its_own(original, broker, institutions):
+    """Its waiting rows stay until its integrations are enabled, under other keys; it counts what is its own."""
+    server, app = original
+    before = installation(app.database)["installation"]
+    # Sent and published, but not counted at the time of the copy.
+    with Daemon({"consumers": {"integration": False}}, database=app.database, kafka=broker) as daemon:
+        app.wait_states(sent=20)
+        wait_for(lambda: app.value("select high = last_value from {s}.relay_state, {s}.ledger_id_seq"), 30, "all to be published")
+        assert daemon.term() == 0
+    app.subscriptions(1, 5)
+    copy = Application(templated(server, app.database, "copy"))
+    told = Ctl(database=copy.database)("installation", "--copy", "--json").expect(0).json
+    assert told["disabled"] == 1 and told["enabled"] == 0 and told["installation"] != before and told["elsewhere"] is False
+    keys = set(institutions.keys())
+    mine = {"kafka": {"topic_prefix": "copy."}, "consumers": {"group_prefix": "copy"}}
+    broker.create_anubis_topics("copy.")
+    with Daemon(mine, database=copy.database, kafka=broker) as daemon, Daemon({"instance": "b"}, database=app.database,
+                                                                              kafka=broker):
+        for one in (copy, app):
+            wait_for(lambda one=one: one.value("select sum(sent) from {s}.integration_runtime") >= 20, 60, "the counters")
+        assert copy.states() == {"sent": 20, "pending": 5}
+        app.wait_states(sent=25)
+        copy.query("update {s}.integrations set enabled = true")
+        copy.wait_states(sent=25)
+        for one in (copy, app):
+            wait_for(lambda one=one: one.value("select sum(sent) from {s}.integration_runtime") == 25, 60, "the counters")
+        assert daemon.term() == 0
+    assert len(set(institutions.keys()) - keys) == 10
+    for one in (copy, app):
+        assert Ctl(database=one.database, kafka=broker)("verify").code == 0
+
+
+def test_two_installations_on_one_kafka(own_postgres, broker, institutions):
+    """All names are the same. Nothing is counted that is not one's own, and each says whose the others are."""
+    server = own_postgres()
+    apps = []
+    for name in ("one", "two"):
+        database = server.create_database(name)
+        Ctl(database=database).migrate()
+        apps.append(Application(database))
+        for n in range(3):
+            apps[-1].integration(institutions.url(f"/good/{name}{n}"))
+    ids = [installation(app.database)["installation"] for app in apps]
+    daemons = [Daemon({"instance": "twin"}, database=app.database, kafka=broker).start() for app in apps]
+    try:
+        for app, rows in zip(apps, (60, 300)):
+            for n in range(3):
+                app.subscriptions(n + 1, rows // 3)
+        for app, rows in zip(apps, (60, 300)):
+            app.wait_states(sent=rows, deadline=60)
+        # Each has had some of the partitions of the common group; alone it gets the rest.
+        for daemon, other, ours, theirs in zip(daemons, daemons[::-1], ids, ids[::-1]):
+            daemon.wait_log(f"has events of another installation .{theirs}; this one is {ours}.* kafka.topic_prefix and a "
+                            "consumers.group_prefix", 60)
+            assert "ended this membership" not in other.log
+        for app, daemon, rows in zip(apps, daemons, (60, 300)):
+            for d in daemons:
+                if d is not daemon and d.is_running():
+                    d.term()
+            if not daemon.is_running():
+                daemon.start()
+            wait_for(lambda app=app, rows=rows: app.value("select sum(sent) from {s}.integration_runtime") == rows, 60,
+                     "the counters")
+            assert app.value("select count(*) from {s}.dead_letters") == 0
+            assert Ctl(database=app.database, kafka=broker)("verify").code == 0
+    finally:
+        for daemon in daemons:
+            daemon.close()
