@@ -18,6 +18,8 @@
  * have less than half of the time to connect. */
 #define STAGGER_USEC (250 * USEC_PER_MSEC)
 #define STAGGER_MIN_USEC (10 * USEC_PER_MSEC)
+/* Of one attempt at a time: however many addresses a name has, it does not take the descriptors of others. */
+#define OPEN_MAX 8
 
 struct http_attempt {
     TAILQ_ENTRY(http_attempt) link;
@@ -33,7 +35,7 @@ struct http_attempt {
 
     struct race {
         struct http_addresses *addresses; /* NULL = not known yet */
-        int *fds;                         /* of the addresses, -1 = not under way */
+        int *fds;                         /* by turns, -1 = not under way */
         size_t best, begun, open;
         size_t refused;  /* by the address check */
         size_t unrouted; /* for which the kernel had no route */
@@ -55,13 +57,13 @@ struct http_connector {
 
 /* --- the end ---------------------------------------------------------------------------------- */
 
-static void close_racer(struct http_attempt *a, size_t i)
+static void close_racer(struct http_attempt *a, size_t turn)
 {
     struct race *race = &a->race;
 
-    http_sockets_forget(a->connector->sockets, race->fds[i]);
-    closep(&race->fds[i]);
-    race->fds[i] = -1;
+    http_sockets_forget(a->connector->sockets, race->fds[turn]);
+    closep(&race->fds[turn]);
+    race->fds[turn] = -1;
     race->open--;
 }
 
@@ -77,9 +79,9 @@ static void attempt_free(struct http_attempt *a)
         http_tunnel_cancel(a->tunnel);
     if (a->lookup)
         http_lookup_cancel(a->lookup);
-    for (size_t i = 0; i < race->begun; i++)
-        if (race->fds[i] >= 0)
-            close_racer(a, i);
+    for (size_t turn = 0; turn < race->begun; turn++)
+        if (race->fds[turn] >= 0)
+            close_racer(a, turn);
     http_addresses_done(race->addresses);
     free(race->fds);
     free(a);
@@ -146,15 +148,21 @@ static void set_socket_options(int fd)
         (void) setsockopt(fd, options[i].level, options[i].name, &options[i].value, sizeof(int));
 }
 
-static void win(struct http_attempt *a, size_t i)
+/* The address that was connected to last comes first, the others in their order. */
+static size_t address_of(const struct race *race, size_t turn)
+{
+    return turn == 0 ? race->best : turn <= race->best ? turn - 1 : turn;
+}
+
+static void win(struct http_attempt *a, size_t turn)
 {
     struct race *race = &a->race;
-    int fd = race->fds[i];
+    int fd = race->fds[turn];
 
     http_sockets_forget(a->connector->sockets, fd);
-    race->fds[i] = -1;
+    race->fds[turn] = -1;
     race->open--;
-    race->addresses->best = i;
+    race->addresses->best = address_of(race, turn);
     set_socket_options(fd);
     report(a, fd, HTTP_ANSWERED, "");
 }
@@ -177,33 +185,25 @@ static void on_socket(void *owner, int fd, uint32_t events)
     struct http_attempt *a = owner;
     struct race *race = &a->race;
     int error = 0;
-    size_t i = 0;
+    size_t turn = 0;
 
-    while (race->fds[i] != fd)
-        i++;
+    while (race->fds[turn] != fd)
+        turn++;
     (void) getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &(socklen_t){sizeof(error)});
     if (error == 0 && events & EPOLLOUT) {
-        win(a, i);
+        win(a, turn);
         return;
     }
-    close_racer(a, i);
-    note_error(race, race->addresses->list[i].family, error, false);
+    close_racer(a, turn);
+    note_error(race, race->addresses->list[address_of(race, turn)].family, error, false);
     race_on(a);
 }
 
-/* The address that was connected to last comes first, the others in their order. */
-static size_t next_address(struct race *race)
-{
-    size_t turn = race->begun++;
-
-    return turn == 0 ? race->best : turn <= race->best ? turn - 1 : turn;
-}
-
 /* 0 = under way or connected; else positive errno. */
-static int connect_to(struct http_attempt *a, size_t i, bool *ret_connected)
+static int connect_to(struct http_attempt *a, size_t turn, bool *ret_connected)
 {
     struct race *race = &a->race;
-    struct http_address address = race->addresses->list[i];
+    struct http_address address = race->addresses->list[address_of(race, turn)];
     size_t len = address.family == AF_INET ? sizeof(address.in) : sizeof(address.in6);
 
     if (address.family == AF_INET)
@@ -218,7 +218,7 @@ static int connect_to(struct http_attempt *a, size_t i, bool *ret_connected)
     if (error == 0 && !*ret_connected)
         error = -http_sockets_watch(a->connector->sockets, fd, EPOLLOUT, on_socket, a);
     if (error == 0) {
-        race->fds[i] = fd;
+        race->fds[turn] = fd;
         race->open++;
     } else {
         close(fd);
@@ -230,29 +230,41 @@ static int connect_to(struct http_attempt *a, size_t i, bool *ret_connected)
 static bool begin_next(struct http_attempt *a)
 {
     struct race *race = &a->race;
-    size_t i = next_address(race);
-    const struct http_address *address = &race->addresses->list[i];
+    size_t turn = race->begun++;
+    const struct http_address *address = &race->addresses->list[address_of(race, turn)];
     bool connected = false;
 
     if (a->check_address && !http_address_is_public(&address->any, sizeof(struct sockaddr_in6))) {
         race->refused++;
         return false;
     }
-    int error = connect_to(a, i, &connected);
+    int error = connect_to(a, turn, &connected);
     if (error)
         note_error(race, address->family, error, true);
     if (connected)
-        win(a, i);
+        win(a, turn);
     return connected;
+}
+
+static void close_oldest(struct http_attempt *a)
+{
+    size_t turn = 0;
+
+    while (a->race.fds[turn] < 0)
+        turn++;
+    close_racer(a, turn);
 }
 
 /* Begins with the next address that can be waited for. */
 static void race_on(struct http_attempt *a)
 {
     struct race *race = &a->race;
-    size_t count = race->addresses->count, open = race->open;
+    size_t count = race->addresses->count;
     uint64_t now = now_monotonic_usec();
 
+    if (race->open == OPEN_MAX && race->begun < count)
+        close_oldest(a);
+    size_t open = race->open;
     while (race->begun < count && race->open == open)
         if (begin_next(a))
             return;

@@ -10,7 +10,7 @@
 
 #define OK "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 #define OK_CLOSE "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
-#define PUBLIC "93.184.215.14" /* is led to the loopback, see connect() */
+#define PUBLIC "93.184.215.14" /* is led elsewhere, see connect() */
 #define ADDRESSES_MAX 32
 
 static const struct reply ok[] = {{OK, KEEP, NULL, false}};
@@ -26,6 +26,7 @@ static struct world {
     int reverse_code;
     int socket_errno, connect_errno; /* at once */
     const char *connect_only;        /* connect_errno is for this address */
+    const char *public_is;           /* where PUBLIC is led to; NULL = to the loopback */
     uint64_t later_usec;             /* the clock is ahead by this much */
 } world;
 static char asked[256];              /* the last name that was looked up */
@@ -116,7 +117,7 @@ int connect(int fd, const struct sockaddr *address, socklen_t len)
     }
     if (strcmp(text, PUBLIC) != 0)
         return f(fd, address, len);
-    in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    inet_pton(AF_INET, world.public_is ? world.public_is : "127.0.0.1", &in.sin_addr);
     memcpy(&other, &in, sizeof(other));
     return f(fd, &other, len);
 }
@@ -259,6 +260,78 @@ TEST(test_twenty_black_holes_over_tls)
 
     reach_the_last_of_many(c, s, "many.test");
     unlink(c->params.ca_file);
+    server_stop(s);
+}
+
+static int open_descriptors(void)
+{
+    int count = 0;
+
+    for (int fd = 0; fd < 1024; fd++)
+        count += fcntl(fd, F_GETFD) >= 0;
+    return count;
+}
+
+/* The address that was connected to last is the first to be tried: it may be silent the next time. */
+TEST(test_the_last_good_address_falls_silent)
+{
+    struct client *c = *state;
+    struct server *s = server_start(ok_close, 1);
+    struct hole hole;
+
+    memcpy(world.addresses, (const char *[]){"127.0.0.1", "127.0.0.4", PUBLIC}, 3 * sizeof(char *));
+    world.connect_errno = ECONNREFUSED;
+    world.connect_only = "127.0.0.1";
+    struct outcome *o = post_to_name(c, "some.test", s);
+    expect_status(o, 200);
+    assert_int_equal(connects, 3);
+    free(o);
+    assert_true(hole_new(&hole, "127.0.0.9", s->port));
+    WAIT_FOR(c, !server_has_connections(s));
+    int before = open_descriptors();
+    world.connect_errno = 0;
+    world.public_is = "127.0.0.9";
+    connects = 0;
+    o = post_to_name(c, "some.test", s);
+    expect_status(o, 200);
+    assert_int_equal(connects, 2);
+    assert_string_equal(connected[0], PUBLIC);
+    free(o);
+    WAIT_FOR(c, open_descriptors() == before);
+    hole_free(&hole);
+    server_stop(s);
+}
+
+/* A name with many addresses takes a few descriptors at a time. */
+TEST(test_many_addresses_take_few_descriptors)
+{
+    enum { MANY = 30, AT_ONCE = 8 };
+    static char texts[MANY][24];
+    struct client *c = *state;
+    struct server *s = server_start(ok, 1);
+    struct hole holes[MANY];
+    int most = 0;
+
+    for (int i = 0; i < MANY; i++) {
+        snprintf(texts[i], sizeof(texts[i]), "127.0.0.%d", 100 + i);
+        assert_true(hole_new(&holes[i], texts[i], s->port));
+        world.addresses[i] = texts[i];
+    }
+    set_connect_timeout(c, USEC_PER_SEC);
+    connects = 0;
+    int before = open_descriptors();
+    struct outcome *o = post(c, url_of("many.test", s));
+    while (!o->done) {
+        turn(c);
+        if (connects > 0)
+            most = MAX(most, open_descriptors() - before);
+    }
+    expect_cause(o, HTTP_CONNECT);
+    assert_int_equal(connects, MANY);
+    assert_int_equal(most, AT_ONCE);
+    free(o);
+    for (int i = 0; i < MANY; i++)
+        hole_free(&holes[i]);
     server_stop(s);
 }
 
@@ -732,6 +805,8 @@ int main(void)
     static const struct CMUnitTest tests[] = {
         IN_WORLD(test_twenty_black_holes_before_the_good_address),
         IN_WORLD(test_twenty_black_holes_over_tls),
+        IN_WORLD(test_the_last_good_address_falls_silent),
+        IN_WORLD(test_many_addresses_take_few_descriptors),
         IN_WORLD(test_dead_addresses_of_either_family),
         IN_WORLD(test_private_address_among_public_ones),
         IN_WORLD(test_all_addresses_refuse),
