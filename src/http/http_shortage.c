@@ -20,6 +20,7 @@ static const struct shortage {
     {EAGAIN, false, "no thread can be started to look names up: raise TasksMax="},
     {ENETUNREACH, true, "no route to the address: see \"ip route\""},
     {EHOSTUNREACH, true, "no route to the address: see \"ip route\""},
+    {EINVAL, true, "a route of this machine drops what goes to the address: see \"ip route\""},
     {ENETDOWN, true, "the network interface is down: see \"ip link\""},
     {EAFNOSUPPORT, true, "the address is an IPv6 one, and this machine has no IPv6"},
     {EACCES, true, "a rule of this machine forbids the connection: see \"ip rule\" and the firewall"},

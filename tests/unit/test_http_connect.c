@@ -703,6 +703,7 @@ TEST(test_own_shortage_is_not_the_institutions)
         {{.connect_errno = ENETUNREACH}, HTTP_INTERNAL, "ip route"},
         {{.connect_errno = EHOSTUNREACH}, HTTP_INTERNAL, "ip route"},
         {{.connect_errno = ENETDOWN}, HTTP_INTERNAL, "ip link"},
+        {{.connect_errno = EINVAL}, HTTP_INTERNAL, "ip route"}, /* a route of the kind "blackhole" */
         {{.socket_errno = EAFNOSUPPORT}, HTTP_INTERNAL, "IPv6"},
         {{.connect_errno = ENETUNREACH, .connect_only = "::1"}, HTTP_CONNECT, "Connection refused"},
         {{.connect_errno = EADDRNOTAVAIL, .connect_only = "::1"}, HTTP_CONNECT, "Connection refused"},
@@ -724,7 +725,7 @@ TEST(test_own_shortage_is_not_the_institutions)
         world = scenes[i].world;
         reverse_code = world.reverse_code;
         world.addresses[0] =
-            i == 9 || (world.connect_only && world.connect_only[0] == ':') ? "::1" : "127.0.0.3";
+            world.socket_errno == EAFNOSUPPORT || (world.connect_only && world.connect_only[0] == ':') ? "::1" : "127.0.0.3";
         world.addresses[1] = world.connect_errno ? "127.0.0.4" : NULL;
         struct outcome *o = post_to_name(c, "some.test", s);
         if (o->result.cause != scenes[i].cause || !strstr(o->detail, scenes[i].words))
