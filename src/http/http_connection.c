@@ -97,11 +97,14 @@ int http_connection_receive(struct http_connection *c, char *bytes, size_t size,
     return n > 0 ? HTTP_MOVED : HTTP_ENDED;
 }
 
-bool http_connection_is_quiet(struct http_connection *c)
+int http_connection_look(struct http_connection *c)
 {
     char byte;
 
     if (c->ssl)
-        return http_tls_is_quiet(c->ssl);
-    return recv(c->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 && errno == EAGAIN;
+        return http_tls_look(c->ssl);
+    ssize_t n = recv(c->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+    if (n < 0)
+        return errno == EAGAIN ? HTTP_QUIET : HTTP_LOST;
+    return n > 0 ? HTTP_MOVED : HTTP_ENDED;
 }

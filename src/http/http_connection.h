@@ -20,9 +20,9 @@ struct http_connection {
     SSL *ssl;     /* NULL = clear text */
     bool secured; /* the handshake is done, or there is none */
     bool idle;
-    bool hung_up;        /* the peer has ended its side: what it sent is still to be read */
-    unsigned generation; /* of the parameters it was made under */
-    uint64_t made_usec, idle_since_usec;
+    bool hung_up;                        /* the peer has ended its side: what it sent is still to be read */
+    unsigned generation;                 /* of the parameters it was made under */
+    uint64_t made_usec, idle_since_usec; /* 0 = it never was */
 };
 
 /* Takes `fd` over. NULL = the TLS state could not be made. */
@@ -40,5 +40,5 @@ int http_connection_send(struct http_connection *c, struct iovec parts[2], char 
                          size_t *ret, bool *ret_begun);
 /* *ret > 0 with HTTP_MOVED. */
 int http_connection_receive(struct http_connection *c, char *bytes, size_t size, size_t *ret);
-/* May a request go out on it? Not when anything lies unread on it, nor when it has ended. */
-bool http_connection_is_quiet(struct http_connection *c);
+/* What lies on it while no request is under way: with HTTP_QUIET one may go out. See http_tls_look(). */
+int http_connection_look(struct http_connection *c);

@@ -54,7 +54,7 @@ void http_pool_look(struct http_pool *p, struct http_connection *c)
 {
     uint64_t idle_usec = now_monotonic_usec() - c->idle_since_usec;
 
-    if (http_connection_is_quiet(c))
+    if (http_connection_look(c) == HTTP_QUIET)
         return;
     if (idle_usec >= RULE_MIN_USEC)
         c->origin->idle_max_usec = MIN(c->origin->idle_max_usec, idle_usec / 10 * 9);
@@ -69,7 +69,7 @@ struct http_connection *http_pool_take(struct http_pool *p, struct http_origin *
     while ((c = TAILQ_FIRST(&origin->idle))) {
         bool fresh = c->generation == generation && now - c->made_usec < LIFETIME_USEC &&
                      now - c->idle_since_usec < origin->idle_max_usec;
-        if (fresh && http_connection_is_quiet(c)) {
+        if (fresh && http_connection_look(c) == HTTP_QUIET) {
             take_out(p, c);
             return c;
         }

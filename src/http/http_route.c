@@ -134,6 +134,36 @@ void http_origin_done(struct http_origin *o)
     free(o);
 }
 
+/* --- the head of a request -------------------------------------------------------------------- */
+
+/* False for what could smuggle in another header or end them. */
+static bool header_is_clean(const char *text, size_t len)
+{
+    bool clean = true;
+
+    for (size_t i = 0; i < len; i++)
+        clean &= (unsigned char) text[i] >= ' ' || text[i] == '\t';
+    return clean;
+}
+
+const char *http_route_write_head(const struct http_route *route, const char *const *headers, size_t body_len,
+                                  struct strbuf *out)
+{
+    strbuf_clear(out);
+    strbuf_add(out, route->head.data, route->head.len);
+    for (; headers && *headers; headers++) {
+        size_t len = strlen(*headers);
+        if (!header_is_clean(*headers, len))
+            return "a request header holds a control character";
+        strbuf_add(out, *headers, len);
+        strbuf_add(out, "\r\n", 2);
+    }
+    strbuf_adds(out, "Content-Length: ");
+    strbuf_add_i64(out, (int64_t) body_len);
+    strbuf_adds(out, "\r\n\r\n");
+    return out->overflowed ? "the request's headers are too long" : NULL;
+}
+
 /* --- routes ----------------------------------------------------------------------------------- */
 
 static size_t bucket_of(const char *url)

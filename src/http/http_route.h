@@ -47,6 +47,9 @@ void http_routes_free(struct http_routes *all); /* no request is under way any m
 struct http_route *http_routes_use(struct http_routes *all, const struct http_params *params, const char *url,
                                    const char **ret_problem);
 void http_route_done(struct http_route *route);
+/* Writes the whole head of a request. NULL, or a constant that says what is wrong with `headers`. */
+const char *http_route_write_head(const struct http_route *route, const char *const *headers, size_t body_len,
+                                  struct strbuf *out);
 /* Routes and origins were made for other parameters. What is in use stays for its users. */
 void http_routes_forget(struct http_routes *all);
 

@@ -257,14 +257,14 @@ int http_tls_receive(SSL *ssl, char *bytes, size_t size, size_t *ret)
     return r;
 }
 
-bool http_tls_is_quiet(SSL *ssl)
+int http_tls_look(SSL *ssl)
 {
     char byte;
     size_t len = 0;
 
     ERR_clear_error();
-    int r = SSL_peek_ex(ssl, &byte, 1, &len);
-    /* Part of a record may be the beginning of an answer. */
-    return r <= 0 && SSL_get_error(ssl, r) == SSL_ERROR_WANT_READ && !SSL_has_pending(ssl) &&
-           strcmp(SSL_rstate_string(ssl), "RH") == 0 && !SSL_in_init(ssl);
+    int r = step(ssl, SSL_peek_ex(ssl, &byte, 1, &len));
+    bool between_records =
+        !SSL_has_pending(ssl) && strcmp(SSL_rstate_string(ssl), "RH") == 0 && !SSL_in_init(ssl);
+    return r == HTTP_WAIT && between_records ? HTTP_QUIET : r;
 }

@@ -34,6 +34,7 @@ enum {
     HTTP_WAIT = 1, /* until the socket is ready again */
     HTTP_ENDED,    /* by the peer, in order: over TLS with close_notify */
     HTTP_LOST,     /* by a reset; over TLS also by a bare end, or by what is not TLS */
+    HTTP_QUIET,    /* a look finds nothing */
 };
 int http_tls_handshake(SSL *ssl);
 /* Why a handshake ended or was lost: a constant, or libssl's words in *err; they hold nothing of the peer's
@@ -42,5 +43,6 @@ const char *http_tls_fault(const SSL *ssl, struct error *err);
 /* *ret: bytes moved, > 0 with HTTP_MOVED. */
 int http_tls_send(SSL *ssl, const char *bytes, size_t len, size_t *ret);
 int http_tls_receive(SSL *ssl, char *bytes, size_t size, size_t *ret);
-/* An idle connection may be used: nothing is unread on it but session tickets, and it has not ended. */
-bool http_tls_is_quiet(SSL *ssl);
+/* What lies on a connection that was asked nothing. HTTP_QUIET: nothing but session tickets. HTTP_MOVED:
+ * bytes for us. HTTP_WAIT: the beginning of a record, whose kind the rest will show. Else it has ended. */
+int http_tls_look(SSL *ssl);

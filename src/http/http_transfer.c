@@ -168,16 +168,53 @@ static bool send_some(struct http_transfer *t)
     }
 }
 
+/* The process stood still, or the machine slept: somebody else may send it meanwhile. */
+static bool is_late(const struct http_transfer *t)
+{
+    return now_boottime_usec() > t->boot_deadline_usec;
+}
+
+/* Nothing was handed over. A deadline that is seen at once was the server's to keep, unless the handshake
+ * waited for its turn here. */
+static void conclude_late(struct http_transfer *t)
+{
+    bool in_turn = now_monotonic_usec() >= t->deadline_usec;
+
+    if (in_turn && now_boottime_usec() - t->boot_deadline_usec <= STANDSTILL_USEC)
+        conclude(t, HTTP_CONNECT, "no connection in time");
+    else
+        conclude(t, HTTP_INTERNAL, STOOD_STILL);
+}
+
+/* What the server says before it is asked is no answer, and that it has left costs nothing. A connection that
+ * was idle was looked at when it was taken. */
+static bool may_begin(struct http_transfer *t)
+{
+    if (is_late(t)) {
+        conclude_late(t);
+        return false;
+    }
+    switch (t->connection->idle_since_usec ? HTTP_QUIET : http_connection_look(t->connection)) {
+    case HTTP_QUIET:
+        return true;
+    case HTTP_WAIT:
+        return false;
+    case HTTP_MOVED:
+        conclude(t, HTTP_CONNECTION_LOST, "the server spoke before it was asked");
+        return false;
+    default:
+        restart(t);
+        return false;
+    }
+}
+
 static void exchange(struct http_transfer *t)
 {
     size_t total = t->request.head.len + t->request.body_len;
 
-    /* The process stood still, or the machine slept: somebody else may have sent it meanwhile. */
-    if (!t->request.handed_over && now_boottime_usec() > t->boot_deadline_usec) {
-        conclude(t, HTTP_INTERNAL, STOOD_STILL);
+    if (!t->request.handed_over && !may_begin(t))
         return;
-    }
-    while (t->request.sent < total)
+    while (t->request.sent < total && !is_late(t))
         if (!send_some(t))
             break;
     if (!t->finished && t->connection && t->request.handed_over)
@@ -191,6 +228,10 @@ static void secure(struct http_transfer *t)
     struct error err;
     const char *fault;
 
+    if (is_late(t)) {
+        conclude_late(t);
+        return;
+    }
     switch (http_connection_secure(t->connection, &fault, &err)) {
     case HTTP_MOVED:
         http_wheel_set(t->context->wheel, &t->timer, t->deadline_usec);
@@ -353,15 +394,15 @@ static void on_timeout(void *owner)
     bool secured = t->connection && t->connection->secured;
     uint64_t due = secured ? t->deadline_usec : MIN(t->connect_until_usec, t->deadline_usec);
 
-    if (!t->request.handed_over && !t->can_shake && now_monotonic_usec() - due > STANDSTILL_USEC) {
+    if (t->can_shake) {
+        /* It waits for its turn here; whether the server is late shows afterwards. */
+        http_wheel_set(t->context->wheel, &t->timer, now_monotonic_usec() + SHAKE_LOOK_USEC);
+    } else if (!t->request.handed_over && now_monotonic_usec() - due > STANDSTILL_USEC) {
         conclude(t, HTTP_INTERNAL, STOOD_STILL);
     } else if (t->attempt) {
         const char *detail;
         enum http_cause cause = http_attempt_overdue(t->attempt, &detail);
         conclude(t, cause, detail);
-    } else if (t->can_shake && now_monotonic_usec() < t->deadline_usec) {
-        /* It waits for its turn here; whether the server is late shows afterwards. */
-        http_wheel_set(t->context->wheel, &t->timer, now_monotonic_usec() + SHAKE_LOOK_USEC);
     } else if (t->connection && !t->connection->secured) {
         conclude(t, HTTP_CONNECT, "the TLS handshake did not end in time");
     } else {
@@ -370,35 +411,6 @@ static void on_timeout(void *owner)
 }
 
 /* --- the start -------------------------------------------------------------------------------- */
-
-/* False for what could smuggle in another header or end them. */
-static bool header_is_clean(const char *text, size_t len)
-{
-    bool clean = true;
-
-    for (size_t i = 0; i < len; i++)
-        clean &= (unsigned char) text[i] >= ' ' || text[i] == '\t';
-    return clean;
-}
-
-static const char *build_head(struct http_transfer *t, const char *const *headers)
-{
-    struct strbuf *head = &t->request.head;
-
-    strbuf_clear(head);
-    strbuf_add(head, t->route->head.data, t->route->head.len);
-    for (; headers && *headers; headers++) {
-        size_t len = strlen(*headers);
-        if (!header_is_clean(*headers, len))
-            return "a request header holds a control character";
-        strbuf_add(head, *headers, len);
-        strbuf_add(head, "\r\n", 2);
-    }
-    strbuf_adds(head, "Content-Length: ");
-    strbuf_add_i64(head, (int64_t) t->request.body_len);
-    strbuf_adds(head, "\r\n\r\n");
-    return head->overflowed ? "the request's headers are too long" : NULL;
-}
 
 static void forget_last_request(struct http_transfer *t)
 {
@@ -427,7 +439,7 @@ void http_transfer_start(struct http_transfer *t, const struct http_request *req
     TAILQ_INSERT_TAIL(&h->running, t, link);
     t->route = http_routes_use(h->routes, &h->params, request->url, &problem);
     if (!problem)
-        problem = build_head(t, request->headers);
+        problem = http_route_write_head(t->route, request->headers, request->body_len, &t->request.head);
     if (problem) {
         conclude(t, HTTP_URL_INVALID, problem);
         return;

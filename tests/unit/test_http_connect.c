@@ -725,7 +725,9 @@ TEST(test_own_shortage_is_not_the_institutions)
         world = scenes[i].world;
         reverse_code = world.reverse_code;
         world.addresses[0] =
-            world.socket_errno == EAFNOSUPPORT || (world.connect_only && world.connect_only[0] == ':') ? "::1" : "127.0.0.3";
+            world.socket_errno == EAFNOSUPPORT || (world.connect_only && world.connect_only[0] == ':')
+                ? "::1"
+                : "127.0.0.3";
         world.addresses[1] = world.connect_errno ? "127.0.0.4" : NULL;
         struct outcome *o = post_to_name(c, "some.test", s);
         if (o->result.cause != scenes[i].cause || !strstr(o->detail, scenes[i].words))

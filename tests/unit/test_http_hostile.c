@@ -486,25 +486,84 @@ TEST(test_100_kb_of_headers)
     server_stop(s);
 }
 
+static void *early_answer_run(void *userdata)
+{
+    static const char answer[] =
+        "HTTP/1.1 413 Too Large\r\nConnection: close\r\nContent-Length: 3\r\n\r\nbig";
+    char sink[4096];
+    int fd = accept4(*(int *) userdata, NULL, NULL, SOCK_CLOEXEC);
+
+    recv(fd, sink, 1, MSG_PEEK);
+    send(fd, answer, strlen(answer), MSG_NOSIGNAL);
+    while (recv(fd, sink, sizeof(sink), 0) > 0)
+        ;
+    close(fd);
+    return NULL;
+}
+
 /* A server that answers and leaves before it has read a large request. */
 TEST(test_answer_before_the_request_is_read)
 {
     enum { SIZE = 8 * 1024 * 1024 };
-    static const struct reply replies[] = {
-        {"HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\n\r\nbig", HOLD, NULL, true},
-    };
     struct client *c = *state;
-    struct server *s = server_start(replies, 1);
-    char *body = calloc(1, SIZE);
-    struct http_request request = {server_url(s, "/"), json_headers(), body, SIZE, TIMEOUT_USEC};
+    pthread_t thread;
+    uint16_t port;
+    int fd = listen_on_loopback(&port);
+    char *body = calloc(1, SIZE), url[64];
+    struct http_request request = {url, json_headers(), body, SIZE, TIMEOUT_USEC};
     struct outcome *o = outcome_new();
 
+    pthread_create(&thread, NULL, early_answer_run, &fd);
+    snprintf(url, sizeof(url), "http://127.0.0.1:%d/", port);
     http_post(c->http, &request, on_result, o);
     expect_status(finished(c, o), 413);
     assert_string_equal(o->body, "big");
+    pthread_join(thread, NULL);
     free(o);
     free(body);
-    server_stop(s);
+    close(fd);
+}
+
+/* What a server says, or that it leaves, before a request goes out on a new connection: no answer, and
+ * nothing ambiguous. */
+TEST(test_what_comes_before_the_request)
+{
+    static const struct {
+        struct reply first, second;
+        enum http_cause cause;
+        int connections;
+    } early[] = {
+        {{OK, HOLD, NULL, true}, {OK, KEEP, NULL, false}, HTTP_CONNECTION_LOST, 1},
+        {{OK, CLOSE, NULL, true}, {OK, KEEP, NULL, false}, HTTP_CONNECTION_LOST, 1},
+        {{"220 mail.example ESMTP\r\n", HOLD, NULL, true}, {OK, KEEP, NULL, false}, HTTP_CONNECTION_LOST, 1},
+        {{NULL, CLOSE, NULL, true}, {OK, KEEP, NULL, false}, HTTP_ANSWERED, 2},
+        {{NULL, CLOSE, NULL, true}, {NULL, CLOSE, NULL, true}, HTTP_CONNECT, 5},
+    };
+    struct client *c = *state;
+
+    for (size_t i = 0; i < 2 * ARRAY_SIZE(early); i++) {
+        const struct reply replies[] = {early[i / 2].first, early[i / 2].second};
+        struct server *s = i % 2 ? tls_server(c, replies, 2) : server_start(replies, 2);
+        if (s->tls) { /* the server has the last word of the handshake */
+            SSL_CTX_set_max_proto_version(s->tls, TLS1_2_VERSION);
+            SSL_CTX_set_options(s->tls, SSL_OP_NO_TICKET);
+            SSL_CTX_set_session_cache_mode(s->tls, SSL_SESS_CACHE_OFF);
+        }
+        struct outcome *o = post(c, server_url(s, "/"));
+
+        while (!o->done) { /* all that can come has come before each turn */
+            turn(c);
+            while (!s->tls && s->requests == 0)
+                usleep(1000);
+            usleep(20 * 1000);
+        }
+        if (o->result.cause != early[i / 2].cause || s->connections != early[i / 2].connections)
+            fail_msg("%zu: %s: %s, %d connections", i, http_cause_word(o->result.cause), o->detail,
+                     s->connections);
+        assert_int_equal(o->result.body_handed_over, o->result.cause == HTTP_ANSWERED);
+        free(o);
+        server_stop(s);
+    }
 }
 
 /* One that never reads: the request is half on its way when the time is over. */
@@ -650,6 +709,7 @@ int main(void)
         WITH_CLIENT(test_no_body_wanted),
         WITH_CLIENT(test_100_kb_of_headers),
         WITH_CLIENT(test_answer_before_the_request_is_read),
+        WITH_CLIENT(test_what_comes_before_the_request),
         WITH_CLIENT(test_request_that_nobody_reads),
         WITH_CLIENT(test_isolation),
         WITH_CLIENT(test_time_to_connect_is_not_the_requests),

@@ -674,6 +674,54 @@ TEST(test_a_standstill_is_not_the_servers_fault)
     server_stop(s);
 }
 
+/* The same for those whose handshakes wait for their turns. */
+TEST(test_a_standstill_amid_many_handshakes)
+{
+    enum { MANY = 60 };
+    static const struct reply replies[] = {{ANSWER, KEEP, NULL, false}};
+    struct client *c = *state;
+    struct server *s = tls_server(c, replies, 1);
+    struct outcome *o[MANY];
+    int missed = 0;
+
+    for (int i = 0; i < MANY; i++)
+        o[i] = post_within(c, server_url(s, "/"), 500 * USEC_PER_MSEC);
+    turn(c);
+    usleep(5000);
+    turn(c); /* they have said hello */
+    usleep(1000 * 1000);
+    for (int i = 0; i < MANY; i++) {
+        finished(c, o[i]);
+        missed += o[i]->result.cause == HTTP_INTERNAL;
+        if (o[i]->result.cause != HTTP_INTERNAL && o[i]->result.cause != HTTP_ANSWERED)
+            fail_msg("%d: %s: %s", i, http_cause_word(o[i]->result.cause), o[i]->detail);
+        free(o[i]);
+    }
+    assert_true(missed > 0);
+    server_stop(s);
+}
+
+/* A connection that is there just after its time is the server's fault, not this process's. */
+TEST(test_a_little_too_late)
+{
+    static const struct reply replies[] = {{ANSWER, KEEP, NULL, false}};
+    struct client *c = *state;
+
+    for (int over_tls = 0; over_tls < 2; over_tls++) {
+        struct server *s = over_tls ? tls_server(c, replies, 1) : server_start(replies, 1);
+        struct outcome *o = post_within(c, server_url(s, "/"), 200 * USEC_PER_MSEC);
+
+        turn(c); /* it begins to connect */
+        usleep(250 * 1000);
+        finished(c, o);
+        if (o->result.cause != HTTP_CONNECT || o->result.body_handed_over || s->requests > 0)
+            fail_msg("over TLS %d: %s: %s, %d requests", over_tls, http_cause_word(o->result.cause),
+                     o->detail, s->requests);
+        free(o);
+        server_stop(s);
+    }
+}
+
 /* What follows the CONNECT would go to such a proxy beside its TLS: in clear text. */
 TEST(test_proxy_over_tls_gets_nothing)
 {
@@ -713,6 +761,8 @@ int main(void)
         WITH_CLIENT(test_certificates_of_the_environment_are_ignored),
         WITH_CLIENT(test_neighbours_of_a_hanging_handshake),
         WITH_CLIENT(test_a_standstill_is_not_the_servers_fault),
+        WITH_CLIENT(test_a_standstill_amid_many_handshakes),
+        WITH_CLIENT(test_a_little_too_late),
         WITH_CLIENT(test_proxy_over_tls_gets_nothing),
     };
 
