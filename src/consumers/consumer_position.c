@@ -1,8 +1,8 @@
 /* Which partitions a consumer thread owns, and where each goes on. See consumer_internal.h.
  *
  * On the consumer's thread. The database says where: next_offset stands in the transaction that made the
- * effects, so after a restore, a promotion or a lost answer it is the one truth. Kafka's committed offset
- * counts only for a partition that the database has never seen. */
+ * effects, so after a restore, a promotion or a lost answer it is the one truth. What Kafka holds for the group
+ * only tells that a topic was made anew: another installation may share the group. */
 #include <inttypes.h>
 #include <string.h>
 

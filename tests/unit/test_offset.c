@@ -11,8 +11,8 @@ TEST(test_decisions)
     } cases[] = {
         /* next, first, end, committed, patient, doubted */
         {{-1, 0, 0, -1, true, false}, OFFSET_FIRST},    {{-1, 5, 9, -1, true, false}, OFFSET_FIRST},
-        {{-1, 5, 9, 7, true, false}, OFFSET_FIRST}, {{-1, 5, 9, 5, true, false}, OFFSET_FIRST},
-        {{-1, 5, 9, 9, true, false}, OFFSET_FIRST}, {{-1, 5, 9, 4, true, false}, OFFSET_FIRST},
+        {{-1, 5, 9, 7, true, false}, OFFSET_FIRST},     {{-1, 5, 9, 5, true, false}, OFFSET_FIRST},
+        {{-1, 5, 9, 9, true, false}, OFFSET_FIRST},     {{-1, 5, 9, 4, true, false}, OFFSET_FIRST},
         {{-1, 5, 9, 10, true, false}, OFFSET_FIRST},    {{0, 0, 0, -1, true, false}, OFFSET_AGREED},
         {{0, 0, 9, -1, true, false}, OFFSET_AGREED},    {{7, 0, 9, 3, true, false}, OFFSET_AGREED},
         {{9, 0, 9, 9, true, false}, OFFSET_AGREED},     {{5, 5, 9, -1, true, false}, OFFSET_AGREED},
