@@ -128,7 +128,7 @@ create function @extschema@.ledger_next_id() returns bigint language sql volatil
 create table if not exists @extschema@.subscription_events (
     id bigint primary key,
     event_id uuid not null,
-    event_type text not null check (event_type in ('created', 'updated', 'sent', 'failed', 'retried')),
+    event_type text not null,
     subscription_id bigint not null,
     integration_id bigint,
     status text,
@@ -160,11 +160,18 @@ alter table only @extschema@.subscription_events
     alter column id set default @extschema@.ledger_next_id(),
     alter column event_id set default gen_random_uuid();
 
--- The whole story of one subscription.
-create index subscription_events_subscription on @extschema@.subscription_events (subscription_id, id);
-
 -- Should anubisd be away so long that its partitions run out, the application's inserts go on here.
 create table @extschema@.subscription_events_default partition of @extschema@.subscription_events default;
+
+-- The story of one subscription. No index of the whole ledger, for which each insert would pay: a partition gets its own when it is
+-- full (ledger_index). The adopted one is, and the default one is empty, as a rule.
+create index on @extschema@.subscription_events_default (subscription_id, id);
+do $$
+begin
+    if to_regclass('@extschema@.subscription_events_adopted') is not null then
+        create index on @extschema@.subscription_events_adopted (subscription_id, id);
+    end if;
+end $$;
 
 create table @extschema@.ledger_partitions (
     name text primary key,

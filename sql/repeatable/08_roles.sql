@@ -15,6 +15,6 @@ begin
                    role);
     -- To draw ids past what was published before the database was restored.
     execute format('grant usage on sequence @extschema@.ledger_id_seq to %I', role);
-    execute format('grant execute on function @extschema@.ledger_extend(bigint) to %I', role);
+    execute format('grant execute on function @extschema@.ledger_extend(bigint), @extschema@.ledger_index() to %I', role);
 end $$;
 revoke execute on function @extschema@.anubisd_grant(name) from public;

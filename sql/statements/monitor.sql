@@ -9,6 +9,10 @@ select pg_try_advisory_lock(hashtextextended($1, lock_key('name')))
 -- How many partitions it made.
 select ledger_extend()
 
+-- name: index_ledger
+-- The partition that got its index; NULL = there is nothing to do now.
+select ledger_index()
+
 -- name: backlog
 -- Waiting rows, unrouted rows, ids of the ledger not yet published, what stops the relay (or NULL). Counts stop at 10,000:
 -- a backlog of a million is not counted to the end every few seconds.

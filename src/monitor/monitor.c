@@ -24,7 +24,7 @@
 /* Of integrations whose counters are brought to their counts in one transaction. */
 #define FOLD_MAX 1000
 
-#define JOBS 5
+#define JOBS 6
 
 struct monitor;
 
@@ -41,9 +41,9 @@ struct monitor {
     struct monitor_stats stats;
     struct pg *pg;
     struct backoff backoff;
-    uint64_t open_at;                        /* monotonic: no session is opened before */
-    uint64_t due_at[JOBS];                   /* monotonic, of each job */
-    struct trouble extending, folding, full; /* full: a counter that has no room */
+    uint64_t open_at;                                  /* monotonic: no session is opened before */
+    uint64_t due_at[JOBS];                             /* monotonic, of each job */
+    struct trouble extending, indexing, folding, full; /* full: a counter that has no room */
     bool name_held;
     struct trouble name_taken; /* by another daemon */
 };
@@ -134,6 +134,26 @@ static uint64_t extend_ledger(struct monitor *m)
     return LOOK_USEC;
 }
 
+/* One partition in a turn. ledger_extend() bounds their width, so that this ends well before the session's
+ * deadline. */
+static uint64_t index_ledger(struct monitor *m)
+{
+    CLEANUP(pg_result_freep) struct pg_result *result = NULL;
+    struct error err;
+
+    if (pg_query(m->pg, &sql_index_ledger, NULL, &result, &err) != PG_DONE) {
+        if (pg_usable(m->pg) && trouble_begins(&m->indexing))
+            log_warning("could not index a partition of the ledger that is full: %s; trying again", err.text);
+        return EXTEND_USEC;
+    }
+    (void) trouble_ends(&m->indexing);
+    struct pg_row row = {.result = result};
+    if (pg_next_is_null(&row))
+        return EXTEND_USEC;
+    log_info("indexed %s, which is full, by subscription", pg_next_text(&row));
+    return 0;
+}
+
 /* Says once what keeps counters from following their counts. */
 static void note_refused(struct monitor *m, const struct error *err)
 {
@@ -205,7 +225,7 @@ static uint64_t fold_counts(struct monitor *m)
 
 static const struct job jobs[JOBS] = {
     {"schema", check_schema},  {"backlog", read_backlog}, {"name", take_name},
-    {"ledger", extend_ledger}, {"counters", fold_counts},
+    {"ledger", extend_ledger}, {"index", index_ledger},   {"counters", fold_counts},
 };
 
 /* --- the thread ------------------------------------------------------------------------------- */
