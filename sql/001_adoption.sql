@@ -75,8 +75,8 @@ create function pg_temp.obstacles() returns setof text language sql stable as $$
     select format('a function named "%s" exists already and is not anubisd''s: rename it, or give anubisd another schema (database.schema)', p.proname)
       from pg_proc p
      where p.pronamespace = '@extschema@'::regnamespace
-       and (p.proname = any ('{lock_base,lock_key,work_refused,as_instant,as_document,event_time,integration_changed,integration_mended,integration_check,integration_fingerprint}'::text[])
-            or p.proname ~ '^(ledger|doorbell|installation)_[a-z_]+$|^subscription_(due|now|seeded|inserted|updated|changed_by_others|transition_refused|deletion_refused)$')
+       and (p.proname = any ('{lock_base,lock_key,work_refused,as_instant,as_document,event_time,integration_changed,integration_mended,integration_check,integration_fingerprint,integration_required,integration_filter_required,reference_kept}'::text[])
+            or p.proname ~ '^(ledger|doorbell|installation)_[a-z_]+$|^subscription_(due|now|seeded|inserted|updated|changed_by_others|judged|strays|deletion_refused)$')
     union all
     select format('trigger "%s" on "%s" is named like anubisd''s: rename it', g.tgname, t.relname)
       from t join pg_trigger g on g.tgrelid = t.oid where not g.tgisinternal and (g.tgname like 'anubis\_%' or g.tgname like 'ledger\_%')
@@ -253,22 +253,6 @@ begin
     end loop;
 end $$;
 
--- Rules that have a name of their own hold for what is written from now on. Of those for the status a trigger takes care where rows
--- have one of the application's own, because a check would also refuse every other change of these rows.
-create function pg_temp.add_rules() returns void language plpgsql as $$
-declare
-    k record;
-begin
-    for k in select conname, pg_get_constraintdef(oid) as definition from pg_constraint
-              where conrelid = 'pg_temp.subscriptions'::regclass and contype = 'c' order by conname desc loop
-        if k.conname <> 'subscriptions_status_is_known'
-           or not exists (select from @extschema@.subscriptions
-                           where status is null or status not in ('pending', 'processing', 'sent', 'failed', 'retry')) then
-            execute format('alter table @extschema@.subscriptions add constraint %I %s not valid', k.conname, k.definition);
-        end if;
-    end loop;
-end $$;
-
 -- The application's ledger keeps its rows, columns, types and constraints, and becomes the oldest partition. The parent copies its
 -- definitions, so that attaching always fits; rows that the application writes itself go on getting its defaults.
 create function pg_temp.adopt_ledger() returns void language plpgsql as $$
@@ -291,6 +275,10 @@ begin
     perform pg_temp.pass_on_rights();
 end $$;
 
+-- The application's own columns of subscriptions have the foreign keys that it wants them to have.
+create table pg_temp.anubis_adopted as
+    select attname from pg_attribute where attrelid = to_regclass('@extschema@.subscriptions') and not attisdropped;
+
 do $$
 declare
     relation text;
@@ -302,9 +290,6 @@ begin
     end loop;
     if to_regclass('@extschema@.integrations') is not null then
         alter table @extschema@.integrations set (fillfactor = 50);
-    end if;
-    if to_regclass('@extschema@.subscriptions') is not null then
-        perform pg_temp.add_rules();
     end if;
     if to_regclass('@extschema@.subscription_events') is not null then
         perform pg_temp.adopt_ledger();

@@ -46,6 +46,7 @@ end $$;
 
 -- The first key of the advisory locks (see lock_key), and the channel of the doorbell: drawn once, so that several installations
 -- in one database do not meet, and constants, so that the insert trigger reads no table.
+-- And whether the triggers refuse an integration or a filter that does not exist, in place of a foreign key.
 do $do$
 declare
     base bigint := ('x' || substr(md5(gen_random_uuid()::text), 1, 14))::bit(56)::bigint << 7;
@@ -54,4 +55,8 @@ begin
                     as $$ select %L::bigint $$', base);
     execute format('create function @extschema@.doorbell_channel() returns text language sql immutable parallel safe
                     as $$ select %L $$', 'anubisd_' || to_hex(base));
+    execute format('create function @extschema@.integration_required() returns boolean language sql immutable parallel safe
+                    as $$ select %L::boolean $$', 'integration_id' not in (select attname from pg_temp.anubis_adopted));
+    execute format('create function @extschema@.integration_filter_required() returns boolean language sql immutable parallel safe
+                    as $$ select %L::boolean $$', 'integration_filter_id' not in (select attname from pg_temp.anubis_adopted));
 end $do$;

@@ -16,7 +16,7 @@ begin
                    role);
     -- To draw ids past what was published before the database was restored.
     execute format('grant usage on sequence anubis.ledger_id_seq to %I', role);
-    execute format('grant execute on function anubis.ledger_extend(bigint) to %I', role);
+    execute format('grant execute on function anubis.ledger_extend(bigint), anubis.ledger_index() to %I', role);
 end $$;
 CREATE FUNCTION anubis.as_document(document text, of_type json) RETURNS json
     LANGUAGE plpgsql IMMUTABLE
@@ -156,6 +156,9 @@ begin
     end if;
     return new;
 end $_$;
+CREATE FUNCTION anubis.integration_filter_required() RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$ select 't'::boolean $$;
 CREATE FUNCTION anubis.integration_fingerprint(endpoint_url text, auth_token text) RETURNS bigint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$ select hashtextextended(concat_ws(' ', endpoint_url, auth_token), 0) $$;
@@ -176,11 +179,9 @@ begin
     end if;
     return null;
 end $$;
-CREATE FUNCTION anubis.ledger_event_id(ledger_id bigint) RETURNS uuid
+CREATE FUNCTION anubis.integration_required() RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    AS $$
-            select pg_catalog.textcat('…', pg_catalog.to_hex(
-                       ledger_id operator(pg_catalog.|) '-9223372036854775808'::pg_catalog.int8))::pg_catalog.uuid $$;
+    AS $$ select 't'::boolean $$;
 CREATE FUNCTION anubis.ledger_extend(width bigint DEFAULT (1 << 20)) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -193,7 +194,7 @@ declare
     partition_name text;
 begin
     perform pg_advisory_xact_lock(anubis.lock_key('ledger'));
-    width := greatest(1 << 10, least(width, 1 << 28));
+    width := greatest(1 << 10, least(width, 1 << 22));
     loop
         select * into newest from anubis.ledger_partitions p order by p.last_id desc limit 1;
         exit when (select count(*) from anubis.ledger_partitions p where p.first_id > drawn) >= 2;
@@ -206,15 +207,17 @@ begin
         end if;
         if newest.last_id - newest.first_id + 1 >= width and newest.created_at > now() - interval '1 day' and made = 0 and
            exists (select from anubis.ledger_partitions p where p.last_id < drawn and p.created_at > now() - interval '1 day') then
-            width := least((newest.last_id - newest.first_id + 1) * 2, 1 << 28);
+            width := least((newest.last_id - newest.first_id + 1) * 2, 1 << 22);
         elsif newest.last_id - newest.first_id + 1 > width and newest.name <> 'subscription_events_adopted' then
             width := newest.last_id - newest.first_id + 1;
         end if;
         partition_name := 'subscription_events_' || first_id;
+        -- The check spares ATTACH a look at the table, and would be read anew by each statement that writes into it.
         execute format('create table anubis.%I (like anubis.subscription_events including defaults including generated including constraints,
-                        check (id >= %s and id < %s))', partition_name, first_id, first_id + width);
+                        constraint in_range check (id >= %s and id < %s))', partition_name, first_id, first_id + width);
         execute format('alter table anubis.subscription_events attach partition anubis.%I for values from (%s) to (%s)',
                        partition_name, first_id, first_id + width);
+        execute format('alter table anubis.%I drop constraint in_range', partition_name);
         -- Row triggers are inherited, this one is not.
         execute format('create trigger ledger_no_truncate before truncate on anubis.%I
                         for each statement execute function anubis.ledger_refuse()', partition_name);
@@ -223,20 +226,32 @@ begin
     end loop;
     return made;
 end $$;
-CREATE FUNCTION anubis.ledger_name_events() RETURNS void
-    LANGUAGE plpgsql
+CREATE FUNCTION anubis.ledger_index() RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $_$
+    AS $$
 declare
-    beginning text;
+    partition_name text;
 begin
-    select overlay(left(encode(uuid_send(n.namespace), 'hex'), 16) placing '8' from 13 for 1) into strict beginning
-      from anubis.installation n;
-    execute format('create or replace function anubis.ledger_event_id(ledger_id bigint) returns uuid
-        language sql immutable parallel safe as $$
-            select pg_catalog.textcat(%L, pg_catalog.to_hex(
-                       ledger_id operator(pg_catalog.|) ''-9223372036854775808''::pg_catalog.int8))::pg_catalog.uuid $$', beginning);
-end $_$;
+    if not pg_try_advisory_xact_lock(anubis.lock_key('ledger')) then
+        return null;
+    end if;
+    for partition_name in
+        select c.relname from anubis.ledger_partitions p join pg_class c on c.relname = p.name
+         where c.relnamespace = 'anubis'::regnamespace and p.last_id < (select last_value from anubis.ledger_id_seq)
+           and not exists (select from pg_index x join pg_attribute a on a.attrelid = c.oid and a.attnum = x.indkey[0]
+                            where x.indrelid = c.oid and a.attname = 'subscription_id' and x.indisvalid and x.indpred is null)
+         order by p.first_id loop
+        begin
+            execute format('lock table anubis.%I in share mode nowait', partition_name);
+            execute format('create index on anubis.%I (subscription_id, id)', partition_name);
+            return partition_name;
+        exception when lock_not_available then
+            continue;
+        end;
+    end loop;
+    return null;
+end $$;
 CREATE FUNCTION anubis.ledger_next_id() RETURNS bigint
     LANGUAGE sql
     AS $$select case when pg_current_xact_id() is not null then nextval('anubis.ledger_id_seq'::regclass) end$$;
@@ -263,6 +278,33 @@ CREATE FUNCTION anubis.lock_key(kind text) RETURNS bigint
         when 'member' then 5    -- a consumer's name
         else ('no such kind of lock: ' || kind)::bigint end
 $$;
+CREATE FUNCTION anubis.reference_kept() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+    name text := case tg_table_name when 'integrations' then 'integration_id' else 'integration_filter_id' end;
+    used boolean;
+begin
+    if tg_op = 'TRUNCATE' then
+        raise exception using errcode = 'restrict_violation', message = format('cannot truncate %s: subscriptions refer to them', tg_table_name);
+    end if;
+    for look in 1 .. case name when 'integration_id' then 2 else 1 end loop
+        if look = 2 then
+            lock table anubis.subscriptions in share row exclusive mode;
+        end if;
+        execute format('select exists (select from anubis.subscriptions where %I = $1)', name) into used using old.id;
+        if used then
+            raise exception using errcode = 'foreign_key_violation',
+                message = format('update or delete on table "%s" violates foreign key constraint "subscriptions_%s_fkey" on table "subscriptions"',
+                                 tg_table_name, name),
+                detail = format('Key (id)=(%s) is still referenced from table "subscriptions".', old.id),
+                hint = 'One that shall get nothing any more is disabled: enabled = false.',
+                table = 'subscriptions', constraint = format('subscriptions_%s_fkey', name);
+        end if;
+    end loop;
+    return null;
+end $_$;
 CREATE FUNCTION anubis.subscription_changed_by_others() RETURNS trigger
     LANGUAGE plpgsql
     AS $$
@@ -320,13 +362,22 @@ CREATE FUNCTION anubis.subscription_inserted() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     AS $$
 begin
-    insert into anubis.subscription_events (event_id, id, event_type, subscription_id, integration_id, operation_name, attempt,
-        to_status, order_id, origin, cpf, sent_at, scheduled_to, next_attempt_at, subscription_created_at, subscription_updated_at, traceparent)
-    select anubis.ledger_event_id(e.ledger_id), e.* from (
-    select pg_catalog.nextval('anubis.ledger_id_seq'::pg_catalog.regclass) as ledger_id, 'created', n.id, n.integration_id, 'create', n.attempts,
+    insert into anubis.subscription_events (id, event_type, subscription_id, integration_id, operation_name, attempt, to_status,
+        order_id, origin, cpf, sent_at, scheduled_to, next_attempt_at, subscription_created_at, subscription_updated_at, traceparent)
+    select pg_catalog.nextval('anubis.ledger_id_seq'::pg_catalog.regclass), 'created', n.id, n.integration_id, 'create', n.attempts,
            n.status, n.order_id, n.origin, n.cpf, anubis.as_instant(n.sent_at), anubis.as_instant(n.scheduled_to),
            n.next_attempt_at, anubis.as_instant(n.created_at), anubis.as_instant(n.updated_at), n.traceparent
-      from new_rows n) e;
+      from new_rows n
+     where case when n.id operator(pg_catalog.>) 0 and n.attempts operator(pg_catalog.>=) 0
+                 and n.attempts operator(pg_catalog.<=) 1000000000 and pg_catalog.isfinite(n.created_at) is not false
+                 and n.status operator(pg_catalog.=) any ('{pending,processing,sent,failed,retry}'::pg_catalog.text[])
+                 and n.idempotency_seed is not null
+                 and (n.integration_filter_id is null or not anubis.integration_filter_required())
+                 and (n.integration_id is null or not anubis.integration_required()
+                      or (select true from anubis.integrations i where i.id operator(pg_catalog.=) n.integration_id))
+                then true
+                else anubis.subscription_judged(null, null, n.id, n.status, n.attempts, anubis.as_instant(n.created_at),
+                                                     n.integration_id, n.integration_filter_id, n.idempotency_seed) end;
     if not pg_catalog.pg_try_advisory_xact_lock_shared(anubis.lock_base()) then
         if exists (select from new_rows n join anubis.integrations_open i on i.id operator(pg_catalog.=) n.integration_id
                     where n.status operator(pg_catalog.=) any ('{pending,retry}'::pg_catalog.text[]) and n.held_at is null
@@ -336,6 +387,58 @@ begin
         end if;
     end if;
     return null;
+end $$;
+CREATE FUNCTION anubis.subscription_judged(old_id bigint, old_status text, id bigint, status text, attempts integer, created_at timestamp with time zone, integration_id bigint, filter_id bigint, seed bigint) RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    rule text;
+    words text;
+    hint text := '';
+begin
+    if id is null then
+        words := format('cannot change the id of subscription %s', old_id);
+        rule := 'subscriptions_id_is_kept';
+    elsif old_status = 'sent' and status is distinct from 'sent' then
+        words := format('cannot change subscription %s from "sent" to "%s": "sent" is final', id, coalesce(status, 'NULL'));
+        hint := 'Insert a new subscription to send it once more.';
+        rule := 'subscriptions_sent_is_final';
+    elsif (old_id is null or status is distinct from old_status)
+          and coalesce(status not in ('pending', 'processing', 'sent', 'failed', 'retry'), true) then
+        words := format('cannot set subscription %s to status "%s"', id, coalesce(status, 'NULL'));
+        hint := 'The states are pending, processing, sent, failed and retry.';
+        rule := 'subscriptions_status_is_known';
+    -- No claim could work with other values, and no event could tell them.
+    elsif id <= 0 then
+        words := format('cannot give a subscription the id %s: ids are positive', id);
+        rule := 'subscriptions_id_is_positive';
+    elsif attempts not between 0 and 1000000000 then
+        words := format('cannot set subscription %s to %s attempts: it may have 0 to 1000000000', id, attempts);
+        rule := 'subscriptions_attempts_are_few';
+    elsif not isfinite(created_at) then
+        words := format('cannot set subscription %s to created_at "%s": the time is to be finite', id, created_at);
+        rule := 'subscriptions_created_at_is_finite';
+    end if;
+    if rule is not null then
+        raise exception using errcode = 'check_violation', message = words, hint = hint, table = 'subscriptions', constraint = rule;
+    end if;
+    if integration_id is not null and anubis.integration_required()
+       and not exists (select from anubis.integrations i where i.id = integration_id) then
+        perform anubis.subscription_strays(id, 'integration_id', integration_id, 'integrations');
+    end if;
+    -- With a lock, as a foreign key has it: few rows have a filter.
+    if filter_id is not null and anubis.integration_filter_required() then
+        perform from anubis.integration_filters f where f.id = filter_id for key share;
+        if not found then
+            perform anubis.subscription_strays(id, 'integration_filter_id', filter_id, 'integration_filters');
+        end if;
+    end if;
+    -- An insert that names the column without a value, as object-relational mappers may do.
+    if old_id is null and seed is null then
+        update anubis.subscriptions s set idempotency_seed = hashtextextended(gen_random_uuid()::text, 0) where s.id = subscription_judged.id;
+    end if;
+    return status is distinct from old_status;
 end $$;
 CREATE FUNCTION anubis.subscription_now(of_type timestamp without time zone) RETURNS timestamp without time zone
     LANGUAGE sql
@@ -347,24 +450,19 @@ CREATE FUNCTION anubis.subscription_seeded() RETURNS trigger
     LANGUAGE plpgsql
     AS $$
 begin
-    new.idempotency_seed := case tg_op when 'UPDATE' then old.idempotency_seed
-                                 else pg_catalog.hashtextextended(pg_catalog.gen_random_uuid()::text, 0) end;
+    new.idempotency_seed := old.idempotency_seed;
     return new;
 end $$;
-CREATE FUNCTION anubis.subscription_transition_refused() RETURNS trigger
+CREATE FUNCTION anubis.subscription_strays(id bigint, name text, value bigint, target text) RETURNS void
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-    if new.id <> old.id then
-        raise exception using errcode = 'check_violation', message = format('cannot change the id of subscription %s', old.id);
-    elsif old.status = 'sent' then
-        raise exception using errcode = 'check_violation',
-            message = format('cannot change subscription %s from "sent" to "%s": "sent" is final', old.id, coalesce(new.status, 'NULL')),
-            hint = 'Insert a new subscription to send it once more.';
-    end if;
-    raise exception using errcode = 'check_violation',
-        message = format('cannot set subscription %s to status "%s"', new.id, coalesce(new.status, 'NULL')),
-        hint = 'The states are pending, processing, sent, failed and retry.';
+    raise exception using errcode = 'foreign_key_violation',
+        message = format('insert or update on table "subscriptions" violates foreign key constraint "subscriptions_%s_fkey"', name),
+        detail = format('Key (%s)=(%s) is not present in table "%s".', name, value, target),
+        hint = format('Subscription %s has it.', id),
+        table = 'subscriptions', constraint = format('subscriptions_%s_fkey', name);
 end $$;
 CREATE FUNCTION anubis.subscription_updated() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -372,11 +470,10 @@ CREATE FUNCTION anubis.subscription_updated() RETURNS trigger
     SET enable_nestloop TO 'off'
     AS $$
 begin
-    insert into anubis.subscription_events (event_id, id, event_type, subscription_id, integration_id, status, operation_name,
-        attempt, http_status, duration_ms, request, response, error_message, from_status, to_status, order_id, origin, cpf, sent_at,
+    insert into anubis.subscription_events (id, event_type, subscription_id, integration_id, status, operation_name, attempt,
+        http_status, duration_ms, request, response, error_message, from_status, to_status, order_id, origin, cpf, sent_at,
         scheduled_to, next_attempt_at, subscription_created_at, subscription_updated_at, ambiguous, response_truncated, traceparent)
-    select anubis.ledger_event_id(e.ledger_id), e.* from (
-    select pg_catalog.nextval('anubis.ledger_id_seq'::pg_catalog.regclass) as ledger_id,
+    select pg_catalog.nextval('anubis.ledger_id_seq'::pg_catalog.regclass),
            case n.status when 'sent' then 'sent' when 'failed' then 'failed' when 'retry' then 'retried' else 'updated' end,
            n.id, n.integration_id,
            case n.status when 'sent' then 'success' when 'failed' then 'error' when 'retry' then 'error' end,
@@ -395,8 +492,18 @@ begin
            case when n.status in ('failed', 'retry') then n.last_ambiguous end,
            case when n.status in ('sent', 'failed', 'retry') then n.last_response_truncated end,
            n.traceparent
-      from new_rows n join old_rows o using (id)
-     where n.status is distinct from o.status) e;
+      from old_rows o left join new_rows n using (id)
+     where case when n.id > 0 and n.attempts between 0 and 1000000000 and isfinite(n.created_at) is not false
+                 and (n.status is not distinct from o.status
+                      or o.status is distinct from 'sent' and n.status in ('pending', 'processing', 'sent', 'failed', 'retry'))
+                 and (n.integration_filter_id is not distinct from o.integration_filter_id or n.integration_filter_id is null
+                      or not anubis.integration_filter_required())
+                 and (n.integration_id is not distinct from o.integration_id or n.integration_id is null
+                      or not anubis.integration_required()
+                      or (select true from anubis.integrations i where i.id = n.integration_id))
+                then n.status is distinct from o.status
+                else anubis.subscription_judged(o.id, o.status, n.id, n.status, n.attempts, anubis.as_instant(n.created_at),
+                                                     n.integration_id, n.integration_filter_id, n.idempotency_seed) end;
     perform anubis.doorbell_ring_for(array_agg(distinct n.integration_id::bigint))
        from new_rows n join old_rows o using (id)
       where n.status in ('pending', 'retry') and n.held_at is null
@@ -606,8 +713,7 @@ CREATE TABLE anubis.subscription_events (
     subscription_updated_at timestamp with time zone,
     ambiguous boolean,
     response_truncated boolean,
-    traceparent text,
-    CONSTRAINT subscription_events_event_type_check CHECK ((event_type = ANY (ARRAY['created'::text, 'updated'::text, 'sent'::text, 'failed'::text, 'retried'::text])))
+    traceparent text
 )
 PARTITION BY RANGE (id);
 CREATE VIEW anubis.subscription_event_feed AS
@@ -719,9 +825,7 @@ CREATE TABLE anubis.subscription_events_1 (
     subscription_updated_at timestamp with time zone,
     ambiguous boolean,
     response_truncated boolean,
-    traceparent text,
-    CONSTRAINT subscription_events_1_id_check CHECK (((id >= 1) AND (id < 1048577))),
-    CONSTRAINT subscription_events_event_type_check CHECK ((event_type = ANY (ARRAY['created'::text, 'updated'::text, 'sent'::text, 'failed'::text, 'retried'::text])))
+    traceparent text
 );
 CREATE TABLE anubis.subscription_events_1048577 (
     id bigint DEFAULT anubis.ledger_next_id() NOT NULL,
@@ -750,9 +854,7 @@ CREATE TABLE anubis.subscription_events_1048577 (
     subscription_updated_at timestamp with time zone,
     ambiguous boolean,
     response_truncated boolean,
-    traceparent text,
-    CONSTRAINT subscription_events_1048577_id_check CHECK (((id >= 1048577) AND (id < 2097153))),
-    CONSTRAINT subscription_events_event_type_check CHECK ((event_type = ANY (ARRAY['created'::text, 'updated'::text, 'sent'::text, 'failed'::text, 'retried'::text])))
+    traceparent text
 );
 CREATE TABLE anubis.subscription_events_2097153 (
     id bigint DEFAULT anubis.ledger_next_id() NOT NULL,
@@ -781,9 +883,7 @@ CREATE TABLE anubis.subscription_events_2097153 (
     subscription_updated_at timestamp with time zone,
     ambiguous boolean,
     response_truncated boolean,
-    traceparent text,
-    CONSTRAINT subscription_events_2097153_id_check CHECK (((id >= 2097153) AND (id < 3145729))),
-    CONSTRAINT subscription_events_event_type_check CHECK ((event_type = ANY (ARRAY['created'::text, 'updated'::text, 'sent'::text, 'failed'::text, 'retried'::text])))
+    traceparent text
 );
 CREATE TABLE anubis.subscription_events_default (
     id bigint DEFAULT anubis.ledger_next_id() NOT NULL,
@@ -812,8 +912,7 @@ CREATE TABLE anubis.subscription_events_default (
     subscription_updated_at timestamp with time zone,
     ambiguous boolean,
     response_truncated boolean,
-    traceparent text,
-    CONSTRAINT subscription_events_event_type_check CHECK ((event_type = ANY (ARRAY['created'::text, 'updated'::text, 'sent'::text, 'failed'::text, 'retried'::text])))
+    traceparent text
 );
 CREATE TABLE anubis.subscriptions (
     id bigint NOT NULL,
@@ -842,11 +941,7 @@ CREATE TABLE anubis.subscriptions (
     last_ambiguous boolean,
     ambiguous_since timestamp with time zone,
     idempotency_seed bigint DEFAULT (((random() * ('…'::bigint)::double precision))::bigint # ((date_part('epoch'::text, clock_timestamp()) * (1000000)::double precision))::bigint),
-    traceparent text,
-    CONSTRAINT subscriptions_attempts_are_few CHECK (((attempts >= 0) AND (attempts <= 1000000000))),
-    CONSTRAINT subscriptions_created_at_is_finite CHECK (isfinite(created_at)),
-    CONSTRAINT subscriptions_id_is_positive CHECK ((id > 0)),
-    CONSTRAINT subscriptions_status_is_known CHECK (((status IS NOT NULL) AND (status = ANY (ARRAY['pending'::text, 'processing'::text, 'sent'::text, 'failed'::text, 'retry'::text]))))
+    traceparent text
 )
 WITH (fillfactor='70', autovacuum_vacuum_scale_factor='0.02', autovacuum_analyze_scale_factor='0.05');
 ALTER TABLE anubis.subscriptions ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY (
@@ -900,27 +995,17 @@ ALTER TABLE ONLY anubis.subscription_events_default
 ALTER TABLE ONLY anubis.subscriptions
     ADD CONSTRAINT subscriptions_pkey PRIMARY KEY (id);
 CREATE UNIQUE INDEX ledger_baseline_key ON anubis.ledger_baseline USING btree (COALESCE(integration_id, (0)::bigint), COALESCE(status, ''::text));
-CREATE INDEX subscription_events_subscription ON ONLY anubis.subscription_events USING btree (subscription_id, id);
-CREATE INDEX subscription_events_1048577_subscription_id_id_idx ON anubis.subscription_events_1048577 USING btree (subscription_id, id);
-CREATE INDEX subscription_events_1_subscription_id_id_idx ON anubis.subscription_events_1 USING btree (subscription_id, id);
-CREATE INDEX subscription_events_2097153_subscription_id_id_idx ON anubis.subscription_events_2097153 USING btree (subscription_id, id);
 CREATE INDEX subscription_events_default_subscription_id_id_idx ON anubis.subscription_events_default USING btree (subscription_id, id);
 CREATE INDEX subscriptions_ambiguous ON anubis.subscriptions USING btree (integration_id) WHERE ((status = 'failed'::text) AND last_ambiguous);
 CREATE INDEX subscriptions_due ON anubis.subscriptions USING btree (integration_id, anubis.subscription_due(next_attempt_at, scheduled_to), id) WHERE ((status = ANY (ARRAY['pending'::text, 'retry'::text])) AND (held_at IS NULL));
 CREATE INDEX subscriptions_held ON anubis.subscriptions USING btree (integration_id, held_at) WHERE (held_at IS NOT NULL);
 CREATE INDEX subscriptions_lease ON anubis.subscriptions USING btree (lease_expires_at) WHERE (status = 'processing'::text);
 ALTER INDEX anubis.subscription_events_pkey ATTACH PARTITION anubis.subscription_events_1048577_pkey;
-ALTER INDEX anubis.subscription_events_subscription ATTACH PARTITION anubis.subscription_events_1048577_subscription_id_id_idx;
 ALTER INDEX anubis.subscription_events_pkey ATTACH PARTITION anubis.subscription_events_1_pkey;
-ALTER INDEX anubis.subscription_events_subscription ATTACH PARTITION anubis.subscription_events_1_subscription_id_id_idx;
 ALTER INDEX anubis.subscription_events_pkey ATTACH PARTITION anubis.subscription_events_2097153_pkey;
-ALTER INDEX anubis.subscription_events_subscription ATTACH PARTITION anubis.subscription_events_2097153_subscription_id_id_idx;
 ALTER INDEX anubis.subscription_events_pkey ATTACH PARTITION anubis.subscription_events_default_pkey;
-ALTER INDEX anubis.subscription_events_subscription ATTACH PARTITION anubis.subscription_events_default_subscription_id_id_idx;
-CREATE TRIGGER anubis_1_transition BEFORE UPDATE ON anubis.subscriptions FOR EACH ROW WHEN (((new.id <> old.id) OR ((new.status IS DISTINCT FROM old.status) AND ((old.status = 'sent'::text) OR (new.status IS NULL) OR (new.status <> ALL (ARRAY['pending'::text, 'processing'::text, 'sent'::text, 'failed'::text, 'retry'::text])))))) EXECUTE FUNCTION anubis.subscription_transition_refused();
 CREATE TRIGGER anubis_2_foreign_change BEFORE UPDATE ON anubis.subscriptions FOR EACH ROW WHEN (((new.status IS DISTINCT FROM old.status) AND (NOT (new.claim_token IS DISTINCT FROM old.claim_token)))) EXECUTE FUNCTION anubis.subscription_changed_by_others();
-CREATE TRIGGER anubis_3_seed_kept BEFORE UPDATE OF idempotency_seed ON anubis.subscriptions FOR EACH ROW WHEN ((new.idempotency_seed IS DISTINCT FROM old.idempotency_seed)) EXECUTE FUNCTION anubis.subscription_seeded();
-CREATE TRIGGER anubis_3_seed_missing BEFORE INSERT ON anubis.subscriptions FOR EACH ROW WHEN ((new.idempotency_seed IS NULL)) EXECUTE FUNCTION anubis.subscription_seeded();
+CREATE TRIGGER anubis_3_seed_kept BEFORE UPDATE OF idempotency_seed ON anubis.subscriptions FOR EACH ROW WHEN (((new.idempotency_seed IS DISTINCT FROM old.idempotency_seed) AND ((old.idempotency_seed IS NOT NULL) OR (pg_trigger_depth() = 0)))) EXECUTE FUNCTION anubis.subscription_seeded();
 CREATE TRIGGER anubis_circuit_changed AFTER UPDATE OF circuit_state ON anubis.integration_runtime FOR EACH ROW WHEN (((old.circuit_state <> new.circuit_state) AND (new.circuit_state <> 'open'::text))) EXECUTE FUNCTION anubis.integration_changed();
 CREATE TRIGGER anubis_inserted AFTER INSERT ON anubis.subscriptions REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION anubis.subscription_inserted();
 CREATE TRIGGER anubis_integration_check BEFORE INSERT OR UPDATE OF endpoint_url, auth_token, delivery_settings ON anubis.integrations FOR EACH ROW EXECUTE FUNCTION anubis.integration_check();
@@ -928,6 +1013,12 @@ CREATE TRIGGER anubis_integration_mended AFTER UPDATE OF endpoint_url, auth_toke
 CREATE TRIGGER anubis_integration_woken AFTER UPDATE OF enabled, paused_until, max_in_flight ON anubis.integrations FOR EACH ROW WHEN ((new.enabled AND ((NOT old.enabled) OR (old.paused_until IS DISTINCT FROM new.paused_until) OR (old.max_in_flight IS DISTINCT FROM new.max_in_flight)))) EXECUTE FUNCTION anubis.integration_changed();
 CREATE TRIGGER anubis_no_delete BEFORE DELETE ON anubis.subscriptions FOR EACH ROW EXECUTE FUNCTION anubis.subscription_deletion_refused();
 CREATE TRIGGER anubis_no_truncate BEFORE TRUNCATE ON anubis.subscriptions FOR EACH STATEMENT EXECUTE FUNCTION anubis.subscription_deletion_refused();
+CREATE TRIGGER anubis_reference_id_kept AFTER UPDATE OF id ON anubis.integration_filters FOR EACH ROW WHEN ((old.id <> new.id)) EXECUTE FUNCTION anubis.reference_kept();
+CREATE TRIGGER anubis_reference_id_kept AFTER UPDATE OF id ON anubis.integrations FOR EACH ROW WHEN ((old.id <> new.id)) EXECUTE FUNCTION anubis.reference_kept();
+CREATE TRIGGER anubis_reference_kept AFTER DELETE ON anubis.integration_filters FOR EACH ROW EXECUTE FUNCTION anubis.reference_kept();
+CREATE TRIGGER anubis_reference_kept AFTER DELETE ON anubis.integrations FOR EACH ROW EXECUTE FUNCTION anubis.reference_kept();
+CREATE TRIGGER anubis_reference_no_truncate BEFORE TRUNCATE ON anubis.integration_filters FOR EACH STATEMENT EXECUTE FUNCTION anubis.reference_kept();
+CREATE TRIGGER anubis_reference_no_truncate BEFORE TRUNCATE ON anubis.integrations FOR EACH STATEMENT EXECUTE FUNCTION anubis.reference_kept();
 CREATE TRIGGER anubis_updated AFTER UPDATE ON anubis.subscriptions REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION anubis.subscription_updated();
 CREATE TRIGGER ledger_append_only BEFORE DELETE OR UPDATE ON anubis.subscription_events FOR EACH ROW EXECUTE FUNCTION anubis.ledger_refuse();
 CREATE TRIGGER ledger_no_truncate BEFORE TRUNCATE ON anubis.subscription_events FOR EACH STATEMENT EXECUTE FUNCTION anubis.ledger_refuse();
@@ -939,13 +1030,11 @@ ALTER TABLE ONLY anubis.integration_filters
     ADD CONSTRAINT integration_filters_integration_id_fkey FOREIGN KEY (integration_id) REFERENCES anubis.integrations(id);
 ALTER TABLE ONLY anubis.integration_runtime
     ADD CONSTRAINT integration_runtime_integration_id_fkey FOREIGN KEY (integration_id) REFERENCES anubis.integrations(id) ON DELETE CASCADE;
-ALTER TABLE ONLY anubis.subscriptions
-    ADD CONSTRAINT subscriptions_integration_filter_id_fkey FOREIGN KEY (integration_filter_id) REFERENCES anubis.integration_filters(id);
-ALTER TABLE ONLY anubis.subscriptions
-    ADD CONSTRAINT subscriptions_integration_id_fkey FOREIGN KEY (integration_id) REFERENCES anubis.integrations(id);
 REVOKE ALL ON FUNCTION anubis.anubisd_grant(role name) FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.integration_changed() FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.integration_mended() FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.ledger_extend(width bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION anubis.ledger_index() FROM PUBLIC;
+REVOKE ALL ON FUNCTION anubis.reference_kept() FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.subscription_inserted() FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.subscription_updated() FROM PUBLIC;

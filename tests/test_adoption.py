@@ -161,15 +161,45 @@ def test_some_of_the_tables(empty_database):
     adopt(empty_database).expect(0)
     found = empty_database.query("select conrelid::regclass::text, confrelid::regclass::text from pg_constraint "
                                  "where contype = 'f' and connamespace = 'public'::regnamespace order by 1, 2")
-    assert found == [("integration_filters", "integrations"), ("integration_runtime", "integrations"),
-                     ("subscriptions", "integration_filters"), ("subscriptions", "integrations")]
+    assert found == [("integration_filters", "integrations"), ("integration_runtime", "integrations")]
     app = Application(empty_database, "public")
     number = app.subscription(1)
     assert app.query("select event_type, to_status from subscription_events") == [("created", "pending")]
     app.query("update subscriptions set status = 'failed' where id = %s", (number,))
-    refused(app.query, "insert into subscriptions (integration_id) values (99)")
+    for column in ("integration_id", "integration_filter_id"):
+        assert refused(app.query, f"insert into subscriptions ({column}) values (99)")[0] == "23503"
     assert app.query("select circuit_state from integrations") == [(7,)]
     Ctl(PUBLIC, database=empty_database)("verify").expect(2)
+
+
+def test_the_applications_own_references_stay(empty_database):
+    """An integration_id without a foreign key may name what does not exist, and a deferred one is judged at the commit."""
+    for own in ("", " references integrations (id) deferrable initially deferred"):
+        empty_database.query("create schema rails; set search_path = rails; create table integrations (id serial primary key); "
+                             "create table subscriptions (id serial primary key, status varchar default 'pending', "
+                             f"integration_id integer{own}); insert into integrations default values; "
+                             "insert into subscriptions (integration_id, status) values (1, 'gone'), (1, null)")
+        Ctl({"database": {"schema": "rails"}}, database=empty_database)("migrate").expect(0)
+        connection = empty_database.connect(autocommit=False)
+        with connection.cursor() as cursor:
+            cursor.execute("insert into rails.subscriptions (integration_id) values (7)")
+            cursor.execute("insert into rails.integrations (id) values (7)")
+            cursor.execute("update rails.subscriptions set integration_id = 7 where id = 1")
+        connection.commit()
+        connection.close()
+        query = empty_database.query
+        if own:
+            assert refused(query, "delete from rails.integrations where id = 7")[0] == "23503"
+        else:
+            query("insert into rails.subscriptions (integration_id) values (99)")
+            assert query("delete from rails.integrations where id = 7") == 1
+        # Rows of before keep what they have, and get nothing new of the kind.
+        query("update rails.subscriptions set attempts = 1 where id in (1, 2)")
+        assert refused(query, "update rails.subscriptions set status = 'away' where id = 1")[0] == "23514"
+        assert refused(query, "insert into rails.subscriptions (status) values (null)")[0] == "23514"
+        assert refused(query, "update rails.subscriptions set attempts = -1 where id = 1")[0] == "23514"
+        assert refused(query, "update rails.subscriptions set id = 100 where id = 2")[0] == "23514"
+        query("drop schema rails cascade")
 
 
 # --- roles ---

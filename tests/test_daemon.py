@@ -239,6 +239,15 @@ def test_status_tells_what_it_does(app, institutions, make_daemon):
     wait_for(lambda: "10 sent" in (daemon.status() or ""), 30, lambda: f"the count in {daemon.status()}")
 
 
+def test_a_full_partition_is_indexed(app, institutions, make_daemon):
+    app.query("select setval('{s}.ledger_id_seq', last_id) from {s}.ledger_partitions where first_id = 1")
+    app.subscriptions(app.integration(institutions.url("/good")), 10)
+    daemon = make_daemon().start()
+    daemon.wait_log("indexed subscription_events_1, which is full")
+    app.wait_states(sent=10)
+    assert daemon.term() == 0
+
+
 @pytest.mark.parametrize("path", ["/etc/hostname", "/dev/null"])
 def test_a_file_without_certificates_is_refused(tmp_path, path):
     conf = tmp_path / "anubisd.conf"

@@ -605,6 +605,42 @@ def test_new_partitions_stall_nobody(ledger):
     assert len(partitions(ledger)) == 4
 
 
+def indexed(app):
+    """Partitions that have an index by subscription."""
+    return {r[0] for r in app.query("select tablename from pg_indexes where schemaname = '{s}' and indexdef like '%(subscription_id, id)'")}
+
+
+def test_a_partition_that_is_full_is_indexed(ledger):
+    """Not before, not twice, and in nobody's way: it waits for no writer, and a late writer goes on afterwards."""
+    assert indexed(ledger) == {"subscription_events_default"}
+    assert ledger.value("select {s}.ledger_index()") is None
+    ledger.query("select setval('{s}.ledger_id_seq', %s)", (partitions(ledger)[0][1] - 1,))
+    writer = ledger.database.connect(autocommit=False)
+    writer.cursor().execute("insert into anubis.subscriptions (integration_id) values (1), (1), (1)")  # across its end
+    assert ledger.value("set lock_timeout = '1s'; select {s}.ledger_index()") is None
+    writer.commit()
+    writer.close()
+    assert ledger.value("select {s}.ledger_index()") == "subscription_events_1"
+    assert ledger.value("select {s}.ledger_index()") is None
+    assert indexed(ledger) == {"subscription_events_default", "subscription_events_1"}
+    ledger.query("insert into {s}.subscription_events (id, event_type, subscription_id) values (100, 'updated', 1)")
+    assert [e["id"] for e in ledger.events(1)] == [1, 100]
+
+
+def test_an_index_of_the_applications_own_is_enough(ledger):
+    ledger.query("create index on {s}.subscription_events (subscription_id)")
+    ledger.query("select setval('{s}.ledger_id_seq', %s)", (partitions(ledger)[0][1] + 1,))
+    assert ledger.value("select {s}.ledger_index()") is None
+    assert ledger.value("select {s}.ledger_extend()") == 1
+    ledger.subscription(1)
+
+
+def test_partitions_check_nothing(ledger):
+    """Each statement would read the text of their checks anew."""
+    assert ledger.query("select conrelid::regclass from pg_constraint k join pg_inherits i on i.inhrelid = k.conrelid "
+                        "where contype = 'c' and connamespace = '{s}'::regnamespace") == []
+
+
 def test_ids_are_drawn_after_transaction_ids(ledger):
     """The relay gives a gap up when all transactions are over that had an id: an id must not be drawn without one."""
     connection = ledger.database.connect(autocommit=False)

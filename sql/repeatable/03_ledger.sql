@@ -1,4 +1,4 @@
--- The ledger: append-only, in partitions that are made ahead; each event with an id that is derived.
+-- The ledger: append-only, in partitions that are made ahead, and indexed when they are full; each event with an id that is derived.
 
 create or replace function @extschema@.ledger_refuse() returns trigger language plpgsql as $$
 begin
@@ -74,7 +74,7 @@ end $$;
 
 revoke execute on function @extschema@.ledger_extend(bigint) from public;
 
--- Makes the index by subscription of one partition that is full and lacks it; its name, or NULL when there is nothing to do. Waits for
+-- Makes the index by subscription of a partition that is full and lacks it; its name, or NULL when there is nothing to do. Waits for
 -- nobody: a transaction that still writes into the partition, or a session that works on the ledger's partitions, leaves it for the
 -- next call. Who draws an id of the partition that late waits until the index is there.
 create or replace function @extschema@.ledger_index() returns text

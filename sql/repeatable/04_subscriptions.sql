@@ -1,8 +1,72 @@
 -- The functions of the triggers on subscriptions, which write the ledger, keep the state machine and ring the doorbell.
 --
--- They cost the application's own statements, so: set-based AFTER STATEMENT triggers on transition tables, conditions in WHEN where
--- they are evaluated without calling a function, and no JSON (the relay builds it). SECURITY DEFINER, because the application needs no
--- rights on the ledger.
+-- They cost the application's own statements, so: set-based AFTER STATEMENT triggers on transition tables, no JSON (the relay builds
+-- it), and the rules for a row within the query that writes its event. That query's plan is kept, while each statement reads the text of
+-- a CHECK anew. SECURITY DEFINER, because the application needs no rights on the ledger.
+
+-- Judges a row that is not an ordinary one: refuses it as a constraint of this name would, or sees to the rest, and says whether it has
+-- another status. What it was before is NULL for an insert; what it is now is NULL where no row has the old id any more.
+create or replace function @extschema@.subscription_judged(old_id bigint, old_status text, id bigint, status text, attempts integer,
+    created_at timestamptz, integration_id bigint, filter_id bigint, seed bigint) returns boolean language plpgsql
+    set search_path = pg_catalog, pg_temp as $$
+declare
+    rule text;
+    words text;
+    hint text := '';
+begin
+    if id is null then
+        words := format('cannot change the id of subscription %s', old_id);
+        rule := 'subscriptions_id_is_kept';
+    elsif old_status = 'sent' and status is distinct from 'sent' then
+        words := format('cannot change subscription %s from "sent" to "%s": "sent" is final', id, coalesce(status, 'NULL'));
+        hint := 'Insert a new subscription to send it once more.';
+        rule := 'subscriptions_sent_is_final';
+    elsif (old_id is null or status is distinct from old_status)
+          and coalesce(status not in ('pending', 'processing', 'sent', 'failed', 'retry'), true) then
+        words := format('cannot set subscription %s to status "%s"', id, coalesce(status, 'NULL'));
+        hint := 'The states are pending, processing, sent, failed and retry.';
+        rule := 'subscriptions_status_is_known';
+    -- No claim could work with other values, and no event could tell them.
+    elsif id <= 0 then
+        words := format('cannot give a subscription the id %s: ids are positive', id);
+        rule := 'subscriptions_id_is_positive';
+    elsif attempts not between 0 and 1000000000 then
+        words := format('cannot set subscription %s to %s attempts: it may have 0 to 1000000000', id, attempts);
+        rule := 'subscriptions_attempts_are_few';
+    elsif not isfinite(created_at) then
+        words := format('cannot set subscription %s to created_at "%s": the time is to be finite', id, created_at);
+        rule := 'subscriptions_created_at_is_finite';
+    end if;
+    if rule is not null then
+        raise exception using errcode = 'check_violation', message = words, hint = hint, table = 'subscriptions', constraint = rule;
+    end if;
+    if integration_id is not null and @extschema@.integration_required()
+       and not exists (select from @extschema@.integrations i where i.id = integration_id) then
+        perform @extschema@.subscription_strays(id, 'integration_id', integration_id, 'integrations');
+    end if;
+    -- With a lock, as a foreign key has it: few rows have a filter.
+    if filter_id is not null and @extschema@.integration_filter_required() then
+        perform from @extschema@.integration_filters f where f.id = filter_id for key share;
+        if not found then
+            perform @extschema@.subscription_strays(id, 'integration_filter_id', filter_id, 'integration_filters');
+        end if;
+    end if;
+    -- An insert that names the column without a value, as object-relational mappers may do.
+    if old_id is null and seed is null then
+        update @extschema@.subscriptions s set idempotency_seed = hashtextextended(gen_random_uuid()::text, 0) where s.id = subscription_judged.id;
+    end if;
+    return status is distinct from old_status;
+end $$;
+
+create or replace function @extschema@.subscription_strays(id bigint, name text, value bigint, target text) returns void language plpgsql
+    set search_path = pg_catalog, pg_temp as $$
+begin
+    raise exception using errcode = 'foreign_key_violation',
+        message = format('insert or update on table "subscriptions" violates foreign key constraint "subscriptions_%s_fkey"', name),
+        detail = format('Key (%s)=(%s) is not present in table "%s".', name, value, target),
+        hint = format('Subscription %s has it.', id),
+        table = 'subscriptions', constraint = format('subscriptions_%s_fkey', name);
+end $$;
 
 -- Without "set search_path", for which the application's insert would pay: every name is qualified, operators, too, and lock_base()
 -- stands for lock_key('bell'). Whether a claim could take the rows is only asked while a daemon sleeps.
@@ -14,7 +78,17 @@ begin
     select pg_catalog.nextval('@extschema@.ledger_id_seq'::pg_catalog.regclass) as ledger_id, 'created', n.id, n.integration_id, 'create', n.attempts,
            n.status, n.order_id, n.origin, n.cpf, @extschema@.as_instant(n.sent_at), @extschema@.as_instant(n.scheduled_to),
            n.next_attempt_at, @extschema@.as_instant(n.created_at), @extschema@.as_instant(n.updated_at), n.traceparent
-      from new_rows n) e;
+      from new_rows n
+     where case when n.id operator(pg_catalog.>) 0 and n.attempts operator(pg_catalog.>=) 0
+                 and n.attempts operator(pg_catalog.<=) 1000000000 and pg_catalog.isfinite(n.created_at) is not false
+                 and n.status operator(pg_catalog.=) any ('{pending,processing,sent,failed,retry}'::pg_catalog.text[])
+                 and n.idempotency_seed is not null
+                 and (n.integration_filter_id is null or not @extschema@.integration_filter_required())
+                 and (n.integration_id is null or not @extschema@.integration_required()
+                      or (select true from @extschema@.integrations i where i.id operator(pg_catalog.=) n.integration_id))
+                then true
+                else @extschema@.subscription_judged(null, null, n.id, n.status, n.attempts, @extschema@.as_instant(n.created_at),
+                                                     n.integration_id, n.integration_filter_id, n.idempotency_seed) end) e;
     if not pg_catalog.pg_try_advisory_xact_lock_shared(@extschema@.lock_base()) then
         if exists (select from new_rows n join @extschema@.integrations_open i on i.id operator(pg_catalog.=) n.integration_id
                     where n.status operator(pg_catalog.=) any ('{pending,retry}'::pg_catalog.text[]) and n.held_at is null
@@ -26,6 +100,9 @@ begin
     return null;
 end $$;
 
+-- Allowed: any change between pending, processing, retry and failed, and from those to sent. Final: sent. What the application had given an
+-- adopted row before may stay there.
+--
 -- Without nested loops: the plan is kept for the session, and one made for a single row would take a quarter of a million steps for 500.
 create or replace function @extschema@.subscription_updated() returns trigger
     language plpgsql security definer set search_path = pg_catalog, pg_temp set enable_nestloop = off as $$
@@ -53,8 +130,18 @@ begin
            case when n.status in ('failed', 'retry') then n.last_ambiguous end,
            case when n.status in ('sent', 'failed', 'retry') then n.last_response_truncated end,
            n.traceparent
-      from new_rows n join old_rows o using (id)
-     where n.status is distinct from o.status) e;
+      from old_rows o left join new_rows n using (id)
+     where case when n.id > 0 and n.attempts between 0 and 1000000000 and isfinite(n.created_at) is not false
+                 and (n.status is not distinct from o.status
+                      or o.status is distinct from 'sent' and n.status in ('pending', 'processing', 'sent', 'failed', 'retry'))
+                 and (n.integration_filter_id is not distinct from o.integration_filter_id or n.integration_filter_id is null
+                      or not @extschema@.integration_filter_required())
+                 and (n.integration_id is not distinct from o.integration_id or n.integration_id is null
+                      or not @extschema@.integration_required()
+                      or (select true from @extschema@.integrations i where i.id = n.integration_id))
+                then n.status is distinct from o.status
+                else @extschema@.subscription_judged(o.id, o.status, n.id, n.status, n.attempts, @extschema@.as_instant(n.created_at),
+                                                     n.integration_id, n.integration_filter_id, n.idempotency_seed) end) e;
     perform @extschema@.doorbell_ring_for(array_agg(distinct n.integration_id::bigint))
        from new_rows n join old_rows o using (id)
       where n.status in ('pending', 'retry') and n.held_at is null
@@ -66,28 +153,12 @@ begin
     return null;
 end $$;
 
--- A row keeps the seed that it was inserted with, and an insert that names the column without a value gets one all the same. A value
--- that comes with the insert stays: a row that is brought back from another copy of the database has been sent with it, perhaps.
+-- A row keeps the seed that it was inserted with. A value that comes with the insert stays: a row that is brought back from another copy
+-- of the database has been sent with it, perhaps.
 create or replace function @extschema@.subscription_seeded() returns trigger language plpgsql as $$
 begin
-    new.idempotency_seed := case tg_op when 'UPDATE' then old.idempotency_seed
-                                 else pg_catalog.hashtextextended(pg_catalog.gen_random_uuid()::text, 0) end;
+    new.idempotency_seed := old.idempotency_seed;
     return new;
-end $$;
-
--- Allowed: any change between pending, processing, retry and failed, and from those to sent. Final: sent.
-create or replace function @extschema@.subscription_transition_refused() returns trigger language plpgsql as $$
-begin
-    if new.id <> old.id then
-        raise exception using errcode = 'check_violation', message = format('cannot change the id of subscription %s', old.id);
-    elsif old.status = 'sent' then
-        raise exception using errcode = 'check_violation',
-            message = format('cannot change subscription %s from "sent" to "%s": "sent" is final', old.id, coalesce(new.status, 'NULL')),
-            hint = 'Insert a new subscription to send it once more.';
-    end if;
-    raise exception using errcode = 'check_violation',
-        message = format('cannot set subscription %s to status "%s"', new.id, coalesce(new.status, 'NULL')),
-        hint = 'The states are pending, processing, sent, failed and retry.';
 end $$;
 
 -- A status set by somebody who is not the daemon (whose own statements always change the claim): the claim ends, so that a late answer

@@ -13,6 +13,37 @@ begin
 end $$;
 revoke execute on function @extschema@.integration_changed() from public;
 
+-- An integration or a filter that subscriptions refer to stays, with its id. Inserts look at their integration without a lock on its row,
+-- so before one goes, all writers of subscriptions are kept away: those that came before are seen, those that come later see that it is
+-- gone. (Under "repeatable read" neither may see the other; nobody claims such a row, and "explain" tells of it.) The first look is for
+-- the integrations in use. The row of a filter is locked by those that refer to it.
+create or replace function @extschema@.reference_kept() returns trigger language plpgsql security definer
+    set search_path = pg_catalog, pg_temp as $$
+declare
+    name text := case tg_table_name when 'integrations' then 'integration_id' else 'integration_filter_id' end;
+    used boolean;
+begin
+    if tg_op = 'TRUNCATE' then
+        raise exception using errcode = 'restrict_violation', message = format('cannot truncate %s: subscriptions refer to them', tg_table_name);
+    end if;
+    for look in 1 .. case name when 'integration_id' then 2 else 1 end loop
+        if look = 2 then
+            lock table @extschema@.subscriptions in share row exclusive mode;
+        end if;
+        execute format('select exists (select from @extschema@.subscriptions where %I = $1)', name) into used using old.id;
+        if used then
+            raise exception using errcode = 'foreign_key_violation',
+                message = format('update or delete on table "%s" violates foreign key constraint "subscriptions_%s_fkey" on table "subscriptions"',
+                                 tg_table_name, name),
+                detail = format('Key (id)=(%s) is still referenced from table "subscriptions".', old.id),
+                hint = 'One that shall get nothing any more is disabled: enabled = false.',
+                table = 'subscriptions', constraint = format('subscriptions_%s_fkey', name);
+        end if;
+    end loop;
+    return null;
+end $$;
+revoke execute on function @extschema@.reference_kept() from public;
+
 -- Another endpoint or token is no longer what the institution asked to wait with, or refused: it is tried at once, with the rows that
 -- waited for it. The first hundred show whether it works; the others come at their times.
 create or replace function @extschema@.integration_mended() returns trigger language plpgsql security definer

@@ -5,36 +5,17 @@
 -- ---------------------------------------------------------------------------------------------------------------------
 -- subscriptions
 
-drop trigger if exists anubis_1_transition on @extschema@.subscriptions;
-create trigger anubis_1_transition before update on @extschema@.subscriptions for each row
-    when (new.id <> old.id or (new.status is distinct from old.status and (old.status = 'sent' or new.status is null
-          or new.status not in ('pending', 'processing', 'sent', 'failed', 'retry'))))
-    execute function @extschema@.subscription_transition_refused();
-
--- Instead of the check, which is cheaper, where an adopted table has rows that it would refuse.
-drop trigger if exists anubis_1_status on @extschema@.subscriptions;
-do $$
-begin
-    if not exists (select from pg_constraint
-                    where conrelid = '@extschema@.subscriptions'::regclass and conname = 'subscriptions_status_is_known') then
-        create trigger anubis_1_status before insert on @extschema@.subscriptions for each row
-            when (new.status is null or new.status not in ('pending', 'processing', 'sent', 'failed', 'retry'))
-            execute function @extschema@.subscription_transition_refused();
-    end if;
-end $$;
-
 drop trigger if exists anubis_2_foreign_change on @extschema@.subscriptions;
 create trigger anubis_2_foreign_change before update on @extschema@.subscriptions for each row
     when (new.status is distinct from old.status and new.claim_token is not distinct from old.claim_token)
     execute function @extschema@.subscription_changed_by_others();
 
--- Object-relational mappers write all columns of a row, with what they hold of this one: often nothing.
-drop trigger if exists anubis_3_seed_missing on @extschema@.subscriptions;
-create trigger anubis_3_seed_missing before insert on @extschema@.subscriptions for each row
-    when (new.idempotency_seed is null) execute function @extschema@.subscription_seeded();
+-- Object-relational mappers write all columns of a row, with what they hold of this one: often nothing. A row without a seed gets one
+-- from the trigger of its insert alone, that is within a trigger.
 drop trigger if exists anubis_3_seed_kept on @extschema@.subscriptions;
 create trigger anubis_3_seed_kept before update of idempotency_seed on @extschema@.subscriptions for each row
-    when (new.idempotency_seed is distinct from old.idempotency_seed) execute function @extschema@.subscription_seeded();
+    when (new.idempotency_seed is distinct from old.idempotency_seed and (old.idempotency_seed is not null or pg_trigger_depth() = 0))
+    execute function @extschema@.subscription_seeded();
 
 drop trigger if exists anubis_no_delete on @extschema@.subscriptions;
 create trigger anubis_no_delete before delete on @extschema@.subscriptions
@@ -83,6 +64,26 @@ create trigger anubis_circuit_changed after update of circuit_state on @extschem
 drop trigger if exists anubis_integration_check on @extschema@.integrations;
 create trigger anubis_integration_check before insert or update of endpoint_url, auth_token, delivery_settings on @extschema@.integrations
     for each row execute function @extschema@.integration_check();
+
+-- In place of foreign keys of subscriptions: see reference_kept().
+do $$
+declare
+    target text;
+begin
+    foreach target in array '{integrations,integration_filters}'::text[] loop
+        execute format('drop trigger if exists anubis_reference_kept on @extschema@.%I', target);
+        execute format('drop trigger if exists anubis_reference_id_kept on @extschema@.%I', target);
+        execute format('drop trigger if exists anubis_reference_no_truncate on @extschema@.%I', target);
+        continue when not case target when 'integrations' then @extschema@.integration_required()
+                                      else @extschema@.integration_filter_required() end;
+        execute format('create trigger anubis_reference_kept after delete on @extschema@.%I
+                        for each row execute function @extschema@.reference_kept()', target);
+        execute format('create trigger anubis_reference_id_kept after update of id on @extschema@.%I
+                        for each row when (old.id <> new.id) execute function @extschema@.reference_kept()', target);
+        execute format('create trigger anubis_reference_no_truncate before truncate on @extschema@.%I
+                        for each statement execute function @extschema@.reference_kept()', target);
+    end loop;
+end $$;
 
 -- ---------------------------------------------------------------------------------------------------------------------
 -- the ledger

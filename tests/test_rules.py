@@ -1,0 +1,277 @@
+"""What the triggers refuse in place of constraints: rows that no claim could take, and integrations that do not exist."""
+import io
+import threading
+
+import psycopg2
+import pytest
+from harness.processes import wait_for
+
+# What a subscription cannot have: (column, value as SQL, constraint that it breaks).
+IMPOSSIBLE = {
+    "a status of its own": ("status", "'cancelled'", "subscriptions_status_is_known"),
+    "a status in capitals": ("status", "'SENT'", "subscriptions_status_is_known"),
+    "too many attempts": ("attempts", "1000000001", "subscriptions_attempts_are_few"),
+    "attempts below zero": ("attempts", "-1", "subscriptions_attempts_are_few"),
+    "a time without end": ("created_at", "'infinity'", "subscriptions_created_at_is_finite"),
+    "a time before all": ("created_at", "'-infinity'", "subscriptions_created_at_is_finite"),
+    "an unknown integration": ("integration_id", "999", "subscriptions_integration_id_fkey"),
+    "an unknown filter": ("integration_filter_id", "999", "subscriptions_integration_filter_id_fkey"),
+}
+NEW_IDS = {"id zero": ("id", "0", "subscriptions_id_is_positive"), "an id below zero": ("id", "-7", "subscriptions_id_is_positive")}
+
+
+@pytest.fixture
+def rules(app):
+    app.integration("https://x.example/")
+    app.integration("https://filtered.example/")
+    app.query("insert into {s}.integration_filters (integration_id) values (2)")
+    app.subscriptions(1, 10)
+    return app
+
+
+def refusal(app, sql):
+    """The server's words for a statement, which must have changed nothing."""
+    before = app.value("select (select md5(string_agg(s::text, ',' order by id)) from {s}.subscriptions s), "
+                       "(select count(*) from {s}.subscription_events)")
+    with pytest.raises(psycopg2.Error) as refused:
+        app.query(sql)
+    assert app.value("select (select md5(string_agg(s::text, ',' order by id)) from {s}.subscriptions s), "
+                     "(select count(*) from {s}.subscription_events)") == before
+    return refused.value.pgcode, refused.value.diag
+
+
+def expect(found, rule, number):
+    """That a refusal is what a constraint of this name would give, and names the subscription."""
+    state, diag = found
+    assert (state, diag.constraint_name, diag.table_name) == ("23503" if rule.endswith("fkey") else "23514", rule, "subscriptions")
+    assert f"ubscription {number} " in f"{diag.message_primary} {diag.message_hint} ", diag.message_primary
+    if rule.endswith("fkey"):
+        assert diag.message_primary == f'insert or update on table "subscriptions" violates foreign key constraint "{rule}"'
+        name = rule[len("subscriptions_"):-len("_fkey")]
+        assert diag.message_detail == f'Key ({name})=(999) is not present in table "{name[:-len("_id")]}s".'
+
+
+@pytest.mark.parametrize("name", IMPOSSIBLE)
+def test_what_is_impossible_is_refused(rules, name):
+    """Alone, among a hundred rows, in an update of one and of all rows, and in an upsert."""
+    column, value, rule = IMPOSSIBLE[name]
+    plain = {"status": "'pending'", "attempts": "0", "created_at": "now()", "integration_id": "1",
+             "integration_filter_id": "1"}[column]
+    expect(refusal(rules, f"insert into {{s}}.subscriptions (id, {column}) values (77, {value})"), rule, 77)
+    expect(refusal(rules, f"insert into {{s}}.subscriptions (id, {column}) "
+                          f"select n, case n when 150 then {value} else {plain} end from generate_series(100, 200) n"), rule, 150)
+    expect(refusal(rules, f"update {{s}}.subscriptions set {column} = {value} where id = 3"), rule, 3)
+    expect(refusal(rules, f"update {{s}}.subscriptions set {column} = case id when 7 then {value} else {plain} end"), rule, 7)
+    expect(refusal(rules, f"insert into {{s}}.subscriptions (id) values (5) on conflict (id) do update set {column} = {value}"), rule, 5)
+
+
+@pytest.mark.parametrize("name", NEW_IDS)
+def test_ids_are_positive(rules, name):
+    column, value, rule = NEW_IDS[name]
+    found = refusal(rules, f"insert into {{s}}.subscriptions ({column}) select case n when 50 then {value} else 100 + n end "
+                           "from generate_series(1, 100) n")
+    assert (found[0], found[1].constraint_name) == ("23514", rule) and f"the id {value}" in found[1].message_primary
+
+
+@pytest.mark.parametrize("change", ["id = 1000 where id = 3", "id = -3 where id = 3", "id = id + 100 where id = 3",
+                                    "id = 1000, status = 'failed' where id = 3"])
+def test_an_id_never_changes(rules, change):
+    state, diag = refusal(rules, f"update {{s}}.subscriptions set {change}")
+    assert state == "23514" and diag.message_primary == "cannot change the id of subscription 3"
+
+
+def test_no_id_moves_on_to_the_next_row(rules):
+    """Each row gets the id that its neighbour has just given up."""
+    state, diag = refusal(rules, "with down as (select id from {s}.subscriptions order by id desc) "
+                                 "update {s}.subscriptions set id = id + 1 where id = 10")
+    assert state == "23514" and "cannot change the id of subscription 10" in diag.message_primary
+    connection = rules.database.connect()
+    with connection.cursor() as cursor:
+        cursor.execute("set enable_hashagg = off")
+        with pytest.raises(psycopg2.Error):
+            cursor.execute("update anubis.subscriptions set id = id - 1")
+    connection.close()
+    assert rules.value("select min(id) from {s}.subscriptions") == 1
+
+
+def test_copy_is_refused_alike(rules):
+    connection = rules.database.connect()
+    with connection.cursor() as cursor:
+        for line, state, word in (("99\t999\tpending", "23503", "999"), ("99\t1\tgone", "23514", "gone")):
+            with pytest.raises(psycopg2.Error) as refused:
+                cursor.copy_expert("copy anubis.subscriptions (id, integration_id, status) from stdin",
+                                   io.StringIO("98\t1\tpending\n" + line + "\n"))
+            assert refused.value.pgcode == state and word in str(refused.value)
+        cursor.copy_expert("copy anubis.subscriptions (id, integration_id) from stdin", io.StringIO("98\t1\n99\t\\N\n"))
+    connection.close()
+    assert rules.value("select count(*) from {s}.subscription_events where subscription_id in (98, 99)") == 2
+
+
+def test_a_hostile_search_path_changes_no_rule(rules):
+    """A role that may write subscriptions and nothing else, with operators of its own before those of Postgres: none of them
+    runs with other rights than its own."""
+    database = rules.database
+    role = f"{database.name}_hostile"
+    try:
+        database.query(f"create role {role}; create schema evil authorization {role}; grant usage on schema anubis to {role}; "
+                       f"grant select, insert, update on anubis.subscriptions to {role}")
+        connection = database.connect()
+        with connection.cursor() as cursor:
+            cursor.execute(f"set role {role}")
+            for left, right in (("bigint", "integer"), ("bigint", "bigint"), ("integer", "integer"), ("text", "text")):
+                cursor.execute(f"create function evil.yes({left}, {right}) returns boolean language plpgsql as "
+                               f"$$begin if current_user <> '{role}' then raise 'led astray'; end if; return true; end$$")
+                for operator in (">", ">=", "<=", "=", "<>"):
+                    cursor.execute(f"create operator evil.{operator} (leftarg = {left}, rightarg = {right}, function = evil.yes)")
+            cursor.execute("create function evil.isfinite(timestamptz) returns boolean language sql as 'select true'; "
+                           "set search_path = evil, pg_catalog")
+            for column, value, rule in (*IMPOSSIBLE.values(), *NEW_IDS.values()):
+                with pytest.raises(psycopg2.Error) as refused:
+                    cursor.execute(f"insert into anubis.subscriptions ({column}) values ({value})")
+                assert refused.value.diag.constraint_name == rule
+                if column != "id":
+                    with pytest.raises(psycopg2.Error) as refused:
+                        cursor.execute(f"update anubis.subscriptions set {column} = {value} where id operator(pg_catalog.=) 3")
+                    assert refused.value.diag.constraint_name == rule
+            cursor.execute("insert into anubis.subscriptions (integration_id) values (1) returning id")
+            number = cursor.fetchone()[0]
+            cursor.execute("update anubis.subscriptions set status = 'failed' where id operator(pg_catalog.=) %s", (number,))
+        connection.close()
+        assert [e["event_type"] for e in rules.events(number)] == ["created", "failed"]
+    finally:
+        database.query(f"drop owned by {role} cascade; drop role {role}")
+
+
+def test_a_seed_that_is_missing_is_given(rules):
+    """In one insert of many rows, too, and to those rows alone; then nobody takes it away."""
+    rules.query("insert into {s}.subscriptions (id, idempotency_seed) select 100 + n, case when n % 2 = 0 then n end "
+                "from generate_series(1, 50) n")
+    assert rules.value("select count(distinct idempotency_seed) from {s}.subscriptions where id > 100") == 50
+    assert rules.value("select count(*) from {s}.subscriptions where id > 100 and idempotency_seed = id - 100") == 25
+    before = rules.row(101)["idempotency_seed"]
+    rules.query("update {s}.subscriptions set idempotency_seed = null")
+    assert rules.row(101)["idempotency_seed"] == before
+    assert rules.value("select count(*) from {s}.subscription_events where subscription_id > 100") == 50
+
+
+def test_a_row_without_integration_gets_one(rules):
+    number = rules.value("insert into {s}.subscriptions default values returning id")
+    rules.query("update {s}.subscriptions set integration_id = 1 where id = %s", (number,))
+    rules.query("update {s}.subscriptions set integration_id = null where id = %s", (number,))
+    assert rules.row(number)["integration_id"] is None
+
+
+# --- the integration that goes ---
+
+
+def kept(found, target="integration"):
+    state, diag = found
+    assert state == "23503" and diag.constraint_name == f"subscriptions_{target}_id_fkey"
+    assert diag.message_primary == f'update or delete on table "{target}s" violates foreign key constraint ' \
+                                   f'"subscriptions_{target}_id_fkey" on table "subscriptions"'
+    assert diag.message_detail == 'Key (id)=(1) is still referenced from table "subscriptions".'
+
+
+def test_an_integration_with_subscriptions_stays(rules):
+    kept(refusal(rules, "delete from {s}.integrations where id = 1"))
+    kept(refusal(rules, "update {s}.integrations set id = 50 where id = 1"))
+    assert refusal(rules, "truncate {s}.integrations cascade")[0] == "23001"
+    spare = rules.integration("https://y.example/")
+    rules.query("update {s}.integrations set id = 60 where id = %s", (spare,))
+    rules.query("update {s}.integrations set id = id, name = 'z' where id = 1")
+    assert rules.query("delete from {s}.integrations where id = 60") == 1
+
+
+def test_a_filter_with_subscriptions_stays(rules):
+    rules.query("update {s}.subscriptions set integration_filter_id = 1 where id = 1")
+    kept(refusal(rules, "delete from {s}.integration_filters"), "integration_filter")
+    kept(refusal(rules, "update {s}.integration_filters set id = 50"), "integration_filter")
+    assert refusal(rules, "truncate {s}.integration_filters")[0] == "23001"
+    rules.query("update {s}.subscriptions set integration_filter_id = null")
+    assert rules.query("delete from {s}.integration_filters") == 1
+
+
+def waits_for_lock(app):
+    return app.value("select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'") == 1
+
+
+class Session(threading.Thread):
+    """A statement in a thread of its own; `error` is the server's refusal."""
+
+    def __init__(self, app, sql):
+        super().__init__()
+        self.connection, self.sql, self.error = app.database.connect(), sql, None
+        self.start()
+
+    def run(self):
+        try:
+            self.connection.cursor().execute(self.sql)
+        except psycopg2.Error as e:
+            self.error = e
+        self.connection.close()
+
+
+WRITES = pytest.mark.parametrize("write", ["insert into anubis.subscriptions ({0}) values ({1})",
+                                           "update anubis.subscriptions set {0} = {1} where id = 1"], ids=["insert", "update"])
+TARGETS = pytest.mark.parametrize("target", ["integration", "integration_filter"])
+
+
+def spare(app, target):
+    """An integration or a filter without subscriptions."""
+    if target == "integration":
+        return app.integration("https://y.example/")
+    return app.value("insert into {s}.integration_filters (integration_id) values (2) returning id")
+
+
+@TARGETS
+@WRITES
+def test_a_deletion_waits_for_a_writer(rules, write, target):
+    number = spare(rules, target)
+    writer = rules.database.connect(autocommit=False)
+    writer.cursor().execute(write.format(f"{target}_id", number))
+    deletion = Session(rules, f"delete from anubis.{target}s where id = {number}")
+    wait_for(lambda: waits_for_lock(rules), 30, "the deletion to wait")
+    writer.commit()
+    writer.close()
+    deletion.join()
+    assert deletion.error is not None and deletion.error.pgcode == "23503"
+    assert rules.value(f"select count(*) from {{s}}.{target}s where id = %s", (number,)) == 1
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+@TARGETS
+@WRITES
+def test_a_writer_waits_for_a_deletion(rules, write, target, end):
+    number = spare(rules, target)
+    deletion = rules.database.connect(autocommit=False)
+    deletion.cursor().execute(f"delete from anubis.{target}s where id = {number}")
+    writer = Session(rules, write.format(f"{target}_id", number))
+    wait_for(lambda: waits_for_lock(rules), 30, "the writer to wait")
+    getattr(deletion, end)()
+    deletion.close()
+    writer.join()
+    if end == "commit":
+        assert writer.error is not None and writer.error.pgcode == "23503"
+    else:
+        assert writer.error is None
+
+
+def test_a_deletion_refused_at_once_stops_no_writer(rules):
+    """It looks before it takes the lock."""
+    writer = rules.database.connect(autocommit=False)
+    writer.cursor().execute("insert into anubis.subscriptions (integration_id) values (1)")
+    kept(refusal(rules, "set lock_timeout = '100ms'; delete from {s}.integrations where id = 1"))
+    writer.rollback()
+    writer.close()
+
+
+def test_inserts_lock_no_integration(rules):
+    """Nobody who edits an integration waits for them, and no multixact comes of them."""
+    writers = [rules.database.connect(autocommit=False) for _ in range(3)]
+    for writer in writers:
+        writer.cursor().execute("insert into anubis.subscriptions (integration_id) values (1)")
+    assert rules.value("select xmax::text from {s}.integrations where id = 1") == "0"
+    rules.query("select from {s}.integrations where id = 1 for update nowait")
+    for writer in writers:
+        writer.commit()
+        writer.close()
