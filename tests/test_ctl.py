@@ -532,4 +532,4 @@ def test_terminal_sees_progress(proven, ctl):
         while part := os.read(ours, 65536):  # the kernel hands it over in parts
             shown += part.decode()
     os.close(ours)
-    assert done.returncode == 0 and "1/6 counting" in shown and shown.endswith("\r\x1b[K")
+    assert done.returncode == 0 and "1/7 counting" in shown and shown.endswith("\r\x1b[K")

@@ -607,7 +607,8 @@ def test_new_partitions_stall_nobody(ledger):
 
 def indexed(app):
     """Partitions that have an index by subscription."""
-    return {r[0] for r in app.query("select tablename from pg_indexes where schemaname = '{s}' and indexdef like '%(subscription_id, id)'")}
+    return {r[0] for r in app.query("select tablename from pg_indexes where schemaname = '{s}' "
+                                    "and indexdef like '%(subscription_id, id)'")}
 
 
 def test_a_partition_that_is_full_is_indexed(ledger):

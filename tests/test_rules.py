@@ -17,7 +17,8 @@ IMPOSSIBLE = {
     "an unknown integration": ("integration_id", "999", "subscriptions_integration_id_fkey"),
     "an unknown filter": ("integration_filter_id", "999", "subscriptions_integration_filter_id_fkey"),
 }
-NEW_IDS = {"id zero": ("id", "0", "subscriptions_id_is_positive"), "an id below zero": ("id", "-7", "subscriptions_id_is_positive")}
+NEW_IDS = {"id zero": ("id", "0", "subscriptions_id_is_positive"),
+           "an id below zero": ("id", "-7", "subscriptions_id_is_positive")}
 
 
 @pytest.fixture
@@ -43,7 +44,8 @@ def refusal(app, sql):
 def expect(found, rule, number):
     """That a refusal is what a constraint of this name would give, and names the subscription."""
     state, diag = found
-    assert (state, diag.constraint_name, diag.table_name) == ("23503" if rule.endswith("fkey") else "23514", rule, "subscriptions")
+    assert state == ("23503" if rule.endswith("fkey") else "23514")
+    assert (diag.constraint_name, diag.table_name) == (rule, "subscriptions")
     assert f"ubscription {number} " in f"{diag.message_primary} {diag.message_hint} ", diag.message_primary
     if rule.endswith("fkey"):
         assert diag.message_primary == f'insert or update on table "subscriptions" violates foreign key constraint "{rule}"'
@@ -62,7 +64,8 @@ def test_what_is_impossible_is_refused(rules, name):
                           f"select n, case n when 150 then {value} else {plain} end from generate_series(100, 200) n"), rule, 150)
     expect(refusal(rules, f"update {{s}}.subscriptions set {column} = {value} where id = 3"), rule, 3)
     expect(refusal(rules, f"update {{s}}.subscriptions set {column} = case id when 7 then {value} else {plain} end"), rule, 7)
-    expect(refusal(rules, f"insert into {{s}}.subscriptions (id) values (5) on conflict (id) do update set {column} = {value}"), rule, 5)
+    expect(refusal(rules, "insert into {s}.subscriptions (id) values (5) on conflict (id) "
+                          f"do update set {column} = {value}"), rule, 5)
 
 
 @pytest.mark.parametrize("name", NEW_IDS)
@@ -263,6 +266,19 @@ def test_a_deletion_refused_at_once_stops_no_writer(rules):
     kept(refusal(rules, "set lock_timeout = '100ms'; delete from {s}.integrations where id = 1"))
     writer.rollback()
     writer.close()
+
+
+def test_what_a_strict_transaction_has_missed_is_found(rules, ctl):
+    number = spare(rules, "integration")
+    writer = rules.database.connect(autocommit=False)
+    writer.set_session(isolation_level="REPEATABLE READ")
+    writer.cursor().execute("select 1")
+    rules.query("delete from {s}.integrations where id = %s", (number,))
+    writer.cursor().execute("insert into anubis.subscriptions (id, integration_id) values (77, %s)", (number,))
+    writer.commit()
+    writer.close()
+    assert f"subscription 77: its integration {number} does not exist" in ctl("verify").expect(1).stdout
+    assert f"its integration {number} does not exist" in ctl("explain", "77").expect(0).stdout
 
 
 def test_inserts_lock_no_integration(rules):

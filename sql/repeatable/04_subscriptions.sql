@@ -12,10 +12,11 @@ create or replace function @extschema@.subscription_judged(old_id bigint, old_st
 declare
     rule text;
     words text;
-    hint text := '';
+    hint text;
 begin
     if id is null then
         words := format('cannot change the id of subscription %s', old_id);
+        hint := 'Its events and its Idempotency-Key carry the id.';
         rule := 'subscriptions_id_is_kept';
     elsif old_status = 'sent' and status is distinct from 'sent' then
         words := format('cannot change subscription %s from "sent" to "%s": "sent" is final', id, coalesce(status, 'NULL'));
@@ -28,13 +29,16 @@ begin
         rule := 'subscriptions_status_is_known';
     -- No claim could work with other values, and no event could tell them.
     elsif id <= 0 then
-        words := format('cannot give a subscription the id %s: ids are positive', id);
+        words := format('cannot give a subscription the id %s', id);
+        hint := 'Ids are positive.';
         rule := 'subscriptions_id_is_positive';
     elsif attempts not between 0 and 1000000000 then
-        words := format('cannot set subscription %s to %s attempts: it may have 0 to 1000000000', id, attempts);
+        words := format('cannot set subscription %s to %s attempts', id, attempts);
+        hint := 'There are 0 to 1000000000.';
         rule := 'subscriptions_attempts_are_few';
     elsif not isfinite(created_at) then
-        words := format('cannot set subscription %s to created_at "%s": the time is to be finite', id, created_at);
+        words := format('cannot set subscription %s to created_at "%s"', id, created_at);
+        hint := 'The time is finite.';
         rule := 'subscriptions_created_at_is_finite';
     end if;
     if rule is not null then
@@ -53,7 +57,8 @@ begin
     end if;
     -- An insert that names the column without a value, as object-relational mappers may do.
     if old_id is null and seed is null then
-        update @extschema@.subscriptions s set idempotency_seed = hashtextextended(gen_random_uuid()::text, 0) where s.id = subscription_judged.id;
+        update @extschema@.subscriptions s set idempotency_seed = hashtextextended(gen_random_uuid()::text, 0)
+         where s.id = subscription_judged.id;
     end if;
     return status is distinct from old_status;
 end $$;
@@ -100,8 +105,8 @@ begin
     return null;
 end $$;
 
--- Allowed: any change between pending, processing, retry and failed, and from those to sent. Final: sent. What the application had given an
--- adopted row before may stay there.
+-- Allowed: any change between pending, processing, retry and failed, and from those to sent. Final: sent. What the application had
+-- given an adopted row before may stay there.
 --
 -- Without nested loops: the plan is kept for the session, and one made for a single row would take a quarter of a million steps for 500.
 create or replace function @extschema@.subscription_updated() returns trigger

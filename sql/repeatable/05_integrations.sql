@@ -15,7 +15,7 @@ revoke execute on function @extschema@.integration_changed() from public;
 
 -- An integration or a filter that subscriptions refer to stays, with its id. Inserts look at their integration without a lock on its row,
 -- so before one goes, all writers of subscriptions are kept away: those that came before are seen, those that come later see that it is
--- gone. (Under "repeatable read" neither may see the other; nobody claims such a row, and "explain" tells of it.) The first look is for
+-- gone. (Under "repeatable read" neither may see the other; nobody claims such a row, and "verify" names it.) The first look is for
 -- the integrations in use. The row of a filter is locked by those that refer to it.
 create or replace function @extschema@.reference_kept() returns trigger language plpgsql security definer
     set search_path = pg_catalog, pg_temp as $$

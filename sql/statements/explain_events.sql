@@ -1,6 +1,7 @@
 -- name: explain_events :once
 -- The events of one subscription; the last column is enum store_published. Rows of before the adoption and notes, which
--- are no events, are never published.
+-- are no events, are never published. Partitions that are full have an index by subscription; the newest is read along its
+-- primary key.
 -- $1 bigint: id of the subscription
 select e.id, e.created_at::timestamptz, e.event_type::text, e.operation_name::text, e.from_status::text,
        e.to_status::text, coalesce(e.attempt, -1), e.http_status, coalesce(e.duration_ms, -1), e.error_message::text,

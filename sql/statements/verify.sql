@@ -13,6 +13,16 @@ select i.id::bigint, i.name::text,
   left join integration_runtime r on r.integration_id = i.id
  order by 1
 
+-- name: verify_strays :once
+-- Subscriptions that wait for an integration which does not exist, where the triggers see to it that it does: id,
+-- integration, how many such there are in all.
+-- $1 bigint: how many are named
+select s.id::bigint, s.integration_id::bigint, count(*) over ()
+  from subscriptions s left join integrations i on i.id = s.integration_id
+ where s.status in ('pending', 'processing', 'retry') and s.integration_id is not null and i.id is null
+   and integration_required()
+ order by s.id limit $1
+
 -- name: verify_wrong_bits :once
 -- Bits of one chunk that stand for no event of the type, or that are set in two partitions: the first of their ids.
 -- $1 text: read model

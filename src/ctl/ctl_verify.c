@@ -125,6 +125,28 @@ static int verify_last_events(struct proof *p)
     return PG_DONE;
 }
 
+/* A transaction stricter than "read committed" may have referred to an integration that was being deleted. */
+static int verify_strays(struct proof *p)
+{
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+    CLEANUP(pg_result_freep) struct pg_result *rows = NULL;
+
+    pg_arg_i64(&args, NAMED_MAX);
+    int r = pg_query(p->pg, &sql_verify_strays, &args, &rows, &p->err);
+    if (r != PG_DONE)
+        return r;
+    int named = pg_rows(rows);
+    for (int i = 0; i < named; i++)
+        sentences_add(&p->differences, "subscription %" PRId64 ": its integration %" PRId64 " does not exist",
+                      pg_get_i64(rows, i, 0), pg_get_i64(rows, i, 1));
+    int64_t all = named ? pg_get_i64(rows, 0, 2) : 0;
+    if (all > named) {
+        sentences_add(&p->differences, "and %" PRId64 " more subscriptions", all - named);
+        p->unnamed += all - named - 1; /* that sentence counts as one */
+    }
+    return PG_DONE;
+}
+
 /* --- the ledger against Kafka's side ---------------------------------------------------------- */
 
 static int read_published(struct proof *p)
@@ -321,6 +343,7 @@ static const struct step {
 } steps[] = {
     {"counting subscriptions by status", verify_states},
     {"comparing each subscription with its last event", verify_last_events},
+    {"looking for integrations that are gone", verify_strays},
     {"looking for events that are not published", read_published},
     {"looking for events that are not handled", read_handled},
     {"comparing the counters", verify_counters},
