@@ -182,6 +182,11 @@ end $$;
 CREATE FUNCTION anubis.integration_required() RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$ select 't'::boolean $$;
+CREATE FUNCTION anubis.ledger_event_id(ledger_id bigint) RETURNS uuid
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+            select pg_catalog.textcat('…', pg_catalog.to_hex(
+                       ledger_id operator(pg_catalog.|) '-9223372036854775808'::pg_catalog.int8))::pg_catalog.uuid $$;
 CREATE FUNCTION anubis.ledger_extend(width bigint DEFAULT (1 << 20)) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -252,6 +257,20 @@ begin
     end loop;
     return null;
 end $$;
+CREATE FUNCTION anubis.ledger_name_events() RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+    beginning text;
+begin
+    select overlay(left(encode(uuid_send(n.namespace), 'hex'), 16) placing '8' from 13 for 1) into strict beginning
+      from anubis.installation n;
+    execute format('create or replace function anubis.ledger_event_id(ledger_id bigint) returns uuid
+        language sql immutable parallel safe as $$
+            select pg_catalog.textcat(%L, pg_catalog.to_hex(
+                       ledger_id operator(pg_catalog.|) ''-9223372036854775808''::pg_catalog.int8))::pg_catalog.uuid $$', beginning);
+end $_$;
 CREATE FUNCTION anubis.ledger_next_id() RETURNS bigint
     LANGUAGE sql
     AS $$select case when pg_current_xact_id() is not null then nextval('anubis.ledger_id_seq'::regclass) end$$;
@@ -362,9 +381,10 @@ CREATE FUNCTION anubis.subscription_inserted() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     AS $$
 begin
-    insert into anubis.subscription_events (id, event_type, subscription_id, integration_id, operation_name, attempt, to_status,
-        order_id, origin, cpf, sent_at, scheduled_to, next_attempt_at, subscription_created_at, subscription_updated_at, traceparent)
-    select pg_catalog.nextval('anubis.ledger_id_seq'::pg_catalog.regclass), 'created', n.id, n.integration_id, 'create', n.attempts,
+    insert into anubis.subscription_events (event_id, id, event_type, subscription_id, integration_id, operation_name, attempt,
+        to_status, order_id, origin, cpf, sent_at, scheduled_to, next_attempt_at, subscription_created_at, subscription_updated_at, traceparent)
+    select anubis.ledger_event_id(e.ledger_id), e.* from (
+    select pg_catalog.nextval('anubis.ledger_id_seq'::pg_catalog.regclass) as ledger_id, 'created', n.id, n.integration_id, 'create', n.attempts,
            n.status, n.order_id, n.origin, n.cpf, anubis.as_instant(n.sent_at), anubis.as_instant(n.scheduled_to),
            n.next_attempt_at, anubis.as_instant(n.created_at), anubis.as_instant(n.updated_at), n.traceparent
       from new_rows n
@@ -377,7 +397,7 @@ begin
                       or (select true from anubis.integrations i where i.id operator(pg_catalog.=) n.integration_id))
                 then true
                 else anubis.subscription_judged(null, null, n.id, n.status, n.attempts, anubis.as_instant(n.created_at),
-                                                     n.integration_id, n.integration_filter_id, n.idempotency_seed) end;
+                                                     n.integration_id, n.integration_filter_id, n.idempotency_seed) end) e;
     if not pg_catalog.pg_try_advisory_xact_lock_shared(anubis.lock_base()) then
         if exists (select from new_rows n join anubis.integrations_open i on i.id operator(pg_catalog.=) n.integration_id
                     where n.status operator(pg_catalog.=) any ('{pending,retry}'::pg_catalog.text[]) and n.held_at is null
@@ -475,10 +495,11 @@ CREATE FUNCTION anubis.subscription_updated() RETURNS trigger
     SET enable_nestloop TO 'off'
     AS $$
 begin
-    insert into anubis.subscription_events (id, event_type, subscription_id, integration_id, status, operation_name, attempt,
-        http_status, duration_ms, request, response, error_message, from_status, to_status, order_id, origin, cpf, sent_at,
+    insert into anubis.subscription_events (event_id, id, event_type, subscription_id, integration_id, status, operation_name,
+        attempt, http_status, duration_ms, request, response, error_message, from_status, to_status, order_id, origin, cpf, sent_at,
         scheduled_to, next_attempt_at, subscription_created_at, subscription_updated_at, ambiguous, response_truncated, traceparent)
-    select pg_catalog.nextval('anubis.ledger_id_seq'::pg_catalog.regclass),
+    select anubis.ledger_event_id(e.ledger_id), e.* from (
+    select pg_catalog.nextval('anubis.ledger_id_seq'::pg_catalog.regclass) as ledger_id,
            case n.status when 'sent' then 'sent' when 'failed' then 'failed' when 'retry' then 'retried' else 'updated' end,
            n.id, n.integration_id,
            case n.status when 'sent' then 'success' when 'failed' then 'error' when 'retry' then 'error' end,
@@ -508,7 +529,7 @@ begin
                       or (select true from anubis.integrations i where i.id = n.integration_id))
                 then n.status is distinct from o.status
                 else anubis.subscription_judged(o.id, o.status, n.id, n.status, n.attempts, anubis.as_instant(n.created_at),
-                                                     n.integration_id, n.integration_filter_id, n.idempotency_seed) end;
+                                                     n.integration_id, n.integration_filter_id, n.idempotency_seed) end) e;
     perform anubis.doorbell_ring_for(array_agg(distinct n.integration_id::bigint))
        from new_rows n join old_rows o using (id)
       where n.status in ('pending', 'retry') and n.held_at is null
