@@ -70,6 +70,52 @@ CREATE FUNCTION anubis.event_time(instant timestamp with time zone) RETURNS text
                to_char(least(greatest(instant, '0001-01-01 00:00:00+00'), '9999-12-31 23:59:59.999999+00') at time zone 'UTC',
                        'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') end
 $$;
+CREATE FUNCTION anubis.installation_here(OUT server bigint, OUT database oid, OUT tables oid) RETURNS record
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    if has_function_privilege('pg_control_system()', 'execute') then
+        server := (select system_identifier from pg_control_system());
+    end if;
+    database := (select oid from pg_database where datname = current_database());
+    tables := 'anubis.installation'::regclass;
+end $$;
+CREATE FUNCTION anubis.installation_is_elsewhere() RETURNS boolean
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select i.server <> h.server is true or i.database <> h.database or i.tables <> h.tables
+      from anubis.installation i, anubis.installation_here() h
+$$;
+CREATE FUNCTION anubis.installation_settle(is_copy boolean) RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    disabled bigint := 0;
+begin
+    update anubis.installation
+       set (server, database, tables) = (select h.server, h.database, h.tables from anubis.installation_here() h),
+           namespace = case when is_copy then gen_random_uuid() else namespace end;
+    -- The next leader looks whether Kafka is ahead.
+    update anubis.relay_state set timeline = -1 where timeline is not null;
+    if is_copy then
+        update anubis.integrations set enabled = false where enabled;
+        get diagnostics disabled = row_count;
+        update anubis.relay_state r
+           set gap_first = '{}', gap_last = '{}', gap_horizon = '{}',
+               high = least(r.high, (select min(g) - 1 from unnest(r.gap_first) g),
+                            (select min(e.id) - 1 from anubis.subscription_events e
+                              where e.event_type in ('sent', 'failed')
+                                and e.id > coalesce((select max(last_id) from anubis.ledger_partitions
+                                                      where name = 'subscription_events_adopted'), 0)
+                                and not exists (select from anubis.consumer_bitmaps b
+                                                 where b.read_model = 'integration' and b.event_type = e.event_type
+                                                   and b.chunk = e.id / 8192 and get_bit(b.bits, (e.id % 8192)::integer) = 1)));
+    end if;
+    return disabled;
+end $$;
 CREATE FUNCTION anubis.integration_changed() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -540,6 +586,18 @@ begin
      having count(*) > 0;
     return null;
 end $$;
+CREATE FUNCTION anubis.work_refused() RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    if anubis.installation_is_elsewhere() then
+        return format('this database was copied or moved: it belongs to installation %s, which was last used elsewhere. If that one is '
+                      'in use no more, run "anubisctl installation --same"; if this is a copy of it, "anubisctl installation --copy"',
+                      (select namespace from anubis.installation));
+    end if;
+    return null;
+end $$;
 CREATE TABLE anubis.anubis_migrations (
     version integer NOT NULL,
     name text NOT NULL,
@@ -600,6 +658,9 @@ CREATE TABLE anubis.installation (
     one boolean DEFAULT true NOT NULL,
     namespace uuid DEFAULT gen_random_uuid() NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
+    server bigint,
+    database oid,
+    tables oid,
     CONSTRAINT installation_one_check CHECK (one)
 );
 CREATE TABLE anubis.integration_filters (
@@ -787,7 +848,7 @@ CREATE VIEW anubis.subscription_event_messages AS
  SELECT f.id,
     ('subscriptions.'::text || f.event_type) AS topic,
     (f.subscription_id)::text AS key,
-    jsonb_strip_nulls(jsonb_build_object('event_id', f.event_id, 'timestamp', anubis.event_time(f.created_at), 'service', 'anubis', 'version', '1.0', 'event_type', f.event_type, 'integration_id', (f.integration_id)::text, 'origin', f.origin, 'sequence', (f.id)::text, 'attempt', (f.attempt)::text, 'traceparent',
+    jsonb_strip_nulls(jsonb_build_object('event_id', f.event_id, 'timestamp', anubis.event_time(f.created_at), 'service', 'anubis', 'version', '1.0', 'event_type', f.event_type, 'integration_id', (f.integration_id)::text, 'origin', f.origin, 'sequence', (f.id)::text, 'installation', (n.namespace)::text, 'attempt', (f.attempt)::text, 'traceparent',
         CASE
             WHEN ((f.traceparent ~ '^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$'::text) AND (f.traceparent !~ '^ff|^..-0{32}|-0{16}-..$'::text)) THEN f.traceparent
             ELSE (((('00-'::text || encode(substr(sha256((uuid_send(n.namespace) || convert_to(('trace:'::text || f.subscription_id), 'UTF8'::name))), 1, 16), 'hex'::text)) || '-'::text) || lpad(to_hex(f.id), 16, '0'::text)) || '-01'::text)
@@ -1057,6 +1118,7 @@ ALTER TABLE ONLY anubis.integration_filters
 ALTER TABLE ONLY anubis.integration_runtime
     ADD CONSTRAINT integration_runtime_integration_id_fkey FOREIGN KEY (integration_id) REFERENCES anubis.integrations(id) ON DELETE CASCADE;
 REVOKE ALL ON FUNCTION anubis.anubisd_grant(role name) FROM PUBLIC;
+REVOKE ALL ON FUNCTION anubis.installation_settle(is_copy boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.integration_changed() FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.integration_mended() FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.ledger_extend(width bigint) FROM PUBLIC;
