@@ -1081,6 +1081,10 @@ ALTER TABLE ONLY anubis.subscription_events_default
     ADD CONSTRAINT subscription_events_default_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY anubis.subscriptions
     ADD CONSTRAINT subscriptions_pkey PRIMARY KEY (id);
+CREATE INDEX integration_runtime_backoff ON anubis.integration_runtime USING btree (backoff_until, integration_id) WHERE (backoff_until IS NOT NULL);
+CREATE INDEX integration_runtime_open ON anubis.integration_runtime USING btree (integration_id) WHERE (circuit_state = 'open'::text);
+CREATE INDEX integrations_claimable ON anubis.integrations USING btree (id) WHERE (enabled AND (paused_until IS NULL));
+CREATE INDEX integrations_paused ON anubis.integrations USING btree (paused_until, id) WHERE (enabled AND (paused_until IS NOT NULL));
 CREATE UNIQUE INDEX ledger_baseline_key ON anubis.ledger_baseline USING btree (COALESCE(integration_id, (0)::bigint), COALESCE(status, ''::text));
 CREATE INDEX subscription_events_default_subscription_id_id_idx ON anubis.subscription_events_default USING btree (subscription_id, id);
 CREATE INDEX subscriptions_ambiguous ON anubis.subscriptions USING btree (integration_id) WHERE ((status = 'failed'::text) AND last_ambiguous);

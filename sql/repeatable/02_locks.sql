@@ -21,8 +21,9 @@ begin
     end if;
 end $$;
 
--- The integrations whose due rows a claim takes: see claim_find.part.sql. What makes one appear here rings by itself, but for time:
--- see anubis_integration_woken, anubis_integration_mended and anubis_circuit_changed. A view, whose operators no search_path can change.
+-- The integrations whose due rows a claim takes. claim_waiting.part.sql finds them by indexes that have the same conditions, and asks
+-- this view in the end. What makes one appear here rings by itself, but for time: see anubis_integration_woken,
+-- anubis_integration_mended and anubis_circuit_changed. A view, whose operators no search_path can change.
 create or replace view @extschema@.integrations_open as
     select i.id
       from @extschema@.integrations i left join @extschema@.integration_runtime r on r.integration_id = i.id

@@ -1,8 +1,8 @@
--- Claims due rows, going on where the last claims of some integrations ended. See claim.sql.
+-- Claims due rows of the integrations of $15, going on where the last claims there ended. See claim.sql.
 -- include: claim_parameters.part.sql
--- $15 bigint[]: integrations
--- $16 timestamptz[]: due times of the last rows claimed there
--- $17 bigint[]: ids of those rows
-with place as (select * from unnest($15, $16, $17) as p (integration_id, due, id)),
+with place as (
+  select * from unnest($15, $16, $17, $18) as p (integration_id, fresh_id, due, id)
+   order by integration_id <= $6, integration_id
+),
 -- include: claim_find.part.sql
 -- include: claim_take.part.sql

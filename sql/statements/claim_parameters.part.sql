@@ -1,6 +1,6 @@
 -- $1 bigint: limit
 -- $2 bigint: budget of payload bytes; the first row is taken whatever its size
--- $3 bigint[]: integrations with requests under way here
+-- $3 bigint[]: integrations with requests under way here, ascending
 -- $4 integer[]: how many, each
 -- $5 integer: slots of an integration that sets none
 -- $6 bigint: the integration after which to begin (round robin)
@@ -12,3 +12,7 @@
 -- $12 bigint[]: ids to pass over
 -- $13 integer[]: for the integrations of $3, how many requests each may have at once; NULL = no limit but its own
 -- $14 integer: how many requests any integration may have at once
+-- $15 bigint[]: integrations, ascending, that are looked at from a place on
+-- $16 bigint[]: those places: the id before their fresh rows (due at -infinity)
+-- $17 timestamptz[]: the due time before their other rows
+-- $18 bigint[]: the id before their other rows, at that due time

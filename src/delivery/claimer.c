@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "base/timeutil.h"
+#include "delivery/look.h"
 #include "delivery/refused_row.h"
 #include "delivery/store_delivery.h"
 
@@ -21,6 +22,8 @@
 #define STARVED_MAX_USEC (20 * USEC_PER_MSEC)
 /* Between two looks at everything claims go on where the last ones ended: see sql/statements/claim.sql. */
 #define LOOK_EVERYWHERE_USEC (100 * USEC_PER_MSEC)
+/* A look at everything that takes less walks over no entries of claimed rows to speak of. */
+#define QUICK_USEC (20 * USEC_PER_MSEC)
 /* After so many rings that brought nothing, one soon after the other (an integration without a free slot),
  * rings are not wanted for a while, which doubles each time. */
 #define FRUITLESS_RINGS 3
@@ -36,11 +39,11 @@ struct claim {
     int64_t token;
     int64_t first_integration; /* where it began */
     int limit;
-    bool everywhere;
-    bool was_rung;    /* a ring led to it */
-    bool reserve;     /* it may take slots that are kept for integrations with none */
-    bool last_slots;  /* of those, the ones that are not for silent institutions either */
-    uint64_t sent_at; /* boot time */
+    struct look *look; /* NULL = it goes on where the last claims ended */
+    bool was_rung;     /* a ring led to it */
+    bool reserve;      /* it may take slots that are kept for integrations with none */
+    bool last_slots;   /* of those, the ones that are not for silent institutions either */
+    uint64_t sent_at;  /* boot time */
 };
 
 struct claimer {
@@ -56,7 +59,9 @@ struct claimer {
     bool missed;            /* a turn was due while a statement was under way */
     bool cut;               /* the last claim took all it could: more may wait */
     uint64_t starved_since; /* monotonic; no room for a worthwhile claim since; 0 = there was */
-    uint64_t everywhere_at; /* monotonic: the next look at everything */
+    /* At everything, from the start of each integration or from a little before the last claims. */
+    struct look everywhere, nearby;
+    uint64_t everywhere_at; /* monotonic: the next look from the start; looks that must not wait are nearby */
     /* Monotonic, 0 = never: the last find, the last fruitless ring, the end of the last deaf pause. */
     uint64_t found_at, fruitless_at, deaf_until;
     uint64_t deaf_usec;  /* how long the last deaf pause was; 0 = rows were found since */
@@ -153,6 +158,33 @@ static void note_fruitless_ring(struct claimer *c)
     doorbell_release(c->parts.doorbell);
 }
 
+/* How long it looked, without the time that it took to claim what it found. */
+static uint64_t look_took(const struct claimer *c, const struct pg_result *result)
+{
+    struct store_claimed row;
+
+    if (pg_rows(result) == 0)
+        return now_boottime_usec() - c->now.sent_at;
+    store_claim_row(result, 0, &row);
+    return row.found_usec;
+}
+
+static void note_look(struct claimer *c, const struct pg_result *result)
+{
+    uint64_t now = now_monotonic_usec(), took = look_took(c, result);
+    uint64_t pause = look_pause(c->now.look, took);
+    bool found = pg_rows(result) > 0;
+
+    c->now.look->again_at = found ? 0 : now + pause;
+    if (c->now.look == &c->everywhere) {
+        c->everywhere_at = now + MAX(LOOK_EVERYWHERE_USEC, pause);
+        if (took < QUICK_USEC)
+            deliveries_forget_places(c->parts.deliveries);
+    } else if (!found && now < c->everywhere_at) {
+        claimer_soon(c, c->everywhere_at - now);
+    }
+}
+
 static void plan_next(struct claimer *c, int rows)
 {
     /* A claim for the slots that are kept says nothing about the integrations that have some. */
@@ -193,7 +225,7 @@ static void on_refused_row(struct pg_answer *answer, void *userdata)
 /* A row is to blame: fewer rows at once, until the one at the head is refused by itself. */
 static void find_refused_row(struct claimer *c, const struct pg_answer *answer)
 {
-    if (!refusals_narrow(&c->refusals, c->now.limit) || !c->now.everywhere) {
+    if (!refusals_narrow(&c->refusals, c->now.limit) || !c->now.look) {
         claimer_soon(c, 0);
         return;
     }
@@ -255,6 +287,8 @@ static void on_claimed(struct pg_answer *answer, void *userdata)
         rows = 0;
     } else if (may_send && was_done(c, answer)) {
         send_rows(c, answer->result);
+        if (c->now.look)
+            note_look(c, answer->result);
         plan_next(c, rows);
     } else {
         rows = 0;
@@ -302,21 +336,29 @@ static bool better_to_wait(struct claimer *c, int slots, bool reserve, int64_t b
     return true;
 }
 
-/* A ring may come from anywhere; else the integrations that are known to have more go first for a while. */
+/* A ring may come from anywhere; else the integrations that are known to have more go first for a while.
+ * NULL: it is too soon for another look, which comes later. */
 static const struct pg_statement *choose_statement(struct claimer *c)
 {
     uint64_t now = now_monotonic_usec();
-    const struct store_place *places;
+    struct pg_args *args = queue_session_args(c->parts.session);
+    const struct store_place *places = NULL;
     size_t count = 0;
 
     if (!c->now.was_rung && !c->now.reserve && now < c->everywhere_at && c->refusals.limit == 0)
         count = deliveries_take_places(c->parts.deliveries, &places);
-    c->now.everywhere = count == 0;
     if (count > 0) {
-        store_claim_on_args(queue_session_args(c->parts.session), count, places);
+        store_claim_places(args, count, places);
         return &sql_claim_on;
     }
-    c->everywhere_at = now + LOOK_EVERYWHERE_USEC;
+    if (now < c->everywhere_at)
+        count = deliveries_near_places(c->parts.deliveries, &places);
+    c->now.look = count > 0 ? &c->nearby : &c->everywhere;
+    if (now < c->now.look->again_at) {
+        claimer_soon(c, MIN(c->now.look->again_at, c->everywhere_at) - now);
+        return NULL;
+    }
+    store_claim_places(args, count, places);
     return &sql_claim;
 }
 
@@ -363,9 +405,12 @@ void claimer_claim(struct claimer *c)
         .last_slots = reserve && slots <= c->config->delivery.max_in_flight / 8,
         .sent_at = now_boottime_usec(),
     };
-    c->rung = c->missed = false;
     fill_args(c, budget);
-    (void) queue_session_ask(c->parts.session, choose_statement(c), on_claimed, c);
+    const struct pg_statement *statement = choose_statement(c);
+    if (!statement)
+        return;
+    c->rung = c->missed = false;
+    (void) queue_session_ask(c->parts.session, statement, on_claimed, c);
 }
 
 /* --- the interface ---------------------------------------------------------------------------- */

@@ -437,6 +437,16 @@ size_t deliveries_take_places(struct deliveries *d, const struct store_place **r
     return integrations_take_places(d->integrations, ret);
 }
 
+size_t deliveries_near_places(struct deliveries *d, const struct store_place **ret)
+{
+    return integrations_near_places(d->integrations, ret);
+}
+
+void deliveries_forget_places(struct deliveries *d)
+{
+    integrations_forget_places(d->integrations);
+}
+
 void deliveries_tokens(const struct deliveries *all, void (*note)(int64_t token, void *userdata),
                        void *userdata)
 {

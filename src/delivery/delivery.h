@@ -32,8 +32,10 @@ size_t deliveries_loads(struct deliveries *d, bool last_slots, const struct stor
 uint64_t deliveries_wait_until(const struct deliveries *d);
 /* The database knows that this integration waits: it has the say from now on, and others may end it there. */
 void deliveries_wait_stored(struct deliveries *d, int64_t integration_id);
-/* See integrations_take_places(). */
+/* See integrations_take_places() and its neighbours. */
 size_t deliveries_take_places(struct deliveries *d, const struct store_place **ret);
+size_t deliveries_near_places(struct deliveries *d, const struct store_place **ret);
+void deliveries_forget_places(struct deliveries *d);
 void deliveries_tokens(const struct deliveries *d, void (*note)(int64_t token, void *userdata),
                        void *userdata);
 

@@ -8,6 +8,12 @@
 #include "base/timeutil.h"
 #include "config/config.h"
 
+/* So many claimed rows slow a look down by a millisecond, when none of their entries can be removed. */
+#define NEAR_CLAIMED_MIN 1000
+/* How far before the furthest claim a look begins: rows are seldom committed in the order of their ids. */
+#define NEAR_IDS 1000
+#define NEAR_USEC ((int64_t) USEC_PER_SEC)
+
 struct integrations {
     void *tree; /* tsearch(3), by id */
     struct store_load *loads;
@@ -144,6 +150,20 @@ void integrations_forget_credentials(struct integrations *all)
     twalk_r(all->tree, forget_credential, NULL);
 }
 
+/* The rows of a claim come in the order of subscriptions_due. */
+static void note_place(struct integration *i, const struct store_claimed *row)
+{
+    i->claimed++;
+    if (row->due == INT64_MIN) {
+        i->place.fresh_id = row->id;
+        i->far.fresh_id = MAX(i->far.fresh_id, row->id);
+        return;
+    }
+    i->place.due = row->due;
+    i->place.id = row->id;
+    i->far.due = MAX(i->far.due, row->due);
+}
+
 struct integration *integrations_note(struct integrations *all, const struct store_claimed *row)
 {
     struct integration *i = integrations_find(all, row->integration_id);
@@ -151,6 +171,7 @@ struct integration *integrations_note(struct integrations *all, const struct sto
         i = xcalloc(1, sizeof(*i));
         i->id = row->integration_id;
         i->endpoint_url = xstrdup("");
+        i->place = i->far = STORE_PLACE_START(i->id);
         if (!tsearch(i, &all->tree, by_id))
             abort();
     }
@@ -158,13 +179,18 @@ struct integration *integrations_note(struct integrations *all, const struct sto
         take_settings(i, row);
         i->may_have_more = row->quota_used;
         i->slot_freed = false;
-        i->place = (struct store_place){.integration_id = i->id, .due = INT64_MIN};
     }
-    if (row->due > i->place.due || (row->due == i->place.due && row->id > i->place.id)) {
-        i->place.due = row->due;
-        i->place.id = row->id;
-    }
+    note_place(i, row);
     return i;
+}
+
+static void add_place(struct integrations *all, const struct store_place *place)
+{
+    if (all->place_count == all->place_capacity) {
+        all->place_capacity = all->place_capacity ? 2 * all->place_capacity : 64;
+        all->places = xreallocarray(all->places, all->place_capacity, sizeof(*all->places));
+    }
+    all->places[all->place_count++] = *place;
 }
 
 static void take_place(const void *node, VISIT visit, void *closure)
@@ -173,11 +199,7 @@ static void take_place(const void *node, VISIT visit, void *closure)
     struct integrations *all = closure;
     if ((visit != postorder && visit != leaf) || !i->may_have_more || (!i->slot_freed && i->in_flight > 0))
         return;
-    if (all->place_count == all->place_capacity) {
-        all->place_capacity = all->place_capacity ? 2 * all->place_capacity : 64;
-        all->places = xreallocarray(all->places, all->place_capacity, sizeof(*all->places));
-    }
-    all->places[all->place_count++] = i->place;
+    add_place(all, &i->place);
     i->may_have_more = false;
 }
 
@@ -187,6 +209,41 @@ size_t integrations_take_places(struct integrations *all, const struct store_pla
     twalk_r(all->tree, take_place, all);
     *ret = all->places;
     return all->place_count;
+}
+
+static void near_place(const void *node, VISIT visit, void *closure)
+{
+    const struct integration *i = *(struct integration *const *) node;
+    struct store_place place = i->far;
+
+    if ((visit != postorder && visit != leaf) || i->claimed < NEAR_CLAIMED_MIN)
+        return;
+    place.fresh_id = MAX(place.fresh_id - NEAR_IDS, 0);
+    if (place.due != INT64_MIN) {
+        place.due -= NEAR_USEC;
+        place.id = 0;
+    }
+    add_place(closure, &place);
+}
+
+size_t integrations_near_places(struct integrations *all, const struct store_place **ret)
+{
+    all->place_count = 0;
+    twalk_r(all->tree, near_place, all);
+    *ret = all->places;
+    return all->place_count;
+}
+
+static void forget_place(const void *node, VISIT visit, void *closure)
+{
+    (void) closure;
+    if (visit == postorder || visit == leaf)
+        (*(struct integration *const *) node)->claimed = 0;
+}
+
+void integrations_forget_places(struct integrations *all)
+{
+    twalk_r(all->tree, forget_place, NULL);
 }
 
 struct load_walk {

@@ -9,6 +9,7 @@
 #include "base/message_ids.h"
 #include "base/timeutil.h"
 #include "delivery/delivery.h"
+#include "delivery/look.h"
 #include "delivery/refused_row.h"
 #include "delivery/store_delivery.h"
 
@@ -26,6 +27,8 @@ struct leases {
     struct refusals refusals;
     int limit;   /* of the statement under way */
     uint64_t at; /* monotonic: when leases are looked at next */
+    struct look look;
+    uint64_t sent_at; /* boot time: the look under way */
 };
 
 static void log_expired(const struct pg_result *result, int rows)
@@ -79,6 +82,8 @@ static void on_expired(struct pg_answer *answer, void *userdata)
         refusals_widen(&s->refusals, s->limit, rows);
     if (rows > 0 && rows == s->limit)
         s->at = 0; /* there may be more */
+    else if (answer->r == 0 && rows == 0)
+        s->at = MAX(s->at, now_monotonic_usec() + look_pause(&s->look, now_boottime_usec() - s->sent_at));
     if (rows > 0)
         log_expired(answer->result, rows);
     s->callbacks.done(rows, s->userdata);
@@ -111,6 +116,7 @@ static bool expire_leases(struct leases *s, const struct config *config, uint64_
     s->live.count = 0;
     s->callbacks.live_tokens(&s->live, s->userdata);
     s->limit = refusals_limit(&s->refusals, ROWS);
+    s->sent_at = now_boottime_usec();
     store_expire_leases_args(queue_session_args(s->session), &rules, s->live.count, s->live.data,
                              passed_over_count, passed_over, s->limit);
     return queue_session_ask(s->session, &sql_expire_leases, on_expired, s) == 0;

@@ -31,9 +31,13 @@ void store_claim_args(struct pg_args *args, const struct store_claim_request *q,
     pg_arg_i32(args, q->max_slots);
 }
 
-void store_claim_on_args(struct pg_args *args, size_t count, const struct store_place *places)
+void store_claim_places(struct pg_args *args, size_t count, const struct store_place *places)
 {
+    static const struct store_place none;
+
+    places = count > 0 ? places : &none;
     pg_arg_i64s(args, &places->integration_id, sizeof(*places), count);
+    pg_arg_i64s(args, &places->fresh_id, sizeof(*places), count);
     pg_array_begin(args, PG_TIMESTAMPTZ);
     for (size_t i = 0; i < count; i++)
         pg_array_i64(args, places[i].due);
@@ -61,6 +65,7 @@ void store_claim_row(const struct pg_result *r, int row, struct store_claimed *r
     ret->ambiguous = pg_get_bool(r, row, 15);
     ret->recovers = pg_get_bool(r, row, 16);
     ret->fingerprint = pg_get_i64(r, row, 17);
+    ret->found_usec = (uint64_t) MAX(pg_get_i64(r, row, 18), 0);
 }
 
 void store_release_tokens_args(struct pg_args *args, size_t count, const int64_t *tokens)

@@ -32,19 +32,25 @@ struct store_load {
     int slots; /* requests that it may have at once; INT_MAX = as many as its settings allow */
 };
 /* For sql_claim, and for sql_claim_head, which shows what that would take: id and integration in columns 0
- * and 1. */
+ * and 1. Then store_claim_places(). */
 void store_claim_args(struct pg_args *args, const struct store_claim_request *request, size_t count,
                       const struct store_load *loads);
 
-/* Where an integration's last claim ended, in the order of subscriptions_due. */
+/* A place in an integration's part of subscriptions_due: one among its fresh rows, one among those with a due
+ * time. STORE_PLACE_START() is before all of them. */
 struct store_place {
     int64_t integration_id;
-    int64_t due; /* as Postgres counts timestamptz */
-    int64_t id;
+    int64_t fresh_id;
+    int64_t due, id; /* due as Postgres counts timestamptz */
 };
-/* For sql_claim_on, which goes on where the claims of some integrations have ended: after
- * store_claim_args(). */
-void store_claim_on_args(struct pg_args *args, size_t count, const struct store_place *places);
+#define STORE_PLACE_START(integration)                                                                       \
+    (struct store_place)                                                                                     \
+    {                                                                                                        \
+        .integration_id = (integration), .due = INT64_MIN, .id = INT64_MAX                                   \
+    }
+/* From which places on integrations are looked at, in the order of their ids: after store_claim_args(). For
+ * sql_claim_on, which looks at these alone, and for sql_claim. */
+void store_claim_places(struct pg_args *args, size_t count, const struct store_place *places);
 
 /* One row of the result; pointers live as long as the result. The integration's columns are given in the
  * first of its rows. */
@@ -66,6 +72,7 @@ struct store_claimed {
     int max_attempts;    /* 0 = the default */
     bool recovers;       /* it has backed off until a moment ago */
     int64_t fingerprint; /* of endpoint_url and auth_token */
+    uint64_t found_usec; /* how long the claim looked for rows */
 };
 void store_claim_row(const struct pg_result *result, int row, struct store_claimed *ret);
 

@@ -115,18 +115,20 @@ TEST(test_place_is_the_last_row_in_index_order)
 {
     struct integrations *all = integrations_new();
     const struct store_place *places;
-    struct store_claimed rows[] = {first_row(1, 50, INT64_MIN, true), row(1, 20, 900), row(1, 60, 800),
+    struct store_claimed rows[] = {first_row(1, 50, INT64_MIN, true), row(1, 60, 800), row(1, 20, 900),
                                    first_row(2, 5, 0, false), first_row(3, 9, INT64_MIN, true)};
     for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
         integrations_note(all, &rows[i]);
     /* Integration 2 did not use all its slots: nothing more waits there. */
     assert_int_equal(integrations_take_places(all, &places), 2);
     assert_int_equal(places[0].integration_id, 1);
+    assert_int_equal(places[0].fresh_id, 50);
     assert_int_equal(places[0].due, 900);
     assert_int_equal(places[0].id, 20);
     assert_int_equal(places[1].integration_id, 3);
+    assert_int_equal(places[1].fresh_id, 9);
     assert_int_equal(places[1].due, INT64_MIN);
-    assert_int_equal(places[1].id, 9);
+    assert_int_equal(places[1].id, INT64_MAX);
     /* Taken once, it counts as exhausted until a claim says otherwise. */
     assert_int_equal(integrations_take_places(all, &places), 0);
     struct integration *first = integrations_note(all, &rows[0]);
@@ -136,7 +138,38 @@ TEST(test_place_is_the_last_row_in_index_order)
     first->in_flight = 2;
     first->slot_freed = true;
     assert_int_equal(integrations_take_places(all, &places), 1);
-    assert_int_equal(places[0].id, 50);
+    assert_int_equal(places[0].fresh_id, 50);
+    integrations_free(all);
+}
+
+TEST(test_a_near_place_is_a_little_before_the_furthest_claim)
+{
+    struct integrations *all = integrations_new();
+    const struct store_place *places;
+
+    for (int64_t id = 1; id <= 5000; id++) {
+        struct store_claimed fresh = first_row(1, id, INT64_MIN, true),
+                             timed = first_row(2, id, 5000000 + id, true);
+        integrations_note(all, &fresh);
+        integrations_note(all, &timed);
+    }
+    struct store_claimed few = first_row(3, 9000, INT64_MIN, true), back = first_row(1, 7, INT64_MIN, true);
+    integrations_note(all, &few);
+    integrations_note(all, &back);
+    assert_int_equal(integrations_near_places(all, &places), 2);
+    assert_int_equal(places[0].integration_id, 1);
+    assert_int_equal(places[0].fresh_id, 4000);
+    assert_int_equal(places[0].due, INT64_MIN);
+    assert_int_equal(places[0].id, INT64_MAX);
+    assert_int_equal(places[1].integration_id, 2);
+    assert_int_equal(places[1].fresh_id, 0);
+    assert_int_equal(places[1].due, 4005000);
+    assert_int_equal(places[1].id, 0);
+    /* A claim goes on with the rows that were put back. */
+    assert_int_equal(integrations_take_places(all, &places), 3);
+    assert_int_equal(places[0].fresh_id, 7);
+    integrations_forget_places(all);
+    assert_int_equal(integrations_near_places(all, &places), 0);
     integrations_free(all);
 }
 
@@ -198,6 +231,7 @@ int main(void)
         cmocka_unit_test(test_tokens),
         cmocka_unit_test(test_the_longest_token),
         cmocka_unit_test(test_place_is_the_last_row_in_index_order),
+        cmocka_unit_test(test_a_near_place_is_a_little_before_the_furthest_claim),
         cmocka_unit_test(test_busy_and_limited_ones_are_told),
         cmocka_unit_test(test_another_endpoint_or_token_begins_anew),
     };

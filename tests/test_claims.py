@@ -1,0 +1,198 @@
+"""What a claim reads: it looks only where something may be claimed. Pages are counted, which no other load changes."""
+import contextlib
+
+import pytest
+from test_statements import PARAMETER, STATEMENTS
+
+NEVER = 2**63 - 1
+# A row of integration 1, and more integrations than a look may go through.
+MANY = 5000
+MANY_ROWS = ("insert into {s}.integrations (id, name, endpoint_url, enabled, paused_until) "
+             f"select g, 'x', 'http://127.0.0.1:1/', %s, %s from generate_series(2, {MANY + 1}) g;")
+
+
+def nodes(plan):
+    yield plan
+    for part in plan.get("Plans", []):
+        yield from nodes(part)
+
+
+class Claims:
+    """The claim as a daemon's session executes it."""
+
+    def __init__(self, app):
+        self.app = app
+        self.connection = app.database.connect()
+        self.cursor = self.connection.cursor()
+        self.execute("set search_path = anubis; set jit = off; set enable_seqscan = off; "
+                     "set plan_cache_mode = force_generic_plan")
+        for name in ("claim", "claim_on"):
+            kinds = ", ".join(kind for _, kind in PARAMETER.findall(STATEMENTS[name]))
+            self.execute(f"prepare {name} ({kinds}) as {STATEMENTS[name]}")
+
+    def execute(self, statement):
+        self.cursor.execute(statement)
+        return self.cursor.fetchall() if self.cursor.description else []
+
+    def write(self, statement, parameters=()):
+        """Without triggers: what they write is of no interest here."""
+        self.execute("set session_replication_role = replica")
+        self.cursor.execute(statement.replace("{s}", "anubis"), parameters or None)
+        self.execute("reset session_replication_role")
+
+    def call(self, statement="claim", limit=500, loads=(), after=0, places=()):
+        """loads: (integration, in flight, slots); places: (integration, id of fresh rows, due, id of the others)."""
+        def array(rows, n):
+            return "'{" + ",".join(str(row[n]) for row in rows) + "}'"
+        return (f"execute {statement} ({limit}, 16777216, {array(loads, 0)}, {array(loads, 1)}, 32, {after}, 'me', 42, 90000, "
+                f"30000, 60000, '{{}}', {array(loads, 2)}, 2147483647, {array(places, 0)}, {array(places, 1)}, "
+                f"{array(places, 2)}, {array(places, 3)})")
+
+    @contextlib.contextmanager
+    def undone(self):
+        self.execute("begin")
+        yield
+        self.execute("rollback")
+
+    def ids(self, **arguments):
+        """[(integration, row)], in the order of integrations and, within them, of the answer."""
+        with self.undone():
+            rows = [(row[1], row[0]) for row in self.execute(self.call(**arguments))]
+        return sorted(rows, key=lambda row: row[0])
+
+    def pages(self, index=None, **arguments):
+        """How many pages the claim looks at; or its scans of an index."""
+        with self.undone():
+            self.execute(self.call(**arguments))  # hints are set, plans made
+        with self.undone():
+            plan = self.execute("explain (analyze, buffers, format json) " + self.call(**arguments))[0][0][0]["Plan"]
+        return sum(node["Shared Hit Blocks"] + node["Shared Read Blocks"]
+                   for node in ([plan] if index is None else nodes(plan)) if node.get("Index Name") == index or index is None)
+
+
+@pytest.fixture
+def claims(app):
+    claims = Claims(app)
+    claims.write("insert into {s}.integrations (id, name, endpoint_url) values (1, 'live', 'http://127.0.0.1:1/'); "
+                 "insert into {s}.subscriptions (integration_id) values (1)")
+    yield claims
+    claims.connection.close()
+
+
+# enabled, paused_until of the many; what else is written about them; do their rows wait?
+CANNOT = {
+    "paused": (True, "infinity", "", True),
+    "paused for a day": (True, "tomorrow", "", True),
+    "disabled": (False, None, "", True),
+    "circuit open": (True, None, "insert into {s}.integration_runtime (integration_id, circuit_state) "
+                                 "select id, 'open' from {s}.integrations where id > 1", True),
+    "backing off": (True, None, "insert into {s}.integration_runtime (integration_id, backoff_until) "
+                                "select id, 'tomorrow' from {s}.integrations where id > 1", True),
+    "without rows": (True, None, "", False),
+    "without rows, paused before": (True, "yesterday", "", False),
+}
+
+
+@pytest.mark.parametrize("why", CANNOT)
+def test_integrations_that_cannot_be_claimed_cost_nothing(claims, why):
+    enabled, paused_until, statement, rows = CANNOT[why]
+    alone = claims.pages()
+    claims.write(MANY_ROWS, (enabled, paused_until))
+    if statement:
+        claims.write(statement)
+    if rows:
+        claims.write("insert into {s}.subscriptions (integration_id) select id from {s}.integrations where id > 1")
+    claims.execute("vacuum analyze subscriptions")
+    claims.execute("vacuum analyze integrations")
+    claims.execute("vacuum analyze integration_runtime")
+    assert claims.ids() == [(1, 1)]
+    # An index of 5,000 entries that are passed over, not looked up, has some dozens of pages.
+    assert claims.pages() <= alone + 150
+    assert claims.pages(after=MANY) <= alone + 150
+
+
+def test_a_look_ends_with_its_limit(claims):
+    claims.write(MANY_ROWS, (True, None))
+    claims.write("insert into {s}.subscriptions (integration_id) select id from {s}.integrations where id > 1")
+    claims.execute("vacuum analyze subscriptions")
+    claims.execute("vacuum analyze integrations")
+    assert [integration for integration, _ in claims.ids(limit=10, after=70)] == list(range(71, 81))
+    few, many = claims.pages(limit=10), claims.pages(limit=100)
+    assert few < many < 15 * few and few < 1000
+
+
+def test_an_integration_whose_slots_are_taken_is_not_looked_at(claims):
+    claims.write("insert into {s}.subscriptions (integration_id) select 1 from generate_series(1, 1000)")
+    claims.write("update {s}.subscriptions set status = 'sent' where id <= 1000")
+    assert len(claims.ids(loads=[(1, 31, 2147483647)])) == 1
+    assert claims.pages("subscriptions_due", loads=[(1, 31, 2147483647)]) > 0
+    for loads in ([(1, 32, 2147483647)], [(1, 2, 2)], [(1, 0, 0)]):
+        assert claims.ids(loads=loads) == []
+        assert claims.pages("subscriptions_due", loads=loads) == 0
+
+
+def test_a_claim_takes_what_the_view_of_open_integrations_shows(claims):
+    """Every combination of what keeps an integration from being claimed, at each place of the round."""
+    claims.write("""
+        with all_of_them as (
+          select row_number() over () + 1 as id, * from
+            unnest('{t,f}'::bool[]) enabled, unnest('{NULL,yesterday,tomorrow,infinity,-infinity}'::timestamptz[]) paused,
+            unnest('{NULL,closed,open,half_open}'::text[]) circuit,
+            unnest('{NULL,yesterday,tomorrow,infinity}'::timestamptz[]) backoff, unnest('{t,f}'::bool[]) has_row
+        ), i as (insert into {s}.integrations (id, name, endpoint_url, enabled, paused_until)
+                 select id, 'x', 'http://127.0.0.1:1/', enabled, paused from all_of_them
+        ), r as (insert into {s}.integration_runtime (integration_id, circuit_state, backoff_until)
+                 select id, coalesce(circuit, 'closed'), backoff from all_of_them where circuit is not null or backoff is not null
+        ) insert into {s}.subscriptions (integration_id) select id from all_of_them where has_row""")
+    opened = [row[0] for row in claims.execute(
+        "select o.id from integrations_open o "
+        "where exists (select from subscriptions s where s.integration_id = o.id) order by 1")]
+    assert len(opened) == 19
+    last = claims.app.value("select max(id) from {s}.integrations")
+    for after in (0, 1, last // 2, last - 1, last, NEVER - 1):
+        in_turn = sorted(opened, key=lambda id, after=after: (id <= after, id))
+        places = [(id, 0, "-infinity", NEVER) for id in opened[1::3]]
+        assert [integration for integration, _ in claims.ids(after=after)] == opened
+        assert [integration for integration, _ in claims.ids(after=after, places=places)] == opened
+        assert [integration for integration, _ in claims.ids(after=after, limit=5)] == sorted(in_turn[:5])
+
+
+def test_fresh_rows_retries_and_later_ones(claims):
+    claims.write("insert into {s}.subscriptions (integration_id, status, next_attempt_at) values "
+                 "(1, 'retry', 'yesterday'), (1, 'retry', 'tomorrow'), (1, 'pending', null), (1, 'retry', '2000-01-01')")
+    assert claims.ids() == [(1, 1), (1, 4), (1, 5), (1, 2)]
+    # Each part has a place of its own.
+    assert claims.ids(statement="claim_on", places=[(1, 1, "2000-01-01", 5)]) == [(1, 4), (1, 2)]
+    assert claims.ids(places=[(1, 4, "-infinity", NEVER)]) == [(1, 5), (1, 2)]
+
+
+def test_an_old_snapshot_makes_no_claim_slower(claims):
+    """Entries of claimed rows cannot be removed while somebody holds a snapshot of before."""
+    claims.write("insert into {s}.integrations (id, name, endpoint_url) values (2, 'other', 'http://127.0.0.1:1/'), "
+                 "(3, 'idle', 'http://127.0.0.1:1/');"
+                 "insert into {s}.subscriptions (integration_id, next_attempt_at) "
+                 "select 1 + g / 2 % 3, case when g % 2 = 0 then '2000-01-01'::timestamptz + g * interval '1 s' end "
+                 "from generate_series(1, 20000) g")
+    with contextlib.closing(claims.app.database.connect(autocommit=False)) as other:
+        other.set_session(isolation_level="REPEATABLE READ")
+        other.cursor().execute("select count(*) from anubis.subscriptions")
+        claims.write("update {s}.subscriptions set status = 'sent'")
+        claims.write("insert into {s}.subscriptions (integration_id) values (1), (2)")
+        last = claims.app.value("select max(id) from {s}.subscriptions")
+        places = [(id, last - 1000, "2000-01-01 05:33:00+00", 0) for id in (1, 2, 3)]
+        from_start, nearby, on = claims.pages(), claims.pages(places=places), claims.pages(statement="claim_on", places=places)
+        assert claims.ids(places=places) == [(1, last - 1), (2, last)]
+        assert from_start > 2000 and nearby < from_start / 15 and on < from_start / 15, (from_start, nearby, on)
+        # One that was put back lies before the place.
+        claims.write("update {s}.subscriptions set status = 'pending' where id = 5")
+        assert len(claims.ids(places=places)) == 2 and len(claims.ids()) == 3
+
+
+def test_what_is_beside_a_place_is_found(claims):
+    """Integrations with and without a place, in any order."""
+    claims.write("insert into {s}.integrations (id, name, endpoint_url) "
+                 "select g, 'x', 'http://127.0.0.1:1/' from generate_series(2, 9) g;"
+                 "insert into {s}.subscriptions (integration_id) select g from generate_series(2, 9) g")
+    for chosen in range(512):
+        places = [(id, 0, "-infinity", NEVER) for id in range(1, 10) if chosen >> (id - 1) & 1]
+        assert [integration for integration, _ in claims.ids(places=places, after=chosen % 11)] == list(range(1, 10))
