@@ -3,6 +3,7 @@ import contextlib
 import json
 import os
 import pty
+import re
 import subprocess
 import time
 
@@ -286,6 +287,47 @@ def test_status_tells_who_leads_and_that_kafka_is_away(ctl, make_daemon, broker)
     daemon.kill9()
     wait_for(lambda: ctl("status", "--json").json["relay_leader"] is None, what="the leader's end")
     assert 'no daemon leads, the last leader was "anubisd1"' in ctl("status").stdout
+
+
+def many_transactions(database):
+    """More than an old snapshot has seen: each subtransaction that writes has an id of its own."""
+    database.query("create table public.scratch (x int)")
+    database.query("do $$ begin for i in 1..100001 loop begin insert into public.scratch values (i); "
+                   "exception when others then raise; end; end loop; end $$")
+
+
+def test_status_names_who_holds_an_old_snapshot(app, ctl):
+    with contextlib.closing(app.database.connect(autocommit=False)) as other:
+        other.set_session(isolation_level="REPEATABLE READ")
+        cursor = other.cursor()
+        cursor.execute("set application_name = 'pg_dump of the night'; select count(*) from anubis.subscriptions")
+        pid = other.get_backend_pid()
+        young = ctl("status", "--json").expect(0).json
+        assert young["oldest_snapshot_pid"] == pid and young["oldest_snapshot_is_long"] is False
+        assert "pg_dump of the night" in young["oldest_snapshot_holder"] and young["oldest_snapshot_since"]
+        assert "old snapshot" not in ctl("status").expect(0).stdout
+        many_transactions(app.database)
+        status = ctl("status", "--json").expect(0).json
+        assert status["oldest_snapshot_is_long"] is True and status["oldest_snapshot_transactions"] > 100000
+        text = ctl("status").expect(0).stdout
+        assert re.search(rf'old snapshot +held by session {pid} of role "postgres" '
+                         r'\("pg_dump of the night", idle in transaction\) for ', text), text
+        assert f"select pg_terminate_backend({pid})" in text and "VACUUM removes nothing" in text
+        other.rollback()
+    assert "old snapshot" not in ctl("status").expect(0).stdout
+
+
+def test_status_names_a_prepared_transaction(own_postgres):
+    database = own_postgres(settings={"max_prepared_transactions": "2"}).create_database("prepared")
+    ctl = Ctl(database=database)
+    ctl.migrate()
+    database.query("begin; create table public.other (); prepare transaction 'left behind'")
+    many_transactions(database)
+    text = ctl("status").expect(0).stdout
+    assert re.search('old snapshot +held by the prepared transaction "left behind" of role "postgres" for ', text), text
+    assert "ROLLBACK PREPARED" in text
+    database.query("rollback prepared 'left behind'")
+    assert "old snapshot" not in ctl("status").expect(0).stdout
 
 
 def test_status_of_many_integrations(app, ctl):

@@ -5,8 +5,8 @@
 create or replace function @extschema@.anubisd_grant(role name) returns void language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
     execute format('grant usage on schema @extschema@ to %I', role);
-    execute format('grant select on @extschema@.anubis_migrations, @extschema@.integration_filters, @extschema@.installation,
-                    @extschema@.subscription_events, @extschema@.subscription_events_default, @extschema@.subscription_event_feed,
+    execute format('grant select on @extschema@.anubis_migrations, @extschema@.integration_filters, @extschema@.integrations_open,
+                    @extschema@.installation, @extschema@.subscription_events, @extschema@.subscription_events_default, @extschema@.subscription_event_feed,
                     @extschema@.subscription_event_messages, @extschema@.ledger_partitions, @extschema@.ledger_baseline,
                     @extschema@.ledger_id_seq to %I', role);
     execute format('grant select, update on @extschema@.subscriptions, @extschema@.integrations to %I', role);

@@ -27,6 +27,7 @@ struct status {
     int64_t limit; /* waiting subscriptions are counted up to this; 0 = all */
     struct pg_result *states, *integrations, *lags;
     int64_t unrouted;
+    struct store_snapshot snapshot;
     struct error err;
 };
 
@@ -50,6 +51,8 @@ static int read_all(struct status *s)
         r = store_integrations(s->pg, s->limit, longest_wait_usec(s->ctl->config), &s->integrations, &s->err);
     if (r == PG_DONE)
         r = store_unrouted(s->pg, s->limit, &s->unrouted, &s->err);
+    if (r == PG_DONE)
+        r = store_snapshot(s->pg, &s->snapshot, &s->err);
     if (r == PG_DONE)
         r = store_lags(s->pg, &s->lags, &s->err);
     return r;
@@ -139,6 +142,56 @@ static void add_partitions(struct status *s)
               o->default_partition_used ? "; ids are in the default partition: partitions ran out once" : "");
     sheet_add(s->sheet, "partitions_ahead", NULL, value_i64(o->partitions_ahead));
     sheet_add(s->sheet, "default_partition_used", NULL, value_bool(o->default_partition_used));
+}
+
+/* Who holds it. The caller frees. */
+static char *snapshot_holder(const struct store_snapshot *o)
+{
+    if (strcmp(o->kind, "prepared") == 0)
+        return xasprintf("the prepared transaction \"%s\" of role \"%s\"", o->name, o->role);
+    if (strcmp(o->kind, "slot") == 0)
+        return xasprintf("the replication slot \"%s\" (%s)", o->name, o->state);
+    return xasprintf("session %" PRId64 " of role \"%s\" (\"%s\", %s)", o->pid, o->role, o->name,
+                     *o->state ? o->state : "without a state");
+}
+
+/* How to end it. The caller frees. */
+static char *snapshot_end(const struct store_snapshot *o)
+{
+    if (strcmp(o->kind, "prepared") == 0)
+        return xstrdup("COMMIT PREPARED or ROLLBACK PREPARED ends it");
+    if (strcmp(o->kind, "slot") == 0)
+        return xasprintf("a long query on its standby holds it (hot_standby_feedback), or it was left behind: then "
+                         "\"select pg_drop_replication_slot('%s')\" removes it",
+                         o->name);
+    return xasprintf("wait for its end, or end it: \"select pg_terminate_backend(%" PRId64 ")\"", o->pid);
+}
+
+/* Claims and inserts walk over what cannot be cleaned up. */
+static void add_snapshot(struct status *s)
+{
+    const struct store_snapshot *o = &s->snapshot;
+    bool any = o->kind != NULL;
+    CLEANUP(freep) char *holder = any ? snapshot_holder(o) : NULL;
+    CLEANUP(freep) char *end = any ? snapshot_end(o) : NULL;
+    CLEANUP(freep) char *lasts = NULL;
+
+    if (any && o->since != INT64_MIN)
+        lasts = duration_words(MAX(s->overview.now - o->since, 0));
+    if (any && o->is_long) {
+        sheet_say(s->sheet, "old snapshot", "held by %s for %s%s%" PRId64 " transactions", holder,
+                  lasts ? lasts : "", lasts ? ", " : "", o->transactions);
+        sheet_say(s->sheet, "",
+                  "Until it ends VACUUM removes nothing that was changed since: claims and inserts get slower, "
+                  "and tables grow.");
+        sheet_say(s->sheet, "", "To help: %s.", end);
+    }
+    sheet_add(s->sheet, "oldest_snapshot_holder", NULL, value_text_or_null(holder));
+    sheet_add(s->sheet, "oldest_snapshot_pid", NULL, value_i64_or_null(any ? o->pid : 0, 0));
+    sheet_add(s->sheet, "oldest_snapshot_since", NULL, value_time(any ? o->since : INT64_MIN));
+    sheet_add(s->sheet, "oldest_snapshot_transactions", NULL, value_i64(o->transactions));
+    sheet_add(s->sheet, "oldest_snapshot_is_long", NULL, value_bool(o->is_long));
+    sheet_add(s->sheet, "oldest_snapshot_remedy", NULL, value_text_or_null(end));
 }
 
 static void add_states(struct status *s)
@@ -331,6 +384,7 @@ static void fill(struct status *s)
     add_backlog(s);
     add_relay(s);
     add_partitions(s);
+    add_snapshot(s);
     sheet_empty_line(s->sheet);
     add_states(s);
     sheet_empty_line(s->sheet);
@@ -354,6 +408,7 @@ int ctl_status(struct ctl *c)
         code = r == PG_DONE ? ctl_show(c, s.sheet, 0) : ctl_refused(r, "read the database's state", &s.err);
     }
     pg_result_free(s.lags);
+    pg_result_free(s.snapshot.result);
     pg_result_free(s.integrations);
     pg_result_free(s.states);
     pg_result_free(s.overview.result);

@@ -114,6 +114,27 @@ int store_unrouted(struct pg *pg, int64_t limit, int64_t *ret, struct error *err
     return pg_query_i64(pg, &sql_status_unrouted, &args, ret, err);
 }
 
+int store_snapshot(struct pg *pg, struct store_snapshot *ret, struct error *err)
+{
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+
+    pg_arg_i64(&args, STORE_SNAPSHOT_LONG_SECONDS);
+    pg_arg_i64(&args, STORE_SNAPSHOT_LONG_TRANSACTIONS);
+    int r = pg_query(pg, &sql_status_snapshot, &args, &ret->result, err);
+    if (r != PG_DONE || pg_rows(ret->result) == 0)
+        return r;
+    struct pg_row row = {ret->result, 0, 0};
+    ret->kind = pg_next_text(&row);
+    ret->pid = pg_next_i64(&row);
+    ret->name = pg_next_text(&row);
+    ret->role = pg_next_text(&row);
+    ret->state = pg_next_text(&row);
+    ret->since = pg_next_time(&row);
+    ret->transactions = pg_next_i64(&row);
+    ret->is_long = pg_next_bool(&row);
+    return PG_DONE;
+}
+
 int store_lags(struct pg *pg, struct pg_result **ret, struct error *err)
 {
     CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;

@@ -61,6 +61,20 @@ void store_integration_row(const struct pg_result *result, int row, int64_t limi
 /* Waiting subscriptions without an integration, counted up to `limit` (0 = all). */
 int store_unrouted(struct pg *pg, int64_t limit, int64_t *ret, struct error *err);
 
+/* The oldest thing that keeps VACUUM from removing old versions of rows and their index entries. */
+struct store_snapshot {
+    const char *kind; /* session, prepared (transaction) or slot (of replication); "" = there is none */
+    int64_t pid;
+    const char *name, *role, *state;
+    int64_t since;        /* INT64_MIN = not known */
+    int64_t transactions; /* so many have begun since */
+    bool is_long;         /* by STORE_SNAPSHOT_… */
+    struct pg_result *result;
+};
+#define STORE_SNAPSHOT_LONG_SECONDS 300
+#define STORE_SNAPSHOT_LONG_TRANSACTIONS 100000
+int store_snapshot(struct pg *pg, struct store_snapshot *ret, struct error *err);
+
 /* Columns: group, topic, partitions, messages read, published events that are not handled (among the last ids
  * of the ledger), foreign messages, last change. */
 int store_lags(struct pg *pg, struct pg_result **ret, struct error *err);
