@@ -313,6 +313,11 @@ def test_status_names_who_holds_an_old_snapshot(app, ctl):
         assert re.search(rf'old snapshot +held by session {pid} of role "postgres" '
                          r'\("pg_dump of the night", idle in transaction\) for ', text), text
         assert f"select pg_terminate_backend({pid})" in text and "VACUUM removes nothing" in text
+        app.query("create role looker login; grant usage on schema anubis to looker; "
+                  "grant select on all tables in schema anubis to looker; grant select on anubis.ledger_id_seq to looker")
+        hidden = Ctl(database=app.database.conninfo(user="looker"))("status", "--json").expect(0).json
+        assert hidden["oldest_snapshot_pid"] == pid and hidden["oldest_snapshot_is_long"] is True
+        app.query("drop owned by looker; drop role looker")
         other.rollback()
     assert "old snapshot" not in ctl("status").expect(0).stdout
 

@@ -1,4 +1,5 @@
 """The statements of the programs: each can be prepared on a migrated schema, with the parameters that its head names."""
+import contextlib
 import os
 import re
 import subprocess
@@ -85,3 +86,15 @@ def test_a_file_may_hold_several_statements(tmp_path):
         '\nconst struct pg_statement sql_first = {"first",\n    "select \'\\\\\', \\"a\\"\\n"\n    "  from b\\n"\n};\n'
         '\nconst struct pg_statement sql_second = {"",\n    "select 2\\n"\n};\n'
         '\nconst struct pg_statement sql_one = {"one",\n    "select 3\\n"\n};\n')
+
+
+def test_the_oldest_snapshot_stays_the_same_while_it_is_held(app):
+    def oldest():
+        return app.value("set search_path = anubis; " + STATEMENTS["oldest_snapshot"])
+    with contextlib.closing(app.database.connect(autocommit=False)) as other:
+        other.set_session(isolation_level="REPEATABLE READ")
+        other.cursor().execute("select")
+        seen = {oldest() for n in range(20) if app.integration(f"https://example.com/{n}")}
+        assert len(seen) == 1 and seen.pop() > 0
+        other.rollback()
+    assert oldest() == 0

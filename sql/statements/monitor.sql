@@ -23,3 +23,8 @@ select (select count(*) from (select from subscriptions
        greatest((select case when is_called then last_value else last_value - 1 end from ledger_id_seq)
                 - (select high from relay_state), 0),
        (select stopped_reason from relay_state)
+
+-- name: oldest_snapshot
+-- The transaction that the oldest snapshot of those held has not seen end, 0 = none: the same as long as it is held.
+-- include: snapshots_held.part.sql
+select coalesce((select xid::text::bigint from held order by age(xid) desc limit 1), 0)

@@ -161,9 +161,10 @@ static char *snapshot_end(const struct store_snapshot *o)
     if (strcmp(o->kind, "prepared") == 0)
         return xstrdup("COMMIT PREPARED or ROLLBACK PREPARED ends it");
     if (strcmp(o->kind, "slot") == 0)
-        return xasprintf("a long query on its standby holds it (hot_standby_feedback), or it was left behind: then "
-                         "\"select pg_drop_replication_slot('%s')\" removes it",
-                         o->name);
+        return xasprintf(
+            "a long query on its standby holds it (hot_standby_feedback), or it was left behind: then "
+            "\"select pg_drop_replication_slot('%s')\" removes it",
+            o->name);
     return xasprintf("wait for its end, or end it: \"select pg_terminate_backend(%" PRId64 ")\"", o->pid);
 }
 
@@ -181,9 +182,10 @@ static void add_snapshot(struct status *s)
     if (any && o->is_long) {
         sheet_say(s->sheet, "old snapshot", "held by %s for %s%s%" PRId64 " transactions", holder,
                   lasts ? lasts : "", lasts ? ", " : "", o->transactions);
-        sheet_say(s->sheet, "",
-                  "Until it ends VACUUM removes nothing that was changed since: claims and inserts get slower, "
-                  "and tables grow.");
+        sheet_say(
+            s->sheet, "",
+            "Until it ends VACUUM removes nothing that was changed since: claims and inserts get slower, "
+            "and tables grow.");
         sheet_say(s->sheet, "", "To help: %s.", end);
     }
     sheet_add(s->sheet, "oldest_snapshot_holder", NULL, value_text_or_null(holder));

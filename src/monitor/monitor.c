@@ -21,6 +21,11 @@
  * gone. */
 #define NAME_USEC (10 * USEC_PER_SEC)
 
+/* A snapshot that is held for so long keeps each version of an integration's row, over which inserts that refer
+ * to it walk: their counters follow once a minute then. */
+#define OLD_SNAPSHOT_USEC (5 * 60 * USEC_PER_SEC)
+#define FOLD_RARELY_USEC (60 * USEC_PER_SEC)
+
 /* Of integrations whose counters are brought to their counts in one transaction. */
 #define FOLD_MAX 1000
 
@@ -41,9 +46,11 @@ struct monitor {
     struct monitor_stats stats;
     struct pg *pg;
     struct backoff backoff;
-    uint64_t open_at;                                  /* monotonic: no session is opened before */
-    uint64_t due_at[JOBS];                             /* monotonic, of each job */
+    uint64_t open_at;                        /* monotonic: no session is opened before */
+    uint64_t due_at[JOBS];                   /* monotonic, of each job */
     struct trouble extending, indexing, folding, full; /* full: a counter that has no room */
+    int64_t oldest_snapshot;                 /* see sql_oldest_snapshot */
+    uint64_t oldest_since;                   /* monotonic: when it was seen first */
     bool name_held;
     struct trouble name_taken; /* by another daemon */
 };
@@ -88,6 +95,7 @@ static uint64_t check_schema(struct monitor *m)
 static uint64_t read_backlog(struct monitor *m)
 {
     CLEANUP(pg_result_freep) struct pg_result *result = NULL;
+    uint64_t began = now_monotonic_usec();
 
     if (pg_query(m->pg, &sql_backlog, NULL, &result, NULL) != PG_DONE)
         return LOOK_USEC;
@@ -96,7 +104,8 @@ static uint64_t read_backlog(struct monitor *m)
     m->stats.unrouted = pg_next_i64(&row);
     m->stats.unpublished = pg_next_i64(&row);
     m->stats.relay_stopped = !pg_next_is_null(&row);
-    return LOOK_USEC;
+    /* It counts over the entries of claimed rows, which an old snapshot keeps. */
+    return MAX(LOOK_USEC, 10 * (now_monotonic_usec() - began));
 }
 
 /* Two daemons of one name: claims and leaders no longer tell which of them it was. Work goes on. */
@@ -199,6 +208,19 @@ static void fold_each(struct monitor *m, const int64_t *ids, size_t count)
             (void) fold(m, &ids[i], 1);
 }
 
+static bool snapshot_is_old(struct monitor *m)
+{
+    uint64_t now = now_monotonic_usec();
+    int64_t oldest;
+
+    if (pg_query_i64(m->pg, &sql_oldest_snapshot, NULL, &oldest, NULL) != PG_DONE)
+        return false;
+    if (oldest == 0 || oldest != m->oldest_snapshot)
+        m->oldest_since = now;
+    m->oldest_snapshot = oldest;
+    return now - m->oldest_since >= OLD_SNAPSHOT_USEC;
+}
+
 static uint64_t fold_counts(struct monitor *m)
 {
     CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
@@ -220,7 +242,9 @@ static uint64_t fold_counts(struct monitor *m)
         ids[i] = pg_get_i64(result, (int) i, 0);
     if (fold(m, ids, count))
         fold_each(m, ids, count);
-    return count == FOLD_MAX ? 0 : LOOK_USEC;
+    if (count == FOLD_MAX)
+        return 0;
+    return snapshot_is_old(m) ? FOLD_RARELY_USEC : LOOK_USEC;
 }
 
 static const struct job jobs[JOBS] = {
