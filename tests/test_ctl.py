@@ -312,7 +312,7 @@ def test_status_names_who_holds_an_old_snapshot(app, ctl):
         text = ctl("status").expect(0).stdout
         assert re.search(rf'old snapshot +held by session {pid} of role "postgres" '
                          r'\("pg_dump of the night", idle in transaction\) for ', text), text
-        assert f"select pg_terminate_backend({pid})" in text and "VACUUM removes nothing" in text
+        assert f"pg_terminate_backend({pid})" in text and "VACUUM removes nothing" in text
         app.query("create role looker login; grant usage on schema anubis to looker; "
                   "grant select on all tables in schema anubis to looker; grant select on anubis.ledger_id_seq to looker")
         hidden = Ctl(database=app.database.conninfo(user="looker"))("status", "--json").expect(0).json

@@ -159,13 +159,13 @@ static char *snapshot_holder(const struct store_snapshot *o)
 static char *snapshot_end(const struct store_snapshot *o)
 {
     if (strcmp(o->kind, "prepared") == 0)
-        return xstrdup("COMMIT PREPARED or ROLLBACK PREPARED ends it");
+        return xstrdup("COMMIT PREPARED or ROLLBACK PREPARED");
     if (strcmp(o->kind, "slot") == 0)
         return xasprintf(
             "a long query on its standby holds it (hot_standby_feedback), or it was left behind: then "
-            "\"select pg_drop_replication_slot('%s')\" removes it",
+            "pg_drop_replication_slot('%s') removes it",
             o->name);
-    return xasprintf("wait for its end, or end it: \"select pg_terminate_backend(%" PRId64 ")\"", o->pid);
+    return xasprintf("wait for its end, or call pg_terminate_backend(%" PRId64 ")", o->pid);
 }
 
 /* Claims and inserts walk over what cannot be cleaned up. */

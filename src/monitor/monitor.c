@@ -21,8 +21,8 @@
  * gone. */
 #define NAME_USEC (10 * USEC_PER_SEC)
 
-/* A snapshot that is held for so long keeps each version of an integration's row, over which inserts that refer
- * to it walk: their counters follow once a minute then. */
+/* A snapshot that is held for so long keeps each version of an integration's row, over which inserts that
+ * refer to it walk: their counters follow once a minute then. */
 #define OLD_SNAPSHOT_USEC (5 * 60 * USEC_PER_SEC)
 #define FOLD_RARELY_USEC (60 * USEC_PER_SEC)
 
