@@ -7,9 +7,9 @@ CREATE FUNCTION anubis.anubisd_grant(role name) RETURNS void
 begin
     execute format('grant usage on schema anubis to %I', role);
     execute format('grant select on anubis.anubis_migrations, anubis.integration_filters, anubis.integrations_open,
-                    anubis.installation, anubis.subscription_events, anubis.subscription_events_default, anubis.subscription_event_feed,
-                    anubis.subscription_event_messages, anubis.ledger_partitions, anubis.ledger_baseline,
-                    anubis.ledger_id_seq to %I', role);
+                    anubis.installation, anubis.subscription_events, anubis.subscription_events_default,
+                    anubis.subscription_event_feed, anubis.subscription_event_messages, anubis.ledger_partitions,
+                    anubis.ledger_baseline, anubis.ledger_id_seq to %I', role);
     execute format('grant select, update on anubis.subscriptions, anubis.integrations to %I', role);
     execute format('grant select, insert, update, delete on anubis.integration_runtime, anubis.dead_letters,
                     anubis.relay_state, anubis.relay_topics, anubis.consumer_offsets, anubis.consumer_bitmaps to %I',

@@ -6,9 +6,9 @@ create or replace function @extschema@.anubisd_grant(role name) returns void lan
 begin
     execute format('grant usage on schema @extschema@ to %I', role);
     execute format('grant select on @extschema@.anubis_migrations, @extschema@.integration_filters, @extschema@.integrations_open,
-                    @extschema@.installation, @extschema@.subscription_events, @extschema@.subscription_events_default, @extschema@.subscription_event_feed,
-                    @extschema@.subscription_event_messages, @extschema@.ledger_partitions, @extschema@.ledger_baseline,
-                    @extschema@.ledger_id_seq to %I', role);
+                    @extschema@.installation, @extschema@.subscription_events, @extschema@.subscription_events_default,
+                    @extschema@.subscription_event_feed, @extschema@.subscription_event_messages, @extschema@.ledger_partitions,
+                    @extschema@.ledger_baseline, @extschema@.ledger_id_seq to %I', role);
     execute format('grant select, update on @extschema@.subscriptions, @extschema@.integrations to %I', role);
     execute format('grant select, insert, update, delete on @extschema@.integration_runtime, @extschema@.dead_letters,
                     @extschema@.relay_state, @extschema@.relay_topics, @extschema@.consumer_offsets, @extschema@.consumer_bitmaps to %I',
