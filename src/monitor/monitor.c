@@ -46,11 +46,11 @@ struct monitor {
     struct monitor_stats stats;
     struct pg *pg;
     struct backoff backoff;
-    uint64_t open_at;                        /* monotonic: no session is opened before */
-    uint64_t due_at[JOBS];                   /* monotonic, of each job */
+    uint64_t open_at;                                  /* monotonic: no session is opened before */
+    uint64_t due_at[JOBS];                             /* monotonic, of each job */
     struct trouble extending, indexing, folding, full; /* full: a counter that has no room */
-    int64_t oldest_snapshot;                 /* see sql_oldest_snapshot */
-    uint64_t oldest_since;                   /* monotonic: when it was seen first */
+    int64_t oldest_snapshot;                           /* see sql_oldest_snapshot */
+    uint64_t oldest_since;                             /* monotonic: when it was seen first */
     bool name_held;
     struct trouble name_taken; /* by another daemon */
 };
