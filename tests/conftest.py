@@ -135,6 +135,8 @@ def template(postgres_server, binaries):
     """A migrated database that others are copied from."""
     database = postgres_server.create_database("anubis_template")
     migrate(database)
+    # Nobody has used it yet: or each copy would wait until it is told what it is.
+    database.query("update anubis.installation set server = null, database = null, tables = null")
     return database.name
 
 

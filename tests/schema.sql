@@ -101,6 +101,7 @@ begin
     -- The next leader looks whether Kafka is ahead.
     update anubis.relay_state set timeline = -1 where timeline is not null;
     if is_copy then
+        perform anubis.ledger_name_events();
         update anubis.integrations set enabled = false where enabled;
         get diagnostics disabled = row_count;
         update anubis.relay_state r

@@ -122,7 +122,8 @@ def test_two_installations_on_one_kafka(own_postgres, broker, institutions):
         for n in range(3):
             apps[-1].integration(institutions.url(f"/good/{name}{n}"))
     ids = [installation(app.database)["installation"] for app in apps]
-    daemons = [Daemon({"instance": "twin"}, database=app.database, kafka=broker).start() for app in apps]
+    settings = {"instance": "twin", "consumers": {"session_timeout": "6s", "heartbeat_interval": "500ms"}}
+    daemons = [Daemon(settings, database=app.database, kafka=broker).start() for app in apps]
     try:
         for app, rows in zip(apps, (60, 300)):
             for n in range(3):

@@ -46,6 +46,7 @@ begin
     -- The next leader looks whether Kafka is ahead.
     update @extschema@.relay_state set timeline = -1 where timeline is not null;
     if is_copy then
+        perform @extschema@.ledger_name_events();
         update @extschema@.integrations set enabled = false where enabled;
         get diagnostics disabled = row_count;
         update @extschema@.relay_state r

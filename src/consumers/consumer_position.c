@@ -1,8 +1,8 @@
 /* Which partitions a consumer thread owns, and where each goes on. See consumer_internal.h.
  *
  * On the consumer's thread. The database says where: next_offset stands in the transaction that made the
- * effects, so after a restore, a promotion or a lost answer it is the one truth. What Kafka holds for the group
- * only tells that a topic was made anew: another installation may share the group. */
+ * effects, so after a restore, a promotion or a lost answer it is the one truth. What Kafka holds for the
+ * group only tells that a topic was made anew: another installation may share the group. */
 #include <inttypes.h>
 #include <string.h>
 
@@ -17,8 +17,8 @@
 #define ASK_MS 1000
 /* After a broker failed, the new leader may for a moment tell an end that lies before what was read. */
 #define BEYOND_USEC (10 * USEC_PER_SEC)
-/* A broker loses in a power cut what it had not yet written to its disk, of half a minute perhaps. What is read
- * twice costs a look into the marks. */
+/* A broker loses in a power cut what it had not yet written to its disk, of half a minute perhaps. What is
+ * read twice costs a look into the marks. */
 #define DOUBTED_MESSAGES 20000
 
 static struct consumer_partition *find(const struct consumer *c, const char *topic, int32_t number)

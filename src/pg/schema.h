@@ -28,6 +28,6 @@ int schema_file_oldest_daemon(const char *text);
 /* Does the session's schema fit this program? For pg_params.admit. 0 = it does. PG_SCHEMA_MISFIT: *err says
  * what there is, what is needed and which command repairs it. Else an error of pg_query(). */
 int schema_check(struct pg *pg, struct error *err);
-/* The same for a daemon, which must not work on a copy, or without its triggers, either: see work_refused() in
+/* The same for a daemon, which must not work on a copy either: see work_refused() in
  * sql/repeatable/09_guard.sql. */
 int schema_check_for_work(struct pg *pg, struct error *err);
