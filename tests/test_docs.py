@@ -223,7 +223,9 @@ def test_each_file_is_found_in_the_guide(guide):
 def test_functions_and_tests_of_the_guide_exist(guide):
     sources = "".join(read(path) for pattern in ("src/**/*.c", "tests/**/*.py", "tests/unit/*.c")
                       for path in glob.glob(pattern, root_dir=ROOT, recursive=True))
+    schema = "".join(read(path) for path in glob.glob("sql/**/*.sql", root_dir=ROOT, recursive=True))
     defined = set(re.findall(r"(?m)^(?:[a-z][^;=\n]*?|TEST\(| *def )\b(\w+)[()]", sources))
+    defined |= set(re.findall(r"function @extschema@\.(\w+)\(", schema))
     for code in codes(guide):
         for name in re.findall(r"(\w+)\(\)", code) + re.findall(r"\btest_\w{3,}", code):
             there = name in defined or glob.glob(f"tests/**/{name.replace('NAME', '*')}.*", root_dir=ROOT, recursive=True)
