@@ -75,7 +75,7 @@ create function pg_temp.obstacles() returns setof text language sql stable as $$
     select format('a function named "%s" exists already and is not anubisd''s: rename it, or give anubisd another schema (database.schema)', p.proname)
       from pg_proc p
      where p.pronamespace = '@extschema@'::regnamespace
-       and (p.proname = any ('{lock_base,lock_key,work_refused,as_instant,as_document,event_time,integration_changed,integration_mended,integration_check,integration_fingerprint,integration_required,integration_filter_required,reference_kept}'::text[])
+       and (p.proname = any ('{lock_base,lock_key,work_refused,triggers_amiss,sequences_behind,as_instant,as_document,event_time,integration_changed,integration_mended,integration_check,integration_fingerprint,integration_required,integration_filter_required,reference_kept}'::text[])
             or p.proname ~ '^(ledger|doorbell|installation)_[a-z_]+$|^subscription_(due|now|seeded|inserted|updated|changed_by_others|judged|strays|deletion_refused)$')
     union all
     select format('trigger "%s" on "%s" is named like anubisd''s: rename it', g.tgname, t.relname)

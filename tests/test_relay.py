@@ -842,7 +842,8 @@ def test_a_restored_database_forgets_horizons(ledger, broker, make_daemon):
 
 
 def test_a_new_timeline_gives_no_id_out_twice(own_postgres, broker, make_daemon):
-    """As when a standby is promoted that lacks the end: here the ids that were drawn last are lost."""
+    """As when a standby is promoted that lacks the end: here the ids that were drawn last are lost. No daemon works before
+    somebody has moved the sequence on."""
     server = own_postgres()
     database = server.create_database("relay")
     migrate(database)
@@ -859,9 +860,9 @@ def test_a_new_timeline_gives_no_id_out_twice(own_postgres, broker, make_daemon)
     server.settings["restore_command"] = "false"
     server.start()
     wait_for(lambda: not server.value("select pg_is_in_recovery()"), 30, "the end of the recovery")
+    ledger.query(daemon.wait_log('ids would be given out twice: .*; run "(.*)"')[1])
     daemon.wait_log("restored or promoted")
-    wait_for(lambda: ledger.value("select last_value >= %s from {s}.ledger_id_seq", (published,)), 30,
-             "the sequence to be moved on")
+    assert ledger.value("select last_value >= %s from {s}.ledger_id_seq", (published,))
     ledger.app.subscriptions(integration, 10)
     ledger.wait_published()
     check_published(ledger, broker)

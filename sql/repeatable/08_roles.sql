@@ -13,8 +13,6 @@ begin
     execute format('grant select, insert, update, delete on @extschema@.integration_runtime, @extschema@.dead_letters,
                     @extschema@.relay_state, @extschema@.relay_topics, @extschema@.consumer_offsets, @extschema@.consumer_bitmaps to %I',
                    role);
-    -- To draw ids past what was published before the database was restored.
-    execute format('grant usage on sequence @extschema@.ledger_id_seq to %I', role);
     execute format('grant execute on function @extschema@.ledger_extend(bigint), @extschema@.ledger_index() to %I', role);
 end $$;
 revoke execute on function @extschema@.anubisd_grant(name) from public;

@@ -21,9 +21,54 @@ create or replace function @extschema@.installation_is_elsewhere() returns boole
       from @extschema@.installation i, @extschema@.installation_here() h
 $$;
 
+-- The triggers without which changes leave no trace, or nobody hears of them, where they are missing or disabled; NULL = none is. A table
+-- is looked for by its name: another one may have been put into its place.
+create or replace function @extschema@.triggers_amiss() returns text language sql stable set search_path = pg_catalog, pg_temp as $$
+    select string_agg(format('%s on %s (%s)', w.name, w.relation,
+                             case when t.oid is null then 'missing' when t.tgenabled = 'D' then 'disabled' else 'not for everybody' end),
+                      ', ' order by w.relation, w.name)
+      from (values ('subscriptions', 'anubis_2_foreign_change'), ('subscriptions', 'anubis_3_seed_kept'),
+                   ('subscriptions', 'anubis_no_delete'), ('subscriptions', 'anubis_no_truncate'),
+                   ('subscriptions', 'anubis_inserted'), ('subscriptions', 'anubis_updated'),
+                   ('integrations', 'anubis_integration_woken'), ('integrations', 'anubis_integration_mended'),
+                   ('integrations', 'anubis_integration_check'), ('integration_runtime', 'anubis_circuit_changed'),
+                   ('subscription_events', 'ledger_append_only')) as w (relation, name)
+      left join pg_class c on c.relname = w.relation and c.relnamespace = '@extschema@'::regnamespace
+      left join pg_trigger t on t.tgrelid = c.oid and t.tgname = w.name and not t.tgisinternal
+     where t.tgenabled is null or t.tgenabled not in ('O', 'A')
+$$;
+
+-- Statements that bring sequences up to their tables; NULL = the ledger's is not behind, so the others are the application's matter.
+-- Rows that come by logical replication draw no ids.
+create or replace function @extschema@.sequences_behind() returns text language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+    target text;
+    statements text := '';
+begin
+    if not exists (select from @extschema@.subscription_events e where e.id > (select last_value from @extschema@.ledger_id_seq)) then
+        return null;
+    end if;
+    statements := format('select setval(%L, (select max(id) from %s));', '@extschema@.ledger_id_seq', '@extschema@.subscription_events');
+    foreach target in array '{subscriptions,integrations,integration_filters}'::text[] loop
+        statements := statements || coalesce(format(' select setval(%L, (select coalesce(max(id), 1) from %s));',
+            pg_get_serial_sequence('@extschema@.' || target, 'id'), '@extschema@.' || target), '');
+    end loop;
+    return statements;
+end $$;
+
 -- Why no daemon may work here, and what would be right; NULL = one may.
 create or replace function @extschema@.work_refused() returns text language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+    amiss text := @extschema@.triggers_amiss();
+    statements text := @extschema@.sequences_behind();
 begin
+    if amiss is not null then
+        return format('changes may leave no trace: trigger %s; run "anubisctl migrate", which brings it back, and then "anubisctl verify"', amiss);
+    end if;
+    if statements is not null then
+        return format('ids would be given out twice: the sequence of the ledger is behind its table, as after logical replication; run "%s"',
+                      rtrim(statements, ';'));
+    end if;
     if @extschema@.installation_is_elsewhere() then
         return format('this database was copied or moved: it belongs to installation %s, which was last used elsewhere. If that one is '
                       'in use no more, run "anubisctl installation --same"; if this is a copy of it, "anubisctl installation --copy"',

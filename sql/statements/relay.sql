@@ -23,13 +23,6 @@ update relay_state set epoch = epoch + 1, leader = $1, updated_at = now()
  returning epoch, high, gap_first, gap_last, gap_horizon, system_identifier, timeline,
            uuid_send((select namespace from installation))
 
--- name: relay_advance_sequence
--- Draws ids up to the given one, 100,000 at most; how many it drew. By nextval(), never by setval(), which could give an
--- id out twice beside a transaction that draws one.
--- $1 bigint: the id
-select count(nextval('ledger_id_seq'))
-  from generate_series(1, least($1 - (select last_value from ledger_id_seq), 100000))
-
 -- name: relay_is_flushed
 -- Is the WAL on disk up to this position?
 -- $1 bigint: the position

@@ -13,6 +13,17 @@ select i.id::bigint, i.name::text,
   left join integration_runtime r on r.integration_id = i.id
  order by 1
 
+-- name: verify_untraced :once
+-- Subscriptions that have no event "created" though they came after the first event that is there: written while triggers
+-- did not fire.
+-- $1 bigint: how many are named
+select s.id::bigint
+  from subscriptions s
+ where as_instant(s.created_at) >= greatest((select created_at from installation),
+                                            (select as_instant(e.created_at) from subscription_events e order by e.id limit 1))
+   and not exists (select from subscription_events e where e.subscription_id = s.id and e.event_type = 'created')
+ order by s.id limit $1
+
 -- name: verify_strays :once
 -- Subscriptions that wait for an integration which does not exist, where the triggers see to it that it does: id,
 -- integration, how many such there are in all.

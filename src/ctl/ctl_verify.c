@@ -62,6 +62,21 @@ static struct value value_difference(int64_t n)
     return n ? value_words(value_i64(n), "%+" PRId64, n) : value_words(value_i64(0), "%s", "");
 }
 
+static int name_untraced(struct proof *p)
+{
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+    CLEANUP(pg_result_freep) struct pg_result *rows = NULL;
+
+    pg_arg_i64(&args, NAMED_MAX);
+    int r = pg_query(p->pg, &sql_verify_untraced, &args, &rows, &p->err);
+    for (int i = 0; r == PG_DONE && i < pg_rows(rows); i++)
+        sentences_add(&p->differences,
+                      "subscription %" PRId64
+                      ": the ledger does not know how it came: it was written while triggers did not fire",
+                      pg_get_i64(rows, i, 0));
+    return r;
+}
+
 static int verify_states(struct proof *p)
 {
     static const struct table_column columns[] = {{"status", "STATUS", false},
@@ -69,6 +84,7 @@ static int verify_states(struct proof *p)
                                                   {"ledger", "LEDGER", true},
                                                   {"difference", "DIFFERENCE", true}};
     CLEANUP(pg_result_freep) struct pg_result *states = NULL;
+    bool differs = false;
 
     int r = pg_query(p->pg, &sql_verify_states, NULL, &states, &p->err);
     if (r != PG_DONE)
@@ -84,12 +100,13 @@ static int verify_states(struct proof *p)
         table_add(t, value_i64(found));
         table_add(t, value_i64(expected));
         table_add(t, value_difference(found - expected));
+        differs |= found != expected;
         if (found != expected)
             sentences_add(&p->differences,
                           "status \"%s\": %" PRId64 " subscriptions, but %" PRId64 " by the ledger", status,
                           found, expected);
     }
-    return PG_DONE;
+    return differs ? name_untraced(p) : PG_DONE;
 }
 
 static int verify_last_events(struct proof *p)

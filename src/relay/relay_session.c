@@ -42,12 +42,10 @@ uint64_t relay_open_session(struct relay *relay)
                : relay_lose_session(relay, -ECONNRESET, &err);
 }
 
-/* In a database restored elsewhere transaction ids count anew; a promoted standby may lack rows that were
- * read, and would give their ids out again. */
+/* In a database restored elsewhere transaction ids count anew. */
 static int adapt(struct relay *relay, const struct store_relay_identity *saved, struct error *err)
 {
     struct relay_session *s = &relay->session;
-    bool done = false;
     int r = store_relay_identify(s->pg, &s->identity, err);
 
     if (r == -EPERM || r == -EBADMSG) {
@@ -63,13 +61,6 @@ static int adapt(struct relay *relay, const struct store_relay_identity *saved, 
         "the database was restored or promoted since the last event was published: the relay checks all "
         "open gaps again");
     gaps_unstamp(&relay->position.gaps);
-    while (r == 0 && !done) {
-        r = store_relay_advance_sequence(s->pg, relay->position.gaps.high, &done, err);
-        heartbeat_beat(relay->worker.heartbeat);
-    }
-    if (r != -EPERM)
-        return r;
-    log_warning("could not keep ids from being given out twice after a restore: %s", err->text);
     return 0;
 }
 

@@ -77,18 +77,6 @@ int store_relay_begin(struct pg *pg, const char *leader, struct gaps *gaps, stru
     return -EBADMSG;
 }
 
-int store_relay_advance_sequence(struct pg *pg, int64_t high, bool *ret_done, struct error *err)
-{
-    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
-    int64_t drawn = 0;
-
-    pg_arg_i64(&args, high);
-    int r = pg_query_i64(pg, &sql_relay_advance_sequence, &args, &drawn, err);
-    if (r == 0)
-        *ret_done = drawn == 0;
-    return r;
-}
-
 /* --- reading ---------------------------------------------------------------------------------- */
 
 /* Columns of relay_read.sql: of the head, and the first ones of a row. */

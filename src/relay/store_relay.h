@@ -30,9 +30,6 @@ struct store_relay_start {
 int store_relay_begin(struct pg *pg, const char *leader, struct gaps *gaps, struct store_relay_start *ret,
                       struct error *err);
 
-/* Makes sure that no id up to `high` is given out again, a step at a time. *ret_done: no step is left. */
-int store_relay_advance_sequence(struct pg *pg, int64_t high, bool *ret_done, struct error *err);
-
 /* One statement, one snapshot: the head first, then rows within the gaps, then rows above high; ids ascend.
  * At most `limit` rows, and of rows with long texts as many as begin within `byte_budget`. */
 int store_relay_read(struct pg *pg, const struct gaps *gaps, int limit, int64_t byte_budget,
