@@ -1,6 +1,7 @@
 """What keeps a request from its institution: URLs that lead nowhere, and what this machine lacks."""
 import os
 import re
+import resource
 import shutil
 
 import pytest
@@ -102,5 +103,27 @@ def test_a_dead_name_server_costs_no_attempt(app, institutions, make_daemon, tmp
         app.wait_states(sent=1, deadline=60)
         assert app.row(row)["attempts"] == 1
         assert servers.asked[0] and servers.asked[1]
+    finally:
+        servers.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="another resolv.conf(5) needs root and unshare")
+def test_one_shortage_hides_no_other(app, institutions, make_daemon, tmp_path):
+    """No name server for one institution, and later no descriptors for another one."""
+    servers = NameServers(tmp_path, [False])
+    try:
+        nameless = app.integration(institutions.url("/good/nameless").replace("127.0.0.1", "school.example"))
+        app.subscription(nameless)
+        settings = {"delivery": {"max_in_flight": 500, "max_in_flight_per_integration": 500, "connect_timeout": "30s"},
+                    "log_level": "info", "retry": {"base_delay": "1s", "max_delay": "1s"}}
+        daemon = make_daemon(settings, wrapper=servers.wrapper()).start()
+        daemon.wait_log(rf"keeps requests from being sent, to integration {nameless} for one: no name server answers", 60)
+        resource.prlimit(daemon.child.pid, resource.RLIMIT_NOFILE, (daemon.child.descriptors() + 20,) * 2)
+        many = app.integration(institutions.url("/slow/100"))
+        app.subscriptions(many, 300)
+        daemon.wait_log(rf"keeps requests from being sent, to integration {many} for one: .*(descriptors|open files)", 60)
+        app.wait_states(sent=300, deadline=120)
+        assert daemon.log.count("no name server answers") == 1
+        assert app.value("select max(attempts) from {s}.subscriptions where status = 'sent'") == 1
     finally:
         servers.close()

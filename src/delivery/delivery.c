@@ -17,6 +17,7 @@
 #include "http/http.h"
 
 #define SHORTAGE_OVER_SEC 60
+#define SHORTAGES_SAID 8
 #define SHORTAGE_OVER_USEC (SHORTAGE_OVER_SEC * USEC_PER_SEC)
 
 struct delivery {
@@ -44,10 +45,11 @@ struct deliveries {
     struct delivery *first;
     int count;
     size_t bytes;
-    unsigned short jitter[3]; /* erand48(3)'s: a system call for each outcome would buy nothing */
-    struct trouble shortage;  /* of this machine's own */
-    uint64_t shortage_at;     /* monotonic: met for the last time */
-    uint64_t wait_until;      /* monotonic: the end of a backoff */
+    unsigned short jitter[3];        /* erand48(3)'s: a system call for each outcome would buy nothing */
+    struct trouble shortage;         /* of this machine's own */
+    char *shortages[SHORTAGES_SAID]; /* what was said of it since it began */
+    uint64_t shortage_at;            /* monotonic: met for the last time */
+    uint64_t wait_until;             /* monotonic: the end of a backoff */
 };
 
 /* --- the list --------------------------------------------------------------------------------- */
@@ -209,20 +211,46 @@ static void note_pace(const struct delivery *d, const struct outcome *o, const s
         pace_unanswered(pace, now_monotonic_usec());
 }
 
-/* Said once, and once when it has not been met for a while. */
-static void note_shortage(struct deliveries *all, const struct outcome *o, const struct http_result *result)
+/* One shortage that lasts, a route that is missing say, must not hide the others. */
+static bool shortage_is_news(struct deliveries *all, const char *words)
 {
+    (void) trouble_begins(&all->shortage);
+    for (size_t i = 0; i < SHORTAGES_SAID; i++) {
+        if (all->shortages[i] && strcmp(all->shortages[i], words) == 0)
+            return false;
+        if (all->shortages[i])
+            continue;
+        all->shortages[i] = xstrdup(words);
+        return true;
+    }
+    return false;
+}
+
+static void forget_shortages(struct deliveries *all)
+{
+    for (size_t i = 0; i < SHORTAGES_SAID; i++)
+        free(TAKE_PTR(all->shortages[i]));
+}
+
+/* Each kind said once, and once when none has been met for a while. */
+static void note_shortage(const struct delivery *d, const struct outcome *o, const struct http_result *result)
+{
+    struct deliveries *all = d->all;
     uint64_t now = now_monotonic_usec();
 
     if (o->our_fault) {
         all->shortage_at = now;
-        if (trouble_begins(&all->shortage))
-            log_about(LOG_ERR, MSG_SHORTAGE, &(struct log_about){.error = http_cause_word(result->cause)},
-                      "this machine, not an institution, keeps requests from being sent: %s; they are tried "
-                      "again and cost no attempts",
-                      result->detail);
+        if (shortage_is_news(all, result->detail))
+            log_about(
+                LOG_ERR, MSG_SHORTAGE,
+                &(struct log_about){.integration_id = d->integration->id,
+                                    .error = http_cause_word(result->cause)},
+                "this machine, not an institution, keeps requests from being sent, to integration %" PRId64
+                " for one: %s; they are tried again and cost no attempts",
+                d->integration->id, result->detail);
     } else if (all->shortage.said && now - all->shortage_at >= SHORTAGE_OVER_USEC &&
                trouble_ends(&all->shortage)) {
+        forget_shortages(all);
         log_about(LOG_NOTICE, MSG_SHORTAGE, &(struct log_about){0},
                   "this machine has kept no request from being sent for %d s", SHORTAGE_OVER_SEC);
     }
@@ -232,7 +260,7 @@ static void note_shortage(struct deliveries *all, const struct outcome *o, const
 static void note_integration(const struct delivery *d, const struct outcome *o,
                              const struct http_result *result, const char *pause_reason)
 {
-    note_shortage(d->all, o, result);
+    note_shortage(d, o, result);
     if (d->fingerprint != d->integration->fingerprint)
         return;
     note_outage(d, o, result);
@@ -389,6 +417,7 @@ void deliveries_free(struct deliveries *d)
     }
     integrations_free(d->integrations);
     ids_free(d->ids);
+    forget_shortages(d);
     config_unref(d->config);
     free(d);
 }

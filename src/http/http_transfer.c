@@ -87,7 +87,9 @@ static void keep_connection(struct http_transfer *t, bool leftover)
     struct http_connection *c = t->connection;
     const struct http_answer *a = &t->answer;
     bool all_sent = t->request.sent == t->request.head.len + t->request.body_len;
-    bool good = c->generation == t->context->generation && !c->origin->forgotten && !c->hung_up;
+    /* Where several servers share an address, this one wants no more for now; another connection may get another. */
+    bool sated = a->status == 429 || a->status == 503;
+    bool good = !sated && c->generation == t->context->generation && !c->origin->forgotten && !c->hung_up;
 
     if (a->keep_alive_sec > 1)
         c->origin->idle_max_usec = MIN(HTTP_IDLE_MAX_USEC, (uint64_t) (a->keep_alive_sec - 1) * USEC_PER_SEC);

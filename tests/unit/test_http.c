@@ -108,6 +108,31 @@ TEST(test_connection_is_reused)
     server_stop(s);
 }
 
+/* Several servers behind one address: one that wants no more is not asked again while another may be. */
+TEST(test_connection_of_a_sated_server_is_given_up)
+{
+    static const struct {
+        int status, connections;
+    } cases[] = {{429, 2}, {503, 2}, {500, 1}, {422, 1}};
+
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        char text[128];
+        struct reply reply = {text, KEEP, NULL, false};
+        struct server *s = server_start(&reply, 1);
+
+        snprintf(text, sizeof(text), "HTTP/1.1 %d X\r\nContent-Length: 0\r\nRetry-After: 1\r\n\r\n",
+                 cases[i].status);
+        for (int n = 0; n < 2; n++) {
+            struct outcome *o = post_to(*state, s);
+            expect_status(o, cases[i].status);
+            free(o);
+        }
+        assert_int_equal(s->requests, 2);
+        assert_int_equal(s->connections, cases[i].connections);
+        server_stop(s);
+    }
+}
+
 TEST(test_headers_are_copied)
 {
     struct client *c = *state;
@@ -790,6 +815,7 @@ int main(void)
     static const struct CMUnitTest tests[] = {
         WITH_CLIENT(test_request),
         WITH_CLIENT(test_connection_is_reused),
+        WITH_CLIENT(test_connection_of_a_sated_server_is_given_up),
         WITH_CLIENT(test_headers_are_copied),
         WITH_CLIENT(test_many_headers_and_none),
         WITH_CLIENT(test_large_body),
