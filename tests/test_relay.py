@@ -1124,3 +1124,23 @@ def test_reading_never_scans_the_ledger(ledger, broker, make_daemon):
     ledger.wait_published()
     # max(id) of last_id() and the backlog's count look at the index, too.
     assert scans() == before
+
+
+# --- a leader that alone is cut off from Kafka ---
+
+
+def test_a_leader_without_kafka_lets_another_one_lead(app, broker, institutions, make_daemon, ctl):
+    """A firewall on one host, say. Alone it goes on leading, since nobody else could."""
+    ledger = Ledger(app.database)
+    cut_off = make_daemon({"kafka": {"brokers": "127.0.0.1:1"}, "log_level": "info"}).start()
+    cut_off.wait_log("the relay leads")
+    cut_off.wait_log("could not reach Kafka: .*Deliveries go on", 60)
+    app.subscriptions(app.integration(institutions.url()), 20)
+    app.wait_states(sent=20)
+    healthy = make_daemon({"log_level": "info"}).start()
+    healthy.wait_log("the relay leads", 90)
+    ledger.wait_published()
+    check_published(ledger, broker)
+    assert len(re.findall("the relay lets another daemon lead: it could not reach Kafka for", cut_off.log)) == 1
+    wait_for(lambda: ctl("status", "--json").json["relay_leader"] == "anubisd2", what="the leader's name")
+    assert healthy.term() == 0 and cut_off.term() == 0

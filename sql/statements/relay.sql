@@ -4,6 +4,11 @@
 -- Asks for the leader's lock, which the session then holds until it ends.
 select pg_try_advisory_lock(lock_key('relay'))
 
+-- name: relay_others
+-- Has another daemon a relay that could lead?
+select exists (select from pg_stat_activity
+                where datname = current_database() and pid <> pg_backend_pid() and application_name like 'anubisd relay%')
+
 -- name: relay_show_trouble
 -- Puts the leader's trouble into the session's name: there everybody may read it, and it ends with the session.
 -- $1 text: the session's name without it

@@ -10,7 +10,7 @@ static const char *const cause_words[] = {
     [HTTP_CONNECTION_LOST] = "connection lost",
     [HTTP_URL_INVALID] = "invalid URL or header",
     [HTTP_ADDRESS_REFUSED] = "address not allowed",
-    [HTTP_CANCELLED] = "cancelled",
+    [HTTP_CANCELLED] = "cut off when the daemon stopped",
     [HTTP_INTERNAL] = "shortage on this machine",
 };
 

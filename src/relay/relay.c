@@ -96,6 +96,7 @@ static void *run(void *userdata)
         wakefd_clear(relay->wake_fd);
         uint64_t delay = turn(relay);
         relay_show_trouble(relay);
+        relay_consider_others(relay);
         if (relay->session.lost)
             give_up(relay);
         wait_for_turn(relay, delay);

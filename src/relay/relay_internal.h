@@ -36,6 +36,9 @@ struct relay_session {
     uint64_t check_at;
     struct backoff backoff;
     enum relay_trouble shown; /* in the session's name */
+    uint64_t cut_off_since;   /* monotonic: the leader cannot reach Kafka, 0 = it can */
+    uint64_t patience_usec;   /* how long it goes on leading; doubles each time */
+    uint64_t stand_back_until;
     struct trouble refused, unidentified;
 };
 
@@ -91,6 +94,8 @@ uint64_t relay_check_session(struct relay *relay);
 /* A statement was not successful (an outcome or an error of store_relay.h): the relay starts over with a new
  * session. Returns when. */
 uint64_t relay_lose_session(struct relay *relay, int r, const struct error *err);
+/* A leader that cannot reach Kafka for long lets another daemon try. */
+void relay_consider_others(struct relay *relay);
 /* For anubisctl status, which knows the database alone. That the relay is stopped on an event is saved with
  * the position. */
 void relay_show_trouble(struct relay *relay);

@@ -15,6 +15,10 @@
 #define STANDBY_USEC (2 * USEC_PER_SEC) /* between tries to become the leader */
 #define CHECK_USEC (5 * USEC_PER_SEC)   /* between checks of session and schema */
 #define STATEMENT_USEC (10 * USEC_PER_SEC)
+/* How long a leader that cannot reach Kafka goes on leading, and how long it then leaves the lead to others. */
+#define PATIENCE_USEC (15 * USEC_PER_SEC)
+#define PATIENCE_MAX_USEC (10 * 60 * USEC_PER_SEC)
+#define STAND_BACK_USEC (30 * USEC_PER_SEC)
 
 /* The dispatcher says that the database is away; a refusal that concerns the relay alone is said here. */
 uint64_t relay_lose_session(struct relay *relay, int r, const struct error *err)
@@ -98,6 +102,9 @@ uint64_t relay_take_lead(struct relay *relay)
     struct store_relay_start start;
     struct error err;
     bool leader = false;
+
+    if (now_monotonic_usec() < s->stand_back_until)
+        return stand_by(relay);
     int r = pg_query_bool(s->pg, &sql_relay_try_lead, NULL, &leader, &err);
 
     if (r == 0 && !leader)
@@ -140,4 +147,38 @@ void relay_show_trouble(struct relay *relay)
         s->pg, trouble < ARRAY_SIZE(words) && words[trouble] ? words[trouble] : "", &err);
     if (r < 0)
         relay_lose_session(relay, r, &err);
+}
+
+void relay_consider_others(struct relay *relay)
+{
+    struct relay_session *s = &relay->session;
+    uint64_t now = now_monotonic_usec();
+    bool others = false;
+    struct error err;
+
+    if (!s->leading || s->lost || relay->stats.trouble != RELAY_NO_KAFKA) {
+        if (s->leading && relay->stats.trouble == RELAY_FINE)
+            s->patience_usec = PATIENCE_USEC;
+        s->cut_off_since = 0;
+        return;
+    }
+    s->cut_off_since = s->cut_off_since ? s->cut_off_since : now;
+    s->patience_usec = MAX(s->patience_usec, PATIENCE_USEC);
+    if (now - s->cut_off_since < s->patience_usec)
+        return;
+    int r = pg_query_bool(s->pg, &sql_relay_others, NULL, &others, &err);
+    if (r < 0) {
+        relay_lose_session(relay, r, &err);
+        return;
+    }
+    if (others) {
+        log_line(LOG_NOTICE, MSG_RELAY_LEADER,
+                 "the relay lets another daemon lead: it could not reach Kafka for %" PRIu64 " s",
+                 (now - s->cut_off_since) / USEC_PER_SEC);
+        s->lost = true;
+        s->stand_back_until = now + STAND_BACK_USEC;
+    }
+    /* When nobody reaches Kafka, the lead goes round ever more slowly. */
+    s->patience_usec = MIN(2 * s->patience_usec, PATIENCE_MAX_USEC);
+    s->cut_off_since = now;
 }
