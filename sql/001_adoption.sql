@@ -76,7 +76,7 @@ create function pg_temp.obstacles() returns setof text language sql stable as $$
       from pg_proc p
      where p.pronamespace = '@extschema@'::regnamespace
        and (p.proname = any ('{lock_base,lock_key,work_refused,triggers_amiss,sequences_behind,as_instant,as_document,event_time,integration_changed,integration_mended,integration_check,integration_fingerprint,integration_required,integration_filter_required,reference_kept}'::text[])
-            or p.proname ~ '^(ledger|doorbell|installation)_[a-z_]+$|^subscription_(due|now|seeded|inserted|updated|changed_by_others|judged|strays|deletion_refused)$')
+            or p.proname ~ '^(ledger|doorbell|installation)_[a-z_]+$|^subscription_(due|now|seeded|inserted|updated|changed_by_others|judged|strays|deletion_refused|change_refused)$')
     union all
     select format('trigger "%s" on "%s" is named like anubisd''s: rename it', g.tgname, t.relname)
       from t join pg_trigger g on g.tgrelid = t.oid where not g.tgisinternal and (g.tgname like 'anubis\_%' or g.tgname like 'ledger\_%')

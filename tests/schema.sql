@@ -14,8 +14,6 @@ begin
     execute format('grant select, insert, update, delete on anubis.integration_runtime, anubis.dead_letters,
                     anubis.relay_state, anubis.relay_topics, anubis.consumer_offsets, anubis.consumer_bitmaps to %I',
                    role);
-    -- To draw ids past what was published before the database was restored.
-    execute format('grant usage on sequence anubis.ledger_id_seq to %I', role);
     execute format('grant execute on function anubis.ledger_extend(bigint), anubis.ledger_index() to %I', role);
 end $$;
 CREATE FUNCTION anubis.as_document(document text, of_type json) RETURNS json
@@ -371,6 +369,33 @@ begin
     end loop;
     return null;
 end $_$;
+CREATE FUNCTION anubis.sequences_behind() RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    target text;
+    statements text := '';
+begin
+    if not exists (select from anubis.subscription_events e where e.id > (select last_value from anubis.ledger_id_seq)) then
+        return null;
+    end if;
+    statements := format('select setval(%L, (select max(id) from %s));', 'anubis.ledger_id_seq', 'anubis.subscription_events');
+    foreach target in array '{subscriptions,integrations,integration_filters}'::text[] loop
+        statements := statements || coalesce(format(' select setval(%L, (select coalesce(max(id), 1) from %s));',
+            pg_get_serial_sequence('anubis.' || target, 'id'), 'anubis.' || target), '');
+    end loop;
+    return statements;
+end $$;
+CREATE FUNCTION anubis.subscription_change_refused() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+begin
+    raise exception using errcode = 'object_in_use',
+        message = format('cannot change %s of subscription %s: it is being sent',
+                         case when new.integration_id is distinct from old.integration_id then 'the integration' else 'the payload' end, old.id),
+        hint = 'Try again when its status is no longer "processing".';
+end $$;
 CREATE FUNCTION anubis.subscription_changed_by_others() RETURNS trigger
     LANGUAGE plpgsql
     AS $$
@@ -587,11 +612,39 @@ begin
      having count(*) > 0;
     return null;
 end $$;
+CREATE FUNCTION anubis.triggers_amiss() RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select string_agg(format('%s on %s (%s)', w.name, w.relation,
+                             case when t.oid is null then 'missing' when t.tgenabled = 'D' then 'disabled' else 'not for everybody' end),
+                      ', ' order by w.relation, w.name)
+      from (values ('subscriptions', 'anubis_2_foreign_change'), ('subscriptions', 'anubis_3_seed_kept'),
+                   ('subscriptions', 'anubis_4_change_refused'),
+                   ('subscriptions', 'anubis_no_delete'), ('subscriptions', 'anubis_no_truncate'),
+                   ('subscriptions', 'anubis_inserted'), ('subscriptions', 'anubis_updated'),
+                   ('integrations', 'anubis_integration_woken'), ('integrations', 'anubis_integration_mended'),
+                   ('integrations', 'anubis_integration_check'), ('integration_runtime', 'anubis_circuit_changed'),
+                   ('subscription_events', 'ledger_append_only')) as w (relation, name)
+      left join pg_class c on c.relname = w.relation and c.relnamespace = 'anubis'::regnamespace
+      left join pg_trigger t on t.tgrelid = c.oid and t.tgname = w.name and not t.tgisinternal
+     where t.tgenabled is null or t.tgenabled not in ('O', 'A')
+$$;
 CREATE FUNCTION anubis.work_refused() RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
+declare
+    amiss text := anubis.triggers_amiss();
+    statements text := anubis.sequences_behind();
 begin
+    if amiss is not null then
+        return format('changes may leave no trace: trigger %s; run "anubisctl migrate", which brings it back, and then "anubisctl verify"', amiss);
+    end if;
+    if statements is not null then
+        return format('ids would be given out twice: the sequence of the ledger is behind its table, as after logical replication; run "%s"',
+                      rtrim(statements, ';'));
+    end if;
     if anubis.installation_is_elsewhere() then
         return format('this database was copied or moved: it belongs to installation %s, which was last used elsewhere. If that one is '
                       'in use no more, run "anubisctl installation --same"; if this is a copy of it, "anubisctl installation --copy"',
@@ -1098,6 +1151,7 @@ ALTER INDEX anubis.subscription_events_pkey ATTACH PARTITION anubis.subscription
 ALTER INDEX anubis.subscription_events_pkey ATTACH PARTITION anubis.subscription_events_default_pkey;
 CREATE TRIGGER anubis_2_foreign_change BEFORE UPDATE ON anubis.subscriptions FOR EACH ROW WHEN (((new.status IS DISTINCT FROM old.status) AND (NOT (new.claim_token IS DISTINCT FROM old.claim_token)))) EXECUTE FUNCTION anubis.subscription_changed_by_others();
 CREATE TRIGGER anubis_3_seed_kept BEFORE UPDATE OF idempotency_seed ON anubis.subscriptions FOR EACH ROW WHEN (((new.idempotency_seed IS DISTINCT FROM old.idempotency_seed) AND ((old.idempotency_seed IS NOT NULL) OR (pg_trigger_depth() = 0)))) EXECUTE FUNCTION anubis.subscription_seeded();
+CREATE TRIGGER anubis_4_change_refused BEFORE UPDATE OF integration_id, payload ON anubis.subscriptions FOR EACH ROW WHEN (((old.status = 'processing'::text) AND (old.claim_token IS NOT NULL) AND ((new.integration_id IS DISTINCT FROM old.integration_id) OR ((new.payload)::text IS DISTINCT FROM (old.payload)::text)))) EXECUTE FUNCTION anubis.subscription_change_refused();
 CREATE TRIGGER anubis_circuit_changed AFTER UPDATE OF circuit_state ON anubis.integration_runtime FOR EACH ROW WHEN (((old.circuit_state <> new.circuit_state) AND (new.circuit_state <> 'open'::text))) EXECUTE FUNCTION anubis.integration_changed();
 CREATE TRIGGER anubis_inserted AFTER INSERT ON anubis.subscriptions REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION anubis.subscription_inserted();
 CREATE TRIGGER anubis_integration_check BEFORE INSERT OR UPDATE OF endpoint_url, auth_token, delivery_settings ON anubis.integrations FOR EACH ROW EXECUTE FUNCTION anubis.integration_check();

@@ -156,7 +156,8 @@ def test_too_few_descriptors_cost_nobody_an_attempt(app, institutions, make_daem
     app.wait_states(sent=300, deadline=120)
     assert app.value("select max(attempts) from {s}.subscriptions") == 1
     assert app.value("select count(*) from {s}.subscription_events where event_type in ('failed', 'retried')") == 0
-    said = re.findall(r"this machine, not an institution, keeps requests from being sent, to integration \d+ for one: .*", daemon.log)
+    said = re.findall(
+        r"this machine, not an institution, keeps requests from being sent, to integration \d+ for one: .*", daemon.log)
     assert len(said) == 1 and "descriptors" in said[0] or "open files" in said[0], said
 
 

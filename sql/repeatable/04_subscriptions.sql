@@ -206,6 +206,15 @@ begin
     return new;
 end $$;
 
+-- Its request may be under way with what it held: the answer would be taken for one to the change, which would never go out.
+create or replace function @extschema@.subscription_change_refused() returns trigger language plpgsql as $$
+begin
+    raise exception using errcode = 'object_in_use',
+        message = format('cannot change %s of subscription %s: it is being sent',
+                         case when new.integration_id is distinct from old.integration_id then 'the integration' else 'the payload' end, old.id),
+        hint = 'Try again when its status is no longer "processing".';
+end $$;
+
 create or replace function @extschema@.subscription_deletion_refused() returns trigger language plpgsql as $$
 begin
     raise exception using errcode = 'restrict_violation',

@@ -17,6 +17,13 @@ create trigger anubis_3_seed_kept before update of idempotency_seed on @extschem
     when (new.idempotency_seed is distinct from old.idempotency_seed and (old.idempotency_seed is not null or pg_trigger_depth() = 0))
     execute function @extschema@.subscription_seeded();
 
+-- By whoever names the columns: the daemon's own statements do not.
+drop trigger if exists anubis_4_change_refused on @extschema@.subscriptions;
+create trigger anubis_4_change_refused before update of integration_id, payload on @extschema@.subscriptions for each row
+    when (old.status = 'processing' and old.claim_token is not null
+          and (new.integration_id is distinct from old.integration_id or new.payload::text is distinct from old.payload::text))
+    execute function @extschema@.subscription_change_refused();
+
 drop trigger if exists anubis_no_delete on @extschema@.subscriptions;
 create trigger anubis_no_delete before delete on @extschema@.subscriptions
     for each row execute function @extschema@.subscription_deletion_refused();

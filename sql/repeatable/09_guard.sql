@@ -28,6 +28,7 @@ create or replace function @extschema@.triggers_amiss() returns text language sq
                              case when t.oid is null then 'missing' when t.tgenabled = 'D' then 'disabled' else 'not for everybody' end),
                       ', ' order by w.relation, w.name)
       from (values ('subscriptions', 'anubis_2_foreign_change'), ('subscriptions', 'anubis_3_seed_kept'),
+                   ('subscriptions', 'anubis_4_change_refused'),
                    ('subscriptions', 'anubis_no_delete'), ('subscriptions', 'anubis_no_truncate'),
                    ('subscriptions', 'anubis_inserted'), ('subscriptions', 'anubis_updated'),
                    ('integrations', 'anubis_integration_woken'), ('integrations', 'anubis_integration_mended'),

@@ -87,7 +87,7 @@ static void keep_connection(struct http_transfer *t, bool leftover)
     struct http_connection *c = t->connection;
     const struct http_answer *a = &t->answer;
     bool all_sent = t->request.sent == t->request.head.len + t->request.body_len;
-    /* Where several servers share an address, this one wants no more for now; another connection may get another. */
+    /* Where several servers share an address, this one wants no more for now, and another may. */
     bool sated = a->status == 429 || a->status == 503;
     bool good = !sated && c->generation == t->context->generation && !c->origin->forgotten && !c->hung_up;
 

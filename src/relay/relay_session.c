@@ -15,7 +15,7 @@
 #define STANDBY_USEC (2 * USEC_PER_SEC) /* between tries to become the leader */
 #define CHECK_USEC (5 * USEC_PER_SEC)   /* between checks of session and schema */
 #define STATEMENT_USEC (10 * USEC_PER_SEC)
-/* How long a leader that cannot reach Kafka goes on leading, and how long it then leaves the lead to others. */
+/* How long a leader that cannot reach Kafka goes on leading, and then leaves the lead to others. */
 #define PATIENCE_USEC (15 * USEC_PER_SEC)
 #define PATIENCE_MAX_USEC (10 * 60 * USEC_PER_SEC)
 #define STAND_BACK_USEC (30 * USEC_PER_SEC)
