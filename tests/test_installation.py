@@ -4,11 +4,15 @@ import os
 import subprocess
 
 import pytest
-from harness.anubis import Ctl, Daemon
+from harness.anubis import Ctl, Daemon, merged
 from harness.application import Application
 from harness.processes import wait_for
 
 WAITS = r"this database was copied or moved: .* \"anubisctl installation --same\".* \"anubisctl installation --copy\""
+
+
+# A daemon that has left is missed by its group soon.
+QUICK = {"consumers": {"session_timeout": "6s", "heartbeat_interval": "500ms"}}
 
 
 def installation(database):
@@ -48,7 +52,7 @@ def original(own_postgres, broker, institutions):
     app = Application(database)
     integration = app.integration(institutions.url("/good/original"))
     app.subscriptions(integration, 10)
-    with Daemon(database=database, kafka=broker) as daemon:
+    with Daemon(QUICK, database=database, kafka=broker) as daemon:
         app.wait_states(sent=10)
         wait_for(lambda: app.value("select sum(successful_sends) from {s}.integrations") == 10, 60, "the counters")
         assert daemon.term() == 0
@@ -65,7 +69,7 @@ def test_a_copy_waits_until_it_is_told(original, broker, institutions, how):
     assert installation(copy.database)["elsewhere"] is True
     assert "COPIED OR MOVED" in Ctl(database=copy.database)("installation").stdout
     requests = institutions.counts()["total"]["requests"]
-    with Daemon(database=copy.database, kafka=broker) as daemon:
+    with Daemon(QUICK, database=copy.database, kafka=broker) as daemon:
         daemon.wait_log(WAITS)
         assert before["installation"] in daemon.log
         assert Ctl(database=copy.database)("installation", "--same", "--dry-run").code == 0
@@ -84,7 +88,7 @@ def test_a_copy_with_a_name_of_its_own(original, broker, institutions):
     server, app = original
     before = installation(app.database)["installation"]
     # Sent and published, but not counted at the time of the copy.
-    with Daemon({"consumers": {"integration": False}}, database=app.database, kafka=broker) as daemon:
+    with Daemon(merged(QUICK, {"consumers": {"integration": False}}), database=app.database, kafka=broker) as daemon:
         app.wait_states(sent=20)
         wait_for(lambda: app.value("select high = last_value from {s}.relay_state, {s}.ledger_id_seq"), 30, "all to be published")
         assert daemon.term() == 0
@@ -93,10 +97,10 @@ def test_a_copy_with_a_name_of_its_own(original, broker, institutions):
     told = Ctl(database=copy.database)("installation", "--copy", "--json").expect(0).json
     assert told["disabled"] == 1 and told["enabled"] == 0 and told["installation"] != before and told["elsewhere"] is False
     keys = set(institutions.keys())
-    mine = {"kafka": {"topic_prefix": "copy."}, "consumers": {"group_prefix": "copy"}}
+    mine = merged(QUICK, {"kafka": {"topic_prefix": "copy."}, "consumers": {"group_prefix": "copy"}})
     broker.create_anubis_topics("copy.")
-    with Daemon(mine, database=copy.database, kafka=broker) as daemon, Daemon({"instance": "b"}, database=app.database,
-                                                                              kafka=broker):
+    with Daemon(mine, database=copy.database, kafka=broker) as daemon, Daemon(merged(QUICK, {"instance": "b"}),
+                                                                              database=app.database, kafka=broker):
         for one in (copy, app):
             wait_for(lambda one=one: one.value("select sum(sent) from {s}.integration_runtime") >= 20, 60, "the counters")
         assert copy.states() == {"sent": 20, "pending": 5}
@@ -122,8 +126,7 @@ def test_two_installations_on_one_kafka(own_postgres, broker, institutions):
         for n in range(3):
             apps[-1].integration(institutions.url(f"/good/{name}{n}"))
     ids = [installation(app.database)["installation"] for app in apps]
-    settings = {"instance": "twin", "consumers": {"session_timeout": "6s", "heartbeat_interval": "500ms"}}
-    daemons = [Daemon(settings, database=app.database, kafka=broker).start() for app in apps]
+    daemons = [Daemon(merged(QUICK, {"instance": "twin"}), database=app.database, kafka=broker).start() for app in apps]
     try:
         for app, rows in zip(apps, (60, 300)):
             for n in range(3):
