@@ -275,6 +275,17 @@ def test_status_of_the_relay_and_consumers(app, ctl):
         "failed": (2, 15, 3), "sent": (1, 15, 3)}
 
 
+def test_status_without_the_index_of_claims(app, ctl):
+    """The command for a bad day does not depend on what may be gone then."""
+    populate(app)
+    before = ctl("status", "--json").expect(0).json
+    app.query("drop index {s}.subscriptions_due")
+    text = ctl("status").expect(0).stdout
+    assert "INDEX MISSING: subscriptions_due" in text
+    after = ctl("status", "--json").expect(0).json
+    assert [i["waiting"] for i in after["integrations"]] == [i["waiting"] for i in before["integrations"]]
+
+
 def test_status_tells_who_leads_and_that_kafka_is_away(ctl, make_daemon, broker):
     daemon = make_daemon().start()
     wait_for(lambda: ctl("status", "--json").json["relay_leader"] == "anubisd1", what="a leader")

@@ -9,7 +9,7 @@ select current_database()::text, current_user::text, current_setting('server_ver
        r.leader, k.leads, k.trouble, r.updated_at, r.stopped_on, r.stopped_reason,
        (select count(*) from ledger_partitions where first_id > l.last_id),
        exists (select from subscription_events_default),
-       pg_relation_size('subscriptions'), pg_relation_size('subscriptions_due'),
+       pg_relation_size('subscriptions'), coalesce(pg_relation_size(to_regclass('subscriptions_due')), -1),
        pg_is_in_recovery(), current_setting('transaction_read_only') = 'on'
   from relay_state r,
        -- The session that has the lock leads; its name ends with what the leader waits for, in brackets.

@@ -43,7 +43,8 @@ static int read_all(struct status *s)
     int r = store_overview(s->pg, &s->overview, &s->err);
     if (r != PG_DONE)
         return r;
-    s->limit = s->overview.due_index_bytes <= EXACT_WAITING_BYTES ? 0 : WAITING_MAX;
+    int64_t bytes = s->overview.due_index_bytes;
+    s->limit = bytes >= 0 && bytes <= EXACT_WAITING_BYTES ? 0 : WAITING_MAX;
     bool exact = s->overview.table_bytes <= EXACT_TABLE_BYTES;
     r = pg_query(s->pg, exact ? &sql_status_states_exact : &sql_status_states_about, NULL, &s->states,
                  &s->err);
@@ -79,6 +80,10 @@ static void add_head(struct status *s)
                   o->standby
                       ? "the server is a standby; daemons need the primary"
                       : "default_transaction_read_only is on for the server, the database or the role");
+    if (o->due_index_bytes < 0)
+        sheet_say(
+            s->sheet, "",
+            "INDEX MISSING: subscriptions_due; claims look at every row: make it as in sql/002_tables.sql");
     sheet_say(s->sheet, "schema", "%s, version %" PRId64 " since %s", schema, o->version, since);
     sheet_add(s->sheet, "at", NULL, value_time(o->now));
     sheet_add(s->sheet, "database", NULL, value_text(o->database));

@@ -27,8 +27,8 @@ struct store_overview {
     struct store_relay_view relay;
     int64_t partitions_ahead;
     bool default_partition_used;
-    int64_t table_bytes, due_index_bytes;
-    bool standby, read_only; /* the server; a new session as this one */
+    int64_t table_bytes, due_index_bytes; /* -1 = there is no such index */
+    bool standby, read_only;              /* the server; a new session as this one */
     struct pg_result *result;
 };
 int store_overview(struct pg *pg, struct store_overview *ret, struct error *err);
