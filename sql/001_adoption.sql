@@ -161,8 +161,8 @@ create function pg_temp.obstacles() returns setof text language sql stable as $$
       from events e where e.relrowsecurity
 $$;
 
--- A check of the application's that does not know all the states.
-create function pg_temp.states_refused() returns setof text language plpgsql as $$
+-- What rows and rules have against it: a check of the application's that does not know all the states, ids that no event can name.
+create function pg_temp.contents_refused() returns setof text language plpgsql as $$
 declare
     k record;
     refused text;
@@ -177,6 +177,10 @@ begin
                                k.conname, refused);
         end if;
     end loop;
+    if to_regclass('@extschema@.integrations') is not null then
+        return query execute 'select format(''integration %s has an id that no event can name: give it a positive one'', id)
+                                from @extschema@.integrations where id <= 0 order by id limit 20';
+    end if;
 end $$;
 
 do $$
@@ -185,7 +189,7 @@ declare
     obstacle text;
 begin
     if obstacles = '{}' then
-        obstacles := array(select pg_temp.states_refused());
+        obstacles := array(select pg_temp.contents_refused());
     end if;
     if cardinality(obstacles) = 1 then
         raise exception using errcode = 'object_not_in_prerequisite_state', message = obstacles[1];

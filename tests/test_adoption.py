@@ -24,6 +24,9 @@ OBSTACLES = {
                          '"status" of table "subscriptions" has room for 5'),
     "states that a check refuses": (STATUS_CHECK.replace("{more}", ""),
                                     'constraint "known" of table "subscriptions" refuses the status \'processing\', \'retry\''),
+    "an integration that no event can name": (
+        "insert into integrations (id, name, created_at, updated_at) values (0, 'x', now(), now())",
+        "integration 0 has an id that no event can name"),
     "operation name too short": ("alter table subscription_events alter operation_name type varchar(10) using ''",
                                  '"operation_name" of table "subscription_events" has room for 10 characters only: run "alter '
                                  'table'),

@@ -76,6 +76,14 @@ def test_ids_are_positive(rules, name):
     assert (found[0], found[1].constraint_name) == ("23514", rule) and f"the id {value}" in found[1].message_primary
 
 
+@pytest.mark.parametrize("number", [0, -7, -2 ** 63])
+def test_ids_of_integrations_are_positive(rules, number):
+    for statement in ("insert into {s}.integrations (id, name) values (%s, 'x')",
+                      "update {s}.integrations set id = %s where id = 2"):
+        found = refusal(rules, statement % number)
+        assert found[0] == "23514" and f"cannot give an integration the id {number}" in found[1].message_primary
+
+
 @pytest.mark.parametrize("change", ["id = 1000 where id = 3", "id = -3 where id = 3", "id = id + 100 where id = 3",
                                     "id = 1000, status = 'failed' where id = 3"])
 def test_an_id_never_changes(rules, change):

@@ -75,6 +75,11 @@ declare
     port text := substring(authority from length(host) + 1);
     name text := regexp_replace(host, '\.$', '');
 begin
+    -- No event could name it.
+    if new.id <= 0 and new.id is distinct from old.id then
+        raise exception using errcode = 'check_violation', message = format('cannot give an integration the id %s', new.id),
+            hint = 'Ids are positive.', table = 'integrations', constraint = 'integrations_id_is_positive';
+    end if;
     if new.endpoint_url is not null and new.endpoint_url is distinct from old.endpoint_url then
         if octet_length(new.endpoint_url) > 8000 then
             problem := 'is longer than 8000 bytes';

@@ -69,7 +69,7 @@ create trigger anubis_circuit_changed after update of circuit_state on @extschem
     execute function @extschema@.integration_changed();
 
 drop trigger if exists anubis_integration_check on @extschema@.integrations;
-create trigger anubis_integration_check before insert or update of endpoint_url, auth_token, delivery_settings on @extschema@.integrations
+create trigger anubis_integration_check before insert or update of id, endpoint_url, auth_token, delivery_settings on @extschema@.integrations
     for each row execute function @extschema@.integration_check();
 
 -- In place of foreign keys of subscriptions: see reference_kept().
