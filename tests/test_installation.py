@@ -138,6 +138,10 @@ def test_two_installations_on_one_kafka(own_postgres, broker, institutions):
             daemon.wait_log(f"has events of another installation .{theirs}; this one is {ours}.* kafka.topic_prefix and a "
                             "consumers.group_prefix", 60)
             assert "ended this membership" not in other.log
+        for app in apps:
+            verify = Ctl(database=app.database, kafka=broker)
+            waits = wait_for(lambda verify=verify: (r := verify("verify")) and "of its own" in r.stdout and r, 30, "the keys' names")
+            assert waits.code == 2 and "give each a kafka.topic_prefix and a consumers.group_prefix" in waits.stdout
         for app, daemon, rows in zip(apps, daemons, (60, 300)):
             for d in daemons:
                 if d is not daemon and d.is_running():

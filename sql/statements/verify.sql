@@ -24,6 +24,11 @@ select s.id::bigint
    and not exists (select from subscription_events e where e.subscription_id = s.id and e.event_type = 'created')
  order by s.id limit $1
 
+-- name: verify_foreign :once
+-- Messages of others in the topics that a read model is kept from.
+-- $1 text: read model
+select coalesce(sum(foreign_messages), 0)::bigint from consumer_offsets where read_model = $1
+
 -- name: verify_strays :once
 -- Subscriptions that wait for an integration which does not exist, where the triggers see to it that it does: id,
 -- integration, how many such there are in all.

@@ -39,6 +39,7 @@ struct backlog {
     int64_t unpublished;          /* events of the ledger */
     int64_t behind, dead;         /* published, but not handled */
     int64_t behind_at, behind_id; /* the oldest of them */
+    int64_t foreign;              /* messages of others that lay between */
 };
 
 struct proof {
@@ -244,8 +245,12 @@ static int read_handled(struct proof *p)
     }
     sheet_add(p->sheet, "unhandled", "not handled yet", value_i64(b->behind));
     sheet_add_known(p->sheet, "oldest_unhandled_at", "the oldest of", value_time(b->behind_at));
+    if (b->behind) {
+        CLEANUP(pg_args_free) struct pg_args model = model_args();
+        r = pg_query_i64(p->pg, &sql_verify_foreign, &model, &b->foreign, &p->err);
+    }
     sheet_add(p->sheet, "dead_letters", b->dead ? "dead letters" : NULL, value_i64(b->dead));
-    return PG_DONE;
+    return r;
 }
 
 /* --- handled events against the counters ------------------------------------------------------ */
@@ -406,6 +411,12 @@ static int add_verdict(struct proof *p)
                     b->unpublished, b->behind);
     else
         strbuf_adds(&text, "proven: subscriptions, ledger, published events and counters agree");
+    if (b->foreign)
+        strbuf_addf(&text,
+                    "; %" PRId64
+                    " message%s in these topics were not this installation's: should they be another's, "
+                    "give each a kafka.topic_prefix and a consumers.group_prefix of its own",
+                    b->foreign, plural(b->foreign));
     if (b->dead)
         strbuf_addf(&text, "; %" PRId64 " event%s put aside (table dead_letters)", b->dead, plural(b->dead));
     sheet_say(p->sheet, NULL, "%s", strbuf_str(&text));
