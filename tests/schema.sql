@@ -382,10 +382,12 @@ declare
     target text;
     statements text := '';
 begin
-    if not exists (select from anubis.subscription_events e where e.id > (select last_value from anubis.ledger_id_seq)) then
+    if not exists (select from anubis.subscription_events e where e.id > (select last_value from anubis.ledger_id_seq))
+       and not exists (select from anubis.relay_state r where r.high > (select last_value from anubis.ledger_id_seq)) then
         return null;
     end if;
-    statements := format('select setval(%L, (select max(id) from %s));', 'anubis.ledger_id_seq', 'anubis.subscription_events');
+    statements := format('select setval(%L, greatest((select max(id) from %s), (select high from %s)));',
+                         'anubis.ledger_id_seq', 'anubis.subscription_events', 'anubis.relay_state');
     foreach target in array '{subscriptions,integrations,integration_filters}'::text[] loop
         statements := statements || coalesce(format(' select setval(%L, (select coalesce(max(id), 1) from %s));',
             pg_get_serial_sequence('anubis.' || target, 'id'), 'anubis.' || target), '');

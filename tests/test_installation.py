@@ -140,7 +140,8 @@ def test_two_installations_on_one_kafka(own_postgres, broker, institutions):
             assert "ended this membership" not in other.log
         for app in apps:
             verify = Ctl(database=app.database, kafka=broker)
-            waits = wait_for(lambda verify=verify: (r := verify("verify")) and "of its own" in r.stdout and r, 30, "the keys' names")
+            waits = wait_for(lambda verify=verify: (r := verify("verify")) and "of its own" in r.stdout and r, 30,
+                             "verify to name the keys")
             assert waits.code == 2 and "give each a kafka.topic_prefix and a consumers.group_prefix" in waits.stdout
         for app, daemon, rows in zip(apps, daemons, (60, 300)):
             for d in daemons:

@@ -831,6 +831,7 @@ def test_a_restored_database_forgets_horizons(ledger, broker, make_daemon):
     ledger.query("update {s}.relay_state set system_identifier = 1, timeline = 77, high = 5000, gap_first = '{4000}', "
                  "gap_last = '{4001}', gap_horizon = '{99999999999}'")
     daemon.start()
+    ledger.query(daemon.wait_log('ids would be given out twice: .*; run "(.*)"')[1])
     daemon.wait_log("restored or promoted")
     wait_for(lambda: ledger.value("select gap_first = '{}' from {s}.relay_state"), 30, "the gap to be given up")
     # No id is given out again.
