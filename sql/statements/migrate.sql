@@ -55,14 +55,13 @@ values ($1, encode(sha256(convert_to($2, 'UTF8')), 'hex'), $3 || ', role ' || cu
     on conflict (name) do update set checksum = excluded.checksum, applied_at = now(),
                                      applied_by = excluded.applied_by
 
+-- name: migrate_has_guard :once
+-- Is there a function that looks at the triggers? Not before the first migration.
+select to_regprocedure('triggers_amiss()') is not null
+
 -- name: migrate_forget_triggers :once
--- A trigger that is missing or disabled is brought back by its file. Before the first migration there is nothing to look at.
-do $$
-begin
-    if to_regprocedure('triggers_amiss()') is not null then
-        delete from anubis_repeatables where name ~ '06_triggers[.]sql$' and triggers_amiss() is not null;
-    end if;
-end $$
+-- A trigger that is missing or disabled is brought back by its file.
+delete from anubis_repeatables where name ~ '06_triggers[.]sql$' and triggers_amiss() is not null
 
 -- name: migrate_is_applied :once
 -- Was the repeatable file applied last with this content?

@@ -261,8 +261,12 @@ static int apply(struct migration *m, const struct sql_file *file)
 /* After the steps, whose tables they need. */
 static int apply_repeatables(struct migration *m)
 {
+    bool has_guard = false;
+
     m->doing = "look at the triggers";
-    int r = pg_query(m->pg, &sql_migrate_forget_triggers, NULL, NULL, &m->err);
+    int r = pg_query_bool(m->pg, &sql_migrate_has_guard, NULL, &has_guard, &m->err);
+    if (r == PG_DONE && has_guard)
+        r = pg_query(m->pg, &sql_migrate_forget_triggers, NULL, NULL, &m->err);
 
     for (size_t i = 0; r == PG_DONE && i < sql_files_count && !m->is_later; i++) {
         bool is_applied = true;
