@@ -178,7 +178,7 @@ def test_a_claim_that_comes_after_its_lease_sends_nothing(app, institutions, mak
                 "retry": {"base_delay": "100ms", "max_delay": "100ms"}}
     first = make_daemon(settings).start()
     row = app.subscription(app.integration(institutions.url("/good")))
-    claimed = "select count(*) from pg_stat_activity where query like '%%claim_token = $8%%' and wait_event = 'PgSleep'"
+    claimed = "select count(*) from pg_stat_activity where datname = current_database() and wait_event = 'PgSleep'"
     wait_for(lambda: app.value(claimed), 30, "the claim", interval=0.01)
     first.stop()
     wait_for(lambda: app.row(row)["status"] == "processing", 30, "the claim to be done")
