@@ -6,8 +6,9 @@ select pg_try_advisory_lock(lock_key('relay'))
 
 -- name: relay_others
 -- Has another daemon a relay that could lead?
+-- $1 text: how the names of such sessions begin
 select exists (select from pg_stat_activity
-                where datname = current_database() and pid <> pg_backend_pid() and application_name like 'anubisd relay%')
+                where datname = current_database() and pid <> pg_backend_pid() and starts_with(application_name, $1))
 
 -- name: relay_show_trouble
 -- Puts the leader's trouble into the session's name: there everybody may read it, and it ends with the session.

@@ -1,7 +1,4 @@
 /* anubisctl installation: whose database this is, and what it becomes after it was copied or moved. */
-#include <inttypes.h>
-#include <string.h>
-
 #include "ctl/ctl.h"
 #include "sql/statements.h"
 

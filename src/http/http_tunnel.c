@@ -108,11 +108,10 @@ static curl_socket_t on_open_socket(void *userdata, curlsocktype purpose, struct
 static int on_close_socket(void *userdata, curl_socket_t fd)
 {
     struct http_tunnels *all = userdata;
-    struct http_tunnel *t;
 
-    TAILQ_FOREACH(t, &all->tunnels, link)
-    if (t->fd == fd)
-        t->fd = -1; /* the number may come back as another tunnel's */
+    for (struct http_tunnel *t = TAILQ_FIRST(&all->tunnels); t; t = TAILQ_NEXT(t, link))
+        if (t->fd == fd)
+            t->fd = -1; /* the number may come back as another tunnel's */
     http_sockets_forget(all->sockets, fd);
     return close(fd);
 }

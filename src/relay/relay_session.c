@@ -166,7 +166,7 @@ void relay_consider_others(struct relay *relay)
     s->patience_usec = MAX(s->patience_usec, PATIENCE_USEC);
     if (now - s->cut_off_since < s->patience_usec)
         return;
-    int r = pg_query_bool(s->pg, &sql_relay_others, NULL, &others, &err);
+    int r = store_relay_others(s->pg, &others, &err);
     if (r < 0) {
         relay_lose_session(relay, r, &err);
         return;

@@ -18,6 +18,14 @@ int store_relay_show_trouble(struct pg *pg, const char *trouble, struct error *e
     return pg_query(pg, &sql_relay_show_trouble, &args, NULL, err);
 }
 
+int store_relay_others(struct pg *pg, bool *ret, struct error *err)
+{
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+
+    pg_arg_text(&args, STORE_RELAY_SESSION);
+    return pg_query_bool(pg, &sql_relay_others, &args, ret, err);
+}
+
 int store_relay_identify(struct pg *pg, struct store_relay_identity *ret, struct error *err)
 {
     CLEANUP(pg_result_freep) struct pg_result *result = NULL;

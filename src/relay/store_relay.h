@@ -12,6 +12,8 @@
 /* The leader's trouble, "" = no trouble, goes into the session's name: there everybody may read it, and it
  * ends with the session. */
 int store_relay_show_trouble(struct pg *pg, const char *trouble, struct error *err);
+/* Has another daemon a relay that could lead? */
+int store_relay_others(struct pg *pg, bool *ret, struct error *err);
 
 /* Identifies the database: a dump restored elsewhere, and a promoted standby, are others. */
 struct store_relay_identity {
