@@ -10,6 +10,34 @@
 -- include in pg_temp: 002_tables.sql
 set local search_path = @extschema@, pg_temp;
 
+-- The SQL that makes a column's type one that can be adopted; NULL = that is the application's matter.
+create function pg_temp.conversion(relation text, name text, type text, is_enum boolean, is_not_null boolean) returns text
+    language sql stable as $$
+    with c as (
+        select quote_ident(relation) as r, quote_ident(name) as n,
+               case name when 'subscription_id' then 'subscriptions' when 'integration_id' then 'integrations'
+                         when 'integration_filter_id' then 'integration_filters' end as target)
+    select case
+        when relation = 'subscriptions' and name = 'status' and type in ('integer', 'smallint', 'bigint') then
+            -- Rails numbers the states of an enum as the model lists them.
+            'alter table subscriptions alter status drop default, alter status type text using '
+            '(''{pending,processing,sent,failed,retry}''::text[])[status + 1], alter status set default ''pending''" '
+            '(the states in the order of the application''s enum, which keeps texts from then on)'
+        when is_enum then format('alter table %s alter %s drop default, alter %2$s type text using %2$s::text', r, n)
+        when type = 'uuid' and name = 'id' then
+            format('alter table %1$s rename id to uuid; alter table %1$s add id bigserial; alter table %1$s drop constraint %2$s cascade; '
+                   'alter table %1$s add primary key (id); create unique index on %1$s (uuid)', r,
+                   (select quote_ident(conname) from pg_constraint where conrelid = ('@extschema@.' || r)::regclass and contype = 'p'))
+        when type = 'uuid' and target is not null then
+            format('alter table %1$s rename %2$s to its_uuid; alter table %1$s add %2$s bigint; update %1$s set %2$s = t.id from %3$s t '
+                   'where t.uuid = %1$s.its_uuid; alter table %1$s drop its_uuid, add foreign key (%2$s) references %3$s (id)%4$s; '
+                   'create index on %1$s (%2$s)', r, n, target, case when is_not_null then format(', alter %s set not null', n) end)
+        when name = 'order_id' then format('alter table %s rename %s to order_key', r, n)
+        when type = 'timestamp without time zone' then
+            format('alter table %s alter %s type timestamptz using %2$s at time zone ''UTC''', r, n)
+        end from c
+$$;
+
 -- What stands in the way of adopting what is there: found before anything is done, all of it at once, each with what would be right.
 -- Tolerated are types that a column may have beside the plain table's ("string" is every type of text, "any" every type); a varchar
 -- needs room for so many characters.
@@ -54,7 +82,7 @@ create function pg_temp.obstacles() returns setof text language sql stable as $$
         select t.oid, t.relname, t.quoted, a.attname, a.attnotnull, a.attgenerated, a.attidentity, a.atthasdef, p.fallback, l.room,
                case when l.types = '{any}' then null when l.types = '{string}' or p.type is null then l.types::text[]
                     else array[p.type] || l.types::text[] end as types,
-               format_type(a.atttypid, null) as type, y.typcategory,
+               format_type(a.atttypid, null) as type, y.typcategory, y.oid as type_oid,
                case when a.atttypid in ('varchar'::regtype, 'bpchar'::regtype) and a.atttypmod >= 4 then a.atttypmod - 4 end as holds
           from t join pg_attribute a on a.attrelid = t.oid and a.attnum > 0 and not a.attisdropped join pg_type y on y.oid = a.atttypid
           left join plain p on p.relname = t.relname and p.attname = a.attname
@@ -69,14 +97,14 @@ create function pg_temp.obstacles() returns setof text language sql stable as $$
                            where n.relnamespace = pg_my_temp_schema() and n.relname <> all (array(select relname from t))
                              and not exists (select from pg_constraint k where k.conindid = n.oid)
                              and not exists (select from pg_depend d where d.objid = n.oid and d.classid = 'pg_class'::regclass and d.deptype = 'i'))
-            or c.relname in ('integrations_open', 'subscription_event_feed', 'subscription_event_messages')
+            or c.relname in ('integrations_open', 'subscription_event_feed', 'subscription_event_messages', 'change_with_anubis_alter')
             or c.relname ~ '^subscription_events_(adopted|default|[0-9]+)$')
     union all
     select format('a function named "%s" exists already and is not anubisd''s: rename it, or give anubisd another schema (database.schema)', p.proname)
       from pg_proc p
      where p.pronamespace = '@extschema@'::regnamespace
-       and (p.proname = any ('{lock_base,lock_key,work_refused,triggers_amiss,sequences_behind,as_instant,as_document,event_time,integration_changed,integration_mended,integration_check,integration_fingerprint,integration_required,integration_filter_required,reference_kept}'::text[])
-            or p.proname ~ '^(ledger|doorbell|installation)_[a-z_]+$|^subscription_(due|now|seeded|inserted|updated|changed_by_others|judged|strays|deletion_refused|change_refused)$')
+       and (p.proname = any ('{lock_base,lock_key,work_refused,triggers_amiss,tables_amiss,tables_needed,tables_mend,table_elsewhere,table_put_back,views_amiss,replica_session,sequences_behind,cleaning_allowed,structure_note,structure_mend,anubis_steps,columns_needed,columns_amiss,anubis_alter,as_instant,as_state,as_document,as_jsonb,event_time,integration_changed,integration_mended,integration_check,integration_fingerprint,integration_required,integration_filter_required,integration_filter_check,subscriptions_route,subscriptions_resend,reference_kept,circuit_next,circuit_note,latency_index,histogram_add,rate_of,rate_next,rate_tokens,rate_limited}'::text[])
+            or p.proname ~ '^(ledger|doorbell|installation|delivery_settings)_[a-z_]+$|^subscription_(due|now|seeded|integration|inserted|updated|changed_by_others|judged|strays|deletion_refused|change_refused)$')
     union all
     select format('trigger "%s" on "%s" is named like anubisd''s: rename it', g.tgname, t.relname)
       from t join pg_trigger g on g.tgrelid = t.oid where not g.tgisinternal and (g.tgname like 'anubis\_%' or g.tgname like 'ledger\_%')
@@ -108,9 +136,24 @@ create function pg_temp.obstacles() returns setof text language sql stable as $$
       from t where t.relkind = 'r' and row_security_active(t.oid)
     -- Columns.
     union all
-    select format('column "%s" of table "%s" is of type %s. anubisd can adopt it as %s. Change the column''s type, then run the migration again',
-                  p.attname, p.relname, p.type, replace(array_to_string(p.types, ' or '), 'string', 'text'))
-      from present p where p.type <> all (p.types) and not ('string' = any (p.types) and p.typcategory = 'S')
+    (select format('column "%s" of table "%s" is of type %s. anubisd can adopt it as %s. %s, then run the migration again',
+                  p.attname, p.relname, p.type, replace(array_to_string(p.types, ' or '), 'string', 'text'),
+                  coalesce('Run "' || pg_temp.conversion(p.relname, p.attname, p.type, p.typcategory = 'E', p.attnotnull)
+                           || case when p.relname = 'subscriptions' and p.attname = 'status' and p.typcategory = 'N' then '' else '"' end,
+                           'Change the column''s type'))
+      from present p
+     where p.type <> all (p.types) and not ('string' = any (p.types) and p.typcategory = 'S')
+       and not (p.relname = 'subscriptions' and p.attname = 'status' and p.typcategory = 'E')
+     order by p.attname <> 'id', p.relname, p.attname)
+    union all
+    select format('type %s of column "status" of table "subscriptions" does not know all states: run "%s"', p.type,
+                  (select string_agg(format('alter type %s add value %L', p.type, s), '; ')
+                     from unnest('{pending,processing,sent,failed,retry}'::text[]) s
+                    where s not in (select enumlabel from pg_enum where enumtypid = p.type_oid)))
+      from present p
+     where p.relname = 'subscriptions' and p.attname = 'status' and p.typcategory = 'E'
+       and exists (select from unnest('{pending,processing,sent,failed,retry}'::text[]) s
+                    where s not in (select enumlabel from pg_enum where enumtypid = p.type_oid))
     union all
     select format('column "%1$s" of table "%2$s" has room for %3$s characters only: run "alter table %4$s alter column %5$I type text"',
                   p.attname, p.relname, p.holds, p.quoted, p.attname)
@@ -129,7 +172,7 @@ create function pg_temp.obstacles() returns setof text language sql stable as $$
                   p.attname, p.relname, p.quoted, p.attname)
       from present p
      where p.attnotnull and p.attname = any ('{next_attempt_at,claimed_by,claim_token,lease_expires_at,held_at,last_error,last_http_status,
-           last_response,last_response_truncated,last_duration_ms,last_ambiguous,paused_until,pause_reason}'::text[])
+           last_response,last_response_truncated,last_duration_ms,last_ambiguous,last_decided_by,paused_until,pause_reason}'::text[])
        and p.relname in ('subscriptions', 'integrations')
     -- subscription_events becomes a partition: what hangs on it would know the rows of before only.
     union all
@@ -161,7 +204,84 @@ create function pg_temp.obstacles() returns setof text language sql stable as $$
       from events e where e.relrowsecurity
 $$;
 
--- What rows and rules have against it: a check of the application's that does not know all the states, ids that no event can name.
+-- Columns by which applications delete rows without deleting them, with the condition that such a row fulfils. They mean nothing to anubisd.
+create function pg_temp.deletion_marks() returns table (relation text, name text, condition text) language sql stable as $$
+    select c.relname, a.attname, format(case when a.atttypid = 'boolean'::regtype then '%I' else '%I is not null' end, a.attname)
+      from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+     where c.relnamespace = '@extschema@'::regnamespace and c.relname in ('subscriptions', 'integrations')
+       and a.attname ~ '^(is_)?(deleted|discarded|removed|archived|destroyed|trashed|cancell?ed)(_at|_on)?$'
+       and a.atttypid in ('boolean'::regtype, 'timestamp'::regtype, 'timestamptz'::regtype, 'date'::regtype)
+$$;
+
+-- Rows that are marked as deleted and would be sent, or sent to, all the same.
+create function pg_temp.deleted_rows_refused() returns setof text language plpgsql as $$
+declare
+    m record;
+    found_rows bigint;
+    has_enabled boolean := exists (select from pg_attribute where attrelid = to_regclass('@extschema@.integrations')
+                                    and attname = 'enabled' and not attisdropped);
+    sql text;
+begin
+    for m in select * from pg_temp.deletion_marks() loop
+        if m.relation = 'subscriptions' then
+            sql := m.condition || ' and status in (''pending'', ''retry'')';
+        else
+            sql := m.condition || case when has_enabled then ' and enabled' else '' end;
+        end if;
+        execute format('select count(*) from @extschema@.%I where %s', m.relation, sql) into found_rows;
+        if found_rows > 0 and m.relation = 'subscriptions' then
+            return next format('%s subscriptions are marked by the column "%s" and wait, so they would be sent: run '
+                               '"update subscriptions set status = ''failed'' where %s"', found_rows, m.name, sql);
+        elsif found_rows > 0 then
+            return next format('%s integrations are marked by the column "%s", and their subscriptions would be sent: run "%supdate '
+                               'integrations set enabled = false where %s"', found_rows, m.name,
+                               case when not has_enabled then 'alter table integrations add enabled boolean not null default true; ' else '' end,
+                               sql);
+        else
+            raise warning 'column "%" of table "%" means nothing to anubisd: %', m.name, m.relation,
+                case m.relation when 'subscriptions' then 'a row that shall not be sent is set to status "failed"'
+                                else 'an integration that shall get nothing is set to enabled = false' end;
+        end if;
+    end loop;
+end $$;
+
+-- Times without zone are taken for UTC. Local ones show when the newest are ahead of the clock, or whole hours behind it.
+create function pg_temp.local_times() returns setof text language plpgsql as $$
+declare
+    c record;
+    at timestamp;
+    newest timestamp;
+    behind interval;
+begin
+    if current_setting('anubis.times_are_utc', true) = 'on' then
+        return;
+    end if;
+    for c in select f.relname, array_agg(a.attname::text) as names,
+                    string_agg(format('alter %I type timestamptz using %1$I at time zone ''ZONE''', a.attname), ', ') as changes
+               from pg_class f join pg_attribute a on a.attrelid = f.oid and a.atttypid = 'timestamp'::regtype and not a.attisdropped
+              where f.relnamespace = '@extschema@'::regnamespace and f.relname in ('subscriptions', 'subscription_events')
+                and a.attname in ('created_at', 'updated_at', 'sent_at', 'scheduled_to')
+              group by f.relname order by f.relname loop
+        newest := null;
+        for i in 1 .. cardinality(c.names) loop
+            continue when c.names[i] = 'scheduled_to';  -- lies ahead
+            execute format('select max(%I) from @extschema@.%I where isfinite(%1$I)', c.names[i], c.relname) into at;
+            newest := greatest(newest, at);
+        end loop;
+        behind := clock_timestamp() at time zone 'UTC' - newest;
+        continue when newest is null or behind > interval '12 hours 5 minutes'
+            or behind between interval '-5 minutes' and interval '55 minutes'
+            or behind > interval '0' and abs(extract(epoch from behind) - round(extract(epoch from behind) / 3600) * 3600) > 300;
+        return next format('times without zone of table "%1$s" seem to be local ones, and anubisd would take them for UTC: the newest is %2$s the '
+                           'clock. If they are, run "alter table %1$s %3$s" with the application''s zone for ZONE; if they are UTC, '
+                           'migrate with --utc', c.relname,
+                           to_char(greatest(behind, -behind), 'FMHH24 "h" FMMI "min"') || case when behind > '0' then ' behind' else ' ahead of' end,
+                           c.changes);
+    end loop;
+end $$;
+
+-- What rows and rules have against it: a check of the application's that does not know all the states, ids that no event can name, rows
+-- that are marked as deleted, local times.
 create function pg_temp.contents_refused() returns setof text language plpgsql as $$
 declare
     k record;
@@ -181,6 +301,8 @@ begin
         return query execute 'select format(''integration %s has an id that no event can name: give it a positive one'', id)
                                 from @extschema@.integrations where id <= 0 order by id limit 20';
     end if;
+    return query select * from pg_temp.deleted_rows_refused();
+    return query select * from pg_temp.local_times();
 end $$;
 
 do $$
@@ -199,6 +321,21 @@ begin
         end loop;
         raise exception using errcode = 'object_not_in_prerequisite_state',
             message = format('%s things keep anubisd from adopting the tables, named above', cardinality(obstacles));
+    end if;
+end $$;
+
+-- Rows that the application was sending itself.
+do $$
+declare
+    waiting bigint;
+begin
+    if to_regclass('@extschema@.subscriptions') is not null and exists (select from pg_attribute where attname = 'status'
+            and attrelid = to_regclass('@extschema@.subscriptions') and not attisdropped) then
+        select count(*) into waiting from @extschema@.subscriptions where status = 'processing';
+        if waiting > 0 then
+            raise warning '% subscriptions stand in "processing": ten minutes after a daemon finds them they are tried again, or held when '
+                          'they are older than retry.max_age. Let the application''s sender end first', waiting;
+        end if;
     end if;
 end $$;
 
@@ -234,13 +371,15 @@ declare
 begin
     for c in
         select a.attname, format_type(a.atttypid, a.atttypmod) as type,
-               case when a.attnotnull then ' default ' || pg_get_expr(d.adbin, d.adrelid) || ' not null' end as fallback,
+               case when a.attnotnull and not k.rests then ' default ' || pg_get_expr(d.adbin, d.adrelid) || ' not null' end as fallback,
                case when not a.attnotnull then pg_get_expr(d.adbin, d.adrelid) end as fallback_of_new_rows,
                (select ' ' || pg_get_constraintdef(k.oid) from pg_constraint k
                  where k.conrelid = a.attrelid and k.conname = format('%s_%s_check', relation, a.attname)) as checked,
                (select format('@extschema@.%I', f.relname) from pg_constraint k join pg_class f on f.oid = k.confrelid
                  where k.conrelid = a.attrelid and k.conkey = array[a.attnum] and k.contype = 'f') as target
           from pg_attribute a left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
+         -- A filter of the application's, old or new, routes nothing until somebody says by which criteria: they are NULL.
+         cross join lateral (select relation = 'integration_filters' and a.attname = 'criteria' as rests) k
          where a.attrelid = ('pg_temp.' || relation)::regclass and a.attnum > 0
            and not exists (select from pg_attribute o where o.attrelid = ('@extschema@.' || relation)::regclass
                               and o.attname = a.attname and not o.attisdropped)
@@ -264,6 +403,7 @@ declare
     instant record;
 begin
     alter table @extschema@.subscription_events rename to subscription_events_adopted;
+    alter table @extschema@.subscription_events_adopted alter column id drop identity if exists;  -- no partition may have one
     create table @extschema@.subscription_events (like @extschema@.subscription_events_adopted including defaults including generated)
         partition by range (id);
     alter table @extschema@.subscription_events add primary key (id);

@@ -41,10 +41,21 @@ create index integrations_paused on @extschema@.integrations (paused_until, id) 
 -- integration without a row has a closed circuit. So adopted integrations need no rows, and inserts no trigger.
 create table @extschema@.integration_runtime (
     integration_id bigint primary key references @extschema@.integrations (id) on delete cascade,
+    -- See circuit_next(): since when it is open, or closed again; until when the next probe, or the answer of the one under way, is due.
     circuit_state text not null default 'closed' check (circuit_state in ('closed', 'open', 'half_open')),
+    circuit_generation bigint not null default 0,
+    circuit_failures integer not null default 0,
+    circuit_level integer not null default 0,
+    circuit_since timestamptz,
+    circuit_until timestamptz,
+    circuit_reason text,
     -- Nothing is sent before: the institution asked for it (429, 503 with Retry-After) or refuses the credentials (401).
     backoff_until timestamptz,
+    backoff_since timestamptz,
     backoff_reason text,
+    -- See rate_next(): the last time of a request that was taken, and the process that has them.
+    rate_at timestamptz,
+    rate_by bigint,
     -- Counted by events. What successful_sends and failed_sends of the integration hold of it already: they follow every few seconds,
     -- because each version of an integration's row costs every insert that looks at it.
     sent bigint not null default 0,
@@ -53,7 +64,7 @@ create table @extschema@.integration_runtime (
     failed_folded bigint not null default 0
 ) with (fillfactor = 50);
 -- Those that claims pass over.
-create index integration_runtime_open on @extschema@.integration_runtime (integration_id) where circuit_state = 'open';
+create index integration_runtime_open on @extschema@.integration_runtime (integration_id) where circuit_state <> 'closed';
 create index integration_runtime_backoff on @extschema@.integration_runtime (backoff_until, integration_id)
     where backoff_until is not null;
 
@@ -100,6 +111,7 @@ create table if not exists @extschema@.subscriptions (
     last_response_truncated boolean,
     last_duration_ms integer,
     last_ambiguous boolean,
+    last_decided_by text,
     -- The end of the first attempt after which the institution may have it all the same.
     ambiguous_since timestamptz,
     -- Part of the Idempotency-Key, beside id and payload: it tells a row from another one with the same id, which exists after a
@@ -107,7 +119,11 @@ create table if not exists @extschema@.subscriptions (
     -- sessions whose chance repeats (setseed(), a machine that was cloned). NULL in rows that are older than the adoption.
     idempotency_seed bigint
         default (random() * 9007199254740992)::bigint # (date_part('epoch', clock_timestamp()) * 1000000)::bigint,
-    traceparent text
+    -- Added to it when an institution keeps its errors for a key; NULL = never.
+    idempotency_turn integer,
+    traceparent text,
+    -- The subscription in whose place this one goes out. See subscriptions_resend().
+    resend_of bigint
 ) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.05);
 
 -- The claim reads this one from its start for each integration; held rows wait for an operator and are not in it.
@@ -116,6 +132,7 @@ create index subscriptions_due on @extschema@.subscriptions
     where status in ('pending', 'retry') and held_at is null;
 create index subscriptions_lease on @extschema@.subscriptions (lease_expires_at) where status = 'processing';
 create index subscriptions_ambiguous on @extschema@.subscriptions (integration_id) where status = 'failed' and last_ambiguous;
+create unique index subscriptions_resent on @extschema@.subscriptions (resend_of) where resend_of is not null;
 create index subscriptions_held on @extschema@.subscriptions (integration_id, held_at) where held_at is not null;
 
 -- ---------------------------------------------------------------------------------------------------------------------
@@ -123,10 +140,25 @@ create index subscriptions_held on @extschema@.subscriptions (integration_id, he
 
 create sequence @extschema@.ledger_id_seq as bigint cache 1;
 
+-- Where ids were drawn last, as ledger_place() tells it. A sequence, because what is written there counts at once and for all sessions,
+-- whatever becomes of the transaction.
+create sequence @extschema@.ledger_place_seq as bigint minvalue -9223372036854775808 start 0 cache 1;
+
+-- Ids that were left out, see ledger_go_on().
+create table @extschema@.ledger_leaps (
+    first_id bigint primary key,
+    last_id bigint not null,
+    created_at timestamptz not null default now()
+);
+
 -- The transaction id comes first: the relay gives a gap up when every transaction that had an id when it saw the gap is over, so
 -- a transaction must never draw a ledger id before it has an id of its own.
-create function @extschema@.ledger_next_id() returns bigint language sql volatile as
-    'select case when pg_current_xact_id() is not null then nextval(''@extschema@.ledger_id_seq''::regclass) end';
+create function @extschema@.ledger_next_id() returns bigint language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+begin
+    perform pg_current_xact_id();
+    perform @extschema@.ledger_go_on();
+    return nextval('@extschema@.ledger_id_seq'::regclass);
+end $$;
 
 create table if not exists @extschema@.subscription_events (
     id bigint primary key,
@@ -156,7 +188,9 @@ create table if not exists @extschema@.subscription_events (
     subscription_updated_at timestamptz,
     ambiguous boolean,
     response_truncated boolean,
-    traceparent text
+    traceparent text,
+    -- Who decided what became of an attempt: a rule of delivery_settings, a person; NULL = the ordinary table of outcomes.
+    decided_by text
 ) partition by range (id);
 -- Whether it was adopted or not; the adopted partition keeps the defaults that it had.
 alter table only @extschema@.subscription_events
@@ -203,6 +237,8 @@ create table @extschema@.installation (
     one boolean primary key default true check (one),
     namespace uuid not null default gen_random_uuid(),
     created_at timestamptz not null default now(),
+    -- Of a test database: subscriptions and events may be deleted and truncated (see cleaning_allowed()).
+    allows_cleaning boolean not null default false,
     server bigint,
     database oid,
     tables oid
@@ -242,6 +278,7 @@ create table @extschema@.consumer_offsets (
     partition integer not null,
     next_offset bigint not null,
     foreign_messages bigint not null default 0,
+    unknown_events bigint not null default 0,   -- in the installation's name, but not in its ledger
     updated_at timestamptz not null default now(),
     primary key (consumer_group, topic, partition)
 ) with (fillfactor = 20);
@@ -260,6 +297,75 @@ create table @extschema@.consumer_bitmaps (
 ) with (fillfactor = 50);
 alter table @extschema@.consumer_bitmaps alter column bits set storage plain;
 
+-- What happened to each integration, by the hour, day and month of the event (UTC): sums of the events that the read model "integration"
+-- holds. The table "integration_stats" has the hours, which applications read; the longer spans are there for reports of a year.
+-- Two histograms: latency from creation to "sent", and of the HTTP calls. Index i (latency_index) counts those of more than 2^((i-1)/32)
+-- and at most 2^(i/32) microseconds; indexes ascend, and none is there without a count.
+create table @extschema@.integration_stats_spans (
+    integration_id bigint not null,
+    span text not null default 'hour',
+    bucket timestamptz not null,
+    created bigint not null default 0,
+    sent bigint not null default 0,
+    failed bigint not null default 0,
+    retried bigint not null default 0,
+    attempts bigint not null default 0,     -- that took time: "sent", "failed" and "retried" with a duration
+    delivery_index smallint[] not null default '{}',
+    delivery_count bigint[] not null default '{}',
+    http_index smallint[] not null default '{}',
+    http_count bigint[] not null default '{}',
+    primary key (bucket, integration_id, span)
+) partition by list (span);
+create table @extschema@.integration_stats partition of @extschema@.integration_stats_spans for values in ('hour') with (fillfactor = 60);
+create table @extschema@.integration_stats_days partition of @extschema@.integration_stats_spans for values in ('day') with (fillfactor = 60);
+create table @extschema@.integration_stats_months partition of @extschema@.integration_stats_spans for values in ('month') with (fillfactor = 60);
+
+-- The audit log: each event as it came back from Kafka, a leaf of one Merkle tree for each partition (RFC 9162, section 2.1; the entry
+-- stands in src/crypto/audit_leaf.h). roots: those of the full subtrees, the largest first.
+create table @extschema@.audit_trees (
+    id integer generated always as identity primary key,
+    topic text not null,
+    partition integer not null,
+    size bigint not null default 0,
+    roots bytea not null default '',
+    unique (topic, partition)
+) with (fillfactor = 20);
+create table @extschema@.audit_log (
+    tree integer not null,
+    leaf bigint not null,
+    "offset" bigint not null,
+    sequence bigint not null,
+    event_id uuid not null,
+    event_type text not null,
+    subscription_id bigint not null,
+    integration_id bigint,
+    created_at timestamptz not null,
+    commitment bytea not null,
+    hash bytea not null,
+    primary key (tree, leaf)
+);
+create index audit_log_sequence on @extschema@.audit_log using brin (sequence) with (pages_per_range = 32);
+-- The roots of full subtrees of 256 and 65,536 leaves (level 1 and 2) and so on, so that a proof reads few rows.
+create table @extschema@.audit_tiles (
+    tree integer not null,
+    level integer not null,
+    tile bigint not null,
+    hash bytea not null,
+    primary key (tree, level, tile)
+);
+-- What all trees were at a time: a text that may be signed, and that is kept outside, too. See src/crypto/audit_note.h.
+create table @extschema@.audit_checkpoints (
+    id bigint generated always as identity primary key,
+    note text not null,
+    created_at timestamptz not null default now(),
+    verified_at timestamptz     -- by "anubisctl verify --audit": the leaves up to here were found to be right
+);
+-- What makes a commitment impossible to guess. Without its salt a leaf still proves that there was an event, and says nothing of a person.
+create table @extschema@.audit_salts (
+    subscription_id bigint primary key,
+    salt bytea not null check (octet_length(salt) = 32)
+);
+
 -- Messages that no consumer can handle.
 create table @extschema@.dead_letters (
     id bigint generated always as identity primary key,
@@ -275,3 +381,82 @@ create table @extschema@.dead_letters (
     replayed_at timestamptz,
     unique (read_model, topic, partition, "offset")
 );
+create index dead_letters_open on @extschema@.dead_letters (id) where replayed_at is null;
+
+-- ---------------------------------------------------------------------------------------------------------------------
+-- Alerts: what is wrong with an integration, or with the installation.
+
+-- integration_id is NULL for alerts of the installation. last_notified_at: a resolved alert is told as long as this is earlier than
+-- resolved_at; NULL = nobody was told yet.
+create table @extschema@.alerts (
+    id bigint generated always as identity primary key,
+    integration_id bigint references @extschema@.integrations (id) on delete cascade,
+    kind text not null,
+    state text not null default 'firing' check (state in ('firing', 'resolved')),
+    value double precision,
+    threshold double precision,
+    message text not null,
+    started_at timestamptz not null default clock_timestamp(),
+    resolved_at timestamptz,
+    last_notified_at timestamptz,
+    acknowledged_at timestamptz,
+    acknowledged_by text,
+    check ((state = 'resolved') = (resolved_at is not null))
+);
+-- However many daemons find it, it is one alert.
+create unique index alerts_firing on @extschema@.alerts (kind, coalesce(integration_id, 0)) where state = 'firing';
+create index alerts_resolved on @extschema@.alerts (resolved_at) where state = 'resolved';
+create index alerts_integration on @extschema@.alerts (integration_id);
+
+-- Alerts of an integration that nobody is told of for a while. kind NULL = all kinds. reason: with who says so.
+create table @extschema@.alert_silences (
+    id bigint generated always as identity primary key,
+    integration_id bigint not null references @extschema@.integrations (id) on delete cascade,
+    kind text,
+    until timestamptz not null,
+    reason text not null,
+    created_at timestamptz not null default clock_timestamp()
+);
+create unique index alert_silences_key on @extschema@.alert_silences (integration_id, coalesce(kind, ''));
+
+-- What each sink is still to be told, in order, and what it has taken (sent_at). An Alertmanager is a sink by its number in
+-- alerts.alertmanager_urls, "alertmanager 1"; of what is told to it again and again there is no row.
+create table @extschema@.alert_outbox (
+    id bigint generated always as identity primary key,
+    alert_id bigint not null references @extschema@.alerts (id) on delete cascade,
+    sink text not null check (sink in ('journal', 'topic', 'webhook') or sink like 'alertmanager _%'),
+    event text not null check (event in ('fired', 'repeated', 'resolved')),
+    body jsonb not null,
+    created_at timestamptz not null default clock_timestamp(),
+    due_at timestamptz not null default clock_timestamp(),
+    attempts integer not null default 0,
+    error text,
+    sent_at timestamptz
+);
+create index alert_outbox_waiting on @extschema@.alert_outbox (sink, id) where sent_at is null;
+create index alert_outbox_alert on @extschema@.alert_outbox (alert_id);
+
+-- The evidence of the failure rate. recent: the newest outcomes of an integration, newest first, each the time of its event in
+-- microseconds since 1970, doubled, and one more for a failure. since: what happened before counts no more, because the circuit was
+-- open, the integration paused or the network lost. above_since: since when the share of failures is too high, 0 = it is not.
+create table @extschema@.alert_evidence (
+    integration_id bigint primary key references @extschema@.integrations (id) on delete cascade,
+    recent bigint[] not null,
+    since bigint not null default 0,
+    above_since bigint not null default 0
+) with (fillfactor = 50);
+
+-- Subscriptions whose first attempt counts already though the next one is the first again, because it may have cost nothing.
+create table @extschema@.alert_firsts (
+    subscription_id bigint primary key,
+    seen_at timestamptz not null default now()
+);
+
+-- The same outcomes, counted for every ten seconds (bucket: their number since 1970), as far back as the window reaches.
+create table @extschema@.alert_buckets (
+    integration_id bigint not null references @extschema@.alert_evidence (integration_id) on delete cascade,
+    bucket bigint not null,
+    total bigint not null,
+    failed bigint not null,
+    primary key (integration_id, bucket)
+) with (fillfactor = 50);

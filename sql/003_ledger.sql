@@ -18,13 +18,15 @@ insert into @extschema@.installation default values;
 -- Only what comes after an adoption is published.
 insert into @extschema@.relay_state (high) select coalesce(max(id), 0) from @extschema@.subscription_events;
 select setval('@extschema@.ledger_id_seq', high + 1, false) from @extschema@.relay_state;
+-- So that a schema dump begins there, too.
+do $$ begin execute format('alter sequence @extschema@.ledger_id_seq start with %s', (select high + 1 from @extschema@.relay_state)); end $$;
 insert into @extschema@.ledger_partitions (name, first_id, last_id)
     select 'subscription_events_adopted', 0, high from @extschema@.relay_state
      where to_regclass('@extschema@.subscription_events_adopted') is not null;
 
 -- Proofs start from here.
 insert into @extschema@.ledger_baseline (status, subscriptions)
-    select status, count(*) from @extschema@.subscriptions where status is not null group by status;
+    select status::text, count(*) from @extschema@.subscriptions where status is not null group by status;
 insert into @extschema@.ledger_baseline (integration_id, successful_sends, failed_sends)
     select id, coalesce(successful_sends, 0), coalesce(failed_sends, 0) from @extschema@.integrations
      where coalesce(successful_sends, 0) <> 0 or coalesce(failed_sends, 0) <> 0;

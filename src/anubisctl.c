@@ -1,6 +1,8 @@
 /* anubisctl: reads the options and runs the command. */
 #include <getopt.h>
+#include <limits.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,13 +11,109 @@
 #include "base/version.h"
 #include "ctl/ctl.h"
 
-enum { TAKES_JSON = 1, TAKES_DRY_RUN = 2, TAKES_IDENTITY = 4 };
+/* What a command takes: a bit for options that belong together. */
+enum {
+    TAKES_JSON = 1 << 0,
+    TAKES_DRY_RUN = 1 << 1,
+    TAKES_IDENTITY = 1 << 2,
+    TAKES_UTC = 1 << 3,
+    TAKES_WAIT = 1 << 4,
+    TAKES_SEARCH = 1 << 5,
+    TAKES_REASON = 1 << 6,
+    TAKES_PERIOD = 1 << 7,
+    TAKES_CHOICE = 1 << 8,
+    TAKES_RATE = 1 << 9,
+    TAKES_AS = 1 << 10,
+    TAKES_PART = 1 << 11, /* --integration, --since and --until */
+    TAKES_REPORT = 1 << 12,
+    TAKES_REPLAY = 1 << 13,
+    TAKES_AUDIT = 1 << 14,
+    TAKES_PAYLOAD = 1 << 15,
+    TAKES_SILENCE = 1 << 16, /* --integration, --kind, --for and --reason */
+};
+
+/* How they look behind a command in the help. */
+static const struct {
+    unsigned takes;
+    const char *usage;
+} usages[] = {
+    {TAKES_JSON, "[--json]"},
+    {TAKES_DRY_RUN, "[--dry-run]"},
+    {TAKES_IDENTITY, "[--same|--copy]"},
+    {TAKES_UTC, "[--utc]"},
+    {TAKES_WAIT, "[--wait]"},
+    {TAKES_AUDIT, "[--audit]"},
+    {TAKES_SEARCH, "[--order|--cpf]"},
+    {TAKES_REASON, "--reason"},
+    {TAKES_RATE, "[--rate]"},
+    {TAKES_PERIOD, "[--for]"},
+    {TAKES_CHOICE, "CHOICE"},
+    {TAKES_AS, "--as"},
+    {TAKES_REPORT, "[PERIOD]"},
+    {TAKES_REPLAY, "--group"},
+    {TAKES_PAYLOAD, "--payload [--origin]"},
+    {TAKES_SILENCE, "[SILENCE]"},
+};
+
+#define FLAG(field) NULL, offsetof(struct ctl, field)
+#define TEXT(field, argument) argument, offsetof(struct ctl, field)
+
+/* All that follows from an option, in the order of the help. Without `takes` it is for all commands. */
+static const struct command_option {
+    const char *name, *argument; /* NULL = a flag */
+    size_t at;                   /* of a bool or a text in struct ctl */
+    unsigned takes;
+    const char *words;
+} command_options[] = {
+    {"config", TEXT(config_path, "FILE"), 0, "the configuration (" CONFIG_PATH ")"},
+    {"environment", TEXT(environment_path, "FILE"), 0,
+     "variables that override it (" CONFIG_ENVIRONMENT_PATH ")"},
+    {"database", TEXT(database, "CONNINFO"), 0,
+     "connect to this instead, say as the role that owns the schema"},
+    {"json", FLAG(json), TAKES_JSON, "answer in JSON"},
+    {"dry-run", FLAG(dry_run), TAKES_DRY_RUN, "show what would be done, and do nothing"},
+    {"same", FLAG(identity.same), TAKES_IDENTITY,
+     "of installation: the database was moved, upgraded or restored"},
+    {"copy", FLAG(identity.copy), TAKES_IDENTITY,
+     "of installation: it is a copy, and gets a name of its own"},
+    {"utc", FLAG(utc), TAKES_UTC, "of migrate: times without zone are UTC, whatever they look like"},
+    {"wait", FLAG(proof.wait), TAKES_WAIT, "of verify: wait until all work that is due is done and counted"},
+    {"audit", FLAG(proof.audit), TAKES_AUDIT,
+     "of verify: prove the audit log, from where it was proven before"},
+    {"full", FLAG(proof.full), TAKES_AUDIT, "of verify --audit: all of it"},
+    {"order", TEXT(order, "ID"), TAKES_SEARCH,
+     "of explain: the subscription of this order, in place of its own id"},
+    {"cpf", TEXT(cpf, "CPF"), TAKES_SEARCH, "of explain: the subscription of this person"},
+    {"reason", TEXT(reason, "TEXT"), TAKES_REASON | TAKES_SILENCE,
+     "of pause, settle, resend, silence: why, for those who come after you"},
+    {"as", TEXT(as, "sent|failed"), TAKES_AS, "of settle: whether the institution has them, or has not"},
+    {"for", TEXT(period, "DURATION"), TAKES_PERIOD | TAKES_SILENCE,
+     "of pause and silence: it ends by itself after so long (30m, 2h)"},
+    {"integration", TEXT(choice.integration, "ID"), TAKES_CHOICE | TAKES_PART | TAKES_SILENCE,
+     "of retry, report and silence: those of this integration"},
+    {"kind", TEXT(choice.kind, "KIND"), TAKES_SILENCE, "of silence: alerts of this kind"},
+    {"since", TEXT(choice.since, "TIME"), TAKES_CHOICE | TAKES_PART,
+     "of retry: failed since then; of report: from then on; or a duration (2h)"},
+    {"until", TEXT(choice.until, "TIME"), TAKES_CHOICE | TAKES_PART,
+     "of retry: failed before then; of report: up to then, which is now"},
+    {"error", TEXT(choice.error, "TEXT"), TAKES_CHOICE, "of retry: with this in their error"},
+    {"status", TEXT(choice.status, "CODE"), TAKES_CHOICE, "of retry: with this HTTP status"},
+    {"ids", TEXT(choice.ids, "ID,ID"), TAKES_CHOICE, "of retry: these; all that are given must hold"},
+    {"format", TEXT(stats.format, "FORMAT"), TAKES_REPORT, "of report: table, json or csv"},
+    {"group", TEXT(stats.group, "GROUP"), TAKES_REPLAY, "of replay: integration, monitoring or external"},
+    {"from-ledger", FLAG(stats.from_ledger), TAKES_REPLAY, "of replay: not from Kafka, but from the ledger"},
+    {"rate", TEXT(choice.rate, "NUMBER"), TAKES_RATE,
+     "of retry and resend: so many a second, not all at once"},
+    {"payload", TEXT(sample.payload, "FILE"), TAKES_PAYLOAD,
+     "of filters: the payload; - is the standard input"},
+    {"origin", TEXT(sample.origin, "TEXT"), TAKES_PAYLOAD, "of filters: the subscription's origin"},
+};
 
 /* The help, the check of arguments and "did you mean" follow from this. */
 struct command {
     const char *name;
-    const char *argument,
-        *argument_words; /* its one argument as the help and a sentence name it; NULL = none */
+    const char *argument, *argument_words; /* as the help and a sentence name it; NULL = none */
+    int least, most;                       /* arguments */
     const char *summary;
     unsigned takes; /* which of the options above */
     int (*run)(struct ctl *c);
@@ -23,15 +121,35 @@ struct command {
 
 /* In the order of the help. */
 static const struct command commands[] = {
-    {"migrate", NULL, NULL, "bring the database's schema up to this version", TAKES_DRY_RUN, ctl_migrate},
-    {"status", NULL, NULL, "subscriptions, integrations, relay and consumers on one screen", TAKES_JSON,
+    {"migrate", NULL, NULL, 0, 0, "bring the database's schema up to this version", TAKES_DRY_RUN | TAKES_UTC,
+     ctl_migrate},
+    {"status", NULL, NULL, 0, 0, "subscriptions, integrations, relay and consumers on one screen", TAKES_JSON,
      ctl_status},
-    {"explain", "ID", "the subscription's id", "one subscription's whole story, and what happens next",
-     TAKES_JSON, ctl_explain},
-    {"verify", NULL, NULL, "prove subscriptions, ledger and counters against each other", TAKES_JSON,
-     ctl_verify},
-    {"installation", NULL, NULL, "whose database this is; after it was copied or moved",
+    {"explain", "ID", "the subscription's id", 1, 1, "one subscription's whole story, and what happens next",
+     TAKES_JSON | TAKES_SEARCH, ctl_explain},
+    {"verify", NULL, NULL, 0, 0, "prove subscriptions, ledger and counters",
+     TAKES_JSON | TAKES_WAIT | TAKES_AUDIT, ctl_verify},
+    {"installation", NULL, NULL, 0, 0, "whose database this is; after a copy or a move",
      TAKES_JSON | TAKES_DRY_RUN | TAKES_IDENTITY, ctl_installation},
+    {"integrations", NULL, NULL, 0, 0, "every integration, and what is set for it", TAKES_JSON,
+     ctl_integrations},
+    {"pause", "ID", "the integration's id", 1, 1, "send nothing to an integration",
+     TAKES_JSON | TAKES_DRY_RUN | TAKES_REASON | TAKES_PERIOD, ctl_pause},
+    {"resume", "ID", "the integration's id", 1, 1, "end its pause", TAKES_JSON | TAKES_DRY_RUN, ctl_resume},
+    {"retry", NULL, NULL, 0, 0, "put failed subscriptions back",
+     TAKES_JSON | TAKES_DRY_RUN | TAKES_CHOICE | TAKES_RATE, ctl_retry},
+    {"settle", "ID ...", "a subscription's id", 1, INT_MAX, "say what became of held subscriptions",
+     TAKES_JSON | TAKES_DRY_RUN | TAKES_AS | TAKES_REASON, ctl_settle},
+    {"resend", "ID ...", "a subscription's id", 1, INT_MAX, "send subscriptions again that were sent",
+     TAKES_JSON | TAKES_DRY_RUN | TAKES_REASON | TAKES_RATE, ctl_resend},
+    {"report", NULL, NULL, 0, 0, "what happened to each integration, and how fast",
+     TAKES_JSON | TAKES_PART | TAKES_REPORT, ctl_report},
+    {"replay", NULL, NULL, 0, 0, "rebuild what a group has counted",
+     TAKES_JSON | TAKES_DRY_RUN | TAKES_REPLAY, ctl_replay},
+    {"filters", "test", "\"test\"", 1, 1, "which filter would take a payload, and why",
+     TAKES_JSON | TAKES_PAYLOAD, ctl_filters},
+    {"alerts", "ACTION", "an action", 0, 2, "list, ack ID, silence, unsilence or test",
+     TAKES_JSON | TAKES_DRY_RUN | TAKES_SILENCE, ctl_alerts},
 };
 
 static const struct command *find_command(const char *name)
@@ -66,12 +184,23 @@ static void print_commands(void)
         names = MAX(names, (int) strlen(commands[i].name));
         arguments = MAX(arguments, commands[i].argument ? (int) strlen(commands[i].argument) : 0);
     }
-    for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
-        printf("  %-*s  %-*s   %s%s%s%s\n", names, commands[i].name, arguments,
-               commands[i].argument ? commands[i].argument : "", commands[i].summary,
-               commands[i].takes & TAKES_JSON ? " [--json]" : "",
-               commands[i].takes & TAKES_DRY_RUN ? " [--dry-run]" : "",
-               commands[i].takes & TAKES_IDENTITY ? " [--same|--copy]" : "");
+    for (size_t i = 0; i < ARRAY_SIZE(commands); i++) {
+        printf("  %-*s  %-*s   %s", names, commands[i].name, arguments,
+               commands[i].argument ? commands[i].argument : "", commands[i].summary);
+        for (size_t n = 0; n < ARRAY_SIZE(usages); n++)
+            if (commands[i].takes & usages[n].takes)
+                printf(" %s", usages[n].usage);
+        putchar('\n');
+    }
+}
+
+static void print_option(const struct command_option *o)
+{
+    CLEANUP(freep)
+    char *left = xasprintf("%s--%s %s", o == command_options ? "-c, " : "    ", o->name,
+                           o->argument ? o->argument : "");
+
+    printf("  %-23s %s\n", left, o->words);
 }
 
 static int stop_fd;
@@ -88,15 +217,10 @@ static void print_help(void)
     puts("anubisctl looks after anubisd's database; it needs no running daemon.\n\n"
          "Usage: anubisctl [OPTION…] COMMAND [ID]\n\nCommands:");
     print_commands();
-    puts("\nOptions:\n"
-         "  -c, --config FILE       the configuration (" CONFIG_PATH ")\n"
-         "      --environment FILE  variables that override it (" CONFIG_ENVIRONMENT_PATH ")\n"
-         "      --database CONNINFO connect to this instead, say as the role that owns the schema\n"
-         "      --json              answer in JSON\n"
-         "      --dry-run           show what would be done, and do nothing\n"
-         "      --same              of installation: the database was moved, upgraded or restored\n"
-         "      --copy              of installation: it is a copy, and gets a name of its own\n"
-         "      --version           print the version, exit\n"
+    puts("\nOptions:");
+    for (size_t i = 0; i < ARRAY_SIZE(command_options); i++)
+        print_option(&command_options[i]);
+    puts("      --version           print the version, exit\n"
          "  -h, --help              print this, exit\n\n"
          "Exit status: 0 done; 1 verify found differences, or there is no such subscription; 2 verify found\n"
          "none but not everything has been done yet; 64 usage; 69 the database is away or refuses; 77 a\n"
@@ -118,46 +242,54 @@ static int unknown_command(const char *name)
     return usage_error("there is no command", name, hint);
 }
 
+/* Values of long options for getopt_long(3): those of the table follow OPT_FIRST. */
+enum {
+    OPT_VERSION = 256,
+    OPT_FIRST,
+};
+
+static bool *flag_of(struct ctl *c, const struct command_option *o)
+{
+    return (bool *) ((char *) c + o->at);
+}
+
+static const char **text_of(struct ctl *c, const struct command_option *o)
+{
+    return (const char **) ((char *) c + o->at);
+}
+
+static void take_option(struct ctl *c, const struct command_option *o, const char *value)
+{
+    if (o->argument)
+        *text_of(c, o) = value;
+    else
+        *flag_of(c, o) = true;
+}
+
+static void add_options(struct option *list)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(command_options); i++)
+        *list++ = (struct option){command_options[i].name,
+                                  command_options[i].argument ? required_argument : no_argument, NULL,
+                                  OPT_FIRST + (int) i};
+    *list++ = (struct option){"version", no_argument, NULL, OPT_VERSION};
+    *list++ = (struct option){"help", no_argument, NULL, 'h'};
+    *list = (struct option){0};
+}
+
 /* -1 to continue, else the exit code. */
 static int parse_options(int argc, char **argv, struct ctl *c)
 {
-    enum { OPT_ENVIRONMENT = 256, OPT_DATABASE, OPT_JSON, OPT_DRY_RUN, OPT_SAME, OPT_COPY, OPT_VERSION };
-    static const struct option options[] = {
-        {"config", required_argument, NULL, 'c'},
-        {"environment", required_argument, NULL, OPT_ENVIRONMENT},
-        {"database", required_argument, NULL, OPT_DATABASE},
-        {"json", no_argument, NULL, OPT_JSON},
-        {"dry-run", no_argument, NULL, OPT_DRY_RUN},
-        {"same", no_argument, NULL, OPT_SAME},
-        {"copy", no_argument, NULL, OPT_COPY},
-        {"version", no_argument, NULL, OPT_VERSION},
-        {"help", no_argument, NULL, 'h'},
-        {NULL, 0, NULL, 0},
-    };
+    struct option options[ARRAY_SIZE(command_options) + 3];
     int o;
+
+    add_options(options);
     while ((o = getopt_long(argc, argv, "c:h0123456789", options, NULL)) != -1) {
+        if (o >= OPT_FIRST || o == 'c') {
+            take_option(c, &command_options[o == 'c' ? 0 : o - OPT_FIRST], optarg);
+            continue;
+        }
         switch (o) {
-        case 'c':
-            c->config_path = optarg;
-            break;
-        case OPT_ENVIRONMENT:
-            c->environment_path = optarg;
-            break;
-        case OPT_DATABASE:
-            c->database = optarg;
-            break;
-        case OPT_JSON:
-            c->json = true;
-            break;
-        case OPT_DRY_RUN:
-            c->dry_run = true;
-            break;
-        case OPT_SAME:
-            c->same = true;
-            break;
-        case OPT_COPY:
-            c->copy = true;
-            break;
         case OPT_VERSION:
             puts("anubisctl " ANUBIS_VERSION);
             return 0;
@@ -174,7 +306,21 @@ static int parse_options(int argc, char **argv, struct ctl *c)
     return -1;
 }
 
-/* The command and its argument. -1 to continue, else the exit code. */
+/* -1 when the command takes all options that are given, else the exit code. */
+static int check_options(struct ctl *c, const struct command *command)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(command_options); i++) {
+        const struct command_option *o = &command_options[i];
+        bool is_given = o->argument ? *text_of(c, o) != NULL : *flag_of(c, o);
+        if (!o->takes || !is_given || command->takes & o->takes)
+            continue;
+        CLEANUP(freep) char *what = xasprintf("there is no --%s for", o->name);
+        return usage_error(what, command->name, o->takes == TAKES_DRY_RUN ? ", which changes nothing" : "");
+    }
+    return -1;
+}
+
+/* The command and its arguments. -1 to continue, else the exit code. */
 static int parse_command(int argc, char **argv, struct ctl *c, const struct command **ret)
 {
     if (argc == 0)
@@ -186,22 +332,23 @@ static int parse_command(int argc, char **argv, struct ctl *c, const struct comm
     const struct command *command = find_command(argv[0]);
     if (!command)
         return unknown_command(argv[0]);
-    int words = command->argument ? 2 : 1;
-    if (argc < words) {
+    bool searches = c->order || c->cpf;
+    if (argc - 1 < (searches ? 0 : command->least)) {
         CLEANUP(freep) char *missing = xasprintf("%s is missing after", command->argument_words);
         return usage_error(missing, command->name, "");
     }
-    if (argc > words)
-        return usage_error("there is an argument too many:", argv[words], "");
-    if (c->json && !(command->takes & TAKES_JSON))
-        return usage_error("there is no --json for", command->name, "");
-    if (c->dry_run && !(command->takes & TAKES_DRY_RUN))
-        return usage_error("there is no --dry-run for", command->name, ", which changes nothing");
-    if ((c->same || c->copy) && !(command->takes & TAKES_IDENTITY))
-        return usage_error(c->same ? "there is no --same for" : "there is no --copy for", command->name, "");
-    if (c->same && c->copy)
+    int most = searches ? 0 : command->most;
+    if (argc - 1 > most)
+        return usage_error("there is an argument too many:", argv[most + 1], "");
+    int code = check_options(c, command);
+    if (code >= 0)
+        return code;
+    if (c->order && c->cpf)
+        return usage_error("a subscription is looked for by --order or by --cpf, not both", NULL, "");
+    if (c->identity.same && c->identity.copy)
         return usage_error("a database is the same, or a copy: --same or --copy, not both", NULL, "");
     c->args = argv + 1;
+    c->arg_count = argc - 1;
     *ret = command;
     return -1;
 }
@@ -211,6 +358,7 @@ int main(int argc, char **argv)
     struct ctl c = {.config_path = CONFIG_PATH, .environment_path = CONFIG_ENVIRONMENT_PATH};
     const struct command *command = NULL;
 
+    fill_standard_descriptors();
     int code = parse_options(argc, argv, &c);
     if (code < 0)
         code = parse_command(argc - optind, argv + optind, &c, &command);

@@ -91,7 +91,7 @@ static int read_environment(const struct options *o)
 
     if (o->mode == MODE_RUN && !o->environment_path)
         return 0;
-    int r = envfile_load(path, &err);
+    int r = envfile_load(path, o->environment_path, &err);
     if (r < 0 && o->mode == MODE_RUN)
         log_line(LOG_ERR, MSG_CONFIG_INVALID, "%s", err.text);
     else if (r < 0)
@@ -106,16 +106,23 @@ int main(int argc, char **argv)
     CLEANUP(strbuf_free) struct strbuf dump = STRBUF_INIT(4 << 20);
     CLEANUP(config_unrefp) struct config *config = NULL;
 
+    fill_standard_descriptors();
     int r = parse_options(argc, argv, &options);
     if (r >= 0)
         return r;
+    if (options.mode == MODE_RUN)
+        daemon_block_signals();
     log_init();
     if (read_environment(&options) < 0)
         return EX_CONFIG;
     const char *path = options.config_path;
     bool run = options.mode == MODE_RUN;
-    r = config_load(&config, path, run ? CONFIG_SECRETS_RESOLVE : CONFIG_SECRETS_KEEP, &daemon_judges,
-                    &problems, &notices);
+    static const enum config_secrets secrets[] = {
+        [MODE_RUN] = CONFIG_SECRETS_RESOLVE,
+        [MODE_CHECK] = CONFIG_SECRETS_CHECK,
+        [MODE_DUMP] = CONFIG_SECRETS_KEEP,
+    };
+    r = config_load(&config, path, secrets[options.mode], &daemon_judges, &problems, &notices);
     if (run && r < 0)
         log_lines(LOG_ERR, MSG_CONFIG_INVALID, "", strbuf_str(&problems));
     else if (r < 0)
@@ -124,6 +131,7 @@ int main(int argc, char **argv)
         return EX_CONFIG;
     switch (options.mode) {
     case MODE_CHECK:
+        config_notice_unused(config, &notices);
         fputs(strbuf_str(&notices), stderr);
         printf("%s: OK\n", path);
         return 0;

@@ -1,9 +1,9 @@
 /* The process: main thread with the event loop, the dispatcher on it, and the threads that may wait beside
  * it.
  *
- * Start:  signals blocked → threads (monitor, relay, consumers) → dispatcher → READY=1.
- * Stop:   dispatcher drains and settles → stop descriptor raised → consumers, relay, monitor joined. A second
- * signal ends at once: the database holds the truth, leases bring back what was under way.
+ * Start:  signals blocked → threads (monitor, relay, alerts, consumers) → dispatcher → READY=1.
+ * Stop:   dispatcher drains and settles → stop descriptor raised → consumers, relay, alerts, monitor
+ * joined. A second signal ends at once: the database holds the truth, leases bring back what was under way.
  *
  * Nothing here waits for Postgres or Kafka: whatever is away, its part says so and tries again. */
 #include "daemon.h"
@@ -18,11 +18,13 @@
 #include <systemd/sd-event.h>
 #include <unistd.h>
 
+#include "alerts/alerts.h"
 #include "base/log.h"
 #include "base/message_ids.h"
 #include "base/timeutil.h"
 #include "base/version.h"
 #include "consumers/consumer.h"
+#include "crypto/signature.h"
 #include "delivery/dispatcher.h"
 #include "handlers/groups.h"
 #include "http/http.h"
@@ -51,13 +53,15 @@ struct daemon {
     struct config *config;
     const char *path;
     enum phase phase;
-    int stop_fd;              /* readable once the threads shall go */
-    int misfit_fd;            /* raised by the monitor */
-    _Atomic bool database_up; /* the dispatcher's, as of the last tick; for threads to read */
+    int stop_fd;               /* readable once the threads shall go */
+    int misfit_fd;             /* raised by the monitor */
+    _Atomic bool database_up;  /* the dispatcher's, as of the last tick; for threads to read */
+    _Atomic bool network_lost; /* the same */
     struct dispatcher *dispatcher;
     struct relay *relay;
     struct consumers *consumers;
     struct monitor *monitor;
+    struct alerts *alerts;
     struct watchdog watchdog;
     struct dispatcher_stats before;
     uint64_t before_at;
@@ -73,6 +77,12 @@ static void describe_sessions(struct daemon *d, struct strbuf *out)
     consumers_describe(d->consumers, out);
 }
 
+static void add_count(struct strbuf *out, int64_t count, const char *what)
+{
+    strbuf_addf(out, ", %s%" PRId64 " %s", count > MONITOR_COUNTED ? "more than " : "",
+                MIN(count, (int64_t) MONITOR_COUNTED), what);
+}
+
 static void describe(struct daemon *d, const struct dispatcher_stats *s, uint64_t now, struct strbuf *out)
 {
     const struct monitor_stats *m = monitor_stats(d->monitor);
@@ -82,6 +92,8 @@ static void describe(struct daemon *d, const struct dispatcher_stats *s, uint64_
         strbuf_addf(out, "waiting for the database: %s; ", s->database_error.text);
     else
         describe_sessions(d, out);
+    if (s->database_up && s->standstill)
+        strbuf_addf(out, "DELIVERIES STAND STILL: %s; ", s->standstill);
     if (!relay_stats(d->relay)->kafka_up)
         strbuf_adds(out, "waiting for Kafka; ");
     if (m->relay_stopped)
@@ -91,9 +103,11 @@ static void describe(struct daemon *d, const struct dispatcher_stats *s, uint64_
     if (s->unsettled)
         strbuf_addf(out, ", %zu to be settled", s->unsettled);
     if (m->waiting >= 0)
-        strbuf_addf(out, ", %" PRId64 " waiting", (int64_t) m->waiting);
+        add_count(out, m->waiting, "waiting");
     if (m->unrouted > 0)
-        strbuf_addf(out, ", %" PRId64 " unrouted", (int64_t) m->unrouted);
+        add_count(out, m->unrouted, "unrouted");
+    if (alerts_firing(d->alerts) > 0)
+        strbuf_addf(out, ", %" PRId64 " alert%s", alerts_firing(d->alerts), plural(alerts_firing(d->alerts)));
     if (m->unpublished > 0)
         strbuf_addf(out, ", %" PRId64 " event%s to be published", (int64_t) m->unpublished,
                     plural(m->unpublished));
@@ -112,11 +126,13 @@ static int on_tick(sd_event_source *s, uint64_t usec, void *userdata)
     (void) usec;
     dispatcher_stats(d->dispatcher, &stats);
     d->database_up = stats.database_up;
+    d->network_lost = stats.network_lost;
     if (d->phase == PHASE_RUNNING) {
         describe(d, &stats, now, &status);
         sd_notifyf(0, "STATUS=%s", strbuf_str(&status));
     }
     watchdog_feed(&d->watchdog, now);
+    log_tick();
     sd_event_source_set_time(s, now + TICK_USEC);
     sd_event_source_set_enabled(s, SD_EVENT_ONESHOT);
     return 0;
@@ -172,16 +188,18 @@ static int on_terminate(sd_event_source *s, const struct signalfd_siginfo *si, v
 {
     struct daemon *d = userdata;
     (void) s;
-    (void) si;
     uint64_t drain_usec = d->config->delivery.drain_timeout_usec + SETTLE_AT_STOP_USEC;
     if (d->phase != PHASE_RUNNING) {
         log_notice("stopping at once: leases bring back what was under way");
+        log_finish();
         _exit(0);
     }
     struct dispatcher_stats stats;
     dispatcher_stats(d->dispatcher, &stats);
-    log_line(LOG_NOTICE, MSG_STOPPING, "stopping: %d request%s under way, %zu result%s to be settled",
-             stats.in_flight, plural(stats.in_flight), stats.unsettled, plural((int64_t) stats.unsettled));
+    log_line(LOG_NOTICE, MSG_STOPPING,
+             "stopping: %d request%s under way, %zu result%s to be settled (%s from process %d)",
+             stats.in_flight, plural(stats.in_flight), stats.unsettled, plural((int64_t) stats.unsettled),
+             si->ssi_signo == SIGTERM ? "SIGTERM" : "SIGINT", (int) si->ssi_pid);
     sd_notifyf(0, "STOPPING=1\nSTATUS=draining: %d request%s under way\nEXTEND_TIMEOUT_USEC=%" PRIu64,
                stats.in_flight, plural(stats.in_flight), drain_usec + 10 * USEC_PER_SEC);
     d->phase = PHASE_DRAINING;
@@ -191,8 +209,22 @@ static int on_terminate(sd_event_source *s, const struct signalfd_siginfo *si, v
     return 0;
 }
 
-const struct config_judges daemon_judges = {
-    .conninfo = pg_conninfo_check, .certificates = http_check_ca_file, .properties = kafka_conf_check};
+static bool check_signing(const char *secrets, struct strbuf *why)
+{
+    struct signer *signer = NULL;
+    struct error err;
+
+    if (signer_new(&signer, secrets, &err) < 0)
+        strbuf_adds(why, err.text);
+    bool right = signer != NULL;
+    signer_free(signer);
+    return right;
+}
+
+const struct config_judges daemon_judges = {.conninfo = pg_conninfo_check,
+                                            .certificates = http_check_ca_file,
+                                            .signing = check_signing,
+                                            .properties = kafka_conf_check};
 
 /* As many descriptors as the daemon may have: the lower, soft limit is for programs that use select(2).
  * Before anybody shares the configuration. */
@@ -235,6 +267,7 @@ static void reload(struct daemon *d)
     log_line(LOG_NOTICE, MSG_RELOADED, "configuration read again");
     log_set_level(next->log_level);
     dispatcher_reload(d->dispatcher, next);
+    alerts_reload(d->alerts, next);
     config_unref(d->config);
     d->config = next;
 }
@@ -290,6 +323,15 @@ static int start_threads(struct daemon *d, struct error *err)
                     err);
     if (r < 0)
         return r;
+    d->watchdog.hearts[HEART_ALERTS].name = "alerts";
+    r = alerts_start(&d->alerts,
+                     &(struct alerts_params){.config = d->config,
+                                             .stop_fd = d->stop_fd,
+                                             .heartbeat = &d->watchdog.hearts[HEART_ALERTS],
+                                             .network_lost = &d->network_lost},
+                     err);
+    if (r < 0)
+        return r;
     return consumers_start(&d->consumers,
                            &(struct consumers_params){.config = d->config,
                                                       .groups = groups,
@@ -303,15 +345,6 @@ static int start_threads(struct daemon *d, struct error *err)
 static int start(struct daemon *d, struct error *err)
 {
     static const struct dispatcher_callbacks dispatcher = {on_progress, on_stopped};
-    sigset_t signals;
-
-    sigemptyset(&signals);
-    sigaddset(&signals, SIGTERM);
-    sigaddset(&signals, SIGINT);
-    sigaddset(&signals, SIGHUP);
-    /* Before any library starts a thread that would inherit another mask. */
-    pthread_sigmask(SIG_BLOCK, &signals, NULL);
-    signal(SIGPIPE, SIG_IGN);
 
     d->stop_fd = wakefd_new();
     d->misfit_fd = wakefd_new();
@@ -344,6 +377,7 @@ static void stop(struct daemon *d)
         wakefd_raise(d->stop_fd);
     consumers_join(d->consumers);
     relay_join(d->relay);
+    alerts_join(d->alerts);
     monitor_join(d->monitor);
     closep(&d->stop_fd);
     closep(&d->misfit_fd);
@@ -358,6 +392,35 @@ static void hasten_the_resolver(void)
     setenv("RES_OPTIONS", "timeout:2 attempts:2", 0);
 }
 
+/* Until a signal, or a fault of ours, ends the loop. Exit code. */
+static int run(struct daemon *d)
+{
+    sd_notify(0, "READY=1");
+    int r = sd_event_loop(d->event);
+    if (r < 0)
+        log_error("the event loop cannot go on: %s. What was under way comes back when its lease is over",
+                  strerror(-r));
+    return r < 0 ? EX_SOFTWARE : 0;
+}
+
+void daemon_block_signals(void)
+{
+    sigset_t signals;
+
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGHUP);
+    pthread_sigmask(SIG_BLOCK, &signals, NULL);
+    signal(SIGPIPE, SIG_IGN);
+}
+
+/* libcurl writes the keys of connections there, or at least makes the file. */
+static void log_no_keys(void)
+{
+    unsetenv("SSLKEYLOGFILE");
+}
+
 int daemon_run(struct config *config, const char *path)
 {
     struct daemon d = {.config = config_ref(config), .path = path, .stop_fd = -1, .misfit_fd = -1};
@@ -366,19 +429,21 @@ int daemon_run(struct config *config, const char *path)
     watchdog_init(&d.watchdog);
     fit_into_descriptors(config);
     hasten_the_resolver();
-    int r = start(&d, &err);
+    log_no_keys();
+    int code, r = start(&d, &err);
     if (r >= 0) {
         say_started(&d);
         r = start_threads(&d, &err);
     }
     if (r < 0) {
         log_error("cannot start: %s (%s)", err.text, strerror(-r));
+        code = r == -EINVAL ? EX_CONFIG : EX_SOFTWARE;
     } else {
-        sd_notify(0, "READY=1");
-        r = sd_event_loop(d.event);
+        code = run(&d);
     }
     stop(&d);
-    if (r >= 0)
+    if (code == 0)
         log_line(LOG_NOTICE, MSG_STOPPED, "stopped");
-    return r == -EINVAL ? EX_CONFIG : r < 0 ? EX_SOFTWARE : 0;
+    log_finish();
+    return code;
 }

@@ -6,6 +6,10 @@
 /* How the daemon's configuration is judged at each load. */
 extern const struct config_judges daemon_judges;
 
-/* Runs until a signal ends it. Takes a reference of `config`; `path` is read again at SIGHUP. Exit code: 0 or
- * EX_SOFTWARE. */
+/* Call first, before any library starts a thread that would inherit another mask: a SIGHUP that comes while
+ * the configuration is read is a reload once it is, and no end. */
+void daemon_block_signals(void);
+
+/* Runs until a signal ends it. Takes a reference of `config`; `path` is read again at SIGHUP. Exit code: 0,
+ * EX_CONFIG or EX_SOFTWARE. */
 int daemon_run(struct config *config, const char *path);

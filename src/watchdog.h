@@ -5,7 +5,13 @@
 #include "base/worker.h"
 #include "consumers/consumer.h"
 
-enum { HEART_MONITOR, HEART_RELAY, HEART_CONSUMERS, HEARTS = HEART_CONSUMERS + CONSUMER_THREADS_MAX };
+enum {
+    HEART_MONITOR,
+    HEART_RELAY,
+    HEART_ALERTS,
+    HEART_CONSUMERS,
+    HEARTS = HEART_CONSUMERS + CONSUMER_THREADS_MAX
+};
 
 struct watchdog {
     struct heartbeat hearts[HEARTS];          /* those of running threads have a name */

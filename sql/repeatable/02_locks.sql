@@ -9,6 +9,9 @@ create or replace function @extschema@.lock_key(kind text) returns bigint langua
         when 'ledger' then 3    -- the session that makes partitions
         when 'name' then 4      -- a daemon's name
         when 'member' then 5    -- a consumer's name
+        when 'place' then 6     -- the session that leaves ids out
+        when 'alerts' then 7    -- the daemon that looks for alerts and tells of them
+        when 'replay' then 8    -- the session that rebuilds read models
         else ('no such kind of lock: ' || kind)::bigint end
 $$;
 
@@ -27,7 +30,7 @@ end $$;
 create or replace view @extschema@.integrations_open as
     select i.id
       from @extschema@.integrations i left join @extschema@.integration_runtime r on r.integration_id = i.id
-     where i.enabled and coalesce(r.circuit_state, 'closed') <> 'open' and (i.paused_until is null or i.paused_until <= now())
+     where i.enabled and coalesce(r.circuit_state, 'closed') = 'closed' and (i.paused_until is null or i.paused_until <= now())
        and (r.backoff_until is null or r.backoff_until <= now());
 
 -- Rings for due rows of these integrations, unless a claim would pass over all of them.

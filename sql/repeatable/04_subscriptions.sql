@@ -5,22 +5,30 @@
 -- a CHECK anew. SECURITY DEFINER, because the application needs no rights on the ledger.
 
 -- Judges a row that is not an ordinary one: refuses it as a constraint of this name would, or sees to the rest, and says whether it has
--- another status. What it was before is NULL for an insert; what it is now is NULL where no row has the old id any more.
+-- another status. What it was before is NULL for an insert; what it is now is NULL where no row has the old id any more. An insert is
+-- judged in two rounds: see subscription_inserted().
 create or replace function @extschema@.subscription_judged(old_id bigint, old_status text, id bigint, status text, attempts integer,
-    created_at timestamptz, integration_id bigint, filter_id bigint, seed bigint) returns boolean language plpgsql
+    created_at timestamptz, integration_id bigint, filter_id bigint, seed bigint, routed boolean default null) returns boolean language plpgsql
     set search_path = pg_catalog, pg_temp as $$
 declare
     rule text;
     words text;
     hint text;
 begin
+    -- The other round's.
+    if routed and integration_id is not null then
+        return false;
+    elsif not routed and integration_id is null then
+        perform set_config(@extschema@.doorbell_channel() || '.unrouted', 'yes', true);
+        return false;
+    end if;
     if id is null then
         words := format('cannot change the id of subscription %s', old_id);
         hint := 'Its events and its Idempotency-Key carry the id.';
         rule := 'subscriptions_id_is_kept';
     elsif old_status = 'sent' and status is distinct from 'sent' then
         words := format('cannot change subscription %s from "sent" to "%s": "sent" is final', id, coalesce(status, 'NULL'));
-        hint := 'Insert a new subscription to send it once more.';
+        hint := '"anubisctl resend" inserts a new subscription that goes out in its place.';
         rule := 'subscriptions_sent_is_final';
     elsif (old_id is null or status is distinct from old_status)
           and coalesce(status not in ('pending', 'processing', 'sent', 'failed', 'retry'), true) then
@@ -75,28 +83,45 @@ end $$;
 
 -- Without "set search_path", for which the application's insert would pay: every name is qualified, operators, too, and lock_base()
 -- stands for lock_key('bell'). Whether a claim could take the rows is only asked while a daemon sleeps.
+--
+-- Rows that came without an integration are left to a second round, when filters have given them one: the others pay nothing for that.
 create or replace function @extschema@.subscription_inserted() returns trigger language plpgsql security definer as $$
+declare
+    routed boolean := false;
 begin
-    insert into @extschema@.subscription_events (event_id, id, event_type, subscription_id, integration_id, operation_name, attempt,
-        to_status, order_id, origin, cpf, sent_at, scheduled_to, next_attempt_at, subscription_created_at, subscription_updated_at, traceparent)
-    select @extschema@.ledger_event_id(e.ledger_id), e.* from (
-    select pg_catalog.nextval('@extschema@.ledger_id_seq'::pg_catalog.regclass) as ledger_id, 'created', n.id, n.integration_id, 'create', n.attempts,
-           n.status, n.order_id, n.origin, n.cpf, @extschema@.as_instant(n.sent_at), @extschema@.as_instant(n.scheduled_to),
-           n.next_attempt_at, @extschema@.as_instant(n.created_at), @extschema@.as_instant(n.updated_at), n.traceparent
-      from new_rows n
-     where case when n.id operator(pg_catalog.>) 0 and n.attempts operator(pg_catalog.>=) 0
-                 and n.attempts operator(pg_catalog.<=) 1000000000 and pg_catalog.isfinite(n.created_at) is not false
-                 and n.status operator(pg_catalog.=) any ('{pending,processing,sent,failed,retry}'::pg_catalog.text[])
-                 and n.idempotency_seed is not null
-                 and (n.integration_filter_id is null or not @extschema@.integration_filter_required())
-                 and (n.integration_id is null or not @extschema@.integration_required()
-                      or (select true from @extschema@.integrations i where i.id operator(pg_catalog.=) n.integration_id))
-                then true
-                else @extschema@.subscription_judged(null, null, n.id, n.status, n.attempts, @extschema@.as_instant(n.created_at),
-                                                     n.integration_id, n.integration_filter_id, n.idempotency_seed) end) e;
+    loop
+        insert into @extschema@.subscription_events (event_id, id, event_type, subscription_id, integration_id, operation_name, attempt,
+            to_status, order_id, origin, cpf, sent_at, scheduled_to, next_attempt_at, subscription_created_at, subscription_updated_at, traceparent, decided_by)
+        -- A column of the application's was renamed? See "Migrations of the application" in anubisctl(8).
+        select @extschema@.ledger_event_id(e.ledger_id), e.* from (
+        select case when pg_catalog.current_setting(pg_catalog.textcat(@extschema@.doorbell_channel(), '.place'), true)
+                         operator(pg_catalog.=) 'known'
+                    then pg_catalog.nextval('@extschema@.ledger_id_seq'::pg_catalog.regclass)
+                    else @extschema@.ledger_next_id() end as ledger_id, 'created', n.id,
+               coalesce(n.integration_id, @extschema@.subscription_integration(n.id)), 'create', n.attempts,
+               n.status::pg_catalog.text, n.order_id, n.origin, n.cpf, @extschema@.as_instant(n.sent_at), @extschema@.as_instant(n.scheduled_to),
+               n.next_attempt_at, @extschema@.as_instant(n.created_at), @extschema@.as_instant(n.updated_at), n.traceparent, n.last_decided_by
+          from new_rows n
+         where case when case when routed then n.integration_id is null else n.integration_id is not null end
+                     and n.id operator(pg_catalog.>) 0 and n.attempts operator(pg_catalog.>=) 0
+                     and n.attempts operator(pg_catalog.<=) 1000000000 and pg_catalog.isfinite(n.created_at) is not false
+                     and n.status::pg_catalog.text operator(pg_catalog.=) any ('{pending,processing,sent,failed,retry}'::pg_catalog.text[])
+                     and n.idempotency_seed is not null
+                     and (n.integration_filter_id is null or not @extschema@.integration_filter_required())
+                     and (n.integration_id is null or not @extschema@.integration_required()
+                          or (select true from @extschema@.integrations i where i.id operator(pg_catalog.=) n.integration_id))
+                    then true
+                    else @extschema@.subscription_judged(null, null, n.id, n.status::pg_catalog.text, n.attempts, @extschema@.as_instant(n.created_at),
+                                                         n.integration_id, n.integration_filter_id, n.idempotency_seed, routed) end) e;
+        exit when routed or (pg_catalog.current_setting(pg_catalog.textcat(@extschema@.doorbell_channel(), '.unrouted'), true)
+                             operator(pg_catalog.=) 'yes') is not true;
+        perform pg_catalog.set_config(pg_catalog.textcat(@extschema@.doorbell_channel(), '.unrouted'), '', true),
+                @extschema@.subscriptions_route(pg_catalog.array_agg(n.id::pg_catalog.int8)) from new_rows n where n.integration_id is null;
+        routed := true;
+    end loop;
     if not pg_catalog.pg_try_advisory_xact_lock_shared(@extschema@.lock_base()) then
         if exists (select from new_rows n join @extschema@.integrations_open i on i.id operator(pg_catalog.=) n.integration_id
-                    where n.status operator(pg_catalog.=) any ('{pending,retry}'::pg_catalog.text[]) and n.held_at is null
+                    where n.status::pg_catalog.text operator(pg_catalog.=) any ('{pending,retry}'::pg_catalog.text[]) and n.held_at is null
                       and @extschema@.subscription_due(n.next_attempt_at, n.scheduled_to)
                           operator(pg_catalog.<=) pg_catalog.clock_timestamp()) then
             perform pg_catalog.pg_notify(@extschema@.doorbell_channel(), '');
@@ -114,9 +139,10 @@ create or replace function @extschema@.subscription_updated() returns trigger
 begin
     insert into @extschema@.subscription_events (event_id, id, event_type, subscription_id, integration_id, status, operation_name,
         attempt, http_status, duration_ms, request, response, error_message, from_status, to_status, order_id, origin, cpf, sent_at,
-        scheduled_to, next_attempt_at, subscription_created_at, subscription_updated_at, ambiguous, response_truncated, traceparent)
+        scheduled_to, next_attempt_at, subscription_created_at, subscription_updated_at, ambiguous, response_truncated, traceparent, decided_by)
     select @extschema@.ledger_event_id(e.ledger_id), e.* from (
-    select pg_catalog.nextval('@extschema@.ledger_id_seq'::pg_catalog.regclass) as ledger_id,
+    select case when current_setting(@extschema@.doorbell_channel() || '.place', true) = 'known'
+                then nextval('@extschema@.ledger_id_seq'::regclass) else @extschema@.ledger_next_id() end as ledger_id,
            case n.status when 'sent' then 'sent' when 'failed' then 'failed' when 'retry' then 'retried' else 'updated' end,
            n.id, n.integration_id,
            case n.status when 'sent' then 'success' when 'failed' then 'error' when 'retry' then 'error' end,
@@ -129,12 +155,12 @@ begin
            case when n.status in ('sent', 'failed', 'retry')
                 then @extschema@.as_document(n.last_response, (null::@extschema@.subscription_events).response) end,
            case when n.status in ('failed', 'retry') then coalesce(n.last_error, 'status set to ' || n.status || ' by the application') end,
-           o.status, n.status, n.order_id, n.origin, n.cpf,
+           o.status::text, n.status::text, n.order_id, n.origin, n.cpf,
            @extschema@.as_instant(n.sent_at), @extschema@.as_instant(n.scheduled_to), n.next_attempt_at,
            @extschema@.as_instant(n.created_at), @extschema@.as_instant(n.updated_at),
            case when n.status in ('failed', 'retry') then n.last_ambiguous end,
            case when n.status in ('sent', 'failed', 'retry') then n.last_response_truncated end,
-           n.traceparent
+           n.traceparent, case when n.status in ('sent', 'failed', 'retry') then n.last_decided_by end
       from old_rows o left join new_rows n using (id)
      where case when n.id > 0 and n.attempts between 0 and 1000000000 and isfinite(n.created_at) is not false
                  and (n.status is not distinct from o.status
@@ -145,7 +171,7 @@ begin
                       or not @extschema@.integration_required()
                       or (select true from @extschema@.integrations i where i.id = n.integration_id))
                 then n.status is distinct from o.status
-                else @extschema@.subscription_judged(o.id, o.status, n.id, n.status, n.attempts, @extschema@.as_instant(n.created_at),
+                else @extschema@.subscription_judged(o.id, o.status::text, n.id, n.status::text, n.attempts, @extschema@.as_instant(n.created_at),
                                                      n.integration_id, n.integration_filter_id, n.idempotency_seed) end) e;
     perform @extschema@.doorbell_ring_for(array_agg(distinct n.integration_id::bigint))
        from new_rows n join old_rows o using (id)
@@ -176,7 +202,9 @@ begin
     end if;
     new.claimed_by := null;
     new.claim_token := null;
-    new.held_at := null;
+    if new.held_at is not distinct from old.held_at then
+        new.held_at := null;
+    end if;
     -- Put back after it had failed: its attempts begin anew.
     if old.status = 'failed' and new.status in ('pending', 'retry') and new.attempts = old.attempts then
         new.attempts := 0;
@@ -196,6 +224,9 @@ begin
     new.last_duration_ms := null;
     if new.last_ambiguous is not distinct from old.last_ambiguous then
         new.last_ambiguous := null;
+    end if;
+    if new.last_decided_by is not distinct from old.last_decided_by then
+        new.last_decided_by := null;
     end if;
     if new.status in ('pending', 'retry') and new.next_attempt_at is not distinct from old.next_attempt_at then
         new.next_attempt_at := null;
@@ -217,6 +248,9 @@ end $$;
 
 create or replace function @extschema@.subscription_deletion_refused() returns trigger language plpgsql as $$
 begin
+    if @extschema@.cleaning_allowed() then
+        return old;
+    end if;
     raise exception using errcode = 'restrict_violation',
         message = format('cannot %s subscriptions: the ledger tells their history', lower(tg_op)),
         hint = 'One that shall not be sent is set to status "failed".';

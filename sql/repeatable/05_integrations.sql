@@ -1,8 +1,9 @@
 -- The functions of the triggers on integrations.
 
--- Tells one way of reaching an institution from another: what came of a request says nothing about a later endpoint or token.
-create or replace function @extschema@.integration_fingerprint(endpoint_url text, auth_token text) returns bigint
-    language sql immutable parallel safe as $$ select hashtextextended(concat_ws(' ', endpoint_url, auth_token), 0) $$;
+-- Tells one way of reaching an institution from another: what came of a request says nothing about a later one.
+create or replace function @extschema@.integration_fingerprint(endpoint_url text, auth_token text, delivery_settings jsonb) returns bigint
+    language sql immutable parallel safe as $$
+    select hashtextextended(concat_ws(' ', endpoint_url, auth_token, nullif(delivery_settings, '{}')::text), 0) $$;
 
 -- A change that makes an integration's subscriptions due rings, too.
 create or replace function @extschema@.integration_changed() returns trigger language plpgsql security definer
@@ -12,6 +13,15 @@ begin
     return null;
 end $$;
 revoke execute on function @extschema@.integration_changed() from public;
+
+-- A claim takes times of an integration with a rate_limit under the lock of this row: see rate_next().
+create or replace function @extschema@.rate_limited() returns trigger language plpgsql security definer
+    set search_path = pg_catalog, pg_temp as $$
+begin
+    insert into @extschema@.integration_runtime (integration_id) values (new.id) on conflict do nothing;
+    return null;
+end $$;
+revoke execute on function @extschema@.rate_limited() from public;
 
 -- An integration or a filter that subscriptions refer to stays, with its id. Inserts look at their integration without a lock on its row,
 -- so before one goes, all writers of subscriptions are kept away: those that came before are seen, those that come later see that it is
@@ -23,6 +33,9 @@ declare
     name text := case tg_table_name when 'integrations' then 'integration_id' else 'integration_filter_id' end;
     used boolean;
 begin
+    if @extschema@.cleaning_allowed() then
+        return null;
+    end if;
     if tg_op = 'TRUNCATE' then
         raise exception using errcode = 'restrict_violation', message = format('cannot truncate %s: subscriptions refer to them', tg_table_name);
     end if;
@@ -44,14 +57,22 @@ begin
 end $$;
 revoke execute on function @extschema@.reference_kept() from public;
 
--- Another endpoint or token is no longer what the institution asked to wait with, or refused: it is tried at once, with the rows that
--- waited for it. The first hundred show whether it works; the others come at their times.
+-- Another endpoint, token or other delivery_settings are no longer what the institution asked to wait with, refused, or left without an answer: it is tried at
+-- once, with the rows that waited for it. The first hundred show whether it works; the others come at their times.
 create or replace function @extschema@.integration_mended() returns trigger language plpgsql security definer
     set search_path = pg_catalog, pg_temp as $$
+declare
+    waited boolean;
 begin
-    update @extschema@.integration_runtime set backoff_until = null, backoff_reason = null
-     where integration_id = new.id and backoff_until is not null;
-    if found then
+    select backoff_until is not null or circuit_state <> 'closed' into waited
+      from @extschema@.integration_runtime r where r.integration_id = new.id for no key update;
+    update @extschema@.integration_runtime r
+       set backoff_until = null, backoff_reason = null,
+           (circuit_state, circuit_generation, circuit_failures, circuit_level, circuit_until) =
+           (select n.circuit_state, n.circuit_generation, n.circuit_failures, n.circuit_level, n.circuit_until
+              from @extschema@.circuit_next(r, 'mended', null, null, clock_timestamp(), null, null, null, null) n)
+     where r.integration_id = new.id;
+    if waited then
         update @extschema@.subscriptions s set next_attempt_at = null
          where s.ctid = any (array(select w.ctid from @extschema@.subscriptions w
                                     where w.integration_id = new.id and w.status = 'retry' and w.held_at is null
@@ -67,7 +88,6 @@ revoke execute on function @extschema@.integration_mended() from public;
 -- the same URLs (src/http/http_route.c), for those that were written before. What is not changed is not judged.
 create or replace function @extschema@.integration_check() returns trigger language plpgsql as $$
 declare
-    unknown text;
     problem text;
     hint text := 'It looks like https://api.example.edu.br/enrolments; credentials go to auth_token or delivery_settings.';
     authority text := substring(new.endpoint_url from '^[Hh][Tt][Tt][Pp][Ss]?://([^/?#]*)');
@@ -134,15 +154,8 @@ begin
                 hint = 'Few servers accept headers of more than 8 to 64 KiB. Is it the token alone, and not the answer that it came in?';
         end if;
     end if;
-    if jsonb_typeof(new.delivery_settings) <> 'object' then
-        raise exception using errcode = 'check_violation', message = 'delivery_settings is no JSON object';
-    end if;
-    select k into unknown from jsonb_object_keys(new.delivery_settings) k
-     where k not in ('auth', 'headers', 'signing_secret', 'outcomes', 'on_ambiguous', 'idempotency', 'lookup', 'proxy', 'confirmation', 'tls')
-     limit 1;
-    if unknown is not null then
-        raise exception using errcode = 'check_violation', message = format('delivery_settings has an unknown key "%s"', unknown),
-            hint = 'The keys are auth, headers, signing_secret, outcomes, on_ambiguous, idempotency, lookup, proxy, confirmation and tls.';
+    if new.delivery_settings <> '{}' and new.delivery_settings is distinct from old.delivery_settings then
+        perform @extschema@.delivery_settings_check(new.delivery_settings, old.delivery_settings);
     end if;
     return new;
 end $$;

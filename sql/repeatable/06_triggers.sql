@@ -1,6 +1,6 @@
 -- Which trigger calls which function, and when.
 --
--- locks: subscriptions subscription_events integrations integration_runtime
+-- locks: subscriptions subscription_events integrations integration_filters integration_runtime
 
 -- ---------------------------------------------------------------------------------------------------------------------
 -- subscriptions
@@ -54,23 +54,33 @@ end $$;
 -- integrations and their circuits
 
 drop trigger if exists anubis_integration_woken on @extschema@.integrations;
-create trigger anubis_integration_woken after update of enabled, paused_until, max_in_flight on @extschema@.integrations
+create trigger anubis_integration_woken after update of enabled, paused_until, max_in_flight, rate_limit on @extschema@.integrations
     for each row when (new.enabled and (not old.enabled or old.paused_until is distinct from new.paused_until
-                       or old.max_in_flight is distinct from new.max_in_flight))
+                       or old.max_in_flight is distinct from new.max_in_flight or old.rate_limit is distinct from new.rate_limit))
     execute function @extschema@.integration_changed();
 drop trigger if exists anubis_integration_mended on @extschema@.integrations;
 create trigger anubis_integration_mended after update of endpoint_url, auth_token, delivery_settings on @extschema@.integrations
     for each row when (old.endpoint_url is distinct from new.endpoint_url or old.auth_token is distinct from new.auth_token
                        or old.delivery_settings is distinct from new.delivery_settings)
     execute function @extschema@.integration_mended();
+drop trigger if exists anubis_rate_limited on @extschema@.integrations;
+create trigger anubis_rate_limited after insert or update of rate_limit on @extschema@.integrations
+    for each row when (new.rate_limit is not null) execute function @extschema@.rate_limited();
+insert into @extschema@.integration_runtime (integration_id)
+select id from @extschema@.integrations where rate_limit is not null on conflict do nothing;
 drop trigger if exists anubis_circuit_changed on @extschema@.integration_runtime;
 create trigger anubis_circuit_changed after update of circuit_state on @extschema@.integration_runtime
-    for each row when (old.circuit_state <> new.circuit_state and new.circuit_state <> 'open')
+    for each row when (old.circuit_state <> new.circuit_state and new.circuit_state = 'closed')
     execute function @extschema@.integration_changed();
 
 drop trigger if exists anubis_integration_check on @extschema@.integrations;
-create trigger anubis_integration_check before insert or update of id, endpoint_url, auth_token, delivery_settings on @extschema@.integrations
+create trigger anubis_integration_check before insert or update of id, endpoint_url, auth_token, delivery_settings
+    on @extschema@.integrations
     for each row execute function @extschema@.integration_check();
+
+drop trigger if exists anubis_filter_check on @extschema@.integration_filters;
+create trigger anubis_filter_check before insert or update of criteria on @extschema@.integration_filters
+    for each row execute function @extschema@.integration_filter_check();
 
 -- In place of foreign keys of subscriptions: see reference_kept().
 do $$

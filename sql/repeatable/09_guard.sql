@@ -1,7 +1,8 @@
 -- What keeps a daemon from working on a database that is not, or no longer, what it takes it for.
 
 -- Where the installation is: the server (its system identifier, which a physical standby shares; NULL where it may not be read), the
--- database, and the table that says whose it is. A dump that is loaded gets other tables, a copy by CREATE DATABASE another database.
+-- database, and the table that says whose it is. A dump that is loaded gets other tables, a copy by CREATE DATABASE another database. A
+-- physical copy that is started beside the original has all of it, but most often another port, and no timeline of its own.
 create or replace function @extschema@.installation_here(out server bigint, out database oid, out tables oid)
     language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
@@ -17,7 +18,7 @@ update @extschema@.installation set (server, database, tables) = (select h.serve
 
 create or replace function @extschema@.installation_is_elsewhere() returns boolean
     language sql stable set search_path = pg_catalog, pg_temp as $$
-    select i.server <> h.server is true or i.database <> h.database or i.tables <> h.tables
+    select i.server <> h.server is true or i.database <> h.database or i.tables <> h.tables or @extschema@.ledger_port_differs()
       from @extschema@.installation i, @extschema@.installation_here() h
 $$;
 
@@ -32,7 +33,8 @@ create or replace function @extschema@.triggers_amiss() returns text language sq
                    ('subscriptions', 'anubis_no_delete'), ('subscriptions', 'anubis_no_truncate'),
                    ('subscriptions', 'anubis_inserted'), ('subscriptions', 'anubis_updated'),
                    ('integrations', 'anubis_integration_woken'), ('integrations', 'anubis_integration_mended'),
-                   ('integrations', 'anubis_integration_check'), ('integration_runtime', 'anubis_circuit_changed'),
+                   ('integrations', 'anubis_integration_check'), ('integrations', 'anubis_rate_limited'), ('integration_runtime', 'anubis_circuit_changed'),
+                   ('integration_filters', 'anubis_filter_check'),
                    ('subscription_events', 'ledger_append_only')) as w (relation, name)
       left join pg_class c on c.relname = w.relation and c.relnamespace = '@extschema@'::regnamespace
       left join pg_trigger t on t.tgrelid = c.oid and t.tgname = w.name and not t.tgisinternal
@@ -59,15 +61,50 @@ begin
     return statements;
 end $$;
 
+-- What makes triggers not fire in our sessions, which is meant for a moment's load of data; NULL = they fire.
+create or replace function @extschema@.replica_session() returns text language sql stable set search_path = pg_catalog, pg_temp as $$
+    select format('triggers do not fire in our sessions, where session_replication_role is "replica"; %s, and then "anubisctl verify"',
+                  coalesce((select format('run "ALTER %s RESET session_replication_role"',
+                                 concat_ws(' ', case when s.setrole <> 0 then format('ROLE %I', s.setrole::regrole::text) end,
+                                           case when s.setrole <> 0 and s.setdatabase <> 0 then 'IN' end,
+                                           case when s.setdatabase <> 0 then format('DATABASE %I', current_database()) end))
+                     from pg_db_role_setting s, unnest(s.setconfig) c
+                    where c ~* '^session_replication_role=' and s.setdatabase in (0, (select oid from pg_database where datname = current_database()))
+                      and s.setrole in (0, current_user::regrole::oid)
+                    order by s.setrole <> 0 desc, s.setdatabase <> 0 desc limit 1),
+                           'take it out of the server''s configuration or of database.conninfo'))
+     where current_setting('session_replication_role') = 'replica'
+$$;
+
 -- Why no daemon may work here, and what would be right; NULL = one may.
-create or replace function @extschema@.work_refused() returns text language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+create or replace function @extschema@.work_refused() returns text language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 declare
+    columns text := @extschema@.columns_amiss();
+    tables text := @extschema@.tables_amiss();
+    views text := @extschema@.views_amiss();
     amiss text := @extschema@.triggers_amiss();
-    statements text := @extschema@.sequences_behind();
+    replica text := @extschema@.replica_session();
+    statements text;
 begin
+    if columns is not null then
+        return format('a migration of the application is in the way: %s', columns);
+    end if;
+    if tables is not null then
+        return format('the tables are not as anubisd made them: %s', tables);
+    end if;
+    if current_setting('transaction_read_only') = 'off' then
+        perform @extschema@.ledger_go_on();
+    end if;
     if amiss is not null then
         return format('changes may leave no trace: trigger %s; run "anubisctl migrate", which brings it back, and then "anubisctl verify"', amiss);
     end if;
+    if views is not null then
+        return format('a view that anubisd needs is missing: %s; run "anubisctl migrate", which brings it back', views);
+    end if;
+    if replica is not null then
+        return format('changes would leave no trace: %s', replica);
+    end if;
+    statements := @extschema@.sequences_behind();
     if statements is not null then
         return format('ids would be given out twice: the sequence of the ledger is behind its table, as after logical replication; run "%s"',
                       rtrim(statements, ';'));
@@ -91,6 +128,7 @@ begin
     update @extschema@.installation
        set (server, database, tables) = (select h.server, h.database, h.tables from @extschema@.installation_here() h),
            namespace = case when is_copy then gen_random_uuid() else namespace end;
+    perform setval('@extschema@.ledger_place_seq', @extschema@.ledger_place()) where @extschema@.ledger_port_differs();
     -- The next leader looks whether Kafka is ahead.
     update @extschema@.relay_state set timeline = -1 where timeline is not null;
     if is_copy then
@@ -101,7 +139,7 @@ begin
            set gap_first = '{}', gap_last = '{}', gap_horizon = '{}',
                high = least(r.high, (select min(g) - 1 from unnest(r.gap_first) g),
                             (select min(e.id) - 1 from @extschema@.subscription_events e
-                              where e.event_type in ('sent', 'failed')
+                              where e.event_type in ('created', 'sent', 'failed', 'retried')
                                 and e.id > coalesce((select max(last_id) from @extschema@.ledger_partitions
                                                       where name = 'subscription_events_adopted'), 0)
                                 and not exists (select from @extschema@.consumer_bitmaps b

@@ -6,5 +6,10 @@
 -- were committed late, or became due before that place, are found by the next look from the start.
 -- include: claim_parameters.part.sql
 -- include: claim_waiting.part.sql
+-- include: claim_free.part.sql
 -- include: claim_find.part.sql
+, within as (
+  select * from found
+)
+-- include: claim_spend.part.sql
 -- include: claim_take.part.sql

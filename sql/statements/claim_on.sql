@@ -4,5 +4,10 @@ with place as (
   select * from unnest($15, $16, $17, $18) as p (integration_id, fresh_id, due, id)
    order by integration_id <= $6, integration_id
 ),
+-- include: claim_free.part.sql
 -- include: claim_find.part.sql
+, within as (
+  select * from found
+)
+-- include: claim_spend.part.sql
 -- include: claim_take.part.sql

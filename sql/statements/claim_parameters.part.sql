@@ -16,3 +16,4 @@
 -- $16 bigint[]: those places: the id before their fresh rows (due at -infinity)
 -- $17 timestamptz[]: the due time before their other rows
 -- $18 bigint[]: the id before their other rows, at that due time
+-- $19 bigint: this process

@@ -1,23 +1,30 @@
 -- A row that was changed between the statement's snapshot and its lock is locked in its new version, which the
 -- update does not see: it stays for the next claim. So the first row of an integration, which brings the settings
 -- along, is known only after the update. The casts keep the result's types when the application changes a column's
--- type: else the server would refuse the prepared statement from then on. The last column tells for how long rows were
+-- type: else the server would refuse the prepared statement from then on. found_at tells for how long rows were
 -- looked for.
 , claimed as (
   update subscriptions s set status = 'processing', attempts = s.attempts + 1, claimed_by = $7, claim_token = $8,
          lease_expires_at = now() + greatest($9, w.timeout_ms + $11) * interval '1 ms', updated_at = now()
     from within w where s.ctid = w.row_at
   returning s.id, s.integration_id, s.attempts, s.idempotency_seed, s.created_at, s.payload, s.traceparent,
-            s.ambiguous_since is not null as ambiguous,
+            s.ambiguous_since, case when w.delivery_settings is not null then s.order_id end as order_id, s.idempotency_turn,
             subscription_due(s.next_attempt_at, s.scheduled_to) as due, w.taken, w.slots, w.endpoint_url, w.auth_token,
-            w.timeout_ms, w.max_attempts, w.recovers, w.found_at
+            w.delivery_settings, w.timeout_ms, w.max_attempts, w.recovers, w.generation, w.has_failures, w.found_at, w.name, w.rate, w.send_at
 )
-select id::bigint, integration_id::bigint, attempts::integer, idempotency_seed::bigint::text,
-       (extract(epoch from now() - created_at) * 1000000)::bigint, payload::text, traceparent::text,
+select id::bigint, integration_id::bigint, attempts::integer, concat_ws('+', idempotency_seed::bigint, idempotency_turn),
+       (extract(epoch from now() - created_at) * 1000000)::bigint, coalesce(payload::text, 'null'), traceparent::text,
        (select namespace from installation), due, number = 1, taken >= slots,
        case when number = 1 then endpoint_url::text end, case when number = 1 then auth_token::text end,
-       timeout_ms::bigint, max_attempts::bigint, ambiguous, coalesce(recovers, false),
-       case when number = 1 then integration_fingerprint(endpoint_url, auth_token) end,
-       (extract(epoch from found_at - now()) * 1000000)::bigint
+       timeout_ms::bigint, max_attempts::bigint,
+       case when ambiguous_since is null then -1
+            else greatest((extract(epoch from now() - ambiguous_since) * 1000000)::bigint, 0) end,
+       coalesce(recovers, false),
+       case when number = 1 then integration_fingerprint(endpoint_url, auth_token, delivery_settings) end,
+       (extract(epoch from found_at - now()) * 1000000)::bigint, generation, coalesce(has_failures, false),
+       case when number = 1 then left(name::text, 100) end, case when number = 1 then delivery_settings::text end,
+       order_id::text,
+       (1000000000 / rate)::bigint,
+       (extract(epoch from send_at + (number - 1) / rate * interval '1 s' - now()) * 1000000)::bigint
   from (select *, row_number() over (partition by integration_id order by due, id) as number from claimed) c
  order by number

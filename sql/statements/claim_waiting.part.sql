@@ -6,7 +6,7 @@
 -- how many elements of an ordered array are no greater; "offset 0" keeps an expression from being evaluated in each of
 -- the places where its value is used.
 with recursive stuck as materialized (
-  select integration_id::bigint as id from integration_runtime where circuit_state = 'open'
+  select integration_id::bigint as id from integration_runtime where circuit_state <> 'closed'
   union all
   select integration_id::bigint from integration_runtime where backoff_until > now()
   union all

@@ -80,6 +80,56 @@ with a as materialized (
      and b.version = a.version and a.version > 0 returning 1)
 select (select count(*) from made) + (select count(*) from changed)
 
+-- name: find_unknown
+-- Events that the ledger does not have as they are: the places in the arrays. A scalar subquery, so that each is looked up
+-- by the primary key whatever the planner thinks of the arrays.
+-- $1 bigint[]: ledger ids
+-- $2 text[]: event types
+-- $3 bigint[]: subscriptions
+-- $4 bigint[]: integrations, 0 = none
+-- $5 timestamptz[]: times of the events
+-- $6 bigint: the lowest of the ids, so that other partitions are not even opened
+-- $7 bigint: the highest of them
+select a.n
+  from unnest($1::bigint[], $2::text[], $3::bigint[], $4::bigint[], $5::timestamptz[]) with ordinality
+       as a (id, event_type, subscription_id, integration_id, created_at, n)
+ where (select e.event_type = a.event_type and e.subscription_id = a.subscription_id
+               and coalesce(e.integration_id, 0) = a.integration_id and as_instant(e.created_at) = a.created_at
+          from subscription_events e where e.id = a.id and e.id between $6 and $7) is not true
+
+-- name: find_unknown_near
+-- The same, where the ids lie side by side, as those of a batch do: the ledger's rows between them are read once, for half of
+-- the time. A full join, because the planner knows nothing of the arrays and would go through them once for each row.
+-- $1 bigint[]: ledger ids
+-- $2 text[]: event types
+-- $3 bigint[]: subscriptions
+-- $4 bigint[]: integrations, 0 = none
+-- $5 timestamptz[]: times of the events
+-- $6 bigint: the lowest of the ids
+-- $7 bigint: the highest of them
+select a.n
+  from unnest($1::bigint[], $2::text[], $3::bigint[], $4::bigint[], $5::timestamptz[]) with ordinality
+       as a (id, event_type, subscription_id, integration_id, created_at, n)
+  full join (select e.id, e.event_type, e.subscription_id, e.integration_id, as_instant(e.created_at) as created_at
+               from subscription_events e where e.id between $6 and $7) e on e.id = a.id
+ where coalesce(a.n, 0) > 0
+   and (e.event_type = a.event_type and e.subscription_id = a.subscription_id
+        and coalesce(e.integration_id, 0) = a.integration_id and e.created_at = a.created_at) is not true
+
+-- name: ledger_amiss
+-- Whether what was not found is only out of sight: what is wrong with the ledger; NULL = nothing.
+select ledger_amiss()
+
+-- name: count_unknown
+-- Counts events that were passed over, because the ledger does not have them.
+-- $1 text: consumer group
+-- $2 text[]: topics
+-- $3 integer[]: partitions
+-- $4 bigint[]: how many more
+update consumer_offsets o set unknown_events = o.unknown_events + a.more
+  from unnest($2::text[], $3::int[], $4::bigint[]) as a (topic, partition, more)
+ where o.consumer_group = $1 and o.topic = a.topic and o.partition = a.partition
+
 -- name: dead_letters
 -- Puts messages aside; what is there already stays.
 -- $1 text: read model

@@ -30,7 +30,7 @@ select i.id::bigint from integrations i join integration_runtime r on r.integrat
 -- counter without room (adopted ones may be integers) stays as it is.
 -- $1 bigint[]: integrations, locked
 with lagging as materialized (
-  select r.integration_id as id, r.sent, r.failed, i.successful_sends, i.failed_sends,
+  select r.integration_id as id, left(i.name::text, 100) as name, r.sent, r.failed, i.successful_sends, i.failed_sends,
          r.sent - r.sent_folded as more_sent, r.failed - r.failed_folded as more_failed
     from integration_runtime r join integrations i on i.id = r.integration_id where r.integration_id = any ($1)
 ), limits (type, most) as materialized (
@@ -48,4 +48,4 @@ with lagging as materialized (
   update integration_runtime t set sent_folded = r.sent, failed_folded = r.failed
     from room r where t.integration_id = r.id and not r.full_up
 )
-select id::bigint from room where full_up order by id
+select id::bigint, name from room where full_up order by id

@@ -3,10 +3,10 @@
 -- name: release_tokens
 -- Claims whose answer got lost on the way were never sent: back to their queue.
 -- $1 bigint[]: claim tokens
-update subscriptions set status = case when attempts <= 1 then 'pending' else 'retry' end,
+update subscriptions set status = as_state(case when attempts <= 1 then 'pending' else 'retry' end, status),
        attempts = greatest(attempts - 1, 0), last_error = 'not sent: the claim''s answer got lost',
        last_http_status = null, last_response = null, last_response_truncated = null, last_duration_ms = null,
-       last_ambiguous = false, claimed_by = null, claim_token = null, lease_expires_at = null,
+       last_ambiguous = false, last_decided_by = null, claimed_by = null, claim_token = null, lease_expires_at = null,
        updated_at = now()
  where status = 'processing' and lease_expires_at is not null and claim_token = any ($1)
 
@@ -25,7 +25,14 @@ select s.id::bigint from subscriptions s join unnest($1::bigint[], $2::bigint[])
 -- $3 bigint: fingerprint for which it is to be paused
 update integrations set paused_until = 'infinity', pause_reason = $2, updated_at = now()
  where id = $1 and (paused_until is null or paused_until <= now())
-   and integration_fingerprint(endpoint_url, auth_token) = $3 returning id::bigint
+   and integration_fingerprint(endpoint_url, auth_token, delivery_settings) = $3 returning id::bigint
+
+-- name: changed_integrations
+-- Those of these integrations whose settings are others by now: ids.
+-- $1 bigint[]: integrations
+-- $2 bigint[]: their fingerprints
+select t.id from unnest($1::bigint[], $2::bigint[]) as t (id, fingerprint) join integrations i on i.id = t.id
+ where integration_fingerprint(i.endpoint_url, i.auth_token, i.delivery_settings) <> t.fingerprint
 
 -- name: listen_channel :once
 -- The channel of the doorbell.

@@ -1,21 +1,26 @@
--- Ends claims whose lease is over: id, integration and the new status.
+-- Ends claims whose lease is over: id, integration and the new status, or "held", or "unseen", which is held, too.
 --
--- A claim by the application itself has no token; one from before the migration has no lease, and gets one first
+-- What is too old to be tried again and was never claimed by a daemon is held for an operator: whoever had it may have sent it, and
+-- nobody saw it fail. A claim by the application itself has no token; one from before the migration has no lease, and gets one first
 -- ("is null" sorts last, so those come when no other is due).
 -- include: lease_over.part.sql
 , given as (
   update subscriptions s set lease_expires_at = now() + interval '10 minutes'
     from over o where s.id = o.id and o.none
 ), expired as (
-  update subscriptions s set status = case when o.final then 'failed' else 'retry' end,
-         next_attempt_at = case when not o.final
+  update subscriptions s set status = as_state(case when o.unseen then 'pending' when o.final and o.held_by is null then 'failed'
+                                                    else 'retry' end, s.status),
+         held_at = case when o.unseen or o.held_by is not null then now() end,
+         next_attempt_at = case when not o.final and o.held_by is null
              then now() + least($4 * power(2, least(greatest(s.attempts, 1), 30) - 1), $5) * (0.75 + random() / 2)
                           * interval '1 ms' end,
          last_error = 'lease expired: whoever was sending it gave no result', last_http_status = null,
-         last_response = null, last_response_truncated = null, last_duration_ms = null, last_ambiguous = true,
+         last_response = null, last_response_truncated = null, last_duration_ms = null,
+         last_ambiguous = true, last_decided_by = o.held_by,
          ambiguous_since = coalesce(s.ambiguous_since, now()),
          claimed_by = null, claim_token = null, lease_expires_at = null, updated_at = now()
     from over o where s.id = o.id and not o.none
-  returning s.id, s.integration_id, s.status
+  returning s.id, s.integration_id, s.status, s.held_at, o.unseen
 )
-select id::bigint, integration_id::bigint, status::text from expired
+select id::bigint, integration_id::bigint,
+       case when unseen then 'unseen' when held_at is null then status::text else 'held' end from expired

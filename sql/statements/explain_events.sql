@@ -5,7 +5,7 @@
 -- $1 bigint: id of the subscription
 select e.id, e.created_at::timestamptz, e.event_type::text, e.operation_name::text, e.from_status::text,
        e.to_status::text, coalesce(e.attempt, -1), e.http_status, coalesce(e.duration_ms, -1), e.error_message::text,
-       coalesce(e.ambiguous, false),
+       coalesce(e.ambiguous, false), coalesce(e.decided_by, ''),
        case when e.event_type is null or e.id <= coalesce(a.last_id, 0) then 2
             when e.id <= r.high and not exists (select from unnest(r.gap_first, r.gap_last) as g (first, last)
                                                  where e.id between g.first and g.last) then 0

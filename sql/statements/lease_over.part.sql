@@ -6,10 +6,17 @@
 -- $6 bigint[]: ids to pass over
 -- $7 integer: limit
 with over as materialized (
-  select s.id, s.lease_expires_at is null as none,
-         (s.attempts >= coalesce(nullif(greatest(i.max_attempts, 0), 0), $2)
-          or s.created_at <= now() - $3 * interval '1 ms') as final
+  select s.id, s.lease_expires_at is null as none, f.old or f.worn and not a.asks as final, f.held_by,
+         (f.old or f.worn) and s.attempts = 0 and s.claim_token is null as unseen
     from subscriptions s left join integrations i on i.id = s.integration_id
+   cross join lateral (select i.delivery_settings ? 'lookup' is true as asks) a
+   cross join lateral (select s.attempts >= coalesce(nullif(greatest(i.max_attempts, 0), 0), $2) as worn,
+                              s.created_at <= now() - $3 * interval '1 ms' as old) o
+   cross join lateral (select o.worn, o.old,
+                              case when a.asks and not o.old then null
+                                   when i.delivery_settings ->> 'on_ambiguous' = 'hold' then 'on_ambiguous'
+                                   when i.delivery_settings #>> '{idempotency,window}' = 'none' then 'idempotency.window'
+                              end as held_by) f
    where s.status = 'processing' and (s.lease_expires_at < now() or s.lease_expires_at is null)
      and (s.claim_token is null or s.claim_token <> all ($1)) and s.id <> all ($6)
    order by s.lease_expires_at limit $7 for no key update of s skip locked

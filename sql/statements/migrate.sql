@@ -12,6 +12,19 @@ select pg_try_advisory_xact_lock(hashtextextended('anubisctl migrate ' || $1, 0)
 select exists (select from pg_class c join pg_namespace n on n.oid = c.relnamespace
                 where n.nspname = $1 and c.relname = 'anubis_migrations')
 
+-- name: migrate_can_mend :once
+-- Is there a function that brings back the rows that a schema dump lacks?
+select to_regprocedure('structure_mend(text)') is not null and to_regprocedure('anubis_steps()') is not null
+
+-- name: migrate_mend :once
+-- Brings them back; were there none?
+-- $1 text: by which program
+select structure_mend($1 || ', role ' || current_user)
+
+-- name: migrate_note :once
+-- Notes in the schema itself what was applied.
+select structure_note()
+
 -- name: migrate_applied :once
 -- The steps that were applied: version, name, checksum, by which program.
 select version, name, checksum, applied_by from anubis_migrations order by version
@@ -55,13 +68,17 @@ values ($1, encode(sha256(convert_to($2, 'UTF8')), 'hex'), $3 || ', role ' || cu
     on conflict (name) do update set checksum = excluded.checksum, applied_at = now(),
                                      applied_by = excluded.applied_by
 
--- name: migrate_has_guard :once
--- Is there a function that looks at the triggers? Not before the first migration.
-select to_regprocedure('triggers_amiss()') is not null
+-- name: migrate_mend_tables :once
+-- Brings back what can be; a line for each.
+select tables_mend()
 
--- name: migrate_forget_triggers :once
--- A trigger that is missing or disabled is brought back by its file.
-delete from anubis_repeatables where name ~ '06_triggers[.]sql$' and triggers_amiss() is not null
+-- name: migrate_tables_amiss :once
+-- What is wrong with the tables; NULL = nothing.
+select tables_amiss()
+
+-- name: migrate_forget :once
+-- A trigger that is missing or disabled, or a view that is missing, is brought back by its file, and what that needs by others.
+delete from anubis_repeatables where triggers_amiss() is not null or views_amiss() is not null
 
 -- name: migrate_is_applied :once
 -- Was the repeatable file applied last with this content?
@@ -69,7 +86,3 @@ delete from anubis_repeatables where name ~ '06_triggers[.]sql$' and triggers_am
 -- $2 text: content
 select exists (select from anubis_repeatables
                 where name = $1 and checksum = encode(sha256(convert_to($2, 'UTF8')), 'hex'))
-
--- name: migrate_sequence_cache :once
--- How many ids a session draws from the ledger's sequence at once; the relay depends on 1.
-select seqcache from pg_sequence where seqrelid = to_regclass('ledger_id_seq')

@@ -5,6 +5,10 @@
 -- $1 text: the name
 select pg_try_advisory_lock(hashtextextended($1, lock_key('name')))
 
+-- name: cleaning_allowed
+-- Is it a test database, whose subscriptions and events may be deleted?
+select cleaning_allowed()
+
 -- name: extend_ledger
 -- How many partitions it made.
 select ledger_extend()
@@ -14,17 +18,70 @@ select ledger_extend()
 select ledger_index()
 
 -- name: backlog
--- Waiting rows, unrouted rows, ids of the ledger not yet published, what stops the relay (or NULL). Counts stop at 10,000:
--- a backlog of a million is not counted to the end every few seconds.
-select (select count(*) from (select from subscriptions
-         where status in ('pending', 'retry') and held_at is null and integration_id is not null limit 10000) w),
+-- Rows that wait for integrations which are enabled and not paused, unrouted rows, ids of the ledger not yet published,
+-- what stops the relay (or NULL). Counts stop above 10,000: a backlog of a million is not counted to the end every few
+-- seconds.
+select (select count(*)
+          from (select from integrations i cross join lateral (
+                  select from subscriptions s
+                   where s.integration_id = i.id and s.status in ('pending', 'retry') and s.held_at is null
+                   limit 10001) s
+                 where i.enabled and (i.paused_until is null or i.paused_until <= now()) limit 10001) w),
        (select count(*) from (select from subscriptions
-         where status in ('pending', 'retry') and held_at is null and integration_id is null limit 10000) u),
-       greatest((select case when is_called then last_value else last_value - 1 end from ledger_id_seq)
-                - (select high from relay_state), 0),
+         where status in ('pending', 'retry') and held_at is null and integration_id is null limit 10001) u),
+       ledger_ids((select high + 1 from relay_state),
+                  (select case when is_called then last_value else last_value - 1 end from ledger_id_seq)),
        (select stopped_reason from relay_state)
 
 -- name: oldest_snapshot
 -- The transaction that the oldest snapshot of those held has not seen end, 0 = none: the same as long as it is held.
 -- include: snapshots_held.part.sql
 select coalesce((select xid::text::bigint from held order by age(xid) desc limit 1), 0)
+
+-- name: mend_times
+-- What was written in the future: the server's clock was ahead and has been set back. Retries, leases and waiting integrations wait as
+-- long as they were to, but from now on. How many subscriptions there were.
+with waits as (
+  update integration_runtime set backoff_until = now() + (backoff_until - backoff_since), backoff_since = now()
+   where backoff_until > now() and backoff_since > now() + interval '10 s'
+), far as (
+  select s.id
+    from integrations i
+   cross join lateral (
+     select id from subscriptions
+      where integration_id = i.id and status in ('pending', 'retry') and held_at is null
+        and subscription_due(next_attempt_at, scheduled_to) > now()
+        and status = 'retry' and as_instant(updated_at) > now() + interval '10 s'
+      limit 1000 for no key update skip locked) s
+  union all
+  select l.id
+    from (select id from subscriptions
+           where status = 'processing' and lease_expires_at > now() and as_instant(updated_at) > now() + interval '10 s'
+           limit 1000 for no key update skip locked) l
+), mended as (
+  update subscriptions s set
+         next_attempt_at = case status when 'retry' then now() + (next_attempt_at - as_instant(updated_at))
+                                       else next_attempt_at end,
+         lease_expires_at = case status when 'processing' then now() + (lease_expires_at - as_instant(updated_at)) end,
+         updated_at = now()
+    from far f where s.id = f.id
+  returning s.id
+)
+select count(*) from mended
+
+-- name: add_checkpoint
+-- Unless the last one says the same: whether it was added.
+-- $1 text: the note
+with added as (
+  insert into audit_checkpoints (note)
+  select $1 where $1 is distinct from (select note from audit_checkpoints order by id desc limit 1) returning 1
+)
+select exists (select from added)
+
+-- name: thin_checkpoints
+-- Of those that are older than an hour the last of each hour stays, and the last that was verified.
+delete from audit_checkpoints c
+ where c.created_at < now() - interval '1 hour'
+   and c.id <> coalesce((select max(id) from audit_checkpoints where verified_at is not null), 0)
+   and exists (select from audit_checkpoints l
+                where l.id > c.id and date_trunc('hour', l.created_at) = date_trunc('hour', c.created_at))

@@ -22,12 +22,30 @@ select set_config('application_name', $1::text || coalesce(' (' || nullif($2::te
 select (select system_identifier from pg_control_system()),
        ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::integer
 
+-- name: relay_leap
+-- Has Kafka events behind our position that the ledger has not as they are? Then ids are left out; no row when it has none.
+-- The newest id of these, the last id that was given out, and what ledger_renumber() returns.
+-- $1 bigint: the last id that is published
+-- $2 bigint[]: ids of the newest events in Kafka
+-- $3 timestamptz[]: their times
+with lost as (
+  select max(k.id) as newest, max(k.created_at) as since, (select last_value from ledger_id_seq) as drawn
+    from unnest($2::bigint[], $3::timestamptz[]) k (id, created_at)
+   where k.id > $1 and not exists (select from ledger_leaps l where k.id between l.first_id and l.last_id)
+     and (select as_instant(e.created_at) = k.created_at from subscription_events e where e.id = k.id and e.id > $1) is not true
+  having max(k.id) is not null)
+select t.newest, t.drawn, r.next_id, r.moved, r.old_first, r.new_first from lost t, ledger_renumber($1, t.newest, t.since) r
+
 -- name: relay_begin
 -- Takes the saved position over.
 -- $1 text: the new leader
 update relay_state set epoch = epoch + 1, leader = $1, updated_at = now()
  returning epoch, high, gap_first, gap_last, gap_horizon, system_identifier, timeline,
            uuid_send((select namespace from installation))
+
+-- name: relay_knows_wal
+-- May this session ask where the WAL ends?
+select ledger_wal_position() is not null
 
 -- name: relay_is_flushed
 -- Is the WAL on disk up to this position?
@@ -40,7 +58,8 @@ select pg_current_wal_flush_lsn() - '0/0'::pg_lsn >= $1
 update relay_state set updated_at = now() where epoch = $1 returning pg_current_xact_id()::text::bigint
 
 -- name: relay_save
--- Saves the position. No row is changed when another relay leads.
+-- Saves the position. No row is changed when another relay leads, or when a part of the ledger was taken away: what was
+-- not found then may be there all the same.
 -- $1 bigint: our epoch
 -- $2 bigint: all ids up to this one are published but for the gaps
 -- $3 bigint[]: first ids of the gaps
@@ -53,7 +72,7 @@ update relay_state set high = $2, gap_first = $3, gap_last = $4, gap_horizon = $
        system_identifier = case when $6 then $7 else system_identifier end,
        timeline = case when $6 then $8 else timeline end,
        stopped_on = null, stopped_reason = null, updated_at = now()
- where epoch = $1
+ where epoch = $1 and ledger_amiss() is null
 
 -- name: relay_stop
 -- Writes that the relay is stopped on an event. No row is changed when another relay leads.

@@ -1,4 +1,4 @@
--- What the relay reads, in one snapshot: the head (xmin of the snapshot, a WAL position, the first id that is left out,
+-- What the relay reads, in one snapshot: the head (xmin of the snapshot, a WAL position or NULL, the first id that is left out,
 -- if any), then the rows within the ranges. `enum column` of store_relay.c has the columns.
 --
 -- The columns as they are: the relay cuts long texts, and asks for the names of integrations apart. Each range goes along
@@ -29,7 +29,7 @@ with beyond as materialized (
            where s.bytes > 1500) l
    where l.before >= $5)
 select pg_snapshot_xmin(pg_current_snapshot())::text::bigint as id,
-       (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint as subscription_id, b.id as integration_id,
+       ledger_wal_position() as subscription_id, b.id as integration_id,
        null::bigint as order_id, null::uuid as event_id, null::timestamptz as created_at, null::text as event_type,
        null::text as origin, null::text as cpf, null::text as status, null::timestamptz as sent_at,
        null::timestamptz as scheduled_to, null::timestamptz as subscription_created_at,

@@ -1,6 +1,6 @@
 -- $1 bigint[]: ids
 -- $2 bigint[]: claim tokens
--- $3 text[]: sent, failed, retry or release
+-- $3 text[]: sent, failed, retry, release or hold
 -- $4 boolean[]: whether it costs an attempt
 -- $5 bigint[]: delays in ms
 -- $6 integer[]: HTTP statuses
@@ -9,3 +9,6 @@
 -- $9 text[]: responses
 -- $10 boolean[]: whether a response is truncated
 -- $11 boolean[]: whether the institution may have it all the same
+-- $12 text[]: who decided; NULL = the table of outcomes
+-- $13 boolean[]: whether the institution did not have it before this attempt, for sure
+-- $14 boolean[]: whether the next attempt goes out with another Idempotency-Key

@@ -8,7 +8,14 @@
 -- all are counted, but only some of those due now and of those due later. Within an integration fresh rows (due at
 -- -infinity) come first, by id, so the row that waits longest is the first fresh one or the first of the others. A row
 -- that is tried again is due in the past or soon, so that rows scheduled far ahead do not hide it.
-with flying as (
+-- A fresh row is due since it was written, or since the database was adopted; one that was put back, since then.
+-- $5 bigint: how many of the last ids of the ledger are looked at for rows that were put back
+with put_back as materialized (
+  select e.subscription_id::bigint as id, max(e.created_at)::timestamptz as at
+    from subscription_events e
+   where e.id > (select last_value from ledger_id_seq) - $5 and e.to_status::text = 'pending' and e.from_status is not null
+   group by 1
+), flying as (
   select integration_id, count(*) as n from subscriptions where status = 'processing' group by 1
 ), held as (
   select integration_id, count(*) as n from subscriptions where held_at is not null group by 1
@@ -41,11 +48,15 @@ select i.id::bigint, i.name::text, i.enabled, case when i.paused_until > now() t
              where s.integration_id = i.id and s.status in ('pending', 'retry') and s.held_at is null
                and subscription_due(s.next_attempt_at, s.scheduled_to) > now() limit $2) x) l
   left join lateral (
-    select s.created_at::timestamptz as since
-      from subscriptions s
-     where s.integration_id = i.id and s.status in ('pending', 'retry') and s.held_at is null
-       and subscription_due(s.next_attempt_at, s.scheduled_to) = '-infinity'
-     order by s.integration_id, subscription_due(s.next_attempt_at, s.scheduled_to), s.id limit 1) fresh on true
+    select min(greatest(x.created_at, n.created_at, b.at,
+                        case when x.last_error is not null or x.last_http_status is not null then x.updated_at end)) as since
+      from (select s.id::bigint, as_instant(s.created_at) as created_at, as_instant(s.updated_at) as updated_at, s.last_error,
+                   s.last_http_status
+              from subscriptions s
+             where s.integration_id = i.id and s.status in ('pending', 'retry') and s.held_at is null
+               and subscription_due(s.next_attempt_at, s.scheduled_to) = '-infinity'
+             order by s.integration_id, subscription_due(s.next_attempt_at, s.scheduled_to), s.id limit 20) x
+     cross join installation n left join put_back b using (id)) fresh on true
   left join lateral (
     select subscription_due(s.next_attempt_at, s.scheduled_to) as since
       from subscriptions s

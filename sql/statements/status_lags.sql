@@ -1,6 +1,6 @@
 -- name: status_lags :once
--- Each topic of each consumer group: partitions, messages read, published events not handled, foreign messages, the last
--- change. Chunk by chunk: the published events of the topic's type less the bits that are set and the dead letters, over
+-- Each topic of each consumer group: partitions, messages read, published events not handled, foreign messages,
+-- unknown events, the last change. Chunk by chunk: the published events of the topic's type less the bits that are set and the dead letters, over
 -- the last ids of the ledger. What a consumer handles meanwhile makes no lag.
 -- $1 bigint: how many ids
 with state as (
@@ -24,7 +24,8 @@ with state as (
    group by 1, 2, 3
 ), topics as (
   select consumer_group, read_model, topic, substring(topic from '[a-z]+$') as type, count(*) as partitions,
-         sum(next_offset) as read, sum(foreign_messages) as foreign_messages, max(updated_at) as updated_at
+         sum(next_offset) as read, sum(foreign_messages) as foreign_messages,
+         sum(unknown_events) as unknown_events, max(updated_at) as updated_at
     from consumer_offsets group by 1, 2, 3
 )
 select t.consumer_group, t.topic, t.partitions, t.read::bigint,
@@ -35,5 +36,5 @@ select t.consumer_group, t.topic, t.partitions, t.read::bigint,
                    left join dead d
                           on d.read_model = t.read_model and d.type = t.type and d.chunk = p.chunk
                   where p.type = t.type), 0)::bigint,
-       t.foreign_messages::bigint, t.updated_at
+       t.foreign_messages::bigint, t.unknown_events::bigint, t.updated_at
   from topics t order by 1, 2

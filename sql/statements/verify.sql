@@ -29,6 +29,11 @@ select s.id::bigint
 -- $1 text: read model
 select coalesce(sum(foreign_messages), 0)::bigint from consumer_offsets where read_model = $1
 
+-- name: verify_unknown :once
+-- Events in this installation's name that its ledger does not have, and that a read model was kept from.
+-- $1 text: read model
+select coalesce(sum(unknown_events), 0)::bigint from consumer_offsets where read_model = $1
+
 -- name: verify_strays :once
 -- Subscriptions that wait for an integration which does not exist, where the triggers see to it that it does: id,
 -- integration, how many such there are in all.
@@ -52,3 +57,21 @@ select w.id from (select b.chunk * 8192 + n as id, count(*) as times
                    group by 1) w
   left join subscription_events e on e.id = w.id and e.event_type = $2
  where e.id is null or w.times > 1 order by 1 limit $4
+
+-- name: verify_work :once
+-- Work that is due: subscriptions that a claim would take, those in flight, events that are not published, the event that
+-- stops the relay, and how many daemons are connected.
+-- $1 bigint: subscriptions and events are counted up to this
+-- $2 text: name of the session that each daemon has
+select (select count(*)
+          from (select from integrations_open i cross join lateral (
+                  select from subscriptions s
+                   where s.integration_id = i.id and s.status in ('pending', 'retry') and s.held_at is null
+                     and subscription_due(s.next_attempt_at, s.scheduled_to) <= now() limit $1) s limit $1) x),
+       (select count(*) from subscriptions where status = 'processing'),
+       (select count(*) from (select from subscription_events e where e.id > r.high and e.event_type is not null limit $1) x)
+       + (select count(*) from unnest(r.gap_first, r.gap_last) as g (first, last)
+            join subscription_events e on e.id between g.first and g.last where e.event_type is not null),
+       coalesce(r.stopped_on, 0),
+       (select count(*) from pg_stat_activity where datname = current_database() and application_name = $2)
+  from relay_state r

@@ -5,7 +5,7 @@
 select b.event_type, b.chunk,
        sum(length(replace(('x' || encode(b.bits, 'hex'))::bit(8192)::text, '0', '')))::bigint
   from consumer_bitmaps b
- where b.read_model = $1 and b.event_type in ('sent', 'failed')
+ where b.read_model = $1 and b.event_type in ('created', 'sent', 'failed', 'retried')
    and b.chunk >= (select case when bool_or(name = 'subscription_events_adopted') or min(first_id) <= 1 then 0
                                else (min(first_id) - 1) / 8192 + 1 end from ledger_partitions)
  group by 1, 2 order by 1, 2

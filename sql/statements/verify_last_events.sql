@@ -14,5 +14,5 @@ last as (
 )
 select l.id, s.status::text, l.status, count(*) over ()
   from said l left join subscriptions s on s.id = l.id
- where s.status is distinct from l.status
+ where s.status::text is distinct from l.status
  order by l.id limit $1

@@ -2,7 +2,7 @@
  *
  * On the path of each response and each Kafka message: one pass, no recursion, no allocation in the check.
  * Owns nothing, runs on any thread, never logs. */
-#include "base/json.h"
+#include "base/json_scan.h"
 
 #include <string.h>
 
@@ -14,12 +14,6 @@ static const unsigned char string_class[256] = {
     ['"'] = QUOTE,
     ['\\'] = BACKSLASH,
     [0x80 ... 0xff] = MULTIBYTE,
-};
-
-struct scanner {
-    const unsigned char *p, *end;
-    uint64_t in_object[JSON_MAX_DEPTH / 64]; /* a bit for each open level: object or array */
-    int depth, max_depth;
 };
 
 static bool is_digit(unsigned char c)
@@ -50,8 +44,7 @@ static const unsigned char *skip_plain(const unsigned char *p, const unsigned ch
     return p;
 }
 
-/* Four hexadecimal digits, or -1. */
-static int scan_hex4(struct scanner *s)
+int json_scan_hex4(struct json_scanner *s)
 {
     int value = 0;
 
@@ -71,9 +64,9 @@ static int scan_hex4(struct scanner *s)
 }
 
 /* After "\u": one code unit, or a whole surrogate pair. */
-static bool scan_unicode_escape(struct scanner *s)
+static bool scan_unicode_escape(struct json_scanner *s)
 {
-    int unit = scan_hex4(s);
+    int unit = json_scan_hex4(s);
 
     if (unit < 0 || (unit >= 0xDC00 && unit <= 0xDFFF))
         return false;
@@ -82,11 +75,11 @@ static bool scan_unicode_escape(struct scanner *s)
     if (s->end - s->p < 2 || s->p[0] != '\\' || s->p[1] != 'u')
         return false;
     s->p += 2;
-    unit = scan_hex4(s);
+    unit = json_scan_hex4(s);
     return unit >= 0xDC00 && unit <= 0xDFFF;
 }
 
-static bool scan_escape(struct scanner *s)
+static bool scan_escape(struct json_scanner *s)
 {
     unsigned char c;
 
@@ -98,8 +91,7 @@ static bool scan_escape(struct scanner *s)
     return c != '\0' && strchr("\"\\/bfnrt", c) != NULL;
 }
 
-/* After the opening quote, to behind the closing one. */
-static bool scan_string(struct scanner *s)
+bool json_scan_string(struct json_scanner *s)
 {
     for (;;) {
         size_t n;
@@ -128,7 +120,7 @@ static bool scan_string(struct scanner *s)
     }
 }
 
-static bool scan_digits(struct scanner *s)
+static bool scan_digits(struct json_scanner *s)
 {
     const unsigned char *start = s->p;
 
@@ -137,7 +129,7 @@ static bool scan_digits(struct scanner *s)
     return s->p > start;
 }
 
-static bool scan_number(struct scanner *s)
+static bool scan_number(struct json_scanner *s)
 {
     if (*s->p == '-')
         s->p++;
@@ -159,7 +151,7 @@ static bool scan_number(struct scanner *s)
     return true;
 }
 
-static bool scan_word(struct scanner *s, const char *word)
+static bool scan_word(struct json_scanner *s, const char *word)
 {
     size_t len = strlen(word);
 
@@ -169,20 +161,20 @@ static bool scan_word(struct scanner *s, const char *word)
     return true;
 }
 
-static void skip_space(struct scanner *s)
+void json_skip_space(struct json_scanner *s)
 {
     while (s->p < s->end && (*s->p == ' ' || *s->p == '\n' || *s->p == '\t' || *s->p == '\r'))
         s->p++;
 }
 
-static bool in_object(const struct scanner *s)
+static bool in_object(const struct json_scanner *s)
 {
     int level = s->depth - 1;
 
     return s->in_object[level / 64] >> (level % 64) & 1;
 }
 
-static bool open_level(struct scanner *s, bool object)
+static bool open_level(struct json_scanner *s, bool object)
 {
     uint64_t bit = UINT64_C(1) << (s->depth % 64);
 
@@ -198,7 +190,7 @@ static bool open_level(struct scanner *s, bool object)
 }
 
 /* A scalar, or the opening of an object or array; an empty one is left to what follows. */
-static bool scan_value(struct scanner *s, bool *ret_opened)
+static bool scan_value(struct json_scanner *s, bool *ret_opened)
 {
     *ret_opened = false;
     if (s->p >= s->end)
@@ -210,7 +202,7 @@ static bool scan_value(struct scanner *s, bool *ret_opened)
         return open_level(s, *s->p == '{');
     case '"':
         s->p++;
-        return scan_string(s);
+        return json_scan_string(s);
     case 't':
         return scan_word(s, "true");
     case 'f':
@@ -223,19 +215,19 @@ static bool scan_value(struct scanner *s, bool *ret_opened)
 }
 
 /* A member's name and colon. */
-static bool scan_name(struct scanner *s)
+static bool scan_name(struct json_scanner *s)
 {
-    skip_space(s);
-    if (s->p >= s->end || *s->p++ != '"' || !scan_string(s))
+    json_skip_space(s);
+    if (s->p >= s->end || *s->p++ != '"' || !json_scan_string(s))
         return false;
-    skip_space(s);
+    json_skip_space(s);
     return s->p < s->end && *s->p++ == ':';
 }
 
 /* The closing bracket of the innermost level, if it comes next. */
-static bool close_level(struct scanner *s)
+static bool close_level(struct json_scanner *s)
 {
-    skip_space(s);
+    json_skip_space(s);
     if (s->p >= s->end || *s->p != (in_object(s) ? '}' : ']'))
         return false;
     s->p++;
@@ -245,7 +237,7 @@ static bool close_level(struct scanner *s)
 
 /* After a value: closes what ends here, then takes the comma and the next member's name.
  * Returns false when something else stands there; depth 0 afterwards means the whole value is read. */
-static bool scan_to_next_value(struct scanner *s)
+static bool scan_to_next_value(struct json_scanner *s)
 {
     while (s->depth > 0 && close_level(s))
         ;
@@ -257,36 +249,46 @@ static bool scan_to_next_value(struct scanner *s)
 }
 
 /* Behind an opening bracket: either the level is empty, or its first value (and name) must follow. */
-static bool scan_first(struct scanner *s, bool *ret_empty)
+static bool scan_first(struct json_scanner *s, bool *ret_empty)
 {
     *ret_empty = close_level(s);
     return *ret_empty || !in_object(s) || scan_name(s);
 }
 
-bool json_is_valid(const char *text, size_t len, int max_depth)
+bool json_scan_document(struct json_scanner *s)
 {
-    struct scanner s = {
+    do {
+        bool opened, empty = true;
+
+        json_skip_space(s);
+        if (!scan_value(s, &opened))
+            return false;
+        if (opened && !scan_first(s, &empty))
+            return false;
+        if (opened && !empty)
+            continue; /* depth is above 0: the first value comes next */
+        if (!scan_to_next_value(s))
+            return false;
+    } while (s->depth > 0);
+    return true;
+}
+
+struct json_scanner json_scanner_at(const char *text, size_t len, int max_depth)
+{
+    return (struct json_scanner){
         .p = (const unsigned char *) text,
         .end = len > 0 ? (const unsigned char *) text + len : NULL,
         .max_depth = MIN(max_depth, JSON_MAX_DEPTH),
     };
+}
 
-    if (len == 0)
+bool json_is_valid(const char *text, size_t len, int max_depth)
+{
+    struct json_scanner s = json_scanner_at(text, len, max_depth);
+
+    if (len == 0 || !json_scan_document(&s))
         return false;
-    do {
-        bool opened, empty = true;
-
-        skip_space(&s);
-        if (!scan_value(&s, &opened))
-            return false;
-        if (opened && !scan_first(&s, &empty))
-            return false;
-        if (opened && !empty)
-            continue; /* depth is above 0: the first value comes next */
-        if (!scan_to_next_value(&s))
-            return false;
-    } while (s.depth > 0);
-    skip_space(&s);
+    json_skip_space(&s);
     return s.p == s.end;
 }
 

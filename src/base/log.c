@@ -1,30 +1,31 @@
-/* Where log lines go: journald's native protocol, or stderr.
+/* Log lines: made, folded, and handed to log_output.c.
  *
- * Any thread. Owns the level, the destination and the memory of the last line, by which a flood is folded.
- * Must not allocate without bound and must not call anything that logs. */
+ * Any thread. Owns the level, the form, and the memory of the lines shown last, by which a flood is folded.
+ * Must not wait, must not allocate without bound, and must not call anything that logs. */
 #include "base/log.h"
 
-#include <errno.h>
+#include <errno.h> /* program_invocation_short_name */
 #include <inttypes.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
-#define SD_JOURNAL_SUPPRESS_LOCATION /* it would always be this file */
-#include <systemd/sd-journal.h>
-
+#include "base/log_output.h"
 #include "base/strbuf.h"
 #include "base/timeutil.h"
 #include "base/utf8.h"
 
 #define TEXT_MAX 2048
-#define FIELDS_MAX 16
 /* Repeats are counted for this long at most before the count is written and the line shown again. */
 #define FOLD_WINDOW_USEC (10 * USEC_PER_SEC)
+/* Lines that take turns are remembered, and shown so often. */
+#define REMEMBERED 16
+#define TURNS_MAX 3
+#define REMEMBERED_TEXT 200
+#define FINISH_MS 1000
 
 struct level {
     const char *priority; /* as the journal takes it */
@@ -63,16 +64,24 @@ static struct {
     bool journal, stamped, colour;
 } target;
 
+/* A line that was shown, within the window. */
+struct shown {
+    uint64_t hash; /* stands for the line, so that remembering it costs no copy */
+    uint64_t since_usec, latest_usec;
+    int level;
+    unsigned turns, repeats; /* how often it was shown, and not shown since */
+    char text[REMEMBERED_TEXT + 1];
+};
+
 static struct {
     pthread_mutex_t lock;
-    uint64_t hash;
-    uint64_t since_usec; /* when the line was last shown */
-    int level;
-    unsigned repeats;
-} last = {.lock = PTHREAD_MUTEX_INITIALIZER};
+    struct shown shown[REMEMBERED];
+    struct shown *last; /* what stands in the last line, NULL = not known */
+    uint64_t lost;      /* lines that nobody took */
+} memory = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
-/* systemd sets JOURNAL_STREAM to "device:inode" of the stream it gave us; anything redirected since differs.
- */
+/* systemd sets JOURNAL_STREAM to "device:inode" of the stream it gave us; anything redirected since
+ * differs. */
 static bool stderr_is_journal(void)
 {
     const char *stream = getenv("JOURNAL_STREAM");
@@ -99,6 +108,7 @@ void log_init(void)
     target.journal = stderr_is_journal();
     target.stamped = stderr_wants_time();
     target.colour = isatty(STDERR_FILENO) && !(no_colour && *no_colour);
+    log_output_init(target.journal);
 }
 
 void log_set_level(int level)
@@ -111,90 +121,89 @@ bool log_enabled(int level)
     return level <= atomic_load_explicit(&log_level, memory_order_relaxed);
 }
 
-/* Valid UTF-8, bounded. Control characters become '?' (white space a blank), C1 ones too: some terminals act
- * on them. */
+/* --- forms ------------------------------------------------------------------------------------ */
+
 static void add_clean(struct strbuf *sb, const char *text)
 {
-    size_t from = sb->len;
-
-    strbuf_add_utf8(sb, text, utf8_cut(text, strlen(text), TEXT_MAX));
-    for (size_t i = from; i < sb->len; i++) {
-        unsigned char c = (unsigned char) sb->data[i];
-        bool c1 = c == 0xC2 && (unsigned char) sb->data[i + 1] < 0xA0;
-
-        if (c == '\n' || c == '\r' || c == '\t')
-            sb->data[i] = ' ';
-        else if (c < 0x20 || c == 0x7F)
-            sb->data[i] = '?';
-        else if (c1)
-            sb->data[i] = sb->data[i + 1] = '?';
-    }
+    strbuf_add_harmless(sb, text, utf8_cut(text, strlen(text), TEXT_MAX));
 }
 
-static void write_stderr(const struct line *l)
+static void add_for_people(struct strbuf *out, const struct line *l)
 {
-    CLEANUP(strbuf_free) struct strbuf out = STRBUF_INIT(4 * TEXT_MAX);
     const struct level *level = &levels[l->level];
-    const char *p;
 
     if (target.stamped) {
-        strbuf_add_timestamp_sec(&out, now_realtime_usec());
-        strbuf_addc(&out, ' ');
+        strbuf_add_timestamp_sec(out, now_realtime_usec());
+        strbuf_addc(out, ' ');
     }
-    strbuf_addf(&out, "%s%s:%s %s\n", target.colour ? level->colour : "", level->word,
+    strbuf_addf(out, "%s%s:%s %s\n", target.colour ? level->colour : "", level->word,
                 target.colour && *level->colour ? "\x1b[0m" : "", l->text);
-    /* One write, so that lines of several threads and processes stay whole. */
-    p = out.data;
-    while (out.len > 0) {
-        ssize_t n = write(STDERR_FILENO, p, out.len);
-
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return; /* there is no other place for the line */
-        p += n;
-        out.len -= (size_t) n;
-    }
 }
 
-/* Fields of the native protocol are "NAME=value"; `out` owns the bytes, so it must not move while iov is
- * used. */
-static void add_field(struct strbuf *out, size_t *ends, int *n, const char *name, const char *value)
+/* The journal's native protocol; values have no line feed. */
+static void add_field(struct strbuf *out, const char *name, const char *value)
 {
-    if (!value || *n >= FIELDS_MAX)
+    if (!value)
         return;
     strbuf_adds(out, name);
     strbuf_addc(out, '=');
     add_clean(out, value);
-    ends[(*n)++] = out->len;
+    strbuf_addc(out, '\n');
 }
 
-static int write_journal(const struct line *l)
+static void add_for_journald(struct strbuf *out, const struct line *l)
 {
-    CLEANUP(strbuf_free) struct strbuf out = STRBUF_INIT((size_t) 4 * FIELDS_MAX * TEXT_MAX);
-    struct iovec iov[FIELDS_MAX];
-    size_t ends[FIELDS_MAX] = {0}, start = 0;
-    int n = 0;
-
-    add_field(&out, ends, &n, "MESSAGE", l->text);
-    add_field(&out, ends, &n, "PRIORITY", levels[l->level].priority);
-    add_field(&out, ends, &n, "MESSAGE_ID", l->message_id);
+    add_field(out, "MESSAGE", l->text);
+    add_field(out, "PRIORITY", levels[l->level].priority);
+    add_field(out, "SYSLOG_IDENTIFIER", program_invocation_short_name);
+    add_field(out, "MESSAGE_ID", l->message_id);
     for (const struct field *f = l->fields; f && f->name; f++)
-        add_field(&out, ends, &n, f->name, f->value);
-    for (int i = 0; i < n; i++) {
-        iov[i] = (struct iovec){.iov_base = out.data + start, .iov_len = ends[i] - start};
-        start = ends[i];
-    }
-    return sd_journal_sendv(iov, n);
+        add_field(out, f->name, f->value);
+}
+
+static int send_line(const struct line *l)
+{
+    CLEANUP(strbuf_free) struct strbuf out = STRBUF_INIT((size_t) 64 * TEXT_MAX);
+
+    (target.journal ? add_for_journald : add_for_people)(&out, l);
+    return log_output_send(strbuf_str(&out), out.len);
+}
+
+static void write_stderr(const struct line *l)
+{
+    CLEANUP(strbuf_free) struct strbuf out = STRBUF_INIT((size_t) 4 * TEXT_MAX);
+
+    add_for_people(&out, l);
+    write_if_it_can_be(strbuf_str(&out));
 }
 
 static void write_line(const struct line *l)
 {
-    if (!target.journal || write_journal(l) < 0)
-        write_stderr(l);
+    int r = send_line(l);
+
+    if (r == -ENOBUFS)
+        memory.lost++;
+    else if (r < 0 && target.journal)
+        write_stderr(l); /* journald has gone */
 }
 
-/* FNV-1a: the hash stands for the line, so that remembering it costs no copy. */
+/* Once there is room again. */
+static void tell_lost(void)
+{
+    char text[160];
+
+    if (memory.lost == 0 || !log_output_flush())
+        return;
+    snprintf(text, sizeof(text), "%" PRIu64 " line%s of this log %s lost here: %s", memory.lost,
+             plural((int64_t) memory.lost), memory.lost == 1 ? "was" : "were",
+             target.journal ? "journald took none" : "nobody read what is written to stderr");
+    memory.lost = 0;
+    write_line(&(struct line){.level = LOG_WARNING, .text = text});
+}
+
+/* --- folding ---------------------------------------------------------------------------------- */
+
+/* FNV-1a. */
 static uint64_t hash_text(uint64_t hash, const char *text)
 {
     for (; text && *text; text++)
@@ -212,36 +221,108 @@ static uint64_t hash_line(const struct line *l)
     return hash;
 }
 
-/* True when the line was counted instead of shown. *ret_repeats, if above 0, must be told before showing it.
- */
-static bool fold(const struct line *l, unsigned *ret_repeats, int *ret_level)
+/* How often it came while it was not shown. Behind itself it needs no text. */
+static void tell_repeats(struct shown *s)
 {
-    uint64_t hash = hash_line(l), now = now_monotonic_usec();
-    bool folded;
+    char text[REMEMBERED_TEXT + 64];
 
-    pthread_mutex_lock(&last.lock);
-    folded = hash == last.hash && last.since_usec > 0 && now - last.since_usec < FOLD_WINDOW_USEC;
-    *ret_repeats = folded ? 0 : last.repeats;
-    *ret_level = last.level;
-    if (folded) {
-        last.repeats++;
-    } else {
-        last.hash = hash;
-        last.since_usec = now;
-        last.level = l->level;
-        last.repeats = 0;
+    if (s->repeats == 0)
+        return;
+    if (s == memory.last)
+        snprintf(text, sizeof(text), "last message repeated %u time%s", s->repeats, plural(s->repeats));
+    else
+        snprintf(text, sizeof(text), "%u more time%s: %s", s->repeats, plural(s->repeats), s->text);
+    s->repeats = 0;
+    memory.last = s == memory.last ? s : NULL;
+    write_line(&(struct line){.level = s->level, .text = text});
+}
+
+static void forget(struct shown *s)
+{
+    tell_repeats(s);
+    memory.last = s == memory.last ? NULL : memory.last;
+    *s = (struct shown){0};
+}
+
+/* Those whose time is over, in the order in which they came last: so the last one of lines that take turns
+ * says how things are now. */
+static void forget_old(uint64_t now)
+{
+    for (;;) {
+        struct shown *first = NULL;
+
+        for (struct shown *s = memory.shown; s < memory.shown + REMEMBERED; s++)
+            if (s->turns && now - s->since_usec >= FOLD_WINDOW_USEC &&
+                (!first || s->latest_usec < first->latest_usec))
+                first = s;
+        if (!first)
+            return;
+        forget(first);
     }
-    pthread_mutex_unlock(&last.lock);
-    return folded;
 }
 
-static void tell_repeats(int level, unsigned repeats)
+static struct shown *find(uint64_t hash)
 {
-    char text[64];
-
-    snprintf(text, sizeof(text), "last message repeated %u time%s", repeats, repeats == 1 ? "" : "s");
-    write_line(&(struct line){.level = level, .text = text});
+    for (struct shown *s = memory.shown; s < memory.shown + REMEMBERED; s++)
+        if (s->turns && s->hash == hash)
+            return s;
+    return NULL;
 }
+
+/* In the place of one that came seldom, and long ago. */
+static struct shown *remember(const struct line *l, uint64_t hash, uint64_t now)
+{
+    struct shown *place = memory.shown;
+
+    for (struct shown *s = memory.shown; s < memory.shown + REMEMBERED; s++)
+        if (s->turns + s->repeats < place->turns + place->repeats ||
+            (s->turns + s->repeats == place->turns + place->repeats && s->latest_usec < place->latest_usec))
+            place = s;
+    forget(place);
+    *place = (struct shown){.hash = hash, .since_usec = now, .latest_usec = now, .level = l->level};
+    memcpy(place->text, l->text, utf8_cut(l->text, strlen(l->text), REMEMBERED_TEXT));
+    return place;
+}
+
+/* True when the line was counted instead of being shown. */
+static bool fold(const struct line *l, uint64_t now)
+{
+    uint64_t hash = hash_line(l);
+
+    forget_old(now);
+    struct shown *s = find(hash);
+    if (s && (s == memory.last || s->turns >= TURNS_MAX)) {
+        s->repeats++;
+        s->latest_usec = now;
+        return true;
+    }
+    if (memory.last)
+        tell_repeats(memory.last);
+    s = s ? s : remember(l, hash, now);
+    s->turns++;
+    s->latest_usec = now;
+    memory.last = s;
+    return false;
+}
+
+void log_tick(void)
+{
+    pthread_mutex_lock(&memory.lock);
+    tell_lost();
+    forget_old(now_monotonic_usec());
+    pthread_mutex_unlock(&memory.lock);
+}
+
+void log_finish(void)
+{
+    pthread_mutex_lock(&memory.lock);
+    forget_old(UINT64_MAX);
+    log_output_finish(FINISH_MS);
+    tell_lost();
+    pthread_mutex_unlock(&memory.lock);
+}
+
+/* --- lines ------------------------------------------------------------------------------------ */
 
 #define NUMBERS 6
 
@@ -260,8 +341,6 @@ void log_about(int level, const char *message_id, const struct log_about *about,
     CLEANUP(strbuf_free) struct strbuf clean = STRBUF_INIT(4 * TEXT_MAX);
     char text[TEXT_MAX + 2]; /* one byte more, which shows whether the limit cuts a character */
     char buffers[NUMBERS][24], (*next)[24] = buffers;
-    unsigned repeats;
-    int last_level;
     va_list args;
 
     if (!log_enabled(level))
@@ -270,6 +349,7 @@ void log_about(int level, const char *message_id, const struct log_about *about,
     const struct field fields[] = {
         {"SUBSCRIPTION_ID", number(&next, about->subscription_id != 0, about->subscription_id)},
         {"INTEGRATION_ID", number(&next, about->integration_id != 0, about->integration_id)},
+        {"INTEGRATION_NAME", about->integration_name},
         {"EVENT_ID", about->event_id},
         {"ATTEMPT", number(&next, about->attempt != 0, about->attempt)},
         {"HTTP_STATUS", number(&next, about->http_status != 0, about->http_status)},
@@ -285,11 +365,11 @@ void log_about(int level, const char *message_id, const struct log_about *about,
     add_clean(&clean, text);
 
     const struct line line = {level, message_id, fields, strbuf_str(&clean)};
-    if (fold(&line, &repeats, &last_level))
-        return;
-    if (repeats > 0)
-        tell_repeats(last_level, repeats);
-    write_line(&line);
+    pthread_mutex_lock(&memory.lock);
+    tell_lost();
+    if (!fold(&line, now_monotonic_usec()))
+        write_line(&line);
+    pthread_mutex_unlock(&memory.lock);
 }
 
 void log_lines(int level, const char *message_id, const char *before, const char *text)

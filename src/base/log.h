@@ -18,6 +18,7 @@ bool log_enabled(int level);
 /* What a line is about: a field of the journal for each member that is set (not 0, not NULL). */
 struct log_about {
     int64_t subscription_id, integration_id;
+    const char *integration_name;
     int attempt, http_status;
     const char *event_id;
     const char *kafka_topic;
@@ -26,8 +27,10 @@ struct log_about {
     bool kafka_at; /* partition and offset are set */
     const char *error;
 };
-/* `message_id` from message_ids.h or NULL; `about` may be NULL. Control characters in the text are replaced,
- * so a hostile string cannot forge a line. */
+/* Never waits: lines that nobody takes are kept for a while, then lost, and their number is said. A line
+ * that comes again and again is folded, also when others stand between. `message_id` from message_ids.h or
+ * NULL; `about` may be NULL. Control characters in the text are replaced, so a hostile string cannot forge
+ * a line. */
 void log_about(int level, const char *message_id, const struct log_about *about, const char *fmt, ...)
     PRINTF(4, 5);
 
@@ -43,3 +46,7 @@ void log_about(int level, const char *message_id, const struct log_about *about,
     } while (0)
 /* One for each line of `text`, with `before` in front of it. */
 void log_lines(int level, const char *message_id, const char *before, const char *text);
+/* Once a second: what was kept goes out, and what was folded is counted out. */
+void log_tick(void);
+/* At the end: the same for all of it, and waits for a reader for a second at most. */
+void log_finish(void);

@@ -23,6 +23,8 @@
 #define MSG_DATABASE_LOST "8cc2b9e85dcc4e9bab907f917be3bd80"
 /* The server takes no writes: a standby, or frozen. */
 #define MSG_DATABASE_READ_ONLY "5f0f4c1e9d1a4f4bb7a0c2c3e1d86b97"
+/* The server refuses statements of deliveries (a full disk, a revoked right), or no longer does. */
+#define MSG_DATABASE_REFUSES "a9f987bc15274f06a6bb343d050fec47"
 /* Postgres answers again. */
 #define MSG_DATABASE_BACK "e3215bf2e394447b909d97230b882b41"
 /* No Kafka broker can be reached; deliveries go on, the ledger waits. */
@@ -33,14 +35,28 @@
 #define MSG_SCHEMA_MISMATCH "12611a021ff7414f8a0dcea9a6310e11"
 /* A subscription has failed for good. */
 #define MSG_DELIVERY_FAILED "65c144aadbcf4e4fa6a17488e127cfae"
+/* A subscription that the institution may have is held for a person. */
+#define MSG_DELIVERY_HELD "621b49b7c6754d1c8f3b09b140f0c9e4"
+/* More subscriptions of one integration have failed, or are held, than are said one by one. */
+#define MSG_DELIVERIES_FAILED "799d12cd5e4f4fb9abff4da05e98c64c"
 /* A lease expired, or a result came after its lease was lost and changed nothing. */
 #define MSG_LEASE_LOST "96103c98d764450896b8fdb5ac7f65b3"
 /* An integration was paused, with the reason. */
 #define MSG_INTEGRATION_PAUSED "db1e7c56c72e43b392aedc693dde8b42"
 /* Several attempts in a row at one institution failed; they are repeated. */
 #define MSG_INSTITUTION_LOST "3b858a703c1d4f8da65b11b901e734c1"
+/* An institution has refused several subscriptions in a row for their data. */
+#define MSG_INSTITUTION_REFUSES "0947929021074d1fbc3f06d7ec911455"
+/* An institution asks for much time. */
+#define MSG_INSTITUTION_WAITS "1e7a78a1155e45a4b3bbc4d80da557a7"
 /* That institution takes subscriptions again. */
 #define MSG_INSTITUTION_BACK "dbb32f7935e44d0798e1482072309c37"
+/* The circuit of an integration has opened: nothing is sent but a probe now and then. */
+#define MSG_CIRCUIT_OPEN "269796e3d9e64087ac6e8cb046188c9d"
+/* It has closed. */
+#define MSG_CIRCUIT_CLOSED "b1e9c060e08347d08c3b87bb3ac5cf51"
+/* An integration's settings ask for less of TLS than all others get. */
+#define MSG_WEAK_TLS "52e12757e89442d3ad452728ffc22f6a"
 /* This machine lacks what a request needs (descriptors, ports, memory, a route), or no longer does. */
 #define MSG_SHORTAGE "f2353ca9c262463fb8ae6c181837933a"
 /* The database refused a result for a reason in its data; the others were written. */
@@ -53,11 +69,23 @@
 #define MSG_RELAY_LEADER "2a87a196cea44928a4530ca44616f449"
 /* Kafka can never take one event; the relay waits on it rather than drop it. */
 #define MSG_RELAY_STOPPED "f9f214be35cb4f3f8e8de60fad9faf86"
+/* The database was set back, perhaps: ids are left out, so that none is given out twice. */
+#define MSG_DATABASE_SET_BACK "2bf41cbe6b374be8b4973abac26751be"
+/* Kafka lacks a topic, or forbids a topic or a group, or no longer does. */
+#define MSG_KAFKA_TOPIC "114aab56a9064092a3608682998277db"
 /* A Kafka message could not be handled and was put aside. */
 #define MSG_DEAD_LETTER "d0103b15d38749c99343fb750be58f84"
 /* Another installation publishes to our topics. */
 #define MSG_SHARED_TOPICS "c1f5b1f2e8c14d0a8a5c5f2a9c4d7e36"
+/* Kafka has events in our name that are not in the ledger: they are passed over. */
+#define MSG_UNKNOWN_EVENTS "8cf4a01dceac4db2933dfe97e3c93455"
 /* Messages were gone before a consumer group read them, or a topic was made anew under it. */
 #define MSG_CONSUMER_GAP "ea68e596013749f083257da91ebd2a4d"
+/* A checkpoint of the audit log, with the digest by which it can be told later. */
+#define MSG_AUDIT_CHECKPOINT "a64faefab89e4737ba910eee8151b051"
 /* A thread makes no progress; systemd's watchdog is no longer fed. */
 #define MSG_THREAD_STUCK "ac69ccb9183c48178beeff797ccb841b"
+/* An alert has fired, or goes on. */
+#define MSG_ALERT "8083811a0f844d2cb7d5f6c2abb10f55"
+/* It is over. */
+#define MSG_ALERT_RESOLVED "a4f74720fbb040a991232275ea84343f"

@@ -112,6 +112,17 @@ void strbuf_addf(struct strbuf *sb, const char *fmt, ...)
     va_end(args);
 }
 
+void strbuf_add_hex(struct strbuf *sb, const unsigned char *bytes, size_t len)
+{
+    char *to = strbuf_reserve(sb, 2 * len);
+
+    if (!to)
+        return;
+    put_hex(to, bytes, len);
+    sb->len += 2 * len;
+    sb->data[sb->len] = '\0';
+}
+
 void strbuf_add_i64(struct strbuf *sb, int64_t value)
 {
     char digits[20]; /* INT64_MIN: a sign and 19 digits */

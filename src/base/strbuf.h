@@ -31,6 +31,7 @@ void strbuf_adds(struct strbuf *sb, const char *s);
 void strbuf_addc(struct strbuf *sb, char c);
 void strbuf_addf(struct strbuf *sb, const char *fmt, ...) PRINTF(2, 3);
 void strbuf_addv(struct strbuf *sb, const char *fmt, va_list args) PRINTF(2, 0);
+void strbuf_add_hex(struct strbuf *sb, const unsigned char *bytes, size_t len); /* lower case */
 void strbuf_add_i64(struct strbuf *sb, int64_t value); /* decimal, without printf's cost */
 /* Makes room for `len` more bytes and returns where they go, or NULL when that passes the maximum
  * (overflowed is set); the caller writes and then adds to sb->len. */

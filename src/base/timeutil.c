@@ -86,6 +86,42 @@ static struct date date_from_days(int64_t days_since_1970)
     return d;
 }
 
+/* The reverse. */
+static int64_t days_from_date(struct date d)
+{
+    uint32_t year = d.year - (d.month <= 2), era = year / 400, in_era = year % 400;
+    uint32_t from_march = d.month > 2 ? d.month - 3 : d.month + 9;
+    uint32_t in_year = (153 * from_march + 2) / 5 + d.day - 1;
+
+    return (int64_t) era * 146097 + in_era * 365 + in_era / 4 - in_era / 100 + in_year - 719468;
+}
+
+int parse_timestamp(const char *s, size_t len, int64_t *ret_usec)
+{
+    static const char form[] = "YYYY-MM-DDThh:mm:ss.uuuuuuZ";
+    unsigned part[7] = {0}; /* from the year to the microseconds */
+    size_t at = 0;
+
+    if (len != sizeof(form) - 1)
+        return -EINVAL;
+    for (size_t i = 0; i < len; i++) {
+        unsigned digit = (unsigned) (s[i] - '0');
+        if (strchr("-T:.Z", form[i]) ? s[i] != form[i] : digit > 9)
+            return -EINVAL;
+        if (digit > 9)
+            at++;
+        else
+            part[at] = part[at] * 10 + digit;
+    }
+    if (part[0] < 1 || part[1] < 1 || part[1] > 12 || part[2] < 1 || part[2] > 31 || part[3] > 23 ||
+        part[4] > 59 || part[5] > 59)
+        return -EINVAL;
+    int64_t sec = (int64_t) part[3] * 3600 + part[4] * 60 + part[5];
+    *ret_usec =
+        days_from_date((struct date){part[0], part[1], part[2]}) * USEC_PER_DAY + sec * 1000000 + part[6];
+    return 0;
+}
+
 static void add_timestamp(struct strbuf *sb, int64_t usec, bool with_fraction)
 {
     char text[sizeof("9999-12-31T23:59:59.999999Z")];

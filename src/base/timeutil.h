@@ -24,6 +24,9 @@ void strbuf_add_timestamp(struct strbuf *sb, int64_t usec);
 /* The same to the second with a trailing Z. */
 void strbuf_add_timestamp_sec(struct strbuf *sb, int64_t usec);
 
+/* Reads what strbuf_add_timestamp() writes, and no other form. 0 or -EINVAL. */
+int parse_timestamp(const char *s, size_t len, int64_t *ret_usec);
+
 /* "250ms", "30s", "5m", "2h", "3d": one non-negative integer and one unit. 0, -EINVAL or -ERANGE. */
 int parse_duration(const char *s, uint64_t *ret_usec);
 /* The largest unit that loses nothing: 90 s gives "90s", 120 s gives "2m". */

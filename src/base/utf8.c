@@ -73,3 +73,33 @@ void strbuf_add_utf8(struct strbuf *sb, const char *bytes, size_t len)
     }
     strbuf_add(sb, run, (size_t) (p - run));
 }
+
+unsigned utf8_harmful(const unsigned char *p, size_t n)
+{
+    unsigned code = n <= 1   ? p[0]
+                    : n == 2 ? (p[0] & 0x1FU) << 6 | (p[1] & 0x3FU)
+                    : n == 3 ? (p[0] & 0x0FU) << 12 | (p[1] & 0x3FU) << 6 | (p[2] & 0x3FU)
+                             : 0;
+    bool control = n <= 2 && (code < 0x20 || (code >= 0x7F && code < 0xA0));
+    bool turns = n >= 2 && (code == 0x061C || code == 0x200E || code == 0x200F ||
+                            (code >= 0x2028 && code <= 0x202E) || (code >= 0x2066 && code <= 0x2069));
+
+    return (n > 0 && control) || turns ? code : 0;
+}
+
+void strbuf_add_harmless(struct strbuf *sb, const char *text, size_t len)
+{
+    const unsigned char *p = (const unsigned char *) text, *end = len > 0 ? p + len : p;
+
+    for (size_t n; p < end; p += MAX(n, (size_t) 1)) {
+        n = utf8_sequence(p, end);
+        if (n == 0)
+            strbuf_adds(sb, UTF8_REPLACEMENT);
+        else if (*p == '\n' || *p == '\r' || *p == '\t')
+            strbuf_addc(sb, ' ');
+        else if (utf8_harmful(p, n))
+            strbuf_addc(sb, '?');
+        else
+            strbuf_add(sb, p, n);
+    }
+}

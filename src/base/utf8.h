@@ -15,3 +15,10 @@ size_t utf8_first(const char *text, size_t len, size_t chars);
 size_t utf8_width(const char *text);
 /* Appends bytes as valid UTF-8 that Postgres's text takes: invalid sequences and NULs become U+FFFD. */
 void strbuf_add_utf8(struct strbuf *sb, const char *bytes, size_t len);
+/* The code of the sequence of n bytes at p when it must not reach a terminal or a log as it is: a control
+ * character, one that turns the direction of what follows (Unicode, annex 9), a separator of lines or
+ * paragraphs. Else 0. */
+unsigned utf8_harmful(const unsigned char *p, size_t n);
+/* Appends text as people may see it: valid UTF-8 on one line. White space is a blank, and a '?' stands for
+ * each other harmful character. */
+void strbuf_add_harmless(struct strbuf *sb, const char *text, size_t len);

@@ -5,17 +5,25 @@
 #include "base/util.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/random.h>
 #include <unistd.h>
 
-/* Plain write(2): nothing that may allocate or take a lock works any more. */
+void write_if_it_can_be(const char *text)
+{
+    struct pollfd ready = {.fd = STDERR_FILENO, .events = POLLOUT};
+
+    if (poll(&ready, 1, 0) == 1 && write(STDERR_FILENO, text, strlen(text)) < 0)
+        return; /* there is no other place for it */
+}
+
 static _Noreturn void die(const char *line)
 {
-    ssize_t ignored = write(STDERR_FILENO, line, strlen(line));
-    (void) ignored;
+    write_if_it_can_be(line);
     abort();
 }
 
@@ -153,21 +161,38 @@ unsigned words_distance(const char *a, const char *b)
     return row[len_b];
 }
 
+char *put_hex(char *to, const unsigned char *bytes, size_t len)
+{
+    static const char hex[] = "0123456789abcdef";
+
+    for (size_t i = 0; i < len; i++) {
+        *to++ = hex[bytes[i] >> 4];
+        *to++ = hex[bytes[i] & 15];
+    }
+    return to;
+}
+
 unsigned words_tolerance(const char *word)
 {
     return MAX(1U, MIN(4U, (unsigned) strlen(word) / 3));
 }
 
+void random_bytes(void *ret, size_t len)
+{
+    for (char *to = ret; len > 0;) {
+        ssize_t n = getrandom(to, len, 0);
+        if (n < 0 && errno != EINTR)
+            die("error: the kernel gives no random numbers\n");
+        to += MAX(n, 0);
+        len -= (size_t) MAX(n, 0);
+    }
+}
+
 uint64_t random_u64(void)
 {
     uint64_t value;
-    ssize_t n;
 
-    do
-        n = getrandom(&value, sizeof(value), 0);
-    while (n < 0 && errno == EINTR);
-    if (n != (ssize_t) sizeof(value))
-        die("error: the kernel gives no random numbers\n");
+    random_bytes(&value, sizeof(value));
     return value;
 }
 
@@ -175,6 +200,14 @@ double random_unit(void)
 {
     /* 53 bits: what a double holds exactly, so that 1.0 is never reached by rounding. */
     return (double) (random_u64() >> 11) * 0x1p-53;
+}
+
+void fill_standard_descriptors(void)
+{
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        /* open(2) takes the lowest free number. */
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) != fd)
+            abort();
 }
 
 int wakefd_new(void)

@@ -39,6 +39,9 @@ char *xstrdup(const char *s); /* NULL gives NULL */
 char *xstrndup(const char *s, size_t len);
 char *xasprintf(const char *fmt, ...) PRINTF(1, 2);
 
+/* To stderr, if it takes something now: plain poll(2) and write(2), for when nothing else works any more. */
+void write_if_it_can_be(const char *text);
+
 /* For CLEANUP on any pointer variable. */
 void freep(void *pointer_to_pointer);
 /* For CLEANUP on an int that holds a descriptor or -1. */
@@ -64,6 +67,9 @@ static inline const char *plural(int64_t n)
     return n == 1 ? "" : "s";
 }
 
+/* Two digits for each byte, lower case; returns their end. */
+char *put_hex(char *to, const unsigned char *bytes, size_t len);
+
 /* How many letters differ: insertions, deletions, substitutions and swaps of neighbours each count one
  * (optimal string alignment). Words longer than 40 bytes are far from everything. */
 unsigned words_distance(const char *a, const char *b);
@@ -72,8 +78,14 @@ unsigned words_tolerance(const char *word);
 
 /* From getrandom(2); never fails. */
 uint64_t random_u64(void);
+/* The same, as many as are asked for; a cryptographic key may be made of them. */
+void random_bytes(void *ret, size_t len);
 /* Uniform in [0, 1). */
 double random_unit(void);
+
+/* Opens /dev/null in place of standard descriptors (0 to 2) that are closed: no socket or file of ours may
+ * land where others read or write. Call first in main(). */
+void fill_standard_descriptors(void);
 
 /* Wake-ups across threads: eventfd(2), non-blocking, close-on-exec. */
 int wakefd_new(void);      /* descriptor; fatal when the system has none left */

@@ -73,7 +73,8 @@ struct config {
         int min_samples;
         uint64_t window_usec, for_usec, repeat_interval_usec, backlog_age_usec;
         enum config_remediation remediation;
-        char *webhook_url, *webhook_secret, *alertmanager_url;
+        char *webhook_url, *webhook_secret;
+        char *alertmanager_urls; /* with a space between them */
     } alerts;
     struct {
         char *listen, *token;
@@ -90,7 +91,8 @@ struct config {
 
 enum config_secrets {
     CONFIG_SECRETS_RESOLVE,  /* credential:, file: and env: are read; a missing one is an error */
-    CONFIG_SECRETS_KEEP,     /* left as written: --check-config */
+    CONFIG_SECRETS_KEEP,     /* left as written: --dump-config */
+    CONFIG_SECRETS_CHECK,    /* the same, but files must be there to be read: --check-config */
     CONFIG_SECRETS_DATABASE, /* only those of the group "database" are read: anubisctl, which needs no others
                               */
 };
@@ -101,6 +103,8 @@ struct config_judges {
     bool (*conninfo)(const char *conninfo, struct strbuf *why);
     /* As http_check_ca_file(): the same for a file of certificates. */
     bool (*certificates)(const char *path, struct strbuf *why);
+    /* The same for secrets that sign; `why` holds nothing of them. */
+    bool (*signing)(const char *secrets, struct strbuf *why);
     /* As kafka_conf_check(): adds lines to `problems`; negative when it added any. Called also when there are
      * problems already: each wrong value is at its default or absent then. */
     int (*properties)(const struct config *c, const char *path, struct strbuf *problems);
@@ -119,8 +123,8 @@ void config_unrefp(struct config **c);
 
 /* envfile.c: sets the variables of a file, as systemd's EnvironmentFile= reads it (systemd.exec(5)), that the
  * environment does not hold yet; of several assignments the last one counts. Before any other thread starts.
- * 0, also when there is no such file; else a negative errno with *err. */
-int envfile_load(const char *path, struct error *err);
+ * 0, also when there is no such file and it is not `needed`; else a negative errno with *err. */
+int envfile_load(const char *path, bool needed, struct error *err);
 
 /* The most bytes that a secret may have; so have the database's checks of what is written there. */
 #define CONFIG_SECRET_MAX ((size_t) 64 << 10)
@@ -138,6 +142,8 @@ void config_diff(const struct config *before, const struct config *after, struct
                  struct strbuf *restart);
 /* Names of the keys without effect in this version whose values are not the default, one a line. */
 void config_unused(const struct config *c, struct strbuf *out);
+/* The same as sentences with their places, for --check-config. */
+void config_notice_unused(const struct config *c, struct strbuf *out);
 /* Every key as the documentation check wants it, one a line: "group.key<TAB>default as the file spells
  * it<TAB>words", where words are "live" or "restart", and "unused" for what config_unused() would name. */
 void config_list_keys(struct strbuf *out);

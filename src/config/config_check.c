@@ -108,6 +108,18 @@ bool config_check_http_url(const char *value, struct strbuf *why)
                   "must be a URL such as \"https://host/path\", or \"\" for none", why);
 }
 
+bool config_check_http_urls(const char *value, struct strbuf *why)
+{
+    static const char *const schemes[] = {"https://", "http://", NULL};
+    CLEANUP(freep) char *copy = xstrdup(value);
+    char *rest = copy, *url;
+    bool right = true;
+
+    while (*value && right && (url = strsep(&rest, " ")))
+        right = is_url(url, schemes);
+    return expect(right, "must be a list of URLs such as ( \"http://host:9093\" )", why);
+}
+
 bool config_check_proxy(const char *value, struct strbuf *why)
 {
     static const char *const schemes[] = {"http://", "socks5://", "socks5h://", NULL};

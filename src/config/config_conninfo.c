@@ -71,22 +71,20 @@ static struct parameter parameter_at(const char *p)
     return q;
 }
 
+/* Some servers take ';' for '&', and a fragment may look like a query, too: what follows a secret there is
+ * hidden with it, up to the next '&'. */
 static void scrub_query(const char *query, struct strbuf *out)
 {
-    for (const char *p = query;; p++) {
-        struct parameter q = parameter_at(p);
+    for (const char *p = query; *p;) {
+        size_t len = strcspn(p, "&;#"), equals = strcspn(p, "=&;#");
+        bool secret = equals < len && equals + 1 < len && config_is_secret_name(p, equals);
 
-        strbuf_add(out, p, (size_t) (q.value - p));
-        if (config_is_secret_name(q.name, q.name_len) && q.value < q.end)
+        strbuf_add(out, p, secret ? equals + 1 : len);
+        if (secret)
             strbuf_adds(out, HIDDEN);
-        else
-            strbuf_add(out, q.value, (size_t) (q.end - q.value));
-        p = q.end;
-        if (*p != '&') {
-            strbuf_adds(out, p);
-            return;
-        }
-        strbuf_addc(out, '&');
+        p += secret ? strcspn(p, "&") : len;
+        if (*p)
+            strbuf_addc(out, *p++);
     }
 }
 
@@ -97,18 +95,37 @@ void config_url_scrub(const char *text, struct strbuf *out)
      * hidden than too little. */
     const char *at = scheme ? strrchr(authority, '@') : NULL;
     const char *colon = at ? memchr(authority, ':', (size_t) (at - authority)) : NULL;
-    const char *rest = colon ? at : text, *query = scheme ? url_query(colon ? at : authority) : NULL;
+    /* A user name alone is a token, but for a database. */
+    const char *hidden = colon ? colon + 1 : at && !is_postgres_url(text) ? authority : NULL;
+    const char *rest = hidden ? at : text, *query = scheme ? url_query(hidden ? at : authority) : NULL;
 
-    if (colon) {
-        strbuf_add(out, text, (size_t) (colon + 1 - text));
+    if (hidden) {
+        strbuf_add(out, text, (size_t) (hidden - text));
         strbuf_adds(out, HIDDEN);
     }
+    const char *fragment = scheme && !query ? strchr(rest, '#') : NULL;
+    if (fragment)
+        query = fragment + 1;
     if (!query) {
         strbuf_adds(out, rest);
         return;
     }
     strbuf_add(out, rest, (size_t) (query - rest));
     scrub_query(query, out);
+}
+
+/* No more than the host is left of a webhook's URL: its path is often the token. */
+static void scrub_webhook(const char *text, struct strbuf *out)
+{
+    const char *scheme = strstr(text, "://"), *authority = scheme ? scheme + 3 : text;
+    const char *at = strrchr(authority, '@'), *host = at ? at + 1 : authority;
+    size_t len = strcspn(host, "/?#");
+
+    strbuf_add(out, text, (size_t) (authority - text));
+    strbuf_adds(out, at ? HIDDEN "@" : "");
+    strbuf_add(out, host, len);
+    if (host[len] && strcmp(host + len, "/") != 0)
+        strbuf_adds(out, "/" HIDDEN);
 }
 
 /* One "name = value" of the other form; `p` behind white space. Returns what follows it, or NULL for a
@@ -153,22 +170,35 @@ static void scrub_pairs(const char *conninfo, struct strbuf *out)
         }
         strbuf_add(out, pair.name, pair.name_len);
         strbuf_addc(out, '=');
-        if (config_is_secret_name(pair.name, pair.name_len))
+        size_t value_len = (size_t) (pair.end - pair.value);
+        /* "Server=x;Password=y" is another program's form. */
+        bool foreign = memchr(pair.value, ';', value_len) && config_is_secret_name(pair.value, value_len);
+        if (foreign || config_is_secret_name(pair.name, pair.name_len))
             strbuf_adds(out, HIDDEN);
         else
-            strbuf_add(out, pair.value, (size_t) (pair.end - pair.value));
+            strbuf_add(out, pair.value, value_len);
         if (*next)
             strbuf_addc(out, ' ');
         p = next;
     }
 }
 
-void config_conninfo_scrub(const char *conninfo, struct strbuf *out)
+static void scrub_conninfo(const char *conninfo, struct strbuf *out)
 {
     if (is_postgres_url(conninfo))
         config_url_scrub(conninfo, out);
     else
         scrub_pairs(conninfo, out);
+}
+
+void config_value_scrub(const struct config_key *key, const char *text, struct strbuf *out)
+{
+    if (key->flags & KEY_WEBHOOK)
+        scrub_webhook(text, out);
+    else if (key->flags & KEY_CONNINFO)
+        scrub_conninfo(text, out);
+    else
+        config_url_scrub(text, out);
 }
 
 void config_conninfo_drop_rails(const char *url, struct strbuf *out, struct strbuf *ret_dropped)

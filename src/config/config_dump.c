@@ -27,6 +27,23 @@ static void add_string(struct strbuf *out, const char *text)
     strbuf_addc(out, '"');
 }
 
+static void add_urls(const struct config_key *key, const char *urls, struct strbuf *out)
+{
+    CLEANUP(freep) char *copy = xstrdup(urls);
+    char *rest = copy, *url;
+    const char *separator = "( ";
+
+    while (*urls && (url = strsep(&rest, " "))) {
+        CLEANUP(strbuf_free) struct strbuf shown = STRBUF_INIT(STRBUF_MAX_DEFAULT);
+
+        config_value_scrub(key, url, &shown);
+        strbuf_adds(out, separator);
+        add_string(out, strbuf_str(&shown));
+        separator = ", ";
+    }
+    strbuf_adds(out, *urls ? " )" : "( )");
+}
+
 /* A reference is shown as written: it holds no secret, and the dump can be loaded again. */
 static void add_shown(const struct config *c, const struct config_key *key, struct strbuf *out)
 {
@@ -35,14 +52,16 @@ static void add_shown(const struct config *c, const struct config_key *key, stru
     const char *reference = config_origin(c, key)->reference;
 
     config_value_add(key, config_value_get(c, key), &text);
+    if (key->type == TYPE_URLS) {
+        add_urls(key, reference ? reference : strbuf_str(&text), out);
+        return;
+    }
     if ((key->flags & KEY_SECRET) && text.len > 0)
         strbuf_adds(&shown, HIDDEN);
     else if (reference)
         strbuf_adds(&shown, reference);
-    else if (key->flags & KEY_CONNINFO)
-        config_conninfo_scrub(strbuf_str(&text), &shown);
     else
-        config_url_scrub(strbuf_str(&text), &shown);
+        config_value_scrub(key, strbuf_str(&text), &shown);
     if (config_is_quoted(key))
         add_string(out, strbuf_str(&shown));
     else
@@ -194,6 +213,20 @@ void config_unused(const struct config *c, struct strbuf *out)
     }
 }
 
+void config_notice_unused(const struct config *c, struct strbuf *out)
+{
+    for (size_t i = 0; i < config_keys_count; i++) {
+        const struct config_key *key = &config_keys[i];
+
+        if (!(key->flags & KEY_UNUSED) || is_default(c, key))
+            continue;
+        add_line_of_file(c, config_origin(c, key)->line, NULL, out);
+        strbuf_adds(out, ": ");
+        config_key_add_name(key, out);
+        strbuf_adds(out, " has no effect in this version\n");
+    }
+}
+
 void config_list_keys(struct strbuf *out)
 {
     for (size_t i = 0; i < config_keys_count; i++) {
@@ -203,6 +236,8 @@ void config_list_keys(struct strbuf *out)
         strbuf_addc(out, '\t');
         if (config_is_quoted(key))
             add_string(out, key->fallback);
+        else if (key->type == TYPE_URLS)
+            add_urls(key, key->fallback, out);
         else
             strbuf_adds(out, key->fallback);
         strbuf_addf(out, "\t%s%s\n", key->flags & KEY_RESTART ? "restart" : "live",

@@ -15,6 +15,7 @@ enum config_type {
     TYPE_FLOAT,
     TYPE_DURATION,
     TYPE_SIZE,
+    TYPE_URLS, /* a list of strings, stored as one with a space between them */
     TYPE_PROPERTIES,
 };
 
@@ -24,6 +25,8 @@ enum {
     KEY_CONNINFO = 1 << 2,     /* libpq's: shown without its passwords */
     KEY_CERTIFICATES = 1 << 4, /* a file that libssl has to understand */
     KEY_UNUSED = 1 << 3,       /* accepted, without effect in this version */
+    KEY_WEBHOOK = 1 << 5,      /* a URL whose path may be a secret */
+    KEY_SIGNING = 1 << 6,      /* a secret that signs */
 };
 
 struct config_choice {
@@ -115,7 +118,8 @@ int config_source_prepare(struct config_loader *l, const struct strbuf *source, 
 /* config_reference.c: values that stand elsewhere. */
 bool config_is_reference(const char *text);
 /* `text` is a reference. The value behind "credential:NAME", "file:/path" or "env:NAME" in `ret`, or -EINVAL
- * with `why`. Under CONFIG_SECRETS_KEEP only the reference itself is checked and `ret` stays empty. */
+ * with `why`. Under CONFIG_SECRETS_KEEP only the reference itself is checked and `ret` stays empty, and
+ * under CONFIG_SECRETS_CHECK whether a file can be read, too. */
 int config_resolve(const char *text, enum config_secrets secrets, struct strbuf *ret, struct strbuf *why);
 
 /* config_value.c: text and fields. */
@@ -149,6 +153,7 @@ void config_add_quoted(struct strbuf *out, const char *text);
 bool config_check_instance(const char *value, struct strbuf *why);
 bool config_check_schema(const char *value, struct strbuf *why);
 bool config_check_http_url(const char *value, struct strbuf *why);
+bool config_check_http_urls(const char *value, struct strbuf *why);
 bool config_check_proxy(const char *value, struct strbuf *why);
 bool config_check_ca_file(const char *value, struct strbuf *why);
 bool config_check_brokers(const char *value, struct strbuf *why);
@@ -161,18 +166,23 @@ bool config_check_metric_prefix(const char *value, struct strbuf *why);
 void config_check_rules(struct config_loader *l);
 
 /* config_conninfo.c: connection strings without their passwords, and Rails' parameters. */
-/* The string without its passwords. */
-void config_conninfo_scrub(const char *conninfo, struct strbuf *out);
 /* The URL without the parameters that are Rails' own; *ret_dropped gets their names, ", " between them. */
 void config_conninfo_drop_rails(const char *url, struct strbuf *out, struct strbuf *ret_dropped);
 /* Any text that may be a URL, without userinfo's password and secret-looking parameters. */
 void config_url_scrub(const char *text, struct strbuf *out);
+/* A key's value without what is secret in it: a connection string's passwords, a webhook's path, or as
+ * config_url_scrub(). */
+void config_value_scrub(const struct config_key *key, const char *text, struct strbuf *out);
 /* Named token, secret, password or the like, in any case. */
 bool config_is_secret_name(const char *name, size_t len);
 
 /* config_tree.c: libconfig's tree; the only file that includes the library. Every key that the text sets goes
  * through config_key_set() or config_property_set(). */
 void config_tree_read(struct config_loader *l, const struct strbuf *text, unsigned open_string);
+
+/* config_syntax.c: what keeps libconfig from understanding the text. False when no cause is found, else it is
+ * reported. */
+bool config_syntax_explain(struct config_loader *l, const char *text);
 
 /* config_properties.c: librdkafka's own. `name` has '_' for '.', `value` is not yet resolved. */
 void config_property_set(struct config_loader *l, const struct config_key *key, const char *name,

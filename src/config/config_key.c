@@ -27,6 +27,8 @@ static bool judge(const struct config_loader *l, const struct config_key *key, c
 {
     if ((key->flags & KEY_CONNINFO) && l->judges->conninfo)
         return l->judges->conninfo(text, why);
+    if ((key->flags & KEY_SIGNING) && l->judges->signing)
+        return !*text || l->judges->signing(text, why);
     if ((key->flags & KEY_CERTIFICATES) && l->judges->certificates)
         return !*text || l->judges->certificates(text, why);
     return true;
@@ -65,7 +67,7 @@ static void set_reference(struct config_loader *l, const struct config_key *key,
                        strbuf_str(&why));
     else if (secrets == CONFIG_SECRETS_RESOLVE)
         set_plain(l, key, strbuf_str(&value), where);
-    else if (key->type == TYPE_STRING)
+    else if (key->type == TYPE_STRING || key->type == TYPE_URLS)
         config_value_set(l->config, key, (union config_value){.s = reference});
 }
 

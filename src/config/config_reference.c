@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "config/config_internal.h"
 
@@ -132,7 +133,11 @@ int config_resolve(const char *text, enum config_secrets secrets, struct strbuf 
     name = text + strlen(scheme->prefix);
     if (!scheme->check(name, why))
         return -EINVAL;
-    if (secrets == CONFIG_SECRETS_KEEP)
+    if (secrets == CONFIG_SECRETS_CHECK && scheme->read == read_file && access(name, R_OK) < 0) {
+        strbuf_addf(why, "could not open the file: %s", strerror(errno));
+        return -EINVAL;
+    }
+    if (secrets != CONFIG_SECRETS_RESOLVE)
         return 0;
     if (scheme->read(name, ret, why) < 0)
         return -EINVAL;

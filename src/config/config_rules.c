@@ -23,7 +23,9 @@ static const struct rule rules[] = {
      "a request that is still running must not lose its lease"},
     {"delivery", "max_in_flight_per_integration", AT_MOST, "max_in_flight", 0, true,
      "one integration cannot have more than all together"},
+    {"delivery", "connect_timeout", AT_MOST, "timeout", 0, true, "the whole request has no more time"},
     {"retry", "base_delay", AT_MOST, "max_delay", 0, false, "the first delay cannot pass the longest"},
+    {"retry", "base_delay", AT_MOST, "max_age", 0, false, "nothing would ever be tried again"},
     {"circuit_breaker", "recovery_timeout", AT_MOST, "max_recovery_timeout", 0, false,
      "the first recovery time cannot pass the longest"},
     {"consumers", "heartbeat_interval", LESS_THAN, "session_timeout", 0, false,
@@ -140,6 +142,31 @@ static void check_sasl(struct config_loader *l)
     }
 }
 
+/* librdkafka leaves out a broker whose protocol is another one. */
+static void check_broker_protocols(struct config_loader *l)
+{
+    const struct config *c = l->config;
+    const struct config_key *key = config_key_find("kafka", "brokers");
+    const char *protocol = c->kafka.security_protocol;
+
+    if (config_origin(c, key)->unknown || config_origin(c, key)->reference ||
+        is_unknown(c, "kafka", "security_protocol"))
+        return;
+    for (const char *p = c->kafka.brokers; *p; p += strspn(p, ", ")) {
+        size_t item = strcspn(p, ","), scheme = strcspn(p, ":,");
+        bool has_scheme = strncmp(p + scheme, "://", 3) == 0;
+        if (has_scheme && (strlen(protocol) != scheme || strncasecmp(p, protocol, scheme) != 0)) {
+            config_problem(
+                l, config_origin(c, key),
+                "kafka.brokers names a broker as \"%.*s://\", but kafka.security_protocol is \"%s\": "
+                "leave the protocol out there, and set security_protocol",
+                (int) scheme, p, protocol);
+            return;
+        }
+        p += item;
+    }
+}
+
 /* librdkafka refuses the combination, but only when the consumer starts. */
 static void check_poll_interval(struct config_loader *l)
 {
@@ -160,5 +187,6 @@ void config_check_rules(struct config_loader *l)
     for (size_t i = 0; i < ARRAY_SIZE(rules); i++)
         check_rule(l, &rules[i]);
     check_sasl(l);
+    check_broker_protocols(l);
     check_poll_interval(l);
 }

@@ -70,6 +70,7 @@ static const unsigned accepted[] = {
     [TYPE_FLOAT] = 1 << CONFIG_TYPE_INT | 1 << CONFIG_TYPE_INT64 | 1 << CONFIG_TYPE_FLOAT,
     [TYPE_DURATION] = 1 << CONFIG_TYPE_STRING,
     [TYPE_SIZE] = 1 << CONFIG_TYPE_STRING,
+    [TYPE_URLS] = 1 << CONFIG_TYPE_LIST | 1 << CONFIG_TYPE_ARRAY,
     [TYPE_PROPERTIES] = 1 << CONFIG_TYPE_GROUP,
 };
 
@@ -81,6 +82,16 @@ static void report_type(struct config_loader *l, const struct config_key *key,
     config_key_add_name(key, &text);
     strbuf_addc(&text, ' ');
     config_value_add_form(key, &text);
+    bool is_list = config_setting_is_array(setting) || config_setting_is_list(setting);
+    if (is_list && key->type == TYPE_STRING) {
+        strbuf_clear(&text);
+        config_key_add_name(key, &text);
+        config_problem_line(
+            l, setting->line,
+            "%s must be a string, not %s: several values are one string, with commas in it: \"a,b\"",
+            strbuf_str(&text), kind(setting));
+        return;
+    }
     config_problem_line(l, setting->line, "%s, not %s", strbuf_str(&text), kind(setting));
 }
 
@@ -105,6 +116,18 @@ static void read_property(struct config_loader *l, const struct config_key *key,
                             config_setting_name(setting), kind(setting));
 }
 
+/* An element that is no string, or has a space, is no URL: the check of the whole says so. */
+static void add_list(const config_setting_t *list, struct strbuf *out)
+{
+    for (int i = 0; i < config_setting_length(list); i++) {
+        const char *text = config_setting_get_string_elem(list, i);
+
+        if (i > 0)
+            strbuf_addc(out, ' ');
+        strbuf_adds(out, text && *text ? text : "?");
+    }
+}
+
 static void read_key(struct config_loader *l, const struct config_key *key, const config_setting_t *setting)
 {
     CLEANUP(strbuf_wipe) struct strbuf text = STRBUF_INIT(STRBUF_MAX_DEFAULT);
@@ -118,6 +141,9 @@ static void read_key(struct config_loader *l, const struct config_key *key, cons
         config_key_set(l, key, "", &where);
         for (int i = 0; i < config_setting_length(setting); i++)
             read_property(l, key, config_setting_get_elem(setting, (unsigned) i));
+    } else if (key->type == TYPE_URLS) {
+        add_list(setting, &text);
+        config_key_set(l, key, strbuf_str(&text), &where);
     } else if (is_clamped(setting)) {
         report_clamped(l, setting);
     } else {
@@ -170,19 +196,18 @@ static void read_root_member(struct config_loader *l, const config_setting_t *se
     }
 }
 
-static void report_syntax(struct config_loader *l, const config_t *tree, unsigned open_string)
+static void report_syntax(struct config_loader *l, const config_t *tree, const char *source,
+                          unsigned open_string)
 {
     const char *text = config_error_text(tree) ? config_error_text(tree) : "syntax error";
     unsigned line = (unsigned) config_error_line(tree);
 
-    if (strcmp(text, "duplicate setting name") == 0)
-        config_problem_line(l, line, "this key or group is set a second time; keep one of the two");
-    else if (open_string > 0 && open_string <= line)
+    if (open_string > 0 && open_string <= line)
         config_problem_line(l, line,
                             "syntax error; the string that starts in line %u runs over several lines: is its "
                             "closing quote missing?",
                             open_string);
-    else
+    else if (!config_syntax_explain(l, source))
         config_problem_line(l, line, "%s; a key is written  name = value;  and a group  name: { … };", text);
 }
 
@@ -197,7 +222,7 @@ void config_tree_read(struct config_loader *l, const struct strbuf *text, unsign
         for (int i = 0; i < config_setting_length(root); i++)
             read_root_member(l, config_setting_get_elem(root, (unsigned) i));
     } else {
-        report_syntax(l, &tree, open_string);
+        report_syntax(l, &tree, strbuf_str(text), open_string);
     }
     config_destroy(&tree);
 }

@@ -37,7 +37,7 @@ static void add_not(const struct config_key *key, const char *text, bool quotabl
         strbuf_adds(why, text);
         return;
     }
-    config_url_scrub(text, &shown);
+    config_value_scrub(key, text, &shown);
     config_add_quoted(why, strbuf_str(&shown));
 }
 
@@ -153,6 +153,7 @@ void config_value_add_form(const struct config_key *key, struct strbuf *out)
         [TYPE_FLOAT] = "a number",
         [TYPE_DURATION] = "a whole number and a unit (ms, s, m, h or d)",
         [TYPE_SIZE] = "a whole number and a unit (B, KiB, MiB or GiB)",
+        [TYPE_URLS] = "a list such as ( \"http://host:9093\" )",
         [TYPE_PROPERTIES] = "a group such as { linger_ms = 5; }",
     };
     const char *quote = config_is_quoted(key) ? "\"" : "";
@@ -186,6 +187,7 @@ int config_value_parse(const struct config_key *key, const char *text, bool quot
 {
     switch (key->type) {
     case TYPE_STRING:
+    case TYPE_URLS:
         ret->s = text;
         return parse_string(key, text, why);
     case TYPE_WORD:
@@ -203,20 +205,21 @@ int config_value_parse(const struct config_key *key, const char *text, bool quot
 
 /* A field's type is that of one member of union config_value; properties are none. */
 static const size_t sizes[] = {
-    [TYPE_STRING] = sizeof(char *), [TYPE_WORD] = sizeof(char *),       [TYPE_CHOICE] = sizeof(int),
-    [TYPE_BOOL] = sizeof(bool),     [TYPE_INT] = sizeof(int),           [TYPE_FLOAT] = sizeof(double),
-    [TYPE_SIZE] = sizeof(uint64_t), [TYPE_DURATION] = sizeof(uint64_t), [TYPE_PROPERTIES] = 0,
+    [TYPE_STRING] = sizeof(char *), [TYPE_WORD] = sizeof(char *),   [TYPE_CHOICE] = sizeof(int),
+    [TYPE_BOOL] = sizeof(bool),     [TYPE_INT] = sizeof(int),       [TYPE_FLOAT] = sizeof(double),
+    [TYPE_URLS] = sizeof(char *),   [TYPE_SIZE] = sizeof(uint64_t), [TYPE_DURATION] = sizeof(uint64_t),
+    [TYPE_PROPERTIES] = 0,
 };
 
 bool config_is_quoted(const struct config_key *key)
 {
     return key->type != TYPE_BOOL && key->type != TYPE_INT && key->type != TYPE_FLOAT &&
-           key->type != TYPE_PROPERTIES;
+           key->type != TYPE_URLS && key->type != TYPE_PROPERTIES;
 }
 
 bool config_is_text(const struct config_key *key)
 {
-    return key->type == TYPE_STRING || key->type == TYPE_WORD;
+    return key->type == TYPE_STRING || key->type == TYPE_WORD || key->type == TYPE_URLS;
 }
 
 union config_value config_value_get(const struct config *c, const struct config_key *key)
@@ -287,6 +290,7 @@ void config_value_add(const struct config_key *key, union config_value value, st
     switch (key->type) {
     case TYPE_STRING:
     case TYPE_WORD:
+    case TYPE_URLS:
         strbuf_adds(out, value.s);
         break;
     case TYPE_CHOICE:

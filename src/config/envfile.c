@@ -131,24 +131,24 @@ static void parse(struct parser *s)
     }
 }
 
-static int read_file(const char *path, struct strbuf *text, struct error *err)
+static int read_file(const char *path, bool needed, struct strbuf *text, struct error *err)
 {
     CLEANUP(closep) int fd = open(path, O_RDONLY | O_CLOEXEC);
     int r = fd < 0 ? -errno : config_read_all(fd, FILE_MAX, text);
 
-    if (r == -ENOENT)
+    if (r == -ENOENT && !needed)
         return 0;
     if (r < 0)
         error_set(err, "could not read \"%s\": %s", path, strerror(-r));
     return r;
 }
 
-int envfile_load(const char *path, struct error *err)
+int envfile_load(const char *path, bool needed, struct error *err)
 {
     CLEANUP(strbuf_wipe) struct strbuf text = STRBUF_INIT(2 * FILE_MAX);
     struct parser parser = {0};
 
-    int r = read_file(path, &text, err);
+    int r = read_file(path, needed, &text, err);
     if (r < 0)
         return r;
     strbuf_addc(&text, '\n');

@@ -57,15 +57,22 @@ struct bitmap_chunk *bitmap_add(struct bitmap *b, int64_t number)
     return chunk;
 }
 
+static unsigned char mask_of(int64_t sequence)
+{
+    return (unsigned char) (1U << (sequence % 8));
+}
+
+bool bitmap_has(const struct bitmap_chunk *chunk, int64_t sequence)
+{
+    assert(bitmap_chunk_of(sequence) == chunk->number);
+    return chunk->bits[sequence % BITMAP_CHUNK_BITS / 8] & mask_of(sequence);
+}
+
 bool bitmap_set(struct bitmap_chunk *chunk, int64_t sequence)
 {
-    unsigned bit = (unsigned) (sequence % BITMAP_CHUNK_BITS);
-    unsigned char *byte = &chunk->bits[bit / 8], mask = (unsigned char) (1U << (bit % 8));
-
-    assert(bitmap_chunk_of(sequence) == chunk->number);
-    if (*byte & mask)
+    if (bitmap_has(chunk, sequence))
         return false;
-    *byte |= mask;
+    chunk->bits[sequence % BITMAP_CHUNK_BITS / 8] |= mask_of(sequence);
     chunk->dirty = true;
     return true;
 }

@@ -34,6 +34,7 @@ int64_t bitmap_chunk_of(int64_t sequence);
 struct bitmap_chunk *bitmap_find(struct bitmap *b, int64_t number);
 /* Adds a chunk that is not there yet, without a bit set. */
 struct bitmap_chunk *bitmap_add(struct bitmap *b, int64_t number);
+bool bitmap_has(const struct bitmap_chunk *chunk, int64_t sequence);
 /* False when the bit was set before: a duplicate. `sequence` belongs to the chunk. */
 bool bitmap_set(struct bitmap_chunk *chunk, int64_t sequence);
 /* Drops the clean chunks that were asked for longest ago until `keep` are left. */

@@ -41,6 +41,15 @@ static void choose_topics(struct consumer *c)
     }
 }
 
+static bool wants_hashes(const struct consumer_group *group)
+{
+    bool any = false;
+
+    for (size_t i = 0; group->handlers[i]; i++)
+        any |= group->handlers[i]->hashes;
+    return any;
+}
+
 static struct consumer *consumer_new(const struct consumer_group *group, int number,
                                      const struct consumers_params *params, struct heartbeat *heartbeat)
 {
@@ -56,6 +65,8 @@ static struct consumer *consumer_new(const struct consumer_group *group, int num
     heartbeat->name = c->name;
     c->session.backoff = c->kafka.backoff = BACKOFF_RECONNECT;
     choose_topics(c);
+    if (wants_hashes(group))
+        c->batch.sha256 = sha256_new();
     c->instance = xasprintf("%s-%d", c->config->instance, number);
     return c;
 }
@@ -64,6 +75,7 @@ static void consumer_free(struct consumer *c)
 {
     consumer_batch_drop(c);
     free(c->batch.items);
+    sha256_free(c->batch.sha256);
     for (size_t i = 0; c->topics[i]; i++)
         free(c->topics[i]);
     free(c->topics);

@@ -27,6 +27,11 @@
 
 /* --- gathering -------------------------------------------------------------------------------- */
 
+static bool is_event(const struct consumer_item *item)
+{
+    return !item->foreign && !item->fault;
+}
+
 static struct consumer_item *append(struct consumer_batch *b)
 {
     if (b->count == b->capacity) {
@@ -37,26 +42,6 @@ static struct consumer_item *append(struct consumer_batch *b)
         b->first_at = now_monotonic_usec();
     b->items[b->count] = (struct consumer_item){0};
     return &b->items[b->count++];
-}
-
-/* Once: both installations go on writing there, and nothing else tells why counters stand still while the
- * other one's consumers have the partitions. */
-static void say_shared(struct consumer *c, const struct kafka_message *message)
-{
-    const struct log_about about = {.kafka_topic = message->topic,
-                                    .kafka_partition = (int) message->partition,
-                                    .kafka_offset = message->offset,
-                                    .kafka_at = true};
-    char other[INSTALLATION_TEXT];
-
-    if (!message_installation(message, c->session.installation, other))
-        return;
-    c->kafka.shared_said = true;
-    log_about(
-        LOG_WARNING, MSG_SHARED_TOPICS, &about,
-        "%s: \"%s\" has events of another installation (%s; this one is %s), which are passed over: give each "
-        "database a kafka.topic_prefix and a consumers.group_prefix of its own",
-        c->name, message->topic, other, c->session.installation);
 }
 
 void consumer_take(struct consumer *c, const struct kafka_message *message)
@@ -72,8 +57,13 @@ void consumer_take(struct consumer *c, const struct kafka_message *message)
     item->offset = message->offset;
     item->foreign = message_parse(message, p->type, c->session.installation, &item->event, &item->fault) ==
                     MESSAGE_FOREIGN;
-    if (item->foreign && !c->kafka.shared_said)
-        say_shared(c, message);
+    item->event.topic = p->topic;
+    item->event.partition = p->number;
+    item->event.offset = message->offset;
+    if (b->sha256 && is_event(item))
+        sha256_digest(b->sha256, &message->value, 1, item->event.value_hash);
+    if (item->foreign)
+        consumer_say_shared(c, message);
     if (item->foreign || !(item->fault || careful))
         return;
     item->kept = kafka_consumer_keep(c->kafka.client);
@@ -126,11 +116,6 @@ struct window {
     size_t fresh_count;
 };
 
-static bool is_event(const struct consumer_item *item)
-{
-    return !item->foreign && !item->fault;
-}
-
 /* Makes room for the chunks that the window looks into; ends it early where there would be too many. */
 static void note_chunks(struct window *w)
 {
@@ -171,6 +156,12 @@ static void window_free(struct window *w)
 
 /* --- one transaction -------------------------------------------------------------------------- */
 
+/* Not when the partition was read to here before. */
+static bool is_counted(const struct consumer_item *item)
+{
+    return item->offset >= item->partition->known_until;
+}
+
 /* The offsets move first: this row lock and comparison is what keeps a former owner out. */
 static int advance(struct consumer *c, const struct window *w, struct error *err)
 {
@@ -180,12 +171,12 @@ static int advance(struct consumer *c, const struct window *w, struct error *err
 
     for (size_t i = 0; i < c->partition_count; i++) {
         c->partitions[i]->window_next = -1;
-        c->partitions[i]->window_foreign = 0;
+        c->partitions[i]->window_foreign = c->partitions[i]->window_unknown = 0;
     }
     for (size_t i = 0; i < w->count; i++) {
         w->items[i].partition->window_next = w->items[i].offset + 1;
         w->items[i].partition->window_foreign +=
-            w->items[i].foreign && w->items[i].offset >= w->items[i].partition->known_until;
+            w->items[i].foreign && !w->items[i].unknown && is_counted(&w->items[i]);
     }
     for (size_t i = 0; i < c->partition_count; i++) {
         const struct consumer_partition *p = c->partitions[i];
@@ -200,24 +191,78 @@ static int advance(struct consumer *c, const struct window *w, struct error *err
     return r == PG_DONE && fenced ? APPLY_FENCED : r;
 }
 
-/* Sets the bits of the window's events; those that were not set yet are fresh. */
-static int find_fresh(struct consumer *c, struct window *w, struct error *err)
+static struct bitmap_chunk *chunk_of(const struct consumer_item *item)
 {
-    int r = w->unread_count > 0
-                ? store_read_chunks(c->session.pg, c->group->model, w->unread, w->unread_count, err)
-                : PG_DONE;
+    return bitmap_find(&item->partition->handled, bitmap_chunk_of(item->event.sequence));
+}
 
-    for (size_t i = 0; r == PG_DONE && i < w->count; i++) {
+/* Events without a bit, also when one comes twice. */
+static void find_unhandled(struct window *w)
+{
+    w->fresh_count = 0;
+    for (size_t i = 0; i < w->count; i++) {
         const struct consumer_item *item = &w->items[i];
-        if (!is_event(item))
-            continue;
-        int64_t number = bitmap_chunk_of(item->event.sequence);
-        if (!bitmap_set(bitmap_find(&item->partition->handled, number), item->event.sequence))
+        if (!is_event(item) || bitmap_has(chunk_of(item), item->event.sequence))
             continue;
         w->fresh_at[w->fresh_count] = i;
         w->fresh[w->fresh_count++] = &item->event;
     }
-    return r;
+}
+
+/* Sets the bits of events that the ledger has; those that were not set yet are fresh. An unknown event sets
+ * none: the ledger's own event with that id may come later, even in this batch. */
+static void mark_known(struct window *w, const bool *unknown)
+{
+    size_t count = 0;
+
+    for (size_t i = 0; i < w->fresh_count; i++) {
+        struct consumer_item *item = &w->items[w->fresh_at[i]];
+        if (unknown[i]) {
+            item->foreign = item->unknown = true;
+            continue;
+        }
+        if (!bitmap_set(chunk_of(item), item->event.sequence))
+            continue;
+        w->fresh_at[count] = w->fresh_at[i];
+        w->fresh[count++] = &item->event;
+    }
+    w->fresh_count = count;
+}
+
+static int count_unknown(struct consumer *c, const struct window *w, struct error *err)
+{
+    CLEANUP(freep) struct store_offset *offsets = xcalloc(c->partition_count, sizeof(*offsets));
+    size_t count = 0;
+
+    for (size_t i = 0; i < w->count; i++)
+        w->items[i].partition->window_unknown += w->items[i].unknown && is_counted(&w->items[i]);
+    for (size_t i = 0; i < c->partition_count; i++) {
+        const struct consumer_partition *p = c->partitions[i];
+        if (p->window_unknown > 0)
+            offsets[count++] = (struct store_offset){
+                .topic = p->topic, .partition = p->number, .unknown = p->window_unknown};
+    }
+    return count > 0 ? store_count_unknown(c->session.pg, c->group_id, offsets, count, err) : PG_DONE;
+}
+
+/* Only what the ledger has is handled: after the database was set back, Kafka has events that never happened;
+ * and whoever may write to the topics could invent some. */
+static int find_fresh(struct consumer *c, struct window *w, struct error *err)
+{
+    CLEANUP(freep) bool *unknown = xcalloc(w->count, sizeof(*unknown));
+    int r = w->unread_count > 0
+                ? store_read_chunks(c->session.pg, c->group->model, w->unread, w->unread_count, err)
+                : PG_DONE;
+
+    if (r != PG_DONE)
+        return r;
+    find_unhandled(w);
+    if (w->fresh_count > 0)
+        r = store_find_unknown(c->session.pg, w->fresh, w->fresh_count, unknown, err);
+    if (r != PG_DONE)
+        return r;
+    mark_known(w, unknown);
+    return count_unknown(c, w, err);
 }
 
 static struct store_chunk *dirty_chunks(const struct consumer *c, size_t *ret_count)
@@ -320,6 +365,7 @@ static void settle(struct consumer *c, const struct window *w)
         p->told = false;
     }
     consumer_say_dead_letters(c, w->items, w->count);
+    consumer_say_unknown(c, w->items, w->count);
 }
 
 static bool let_go(const struct consumer_item *items, size_t count)

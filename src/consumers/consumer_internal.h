@@ -4,6 +4,7 @@
  * consumer_loop.c      a thread's turns: its session, its member, and when to do what
  * consumer_position.c  which partitions are ours, and where each goes on
  * consumer_batch.c     from messages to one transaction
+ * strangers.c          what is said of messages that are passed over
  * dead_letters.c       what becomes of a message that cannot be handled */
 #pragma once
 
@@ -13,6 +14,7 @@
 #include "consumers/bitmap.h"
 #include "consumers/consumer.h"
 #include "consumers/handler.h"
+#include "crypto/sha256.h"
 #include "kafka/kafka_consumer.h"
 #include "pg/pg.h"
 
@@ -26,12 +28,13 @@ struct consumer_partition {
     bool committed; /* Kafka was seen to hold an offset of the group */
     bool told;      /* and it is ours */
     int64_t careful_until; /* messages below it are kept until their transaction is over */
-    bool doubted;          /* Kafka was away, or lacked `next`: see offset.h */
+    bool doubted;          /* Kafka was away, or lacked `next`: see offset_decision.h */
     int64_t known_until;   /* foreign messages below it are counted already */
     uint64_t beyond_since; /* since when the log has ended before next_offset, 0 = it does not */
     struct bitmap handled; /* what the database holds, and in a transaction what it will hold */
     int64_t window_next;   /* what the transaction under way moves next_offset to, -1 = it has none of ours */
     int64_t window_foreign; /* foreign messages in it */
+    int64_t window_unknown; /* and those of them that are unknown */
 };
 
 /* A message that was read: an event, foreign, or (with a fault) a dead letter. */
@@ -39,8 +42,9 @@ struct consumer_item {
     struct consumer_partition *partition;
     int64_t offset;
     struct message_event event;
-    const char *fault; /* a constant, or consumer.refusal */
-    bool foreign;
+    const char *fault;       /* a constant, or consumer.refusal */
+    bool foreign;            /* passed over */
+    bool unknown;            /* foreign, but in our name: the ledger does not have it */
     bool bare;               /* the database refuses even to put it aside whole */
     struct kafka_kept *kept; /* dead letters need it; NULL = let go */
 };
@@ -52,6 +56,7 @@ struct consumer_batch {
     size_t bytes; /* of what is kept */
     bool careful;
     uint64_t first_at;
+    struct sha256 *sha256; /* of the values; NULL = no handler wants them */
 };
 
 /* The session with the database. */
@@ -72,11 +77,13 @@ struct consumer_member {
     bool name_taken;               /* the lock on it is held by our session */
     uint64_t name_wanted_at;       /* since when we ask for it, 0 = we do not */
     struct trouble away;           /* no broker can be reached */
-    uint64_t doubted_until;        /* partitions taken over before are doubted, see offset.h */
+    uint64_t doubted_until;        /* partitions taken over before are doubted, see offset_decision.h */
     bool topics_missing;
     struct trouble missing;
-    bool shared_said;       /* that another installation's events are in our topics */
-    struct error last_said; /* of the other troubles */
+    struct trouble denied;    /* by Kafka's rules of access */
+    const char *denied_topic; /* NULL = the group */
+    bool shared_said;         /* that another installation's events are in our topics */
+    struct error last_said;   /* of the other troubles */
     struct backoff backoff;
     uint64_t retry_at;
 };
@@ -103,6 +110,10 @@ struct consumer {
     struct consumer_batch batch;
     uint64_t applied_at;
     char refusal[64];
+    struct consumer_unknown {
+        uint64_t count; /* of unknown events that were passed over and not said yet */
+        uint64_t quiet_until;
+    } unknown;
 };
 
 /* --- consumer_loop.c -------------------------------------------------------------------------- */
@@ -145,6 +156,15 @@ enum {
  * returns, the batch is empty afterwards, and what was not applied lies behind next_offset in the database:
  * but for APPLY_DONE, park everything and start over. An outcome of above or an error of pg_query(). */
 int consumer_apply(struct consumer *c, struct error *err);
+
+/* --- strangers.c ------------------------------------------------------------------------------ */
+
+/* A foreign message was read: says once when another installation's events are in our topics. */
+void consumer_say_shared(struct consumer *c, const struct kafka_message *message);
+/* Unknown events were passed over for good: says so, at most once a minute. */
+void consumer_say_unknown(struct consumer *c, const struct consumer_item *items, size_t item_count);
+/* Says how many there were since. */
+void consumer_recall_unknown(struct consumer *c);
 
 /* --- dead_letters.c --------------------------------------------------------------------------- */
 

@@ -23,6 +23,7 @@
 #define MEMBER_WAIT_USEC (2 * USEC_PER_SEC)
 #define LOOK_USEC (1 * USEC_PER_SEC)
 #define LOOK_MS 500
+#define MISSING_USEC (3 * USEC_PER_SEC)
 /* So long after a start or an outage a group may need to give its partitions out. */
 #define DOUBT_USEC (60 * USEC_PER_SEC)
 /* In an outage deliveries may notice a little later than we do. */
@@ -175,6 +176,41 @@ static void kafka_away(struct consumer *c, const struct error *err)
     c->look_at = now_monotonic_usec() + LOOK_USEC;
 }
 
+/* A person has to change Kafka's rules: alert-worthy, though nothing is lost. */
+static void kafka_denies(struct consumer *c, const struct kafka_poll *poll)
+{
+    if (!trouble_begins(&c->kafka.denied))
+        return;
+    c->kafka.denied_topic = NULL;
+    for (size_t i = 0; poll->count > 0 && c->topics[i]; i++)
+        if (strcmp(c->topics[i], poll->partitions[0].topic) == 0)
+            c->kafka.denied_topic = c->topics[i];
+    if (c->kafka.denied_topic)
+        log_line(
+            LOG_ALERT, MSG_KAFKA_TOPIC,
+            "%s: cannot read: Kafka forbids topic \"%s\" to this client: let its user Describe and Read the "
+            "topic, or mend kafka.topic_prefix. What is in it is read later; trying again",
+            c->name, c->kafka.denied_topic);
+    else
+        log_line(
+            LOG_ALERT, MSG_KAFKA_TOPIC,
+            "%s: cannot read: Kafka forbids group \"%s\" to this client: let its user Read the group, or "
+            "mend consumers.group_prefix. What is in the topics is read later; trying again",
+            c->name, c->group_id);
+}
+
+/* topic: a message of it was read; NULL = the group has given partitions out. */
+static void kafka_allows(struct consumer *c, const char *topic)
+{
+    const char *denied = c->kafka.denied_topic;
+
+    if (!c->kafka.denied.said || (denied && (!topic || strcmp(denied, topic) != 0)))
+        return;
+    (void) trouble_ends(&c->kafka.denied);
+    log_line(LOG_NOTICE, MSG_KAFKA_TOPIC, "%s: Kafka lets this client read %s \"%s\" again", c->name,
+             denied ? "topic" : "by group", denied ? denied : c->group_id);
+}
+
 /* What Kafka holds now may not be what was read. The group may give partitions out anew meanwhile. */
 static void doubt(struct consumer *c)
 {
@@ -320,10 +356,12 @@ static bool handle(struct consumer *c, enum kafka_poll_result result, const stru
     case KAFKA_NOTHING:
         return false;
     case KAFKA_MESSAGE:
+        kafka_allows(c, poll->message.topic);
         consumer_take(c, &poll->message);
         return !consumer_batch_full(c);
     case KAFKA_ASSIGNED:
         kafka_works(c);
+        kafka_allows(c, NULL);
         consumer_on_assigned(c, poll);
         return true;
     case KAFKA_REVOKED:
@@ -337,6 +375,9 @@ static bool handle(struct consumer *c, enum kafka_poll_result result, const stru
         return true;
     case KAFKA_NO_TOPIC:
         c->kafka.topics_missing = true;
+        return true;
+    case KAFKA_DENIED:
+        kafka_denies(c, poll);
         return true;
     case KAFKA_AWAY:
         kafka_away(c, &poll->error);
@@ -385,6 +426,7 @@ static void look(struct consumer *c)
     size_t missing;
 
     c->look_at = now_monotonic_usec() + LOOK_USEC;
+    consumer_recall_unknown(c);
     if (!c->kafka.away.said)
         commit_offsets(c);
     if (!(c->kafka.away.said || c->kafka.topics_missing) ||
@@ -394,7 +436,8 @@ static void look(struct consumer *c)
     c->kafka.topics_missing = missing > 0;
     if (missing == 0)
         (void) trouble_ends(&c->kafka.missing);
-    else if (trouble_begins(&c->kafka.missing))
+    /* One that is forbidden is not shown either, which the library tells a moment later. */
+    else if (!c->kafka.denied.said && trouble_lasts(&c->kafka.missing, c->look_at, c->look_at, MISSING_USEC))
         log_info("%s: waits for %zu topic%s not there yet", c->name, missing, plural((int64_t) missing));
 }
 

@@ -10,7 +10,7 @@
 #include "base/message_ids.h"
 #include "base/timeutil.h"
 #include "consumers/consumer_internal.h"
-#include "consumers/offset.h"
+#include "consumers/offset_decision.h"
 #include "consumers/store_consumer.h"
 
 /* A question to Kafka; none is worth more than the heartbeat's second. */

@@ -10,6 +10,7 @@
 
 struct handler {
     unsigned types; /* bit 1 << enum event_type for each type it wants; the others are not shown to it */
+    bool hashes;    /* it wants message_event.value_hash */
     /* Fresh events only, in the order of each partition. An event that cannot be handled gets its reason (a
      * constant) in faults[i]; the transaction is then rolled back and done again without it. 0 or
      * pg_query()'s outcomes and errors. */

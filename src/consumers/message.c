@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/json.h"
+#include "base/timeutil.h"
 
 /* --- plain values ----------------------------------------------------------------------------- */
 
@@ -41,6 +42,22 @@ static bool is_uuid(const char *text, size_t len)
     return true;
 }
 
+static unsigned hex_value(char c)
+{
+    return (unsigned) (c <= '9' ? c - '0' : (c | 0x20) - 'a' + 10);
+}
+
+static bool read_uuid(const char *text, size_t len, unsigned char ret[16])
+{
+    if (!is_uuid(text, len))
+        return false;
+    for (size_t i = 0, n = 0; n < 16; n++, i += 2) {
+        i += text[i] == '-';
+        ret[n] = (unsigned char) (hex_value(text[i]) << 4 | hex_value(text[i + 1]));
+    }
+    return true;
+}
+
 /* --- headers ---------------------------------------------------------------------------------- */
 
 static bool take_sequence(struct message_event *e, const char *value, size_t len)
@@ -50,8 +67,7 @@ static bool take_sequence(struct message_event *e, const char *value, size_t len
 
 static bool take_event_id(struct message_event *e, const char *value, size_t len)
 {
-    (void) e;
-    return is_uuid(value, len);
+    return read_uuid(value, len, e->id);
 }
 
 /* The topic has said it already. */
@@ -69,10 +85,7 @@ static bool take_integration_id(struct message_event *e, const char *value, size
 
 static bool take_attempt(struct message_event *e, const char *value, size_t len)
 {
-    int64_t attempt;
-
-    (void) e;
-    return read_decimal(value, len, INT32_MAX, &attempt);
+    return read_decimal(value, len, INT32_MAX, &e->attempt);
 }
 
 /* A later minor version only adds. */
@@ -80,6 +93,11 @@ static bool take_version(struct message_event *e, const char *value, size_t len)
 {
     (void) e;
     return len >= 2 && memcmp(value, "1.", 2) == 0;
+}
+
+static bool take_timestamp(struct message_event *e, const char *value, size_t len)
+{
+    return parse_timestamp(value, len, &e->created_at) == 0;
 }
 
 static bool take_text(struct message_event *e, const char *value, size_t len)
@@ -105,7 +123,7 @@ static const struct header_rule {
     const char *missing, *malformed;
 } rules[] = {
     HEADER("sequence", take_sequence),     HEADER("event_id", take_event_id),
-    HEADER("event_type", take_event_type), HEADER("timestamp", take_text),
+    HEADER("event_type", take_event_type), HEADER("timestamp", take_timestamp),
     HEADER("service", take_text),          HEADER("version", take_version),
     HEADER("content_type", take_text),     OPTIONAL("integration_id", take_integration_id),
     OPTIONAL("attempt", take_attempt),
@@ -210,7 +228,46 @@ static bool find_member(struct span object, const char *name, struct span *ret)
     }
 }
 
-static const char *check_value(const struct kafka_message *m, const struct message_event *e)
+/* How the error_message of an event begins: what anubisd itself writes there, see outcome.c, http_cause.c,
+ * expire_leases.sql, subscription_updated(), and anubisctl retry and settle. */
+static const char *const apart[] = {"\"HTTP 429", "\"lease expired", "\"cut off when", "\"shortage on this",
+                                    "\"not sent", "\"status set to", "\"put back by ", "\"operator "};
+/* 503 does with Retry-After. */
+static const char *const may_cost_nothing[] = {
+    "\"HTTP 503", "\"HTTP 401", "\"HTTP 410", "\"invalid URL", "\"address not allowed", "\"no credentials"};
+
+static bool begins_with(struct span text, const char *const *beginnings, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        size_t len = strlen(beginnings[i]);
+        if ((size_t) (text.end - text.p) > len && memcmp(text.p, beginnings[i], len) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* What is tried again has a time for that; what is held or was put back has none. */
+static void judge_failure(struct span object, struct message_event *e)
+{
+    struct span message, next;
+
+    e->apart = e->type == EVENT_RETRIED && !find_member(object, "next_attempt_at", &next);
+    if (e->apart || !find_member(object, "error_message", &message))
+        return;
+    e->apart = begins_with(message, apart, ARRAY_SIZE(apart));
+    e->may_cost_nothing = begins_with(message, may_cost_nothing, ARRAY_SIZE(may_cost_nothing));
+}
+
+/* The relay writes the answer last. */
+static bool ends_unanswered(struct span value)
+{
+    static const char end[] = "\"response_data\":null}";
+    size_t len = sizeof(end) - 1;
+
+    return (size_t) (value.end - value.p) > len && memcmp(value.end - len, end, len) == 0;
+}
+
+static const char *check_value(const struct kafka_message *m, struct message_event *e)
 {
     struct span value = {m->value.p, m->value.p + m->value.len};
     int64_t id;
@@ -219,6 +276,9 @@ static const char *check_value(const struct kafka_message *m, const struct messa
         return "the value is empty";
     if (!json_is_valid(m->value.p, m->value.len, JSON_MAX_DEPTH))
         return "the value is not JSON";
+    if (e->type == EVENT_FAILED || e->type == EVENT_RETRIED)
+        judge_failure(value, e);
+    e->unanswered = e->type == EVENT_SENT && ends_unanswered(value);
     if (!find_member(value, "subscription", &value) || !find_member(value, "id", &value) ||
         !read_decimal(value.p, (size_t) (value.end - value.p), INT64_MAX, &id))
         return "the value is no event of a subscription";

@@ -3,9 +3,12 @@
  * On the consumers' threads. Everything is set-based: one statement for a batch, never one for an event. */
 #include "consumers/store_consumer.h"
 
+#include <errno.h>
+
 #include <stdio.h>
 #include <string.h>
 
+#include "base/timeutil.h"
 #include "sql/statements.h"
 
 /* --- members ---------------------------------------------------------------------------------- */
@@ -136,6 +139,78 @@ int store_write_chunks(struct pg *pg, const char *model, const struct store_chun
     if (r == PG_DONE)
         *ret_fenced = written != (int64_t) count;
     return r;
+}
+
+/* --- the ledger ------------------------------------------------------------------------------- */
+
+static void add_events(struct pg_args *args, const struct message_event *const *events, size_t count)
+{
+    pg_array_begin(args, PG_INT8);
+    for (size_t i = 0; i < count; i++)
+        pg_array_i64(args, events[i]->sequence);
+    pg_array_begin(args, PG_TEXT);
+    for (size_t i = 0; i < count; i++) {
+        const char *type = event_type_word(events[i]->type);
+        pg_array_bytes(args, type, strlen(type));
+    }
+    pg_array_begin(args, PG_INT8);
+    for (size_t i = 0; i < count; i++)
+        pg_array_i64(args, events[i]->subscription_id);
+    pg_array_begin(args, PG_INT8);
+    for (size_t i = 0; i < count; i++)
+        pg_array_i64(args, events[i]->integration_id);
+    pg_array_begin(args, PG_TIMESTAMPTZ);
+    for (size_t i = 0; i < count; i++)
+        pg_array_i64(args, events[i]->created_at - PG_EPOCH_USEC);
+}
+
+/* A partition may have been detached, or another table may be in the ledger's place, since this session was
+ * admitted. */
+static int check_ledger(struct pg *pg, struct error *err)
+{
+    CLEANUP(pg_result_freep) struct pg_result *amiss = NULL;
+    int r = pg_query(pg, &sql_ledger_amiss, NULL, &amiss, err);
+
+    if (r != PG_DONE || pg_is_null(amiss, 0, 0))
+        return r;
+    error_set(err, "the ledger: %s", pg_get_text(amiss, 0, 0));
+    return -ECONNRESET;
+}
+
+/* So many rows are read in the time that one is looked up. */
+#define NEAR_ROWS 4
+
+int store_find_unknown(struct pg *pg, const struct message_event *const *events, size_t count,
+                       bool *ret_unknown, struct error *err)
+{
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+    CLEANUP(pg_result_freep) struct pg_result *result = NULL;
+    int64_t first = INT64_MAX, last = 0;
+
+    for (size_t i = 0; i < count; i++) {
+        first = MIN(first, events[i]->sequence);
+        last = MAX(last, events[i]->sequence);
+    }
+    add_events(&args, events, count);
+    pg_arg_i64(&args, first);
+    pg_arg_i64(&args, last);
+    bool near = last - first < NEAR_ROWS * (int64_t) count;
+    int r = pg_query(pg, near ? &sql_find_unknown_near : &sql_find_unknown, &args, &result, err);
+    for (int row = 0; r == PG_DONE && row < pg_rows(result); row++)
+        ret_unknown[pg_get_i64(result, row, 0) - 1] = true;
+    return r == PG_DONE && pg_rows(result) > 0 ? check_ledger(pg, err) : r;
+}
+
+int store_count_unknown(struct pg *pg, const char *group, const struct store_offset *items, size_t count,
+                        struct error *err)
+{
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+
+    pg_arg_text(&args, group);
+    pg_arg_texts(&args, &items->topic, sizeof(*items), count);
+    pg_arg_i32s(&args, &items->partition, sizeof(*items), count);
+    pg_arg_i64s(&args, &items->unknown, sizeof(*items), count);
+    return pg_query(pg, &sql_count_unknown, &args, NULL, err);
 }
 
 /* --- dead letters ----------------------------------------------------------------------------- */

@@ -25,6 +25,7 @@ struct store_offset {
     int64_t expected; /* what next_offset must be for store_advance(); 0 <= */
     int64_t next;     /* next_offset; store_read_offsets(): -1 = no row */
     int64_t foreign;  /* to add to foreign_messages */
+    int64_t unknown;  /* to add to unknown_events */
 };
 
 /* Sets items[].next. */
@@ -53,6 +54,14 @@ int store_read_chunks(struct pg *pg, const char *model, const struct store_chunk
  * with. */
 int store_write_chunks(struct pg *pg, const char *model, const struct store_chunk *items, size_t count,
                        bool *ret_fenced, struct error *err);
+
+/* Which of the events (at least one) the ledger does not have as they are: sets their places in ret_unknown,
+ * which is zeroed. */
+int store_find_unknown(struct pg *pg, const struct message_event *const *events, size_t count,
+                       bool *ret_unknown, struct error *err);
+/* Adds items[].unknown to unknown_events. */
+int store_count_unknown(struct pg *pg, const char *group, const struct store_offset *items, size_t count,
+                        struct error *err);
 
 struct store_dead_letter {
     const char *topic;

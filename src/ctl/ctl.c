@@ -2,11 +2,16 @@
 #include "ctl/ctl.h"
 
 #include <errno.h>
+#include <inttypes.h>
+#include <pwd.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sysexits.h>
 #include <unistd.h>
 
+#include "base/json.h"
 #include "base/timeutil.h"
 #include "pg/pg_conninfo.h"
 #include "pg/pg_session.h"
@@ -14,6 +19,10 @@
 
 /* Where systemd puts the daemon's credentials while it runs; root may read them. */
 #define CREDENTIALS "/run/credentials/anubisd.service"
+
+/* What is narrower is treated as this. */
+#define WIDTH_MIN 40
+#define PROGRESS_USEC (30 * USEC_PER_SEC)
 
 static bool progress_shown;
 
@@ -36,31 +45,53 @@ void ctl_say(const char *fmt, ...)
     va_end(args);
 }
 
-void ctl_progress(const char *fmt, ...)
+/* True when it is time for a line of progress where lines stay. */
+static bool progress_is_due(void)
 {
-    va_list args;
+    static uint64_t at;
+    uint64_t now = now_monotonic_usec();
 
-    if (!isatty(STDERR_FILENO))
-        return;
-    wipe_progress();
-    if (!fmt)
-        return;
-    va_start(args, fmt);
-    vfprintf(stderr, fmt, args);
-    va_end(args);
-    fflush(stderr);
-    progress_shown = true;
+    if (at == 0)
+        at = now + PROGRESS_USEC;
+    if (now < at)
+        return false;
+    at = now + PROGRESS_USEC;
+    return true;
 }
 
-static void read_environment(const struct ctl *c)
+void ctl_progress(const char *fmt, ...)
+{
+    bool terminal = isatty(STDERR_FILENO);
+    va_list args;
+
+    if (terminal)
+        wipe_progress();
+    if (!fmt || (!terminal && !progress_is_due()))
+        return;
+    va_start(args, fmt);
+    fputs(terminal ? "" : "anubisctl: ", stderr);
+    vfprintf(stderr, fmt, args);
+    fputs(terminal ? "" : "\n", stderr);
+    va_end(args);
+    fflush(stderr);
+    progress_shown = terminal;
+}
+
+static int read_environment(const struct ctl *c)
 {
     struct error err;
 
     /* Not fatal: for a user who may not read the file, the environment may have all that is needed. */
-    if (envfile_load(c->environment_path, &err) < 0)
-        ctl_say("%s; going on without it", err.text);
+    bool named = strcmp(c->environment_path, CONFIG_ENVIRONMENT_PATH) != 0;
+
+    if (envfile_load(c->environment_path, named, &err) < 0) {
+        ctl_say("%s%s", err.text, named ? "" : "; going on without it");
+        if (named)
+            return EX_CONFIG;
+    }
     if (access(CREDENTIALS, R_OK | X_OK) == 0)
         setenv("CREDENTIALS_DIRECTORY", CREDENTIALS, 0);
+    return 0;
 }
 
 /* To libpq a text without "=" and "://" is the name of a database. */
@@ -79,7 +110,8 @@ int ctl_configure(struct ctl *c)
         ctl_say("--database %s", strbuf_str(&why));
         return EX_USAGE;
     }
-    read_environment(c);
+    if (read_environment(c) != 0)
+        return EX_CONFIG;
     int r =
         config_load(&c->config, c->config_path, c->database ? CONFIG_SECRETS_KEEP : CONFIG_SECRETS_DATABASE,
                     &judges, &problems, &notices);
@@ -153,6 +185,68 @@ int ctl_refused(int r, const char *what, const struct error *err)
     return r == -EPERM ? EX_NOPERM : EX_UNAVAILABLE;
 }
 
+/* Of the terminal; elsewhere what COLUMNS says, as watch(1) sets it; 0 = as wide as need be. */
+static size_t line_width(void)
+{
+    const char *columns = getenv("COLUMNS");
+    struct winsize size;
+    int64_t width = 0;
+
+    if (isatty(STDOUT_FILENO) && ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0)
+        width = size.ws_col;
+    else if (columns)
+        (void) parse_i64(columns, 1, 10000, &width);
+    return width >= WIDTH_MIN ? (size_t) width : width > 0 ? WIDTH_MIN : 0;
+}
+
+char *ctl_operator(void)
+{
+    const char *name = getenv("SUDO_USER");
+    const struct passwd *user = name && *name ? NULL : getpwuid(getuid());
+    CLEANUP(strbuf_free) struct strbuf clean = STRBUF_INIT(256);
+
+    if (user)
+        name = user->pw_name;
+    if (!name || !*name)
+        return xasprintf("user %u", (unsigned) getuid());
+    strbuf_add_utf8(&clean, name, strlen(name));
+    return xstrdup(strbuf_str(&clean));
+}
+
+int ctl_read_time(const char *text, const char *option, char **ret)
+{
+    uint64_t usec;
+    char *end = NULL;
+
+    if (!text)
+        return 0;
+    if (parse_duration(text, &usec) == 0) {
+        *ret = xasprintf("-%" PRIu64 " milliseconds", usec / USEC_PER_MSEC);
+        return 0;
+    }
+    if (strtol(text, &end, 10) < 1970 || *end != '-') {
+        ctl_say("%s takes a duration such as 2h, or a time such as \"2026-11-24 08:00\", not \"%s\"", option,
+                text);
+        return EX_USAGE;
+    }
+    *ret = xstrdup(text);
+    return 0;
+}
+
+int ctl_read_ids(const struct ctl *c, int64_t **ret)
+{
+    int64_t *ids = *ret = xcalloc((size_t) c->arg_count, sizeof(*ids));
+
+    for (int i = 0; i < c->arg_count; i++) {
+        if (parse_i64(c->args[i], 1, INT64_MAX, &ids[i]) < 0) {
+            ctl_say("\"%s\" cannot be the id of a subscription, which is a positive whole number",
+                    c->args[i]);
+            return EX_USAGE;
+        }
+    }
+    return 0;
+}
+
 int ctl_show(const struct ctl *c, const struct sheet *sheet, int code)
 {
     CLEANUP(strbuf_free) struct strbuf text = STRBUF_INIT(STRBUF_MAX_DEFAULT);
@@ -161,7 +255,7 @@ int ctl_show(const struct ctl *c, const struct sheet *sheet, int code)
     if (c->json)
         sheet_add_json(sheet, &text);
     else
-        sheet_add_words(sheet, &text);
+        sheet_add_words(sheet, line_width(), &text);
     errno = 0;
     if (fputs(strbuf_str(&text), stdout) == EOF || fflush(stdout) == EOF) {
         ctl_say("could not write the answer: %s", strerror(errno));

@@ -14,13 +14,39 @@ enum {
     CTL_BEHIND = 2,    /* verify found no difference, but work is not done yet */
 };
 
+#define CTL_REASON_MAX 1000 /* bytes that an operator may give for a reason */
+
 struct ctl {
     const char *config_path, *environment_path;
     const char *database; /* --database, or NULL */
     bool json, dry_run;
-    bool same, copy;   /* of the command installation */
+    struct {
+        bool same, copy;
+    } identity; /* of the command installation */
+    bool utc;   /* of migrate: times without zone are UTC for sure */
+    struct {
+        bool wait, audit, full;
+    } proof;                 /* of verify */
+    const char *order, *cpf; /* of explain; NULL = the subscription is named by its id */
+    const char *reason, *as; /* of pause, settle, resend and alerts; of settle alone */
+    const char *period;      /* of pause and alerts, --for; NULL = until somebody resumes it */
+    struct {
+        const char *integration, *since, *until; /* of report, too; the first of alerts, too */
+        const char *error, *status, *ids;
+        const char *rate; /* of resend, too: how many a second; NULL = all at once */
+        const char *kind; /* of alerts alone */
+    } choice;             /* of retry; NULL = any */
+    struct {
+        const char *format; /* of report */
+        const char *group;  /* of replay */
+        bool from_ledger;
+    } stats;
+    struct {
+        const char *payload, *origin;
+    } sample;          /* of filters test; NULL = none */
     char *const *args; /* the command's own */
-    int stop_fd;       /* readable after SIGINT or SIGTERM */
+    int arg_count;
+    int stop_fd; /* readable after SIGINT or SIGTERM */
     struct config *config;
 };
 
@@ -29,7 +55,22 @@ int ctl_migrate(struct ctl *c);
 int ctl_status(struct ctl *c);
 int ctl_explain(struct ctl *c);
 int ctl_verify(struct ctl *c);
+int ctl_verify_audit(struct ctl *c); /* verify --audit */
 int ctl_installation(struct ctl *c);
+int ctl_pause(struct ctl *c);
+int ctl_resume(struct ctl *c);
+int ctl_retry(struct ctl *c);
+int ctl_settle(struct ctl *c);
+int ctl_resend(struct ctl *c);
+int ctl_integrations(struct ctl *c);
+int ctl_report(struct ctl *c);
+int ctl_replay(struct ctl *c);
+int ctl_filters(struct ctl *c);
+int ctl_alerts(struct ctl *c);
+
+/* Waits until no work is due: every subscription that can be sent is, and its events are published and
+ * counted. Says meanwhile how much is left. PG_DONE or an error of pg_query(). */
+int ctl_wait_for_work(const struct ctl *c, struct pg *pg, struct error *err);
 
 /* Reads the environment file and the configuration. 0, or an exit code after it said why. */
 int ctl_configure(struct ctl *c);
@@ -46,9 +87,21 @@ int ctl_refused(int r, const char *what, const struct error *err);
  * answer. */
 char *ctl_error_class(const char *error, int64_t http_status);
 
+/* A time as Postgres reads it, or a duration before now, for which *ret is an interval that begins with "-";
+ * the caller frees. NULL leaves *ret alone. 0, or an exit code after it said why. */
+int ctl_read_time(const char *text, const char *option, char **ret);
+
+/* The arguments, each the id of a subscription; *ret has arg_count of them and is the caller's to free in any
+ * case. 0, or an exit code after it said why. */
+int ctl_read_ids(const struct ctl *c, int64_t **ret);
+
+/* Who does it: the user, as far as sudo tells. The caller frees. */
+char *ctl_operator(void);
+
 /* One line on stderr, "anubisctl: …". */
 void ctl_say(const char *fmt, ...) PRINTF(1, 2);
-/* Progress, on a terminal only: each line overwrites the one before. NULL wipes it. */
+/* Progress. On a terminal each line overwrites the one before, and NULL wipes it; elsewhere one line in half
+ * a minute is said. */
 void ctl_progress(const char *fmt, ...) PRINTF(1, 2);
 
 /* Prints the answer, as JSON when the user wants JSON. Returns `code`, or an exit code after it said why the

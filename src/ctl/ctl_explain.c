@@ -1,5 +1,4 @@
-/* anubisctl explain ID: the whole story of one subscription, what happens next and when, and what holds it
- * back.
+/* anubisctl explain: the whole story of one subscription.
  *
  * The answer of an institution may echo personal data, so an error is shown as its status code or the class
  * of its cause, never in the words that were stored. */
@@ -8,169 +7,8 @@
 #include <sysexits.h>
 
 #include "base/timeutil.h"
-#include "crypto/ids.h"
-#include "ctl/ctl.h"
-#include "ctl/store_ctl.h"
-
-/* A subscription that nothing holds back is claimed within moments; after this time something is wrong. */
-#define OVERDUE_USEC (60 * USEC_PER_SEC)
-
-struct explanation {
-    struct ctl *ctl;
-    struct pg *pg;
-    struct sheet *sheet;
-    int64_t id;
-    struct store_subscription s;
-    struct pg_result *events;
-    struct sentences reasons; /* what holds it back */
-    struct error err;
-};
-
-/* --- what happens next ------------------------------------------------------------------------ */
-
-/* "until 2026-… (in 5 min)" */
-static void add_until(struct explanation *e, const char *what, int64_t until)
-{
-    CLEANUP(freep) char *at = time_words(until), *in = duration_words(until - e->s.now);
-
-    sentences_add(&e->reasons, "%s until %s (in %s)", what, at, in);
-}
-
-static void add_integration_reasons(struct explanation *e)
-{
-    const struct store_route *i = &e->s.integration;
-    const char *why = *i->pause_reason ? i->pause_reason : "no reason was given";
-
-    if (!i->id) {
-        sentences_add(&e->reasons, "it is unrouted: no integration was given and no filter has matched");
-        return;
-    }
-    if (!i->exists) {
-        sentences_add(&e->reasons, "its integration %" PRId64 " does not exist", i->id);
-        return;
-    }
-    if (!i->enabled)
-        sentences_add(&e->reasons, "its integration is disabled");
-    if (i->paused_until == INT64_MAX)
-        sentences_add(&e->reasons, "its integration is paused until somebody resumes it: %s", why);
-    else if (i->paused_until != INT64_MIN) {
-        CLEANUP(freep) char *what = xasprintf("its integration is paused (%s)", why);
-        add_until(e, what, i->paused_until);
-    }
-    if (i->backoff_until != INT64_MIN) {
-        CLEANUP(freep) char *what = xasprintf("its integration waits (%s)", i->backoff_reason);
-        add_until(e, what, i->backoff_until);
-    }
-    if (strcmp(i->circuit_state, "open") == 0)
-        sentences_add(&e->reasons,
-                      "its integration's circuit is open after too many failures; one probe will test it");
-    if (!i->has_url)
-        sentences_add(&e->reasons, "its integration has no endpoint_url: the first attempt will pause it");
-}
-
-/* Adds everything that holds it back. True when it could be claimed now: only daemons or slots may be
- * missing, and other subscriptions may come first. */
-static bool add_reasons(struct explanation *e)
-{
-    const struct store_subscription *s = &e->s;
-    int64_t slots = s->integration.max_in_flight > 0 ? s->integration.max_in_flight
-                                                     : e->ctl->config->delivery.max_in_flight_per_integration;
-
-    if (s->at.held != INT64_MIN) {
-        CLEANUP(freep) char *at = time_words(s->at.held);
-        sentences_add(
-            &e->reasons,
-            "it has been held since %s: the institution may have received it, and an operator must decide",
-            at);
-    }
-    add_integration_reasons(e);
-    if (s->at.scheduled != INT64_MIN && s->at.scheduled > s->now)
-        add_until(e, "it is scheduled: it waits", s->at.scheduled);
-    if (s->at.next_attempt != INT64_MIN && s->at.next_attempt > s->now)
-        add_until(e, "after its last attempt it waits", s->at.next_attempt);
-    if (e->reasons.count)
-        return false;
-    if (!s->daemons)
-        sentences_add(&e->reasons, "no anubisd is connected to this database");
-    if (s->integration.in_flight >= slots)
-        sentences_add(&e->reasons, "all %" PRId64 " slots of its integration are taken (max_in_flight)",
-                      slots);
-    if (s->ahead)
-        sentences_add(&e->reasons,
-                      "subscriptions of the same integration that are due before it: %" PRId64 "%s", s->ahead,
-                      s->ahead >= STORE_AHEAD_MAX ? " or more" : "");
-    return true;
-}
-
-static void set_next(struct explanation *e, const char *text, int64_t at)
-{
-    sheet_add(e->sheet, "next", "next", value_text(text));
-    sheet_add(e->sheet, "next_at", NULL, value_time(at));
-}
-
-static void explain_waiting(struct explanation *e)
-{
-    const struct store_subscription *s = &e->s;
-    int64_t due = MAX(MAX(s->at.next_attempt, s->at.scheduled), s->integration.backoff_until);
-    int64_t since = due == INT64_MIN ? s->at.created : due;
-    CLEANUP(freep) char *waited = duration_words(s->now - since);
-
-    if (!add_reasons(e)) {
-        bool only_time = due > s->now && s->at.held == INT64_MIN && s->integration.exists &&
-                         s->integration.enabled && s->integration.paused_until == INT64_MIN &&
-                         strcmp(s->integration.circuit_state, "open") != 0;
-        CLEANUP(freep) char *at = time_words(due);
-        CLEANUP(freep)
-        char *text = only_time ? xasprintf("an attempt at %s", at)
-                               : xstrdup("an attempt, when the reasons below are gone");
-        set_next(e, text, only_time ? due : INT64_MIN);
-        return;
-    }
-    CLEANUP(freep)
-    char *text = xasprintf("an attempt, as soon as a daemon claims it; it has been due for %s", waited);
-    set_next(e, text, s->now);
-    if (s->now - since > (int64_t) OVERDUE_USEC && !e->reasons.count)
-        sentences_add(&e->reasons, "nothing holds it back: see the journal (journalctl -u anubisd)");
-}
-
-static void explain_processing(struct explanation *e)
-{
-    const struct store_subscription *s = &e->s;
-    const char *who = *s->claimed_by ? s->claimed_by : "the application";
-
-    if (s->lease_expires_at == INT64_MIN) {
-        set_next(e, "it is in flight without a lease: a daemon will give it a lease", INT64_MIN);
-    } else if (s->lease_expires_at > s->now) {
-        CLEANUP(freep) char *at = time_words(s->lease_expires_at);
-        CLEANUP(freep)
-        char *text = xasprintf(
-            "the result of \"%s\", which has it in flight; without a result it goes to \"retry\" at %s", who,
-            at);
-        set_next(e, text, s->lease_expires_at);
-    } else {
-        CLEANUP(freep)
-        char *text = xasprintf(
-            "its lease is over and \"%s\" gave no result: any running daemon sets it to \"retry\"", who);
-        set_next(e, text, s->now);
-        if (!s->daemons)
-            sentences_add(&e->reasons, "no anubisd is connected to this database");
-    }
-}
-
-static void explain_next(struct explanation *e)
-{
-    const char *status = e->s.status;
-
-    if (strcmp(status, "sent") == 0)
-        set_next(e, "nothing: \"sent\" is final", INT64_MIN);
-    else if (strcmp(status, "failed") == 0)
-        set_next(e, "nothing, until somebody sets its status back to \"pending\"", INT64_MIN);
-    else if (strcmp(status, "processing") == 0)
-        explain_processing(e);
-    else
-        explain_waiting(e);
-    sheet_list(e->sheet, "reasons", &e->reasons);
-}
+#include "crypto/idempotency_key.h"
+#include "ctl/explain.h"
 
 /* --- the rest of the sheet -------------------------------------------------------------------- */
 
@@ -179,14 +17,14 @@ static void derive_key(const struct explanation *e, char ret[IDS_UUID_TEXT])
 {
     struct ids *ids = ids_new();
 
-    ids_idempotency_key(ids,
-                        &(struct ids_message){
-                            .name_space = e->s.namespace,
-                            .subscription_id = e->id,
-                            .seed = e->s.seed,
-                            .payload = e->s.payload,
-                        },
-                        ret);
+    idempotency_key_derive(ids,
+                           &(struct idempotency_message){
+                               .name_space = e->s.namespace,
+                               .subscription_id = e->id,
+                               .seed = e->s.seed,
+                               .payload = e->s.payload,
+                           },
+                           ret);
     ids_free(ids);
 }
 
@@ -194,8 +32,7 @@ static void add_head(struct explanation *e)
 {
     const struct store_subscription *s = &e->s;
     CLEANUP(freep) char *error = ctl_error_class(s->last_error, s->last_http_status);
-    int64_t max =
-        s->integration.max_attempts > 0 ? s->integration.max_attempts : e->ctl->config->retry.max_attempts;
+    bool own = s->integration.max_attempts > 0;
     char key[IDS_UUID_TEXT];
 
     derive_key(e, key);
@@ -208,15 +45,21 @@ static void add_head(struct explanation *e)
         sheet_say(e->sheet, "integration", "%" PRId64 " \"%s\"", s->integration.id, s->integration.name);
     else
         sheet_say(e->sheet, "integration", "none");
+    sheet_add_known(e->sheet, "integration_filter_id", "by filter", value_i64_or_null(s->filter_id, 0));
     sheet_add(e->sheet, "attempts", "attempts",
-              value_words(value_i64(s->attempts), "%" PRId64 " of at most %" PRId64, s->attempts, max));
-    sheet_add(e->sheet, "max_attempts", NULL, value_i64(max));
+              value_words(value_i64(s->attempts), "%" PRId64 " of at most %" PRId64 "%s", s->attempts,
+                          explain_max_attempts(e),
+                          own ? "" : " (by this configuration; that of the daemon counts)"));
+    sheet_add(e->sheet, "max_attempts", NULL, value_i64(explain_max_attempts(e)));
+    sheet_add(e->sheet, "max_attempts_of", NULL, value_text(own ? "integration" : "configuration"));
     sheet_add(e->sheet, "created_at", "created", value_time(s->at.created));
     sheet_add(e->sheet, "updated_at", NULL, value_time(s->at.updated));
     sheet_add_known(e->sheet, "scheduled_to", "scheduled", value_time(s->at.scheduled));
     sheet_add(e->sheet, "next_attempt_at", NULL, value_time(s->at.next_attempt));
     sheet_add_known(e->sheet, "held_at", "held since", value_time(s->at.held));
     sheet_add_known(e->sheet, "sent_at", "sent", value_time(s->at.sent));
+    sheet_add_known(e->sheet, "resend_of", "in place of", value_i64_or_null(s->resend_of, 0));
+    sheet_add_known(e->sheet, "resent_as", "sent again as", value_i64_or_null(s->resent_as, 0));
     sheet_add_known(e->sheet, "claimed_by", "claimed by", value_text_or_null(s->claimed_by));
     sheet_add_known(e->sheet, "lease_expires_at", "lease until", value_time(s->lease_expires_at));
     sheet_add_known(e->sheet, "last_result", "last result", value_text(error));
@@ -271,6 +114,7 @@ static void add_event(struct table *t, const struct store_event *event, int64_t 
     table_add(t, value_i64_or_null(event->duration_ms, -1));
     table_add(t, value_text(error));
     table_add(t, value_words(value_bool(event->ambiguous), "%s", event->ambiguous ? "ambiguous" : ""));
+    table_add(t, value_text_or_null(event->decided_by));
     table_add(t, value_text(published_words(event)));
     table_add(t, value_i64_or_null(event->http_status, 0));
 }
@@ -284,7 +128,8 @@ static void add_events(struct explanation *e)
         {"from_status", NULL, false},      {"to_status", NULL, false},
         {"attempt", "ATTEMPT", true},      {"duration_ms", "MS", true},
         {"result", "RESULT", false},       {"ambiguous", "", false},
-        {"published", "PUBLISHED", false}, {"http_status", NULL, false},
+        {"decided_by", "", false},         {"published", "PUBLISHED", false},
+        {"http_status", NULL, false},
     };
     struct table *t = sheet_table(e->sheet, "events", "Events", "none, because it is older than the ledger",
                                   columns, ARRAY_SIZE(columns));
@@ -319,19 +164,101 @@ static int explain(struct explanation *e)
     return ctl_show(e->ctl, e->sheet, 0);
 }
 
+/* --- the search ------------------------------------------------------------------------------- */
+
+static void show_search(void *userdata)
+{
+    const struct explanation *e = userdata;
+    CLEANUP(freep) char *lasted = duration_words((int64_t) (now_monotonic_usec() - e->began));
+
+    if (e->began)
+        ctl_progress("looking through all subscriptions … (%s)", lasted);
+}
+
+static void add_found(struct explanation *e, const struct pg_result *found)
+{
+    static const struct table_column columns[] = {{"id", "ID", true},
+                                                  {"integration_id", NULL, true},
+                                                  {"integration_name", "INTEGRATION", false},
+                                                  {"status", "STATUS", false},
+                                                  {"attempts", "ATTEMPTS", true},
+                                                  {"created_at", "CREATED", false}};
+    struct table *t = sheet_table(e->sheet, "subscriptions", "Subscriptions, the newest first", "none",
+                                  columns, ARRAY_SIZE(columns));
+
+    table_make_elastic(t, "integration_name");
+    for (int i = 0; i < pg_rows(found); i++) {
+        struct pg_row row = {found, i, 0};
+        table_add(t, value_i64(pg_next_i64(&row)));
+        table_add(t, value_i64_or_null(pg_next_i64(&row), 0));
+        table_add(t, value_text_or_null(pg_next_text(&row)));
+        table_add(t, value_text(pg_next_text(&row)));
+        table_add(t, value_i64(pg_next_i64(&row)));
+        table_add(t, value_time(pg_next_time(&row)));
+    }
+    sheet_say(e->sheet, NULL, "%s\"anubisctl explain ID\" tells the story of each",
+              pg_rows(found) >= STORE_FOUND_MAX ? "There may be more. " : "");
+}
+
+/* The one that is looked for is explained; several are listed. */
+static int search(struct explanation *e)
+{
+    CLEANUP(pg_result_freep) struct pg_result *found = NULL;
+
+    e->began = now_monotonic_usec();
+    int r = store_find(e->pg, e->ctl->order, e->ctl->cpf, &found, &e->err);
+    e->began = 0;
+    if (r != PG_DONE)
+        return ctl_refused(r, "look for the subscription", &e->err);
+    if (pg_rows(found) == 0) {
+        ctl_say("there is no subscription of that %s", e->ctl->order ? "order" : "CPF");
+        return CTL_DIFFERENT;
+    }
+    e->id = pg_get_i64(found, 0, 0);
+    if (pg_rows(found) == 1)
+        return explain(e);
+    sheet_new(&e->sheet);
+    add_found(e, found);
+    return ctl_show(e->ctl, e->sheet, 0);
+}
+
+/* 0, or an exit code after it said why. */
+static int read_arguments(struct explanation *e)
+{
+    const struct ctl *c = e->ctl;
+    int64_t order;
+    int digits = 0;
+
+    for (const char *p = c->cpf ? c->cpf : ""; *p; p++)
+        digits += *p >= '0' && *p <= '9';
+    if (c->cpf && digits != 11)
+        ctl_say("a CPF has 11 digits");
+    else if (c->order && parse_i64(c->order, INT64_MIN, INT64_MAX, &order) < 0)
+        ctl_say("\"%s\" cannot be the id of an order, which is a whole number", c->order);
+    else if (!c->cpf && !c->order && parse_i64(c->args[0], INT64_MIN, INT64_MAX, &e->id) < 0)
+        ctl_say("\"%s\" cannot be the id of a subscription, which is a whole number", c->args[0]);
+    else
+        return 0;
+    return EX_USAGE;
+}
+
 int ctl_explain(struct ctl *c)
 {
     struct explanation e = {.ctl = c};
     struct pg_params params = ctl_session(c, "anubisctl explain");
+    bool searches = c->order || c->cpf;
 
-    if (parse_i64(c->args[0], INT64_MIN, INT64_MAX, &e.id) < 0) {
-        ctl_say("\"%s\" cannot be the id of a subscription, which is a whole number", c->args[0]);
-        return EX_USAGE;
-    }
-    params.keep_to_indexes = true;
-    int code = ctl_connect(c, &params, &e.pg);
+    int code = read_arguments(&e);
+    if (code)
+        return code;
+    params.keep_to_indexes = !searches;
+    params.under_way = show_search;
+    params.userdata = &e;
+    if (searches)
+        params.statement_timeout_usec = 0;
+    code = ctl_connect(c, &params, &e.pg);
     if (code == 0)
-        code = explain(&e);
+        code = searches ? search(&e) : explain(&e);
     sentences_free(&e.reasons);
     pg_result_free(e.events);
     pg_result_free(e.s.result);

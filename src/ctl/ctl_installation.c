@@ -8,7 +8,7 @@ static int settle(struct ctl *c, struct pg *pg, int64_t *ret_disabled, struct er
     CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
     int r = pg_execute(pg, "begin", err);
 
-    pg_arg_bool(&args, c->copy);
+    pg_arg_bool(&args, c->identity.copy);
     return r == PG_DONE ? pg_query_i64(pg, &sql_installation_settle, &args, ret_disabled, err) : r;
 }
 
@@ -28,8 +28,8 @@ static int show(struct ctl *c, struct pg *pg, int64_t disabled, struct error *er
     sheet_add(sheet, "database", "database", value_text(pg_next_text(&row)));
     sheet_add(sheet, "elsewhere", NULL, value_bool(elsewhere));
     sheet_add(sheet, "enabled", "enabled integrations", value_i64(pg_next_i64(&row)));
-    if (c->same || c->copy)
-        sheet_add(sheet, "disabled", c->copy ? "disabled now" : NULL, value_i64(disabled));
+    if (c->identity.same || c->identity.copy)
+        sheet_add(sheet, "disabled", c->identity.copy ? "disabled now" : NULL, value_i64(disabled));
     if (elsewhere)
         sheet_say(
             sheet, "",
@@ -42,7 +42,7 @@ static int show(struct ctl *c, struct pg *pg, int64_t disabled, struct error *er
 
 static int work(struct ctl *c, struct pg *pg, struct error *err, int *ret_code)
 {
-    bool changes = c->same || c->copy;
+    bool changes = c->identity.same || c->identity.copy;
     int64_t disabled = 0;
     int r = changes ? settle(c, pg, &disabled, err) : PG_DONE;
 
@@ -59,7 +59,7 @@ int ctl_installation(struct ctl *c)
     struct pg *pg = NULL;
     struct error err;
 
-    params.writes = c->same || c->copy;
+    params.writes = c->identity.same || c->identity.copy;
     int code = ctl_connect(c, &params, &pg);
     if (code)
         return code;

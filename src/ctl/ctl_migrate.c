@@ -19,6 +19,7 @@
 #include "sql/statements.h"
 
 #define PLACEHOLDER "@extschema@"
+#define PROGRAM "anubisctl " ANUBIS_VERSION
 /* About a minute in all. */
 #define LOCK_TRIES 40
 #define LOCK_PAUSE_USEC (700 * USEC_PER_MSEC)
@@ -38,8 +39,10 @@ struct migration {
     int applied_count;
     const struct sql_file *pending[1000];
     size_t pending_count;
-    bool is_later;          /* the schema has a step that this program does not know */
-    struct strbuf blockers; /* the sessions that we waited for last */
+    bool mended;                    /* it was made from a schema dump, and got the rows that it lacked */
+    struct pg_result *brought_back; /* what else was lost, a line for each; NULL = was not looked for */
+    bool is_later;                  /* the schema has a step that this program does not know */
+    struct strbuf blockers;         /* the sessions that we waited for last */
     struct error err;
     const char *doing; /* for "could not …" */
     int code;
@@ -121,6 +124,17 @@ static int compare_applied(struct migration *m, const struct sql_file *file,
     ctl_say("nothing was changed; migrate with the program that made this schema, or one built from the same "
             "sources");
     return failed(m, EX_UNAVAILABLE);
+}
+
+/* A schema dump (Rails' structure.sql) holds the tables, but no row that says what was applied. */
+static int mend(struct migration *m)
+{
+    bool can = false;
+
+    m->doing = "look for a schema dump";
+    int r = pg_query_bool(m->pg, &sql_migrate_can_mend, NULL, &can, &m->err);
+    m->doing = "bring back the rows that a schema dump lacks";
+    return r == PG_DONE && can ? store_migrate_mend(m->pg, PROGRAM, &m->mended, &m->err) : r;
 }
 
 static int find_pending_steps(struct migration *m)
@@ -248,25 +262,19 @@ static int apply(struct migration *m, const struct sql_file *file)
 {
     CLEANUP(freep) char *sql = fill_in(file->text, m->place.quoted);
     CLEANUP(freep) char *tables = schema_file_header(file->text, "locks");
-    CLEANUP(freep) char *by = xasprintf("anubisctl %s", ANUBIS_VERSION);
 
     ctl_progress("applying %s …", file->name);
     int r = tables ? lock_tables(m, tables) : PG_DONE;
     m->doing = file->name;
     if (r == PG_DONE)
         r = pg_execute(m->pg, sql, &m->err);
-    return r == PG_DONE ? store_migrate_record(m->pg, file, by, &m->err) : r;
+    return r == PG_DONE ? store_migrate_record(m->pg, file, PROGRAM, &m->err) : r;
 }
 
 /* After the steps, whose tables they need. */
 static int apply_repeatables(struct migration *m)
 {
-    bool has_guard = false;
-
-    m->doing = "look at the triggers";
-    int r = pg_query_bool(m->pg, &sql_migrate_has_guard, NULL, &has_guard, &m->err);
-    if (r == PG_DONE && has_guard)
-        r = pg_query(m->pg, &sql_migrate_forget_triggers, NULL, NULL, &m->err);
+    int r = PG_DONE;
 
     for (size_t i = 0; r == PG_DONE && i < sql_files_count && !m->is_later; i++) {
         bool is_applied = true;
@@ -280,20 +288,28 @@ static int apply_repeatables(struct migration *m)
     return r;
 }
 
-/* Checked each time: somebody may have changed it since, and the relay would lose events. */
-static int check_sequence(struct migration *m)
+/* Administrators detach partitions, empty tables, and put copies in their place. What only a person can mend
+ * is named; the rest is brought back, here or by the files that are applied again. */
+static int mend_tables(struct migration *m)
 {
-    int64_t cache = 0;
+    CLEANUP(pg_result_freep) struct pg_result *amiss = NULL;
 
-    m->doing = "look at the ledger's sequence";
-    int r = pg_query_i64(m->pg, &sql_migrate_sequence_cache, NULL, &cache, &m->err);
-    if (r != PG_DONE || cache == 1)
-        return r;
-    ctl_say(
-        "the sequence \"ledger_id_seq\" draws %d ids at once, which would lose events: run \"alter sequence "
-        "%s.ledger_id_seq cache 1\"",
-        (int) cache, m->place.quoted);
-    return failed(m, EX_UNAVAILABLE);
+    m->doing = "bring back rows, tables and partitions";
+    int r = pg_query(m->pg, &sql_migrate_mend_tables, NULL, &m->brought_back, &m->err);
+    if (r == PG_DONE)
+        r = pg_query(m->pg, &sql_migrate_tables_amiss, NULL, &amiss, &m->err);
+    if (r == PG_DONE && !pg_is_null(amiss, 0, 0)) {
+        ctl_say("the tables are not as anubisd made them: %s", pg_get_text(amiss, 0, 0));
+        return failed(m, EX_UNAVAILABLE);
+    }
+    return r == PG_DONE ? pg_query(m->pg, &sql_migrate_forget, NULL, NULL, &m->err) : r;
+}
+
+static int note(struct migration *m)
+{
+    m->doing = "note what was applied";
+    return m->pending_count && !m->is_later ? pg_query(m->pg, &sql_migrate_note, NULL, NULL, &m->err)
+                                            : PG_DONE;
 }
 
 static int finish(struct migration *m)
@@ -307,11 +323,13 @@ static int finish(struct migration *m)
 static int migrate(struct migration *m)
 {
     m->doing = "begin the migration";
-    int r = store_migrate_begin(m->pg, &m->err);
+    int r = store_migrate_begin(m->pg, m->ctl->utc, &m->err);
     if (r == PG_DONE)
         r = take_turn(m);
     if (r == PG_DONE)
         r = find_place(m);
+    if (r == PG_DONE)
+        r = mend(m);
     if (r == PG_DONE)
         r = find_pending_steps(m);
     if (r == PG_DONE)
@@ -321,7 +339,11 @@ static int migrate(struct migration *m)
     if (r == PG_DONE)
         r = apply_repeatables(m);
     if (r == PG_DONE)
-        r = check_sequence(m);
+        r = mend_tables(m);
+    if (r == PG_DONE)
+        r = apply_repeatables(m);
+    if (r == PG_DONE)
+        r = note(m);
     return r == PG_DONE ? finish(m) : r;
 }
 
@@ -332,6 +354,13 @@ static int say_done(struct migration *m)
     const char *verb = m->ctl->dry_run ? "would apply" : "applied";
 
     ctl_progress(NULL);
+    if (m->mended)
+        printf("%s the rows that the schema dump of this database lacked, as a new installation\n",
+               m->ctl->dry_run ? "would bring back" : "brought back");
+    int brought_back = m->brought_back ? pg_rows(m->brought_back) : 0;
+    for (int i = 0; i < brought_back; i++)
+        printf("%s %s\n", m->ctl->dry_run ? "would bring back" : "brought back",
+               pg_get_text(m->brought_back, i, 0));
     for (size_t i = 0; i < m->pending_count; i++)
         printf("%s %s\n", verb, m->pending[i]->name);
     if (!m->pending_count)
@@ -383,6 +412,7 @@ int ctl_migrate(struct ctl *c)
     }
     pg_close(m.pg);
     pg_result_free(m.applied);
+    pg_result_free(m.brought_back);
     pg_result_free(m.place.result);
     strbuf_free(&m.blockers);
     return code;

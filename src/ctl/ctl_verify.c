@@ -10,51 +10,49 @@
 #include <inttypes.h>
 #include <string.h>
 
-#include "ctl/ctl.h"
+#include "base/timeutil.h"
+#include "ctl/proof.h"
 #include "sql/statements.h"
 
-/* How many differences one statement names. */
-#define NAMED_MAX 20
+/* --- what helps ------------------------------------------------------------------------------- */
 
-/* A row of verify_handled.sql: the events "sent" and "failed" of an integration, or of a chunk of ledger
- * ids. */
-struct handled {
-    bool is_chunk;
-    int64_t integration_id;   /* !is_chunk; 0 = events without an integration */
-    const char *type;         /* is_chunk */
-    int64_t chunk;            /* is_chunk */
-    int64_t sent, failed;     /* handled */
-    int64_t behind;           /* published, not handled and no dead letter */
-    int64_t oldest_behind;    /* an id; 0 = none */
-    int64_t oldest_behind_at; /* INT64_MIN = none */
-    int64_t dead;             /* not handled, a dead letter */
+static const char *const remedies[] = {
+    [KIND_UNTRACED] =
+        "Subscriptions were written while triggers did not fire (session_replication_role, DISABLE TRIGGER, a "
+        "restore of single tables). Where the rows are right, append the missing events; where the ledger is, "
+        "set the rows back with triggers off",
+    [KIND_GONE] =
+        "Subscriptions were deleted while triggers did not fire: bring back rows with these ids and states, with "
+        "triggers off",
+    [KIND_STRAY] = "Make an integration with that id again, or give the subscriptions another integration_id",
+    [KIND_RELAY_STATE] =
+        "The table must have one row: bring back that of a backup, or make one that publishes all again",
+    [KIND_COUNTER] =
+        "Something besides anubisd counts (a consumer of the application's, a hand): stop it, then correct the "
+        "counters by the difference",
+    [KIND_MARKS] =
+        "Ledger rows that were counted are gone or were given to other events (a restore of single tables): clear "
+        "those marks; an id that is marked in two partitions stays in the one where Kafka has it",
+    [KIND_STATS] = "\"anubisctl replay --group integration --from-ledger\" corrects integration_stats",
 };
 
-struct integration_count {
-    int64_t id, sent, failed;
-};
+static void add_remedies(struct proof *p)
+{
+    struct sentences s = {0};
 
-/* Work that is not done yet. */
-struct backlog {
-    int64_t unpublished;          /* events of the ledger */
-    int64_t behind, dead;         /* published, but not handled */
-    int64_t behind_at, behind_id; /* the oldest of them */
-    int64_t foreign;              /* messages of others that lay between */
-};
-
-struct proof {
-    struct ctl *ctl;
-    struct pg *pg;
-    struct sheet *sheet;
-    struct pg_result *handled;
-    /* The events of each integration; sorted by id before they are searched. */
-    struct integration_count *counts;
-    size_t count;
-    struct sentences differences;
-    int64_t unnamed; /* differences beside those */
-    struct backlog backlog;
-    struct error err;
-};
+    if (p->differences.count && !p->kinds)
+        proof_note_kind(p, KIND_UNTRACED);
+    for (size_t kind = 0; kind < ARRAY_SIZE(remedies); kind++)
+        if (p->kinds & (1U << kind))
+            sentences_add(&s, "%s.", remedies[kind]);
+    if (s.count)
+        sheet_say(p->sheet, NULL,
+                  "What helps (the statements stand in anubisctl(8), WHEN THE PROOF IS WRONG)");
+    sheet_list(p->sheet, "remedies", &s);
+    if (s.count)
+        sheet_empty_line(p->sheet);
+    sentences_free(&s);
+}
 
 /* --- subscriptions against the ledger --------------------------------------------------------- */
 
@@ -70,6 +68,8 @@ static int name_untraced(struct proof *p)
 
     pg_arg_i64(&args, NAMED_MAX);
     int r = pg_query(p->pg, &sql_verify_untraced, &args, &rows, &p->err);
+    if (r == PG_DONE && pg_rows(rows) > 0)
+        proof_note_kind(p, KIND_UNTRACED);
     for (int i = 0; r == PG_DONE && i < pg_rows(rows); i++)
         sentences_add(&p->differences,
                       "subscription %" PRId64
@@ -107,7 +107,9 @@ static int verify_states(struct proof *p)
                           "status \"%s\": %" PRId64 " subscriptions, but %" PRId64 " by the ledger", status,
                           found, expected);
     }
-    return differs ? name_untraced(p) : PG_DONE;
+    if (differs && r == PG_DONE)
+        r = name_untraced(p);
+    return r;
 }
 
 static int verify_last_events(struct proof *p)
@@ -127,6 +129,7 @@ static int verify_last_events(struct proof *p)
         bool gone = pg_next_is_null(&row);
         const char *status = pg_next_text(&row), *last = pg_next_text(&row);
         all = pg_next_i64(&row);
+        proof_note_kind(p, gone ? KIND_GONE : KIND_UNTRACED);
         if (gone)
             sentences_add(&p->differences, "subscription %" PRId64 ": it is gone, its last event says \"%s\"",
                           id, last);
@@ -158,203 +161,13 @@ static int verify_strays(struct proof *p)
         sentences_add(&p->differences, "subscription %" PRId64 ": its integration %" PRId64 " does not exist",
                       pg_get_i64(rows, i, 0), pg_get_i64(rows, i, 1));
     int64_t all = named ? pg_get_i64(rows, 0, 2) : 0;
+    if (named)
+        proof_note_kind(p, KIND_STRAY);
     if (all > named) {
         sentences_add(&p->differences, "and %" PRId64 " more subscriptions", all - named);
         p->unnamed += all - named - 1; /* that sentence counts as one */
     }
     return PG_DONE;
-}
-
-/* --- the ledger against Kafka's side ---------------------------------------------------------- */
-
-static int read_published(struct proof *p)
-{
-    CLEANUP(pg_result_freep) struct pg_result *rows = NULL;
-
-    int r = pg_query(p->pg, &sql_verify_published, NULL, &rows, &p->err);
-    if (r != PG_DONE)
-        return r;
-    if (pg_rows(rows) != 1) {
-        sentences_add(&p->differences, "the table relay_state has %d rows, not one", pg_rows(rows));
-        return PG_DONE;
-    }
-    struct pg_row row = {rows, 0, 0};
-    int64_t unpublished = p->backlog.unpublished = pg_next_i64(&row);
-    int64_t oldest = pg_next_time(&row);
-    sheet_add(p->sheet, "unpublished", "not published yet", value_i64(unpublished));
-    sheet_add_known(p->sheet, "oldest_unpublished_at", "the oldest of",
-                    unpublished ? value_time(oldest) : value_null());
-    if (!pg_next_is_null(&row))
-        sheet_add(p->sheet, "relay_stopped_on", "relay STOPPED on", value_i64(pg_next_i64(&row)));
-    return PG_DONE;
-}
-
-static struct pg_args model_args(void)
-{
-    struct pg_args args = PG_ARGS_INIT;
-
-    pg_arg_text(&args, CONFIG_INTEGRATION_MODEL);
-    return args;
-}
-
-static struct handled read_row(const struct pg_result *result, int number)
-{
-    struct pg_row row = {result, number, 0};
-    struct handled h;
-
-    h.is_chunk = pg_next_bool(&row);
-    h.integration_id = pg_next_i64(&row);
-    h.type = pg_next_text(&row);
-    h.chunk = pg_next_i64(&row);
-    h.sent = pg_next_i64(&row);
-    h.failed = pg_next_i64(&row);
-    h.behind = pg_next_i64(&row);
-    h.oldest_behind = pg_next_i64(&row);
-    h.oldest_behind_at = pg_next_time(&row);
-    h.dead = pg_next_i64(&row);
-    return h;
-}
-
-static void add_handled(struct proof *p, const struct handled *row)
-{
-    struct backlog *b = &p->backlog;
-
-    b->behind += row->behind;
-    b->dead += row->dead;
-    if (row->behind && (!b->behind_id || row->oldest_behind < b->behind_id)) {
-        b->behind_id = row->oldest_behind;
-        b->behind_at = row->oldest_behind_at;
-    }
-    p->counts[p->count++] = (struct integration_count){row->integration_id, row->sent, row->failed};
-}
-
-static int read_handled(struct proof *p)
-{
-    CLEANUP(pg_args_free) struct pg_args args = model_args();
-    struct backlog *b = &p->backlog;
-
-    int r = pg_query(p->pg, &sql_verify_handled, &args, &p->handled, &p->err);
-    if (r != PG_DONE)
-        return r;
-    p->counts = xcalloc((size_t) pg_rows(p->handled), sizeof(*p->counts));
-    b->behind_at = INT64_MIN;
-    for (int i = 0; i < pg_rows(p->handled); i++) {
-        const struct handled row = read_row(p->handled, i);
-        if (!row.is_chunk)
-            add_handled(p, &row);
-    }
-    sheet_add(p->sheet, "unhandled", "not handled yet", value_i64(b->behind));
-    sheet_add_known(p->sheet, "oldest_unhandled_at", "the oldest of", value_time(b->behind_at));
-    if (b->behind) {
-        CLEANUP(pg_args_free) struct pg_args model = model_args();
-        r = pg_query_i64(p->pg, &sql_verify_foreign, &model, &b->foreign, &p->err);
-    }
-    sheet_add(p->sheet, "dead_letters", b->dead ? "dead letters" : NULL, value_i64(b->dead));
-    return r;
-}
-
-/* --- handled events against the counters ------------------------------------------------------ */
-
-static int by_id(const void *a, const void *b)
-{
-    const struct integration_count *x = a, *y = b;
-
-    return (x->id > y->id) - (x->id < y->id);
-}
-
-/* Reads a counter and its baseline. */
-static void compare_counter(struct proof *p, int64_t id, const char *name, const char *column,
-                            struct pg_row *row, int64_t events)
-{
-    int64_t found = pg_next_i64(row), expected = pg_next_i64(row) + events;
-
-    if (found != expected)
-        sentences_add(&p->differences,
-                      "integration %" PRId64 " \"%s\": %s is %" PRId64 ", but %" PRId64
-                      " by the events that were handled",
-                      id, name, column, found, expected);
-}
-
-static int verify_counters(struct proof *p)
-{
-    CLEANUP(pg_result_freep) struct pg_result *rows = NULL;
-    static const struct integration_count none;
-
-    int r = pg_query(p->pg, &sql_verify_counters, NULL, &rows, &p->err);
-    if (r != PG_DONE)
-        return r;
-    if (p->count)
-        qsort(p->counts, p->count, sizeof(*p->counts), by_id);
-    for (int i = 0; i < pg_rows(rows); i++) {
-        struct pg_row row = {rows, i, 0};
-        struct integration_count key = {.id = pg_next_i64(&row)};
-        const struct integration_count *c =
-            p->count ? bsearch(&key, p->counts, p->count, sizeof(key), by_id) : NULL;
-        if (!c)
-            c = &none;
-        const char *name = pg_next_text(&row);
-        compare_counter(p, key.id, name, "successful_sends", &row, c->sent);
-        compare_counter(p, key.id, name, "failed_sends", &row, c->failed);
-        compare_counter(p, key.id, name, "integration_runtime.sent", &row, c->sent);
-        compare_counter(p, key.id, name, "integration_runtime.failed", &row, c->failed);
-    }
-    sheet_add(p->sheet, "integrations", "integrations", value_i64(pg_rows(rows)));
-    return PG_DONE;
-}
-
-static int name_wrong_bits(struct proof *p, const char *type, int64_t chunk, int64_t set, int64_t events)
-{
-    CLEANUP(pg_args_free) struct pg_args args = model_args();
-    CLEANUP(pg_result_freep) struct pg_result *rows = NULL;
-    CLEANUP(strbuf_free) struct strbuf ids = STRBUF_INIT(4096);
-
-    pg_arg_text(&args, type);
-    pg_arg_i64(&args, chunk);
-    pg_arg_i64(&args, NAMED_MAX);
-    int r = pg_query(p->pg, &sql_verify_wrong_bits, &args, &rows, &p->err);
-    if (r != PG_DONE)
-        return r;
-    for (int i = 0; i < pg_rows(rows); i++)
-        strbuf_addf(&ids, "%s%" PRId64, i ? ", " : "", pg_get_i64(rows, i, 0));
-    sentences_add(&p->differences,
-                  "the counters hold %" PRId64 " events \"%s\" between ids %" PRId64 " and %" PRId64
-                  ", but only %" PRId64 " are events of that type; the wrong ids are %s",
-                  set, type, chunk * 8192, chunk * 8192 + 8191, events, strbuf_str(&ids));
-    return PG_DONE;
-}
-
-/* The events of that chunk. Chunks are asked for in order of types and ids, as p->handled lists them from *at
- * on. */
-static int64_t count_handled(const struct proof *p, int *at, const char *type, int64_t chunk)
-{
-    for (; *at < pg_rows(p->handled); ++*at) {
-        const struct handled row = read_row(p->handled, *at);
-        int order = row.is_chunk ? strcmp(row.type, type) : -1;
-        if (order == 0 && row.chunk == chunk)
-            return row.sent + row.failed;
-        if (order > 0 || (order == 0 && row.chunk > chunk))
-            break;
-    }
-    return 0;
-}
-
-/* Each bit must stand for one event. */
-static int verify_bits(struct proof *p)
-{
-    CLEANUP(pg_args_free) struct pg_args args = model_args();
-    CLEANUP(pg_result_freep) struct pg_result *bits = NULL;
-    int at = 0;
-
-    int r = pg_query(p->pg, &sql_verify_bits, &args, &bits, &p->err);
-    for (int i = 0; r == PG_DONE && i < pg_rows(bits); i++) {
-        struct pg_row row = {bits, i, 0};
-        const char *type = pg_next_text(&row);
-        int64_t chunk = pg_next_i64(&row), set = pg_next_i64(&row);
-        int64_t events = count_handled(p, &at, type, chunk);
-        if (set != events)
-            r = name_wrong_bits(p, type, chunk, set, events);
-    }
-    return r;
 }
 
 /* --- all of it -------------------------------------------------------------------------------- */
@@ -366,11 +179,22 @@ static const struct step {
     {"counting subscriptions by status", verify_states},
     {"comparing each subscription with its last event", verify_last_events},
     {"looking for integrations that are gone", verify_strays},
-    {"looking for events that are not published", read_published},
-    {"looking for events that are not handled", read_handled},
-    {"comparing the counters", verify_counters},
-    {"comparing what consumers have marked", verify_bits},
+    {"looking for events that are not published", proof_read_published},
+    {"looking for events that are not handled", proof_read_handled},
+    {"comparing the counters", proof_verify_counters},
+    {"comparing what consumers have marked", proof_verify_bits},
+    {"comparing the analytics", proof_verify_stats},
 };
+
+static void show_step(void *userdata)
+{
+    const struct proof *p = userdata;
+    if (!p->step_began)
+        return;
+    CLEANUP(freep) char *lasted = duration_words((int64_t) (now_monotonic_usec() - p->step_began));
+
+    ctl_progress("%zu/%zu %s … (%s)", p->step + 1, ARRAY_SIZE(steps), steps[p->step].words, lasted);
+}
 
 static int prove(struct proof *p)
 {
@@ -380,10 +204,12 @@ static int prove(struct proof *p)
                        "set local statement_timeout = 0; set local max_parallel_workers_per_gather = 4",
                        &p->err);
 
-    for (size_t i = 0; r == PG_DONE && i < ARRAY_SIZE(steps); i++) {
-        ctl_progress("%zu/%zu %s …", i + 1, ARRAY_SIZE(steps), steps[i].words);
-        r = steps[i].run(p);
+    for (p->step = 0; r == PG_DONE && p->step < ARRAY_SIZE(steps); p->step++) {
+        p->step_began = now_monotonic_usec();
+        show_step(p);
+        r = steps[p->step].run(p);
     }
+    p->step_began = 0;
     ctl_progress(NULL);
     return r;
 }
@@ -402,6 +228,7 @@ static int add_verdict(struct proof *p)
     sheet_list(p->sheet, "differences", d);
     if (d->count)
         sheet_empty_line(p->sheet);
+    add_remedies(p);
     if (found)
         strbuf_addf(&text, "WRONG: %" PRId64 " difference%s", found, plural(found));
     else if (is_behind)
@@ -417,6 +244,9 @@ static int add_verdict(struct proof *p)
                     " message%s in these topics were not this installation's: should they be another's, "
                     "give each a kafka.topic_prefix and a consumers.group_prefix of its own",
                     b->foreign, plural(b->foreign));
+    if (b->unknown)
+        strbuf_addf(&text, "; %" PRId64 " event%s in Kafka that the ledger does not have count for nothing",
+                    b->unknown, plural(b->unknown));
     if (b->dead)
         strbuf_addf(&text, "; %" PRId64 " event%s put aside (table dead_letters)", b->dead, plural(b->dead));
     sheet_say(p->sheet, NULL, "%s", strbuf_str(&text));
@@ -424,22 +254,50 @@ static int add_verdict(struct proof *p)
     return found ? CTL_DIFFERENT : is_behind ? CTL_BEHIND : 0;
 }
 
+static void forget(struct proof *p)
+{
+    pg_result_free(p->handled);
+    sentences_free(&p->differences);
+    free(p->counts);
+    sheet_free(p->sheet);
+    *p = (struct proof){.ctl = p->ctl, .pg = p->pg};
+}
+
+/* The proof within its snapshot; *ret_code is the exit code. */
+static int attempt(struct proof *p, int *ret_code)
+{
+    struct error ignored;
+
+    forget(p);
+    sheet_new(&p->sheet);
+    int r = p->ctl->proof.wait ? ctl_wait_for_work(p->ctl, p->pg, &p->err) : PG_DONE;
+    if (r == PG_DONE)
+        r = prove(p);
+    if (r != PG_DONE)
+        return r;
+    *ret_code = add_verdict(p);
+    return pg_execute(p->pg, "rollback", &ignored);
+}
+
 int ctl_verify(struct ctl *c)
 {
+    if (c->proof.audit)
+        return ctl_verify_audit(c);
     struct proof p = {.ctl = c};
     struct pg_params params = ctl_session(c, "anubisctl verify");
 
     params.statement_timeout_usec = 0;
-    int code = ctl_connect(c, &params, &p.pg);
+    params.under_way = show_step;
+    params.userdata = &p;
+    int r = PG_DONE, code = ctl_connect(c, &params, &p.pg);
     if (code)
         return code;
-    sheet_new(&p.sheet);
-    int r = prove(&p);
-    code = r == PG_DONE ? ctl_show(c, p.sheet, add_verdict(&p)) : ctl_refused(r, "verify", &p.err);
-    pg_result_free(p.handled);
-    sentences_free(&p.differences);
-    free(p.counts);
-    sheet_free(p.sheet);
+    do
+        r = attempt(&p, &code);
+    while (r == PG_DONE && code == CTL_BEHIND && c->proof.wait);
+    code = r == PG_DONE ? ctl_show(c, p.sheet, code) : ctl_refused(r, "verify", &p.err);
     pg_close(p.pg);
+    p.pg = NULL;
+    forget(&p);
     return code;
 }

@@ -13,6 +13,8 @@ struct table {
     const struct table_column *columns;
     size_t column_count;
     struct value *cells;
+    char **remarks; /* below each row; NULL = none */
+    const char *elastic;
     size_t count;
     cJSON *rows, *row; /* all of them, and the last one */
 };
@@ -86,6 +88,11 @@ struct value value_text_or_null(const char *text)
     return value_text(text && *text ? text : NULL);
 }
 
+struct value value_json(const char *json)
+{
+    return (struct value){.json = cJSON_CreateRaw(json)};
+}
+
 struct value value_time(int64_t usec)
 {
     CLEANUP(strbuf_free) struct strbuf json = STRBUF_INIT(64);
@@ -93,7 +100,6 @@ struct value value_time(int64_t usec)
     if (usec == INT64_MIN || usec == INT64_MAX)
         return value_null();
     char *words = time_words(usec);
-    *strchr(words, 'T') = ' ';
     strbuf_add_timestamp(&json, usec);
     return (struct value){cJSON_CreateString(strbuf_str(&json)), words};
 }
@@ -103,7 +109,10 @@ char *time_words(int64_t usec)
     struct strbuf out = STRBUF_INIT(128);
 
     strbuf_add_timestamp_sec(&out, usec);
-    return strbuf_take(&out);
+    char *words = strbuf_take(&out), *t = strchr(words, 'T');
+    if (t)
+        *t = ' ';
+    return words;
 }
 
 char *duration_words(int64_t usec)
@@ -150,6 +159,9 @@ static void table_free(struct table *t)
         return;
     for (size_t i = 0; i < t->count; i++)
         free(t->cells[i].words);
+    for (size_t i = 0; i < t->count / t->column_count; i++)
+        free(t->remarks[i]);
+    free(t->remarks);
     free(t->cells);
     free(t);
 }
@@ -250,29 +262,92 @@ void table_add(struct table *t, struct value value)
         t->row = cJSON_CreateObject();
         cJSON_AddItemToArray(t->rows, t->row);
         t->cells = xreallocarray(t->cells, t->count + t->column_count, sizeof(*t->cells));
+        t->remarks = xreallocarray(t->remarks, t->count / t->column_count + 1, sizeof(*t->remarks));
+        t->remarks[t->count / t->column_count] = NULL;
     }
     cJSON_AddItemToObjectCS(t->row, t->columns[column].key, value.json);
     t->cells[t->count++] = value;
 }
 
-/* --- for people ------------------------------------------------------------------------------- */
-
-/* Control characters could drive a terminal; those of C1 come as C2 80 to C2 9F. */
-static bool is_c1(const char *p)
+void table_make_elastic(struct table *t, const char *key)
 {
-    return (unsigned char) p[0] == 0xc2 && (unsigned char) p[1] >= 0x80 && (unsigned char) p[1] <= 0x9f;
+    t->elastic = key;
 }
 
-static void add_harmless(struct strbuf *out, const char *text)
+void table_remark(struct table *t, const char *fmt, ...)
 {
-    for (const char *p = text; *p; p += is_c1(p) ? 2 : 1)
-        strbuf_addc(out, (unsigned char) *p < 0x20 || *p == 0x7f || is_c1(p) ? '?' : *p);
+    char **remark = &t->remarks[t->count / t->column_count - 1];
+    va_list args;
+
+    free(*remark);
+    va_start(args, fmt);
+    *remark = format(fmt, args);
+    va_end(args);
+}
+
+/* --- for people ------------------------------------------------------------------------------- */
+
+/* Characters that people see of a text, so that a name of a megabyte hides nothing else. */
+#define LINE_MAX_CHARS 1000
+#define LAST_CELL_MAX_CHARS 200
+#define CELL_MAX_CHARS 60
+
+static size_t cut_width(const char *text, size_t most)
+{
+    return MIN(utf8_width(text), most);
+}
+
+static void add_cut(struct strbuf *out, const char *text, size_t most)
+{
+    size_t len = strlen(text);
+    bool cut = utf8_width(text) > most;
+
+    strbuf_add_harmless(out, text, cut ? utf8_first(text, len, most - 1) : len);
+    strbuf_adds(out, cut ? "\xE2\x80\xA6" : "");
 }
 
 static void add_blanks(struct strbuf *out, size_t count)
 {
     while (count-- > 0)
         strbuf_addc(out, ' ');
+}
+
+/* Nothing stands to the right of the last one. */
+static size_t cell_max(const struct table *t, size_t column)
+{
+    for (size_t c = column + 1; c < t->column_count; c++)
+        if (t->columns[c].title)
+            return CELL_MAX_CHARS;
+    return LAST_CELL_MAX_CHARS;
+}
+
+/* A text from column `at` on; further lines begin at column `indent`. Broken at blanks, unless `width` is 0.
+ */
+static void add_wrapped(struct strbuf *out, const char *text, size_t at, size_t indent, size_t width)
+{
+    CLEANUP(strbuf_free) struct strbuf line = STRBUF_INIT(STRBUF_MAX_DEFAULT);
+    bool first = true;
+
+    add_cut(&line, text, LINE_MAX_CHARS);
+    text = strbuf_str(&line);
+    while (*text) {
+        size_t len = strcspn(text, " ");
+        CLEANUP(freep) char *word = xstrndup(text, len);
+        size_t wide = utf8_width(word);
+        if (!first && width && at + 1 + wide > width) {
+            strbuf_addc(out, '\n');
+            add_blanks(out, indent);
+            at = indent;
+        } else if (!first) {
+            strbuf_addc(out, ' ');
+            at++;
+        }
+        strbuf_adds(out, word);
+        at += wide;
+        first = false;
+        text += len + (text[len] == ' ');
+    }
+    strbuf_addc(out, '\n');
 }
 
 static void add_row(struct strbuf *out, const struct table *t, const size_t *widths, const struct value *row)
@@ -287,15 +362,34 @@ static void add_row(struct strbuf *out, const struct table *t, const size_t *wid
         if (!column->title)
             continue;
         const char *text = row ? shown(&row[c]) : column->title;
-        size_t gap = widths[c] - utf8_width(text);
+        size_t most = MIN(cell_max(t, c), widths[c]), gap = widths[c] - cut_width(text, most);
         add_blanks(out, 2 + (column->right ? gap : 0));
-        add_harmless(out, text);
+        add_cut(out, text, most);
         add_blanks(out, column->right || c + 1 == filled ? 0 : gap);
     }
     strbuf_addc(out, '\n');
 }
 
-static void add_table(struct strbuf *out, const struct table *t)
+#define ELASTIC_MIN 12
+
+static void measure(const struct table *t, size_t width, size_t *widths)
+{
+    size_t all = 0;
+
+    for (size_t c = 0; c < t->column_count; c++)
+        widths[c] = t->columns[c].title ? utf8_width(t->columns[c].title) : 0;
+    for (size_t i = 0; i < t->count; i++) {
+        size_t c = i % t->column_count;
+        widths[c] = MAX(widths[c], cut_width(shown(&t->cells[i]), cell_max(t, c)));
+    }
+    for (size_t c = 0; c < t->column_count; c++)
+        all += t->columns[c].title ? 2 + widths[c] : 0;
+    for (size_t c = 0; c < t->column_count && t->elastic && width && all > width; c++)
+        if (strcmp(t->columns[c].key, t->elastic) == 0 && widths[c] > ELASTIC_MIN)
+            widths[c] -= MIN(all - width, widths[c] - ELASTIC_MIN);
+}
+
+static void add_table(struct strbuf *out, const struct table *t, size_t width)
 {
     CLEANUP(freep) size_t *widths = xcalloc(t->column_count, sizeof(*widths));
 
@@ -305,16 +399,19 @@ static void add_table(struct strbuf *out, const struct table *t)
         return;
     }
     strbuf_addf(out, "%s\n", t->title);
-    for (size_t c = 0; c < t->column_count; c++)
-        widths[c] = t->columns[c].title ? utf8_width(t->columns[c].title) : 0;
-    for (size_t i = 0; i < t->count; i++)
-        widths[i % t->column_count] = MAX(widths[i % t->column_count], utf8_width(shown(&t->cells[i])));
+    measure(t, width, widths);
     add_row(out, t, widths, NULL);
-    for (size_t i = 0; i < t->count; i += t->column_count)
+    for (size_t i = 0; i < t->count; i += t->column_count) {
+        const char *remark = t->remarks[i / t->column_count];
         add_row(out, t, widths, &t->cells[i]);
+        if (!remark)
+            continue;
+        add_blanks(out, 6);
+        add_wrapped(out, remark, 6, 6, width);
+    }
 }
 
-void sheet_add_words(const struct sheet *s, struct strbuf *out)
+void sheet_add_words(const struct sheet *s, size_t width, struct strbuf *out)
 {
     size_t labels = 0;
 
@@ -323,31 +420,39 @@ void sheet_add_words(const struct sheet *s, struct strbuf *out)
     for (size_t i = 0; i < s->count; i++) {
         const struct entry *e = &s->entries[i];
         if (e->table) {
-            add_table(out, e->table);
+            add_table(out, e->table, width);
             continue;
         }
+        const char *text = shown(&e->value);
+        size_t indent = e->label ? labels + 2 : strspn(text, " ");
         if (e->label) {
             strbuf_adds(out, e->label);
             add_blanks(out, labels + 2 - utf8_width(e->label));
+        } else {
+            add_blanks(out, indent);
+            text += indent;
         }
-        const char *text = shown(&e->value);
-        add_harmless(out, e->label && !*text ? "-" : text);
-        strbuf_addc(out, '\n');
+        add_wrapped(out, e->label && !*text ? "-" : text, indent, indent + (e->label ? 0 : 2), width);
     }
 }
 
 /* --- JSON ------------------------------------------------------------------------------------- */
 
-/* cJSON escapes the control characters below 20 alone, and adds line feeds and tabs of its own. */
+/* cJSON escapes the control characters below 20 alone, and adds line feeds and tabs of its own. Texts are
+ * valid UTF-8 since they became values. */
 void sheet_add_json(const struct sheet *s, struct strbuf *out)
 {
     CLEANUP(freep) char *text = cJSON_Print(s->json);
 
     assert(text);
-    for (const char *p = text; *p; p += is_c1(p) ? 2 : 1)
-        if (*p == 0x7f || is_c1(p))
-            strbuf_addf(out, "\\u%04x", (unsigned) (unsigned char) p[is_c1(p)]);
+    const unsigned char *p = (const unsigned char *) text, *end = p + strlen(text);
+    for (size_t n; p < end; p += n) {
+        n = utf8_sequence(p, end);
+        assert(n > 0);
+        if (utf8_harmful(p, n) >= 0x20)
+            strbuf_addf(out, "\\u%04x", utf8_harmful(p, n));
         else
-            strbuf_addc(out, *p);
+            strbuf_add(out, p, n);
+    }
     strbuf_addc(out, '\n');
 }

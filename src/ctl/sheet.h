@@ -23,9 +23,11 @@ struct value value_i64(int64_t value);
 struct value value_i64_or_null(int64_t value, int64_t null); /* null when both are the same */
 struct value value_text(const char *text);                   /* NULL = null */
 struct value value_text_or_null(const char *text);           /* NULL and "" = null */
+struct value value_json(const char *json);                   /* JSON text that is no stranger's */
 /* As pg_next_time() reads it; the infinities are null. People see it to the second, in UTC. */
 struct value value_time(int64_t usec);
-/* For words: a time to the second, in UTC, and a duration (less than 0 is none). The caller frees. */
+/* For words: a time as people see it everywhere, "2026-11-24 10:59:39Z", and a duration (less than 0 is
+ * none). The caller frees. */
 char *time_words(int64_t usec);
 char *duration_words(int64_t usec);
 /* The same value, which people read in these words. */
@@ -61,6 +63,11 @@ struct table *sheet_table(struct sheet *s, const char *key, const char *title, c
                           const struct table_column *columns, size_t count);
 /* Row after row, column after column; rows must be complete. */
 void table_add(struct table *t, struct value value);
+/* Texts of this column are cut where the table would be too wide. */
+void table_make_elastic(struct table *t, const char *key);
+/* For people: a line below the row that was completed last. */
+void table_remark(struct table *t, const char *fmt, ...) PRINTF(2, 3);
 
-void sheet_add_words(const struct sheet *s, struct strbuf *out);
+/* `width`: columns of a line, into which sentences are broken; 0 = as many as there are. */
+void sheet_add_words(const struct sheet *s, size_t width, struct strbuf *out);
 void sheet_add_json(const struct sheet *s, struct strbuf *out);

@@ -15,6 +15,7 @@ static void read_relay(struct pg_row *row, struct store_relay_view *ret)
     ret->last_id = pg_next_i64(row);
     ret->gap_ranges = pg_next_i64(row);
     ret->gap_ids = pg_next_i64(row);
+    ret->above = pg_next_i64(row);
     ret->leader = pg_next_text(row);
     ret->leads = pg_next_bool(row);
     ret->trouble = pg_next_text(row);
@@ -32,7 +33,7 @@ int store_overview(struct pg *pg, struct store_overview *ret, struct error *err)
     if (r != PG_DONE)
         return r;
     if (pg_rows(ret->result) != 1) {
-        error_set(err, "the table relay_state has no row");
+        error_set(err, "the table relay_state has no row: run \"anubisctl migrate\", which brings it back");
         return -EBADMSG;
     }
     struct pg_row row = {ret->result, 0, 0};
@@ -69,6 +70,7 @@ int store_integrations(struct pg *pg, int64_t limit, uint64_t max_wait_usec, str
     pg_arg_i64(&args, DUE_MAX);
     pg_arg_i64(&args, (int64_t) (max_wait_usec / USEC_PER_SEC) + 1);
     pg_arg_i64(&args, RETRIES_MAX);
+    pg_arg_i64(&args, STORE_HEALTH_WINDOW);
     return pg_query(pg, &sql_status_integrations, &args, ret, err);
 }
 
@@ -104,6 +106,31 @@ void store_integration_row(const struct pg_result *result, int number, int64_t l
     ret->oldest = pg_next_time(&row);
     ret->retry_status = pg_next_i64(&row);
     ret->retry_error = pg_next_text(&row);
+}
+
+int store_health(struct pg *pg, struct pg_result **ret, struct error *err)
+{
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+
+    pg_arg_i64(&args, STORE_HEALTH_WINDOW);
+    pg_arg_i64(&args, STORE_RECENT_SECONDS);
+    return pg_query(pg, &sql_status_health, &args, ret, err);
+}
+
+void store_health_row(const struct pg_result *result, int number, struct store_health *ret)
+{
+    struct pg_row row = {result, number, 0};
+
+    ret->integration_id = pg_next_i64(&row);
+    ret->sent_at = pg_next_time(&row);
+    ret->failed_in_row = pg_next_i64(&row);
+    ret->failing_since = pg_next_time(&row);
+    ret->failed_at = pg_next_time(&row);
+    ret->http_status = pg_next_i64(&row);
+    ret->error = pg_next_text(&row);
+    ret->recent_sent = pg_next_i64(&row);
+    ret->recent_errors = pg_next_i64(&row);
+    ret->window_began_at = pg_next_time(&row);
 }
 
 int store_unrouted(struct pg *pg, int64_t limit, int64_t *ret, struct error *err)
@@ -155,10 +182,13 @@ static void read_route(struct pg_row *row, struct store_route *ret)
     ret->paused_until = pg_next_time(row);
     ret->pause_reason = pg_next_text(row);
     ret->circuit_state = pg_next_text(row);
+    ret->circuit_until = pg_next_time(row);
+    ret->circuit_reason = pg_next_text(row);
     ret->backoff_until = pg_next_time(row);
     ret->backoff_reason = pg_next_text(row);
     ret->max_in_flight = pg_next_i64(row);
     ret->max_attempts = pg_next_i64(row);
+    ret->interval_usec = pg_next_i64(row);
     ret->in_flight = pg_next_i64(row);
 }
 
@@ -199,7 +229,23 @@ int store_subscription(struct pg *pg, int64_t id, struct store_subscription *ret
     ret->namespace = (const unsigned char *) pg_next_bytes(&row, &len);
     ret->now = pg_next_time(&row);
     ret->daemons = pg_next_i64(&row);
+    ret->filter_id = pg_next_i64(&row);
+    bool no_origin = pg_next_is_null(&row);
+    const char *origin = pg_next_text(&row);
+    ret->origin = no_origin ? NULL : origin;
+    ret->resend_of = pg_next_i64(&row);
+    ret->resent_as = pg_next_i64(&row);
     return PG_DONE;
+}
+
+int store_find(struct pg *pg, const char *order, const char *cpf, struct pg_result **ret, struct error *err)
+{
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+
+    pg_arg_text(&args, order);
+    pg_arg_text(&args, cpf);
+    pg_arg_i64(&args, STORE_FOUND_MAX);
+    return pg_query(pg, &sql_explain_find, &args, ret, err);
 }
 
 int store_events(struct pg *pg, int64_t subscription_id, struct pg_result **ret, struct error *err)
@@ -225,5 +271,6 @@ void store_event_row(const struct pg_result *result, int number, struct store_ev
     ret->duration_ms = pg_next_i64(&row);
     ret->error = pg_next_text(&row);
     ret->ambiguous = pg_next_bool(&row);
+    ret->decided_by = pg_next_text(&row);
     ret->published = (enum store_published) pg_next_i64(&row);
 }

@@ -11,6 +11,7 @@
 struct store_relay_view {
     int64_t high, last_id; /* published up to the one, while the ledger goes to the other */
     int64_t gap_ranges, gap_ids;
+    int64_t above;       /* ids above high that were given out */
     const char *leader;  /* the relay that leads or led last; "" = none so far */
     bool leads;          /* still */
     const char *trouble; /* what the leader waits for before it publishes; "" = nothing, but see stopped_on */
@@ -58,6 +59,22 @@ int store_integrations(struct pg *pg, int64_t limit, uint64_t max_wait_usec, str
 void store_integration_row(const struct pg_result *result, int row, int64_t limit,
                            struct store_integration *ret);
 
+/* How an integration fared of late: the results of attempts among the last events of the ledger. */
+struct store_health {
+    int64_t integration_id;
+    int64_t sent_at;                      /* its last success */
+    int64_t failed_in_row, failing_since; /* since then */
+    int64_t failed_at, http_status;       /* of the last failure; 0 = there was no answer */
+    const char *error;                    /* of the last failure */
+    int64_t recent_sent, recent_errors;   /* within STORE_RECENT_SECONDS */
+    int64_t window_began_at;              /* nothing before is looked at */
+};
+#define STORE_HEALTH_WINDOW 200000 /* ids of the ledger */
+#define STORE_RECENT_SECONDS 300
+/* By integration; those without results have no row. */
+int store_health(struct pg *pg, struct pg_result **ret, struct error *err);
+void store_health_row(const struct pg_result *result, int row, struct store_health *ret);
+
 /* Waiting subscriptions without an integration, counted up to `limit` (0 = all). */
 int store_unrouted(struct pg *pg, int64_t limit, int64_t *ret, struct error *err);
 
@@ -76,7 +93,8 @@ struct store_snapshot {
 int store_snapshot(struct pg *pg, struct store_snapshot *ret, struct error *err);
 
 /* Columns: group, topic, partitions, messages read, published events that are not handled (among the last ids
- * of the ledger), foreign messages, last change. */
+ * of the ledger), foreign messages, unknown events, last
+ * change. */
 int store_lags(struct pg *pg, struct pg_result **ret, struct error *err);
 
 /* --- explain ---------------------------------------------------------------------------------- */
@@ -89,9 +107,12 @@ struct store_route {
     bool enabled, has_url;
     int64_t paused_until;
     const char *pause_reason, *circuit_state;
+    int64_t circuit_until; /* the next probe, or the end of the one that is under way */
+    const char *circuit_reason;
     int64_t backoff_until;
     const char *backoff_reason;
     int64_t max_in_flight, max_attempts; /* 0 = the default */
+    int64_t interval_usec;               /* by its rate_limit; 0 = there is none */
     int64_t in_flight;
 };
 
@@ -113,12 +134,20 @@ struct store_subscription {
     int64_t ahead;                  /* rows due before it, counted up to STORE_AHEAD_MAX */
     const unsigned char *namespace; /* 16 bytes */
     int64_t now, daemons;
+    int64_t filter_id;            /* that routed it; 0 = none */
+    const char *origin;           /* NULL = none */
+    int64_t resend_of, resent_as; /* the one that it stands for, that stands for it; 0 = none */
     struct pg_result *result;
 };
 #define STORE_AHEAD_MAX 10000
 /* *ret_found is false when there is no such subscription. */
 int store_subscription(struct pg *pg, int64_t id, struct store_subscription *ret, bool *ret_found,
                        struct error *err);
+
+/* Columns: id, integration, its name, status, attempts, creation; the newest first, at most STORE_FOUND_MAX.
+ * By the order or by the CPF; the other one is NULL. Reads all subscriptions. */
+#define STORE_FOUND_MAX 20
+int store_find(struct pg *pg, const char *order, const char *cpf, struct pg_result **ret, struct error *err);
 
 enum store_published { STORE_PUBLISHED, STORE_NOT_YET, STORE_NEVER };
 struct store_event {
@@ -127,6 +156,7 @@ struct store_event {
     const char *operation, *from_status, *to_status, *error;
     int64_t attempt, http_status, duration_ms; /* -1, 0, -1 = none */
     bool ambiguous;
+    const char *decided_by; /* "" = the table of outcomes */
     enum store_published published;
 };
 int store_events(struct pg *pg, int64_t subscription_id, struct pg_result **ret, struct error *err);

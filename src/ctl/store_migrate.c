@@ -18,13 +18,14 @@ static int query_text(struct pg *pg, const struct pg_statement *statement, const
     return pg_query(pg, statement, &args, ret, err);
 }
 
-int store_migrate_begin(struct pg *pg, struct error *err)
+int store_migrate_begin(struct pg *pg, bool utc, struct error *err)
 {
-    return pg_execute(pg,
-                      "begin; set local statement_timeout = 0; set local lock_timeout = 0; "
-                      "set local idle_in_transaction_session_timeout = 0; "
-                      "set local client_min_messages = warning; " LIMIT_LOCKS,
-                      err);
+    int r = pg_execute(pg,
+                       "begin; set local statement_timeout = 0; set local lock_timeout = 0; "
+                       "set local idle_in_transaction_session_timeout = 0; "
+                       "set local client_min_messages = warning; " LIMIT_LOCKS,
+                       err);
+    return r == PG_DONE && utc ? pg_execute(pg, "set local anubis.times_are_utc = on", err) : r;
 }
 
 int store_migrate_try_turn(struct pg *pg, const char *schema, bool *ret, struct error *err)
@@ -69,6 +70,14 @@ struct store_applied store_applied_row(const struct pg_result *result, int numbe
     a.checksum = pg_next_text(&row);
     a.applied_by = pg_next_text(&row);
     return a;
+}
+
+int store_migrate_mend(struct pg *pg, const char *by, bool *ret, struct error *err)
+{
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+
+    pg_arg_text(&args, by);
+    return pg_query_bool(pg, &sql_migrate_mend, &args, ret, err);
 }
 
 int store_migrate_checksum(struct pg *pg, const char *text, char **ret, struct error *err)

@@ -6,7 +6,8 @@
 #include "pg/pg.h"
 #include "pg/sql_files.h"
 
-int store_migrate_begin(struct pg *pg, struct error *err);
+/* utc: times without zone of adopted tables are UTC, whatever they look like. */
+int store_migrate_begin(struct pg *pg, bool utc, struct error *err);
 
 /* *ret: it is our turn, until the end of the transaction; else another migration of this schema runs. */
 int store_migrate_try_turn(struct pg *pg, const char *schema, bool *ret, struct error *err);
@@ -43,6 +44,9 @@ int store_migrate_blockers(struct pg *pg, const char *schema, const char *tables
 
 /* *ret: the repeatable file was applied last with the text that it has. */
 int store_migrate_is_applied(struct pg *pg, const struct sql_file *repeatable, bool *ret, struct error *err);
+
+/* Brings back the rows of a database that was made from a schema dump; *ret: it had none. */
+int store_migrate_mend(struct pg *pg, const char *by, bool *ret, struct error *err);
 
 /* Notes that a step or a repeatable file was applied, `by` which program. */
 int store_migrate_record(struct pg *pg, const struct sql_file *file, const char *by, struct error *err);

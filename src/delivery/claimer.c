@@ -4,8 +4,8 @@
 #include <errno.h>
 #include <limits.h>
 
-#include "base/log.h"
 #include "base/timeutil.h"
+#include "delivery/deaf.h"
 #include "delivery/look.h"
 #include "delivery/refused_row.h"
 #include "delivery/store_delivery.h"
@@ -24,15 +24,11 @@
 #define LOOK_EVERYWHERE_USEC (100 * USEC_PER_MSEC)
 /* A look at everything that takes less walks over no entries of claimed rows to speak of. */
 #define QUICK_USEC (20 * USEC_PER_MSEC)
-/* After so many rings that brought nothing, one soon after the other (an integration without a free slot),
- * rings are not wanted for a while, which doubles each time. */
-#define FRUITLESS_RINGS 3
-#define FRUITLESS_USEC (100 * USEC_PER_MSEC)
-#define DEAF_MIN_USEC (250 * USEC_PER_MSEC)
-#define DEAF_MAX_USEC (4 * USEC_PER_SEC)
-/* Meanwhile rows of other integrations are found by polling. */
+/* While rings are not wanted, rows of other integrations are found by polling. */
 #define DEAF_POLL_USEC (100 * USEC_PER_MSEC)
 #define ERROR_PAUSE_USEC USEC_PER_SEC
+/* Between two looks for circuits that may be probed, when a ring says that one may. */
+#define PROBES_APART_USEC (100 * USEC_PER_MSEC)
 
 /* The claim under way. */
 struct claim {
@@ -40,6 +36,7 @@ struct claim {
     int64_t first_integration; /* where it began */
     int limit;
     struct look *look; /* NULL = it goes on where the last claims ended */
+    bool is_probe;     /* of open circuits */
     bool was_rung;     /* a ring led to it */
     bool reserve;      /* it may take slots that are kept for integrations with none */
     bool last_slots;   /* of those, the ones that are not for silent institutions either */
@@ -51,9 +48,10 @@ struct claimer {
     struct config *config;
     struct claimer_callbacks callbacks;
     void *userdata;
+    int64_t process; /* of chance: whose the times of a rate_limit are */
     sd_event_source *timer;
     struct claim now;
-    int64_t last_integration; /* the last one that gave a row */
+    int64_t last_integration[2]; /* the last one that gave a row; to a look for circuits to probe */
     struct refusals refusals;
     bool rung;              /* since the claim under way was sent */
     bool missed;            /* a turn was due while a statement was under way */
@@ -62,10 +60,12 @@ struct claimer {
     /* At everything, from the start of each integration or from a little before the last claims. */
     struct look everywhere, nearby;
     uint64_t everywhere_at; /* monotonic: the next look from the start; looks that must not wait are nearby */
-    /* Monotonic, 0 = never: the last find, the last fruitless ring, the end of the last deaf pause. */
-    uint64_t found_at, fruitless_at, deaf_until;
-    uint64_t deaf_usec;  /* how long the last deaf pause was; 0 = rows were found since */
-    int fruitless_rings; /* in a row */
+    struct {
+        uint64_t looked_at, due; /* monotonic: the last look for circuits to probe, and the next one */
+        struct refusals search;  /* its limit alone: the rows are passed over by all claims */
+    } probes;
+    uint64_t found_at; /* monotonic: the last find; 0 = never */
+    struct deaf deaf;
 };
 
 void claimer_soon(struct claimer *c, uint64_t delay_usec)
@@ -78,6 +78,12 @@ void claimer_soon(struct claimer *c, uint64_t delay_usec)
         return;
     sd_event_source_set_time(c->timer, at);
     sd_event_source_set_enabled(c->timer, SD_EVENT_ONESHOT);
+}
+
+void claimer_probe_soon(struct claimer *c, uint64_t delay_usec)
+{
+    c->probes.due = MIN(c->probes.due, now_monotonic_usec() + delay_usec);
+    claimer_soon(c, delay_usec);
 }
 
 static int on_timer(sd_event_source *s, uint64_t usec, void *userdata)
@@ -94,7 +100,7 @@ static int on_timer(sd_event_source *s, uint64_t usec, void *userdata)
 /* Notifications that are on their way do not end a deaf pause. */
 void claimer_rung(struct claimer *c)
 {
-    if (now_monotonic_usec() < c->deaf_until)
+    if (now_monotonic_usec() < c->deaf.until)
         return;
     c->rung = true;
     claimer_soon(c, 0);
@@ -120,8 +126,8 @@ static void sleep_or_poll(struct claimer *c)
 {
     uint64_t now = now_monotonic_usec(), poll_usec = c->config->delivery.poll_interval_usec;
 
-    if (now < c->deaf_until) {
-        claimer_soon(c, MIN(MIN(poll_usec, DEAF_POLL_USEC), c->deaf_until - now));
+    if (now < c->deaf.until) {
+        claimer_soon(c, MIN(MIN(poll_usec, DEAF_POLL_USEC), c->deaf.until - now));
         return;
     }
     if (now - c->found_at < BUSY_USEC && !doorbell_is_held(c->parts.doorbell)) {
@@ -139,22 +145,14 @@ static void note_find(struct claimer *c, int rows)
     if (now - c->found_at < BUSY_USEC && (rows > 1 || c->rung))
         doorbell_release(c->parts.doorbell);
     c->found_at = now;
-    c->fruitless_rings = 0;
-    c->deaf_usec = 0;
+    deaf_found(&c->deaf);
 }
 
 static void note_fruitless_ring(struct claimer *c)
 {
-    uint64_t now = now_monotonic_usec();
-
-    c->fruitless_rings = now - c->fruitless_at < FRUITLESS_USEC ? c->fruitless_rings + 1 : 1;
-    c->fruitless_at = now;
-    if (c->fruitless_rings < FRUITLESS_RINGS)
+    if (!deaf_fruitless(&c->deaf, now_monotonic_usec()))
         return;
-    c->fruitless_rings = 0;
     c->rung = false;
-    c->deaf_usec = c->deaf_usec ? MIN(2 * c->deaf_usec, DEAF_MAX_USEC) : DEAF_MIN_USEC;
-    c->deaf_until = now + c->deaf_usec;
     doorbell_release(c->parts.doorbell);
 }
 
@@ -179,7 +177,7 @@ static void note_look(struct claimer *c, const struct pg_result *result)
     if (c->now.look == &c->everywhere) {
         c->everywhere_at = now + MAX(LOOK_EVERYWHERE_USEC, pause);
         if (took < QUICK_USEC)
-            deliveries_forget_places(c->parts.deliveries);
+            integrations_forget_places(deliveries_integrations(c->parts.deliveries));
     } else if (!found && now < c->everywhere_at) {
         claimer_soon(c, c->everywhere_at - now);
     }
@@ -187,6 +185,16 @@ static void note_look(struct claimer *c, const struct pg_result *result)
 
 static void plan_next(struct claimer *c, int rows)
 {
+    if (c->now.is_probe) {
+        uint64_t now = now_monotonic_usec(),
+                 next = integrations_next_probe(deliveries_integrations(c->parts.deliveries), now);
+        claimer_soon(c, 0);
+        if (next != USEC_INFINITY)
+            claimer_probe_soon(c, next - now);
+        if (c->probes.search.limit > 0)
+            claimer_probe_soon(c, PROBES_APART_USEC);
+        return;
+    }
     /* A claim for the slots that are kept says nothing about the integrations that have some. */
     c->cut = rows >= c->now.limit || (c->now.reserve && (c->cut || rows > 0));
     if (rows > 0) {
@@ -194,8 +202,10 @@ static void plan_next(struct claimer *c, int rows)
         claimer_soon(c, rows >= c->now.limit || c->rung ? 0 : REFILL_PAUSE_USEC);
         return;
     }
-    if (c->now.was_rung)
+    if (c->now.was_rung) {
         note_fruitless_ring(c);
+        claimer_probe_soon(c, PROBES_APART_USEC);
+    }
     if (c->rung || c->missed)
         claimer_soon(c, 0);
     else
@@ -215,22 +225,29 @@ static bool comes_later(int64_t a, int64_t b, int64_t first)
 static void on_refused_row(struct pg_answer *answer, void *userdata)
 {
     struct claimer *c = userdata;
+    uint64_t pause_usec = refused_row_pass_over(&c->refusals, answer, "claim");
 
-    claimer_soon(c, refused_row_pass_over(&c->refusals, answer, "claim"));
+    if (c->now.is_probe)
+        claimer_probe_soon(c, MAX(pause_usec, PROBES_APART_USEC));
+    claimer_soon(c, c->now.is_probe ? 0 : pause_usec);
     if (answer->r == 0 && pg_rows(answer->result) > 0)
-        c->last_integration = pg_get_i64(answer->result, 0, 1);
+        c->last_integration[c->now.is_probe] = pg_get_i64(answer->result, 0, 1);
     c->callbacks.claimed(0, c->userdata);
 }
 
 /* A row is to blame: fewer rows at once, until the one at the head is refused by itself. */
 static void find_refused_row(struct claimer *c, const struct pg_answer *answer)
 {
-    if (!refusals_narrow(&c->refusals, c->now.limit) || !c->now.look) {
+    bool is_alone = refusals_narrow(c->now.is_probe ? &c->probes.search : &c->refusals, c->now.limit);
+
+    if (!is_alone || (!c->now.is_probe && !c->now.look)) {
+        c->probes.due = c->now.is_probe ? 0 : c->probes.due;
         claimer_soon(c, 0);
         return;
     }
     refused_row_note(&c->refusals, answer->sqlstate);
-    (void) queue_session_ask(c->parts.session, &sql_claim_head, on_refused_row, c);
+    (void) queue_session_ask(c->parts.session, c->now.is_probe ? &sql_claim_probe_head : &sql_claim_head,
+                             on_refused_row, c);
 }
 
 /* True when the statement was carried out. */
@@ -245,24 +262,30 @@ static bool was_done(struct claimer *c, const struct pg_answer *answer)
         return false;
     }
     if (answer->r != 0) {
-        log_warning("could not claim subscriptions (SQLSTATE %s): %s", answer->sqlstate, answer->err->text);
+        queue_session_refused(c->parts.session, STANDSTILL_CLAIM, "claim subscriptions", answer);
         claimer_soon(c, ERROR_PAUSE_USEC);
         return false;
     }
+    /* A look for circuits to probe says nothing about the rows that others claim. */
+    if (!c->now.is_probe)
+        queue_session_done(c->parts.session, STANDSTILL_CLAIM);
     return true;
 }
 
 static void send_rows(struct claimer *c, const struct pg_result *result)
 {
     int rows = pg_rows(result);
+    int64_t *last = &c->last_integration[c->now.is_probe];
 
-    refusals_widen(&c->refusals, c->now.limit, rows);
+    refusals_widen(c->now.is_probe ? &c->probes.search : &c->refusals, c->now.limit, rows);
     for (int i = 0; i < rows; i++) {
         struct store_claimed row;
         store_claim_row(result, i, &row);
-        if (i == 0 || comes_later(row.integration_id, c->last_integration, c->now.first_integration))
-            c->last_integration = row.integration_id;
-        deliveries_start(c->parts.deliveries, &row, c->now.token);
+        /* However late the answer is read, the time is none that another process may have by now. */
+        row.send_usec -= (int64_t) (now_boottime_usec() - c->now.sent_at);
+        if (i == 0 || comes_later(row.integration_id, *last, c->now.first_integration))
+            *last = row.integration_id;
+        deliveries_start(c->parts.deliveries, &row, c->now.token, c->now.is_probe);
     }
 }
 
@@ -345,20 +368,25 @@ static const struct pg_statement *choose_statement(struct claimer *c)
     const struct store_place *places = NULL;
     size_t count = 0;
 
+    if (c->now.is_probe) {
+        store_claim_places(args, c->process, 0, NULL);
+        store_claim_probe_args(args, c->config->circuit_breaker.max_recovery_timeout_usec);
+        return &sql_claim_probe;
+    }
     if (!c->now.was_rung && !c->now.reserve && now < c->everywhere_at && c->refusals.limit == 0)
-        count = deliveries_take_places(c->parts.deliveries, &places);
+        count = integrations_take_places(deliveries_integrations(c->parts.deliveries), now, &places);
     if (count > 0) {
-        store_claim_places(args, count, places);
+        store_claim_places(args, c->process, count, places);
         return &sql_claim_on;
     }
     if (now < c->everywhere_at)
-        count = deliveries_near_places(c->parts.deliveries, &places);
+        count = integrations_near_places(deliveries_integrations(c->parts.deliveries), &places);
     c->now.look = count > 0 ? &c->nearby : &c->everywhere;
     if (now < c->now.look->again_at) {
         claimer_soon(c, MIN(c->now.look->again_at, c->everywhere_at) - now);
         return NULL;
     }
-    store_claim_places(args, count, places);
+    store_claim_places(args, c->process, count, places);
     return &sql_claim;
 }
 
@@ -396,10 +424,13 @@ void claimer_claim(struct claimer *c)
 
     if (better_to_wait(c, slots, reserve, budget))
         return;
+    uint64_t now = now_monotonic_usec();
+    bool is_probe = now >= MIN(c->probes.due, c->probes.looked_at + c->config->delivery.poll_interval_usec);
     c->now = (struct claim){
+        .is_probe = is_probe,
         .token = (int64_t) (random_u64() >> 1) | 1,
-        .first_integration = c->last_integration,
-        .limit = refusals_limit(&c->refusals, slots),
+        .first_integration = c->last_integration[is_probe],
+        .limit = refusals_limit(is_probe ? &c->probes.search : &c->refusals, slots),
         .was_rung = c->rung,
         .reserve = reserve,
         .last_slots = reserve && slots <= c->config->delivery.max_in_flight / 8,
@@ -409,7 +440,12 @@ void claimer_claim(struct claimer *c)
     const struct pg_statement *statement = choose_statement(c);
     if (!statement)
         return;
-    c->rung = c->missed = false;
+    c->missed = false;
+    c->rung = c->rung && is_probe;
+    if (is_probe) {
+        c->probes.looked_at = now;
+        c->probes.due = USEC_INFINITY;
+    }
     (void) queue_session_ask(c->parts.session, statement, on_claimed, c);
 }
 
@@ -424,6 +460,8 @@ int claimer_new(struct claimer **ret, sd_event *event, struct config *config,
     c->config = config_ref(config);
     c->callbacks = *callbacks;
     c->userdata = userdata;
+    c->probes.due = USEC_INFINITY;
+    c->process = (int64_t) (random_u64() >> 1);
     int r = sd_event_add_time(event, &c->timer, CLOCK_MONOTONIC, 0, 500, on_timer, c);
     if (r >= 0)
         r = sd_event_source_set_enabled(c->timer, SD_EVENT_OFF);

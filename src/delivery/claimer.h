@@ -41,6 +41,8 @@ void claimer_free(struct claimer *c);
 void claimer_reload(struct claimer *c, struct config *config);
 /* Plans a turn: the earlier of this and what is planned already. */
 void claimer_soon(struct claimer *c, uint64_t delay_usec);
+/* From then on a circuit may be probed. */
+void claimer_probe_soon(struct claimer *c, uint64_t delay_usec);
 /* The doorbell has rung. */
 void claimer_rung(struct claimer *c);
 /* Slots have got free; `integration_has_more`: of one where rows may wait for them. */

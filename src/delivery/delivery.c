@@ -7,50 +7,11 @@
 #include <string.h>
 
 #include "base/json.h"
-#include "base/log.h"
-#include "base/message_ids.h"
 #include "base/timeutil.h"
-#include "base/trouble.h"
 #include "base/version.h"
 #include "crypto/ids.h"
-#include "delivery/integration.h"
-#include "http/http.h"
-
-#define SHORTAGE_OVER_SEC 60
-#define SHORTAGES_SAID 8
-#define SHORTAGE_OVER_USEC (SHORTAGE_OVER_SEC * USEC_PER_SEC)
-
-struct delivery {
-    struct delivery *next, *previous;
-    struct deliveries *all;
-    struct integration *integration;
-    struct http_transfer *transfer;
-    int64_t id, token;
-    int attempts;
-    bool ambiguous_before;
-    int64_t fingerprint; /* of the integration, when it was sent */
-    uint64_t started_usec;
-    uint64_t age_usec; /* when it was claimed */
-    size_t payload_len;
-    char payload[]; /* as Postgres wrote it */
-};
-
-struct deliveries {
-    struct config *config;
-    struct deliveries_callbacks callbacks;
-    void *userdata;
-    struct http *http;
-    struct integrations *integrations;
-    struct ids *ids;
-    struct delivery *first;
-    int count;
-    size_t bytes;
-    unsigned short jitter[3];        /* erand48(3)'s: a system call for each outcome would buy nothing */
-    struct trouble shortage;         /* of this machine's own */
-    char *shortages[SHORTAGES_SAID]; /* what was said of it since it began */
-    uint64_t shortage_at;            /* monotonic: met for the last time */
-    uint64_t wait_until;             /* monotonic: the end of a backoff */
-};
+#include "delivery/delivery_internal.h"
+#include "delivery/trial.h"
 
 /* --- the list --------------------------------------------------------------------------------- */
 
@@ -93,63 +54,6 @@ struct outcome_rules deliveries_rules(const struct config *config)
     };
 }
 
-/* What the lines about a delivery are about. `class` lives as long as the line. */
-static struct log_about about(const struct delivery *d, const struct http_result *result, const char *class)
-{
-    return (struct log_about){.subscription_id = d->id,
-                              .integration_id = d->integration->id,
-                              .attempt = d->attempts,
-                              .http_status = result->status,
-                              .error = class};
-}
-
-static void log_outcome(const struct delivery *d, const struct outcome *o, const struct http_result *result)
-{
-    bool failed = o->state == OUTCOME_FAILED;
-    char class[64];
-
-    if (!failed && !log_enabled(LOG_DEBUG))
-        return;
-    outcome_error_class(result, class, sizeof(class));
-    const struct log_about on = about(d, result, o->state == OUTCOME_SENT ? NULL : class);
-    log_about(failed ? LOG_WARNING : LOG_DEBUG, failed ? MSG_DELIVERY_FAILED : NULL, &on,
-              "subscription %" PRId64 ", integration %" PRId64 ", attempt %d: %s, %s%s", d->id,
-              d->integration->id, d->attempts, class, outcome_word(o->state),
-              o->ambiguous ? ", ambiguous" : "");
-}
-
-static void log_outage(const struct delivery *d, const struct http_result *result)
-{
-    char class[64];
-
-    outcome_error_class(result, class, sizeof(class));
-    const struct log_about on = about(d, result, class);
-    log_about(LOG_WARNING, MSG_INSTITUTION_LOST, &on,
-              "integration %" PRId64 ": %d attempts in a row failed, the last one: %s; its subscriptions are "
-              "tried again (anubisctl explain %" PRId64 ")",
-              d->integration->id, d->integration->outage.attempts, class, d->id);
-}
-
-static void log_outage_over(const struct delivery *d, const struct outage *was)
-{
-    CLEANUP(strbuf_free) struct strbuf lasted = STRBUF_INIT(128);
-
-    strbuf_add_duration_human(&lasted, now_monotonic_usec() - was->since);
-    log_about(LOG_NOTICE, MSG_INSTITUTION_BACK, &(struct log_about){.integration_id = d->integration->id},
-              "integration %" PRId64 " takes subscriptions again, after %s in which %d attempts failed",
-              d->integration->id, strbuf_str(&lasted), was->attempts);
-}
-
-/* Attempts are debug; that an institution takes none, or takes some again, is not. */
-static void note_outage(const struct delivery *d, const struct outcome *o, const struct http_result *result)
-{
-    struct outage *outage = &d->integration->outage, was;
-    if (o->state == OUTCOME_SENT && outage_over(outage, &was))
-        log_outage_over(d, &was);
-    else if (o->turned_away && outage_goes_on(outage, now_monotonic_usec()))
-        log_outage(d, result);
-}
-
 static struct store_settlement *settlement_new(const struct delivery *d, const struct outcome *o,
                                                const struct http_result *result)
 {
@@ -160,6 +64,7 @@ static struct store_settlement *settlement_new(const struct delivery *d, const s
     s->http_status = result->status;
     s->duration_ms = (int) MIN(result->duration_usec / USEC_PER_MSEC, (uint64_t) INT32_MAX);
     s->truncated = result->truncated;
+    s->absent = d->question && d->question->is_absent;
     if (result->cause == HTTP_ANSWERED) {
         struct strbuf body = STRBUF_INIT(STRBUF_MAX_DEFAULT);
         strbuf_add_utf8(&body, result->body, result->body_len);
@@ -167,8 +72,7 @@ static struct store_settlement *settlement_new(const struct delivery *d, const s
         s->response = body.data ? strbuf_take(&body) : xstrdup("");
     }
     if (o->state == OUTCOME_RELEASE) {
-        s->error = o->our_fault ? xasprintf("not sent: %s", result->detail)
-                                : xstrdup("not sent: the daemon stopped");
+        s->error = xasprintf("not sent: %s", result->detail[0] ? result->detail : "the daemon stopped");
     } else if (o->state != OUTCOME_SENT) {
         struct strbuf error = STRBUF_INIT(8192);
         outcome_error_message(result, &error);
@@ -177,167 +81,203 @@ static struct store_settlement *settlement_new(const struct delivery *d, const s
     return s;
 }
 
-static void want_wait(const struct delivery *d, uint64_t usec, const char *reason)
+/* Refusals one after the other by an institution that took some a short time ago: why it is to be paused, or
+ * NULL. Those that were under way then are not failed. */
+static const char *judge_refusals(const struct delivery *d, struct outcome *o)
 {
-    const struct store_wait wait = {d->integration->id, d->fingerprint, usec, reason};
-    d->all->callbacks.wait_wanted(&wait, d->all->userdata);
-}
-
-/* Until the database has it, for all daemons. Our own shortage is nobody's business there. */
-static void back_off(const struct delivery *d, const struct outcome *o, const struct http_result *result)
-{
-    uint64_t now = now_monotonic_usec(), until = now + o->backoff_usec;
-    struct deliveries *all = d->all;
-    char class[64];
-
-    pace_back_off(&d->integration->pace, d->started_usec, until, now);
-    if (all->wait_until <= now || until < all->wait_until)
-        all->wait_until = until;
-    if (o->our_fault)
-        return;
-    outcome_error_class(result, class, sizeof(class));
-    want_wait(d, o->backoff_usec, class);
-}
-
-static void note_pace(const struct delivery *d, const struct outcome *o, const struct http_result *result)
-{
-    struct pace *pace = &d->integration->pace;
-
-    if (o->backoff_usec > 0)
-        back_off(d, o, result);
-    if (result->cause == HTTP_ANSWERED)
-        pace_answered(pace, o->backoff_usec == 0, now_monotonic_usec());
-    else if (o->turned_away)
-        pace_unanswered(pace, now_monotonic_usec());
-}
-
-/* One shortage that lasts, a route that is missing say, must not hide the others. */
-static bool shortage_is_news(struct deliveries *all, const char *words)
-{
-    (void) trouble_begins(&all->shortage);
-    for (size_t i = 0; i < SHORTAGES_SAID; i++) {
-        if (all->shortages[i] && strcmp(all->shortages[i], words) == 0)
-            return false;
-        if (all->shortages[i])
-            continue;
-        all->shortages[i] = xstrdup(words);
-        return true;
-    }
-    return false;
-}
-
-static void forget_shortages(struct deliveries *all)
-{
-    for (size_t i = 0; i < SHORTAGES_SAID; i++)
-        free(TAKE_PTR(all->shortages[i]));
-}
-
-/* Each kind said once, and once when none has been met for a while. */
-static void note_shortage(const struct delivery *d, const struct outcome *o, const struct http_result *result)
-{
-    struct deliveries *all = d->all;
+    struct burst *burst = &d->integration->burst;
+    enum burst_advice advice = BURST_NONE;
     uint64_t now = now_monotonic_usec();
 
-    if (o->our_fault) {
-        all->shortage_at = now;
-        if (shortage_is_news(all, result->detail))
-            log_about(
-                LOG_ERR, MSG_SHORTAGE,
-                &(struct log_about){.integration_id = d->integration->id,
-                                    .error = http_cause_word(result->cause)},
-                "this machine, not an institution, keeps requests from being sent, to integration %" PRId64
-                " for one: %s; they are tried again and cost no attempts",
-                d->integration->id, result->detail);
-    } else if (all->shortage.said && now - all->shortage_at >= SHORTAGE_OVER_USEC &&
-               trouble_ends(&all->shortage)) {
-        forget_shortages(all);
-        log_about(LOG_NOTICE, MSG_SHORTAGE, &(struct log_about){0},
-                  "this machine has kept no request from being sent for %d s", SHORTAGE_OVER_SEC);
-    }
+    if (o->state == OUTCOME_SENT)
+        burst_taken(burst, now);
+    else if (o->refused && d->sent_with.fingerprint == d->integration->fingerprint)
+        advice = burst_refused(burst, now);
+    if (advice == BURST_SPARE)
+        *o = (struct outcome){.state = OUTCOME_RETRY, .ambiguous = o->ambiguous, .circuit = o->circuit};
+    if (advice == BURST_NONE)
+        return NULL;
+    return "20 subscriptions in a row were refused for their data, by an institution that took some within "
+           "the last hour";
 }
 
-/* What the end of a delivery says about its integration; nothing when its endpoint or token has changed. */
-static void note_integration(const struct delivery *d, const struct outcome *o,
-                             const struct http_result *result, const char *pause_reason)
+/* What the row tells of a lookup that told nothing. */
+static char *lookup_words(const struct http_result *result)
 {
-    note_shortage(d, o, result);
-    if (d->fingerprint != d->integration->fingerprint)
-        return;
-    note_outage(d, o, result);
-    note_pace(d, o, result);
-    if (pause_reason) {
-        CLEANUP(freep)
-        char *why = result->cause == HTTP_URL_INVALID && result->detail[0]
-                        ? xasprintf("%s: %s", pause_reason, result->detail)
-                        : xstrdup(pause_reason);
-        want_wait(d, USEC_INFINITY, why);
-    }
+    struct strbuf words = STRBUF_INIT(8192);
+
+    strbuf_adds(&words, "lookup: ");
+    outcome_error_message(result, &words);
+    return strbuf_take(&words);
 }
 
-static void finish(struct delivery *d, const struct http_result *result, const char *pause_reason)
+/* Writes it back, with another text than the result's for the row when `words` are given. */
+static void settle(struct delivery *d, const struct outcome *o, const struct http_result *result,
+                   const char *words)
 {
     struct deliveries *all = d->all;
-    struct outcome_rules rules = deliveries_rules(all->config);
-    if (d->integration->max_attempts > 0)
-        rules.max_attempts = d->integration->max_attempts;
-    const struct outcome_attempt attempt = {
-        .result = result,
-        .attempts = d->attempts,
-        .backoffs = pace_backoffs(&d->integration->pace, d->started_usec),
-        .age_usec = d->age_usec + result->duration_usec,
-        .ambiguous_before = d->ambiguous_before,
-        .unit = erand48(all->jitter),
-    };
-    struct outcome outcome = outcome_decide(&rules, &attempt);
-    log_outcome(d, &outcome, result);
-    note_integration(d, &outcome, result, pause_reason ? pause_reason : outcome.pause_reason);
-    struct store_settlement *settlement = settlement_new(d, &outcome, result);
-    bool has_more = d->integration->may_have_more;
+    struct store_settlement *settlement = settlement_new(d, o, result);
+
+    if (words && settlement->error) {
+        free(settlement->error);
+        settlement->error = xstrdup(words);
+    }
+    bool has_more =
+        d->integration->may_have_more && rate_claim_at(&d->integration->rate, now_monotonic_usec()) == 0;
     unlink_delivery(d);
+    free(d->question);
+    delivery_turn_free(d->turn);
+    delivery_token_free(d->authorized);
     free(d);
     all->callbacks.delivered(settlement, has_more, all->userdata);
 }
 
+static struct outcome decide(struct delivery *d, const struct http_result *result)
+{
+    const struct settings *settings = &d->integration->settings;
+    struct outcome_rules rules = deliveries_rules(d->all->config);
+    if (d->integration->request.max_attempts > 0)
+        rules.max_attempts = d->integration->request.max_attempts;
+    const struct outcome_attempt attempt = {
+        .result = result,
+        .answer_rules = &settings->outcomes,
+        .ambiguity = &settings->ambiguity,
+        .attempts = d->attempts,
+        .backoffs = pace_backoffs(&d->integration->pace, d->started_usec),
+        .age_usec = d->age_usec + result->duration_usec,
+        .ambiguous_before = d->ambiguous_before,
+        .ambiguous_usec = d->ambiguous_usec,
+        .can_ask = d->can_ask,
+        .is_lookup = d->question && !d->question->is_absent,
+        .unit = erand48(d->all->jitter),
+    };
+    return outcome_decide(&rules, &attempt);
+}
+
+static void on_result(const struct http_result *result, void *userdata);
+
+static void post_again(struct delivery *d, const char *key, const char *trace)
+{
+    if (d->turn)
+        rate_sent(&d->integration->rate, now_monotonic_usec());
+    delivery_post(d, key, trace, on_result);
+}
+
+static void finish(struct delivery *d, const struct http_result *result, const char *pause_reason)
+{
+    CLEANUP(freep) char *words = NULL;
+    if (delivery_renews_token(d, result))
+        return;
+    struct outcome outcome = decide(d, result);
+
+    if (d->question && !d->question->is_absent) {
+        switch (ambiguity_looked_up(result)) {
+        case LOOKUP_ABSENT:
+            d->question->is_absent = true;
+            d->ambiguous_before = false;
+            post_again(d, d->question->key, d->question->trace);
+            return;
+        case LOOKUP_FOUND:
+            outcome = outcome_found();
+            break;
+        default:
+            words = lookup_words(result);
+        }
+    }
+    const char *burst = judge_refusals(d, &outcome);
+    delivery_say(d, &outcome, result);
+    delivery_note_integration(d, &outcome, result,
+                              pause_reason ? pause_reason
+                              : burst      ? burst
+                                           : outcome.pause_reason);
+    settle(d, &outcome, result, pause_reason ? pause_reason : words);
+}
+
+static void on_decided(const struct http_result *result, void *held, void *userdata)
+{
+    (void) userdata;
+    finish(held, result, NULL);
+}
+
 static void on_result(const struct http_result *result, void *userdata)
 {
-    finish(userdata, result, NULL);
+    struct delivery *d = userdata;
+
+    if (!network_holds(d->all->network, &d->integration->reach, result, d))
+        finish(d, result, NULL);
+}
+
+static void count_reach_of_all(struct reach_count *ret, uint64_t now, void *userdata)
+{
+    const struct deliveries *all = userdata;
+
+    integrations_count_reach(all->integrations, now, ret);
 }
 
 /* --- the start of one ------------------------------------------------------------------------- */
 
-static void send_request(struct delivery *d, const struct store_claimed *row)
+/* Left to a person, unsent. */
+static void hold(struct delivery *d, const char *why)
 {
-    char key[64], trace[80];
-    size_t at = (size_t) snprintf(key, sizeof(key), "Idempotency-Key: ");
-    ids_idempotency_key(d->all->ids,
-                        &(struct ids_message){
-                            .name_space = row->namespace,
-                            .subscription_id = row->id,
-                            .seed = row->seed,
-                            .payload = {d->payload, d->payload_len},
-                        },
-                        key + at);
-    at = (size_t) snprintf(trace, sizeof(trace), "traceparent: ");
-    if (ids_is_traceparent(row->traceparent, strlen(row->traceparent)))
-        snprintf(trace + at, sizeof(trace) - at, "%s", row->traceparent);
-    else
-        ids_traceparent(d->all->ids, row->namespace, row->id, (uint64_t) d->token ^ (uint64_t) d->id,
-                        trace + at);
-    const char *headers[] = {"Content-Type: application/json", key, trace, d->integration->authorization,
-                             NULL};
+    const struct http_result none = {.cause = HTTP_CANCELLED, .body = "", .detail = ""};
+    const struct outcome o = outcome_held(why);
 
-    d->transfer = http_post(d->all->http,
-                            &(struct http_request){
-                                .url = d->integration->endpoint_url,
-                                .headers = headers,
-                                .body = d->payload,
-                                .body_len = d->payload_len,
-                                .timeout_usec = d->integration->timeout_usec,
-                            },
-                            on_result, d);
+    delivery_say(d, &o, &none);
+    delivery_note_integration(d, &o, &none, NULL);
+    settle(d, &o, &none, "not sent again: the institution may have it");
 }
 
-void deliveries_start(struct deliveries *all, const struct store_claimed *row, int64_t token)
+static void start_authorized(struct delivery *d, const char *order_id, const char *key, const char *trace)
+{
+    d->integration->reach.tried_at = now_monotonic_usec();
+    if (d->ambiguous_before && delivery_ask(d, order_id, key, trace, on_result))
+        return;
+    const char *why =
+        d->ambiguous_before ? ambiguity_holds(&d->integration->settings.ambiguity, d->ambiguous_usec) : NULL;
+    if (why)
+        hold(d, why);
+    else
+        delivery_post(d, key, trace, on_result);
+}
+
+static void end_unauthorized(struct delivery *d, const struct http_result *result)
+{
+    finish(d, result, NULL);
+}
+
+static void start(struct delivery *d, const char *order_id, const char *key, const char *trace)
+{
+    static const struct token_callbacks callbacks = {start_authorized, post_again, end_unauthorized};
+
+    d->started_usec = now_monotonic_usec();
+    if (d->integration->settings.auth.client)
+        delivery_with_token(d, order_id, key, trace, &callbacks);
+    else
+        start_authorized(d, order_id, key, trace);
+}
+
+static void give_back(struct delivery *d, const char *why)
+{
+    const struct http_result unsent = {.cause = HTTP_CANCELLED, .body = "", .detail = why};
+
+    finish(d, &unsent, NULL);
+}
+
+static void take(struct delivery *d, const struct store_claimed *row)
+{
+    static const struct turn_callbacks callbacks = {start, give_back};
+    char key[64], trace[80];
+
+    if (row->interval_nsec > 0) {
+        delivery_take_turn(d, row, &callbacks);
+        return;
+    }
+    rate_claimed(&d->integration->rate, 0, 0, d->started_usec);
+    delivery_write_ids(d, row, key, trace);
+    start(d, row->order_id, key, trace);
+}
+
+void deliveries_start(struct deliveries *all, const struct store_claimed *row, int64_t token, bool is_probe)
 {
     struct delivery *d = xmalloc(sizeof(*d) + row->payload_len + 1);
     *d = (struct delivery){
@@ -346,25 +286,38 @@ void deliveries_start(struct deliveries *all, const struct store_claimed *row, i
         .token = token,
         .attempts = row->attempts,
         .ambiguous_before = row->ambiguous,
+        .ambiguous_usec = row->ambiguous_usec,
+        .is_probe = is_probe,
         .started_usec = now_monotonic_usec(),
         .age_usec = row->age_usec,
         .payload_len = row->payload_len,
     };
     memcpy(d->payload, row->payload, row->payload_len + 1);
     link_delivery(all, d);
-    d->fingerprint = d->integration->fingerprint;
-    if (d->integration->problem) {
-        const struct http_result refused = {.cause = HTTP_URL_INVALID, .body = "", .detail = "auth_token"};
-        finish(d, &refused, d->integration->problem);
+    d->sent_with.fingerprint = d->integration->fingerprint;
+    d->sent_with.generation = d->integration->circuit.generation;
+    delivery_say_weak_tls(d->integration);
+    bool lacks_credential;
+    const char *problem = integration_problem(d->integration, &lacks_credential);
+    if (problem) {
+        const struct http_result invalid = {.cause = HTTP_URL_INVALID, .body = "", .detail = ""},
+                                 unauthenticated = {
+                                     .cause = HTTP_UNAUTHENTICATED, .body = "", .detail = problem};
+        finish(d, lacks_credential ? &unauthenticated : &invalid, lacks_credential ? NULL : problem);
         return;
     }
-    send_request(d, row);
+    d->can_ask = ambiguity_can_ask(&d->integration->settings.ambiguity, row->order_id);
+    take(d, row);
 }
 
 void deliveries_cancel_all(struct deliveries *all)
 {
+    network_release(all->network);
     for (struct delivery *d = all->first; d; d = d->next)
-        http_cancel(all->http, d->transfer);
+        if (d->transfer)
+            http_cancel(all->http, d->transfer);
+        else if (!delivery_token_cancel(d) && d->turn)
+            delivery_turn_cancel(d);
 }
 
 /* --- the interface ---------------------------------------------------------------------------- */
@@ -387,12 +340,15 @@ static struct http_params http_params(const struct config *c)
 int deliveries_new(struct deliveries **ret, sd_event *event, struct config *config,
                    const struct deliveries_callbacks *callbacks, void *userdata, struct error *err)
 {
+    static const struct network_callbacks network = {count_reach_of_all, on_decided};
     struct deliveries *d = xcalloc(1, sizeof(*d));
     d->config = config_ref(config);
     d->callbacks = *callbacks;
     d->userdata = userdata;
     d->integrations = integrations_new();
+    d->network = network_new(event, &network, d);
     d->ids = ids_new();
+    d->event = sd_event_ref(event);
     const uint64_t seed = random_u64();
     memcpy(d->jitter, &seed, sizeof(d->jitter));
     const struct http_params params = http_params(config);
@@ -410,14 +366,22 @@ void deliveries_free(struct deliveries *d)
     if (!d)
         return;
     http_free(d->http);
+    network_free(d->network);
+    delivery_say_failures(d, true);
     while (d->first) {
         struct delivery *next = d->first->next;
+        free(d->first->question);
+        delivery_turn_free(d->first->turn);
+        delivery_token_free(d->first->authorized);
         free(d->first);
         d->first = next;
     }
+    trials_free(d);
     integrations_free(d->integrations);
     ids_free(d->ids);
-    forget_shortages(d);
+    delivery_forget_shortages(d);
+    sd_event_source_disable_unref(d->failures_timer);
+    sd_event_unref(d->event);
     config_unref(d->config);
     free(d);
 }
@@ -429,6 +393,7 @@ void deliveries_reload(struct deliveries *d, struct config *config)
     const struct http_params params = http_params(config);
     http_set_params(d->http, &params);
     integrations_forget_credentials(d->integrations);
+    trials_end(d);
 }
 
 int deliveries_count(const struct deliveries *d)
@@ -436,9 +401,19 @@ int deliveries_count(const struct deliveries *d)
     return d->count;
 }
 
+bool deliveries_network_lost(const struct deliveries *d)
+{
+    return network_is_down(d->network, now_monotonic_usec());
+}
+
 size_t deliveries_bytes(const struct deliveries *d)
 {
     return d->bytes;
+}
+
+struct integrations *deliveries_integrations(struct deliveries *d)
+{
+    return d->integrations;
 }
 
 size_t deliveries_loads(struct deliveries *d, bool last_slots, const struct store_load **ret)
@@ -457,23 +432,10 @@ void deliveries_wait_stored(struct deliveries *d, int64_t integration_id)
 {
     struct integration *i = integrations_find(d->integrations, integration_id);
 
-    if (i)
-        pace_hand_over(&i->pace, now_monotonic_usec());
-}
-
-size_t deliveries_take_places(struct deliveries *d, const struct store_place **ret)
-{
-    return integrations_take_places(d->integrations, ret);
-}
-
-size_t deliveries_near_places(struct deliveries *d, const struct store_place **ret)
-{
-    return integrations_near_places(d->integrations, ret);
-}
-
-void deliveries_forget_places(struct deliveries *d)
-{
-    integrations_forget_places(d->integrations);
+    if (!i)
+        return;
+    pace_hand_over(&i->pace, now_monotonic_usec());
+    burst_stored(&i->burst, now_monotonic_usec());
 }
 
 void deliveries_tokens(const struct deliveries *all, void (*note)(int64_t token, void *userdata),

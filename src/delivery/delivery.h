@@ -6,6 +6,7 @@
 #include <systemd/sd-event.h>
 
 #include "config/config.h"
+#include "delivery/integration.h"
 #include "delivery/store_delivery.h"
 
 struct deliveries;
@@ -15,15 +16,22 @@ struct deliveries_callbacks {
      * wait for it. */
     void (*delivered)(struct store_settlement *settlement, bool integration_has_more, void *userdata);
     void (*wait_wanted)(const struct store_wait *wait, void *userdata);
+    /* What came of a request is to be noted for the integration's circuit. */
+    void (*circuit_note)(const struct store_circuit_rules *rules, const struct store_circuit *note,
+                         void *userdata);
+    /* A shortage of this machine's that kept an integration from being sent to may be over. */
+    void (*reachable)(void *userdata);
 };
 
 int deliveries_new(struct deliveries **ret, sd_event *event, struct config *config,
                    const struct deliveries_callbacks *callbacks, void *userdata, struct error *err);
 void deliveries_free(struct deliveries *d);
 void deliveries_reload(struct deliveries *d, struct config *config);
-void deliveries_start(struct deliveries *d, const struct store_claimed *row, int64_t token);
+/* Its send_usec is from now on, and less than zero when that is over. */
+void deliveries_start(struct deliveries *d, const struct store_claimed *row, int64_t token, bool is_probe);
 void deliveries_cancel_all(struct deliveries *d);
 int deliveries_count(const struct deliveries *d);
+bool deliveries_network_lost(const struct deliveries *d);
 size_t deliveries_bytes(const struct deliveries *d); /* of payloads held */
 /* See integrations_loads(). */
 size_t deliveries_loads(struct deliveries *d, bool last_slots, const struct store_load **ret);
@@ -32,10 +40,7 @@ size_t deliveries_loads(struct deliveries *d, bool last_slots, const struct stor
 uint64_t deliveries_wait_until(const struct deliveries *d);
 /* The database knows that this integration waits: it has the say from now on, and others may end it there. */
 void deliveries_wait_stored(struct deliveries *d, int64_t integration_id);
-/* See integrations_take_places() and its neighbours. */
-size_t deliveries_take_places(struct deliveries *d, const struct store_place **ret);
-size_t deliveries_near_places(struct deliveries *d, const struct store_place **ret);
-void deliveries_forget_places(struct deliveries *d);
+struct integrations *deliveries_integrations(struct deliveries *d);
 void deliveries_tokens(const struct deliveries *d, void (*note)(int64_t token, void *userdata),
                        void *userdata);
 

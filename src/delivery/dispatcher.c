@@ -4,9 +4,13 @@
  * released first thing when the database is back. */
 #include "delivery/dispatcher.h"
 
+#include "base/timeutil.h"
 #include "delivery/claimer.h"
 #include "delivery/drain.h"
+#include "delivery/trial.h"
 #include "pg/pg_session.h"
+
+#define PROBE_AFTER_LOOK_USEC (100 * USEC_PER_MSEC)
 
 struct dispatcher {
     sd_event *event;
@@ -14,10 +18,12 @@ struct dispatcher {
     struct dispatcher_callbacks callbacks;
     void *userdata;
     struct drain drain;
+    struct standstill standstill;
     struct queue_session *session;
     struct claimer *claimer;
     struct leases *leases;
     struct settler *settler;
+    struct notes *notes;
     struct doorbell *doorbell;
     struct deliveries *deliveries;
     struct dispatcher_stats stats;
@@ -51,7 +57,8 @@ static void on_turn(void *userdata)
 {
     struct dispatcher *d = userdata;
 
-    if (d->drain.phase != DRAIN_DONE && !leases_run(d->leases, d->config, !is_running(d)) && is_running(d))
+    if (d->drain.phase != DRAIN_DONE && !leases_run(d->leases, d->config, !is_running(d)) && is_running(d) &&
+        !trials_ask(d->deliveries, d->session))
         claimer_claim(d->claimer);
 }
 
@@ -121,7 +128,11 @@ static void on_rung(void *userdata)
 static void on_bell_look(void *userdata)
 {
     struct dispatcher *d = userdata;
+    struct integrations *all = deliveries_integrations(d->deliveries);
 
+    /* One whose circuit is open may have been mended before it could ring. */
+    if (integrations_next_probe(all, now_monotonic_usec()) < USEC_INFINITY)
+        claimer_probe_soon(d->claimer, PROBE_AFTER_LOOK_USEC);
     claimer_soon(d->claimer, 0);
 }
 
@@ -129,7 +140,7 @@ static void count_outcome(struct dispatcher_stats *stats, const struct outcome *
 {
     stats->sent += outcome->state == OUTCOME_SENT;
     stats->failed += outcome->state == OUTCOME_FAILED;
-    stats->retried += outcome->state == OUTCOME_RETRY;
+    stats->retried += outcome->state == OUTCOME_RETRY || outcome->state == OUTCOME_HOLD;
 }
 
 static void on_delivered(struct store_settlement *settlement, bool integration_has_more, void *userdata)
@@ -144,20 +155,6 @@ static void on_delivered(struct store_settlement *settlement, bool integration_h
     advance_stop(d);
 }
 
-static void on_wait_wanted(const struct store_wait *wait, void *userdata)
-{
-    struct dispatcher *d = userdata;
-
-    settler_wait(d->settler, wait);
-}
-
-static void on_wait_stored(int64_t integration_id, void *userdata)
-{
-    struct dispatcher *d = userdata;
-
-    deliveries_wait_stored(d->deliveries, integration_id);
-}
-
 static void on_settled(size_t count, void *userdata)
 {
     struct dispatcher *d = userdata;
@@ -168,6 +165,64 @@ static void on_settled(size_t count, void *userdata)
     advance_stop(d);
 }
 
+/* --- notes about integrations ----------------------------------------------------------------- */
+
+static void on_wait_wanted(const struct store_wait *wait, void *userdata)
+{
+    struct dispatcher *d = userdata;
+
+    notes_wait(d->notes, wait);
+}
+
+static void on_circuit_note(const struct store_circuit_rules *rules, const struct store_circuit *note,
+                            void *userdata)
+{
+    struct dispatcher *d = userdata;
+
+    notes_circuit(d->notes, rules, note);
+}
+
+static void on_reachable(void *userdata)
+{
+    struct dispatcher *d = userdata;
+
+    claimer_soon(d->claimer, 0);
+}
+
+static void on_note_added(void *userdata)
+{
+    struct dispatcher *d = userdata;
+
+    settler_has_notes(d->settler);
+}
+
+static void on_circuit_stored(int64_t integration_id, uint64_t probe_usec, void *userdata)
+{
+    struct dispatcher *d = userdata;
+
+    integrations_circuit_stored(deliveries_integrations(d->deliveries), integration_id,
+                                probe_usec == USEC_INFINITY ? 0 : now_monotonic_usec() + probe_usec);
+    if (probe_usec == USEC_INFINITY)
+        claimer_soon(d->claimer, 0);
+    else
+        claimer_probe_soon(d->claimer, probe_usec);
+}
+
+static void on_noted(void *userdata)
+{
+    struct dispatcher *d = userdata;
+
+    settler_flush(d->settler);
+    advance_stop(d);
+}
+
+static void on_wait_stored(int64_t integration_id, void *userdata)
+{
+    struct dispatcher *d = userdata;
+
+    deliveries_wait_stored(d->deliveries, integration_id);
+}
+
 /* --- the interface ---------------------------------------------------------------------------- */
 
 static int start_parts(struct dispatcher *d, struct error *err)
@@ -176,15 +231,21 @@ static int start_parts(struct dispatcher *d, struct error *err)
     static const struct leases_callbacks leases = {live_tokens, on_swept};
     static const struct claimer_callbacks claimer = {on_turn, on_claimed, on_claim_lost, may_send, unsettled};
     static const struct doorbell_callbacks doorbell = {on_rung, on_bell_look};
-    static const struct settler_callbacks settler = {on_settled, on_wait_stored};
-    static const struct deliveries_callbacks deliveries = {on_delivered, on_wait_wanted};
+    static const struct settler_callbacks settler = {on_settled};
+    static const struct notes_callbacks notes = {on_note_added, on_wait_stored, on_circuit_stored, on_noted};
+    static const struct deliveries_callbacks deliveries = {on_delivered, on_wait_wanted, on_circuit_note,
+                                                           on_reachable};
     const struct pg_params params = pg_session_params(d->config, PG_SESSION_CLAIM, 0);
 
+    d->notes = notes_new(&notes, d);
     int r = deliveries_new(&d->deliveries, d->event, d->config, &deliveries, d, err);
     if (r >= 0)
-        r = queue_session_new(&d->session, d->event, d->config, &session, d);
+        r = queue_session_new(&d->session, d->event, d->config, &d->standstill, &session, d);
     if (r >= 0)
-        r = settler_new(&d->settler, d->event, &params, d->config->delivery.batch_size, &settler, d);
+        r = settler_new(
+            &d->settler, d->event,
+            &(struct settler_params){params, d->config->delivery.batch_size, d->notes, &d->standstill},
+            &settler, d);
     if (r >= 0)
         r = doorbell_new(&d->doorbell, d->event, &params, &doorbell, d);
     if (r < 0)
@@ -203,6 +264,7 @@ int dispatcher_new(struct dispatcher **ret, sd_event *event, struct config *conf
     d->config = config_ref(config);
     d->callbacks = *callbacks;
     d->userdata = userdata;
+    d->standstill.schema = d->config->database.schema;
     error_set(err, "could not set the dispatcher up");
     int r = start_parts(d, err);
     if (r < 0) {
@@ -222,7 +284,9 @@ void dispatcher_free(struct dispatcher *d)
     doorbell_free(d->doorbell);
     deliveries_free(d->deliveries);
     settler_free(d->settler);
+    notes_free(d->notes);
     queue_session_free(d->session);
+    standstill_free(&d->standstill);
     drain_free(&d->drain);
     config_unref(d->config);
     sd_event_unref(d->event);
@@ -231,7 +295,7 @@ void dispatcher_free(struct dispatcher *d)
 
 void dispatcher_stop(struct dispatcher *d)
 {
-    const struct drain_parts parts = {d->deliveries, d->settler, d->session, d->leases};
+    const struct drain_parts parts = {d->deliveries, d->settler, d->notes, d->session, d->leases};
 
     if (!is_running(d))
         return;
@@ -263,6 +327,8 @@ void dispatcher_stats(const struct dispatcher *d, struct dispatcher_stats *ret)
     ret->database_up = queue_session_up(d->session);
     if (!ret->database_up)
         ret->database_error = *queue_session_error(d->session);
+    ret->standstill = standstill_words(&d->standstill);
+    ret->network_lost = deliveries_network_lost(d->deliveries);
     ret->in_flight = deliveries_count(d->deliveries);
     ret->unsettled = settler_pending(d->settler);
 }

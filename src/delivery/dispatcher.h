@@ -15,7 +15,11 @@ struct dispatcher_stats {
     int in_flight;
     size_t unsettled;
     bool database_up;
+    bool network_lost;           /* see network_lost.h */
     struct error database_error; /* why not; "" when it is */
+    const char
+        *standstill; /* what the database refuses or a lock keeps; NULL = nothing. Until the next turn of the
+                                  * event loop */
 };
 
 struct dispatcher_callbacks {

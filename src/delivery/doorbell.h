@@ -3,7 +3,8 @@
  * NOTIFY takes a lock that all committing writers share, so the insert trigger notifies only while somebody
  * sleeps, and only for a row that a claim could take now: somebody sleeps while a daemon holds (or waits for)
  * the exclusive advisory lock "bell". One session LISTENs,
- * another one waits for the bell, because a backend that waits for a lock delivers no notifications. With
+ * another one waits for the bell, because a backend that waits for a lock delivers no notifications. Those
+ * who ring: subscription_inserted() in sql/repeatable/04_subscriptions.sql, doorbell_ring() beside it. With
  * several daemons only the holder of the lock "seat" asks for the bell.
  *
  * Main thread only. */

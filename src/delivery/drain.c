@@ -2,6 +2,7 @@
 #include "delivery/drain.h"
 
 #include "base/log.h"
+#include "base/timeutil.h"
 
 static int on_timeout(sd_event_source *s, uint64_t usec, void *userdata)
 {
@@ -33,7 +34,8 @@ bool drain_advance(struct drain *d)
     if (d->phase != DRAIN_SETTLING || settler_pending(p->settler) > 0)
         return false;
     if (queue_session_up(p->session) &&
-        (!queue_session_idle(p->session) || leases_has_lost_claims(p->leases)))
+        (!queue_session_idle(p->session) || leases_has_lost_claims(p->leases) ||
+         notes_due(p->notes) != USEC_INFINITY))
         return false;
     d->phase = DRAIN_DONE;
     queue_session_silence(p->session);

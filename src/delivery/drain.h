@@ -18,6 +18,7 @@ enum drain_phase {
 struct drain_parts {
     struct deliveries *deliveries;
     struct settler *settler;
+    struct notes *notes;
     struct queue_session *session;
     struct leases *leases;
 };

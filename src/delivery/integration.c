@@ -1,5 +1,6 @@
 /* The integrations that this process has claimed for. See integration.h. */
 #include "delivery/integration.h"
+#include "delivery/header_line.h"
 
 #include <limits.h>
 #include <search.h>
@@ -37,10 +38,13 @@ struct integrations *integrations_new(void)
 static void integration_free(void *node)
 {
     struct integration *i = node;
+    free(i->name);
     free(i->endpoint_url);
-    free_secret(i->auth_token);
-    free_secret(i->authorization);
-    free(i->problem);
+    free_secret(i->token.text);
+    free_secret(i->token.line);
+    free(i->token.problem);
+    free_secret(i->asking.body);
+    settings_free(&i->settings);
     free(i);
 }
 
@@ -81,45 +85,85 @@ static const char *token_fault(struct bytes token)
     return NULL;
 }
 
+static bool names_credential(const char *text)
+{
+    return strncmp(text, "credential:", strlen("credential:")) == 0;
+}
+
 static void take_token(struct integration *i, const char *auth_token)
 {
     CLEANUP(strbuf_wipe) struct strbuf secret = STRBUF_INIT(2 * CONFIG_SECRET_MAX);
     struct error err;
     const char *fault = err.text;
 
-    free_secret(TAKE_PTR(i->authorization));
-    free(TAKE_PTR(i->problem));
+    free_secret(TAKE_PTR(i->token.line));
+    free(TAKE_PTR(i->token.problem));
+    i->token.lacks_credential = false;
     if (!*auth_token)
         return;
+    (void) strbuf_reserve(&secret, CONFIG_SECRET_MAX + 2); /* no copy is left behind where it grew */
     int r = config_database_secret(auth_token, &secret, &err);
     struct bytes token = without_blanks(&secret);
     if (r == 0)
         fault = token_fault(token);
-    if (fault)
-        i->problem = xasprintf("its auth_token cannot be used: %s", fault);
-    else
-        i->authorization = xasprintf("Authorization: Bearer %.*s", (int) token.len, token.p);
+    if (fault) {
+        i->token.problem = xasprintf("its auth_token cannot be used: %s", fault);
+        i->token.lacks_credential = names_credential(auth_token);
+        return;
+    }
+    secret.data[token.p + token.len - secret.data] = '\0';
+    i->token.line = header_line("Authorization", "Bearer ", token.p);
 }
 
 static void take_settings(struct integration *i, const struct store_claimed *row)
 {
-    i->timeout_usec = row->timeout_usec;
-    i->max_attempts = row->max_attempts;
-    if (i->fingerprint != row->fingerprint)
+    i->request.timeout_usec = row->timeout_usec;
+    i->request.max_attempts = row->max_attempts;
+    if (i->fingerprint != row->fingerprint) {
         i->pace = (struct pace){0};
+        i->burst = (struct burst){0};
+    }
+    burst_claimed(&i->burst, now_monotonic_usec());
     i->fingerprint = row->fingerprint;
+    circuit_enter(&i->circuit, row->generation, row->has_failures);
+    if (strcmp(i->name, row->name) != 0) {
+        free(i->name);
+        i->name = xstrdup(row->name);
+    }
     if (row->recovers)
         pace_recover(&i->pace, now_monotonic_usec());
     if (strcmp(i->endpoint_url, row->endpoint_url) != 0) {
         free(i->endpoint_url);
         i->endpoint_url = xstrdup(row->endpoint_url);
     }
+    settings_take(&i->settings, row->settings);
     /* A credential that was of no use is read again: it may have been repaired. */
-    if (i->auth_token && !i->problem && strcmp(i->auth_token, row->auth_token) == 0)
+    if (i->token.text && !i->token.problem && strcmp(i->token.text, row->auth_token) == 0)
         return;
-    free_secret(i->auth_token);
-    i->auth_token = xstrdup(row->auth_token);
+    free_secret(i->token.text);
+    i->token.text = xstrdup(row->auth_token);
     take_token(i, row->auth_token);
+}
+
+const char *integration_problem(const struct integration *i, bool *ret_lacks_credential)
+{
+    const struct settings *s = &i->settings;
+    bool token_matters = !s->problem && s->auth.type == AUTH_BEARER;
+
+    *ret_lacks_credential = token_matters ? i->token.lacks_credential : s->lacks_credential;
+    return token_matters ? i->token.problem : s->problem;
+}
+
+const char *integration_authorization(const struct integration *i)
+{
+    const struct auth *a = &i->settings.auth;
+
+    return a->type == AUTH_BEARER ? i->token.line : a->client ? a->client->token.line : a->line;
+}
+
+bool integration_is_held(const struct integration *i, uint64_t now)
+{
+    return i->circuit.holds || i->circuit.probe_at > 0 || i->burst.holds || now < i->pace.ends;
 }
 
 struct integration *integrations_find(struct integrations *all, int64_t id)
@@ -128,6 +172,75 @@ struct integration *integrations_find(struct integrations *all, int64_t id)
     struct integration **found = tfind(&key, &all->tree, by_id);
 
     return found ? *found : NULL;
+}
+
+void integrations_circuit_stored(struct integrations *all, int64_t id, uint64_t probe_at)
+{
+    struct integration *i = integrations_find(all, id);
+
+    if (!i)
+        return;
+    i->circuit.holds = false;
+    i->circuit.probe_at = probe_at;
+}
+
+struct probe_walk {
+    uint64_t now, next;
+};
+
+static void next_probe(const void *node, VISIT visit, void *closure)
+{
+    const struct integration *i = *(struct integration *const *) node;
+    struct probe_walk *w = closure;
+
+    if ((visit == postorder || visit == leaf) && i->circuit.probe_at > w->now)
+        w->next = MIN(w->next, i->circuit.probe_at);
+}
+
+uint64_t integrations_next_probe(const struct integrations *all, uint64_t now)
+{
+    struct probe_walk w = {now, USEC_INFINITY};
+
+    twalk_r(all->tree, next_probe, &w);
+    return w.next;
+}
+
+struct each {
+    void (*visit)(struct integration *i, void *userdata);
+    void *userdata;
+};
+
+static void visit_one(const void *node, VISIT visit, void *closure)
+{
+    const struct each *each = closure;
+
+    if (visit == postorder || visit == leaf)
+        each->visit(*(struct integration *const *) node, each->userdata);
+}
+
+void integrations_each(struct integrations *all, void (*visit)(struct integration *i, void *userdata),
+                       void *userdata)
+{
+    twalk_r(all->tree, visit_one, &(struct each){visit, userdata});
+}
+
+struct reach_walk {
+    struct reach_count *count;
+    uint64_t now;
+};
+
+static void count_reach(const void *node, VISIT visit, void *closure)
+{
+    const struct integration *i = *(struct integration *const *) node;
+    const struct reach_walk *w = closure;
+
+    if (visit == postorder || visit == leaf)
+        reach_count(w->count, &i->reach, w->now);
+}
+
+void integrations_count_reach(const struct integrations *all, uint64_t now, struct reach_count *ret)
+{
+    twalk_r(all->tree, count_reach, &(struct reach_walk){ret, now});
 }
 
 uint64_t integrations_next_end(const struct integrations *all)
@@ -140,9 +253,11 @@ static void forget_credential(const void *node, VISIT visit, void *closure)
     struct integration *i = *(struct integration *const *) node;
 
     (void) closure;
-    if ((visit == postorder || visit == leaf) && i->auth_token &&
-        strncmp(i->auth_token, "credential:", 11) == 0)
-        free_secret(TAKE_PTR(i->auth_token));
+    if (visit != postorder && visit != leaf)
+        return;
+    settings_forget_credentials(&i->settings);
+    if (i->token.text && names_credential(i->token.text))
+        free_secret(TAKE_PTR(i->token.text));
 }
 
 void integrations_forget_credentials(struct integrations *all)
@@ -153,15 +268,15 @@ void integrations_forget_credentials(struct integrations *all)
 /* The rows of a claim come in the order of subscriptions_due. */
 static void note_place(struct integration *i, const struct store_claimed *row)
 {
-    i->claimed++;
+    i->places.claimed++;
     if (row->due == INT64_MIN) {
-        i->place.fresh_id = row->id;
-        i->far.fresh_id = MAX(i->far.fresh_id, row->id);
+        i->places.last.fresh_id = row->id;
+        i->places.far.fresh_id = MAX(i->places.far.fresh_id, row->id);
         return;
     }
-    i->place.due = row->due;
-    i->place.id = row->id;
-    i->far.due = MAX(i->far.due, row->due);
+    i->places.last.due = row->due;
+    i->places.last.id = row->id;
+    i->places.far.due = MAX(i->places.far.due, row->due);
 }
 
 struct integration *integrations_note(struct integrations *all, const struct store_claimed *row)
@@ -170,8 +285,9 @@ struct integration *integrations_note(struct integrations *all, const struct sto
     if (!i) {
         i = xcalloc(1, sizeof(*i));
         i->id = row->integration_id;
+        i->name = xstrdup("");
         i->endpoint_url = xstrdup("");
-        i->place = i->far = STORE_PLACE_START(i->id);
+        i->places.last = i->places.far = STORE_PLACE_START(i->id);
         if (!tsearch(i, &all->tree, by_id))
             abort();
     }
@@ -193,20 +309,27 @@ static void add_place(struct integrations *all, const struct store_place *place)
     all->places[all->place_count++] = *place;
 }
 
+struct place_walk {
+    struct integrations *all;
+    uint64_t now;
+};
+
 static void take_place(const void *node, VISIT visit, void *closure)
 {
     struct integration *i = *(struct integration *const *) node;
-    struct integrations *all = closure;
-    if ((visit != postorder && visit != leaf) || !i->may_have_more || (!i->slot_freed && i->in_flight > 0))
+    const struct place_walk *w = closure;
+    bool has_slot = i->slot_freed || i->in_flight == 0 || i->rate.interval_nsec > 0;
+    if ((visit != postorder && visit != leaf) || !i->may_have_more || !has_slot ||
+        rate_claim_at(&i->rate, w->now) > 0)
         return;
-    add_place(all, &i->place);
+    add_place(w->all, &i->places.last);
     i->may_have_more = false;
 }
 
-size_t integrations_take_places(struct integrations *all, const struct store_place **ret)
+size_t integrations_take_places(struct integrations *all, uint64_t now, const struct store_place **ret)
 {
     all->place_count = 0;
-    twalk_r(all->tree, take_place, all);
+    twalk_r(all->tree, take_place, &(struct place_walk){all, now});
     *ret = all->places;
     return all->place_count;
 }
@@ -214,9 +337,9 @@ size_t integrations_take_places(struct integrations *all, const struct store_pla
 static void near_place(const void *node, VISIT visit, void *closure)
 {
     const struct integration *i = *(struct integration *const *) node;
-    struct store_place place = i->far;
+    struct store_place place = i->places.far;
 
-    if ((visit != postorder && visit != leaf) || i->claimed < NEAR_CLAIMED_MIN)
+    if ((visit != postorder && visit != leaf) || i->places.claimed < NEAR_CLAIMED_MIN)
         return;
     place.fresh_id = MAX(place.fresh_id - NEAR_IDS, 0);
     if (place.due != INT64_MIN) {
@@ -238,7 +361,7 @@ static void forget_place(const void *node, VISIT visit, void *closure)
 {
     (void) closure;
     if (visit == postorder || visit == leaf)
-        (*(struct integration *const *) node)->claimed = 0;
+        (*(struct integration *const *) node)->places.claimed = 0;
 }
 
 void integrations_forget_places(struct integrations *all)
@@ -261,7 +384,12 @@ static void note_load(const void *node, VISIT visit, void *closure)
         return;
     if (i->pace.ends > w->now)
         all->next_end = MIN(all->next_end, i->pace.ends);
-    int slots = w->last_slots && pace_is_silent(&i->pace) ? 0 : pace_slots(&i->pace, w->now);
+    uint64_t claim_at = rate_claim_at(&i->rate, w->now);
+    if (claim_at > 0)
+        all->next_end = MIN(all->next_end, claim_at);
+    bool none = i->circuit.holds || i->burst.holds || i->reach.trial || claim_at > 0 ||
+                (w->last_slots && pace_is_silent(&i->pace));
+    int slots = none ? 0 : pace_slots(&i->pace, w->now);
     if (i->in_flight == 0 && slots == INT_MAX)
         return;
     if (all->load_count == all->load_capacity) {

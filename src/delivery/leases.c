@@ -33,19 +33,29 @@ struct leases {
 
 static void log_expired(const struct pg_result *result, int rows)
 {
-    int failed = 0;
+    int failed = 0, held = 0, unseen = 0;
 
     for (int i = 0; i < rows; i++) {
         int64_t id = pg_get_i64(result, i, 0);
         const char *status = pg_get_text(result, i, 2);
         failed += strcmp(status, "failed") == 0;
+        held += strcmp(status, "held") == 0;
+        unseen += strcmp(status, "unseen") == 0;
         log_about(LOG_DEBUG, MSG_LEASE_LOST, &(struct log_about){.subscription_id = id},
                   "lease of subscription %" PRId64 " is over: %s", id, status);
     }
-    log_line(
-        LOG_NOTICE, MSG_LEASE_LOST,
-        "%d lease%s ran out without a result, what was sent may have been received: %d to be tried again, %d failed",
-        rows, plural(rows), rows - failed, failed);
+    if (rows > unseen)
+        log_line(
+            LOG_NOTICE, MSG_LEASE_LOST,
+            "%d lease%s ran out without a result, what was sent may have been received: %d to be tried again, %d failed, %d held for a person",
+            rows - unseen, plural(rows - unseen), rows - failed - held - unseen, failed, held);
+    if (unseen > 0)
+        log_line(
+            LOG_WARNING, MSG_LEASE_LOST,
+            "%d subscription%s held: in \"processing\" since before a daemon had them, and older than "
+            "retry.max_age; the application may have sent them. Set them to sent or failed, or held_at to "
+            "NULL to have them sent",
+            unseen, plural(unseen));
 }
 
 static void on_refused_row(struct pg_answer *answer, void *userdata)
@@ -76,8 +86,10 @@ static void on_expired(struct pg_answer *answer, void *userdata)
         if (find_refused_row(s, answer))
             return;
     } else if (answer->r == -EBADMSG && !locked) {
-        log_warning("could not look for expired leases: %s", answer->err->text);
+        queue_session_refused(s->session, STANDSTILL_LEASES, "end leases that are over", answer);
     }
+    if (answer->r == 0)
+        queue_session_done(s->session, STANDSTILL_LEASES);
     if (answer->r == 0)
         refusals_widen(&s->refusals, s->limit, rows);
     if (rows > 0 && rows == s->limit)
@@ -96,7 +108,7 @@ static void on_released(struct pg_answer *answer, void *userdata)
     int64_t rows = answer->r == 0 ? pg_affected(answer->result) : 0;
 
     if (answer->r == -EBADMSG && !locked)
-        log_warning("could not release claims whose answer got lost: %s", answer->err->text);
+        queue_session_refused(s->session, STANDSTILL_LEASES, "release claims whose answer got lost", answer);
     if (rows > 0)
         log_notice("%" PRId64
                    " subscription%s put back into the queue: the answer to a claim got lost or came too late",

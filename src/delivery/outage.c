@@ -13,7 +13,7 @@
 /* Between two outages that are said, counted from the begin of the first. */
 #define QUIET_USEC (60 * USEC_PER_SEC)
 
-bool outage_goes_on(struct outage *o, uint64_t now)
+bool outage_goes_on(struct outage *o, uint64_t now, int enough)
 {
     if (o->attempts == 0)
         o->since = now;
@@ -21,7 +21,8 @@ bool outage_goes_on(struct outage *o, uint64_t now)
         o->attempts++;
     if (o->said || now < o->quiet_until)
         return false;
-    if (o->attempts < ATTEMPTS_ENOUGH && now - o->since < LASTED_ENOUGH_USEC)
+    bool lasted = now - o->since >= LASTED_ENOUGH_USEC && o->attempts >= enough;
+    if (enough != OUTAGE_NOW && o->attempts < ATTEMPTS_ENOUGH && !lasted)
         return false;
     o->quiet_until = now + QUIET_USEC;
     return o->said = true;

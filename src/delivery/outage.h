@@ -13,7 +13,9 @@ struct outage {
     bool said;
 };
 
-/* An attempt failed. True when it is time to say so. */
-bool outage_goes_on(struct outage *o, uint64_t now_usec);
+/* An attempt failed. True when it is time to say so: after many, or after `enough` of them within more than a
+ * minute. OUTAGE_NOW: the first one is enough. */
+#define OUTAGE_NOW 0
+bool outage_goes_on(struct outage *o, uint64_t now_usec, int enough);
 /* One was taken. True when that is worth saying; *ret is what the outage was. */
 bool outage_over(struct outage *o, struct outage *ret);

@@ -16,14 +16,40 @@ static bool is_known(const struct pace *p, uint64_t now)
     return p->slots > 0 && (pace_is_silent(p) || now < p->touched + FORGOTTEN_USEC);
 }
 
-void pace_answered(struct pace *p, bool taken, uint64_t now)
+/* One more: at once up to what was enough, then one for each round. */
+static void grow(struct pace *p, int in_flight)
+{
+    if (p->enough == 0 || p->slots < p->enough) {
+        p->slots++;
+        return;
+    }
+    if (in_flight < p->slots || ++p->used < p->slots)
+        return;
+    p->used = 0;
+    p->enough = ++p->slots;
+}
+
+void pace_answered(struct pace *p, bool taken, int in_flight, uint64_t now)
 {
     p->touched = now;
     p->unanswered = 0;
     if (taken)
         p->backoffs = 0;
     if (p->slots > 0 && p->slots < INT_MAX && now >= p->ends)
-        p->slots++;
+        grow(p, in_flight);
+}
+
+void pace_pushed_back(struct pace *p, uint64_t sent_at, int in_flight, uint64_t now)
+{
+    int slots = is_known(p, now) ? MIN(in_flight, p->slots) : in_flight;
+
+    p->touched = now;
+    p->unanswered = 0;
+    if (p->pushed > 0 && sent_at <= p->pushed)
+        return;
+    p->pushed = now;
+    p->slots = p->enough = MAX(slots / 2, 1);
+    p->used = 0;
 }
 
 void pace_unanswered(struct pace *p, uint64_t now)
@@ -48,6 +74,8 @@ void pace_back_off(struct pace *p, uint64_t sent_at, uint64_t until, uint64_t no
 
     if (backoffs != p->backoffs)
         p->since = now;
+    if (!is_known(p, now))
+        p->enough = 0;
     p->backoffs = backoffs;
     p->slots = 1;
     p->until = MAX(p->until, until);
@@ -65,6 +93,7 @@ void pace_recover(struct pace *p, uint64_t now)
     if (is_known(p, now))
         return;
     p->slots = 1;
+    p->enough = 0;
     p->touched = now;
 }
 

@@ -22,6 +22,7 @@ struct queue_session {
     void *userdata;
     struct pg_args args;
     struct trouble lock;
+    struct standstill *standstill;
     uint64_t asked_at; /* monotonic: when the statement under way was sent */
     bool was_up, silent;
     struct error why_not;     /* why it is not up */
@@ -81,6 +82,8 @@ bool queue_session_gave_up_for_lock(struct queue_session *q, const struct pg_ans
             log_line(LOG_WARNING, MSG_LOCKED,
                      "subscriptions cannot be claimed for another session's lock on a table: trying again "
                      "until it ends (select * from pg_locks)");
+        if (q->lock.said)
+            standstill_kept(q->standstill, STANDSTILL_CLAIM, "claims wait for another session's lock");
         return true;
     }
     if (answer->r == 0 && trouble_ends(&q->lock))
@@ -88,6 +91,17 @@ bool queue_session_gave_up_for_lock(struct queue_session *q, const struct pg_ans
                  "subscriptions can be claimed again: another session's lock kept them for %" PRIu64 " s",
                  (now - since) / USEC_PER_SEC);
     return false;
+}
+
+void queue_session_refused(struct queue_session *q, enum standstill_work work, const char *what,
+                           const struct pg_answer *answer)
+{
+    standstill_refused(q->standstill, work, what, answer->sqlstate, answer->err);
+}
+
+void queue_session_done(struct queue_session *q, enum standstill_work work)
+{
+    standstill_over(q->standstill, work);
 }
 
 int queue_session_ask(struct queue_session *q, const struct pg_statement *statement,
@@ -128,13 +142,15 @@ void queue_session_silence(struct queue_session *q)
 }
 
 int queue_session_new(struct queue_session **ret, sd_event *event, const struct config *config,
-                      const struct queue_session_callbacks *callbacks, void *userdata)
+                      struct standstill *standstill, const struct queue_session_callbacks *callbacks,
+                      void *userdata)
 {
     static const struct pg_async_callbacks session = {on_up, on_down, NULL};
     struct queue_session *q = xcalloc(1, sizeof(*q));
     struct pg_params params = pg_session_params(config, PG_SESSION_CLAIM, 0);
 
     params.lock_timeout_usec = LOCK_TIMEOUT_USEC;
+    q->standstill = standstill;
     q->callbacks = *callbacks;
     q->userdata = userdata;
     q->args = PG_ARGS_INIT;

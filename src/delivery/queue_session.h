@@ -6,6 +6,7 @@
 #pragma once
 
 #include "config/config.h"
+#include "delivery/standstill.h"
 #include "pg/pg_async.h"
 
 struct queue_session;
@@ -15,7 +16,8 @@ struct queue_session_callbacks {
 };
 
 int queue_session_new(struct queue_session **ret, sd_event *event, const struct config *config,
-                      const struct queue_session_callbacks *callbacks, void *userdata);
+                      struct standstill *standstill, const struct queue_session_callbacks *callbacks,
+                      void *userdata);
 void queue_session_free(struct queue_session *q);
 void queue_session_reopen(struct queue_session *q);
 /* Nothing is said from now on: the daemon stops. */
@@ -31,3 +33,8 @@ int queue_session_ask(struct queue_session *q, const struct pg_statement *statem
                       pg_async_callback callback, void *userdata);
 /* To be called with each answer: true when the statement was given up for a lock of another session. */
 bool queue_session_gave_up_for_lock(struct queue_session *q, const struct pg_answer *answer);
+/* The statement was refused, for no row's fault and for no lock. `what` could not be done. */
+void queue_session_refused(struct queue_session *q, enum standstill_work work, const char *what,
+                           const struct pg_answer *answer);
+/* The statement was carried out. */
+void queue_session_done(struct queue_session *q, enum standstill_work work);

@@ -31,14 +31,6 @@ struct items {
     size_t count, capacity;
 };
 
-/* An integration that is to wait. */
-struct waiting {
-    struct waiting *next;
-    struct store_wait wait;
-    bool said; /* that it could not be written */
-    char reason[];
-};
-
 struct settler {
     struct pg_async *pg;
     sd_event *event;
@@ -53,8 +45,8 @@ struct settler {
     bool hurry;
     uint64_t not_before; /* monotonic; after a refusal */
     struct items queue, batch;
-    struct waiting *waits;
-    uint64_t wait_at; /* monotonic; after a refusal of one */
+    struct notes *notes;
+    struct standstill *standstill;
     struct pg_args args;
 };
 
@@ -183,7 +175,10 @@ static size_t drop_listed(struct settler *s, const struct pg_result *result, boo
 static void note_locked(struct settler *s)
 {
     uint64_t now = now_monotonic_usec();
-    if (!trouble_lasts(&s->lock, now, now, STORE_LOCK_PATIENCE_USEC))
+    bool is_news = trouble_lasts(&s->lock, now, now, STORE_LOCK_PATIENCE_USEC);
+    if (s->lock.said)
+        standstill_kept(s->standstill, STANDSTILL_SETTLE, "results wait for the locks of other sessions");
+    if (!is_news)
         return;
     log_line(LOG_WARNING, MSG_LOCKED,
              "%zu results cannot be settled for the locks of other sessions on their subscriptions: trying "
@@ -278,8 +273,9 @@ static void on_refused(struct settler *s, const char *sqlstate, const struct err
     } else if (data) {
         s->batch_limit = s->batch.count / 2;
     } else {
-        log_warning("could not settle %zu result%s (SQLSTATE %s): %s; trying again", s->batch.count,
-                    plural((int64_t) s->batch.count), sqlstate, err->text);
+        CLEANUP(freep)
+        char *what = xasprintf("settle %zu result%s", s->batch.count, plural((int64_t) s->batch.count));
+        standstill_refused(s->standstill, STANDSTILL_SETTLE, what, sqlstate, err);
         s->not_before = now_monotonic_usec() + REFUSED_PAUSE_USEC;
     }
     requeue(s);
@@ -308,35 +304,7 @@ static void on_settled(struct pg_answer *answer, void *userdata)
     s->avoid_locked = false;
     s->uncertain = false;
     note_unlocked(s);
-    step(s);
-}
-
-static void on_waits(struct pg_answer *answer, void *userdata)
-{
-    struct settler *s = userdata;
-    if (answer->r == -ECONNRESET)
-        return;
-    struct waiting *w = s->waits, **tail = &s->waits;
-    int64_t id = w->wait.integration_id;
-    s->waits = w->next;
-    w->next = NULL;
-    if (answer->r != 0) { /* another session's lock, or worse: the others first */
-        log_about(w->said ? LOG_DEBUG : LOG_WARNING, MSG_LOCKED, &(struct log_about){.integration_id = id},
-                  "could not write that integration %" PRId64 " waits (SQLSTATE %s): trying again", id,
-                  answer->sqlstate);
-        w->said = true;
-        while (*tail)
-            tail = &(*tail)->next;
-        *tail = w;
-        s->wait_at = now_monotonic_usec() + REFUSED_PAUSE_USEC;
-        step(s);
-        return;
-    }
-    s->callbacks.waits(id, s->userdata);
-    if (w->wait.usec == USEC_INFINITY && pg_rows(answer->result) == 1)
-        log_about(LOG_WARNING, MSG_INTEGRATION_PAUSED, &(struct log_about){.integration_id = id},
-                  "integration %" PRId64 " is paused until somebody resumes it: %s", id, w->reason);
-    free(w);
+    standstill_over(s->standstill, STANDSTILL_SETTLE);
     step(s);
 }
 
@@ -355,20 +323,6 @@ static void settle(struct settler *s)
         requeue(s);
 }
 
-static void let_integration_wait(struct settler *s)
-{
-    const struct store_wait *wait = &s->waits->wait;
-    const struct pg_statement *statement = &sql_back_off;
-
-    if (wait->usec == USEC_INFINITY) {
-        store_pause_integration_args(&s->args, wait);
-        statement = &sql_pause_integration;
-    } else {
-        store_back_off_args(&s->args, wait);
-    }
-    (void) pg_async_query(s->pg, statement, &s->args, DEADLINE_USEC, on_waits, s);
-}
-
 static void step(struct settler *s)
 {
     uint64_t now = now_monotonic_usec();
@@ -380,13 +334,14 @@ static void step(struct settler *s)
         else
             settle(s);
     }
-    if (s->waits && pg_async_idle(s->pg)) {
-        uint64_t at = MAX(s->not_before, s->wait_at);
-        if (now < at)
-            arm_timer(s, at - now);
-        else
-            let_integration_wait(s);
-    }
+    uint64_t due = notes_due(s->notes);
+    if (due == USEC_INFINITY || !pg_async_idle(s->pg))
+        return;
+    due = MAX(due, s->not_before);
+    if (now < due)
+        arm_timer(s, due - now);
+    else
+        notes_send(s->notes, s->pg, &s->args);
 }
 
 static void on_up(void *userdata)
@@ -402,17 +357,19 @@ static void on_down(int r, const struct error *err, void *userdata)
 
 /* --- the interface ---------------------------------------------------------------------------- */
 
-int settler_new(struct settler **ret, sd_event *event, const struct pg_params *params, int batch_size,
+int settler_new(struct settler **ret, sd_event *event, const struct settler_params *params,
                 const struct settler_callbacks *callbacks, void *userdata)
 {
     static const struct pg_async_callbacks session = {on_up, on_down, NULL};
     struct settler *s = xcalloc(1, sizeof(*s));
-    struct pg_params own = *params;
+    struct pg_params own = params->session;
 
     s->event = sd_event_ref(event);
     s->callbacks = *callbacks;
     s->userdata = userdata;
-    s->batch_max = s->batch_limit = (size_t) batch_size;
+    s->notes = params->notes;
+    s->standstill = params->standstill;
+    s->batch_max = s->batch_limit = (size_t) params->batch_size;
     s->args = PG_ARGS_INIT;
     own.application_name = "anubisd settle";
     own.lock_timeout_usec = LOCK_USEC;
@@ -434,11 +391,6 @@ void settler_free(struct settler *s)
     sd_event_unref(s->event);
     items_free(&s->queue);
     items_free(&s->batch);
-    while (s->waits) {
-        struct waiting *w = s->waits;
-        s->waits = w->next;
-        free(w);
-    }
     pg_args_free(&s->args);
     free(s);
 }
@@ -452,20 +404,12 @@ void settler_add(struct settler *s, struct store_settlement *item)
         arm_timer(s, GATHER_USEC);
 }
 
-/* The first may be on its way already: what is added later follows it. */
-void settler_wait(struct settler *s, const struct store_wait *wait)
+void settler_has_notes(struct settler *s)
 {
-    struct waiting **tail = &s->waits;
-    for (; *tail; tail = &(*tail)->next) {
-        const struct store_wait *w = &(*tail)->wait;
-        if (w->integration_id == wait->integration_id && w->fingerprint == wait->fingerprint &&
-            w->usec >= wait->usec)
-            return;
-    }
-    *tail = xcalloc(1, sizeof(**tail) + strlen(wait->reason) + 1);
-    (*tail)->wait = *wait;
-    (*tail)->wait.reason = memcpy((*tail)->reason, wait->reason, strlen(wait->reason));
-    arm_timer(s, GATHER_USEC);
+    if (s->hurry)
+        step(s);
+    else
+        arm_timer(s, GATHER_USEC);
 }
 
 size_t settler_pending(const struct settler *s)

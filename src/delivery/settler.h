@@ -9,23 +9,31 @@
 
 #include <systemd/sd-event.h>
 
+#include "delivery/notes.h"
+#include "delivery/standstill.h"
 #include "delivery/store_delivery.h"
 
 struct settler;
 
 struct settler_callbacks {
-    void (*settled)(size_t count, void *userdata);         /* that many have left: room for new claims */
-    void (*waits)(int64_t integration_id, void *userdata); /* the database knows that it waits */
+    void (*settled)(size_t count, void *userdata); /* that many have left: room for new claims */
 };
 
-int settler_new(struct settler **ret, sd_event *event, const struct pg_params *params, int batch_size,
+/* `notes` are sent after the results, on the same session. */
+struct settler_params {
+    struct pg_params session;
+    int batch_size;
+    struct notes *notes;
+    struct standstill *standstill;
+};
+int settler_new(struct settler **ret, sd_event *event, const struct settler_params *params,
                 const struct settler_callbacks *callbacks, void *userdata);
 void settler_free(struct settler *s);
 void settler_reopen(struct settler *s);
 /* Takes the settlement and its strings over. */
 void settler_add(struct settler *s, struct store_settlement *item);
-/* After everything that is to be settled: lets an integration wait. Copies the reason. */
-void settler_wait(struct settler *s, const struct store_wait *wait);
+/* There are notes to be sent. */
+void settler_has_notes(struct settler *s);
 /* Results not yet known to stand. */
 size_t settler_pending(const struct settler *s);
 /* Nothing more will come: do not wait for a batch to fill. */

@@ -31,7 +31,7 @@ void store_claim_args(struct pg_args *args, const struct store_claim_request *q,
     pg_arg_i32(args, q->max_slots);
 }
 
-void store_claim_places(struct pg_args *args, size_t count, const struct store_place *places)
+void store_claim_places(struct pg_args *args, int64_t process, size_t count, const struct store_place *places)
 {
     static const struct store_place none;
 
@@ -42,6 +42,12 @@ void store_claim_places(struct pg_args *args, size_t count, const struct store_p
     for (size_t i = 0; i < count; i++)
         pg_array_i64(args, places[i].due);
     pg_arg_i64s(args, &places->id, sizeof(*places), count);
+    pg_arg_i64(args, process);
+}
+
+void store_claim_probe_args(struct pg_args *args, uint64_t max_recovery_usec)
+{
+    pg_arg_i64(args, (int64_t) (max_recovery_usec / USEC_PER_MSEC));
 }
 
 void store_claim_row(const struct pg_result *r, int row, struct store_claimed *ret)
@@ -62,10 +68,18 @@ void store_claim_row(const struct pg_result *r, int row, struct store_claimed *r
     ret->auth_token = pg_get_text(r, row, 12);
     ret->timeout_usec = (uint64_t) pg_get_i64(r, row, 13) * USEC_PER_MSEC;
     ret->max_attempts = (int) pg_get_i64(r, row, 14);
-    ret->ambiguous = pg_get_bool(r, row, 15);
+    ret->ambiguous = pg_get_i64(r, row, 15) >= 0;
+    ret->ambiguous_usec = (uint64_t) MAX(pg_get_i64(r, row, 15), 0);
     ret->recovers = pg_get_bool(r, row, 16);
     ret->fingerprint = pg_get_i64(r, row, 17);
     ret->found_usec = (uint64_t) MAX(pg_get_i64(r, row, 18), 0);
+    ret->generation = pg_get_i64(r, row, 19);
+    ret->has_failures = pg_get_bool(r, row, 20);
+    ret->name = pg_get_text(r, row, 21);
+    ret->settings = pg_get_text(r, row, 22);
+    ret->order_id = pg_get_text(r, row, 23);
+    ret->interval_nsec = pg_is_null(r, row, 24) ? 0 : (uint64_t) MAX(pg_get_i64(r, row, 24), 1);
+    ret->send_usec = pg_is_null(r, row, 25) ? 0 : pg_get_i64(r, row, 25);
 }
 
 void store_release_tokens_args(struct pg_args *args, size_t count, const int64_t *tokens)
@@ -136,6 +150,15 @@ void store_settle_args(struct pg_args *args, size_t count, const struct store_se
     pg_array_begin(args, PG_BOOL);
     for (size_t i = 0; i < count; i++)
         pg_array_bool(args, items[i]->outcome.ambiguous);
+    pg_array_begin(args, PG_TEXT);
+    for (size_t i = 0; i < count; i++)
+        add_text(args, items[i]->outcome.decided_by[0] ? items[i]->outcome.decided_by : NULL);
+    pg_array_begin(args, PG_BOOL);
+    for (size_t i = 0; i < count; i++)
+        pg_array_bool(args, items[i]->absent);
+    pg_array_begin(args, PG_BOOL);
+    for (size_t i = 0; i < count; i++)
+        pg_array_bool(args, items[i]->outcome.new_key);
 }
 
 void store_expire_leases_args(struct pg_args *args, const struct outcome_rules *rules, size_t count,
@@ -167,4 +190,47 @@ void store_back_off_args(struct pg_args *args, const struct store_wait *wait)
     pg_arg_i64(args, (int64_t) (wait->usec / USEC_PER_MSEC));
     pg_arg_text(args, wait->reason);
     pg_arg_i64(args, wait->fingerprint);
+}
+
+struct store_circuit_rules store_circuit_rules(const struct config *config)
+{
+    return (struct store_circuit_rules){
+        .failure_threshold = config->circuit_breaker.failure_threshold,
+        .recovery_usec = config->circuit_breaker.recovery_timeout_usec,
+        .max_recovery_usec = config->circuit_breaker.max_recovery_timeout_usec,
+    };
+}
+
+void store_circuit_args(struct pg_args *args, const struct store_circuit_rules *rules, size_t count,
+                        const struct store_circuit *notes, bool avoid_locked)
+{
+    pg_args_clear(args);
+    pg_arg_i64s(args, &notes->integration_id, sizeof(*notes), count);
+    pg_arg_i64s(args, &notes->fingerprint, sizeof(*notes), count);
+    pg_array_begin(args, PG_TEXT);
+    for (size_t i = 0; i < count; i++)
+        add_text(args, circuit_event_word(notes[i].event));
+    pg_arg_i64s(args, &notes->generation, sizeof(*notes), count);
+    pg_arg_i32s(args, &notes->failures, sizeof(*notes), count);
+    pg_arg_i32(args, rules->failure_threshold);
+    pg_arg_i64(args, (int64_t) (rules->recovery_usec / USEC_PER_MSEC));
+    pg_arg_i64(args, (int64_t) (rules->max_recovery_usec / USEC_PER_MSEC));
+    pg_arg_bool(args, avoid_locked);
+}
+
+static uint64_t get_duration(const struct pg_result *r, int row, int column, uint64_t otherwise)
+{
+    return pg_is_null(r, row, column) ? otherwise
+                                      : (uint64_t) MAX(pg_get_i64(r, row, column), 0) * USEC_PER_MSEC;
+}
+
+void store_circuit_row(const struct pg_result *r, int row, struct store_circuit_change *ret)
+{
+    ret->integration_id = pg_get_i64(r, row, 0);
+    ret->state_before = pg_get_text(r, row, 1);
+    ret->state = pg_get_text(r, row, 2);
+    ret->reason = pg_get_text(r, row, 3);
+    ret->probe_usec = get_duration(r, row, 4, USEC_INFINITY);
+    ret->lasted_usec = get_duration(r, row, 5, 0);
+    ret->name = pg_get_text(r, row, 6);
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "base/timeutil.h"
+#include "config/config.h"
 #include "delivery/outcome.h"
 #include "pg/pg.h"
 #include "sql/statements.h"
@@ -48,9 +49,12 @@ struct store_place {
     {                                                                                                        \
         .integration_id = (integration), .due = INT64_MIN, .id = INT64_MAX                                   \
     }
-/* From which places on integrations are looked at, in the order of their ids: after store_claim_args(). For
- * sql_claim_on, which looks at these alone, and for sql_claim. */
-void store_claim_places(struct pg_args *args, size_t count, const struct store_place *places);
+/* For sql_claim_probe, after store_claim_places(). */
+void store_claim_probe_args(struct pg_args *args, uint64_t max_recovery_usec);
+/* From which places on integrations are looked at, in the order of their ids, and which process claims: after
+ * store_claim_args(). For sql_claim_on, which looks at these alone, and for sql_claim. */
+void store_claim_places(struct pg_args *args, int64_t process, size_t count,
+                        const struct store_place *places);
 
 /* One row of the result; pointers live as long as the result. The integration's columns are given in the
  * first of its rows. */
@@ -62,6 +66,8 @@ struct store_claimed {
     const char *payload;
     size_t payload_len;
     bool ambiguous;                 /* the institution may have received it with an earlier attempt */
+    uint64_t ambiguous_usec;        /* since then */
+    const char *order_id;           /* where delivery_settings may ask for it; "" = none */
     const char *traceparent;        /* "" = none */
     const unsigned char *namespace; /* 16 bytes: the UUID that keys and trace ids are derived from */
     int64_t due;                    /* as Postgres counts timestamptz */
@@ -69,10 +75,16 @@ struct store_claimed {
     bool quota_used;                       /* as many rows as it had free slots: there may be more */
     const char *endpoint_url, *auth_token; /* "" = none */
     uint64_t timeout_usec;
-    int max_attempts;    /* 0 = the default */
-    bool recovers;       /* it has backed off until a moment ago */
-    int64_t fingerprint; /* of endpoint_url and auth_token */
-    uint64_t found_usec; /* how long the claim looked for rows */
+    int max_attempts;       /* 0 = the default */
+    bool recovers;          /* it has backed off until a moment ago */
+    int64_t fingerprint;    /* of endpoint_url, auth_token and delivery_settings */
+    uint64_t found_usec;    /* how long the claim looked for rows */
+    int64_t generation;     /* of the circuit */
+    bool has_failures;      /* failures in a row stand in the database */
+    const char *name;       /* its first characters */
+    const char *settings;   /* delivery_settings; "" = {} */
+    uint64_t interval_nsec; /* between two requests (rate_limit); 0 = there is no limit */
+    int64_t send_usec;      /* from when the claim was sent: when the row may be */
 };
 void store_claim_row(const struct pg_result *result, int row, struct store_claimed *ret);
 
@@ -89,6 +101,7 @@ struct store_settlement {
     char *response; /* NULL when there was no answer; valid UTF-8 */
     size_t response_len;
     bool truncated;
+    bool absent;         /* the institution did not have it before this attempt, for sure */
     int refusals;        /* how often the database would not have it by itself */
     uint64_t not_before; /* monotonic; after a refusal */
 };
@@ -109,9 +122,36 @@ void store_expire_leases_args(struct pg_args *args, const struct outcome_rules *
 
 /* Nothing is to be sent to an integration, as long as it has this fingerprint. */
 struct store_wait {
-    int64_t integration_id, fingerprint;
+    int64_t integration_id;
+    const char *integration_name;
+    int64_t fingerprint;
     uint64_t usec; /* from now; USEC_INFINITY = it is paused until somebody resumes it */
     const char *reason;
 };
 void store_pause_integration_args(struct pg_args *args, const struct store_wait *wait);
 void store_back_off_args(struct pg_args *args, const struct store_wait *wait);
+
+/* What came of requests to an integration that were claimed in one generation of its circuit. */
+struct store_circuit {
+    int64_t integration_id, fingerprint, generation;
+    enum circuit_event event;
+    int failures;   /* in a row */
+    char error[64]; /* the class of the last one, for the journal */
+};
+struct store_circuit_rules {
+    int failure_threshold;
+    uint64_t recovery_usec, max_recovery_usec;
+};
+struct store_circuit_rules store_circuit_rules(const struct config *config);
+/* For sql_circuit_note; and a row of its result. */
+void store_circuit_args(struct pg_args *args, const struct store_circuit_rules *rules, size_t count,
+                        const struct store_circuit *notes, bool avoid_locked);
+struct store_circuit_change {
+    int64_t integration_id;
+    const char *state_before, *state; /* both "" = the endpoint or the token is another one meanwhile */
+    const char *reason;
+    uint64_t probe_usec;  /* from now until the next probe; USEC_INFINITY = it is closed */
+    uint64_t lasted_usec; /* since it was opened, or closed */
+    const char *name;     /* the integration's first characters */
+};
+void store_circuit_row(const struct pg_result *result, int row, struct store_circuit_change *ret);

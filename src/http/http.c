@@ -52,6 +52,26 @@ static void give_back(struct http *h, struct http_transfer *t)
     h->idle_count++;
 }
 
+/* Valid until the transfer is started anew or freed. */
+static struct http_result result_of(const struct http_transfer *t)
+{
+    bool answered = t->end.cause == HTTP_ANSWERED;
+
+    return (struct http_result){
+        .cause = t->end.cause,
+        .status = answered ? t->answer.status : 0,
+        .body_handed_over = t->request.handed_over,
+        .body = strbuf_str(&t->answer.body),
+        .body_len = t->answer.body.len,
+        .content_type = answered ? t->answer.content_type : "",
+        .truncated = answered && t->answer.truncated,
+        .has_retry_after = t->end.has_retry_after,
+        .retry_after_sec = t->end.has_retry_after ? t->end.retry_after_sec : 0,
+        .duration_usec = t->end.duration_usec,
+        .detail = t->end.detail.text,
+    };
+}
+
 /* Only those that have finished by now: what the callbacks make finish comes in the loop's next turn, so that
  * one that starts an invalid request again and again does not hold the loop. */
 static void deliver(struct http *h)
@@ -62,7 +82,7 @@ static void deliver(struct http *h)
     TAILQ_CONCAT(&batch, &h->context.finished, link);
     h->delivering = true;
     while ((t = TAILQ_FIRST(&batch))) {
-        struct http_result result = http_transfer_result(t);
+        struct http_result result = result_of(t);
 
         TAILQ_REMOVE(&batch, t, link);
         h->running_count--;
@@ -147,7 +167,7 @@ static void free_params(struct http_context *context)
 static void begin_anew(struct http_context *c)
 {
     c->generation++;
-    http_routes_forget(c->routes);
+    http_routes_forget(c->way->routes);
     http_pool_drop_all(&c->pool);
     http_connector_forget_names(c->connector);
 }
@@ -162,8 +182,9 @@ void http_set_params(struct http *h, const struct http_params *params)
     c->params.user_agent = c->user_agent = xstrdup(params->user_agent);
     c->pool.max = MAX(params->max_connections, 1);
     begin_anew(c);
-    http_tls_free(TAKE_PTR(c->tls));
-    (void) http_tls_new(&c->tls, c->ca_file, &c->tls_error);
+    http_tls_free(TAKE_PTR(c->way->tls));
+    (void) http_tls_new(&c->way->tls, c->ca_file, &c->way->tls_error);
+    c->way->generation = c->generation;
     free_params(&old);
 }
 
@@ -197,7 +218,8 @@ int http_new(struct http **ret, sd_event *event, const struct http_params *param
     c->buffer = h->buffer;
     c->wheel = &h->wheel;
     http_wheel_init(&h->wheel, now_monotonic_usec());
-    c->routes = http_routes_new();
+    LIST_INIT(&c->ways);
+    (void) http_way_new(&c->way, &(struct http_way_params){0}, err);
     int r = http_sockets_new(&c->sockets);
     http_pool_init(&c->pool, c->sockets, c->wheel);
     if (r >= 0)
@@ -233,13 +255,28 @@ void http_free(struct http *h)
     free_list(&h->idle);
     http_pool_drop_all(&h->context.pool);
     http_connector_free(h->context.connector);
-    http_routes_free(h->context.routes);
-    http_tls_free(h->context.tls);
+    while (!LIST_EMPTY(&h->context.ways))
+        http_way_leave(LIST_FIRST(&h->context.ways));
+    http_way_unref(h->context.way);
     sd_event_source_disable_unref(h->timer_source);
     sd_event_source_disable_unref(h->sockets_source);
     http_sockets_free(h->context.sockets);
     free_params(&h->context);
     free(h);
+}
+
+/* Ready for a request, which holds it. */
+static struct http_way *use_way(struct http_context *c, struct http_way *way)
+{
+    if (!way)
+        way = c->way;
+    if (way != c->way && !way->pool) {
+        way->pool = &c->pool;
+        LIST_INSERT_HEAD(&c->ways, way, link);
+    }
+    http_way_prepare(way, c->generation, c->way->tls, &c->way->tls_error);
+    way->users++;
+    return way;
 }
 
 struct http_transfer *http_post(struct http *h, const struct http_request *request, http_callback callback,
@@ -248,7 +285,7 @@ struct http_transfer *http_post(struct http *h, const struct http_request *reque
     struct http_transfer *t = take_idle(h);
 
     h->running_count++;
-    http_transfer_start(t, request, callback, userdata);
+    http_transfer_start(t, request, use_way(&h->context, request->way), callback, userdata);
     if (!t->finished)
         arm_timer(h, t->timer.at_usec);
     return t;

@@ -25,10 +25,27 @@ enum http_cause {
     HTTP_URL_INVALID, /* not an http(s) URL, http without allow_http, userinfo, longer than 8000 bytes, spaces
                        * or control characters; control characters in a header */
     HTTP_ADDRESS_REFUSED, /* the address connected to is loopback, private, link-local … and not allowed */
+    HTTP_UNAUTHENTICATED, /* nothing was sent for want of credentials; the requester's, never from here */
     HTTP_CANCELLED,       /* http_cancel() */
     HTTP_INTERNAL, /* this machine's shortage: descriptors, ports, memory, a route, a name server, the proxy,
                     * certificates */
 };
+/* What may be wrong with a server's TLS. */
+enum http_tls_fault {
+    HTTP_TLS_EXPIRED,
+    HTTP_TLS_NOT_YET_VALID,
+    HTTP_TLS_SELF_SIGNED,
+    HTTP_TLS_ROOT,
+    HTTP_TLS_ISSUER,
+    HTTP_TLS_NAME,
+    HTTP_TLS_ADDRESS,
+    HTTP_TLS_REVOKED,
+    HTTP_TLS_NONE,
+    HTTP_TLS_CUT,
+    HTTP_TLS_CLIENT_CERTIFICATE,
+    HTTP_TLS_CLIENT_REFUSED,
+};
+const char *http_tls_fault_words(enum http_tls_fault fault); /* a constant; NULL behind the last one */
 const char *http_cause_word(enum http_cause cause); /* "timeout", "name not resolved" … : safe for any log */
 
 struct http_params {
@@ -42,13 +59,32 @@ struct http_params {
     const char *user_agent;
 };
 
+/* Another way to a server than the configuration's: who uses another one finds none of its connections and
+ * TLS sessions. */
+struct http_way;
+struct http_way_params {
+    const char *certificate, *key; /* of the client: PEM, an unencrypted key; NULL = none */
+    const char *min_tls;           /* "1.0", "1.1", "1.2", "1.3"; NULL = 1.2 */
+    bool legacy_renegotiation;     /* servers without RFC 5746 */
+    const char *proxy;             /* NULL = the configuration's; its address is checked like a server's */
+};
+/* Copies what it needs. 0, or -EINVAL with *err, which continues a sentence that begins with the
+ * integration's settings and holds nothing of a secret. */
+int http_way_new(struct http_way **ret, const struct http_way_params *params, struct error *err);
+/* Transfers under way go on with it; its idle connections are closed. NULL is legal. Any time, also after
+ * http_free(). */
+void http_way_unref(struct http_way *way);
+
 struct http_request {
     const char *url;
     const char *const *headers; /* "Name: value", NULL-terminated; copied. Host, Content-Length and Expect are
                                  * set here, Content-Type is the caller's */
-    const char *body;           /* must stay valid until the callback */
+    const char *body;           /* must stay valid until the callback; NULL = a GET */
     size_t body_len;
     uint64_t timeout_usec; /* whole transfer */
+    bool connects_only;    /* sends nothing: a connection is made, or found, and kept for the next request.
+                            * HTTP_ANSWERED, without a status: there is one */
+    struct http_way *way;  /* NULL = the configuration's; held as long as needed */
 };
 
 struct http_result {
@@ -57,7 +93,9 @@ struct http_result {
     bool body_handed_over; /* request and body were given to a connection: without an answer, ambiguous */
     const char *body;      /* valid during the callback only; never NULL */
     size_t body_len;
-    bool truncated; /* the body broke off or passed response_limit */
+    const char
+        *content_type; /* the same; "text/html": in lower case, without parameters; "" or NULL = none */
+    bool truncated;    /* the body broke off or passed response_limit */
     bool has_retry_after;
     int64_t retry_after_sec; /* >= 0, from now: Retry-After in either form (RFC 9110 10.2.3) */
     uint64_t duration_usec;
@@ -78,7 +116,7 @@ void http_free(struct http *h);
 void http_set_params(struct http *h, const struct http_params *params);
 
 struct http_transfer;
-/* Starts a POST. Invalid URLs and the like arrive through the callback too, so there is one path. */
+/* Starts a POST or a GET. Invalid URLs and the like arrive through the callback, so there is one path. */
 struct http_transfer *http_post(struct http *h, const struct http_request *request, http_callback callback,
                                 void *userdata);
 /* Ends the transfer; its callback comes from the event loop with HTTP_CANCELLED, or with the answer if its

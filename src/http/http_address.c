@@ -100,12 +100,3 @@ bool http_address_is_public(const struct sockaddr *address, size_t len)
     }
     return false;
 }
-
-bool http_address_text_is_public(const char *text)
-{
-    uint8_t bytes[16];
-
-    if (inet_pton(AF_INET, text, bytes) == 1)
-        return public4(bytes);
-    return inet_pton(AF_INET6, text, bytes) == 1 && public6(bytes);
-}

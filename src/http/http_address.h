@@ -11,5 +11,3 @@
 
 /* False for every family but IPv4 and IPv6, and for a length too short for its family. */
 bool http_address_is_public(const struct sockaddr *address, size_t len);
-/* The same for a numeric address as inet_ntop(3) writes it; false for anything else, a scope id included. */
-bool http_address_text_is_public(const char *text);

@@ -1,6 +1,7 @@
 /* An HTTP/1.1 answer. See http_answer.h. Pure; any thread. */
 #include "http/http_answer.h"
 
+#include <ctype.h>
 #include <string.h>
 #include <strings.h>
 
@@ -107,6 +108,16 @@ static void take_transfer_encoding(struct http_answer *a, const char *value, siz
     }
 }
 
+/* Nothing was asked to be packed. */
+static void take_content_encoding(struct http_answer *a, const char *value, size_t len)
+{
+    const char *word;
+    size_t word_len;
+
+    while (next_element(&value, &len, &word, &word_len))
+        a->framing.packed |= !is_word(word, word_len, "identity");
+}
+
 /* Equal values count as one (RFC 9112, 6.3). */
 static void take_content_length(struct http_answer *a, const char *value, size_t len)
 {
@@ -143,6 +154,19 @@ static void take_retry_after(struct http_answer *a, const char *value, size_t le
     a->has_retry_after = true;
 }
 
+static void take_content_type(struct http_answer *a, const char *value, size_t len)
+{
+    const char *parameters = memchr(value, ';', len);
+
+    len = parameters ? (size_t) (parameters - value) : len;
+    trim(&value, &len);
+    if (len >= sizeof(a->content_type))
+        return;
+    for (size_t i = 0; i < len; i++)
+        a->content_type[i] = (char) tolower((unsigned char) value[i]);
+    a->content_type[len] = '\0';
+}
+
 /* "Keep-Alive: timeout=5, max=100", an old convention that many servers still speak. */
 static void take_keep_alive(struct http_answer *a, const char *value, size_t len)
 {
@@ -168,7 +192,8 @@ static const struct {
 } headers[] = {
     {"Content-Length", take_content_length, true}, {"Transfer-Encoding", take_transfer_encoding, true},
     {"Connection", take_connection, false},        {"Keep-Alive", take_keep_alive, false},
-    {"Retry-After", take_retry_after, false},
+    {"Retry-After", take_retry_after, false},      {"Content-Encoding", take_content_encoding, false},
+    {"Content-Type", take_content_type, false},
 };
 
 /* --- lines ------------------------------------------------------------------------------------ */
@@ -208,6 +233,7 @@ static void take_status_line(struct http_answer *a, const char *line, size_t len
     }
     a->status = status < 200 ? 0 : status;
     a->has_retry_after = false;
+    a->content_type[0] = '\0';
     a->framing = (struct http_framing){.minor = line[at] - '0'};
     a->state = HTTP_ANSWER_HEADER;
 }
@@ -246,7 +272,7 @@ static void take_headers_end(struct http_answer *a)
         a->state = HTTP_ANSWER_STATUS_LINE;
         return;
     }
-    a->truncated = a->framing.unknown_coding;
+    a->truncated = a->framing.unknown_coding || a->framing.packed;
     if (a->status == 204 || a->status == 304) {
         a->truncated = false;
         complete(a);

@@ -3,7 +3,8 @@
  *
  * The answer comes from a stranger: every part has a limit, and nothing that the server writes makes us read
  * or keep more. Interim answers (1xx) are passed over. Only the transfer coding "chunked" is undone; a body
- * in any other coding is kept as it came and marked as truncated, so nothing is ever unpacked. */
+ * in any other coding, of transfer or content, is kept as it came and marked as truncated, so nothing is ever
+ * unpacked. */
 #pragma once
 
 #include "base/strbuf.h"
@@ -36,12 +37,13 @@ struct http_answer {
     bool has_retry_after; /* the value lies in retry_after */
     char retry_after[64];
     size_t retry_after_len;
-    const char *fault; /* a constant; NULL = none */
+    char content_type[128]; /* "text/html": in lower case, without parameters; "" = none, or a longer one */
+    const char *fault;      /* a constant; NULL = none */
     struct strbuf body;
 
     struct http_framing {
         int minor; /* of the version HTTP/1.minor */
-        bool chunked, unknown_coding, has_length, bad_length, says_close, says_keep_alive;
+        bool chunked, unknown_coding, packed, has_length, bad_length, says_close, says_keep_alive;
         int64_t length; /* Content-Length */
     } framing;
     int64_t left; /* of the body or of the chunk */

@@ -9,17 +9,18 @@
 
 struct http_connection *http_connection_new(struct http_origin *origin, struct http_tls *tls, int fd)
 {
-    SSL *ssl = origin->tls ? http_tls_open(tls, fd, origin->peer, &origin->session) : NULL;
+    struct http_connection *c = xcalloc(1, sizeof(*c));
 
-    if (origin->tls && !ssl) {
+    c->peer.session = &origin->session;
+    c->ssl = origin->tls ? http_tls_open(tls, fd, origin->peer, &c->peer) : NULL;
+    if (origin->tls && !c->ssl) {
         close(fd);
+        free(c);
         return NULL;
     }
-    struct http_connection *c = xcalloc(1, sizeof(*c));
     c->origin = origin;
     c->fd = fd;
-    c->ssl = ssl;
-    c->secured = !ssl;
+    c->secured = !c->ssl;
     c->made_usec = now_monotonic_usec();
     origin->users++;
     return c;
@@ -77,7 +78,9 @@ int http_connection_send(struct http_connection *c, struct iovec parts[2], char 
         len = total;
     }
     int r = http_tls_send(c->ssl, bytes, len, ret);
-    *ret_begun = r == HTTP_WAIT; /* part of the record may have left */
+    if (bytes == scratch)
+        explicit_bzero(scratch, parts[0].iov_len); /* a head holds secrets */
+    *ret_begun = r == HTTP_WAIT;                   /* part of the record may have left */
     return r == HTTP_ENDED ? HTTP_LOST : r;
 }
 
@@ -86,25 +89,36 @@ int http_connection_receive(struct http_connection *c, char *bytes, size_t size,
     ssize_t n;
 
     *ret = 0;
-    if (c->ssl)
-        return http_tls_receive(c->ssl, bytes, size, ret);
+    if (c->ssl) {
+        int r = http_tls_receive(c->ssl, bytes, size, ret);
+        c->readable &= r != HTTP_WAIT || SSL_want_write(c->ssl);
+        return r;
+    }
     do
         n = recv(c->fd, bytes, size, MSG_DONTWAIT);
     while (n < 0 && errno == EINTR);
+    c->readable &= n >= 0;
     if (n < 0)
         return errno == EAGAIN ? HTTP_WAIT : HTTP_LOST;
     *ret = (size_t) n;
     return n > 0 ? HTTP_MOVED : HTTP_ENDED;
 }
 
+const char *http_connection_refusal(const struct http_connection *c)
+{
+    return c ? http_tls_refusal(&c->peer) : NULL;
+}
+
 int http_connection_look(struct http_connection *c)
 {
     char byte;
-
-    if (c->ssl)
-        return http_tls_look(c->ssl);
     ssize_t n = recv(c->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
-    if (n < 0)
-        return errno == EAGAIN ? HTTP_QUIET : HTTP_LOST;
-    return n > 0 ? HTTP_MOVED : HTTP_ENDED;
+    bool empty = n < 0 && errno == EAGAIN;
+
+    c->readable = !empty;
+    if (c->ssl)
+        return empty && http_tls_is_between_records(c->ssl) ? HTTP_QUIET : http_tls_look(c->ssl);
+    if (empty)
+        return HTTP_QUIET;
+    return n > 0 ? HTTP_MOVED : n == 0 ? HTTP_ENDED : HTTP_LOST;
 }

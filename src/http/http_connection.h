@@ -17,12 +17,16 @@ struct http_connection {
     struct http_transfer *transfer; /* NULL = idle */
     struct http_pool *pool;         /* it returns to */
     int fd;
-    SSL *ssl;     /* NULL = clear text */
+    SSL *ssl; /* NULL = clear text */
+    struct http_tls_peer peer;
     bool secured; /* the handshake is done, or there is none */
     bool idle;
+    bool readable;                       /* the socket has said so, and has not been read empty since */
     bool hung_up;                        /* the peer has ended its side: what it sent is still to be read */
     unsigned generation;                 /* of the parameters it was made under */
     uint64_t made_usec, idle_since_usec; /* 0 = it never was */
+    uint64_t idle_usec;                  /* for how long, before this transfer */
+    uint64_t watched_since_usec;         /* as a witness */
 };
 
 /* Takes `fd` over. NULL = the TLS state could not be made. */
@@ -40,5 +44,7 @@ int http_connection_send(struct http_connection *c, struct iovec parts[2], char 
                          size_t *ret, bool *ret_begun);
 /* *ret > 0 with HTTP_MOVED. */
 int http_connection_receive(struct http_connection *c, char *bytes, size_t size, size_t *ret);
+/* Why the server refused this client; NULL = it did not, or there is no connection. */
+const char *http_connection_refusal(const struct http_connection *c);
 /* What lies on it while no request is under way: with HTTP_QUIET one may go out. See http_tls_look(). */
 int http_connection_look(struct http_connection *c);

@@ -27,13 +27,12 @@ struct http_attempt {
     http_connected *callback;
     void *userdata;
 
-    struct http_tunnel *tunnel; /* with a proxy: all that follows is unused */
-    struct http_lookup *lookup; /* of the name, as long as it lasts */
-    uint16_t port;
-    bool check_address;
-    uint64_t until_usec; /* its time is over */
+    struct http_connect wanted; /* its proxy is the attempt's own copy */
+    struct http_tunnel *tunnel; /* NULL = none, or not yet */
+    struct http_lookup *lookup; /* of the name, or the proxy's, as long as it lasts */
+    uint64_t until_usec;        /* its time is over */
 
-    struct race {
+    struct race {                         /* without a proxy */
         struct http_addresses *addresses; /* NULL = not known yet */
         int *fds;                         /* by turns, -1 = not under way */
         size_t best, begun, open;
@@ -84,6 +83,7 @@ static void attempt_free(struct http_attempt *a)
             close_racer(a, turn);
     http_addresses_done(race->addresses);
     free(race->fds);
+    free_secret((char *) (uintptr_t) a->wanted.proxy);
     free(a);
 }
 
@@ -207,9 +207,9 @@ static int connect_to(struct http_attempt *a, size_t turn, bool *ret_connected)
     size_t len = address.family == AF_INET ? sizeof(address.in) : sizeof(address.in6);
 
     if (address.family == AF_INET)
-        address.in.sin_port = htons(a->port);
+        address.in.sin_port = htons(a->wanted.port);
     else
-        address.in6.sin6_port = htons(a->port);
+        address.in6.sin6_port = htons(a->wanted.port);
     int fd = socket(address.family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
         return errno;
@@ -234,7 +234,7 @@ static bool begin_next(struct http_attempt *a)
     const struct http_address *address = &race->addresses->list[address_of(race, turn)];
     bool connected = false;
 
-    if (a->check_address && !http_address_is_public(&address->any, sizeof(struct sockaddr_in6))) {
+    if (a->wanted.check_address && !http_address_is_public(&address->any, sizeof(struct sockaddr_in6))) {
         race->refused++;
         return false;
     }
@@ -319,6 +319,41 @@ static void on_tunnel(void *userdata, int fd, enum http_cause cause, const char 
     report(a, fd, cause, detail);
 }
 
+static void start_tunnel(struct http_attempt *a)
+{
+    uint64_t now = now_monotonic_usec();
+
+    a->wanted.timeout_usec = a->until_usec > now ? a->until_usec - now : 0;
+    a->tunnel = http_tunnel_start(a->connector->tunnels, &a->wanted, on_tunnel, a);
+}
+
+/* libcurl looks it up itself, and has the words; but does not know a name server that is silent from a name
+ * that is not found. */
+static void on_proxy_resolved(void *userdata, struct http_addresses *addresses, enum http_cause cause,
+                              const char *detail)
+{
+    struct http_attempt *a = userdata;
+
+    a->lookup = NULL;
+    http_addresses_done(addresses);
+    if (cause == HTTP_INTERNAL)
+        report(a, -1, cause, detail);
+    else
+        start_tunnel(a);
+}
+
+static void go_to_proxy(struct http_attempt *a)
+{
+    CLEANUP(freep) char *host = http_tunnel_proxy_host(a->wanted.proxy);
+    struct http_addresses *known = NULL;
+
+    if (host)
+        a->lookup = http_names_ask(a->connector->names, host, on_proxy_resolved, a, &known);
+    http_addresses_done(known);
+    if (!a->lookup)
+        start_tunnel(a);
+}
+
 struct http_attempt *http_connector_start(struct http_connector *c, const struct http_connect *wanted,
                                           http_connected *callback, void *userdata)
 {
@@ -328,12 +363,12 @@ struct http_attempt *http_connector_start(struct http_connector *c, const struct
     a->connector = c;
     a->callback = callback;
     a->userdata = userdata;
-    a->port = wanted->port;
-    a->check_address = wanted->check_address;
+    a->wanted = *wanted;
+    a->wanted.proxy = xstrdup(wanted->proxy);
     a->until_usec = now_monotonic_usec() + wanted->timeout_usec;
     a->race.timer = (struct http_timer){.fire = on_turn, .owner = a};
     if (wanted->proxy[0])
-        a->tunnel = http_tunnel_start(c->tunnels, wanted, on_tunnel, a);
+        go_to_proxy(a);
     else
         a->lookup = http_names_ask(c->names, wanted->host, on_resolved, a, &addresses);
     if (addresses) {
@@ -351,11 +386,14 @@ void http_attempt_cancel(struct http_attempt *a)
 
 enum http_cause http_attempt_overdue(const struct http_attempt *a, const char **ret_detail)
 {
-    *ret_detail = "no connection in time";
     if (a->tunnel)
         return http_tunnel_overdue(a->tunnel, ret_detail);
-    if (a->lookup)
-        return http_names_overdue(a->connector->names, ret_detail);
+    if (a->lookup) {
+        enum http_cause cause = http_names_overdue(a->connector->names, ret_detail);
+        return a->wanted.proxy[0] && cause != HTTP_INTERNAL ? http_tunnel_lost(&a->wanted, ret_detail)
+                                                            : cause;
+    }
+    *ret_detail = "no connection in time";
     if (!a->race.shortage)
         return HTTP_CONNECT;
     *ret_detail = http_shortage_words(a->race.shortage);
@@ -395,7 +433,7 @@ int http_connector_new(struct http_connector **ret, struct http_sockets *sockets
     c->wheel = wheel;
     TAILQ_INIT(&c->fresh);
     TAILQ_INIT(&c->under_way);
-    int r = http_names_new(&c->names, sockets);
+    int r = http_names_new(&c->names, sockets, wheel);
     if (r >= 0)
         r = http_tunnels_new(&c->tunnels, sockets);
     if (r < 0) {

@@ -18,7 +18,8 @@ struct http_connect {
     uint16_t port;
     uint64_t timeout_usec; /* name, address and proxy together; who asks measures it */
     const char *proxy;     /* "" = none; tunnelled (CONNECT, SOCKS) */
-    bool check_address;    /* refuse what http_address_is_public() refuses; not with a proxy */
+    bool own_proxy;     /* the proxy is an institution's, not this installation's: its fault, and checked */
+    bool check_address; /* refuse what http_address_is_public() refuses; not behind a proxy */
 };
 
 /* `fd` is connected, non-blocking and the callee's; or -1, with the cause and words that are constant or live

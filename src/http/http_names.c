@@ -10,6 +10,7 @@
 #include <sys/queue.h>
 
 #include "base/timeutil.h"
+#include "http/http_name_servers.h"
 #include "http/http_shortage.h"
 
 /* Twice as many as there are requests by default: a thread that hangs outlives its requester. */
@@ -17,6 +18,12 @@
 #define REMEMBERED_USEC (60 * USEC_PER_SEC)
 #define STACK_SIZE ((size_t) 512 * 1024)
 #define NO_NAME_SERVER "no name server answers: see /etc/resolv.conf"
+/* The resolver needs longer than a connection may take to find out that all name servers are silent. So they
+ * are asked themselves as soon as a lookup lasts, again and again as long as it does. */
+#define LASTS_USEC (500 * USEC_PER_MSEC)
+#define AGAIN_USEC USEC_PER_SEC
+#define SILENT_USEC                                                                                          \
+    (400 * USEC_PER_MSEC) /* for so long they have not answered: they do not, for all we know */
 
 TAILQ_HEAD(lookup_list, http_lookup);
 LIST_HEAD(name_list, name);
@@ -46,7 +53,7 @@ struct question {
     STAILQ_ENTRY(question) link;
     struct answers *answers;
     struct name *name; /* the main thread's; to this one only a token */
-    char *host;
+    char *host;        /* NULL = the name servers themselves are asked */
     struct addrinfo *found;
     int code;        /* getaddrinfo()'s */
     int local_errno; /* what this machine lacked */
@@ -64,12 +71,15 @@ struct answers {
 
 struct http_names {
     struct http_sockets *sockets;
+    struct http_wheel *wheel;
     struct answers *answers;
     struct name_list all;
     struct name_queue queue;
     int threads;
     uint64_t serial;
-    bool unanswered; /* so the last lookup that ended */
+    bool unanswered; /* so the last question that ended */
+    struct http_timer lasting;
+    uint64_t servers_asked_usec; /* 0 = the name servers are not being asked */
 };
 
 /* --- addresses -------------------------------------------------------------------------------- */
@@ -157,24 +167,14 @@ static struct http_addresses *numeric(const char *host)
 
 /* --- the thread ------------------------------------------------------------------------------- */
 
-/* Is there no name server at all? Each one answers for this address (RFC 5737) by itself, or passes the
- * answer on that there is no such name (RFC 6303); so it is not the name's own servers that are silent. */
-static bool nobody_answers(void)
-{
-    union {
-        struct sockaddr any;
-        struct sockaddr_in in;
-    } documentation = {.in = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(0xc0000201)}}; /* 192.0.2.1 */
-    char host[NI_MAXHOST];
-
-    return getnameinfo(&documentation.any, sizeof(documentation.in), host, sizeof(host), NULL, 0,
-                       NI_NAMEREQD) == EAI_AGAIN;
-}
-
 static void look_up(struct question *q)
 {
     const struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
 
+    if (!q->host) {
+        q->unanswered = !http_name_servers_answer();
+        return;
+    }
     q->code = getaddrinfo(q->host, NULL, &hints, &q->found);
     if (q->code == 0)
         return;
@@ -183,7 +183,7 @@ static void look_up(struct question *q)
                      : q->code == EAI_SYSTEM ? errno
                                              : http_missing_descriptors();
     if (!q->local_errno && q->code == EAI_AGAIN)
-        q->unanswered = nobody_answers();
+        q->unanswered = !http_name_servers_answer();
 }
 
 static void question_free(struct question *q)
@@ -277,22 +277,16 @@ static struct name *name_use(struct http_names *names, const char *host)
     return found;
 }
 
-static void start_lookup(struct name *n)
+/* About a name, or, NULL, about the name servers. */
+static void ask(struct http_names *names, struct name *n)
 {
-    struct http_names *names = n->names;
-
-    n->asked = true;
-    if (names->threads >= THREADS_MAX) {
-        TAILQ_INSERT_TAIL(&names->queue, n, queued);
-        return;
-    }
     struct question *q = xcalloc(1, sizeof(*q));
+
     q->answers = names->answers;
     q->name = n;
-    q->host = xstrdup(n->host);
+    q->host = n ? xstrdup(n->host) : NULL;
     pthread_mutex_lock(&names->answers->lock);
     names->answers->users++;
-    names->threads++;
     int r = start_thread(q);
     if (r != 0) { /* as if the thread had found that out: the requester is not called from here */
         names->answers->users--;
@@ -302,6 +296,35 @@ static void start_lookup(struct name *n)
         wakefd_raise(names->answers->wake_fd);
     }
     pthread_mutex_unlock(&names->answers->lock);
+}
+
+static void on_lasting(void *owner)
+{
+    struct http_names *names = owner;
+    uint64_t now = now_monotonic_usec();
+
+    http_wheel_set(names->wheel, &names->lasting, now + AGAIN_USEC);
+    if (names->servers_asked_usec)
+        return;
+    names->servers_asked_usec = now;
+    ask(names, NULL);
+}
+
+static void start_lookup(struct name *n)
+{
+    struct http_names *names = n->names;
+
+    n->asked = true;
+    if (names->threads >= THREADS_MAX) {
+        TAILQ_INSERT_TAIL(&names->queue, n, queued);
+        return;
+    }
+    names->threads++;
+    ask(names, n);
+    if (!names->lasting.at_usec) {
+        http_wheel_set(names->wheel, &names->lasting, now_monotonic_usec() + LASTS_USEC);
+        http_sockets_wake(names->sockets); /* for the loop to see when */
+    }
 }
 
 /* Those that ask from within a callback wait for the next answer. */
@@ -325,13 +348,20 @@ static void pass_on(struct name *n, struct http_addresses *addresses, enum http_
         start_lookup(n);
 }
 
+static const char *words_of(int code)
+{
+    return code == 0           ? gai_strerror(EAI_NONAME)
+           : code == EAI_AGAIN ? "a name server answers, but cannot find the name out (SERVFAIL, for one)"
+                               : gai_strerror(code);
+}
+
 static void take_answer(struct http_names *names, const struct question *q)
 {
     struct name *n = q->name, *next;
     struct http_addresses *addresses = q->code == 0 ? addresses_of(q->found) : NULL;
 
-    names->threads--;
-    names->unanswered = q->unanswered;
+    if (--names->threads == 0)
+        http_wheel_clear(&names->lasting);
     while (names->threads < THREADS_MAX && (next = TAILQ_FIRST(&names->queue))) {
         TAILQ_REMOVE(&names->queue, next, queued);
         next->asked = false; /* by nobody any more, perhaps */
@@ -348,7 +378,19 @@ static void take_answer(struct http_names *names, const struct question *q)
     else if (http_is_shortage(q->local_errno))
         pass_on(n, NULL, HTTP_INTERNAL, http_shortage_words(q->local_errno));
     else
-        pass_on(n, NULL, HTTP_DNS, gai_strerror(q->code ? q->code : EAI_NONAME));
+        pass_on(n, NULL, HTTP_DNS, words_of(q->code));
+}
+
+static void take(struct http_names *names, const struct question *q)
+{
+    names->unanswered = q->unanswered;
+    if (!q->name) {
+        names->servers_asked_usec = 0;
+        return;
+    }
+    if (names->servers_asked_usec && !q->unanswered)
+        names->servers_asked_usec = now_monotonic_usec(); /* one that was silent until now speaks again */
+    take_answer(names, q);
 }
 
 static void on_answers(void *owner, int fd, uint32_t events)
@@ -364,7 +406,7 @@ static void on_answers(void *owner, int fd, uint32_t events)
     pthread_mutex_unlock(&names->answers->lock);
     while ((q = STAILQ_FIRST(&list))) {
         STAILQ_REMOVE_HEAD(&list, link);
-        take_answer(names, q);
+        take(names, q);
         question_free(q);
     }
 }
@@ -404,8 +446,11 @@ void http_lookup_cancel(struct http_lookup *lookup)
 
 enum http_cause http_names_overdue(const struct http_names *names, const char **ret_detail)
 {
-    *ret_detail = names->unanswered ? NO_NAME_SERVER : "the name was not resolved in time";
-    return names->unanswered ? HTTP_INTERNAL : HTTP_DNS;
+    bool silent = names->unanswered || (names->servers_asked_usec &&
+                                        now_monotonic_usec() - names->servers_asked_usec > SILENT_USEC);
+
+    *ret_detail = silent ? NO_NAME_SERVER : "the name was not resolved in time";
+    return silent ? HTTP_INTERNAL : HTTP_DNS;
 }
 
 void http_names_forget(struct http_names *names)
@@ -414,7 +459,7 @@ void http_names_forget(struct http_names *names)
         n->known_until_usec = 0;
 }
 
-int http_names_new(struct http_names **ret, struct http_sockets *sockets)
+int http_names_new(struct http_names **ret, struct http_sockets *sockets, struct http_wheel *wheel)
 {
     struct http_names *names = xcalloc(1, sizeof(*names));
     struct answers *a = xcalloc(1, sizeof(*a));
@@ -425,6 +470,8 @@ int http_names_new(struct http_names **ret, struct http_sockets *sockets)
     a->wake_fd = wakefd_new();
     names->answers = a;
     names->sockets = sockets;
+    names->wheel = wheel;
+    names->lasting = (struct http_timer){.fire = on_lasting, .owner = names};
     LIST_INIT(&names->all);
     TAILQ_INIT(&names->queue);
     int r = http_sockets_watch(sockets, a->wake_fd, EPOLLIN, on_answers, names);
@@ -442,6 +489,7 @@ void http_names_free(struct http_names *names)
         return;
     while (!LIST_EMPTY(&names->all))
         name_free(LIST_FIRST(&names->all));
+    http_wheel_clear(&names->lasting);
     http_sockets_forget(names->sockets, names->answers->wake_fd);
     answers_unref(names->answers);
     free(names);

@@ -1,8 +1,9 @@
 /* The addresses of names: getaddrinfo(3) in threads of its own, each answer remembered for a minute.
  *
  * One thread for each name that is being looked up, however many ask for it, and THREADS_MAX at most: a name
- * whose servers are silent delays nobody else. A thread cannot be called back from the resolver; one that
- * nobody waits for ends by itself, also after http_names_free(). All else is the main thread's. */
+ * whose servers are silent delays nobody else. While a lookup lasts one more asks whether there is a name
+ * server at all. A thread cannot be called back from the resolver; one that nobody waits for ends by itself,
+ * also after http_names_free(). All else is the main thread's. */
 #pragma once
 
 #include <netinet/in.h>
@@ -10,6 +11,7 @@
 
 #include "http/http.h"
 #include "http/http_sockets.h"
+#include "http/http_wheel.h"
 
 struct http_names;
 struct http_lookup; /* the wait for a name */
@@ -35,7 +37,8 @@ void http_addresses_done(struct http_addresses *addresses);
 typedef void http_resolved(void *userdata, struct http_addresses *addresses, enum http_cause cause,
                            const char *detail);
 
-int http_names_new(struct http_names **ret, struct http_sockets *sockets); /* 0 or negative errno */
+/* 0 or negative errno. */
+int http_names_new(struct http_names **ret, struct http_sockets *sockets, struct http_wheel *wheel);
 void http_names_free(struct http_names *names); /* all lookups were cancelled; waits for no thread */
 /* What is known of `host` (a name, or a numeric address; IPv6 in brackets), with a user more in *ret and
  * nothing returned; or a lookup, whose callback comes from http_sockets_dispatch(). */

@@ -116,7 +116,8 @@ static struct http_origin *origin_use(struct http_routes *all, bool tls, const c
     o->peer = host[0] == '[' && len > 2 ? xstrndup(host + 1, len - 2) : xstrndup(host, len);
     o->port = port;
     o->users = 1;
-    o->idle_max_usec = HTTP_IDLE_MAX_USEC;
+    o->kept_usec = HTTP_IDLE_MAX_USEC;
+    o->proven_usec = HTTP_IDLE_FREE_USEC;
     TAILQ_INIT(&o->idle);
     LIST_INSERT_HEAD(&all->origins, o, link);
     return o;
@@ -146,21 +147,37 @@ static bool header_is_clean(const char *text, size_t len)
     return clean;
 }
 
-const char *http_route_write_head(const struct http_route *route, const char *const *headers, size_t body_len,
+const char *http_route_write_head(const struct http_route *route, const struct http_request *request,
                                   struct strbuf *out)
 {
+    size_t begin = 0;
+
     strbuf_clear(out);
-    strbuf_add(out, route->head.data, route->head.len);
-    for (; headers && *headers; headers++) {
+    bool has_agent = false, has_accept = false;
+    if (!request->body) {
+        strbuf_adds(out, "GET");
+        begin = strlen("POST");
+    }
+    strbuf_add(out, route->head.data + begin, route->head.len - begin);
+    for (const char *const *headers = request->headers; headers && *headers; headers++) {
         size_t len = strlen(*headers);
         if (!header_is_clean(*headers, len))
             return "a request header holds a control character";
+        has_agent |= strncasecmp(*headers, "User-Agent:", 11) == 0;
+        has_accept |= strncasecmp(*headers, "Accept:", 7) == 0;
         strbuf_add(out, *headers, len);
         strbuf_add(out, "\r\n", 2);
     }
-    strbuf_adds(out, "Content-Length: ");
-    strbuf_add_i64(out, (int64_t) body_len);
-    strbuf_adds(out, "\r\n\r\n");
+    if (!has_agent)
+        strbuf_adds(out, route->user_agent);
+    if (!has_accept)
+        strbuf_adds(out, "Accept: */*\r\n");
+    if (request->body) {
+        strbuf_adds(out, "Content-Length: ");
+        strbuf_add_i64(out, (int64_t) request->body_len);
+        strbuf_adds(out, "\r\n");
+    }
+    strbuf_adds(out, "\r\n");
     return out->overflowed ? "the request's headers are too long" : NULL;
 }
 
@@ -181,6 +198,7 @@ void http_route_done(struct http_route *route)
         return;
     http_origin_done(route->origin);
     strbuf_free(&route->head);
+    free(route->user_agent);
     free(route->url);
     free(route);
 }
@@ -201,7 +219,7 @@ void http_routes_forget(struct http_routes *all)
     }
 }
 
-static void add_head(struct strbuf *sb, CURLU *u, const char *host, const char *user_agent)
+static void add_head(struct strbuf *sb, CURLU *u, const char *host)
 {
     CLEANUP(curl_string_freep) char *path = NULL;
     CLEANUP(curl_string_freep) char *query = NULL;
@@ -216,8 +234,10 @@ static void add_head(struct strbuf *sb, CURLU *u, const char *host, const char *
         strbuf_addc(sb, '?');
         add_encoded(sb, query);
     }
-    strbuf_addf(sb, " HTTP/1.1\r\nHost: %.*s%s%s\r\nUser-Agent: %s\r\nAccept: */*\r\n",
-                (int) len_without_dot(host), host, port ? ":" : "", port ? port : "", user_agent);
+    strbuf_addf(sb,
+                " HTTP/1.1\r\nHost: %.*s%s%s\r\n"
+                "Accept-Encoding: identity\r\n", /* without it servers may pack what they like */
+                (int) len_without_dot(host), host, port ? ":" : "", port ? port : "");
 }
 
 static struct http_route *route_new(struct http_routes *all, const struct http_params *params,
@@ -248,7 +268,8 @@ static struct http_route *route_new(struct http_routes *all, const struct http_p
     struct http_route *route = xcalloc(1, sizeof(*route));
     route->url = xstrdup(url);
     route->head = STRBUF_INIT(HEAD_MAX);
-    add_head(&route->head, u, host, params->user_agent);
+    add_head(&route->head, u, host);
+    route->user_agent = xasprintf("User-Agent: %s\r\n", params->user_agent);
     route->origin = origin_use(all, tls, host, (uint16_t) number);
     return route;
 }

@@ -12,6 +12,8 @@
 #include "http/http_tls.h"
 
 #define HTTP_IDLE_MAX_USEC (118 * USEC_PER_SEC) /* no connection is kept idle for longer */
+/* Less is no server's time for idle connections, as long as nothing else is known. */
+#define HTTP_IDLE_FREE_USEC (500 * USEC_PER_MSEC)
 
 struct http_connection;
 TAILQ_HEAD(http_connection_list, http_connection);
@@ -26,7 +28,9 @@ struct http_origin {
     bool forgotten;                   /* no new route leads here */
     struct http_connection_list idle; /* the latest first */
     struct http_tls_session session;
-    uint64_t idle_max_usec; /* how long its server keeps an idle connection, as far as it told us */
+    struct http_connection *witness; /* see http_pool.h; NULL = there is none */
+    uint64_t kept_usec;              /* how long its server keeps an idle connection, by its word */
+    uint64_t proven_usec; /* a connection that was idle for so long is safe to use, as others have shown */
 };
 
 LIST_HEAD(http_origin_list, http_origin);
@@ -35,7 +39,8 @@ struct http_route {
     struct http_route *next;
     char *url;
     struct http_origin *origin;
-    struct strbuf head; /* request line, Host and User-Agent, with their line ends */
+    struct strbuf head; /* request line of a POST and Host, with their line ends */
+    char *user_agent;   /* and the same of other headers, unless a request has them itself */
     int users;          /* requests, and the table */
 };
 
@@ -47,8 +52,9 @@ void http_routes_free(struct http_routes *all); /* no request is under way any m
 struct http_route *http_routes_use(struct http_routes *all, const struct http_params *params, const char *url,
                                    const char **ret_problem);
 void http_route_done(struct http_route *route);
-/* Writes the whole head of a request. NULL, or a constant that says what is wrong with `headers`. */
-const char *http_route_write_head(const struct http_route *route, const char *const *headers, size_t body_len,
+/* Writes the whole head of a request; its headers come in the place of those of the same name here. NULL, or
+ * a constant that says what is wrong with them. */
+const char *http_route_write_head(const struct http_route *route, const struct http_request *request,
                                   struct strbuf *out);
 /* Routes and origins were made for other parameters. What is in use stays for its users. */
 void http_routes_forget(struct http_routes *all);

@@ -6,7 +6,6 @@
 #include "http/http_transfer.h"
 
 #include <string.h>
-#include <strings.h>
 #include <unistd.h>
 
 #include "base/timeutil.h"
@@ -22,8 +21,6 @@
 /* A deadline that is seen so late was missed by this process. */
 #define STANDSTILL_USEC (250 * USEC_PER_MSEC)
 #define STOOD_STILL "this process stood still until the request's time was over"
-#define SPARED 4 /* idle connections given up when the machine lacks descriptors */
-#define EVENTS (EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET)
 
 static void go_on(struct http_transfer *t);
 static void find_connection(struct http_transfer *t);
@@ -76,9 +73,15 @@ static void conclude(struct http_transfer *t, enum http_cause cause, const char 
 
 static void conclude_exchange(struct http_transfer *t)
 {
-    conclude(t, HTTP_CONNECTION_LOST,
-             t->answer.fault && t->answer.header_bytes > 0 ? t->answer.fault
-                                                           : "the connection ended without an answer");
+    const char *fault = t->answer.header_bytes > 0 ? t->answer.fault : NULL,
+               *refusal = http_connection_refusal(t->connection);
+
+    if (t->connection && t->connection->idle_since_usec && t->answer.header_bytes == 0)
+        http_pool_note_end(t->connection->origin, t->connection->idle_usec);
+    if (refusal)
+        conclude(t, HTTP_TLS, refusal);
+    else
+        conclude(t, HTTP_CONNECTION_LOST, fault ? fault : "the connection ended without an answer");
 }
 
 /* Into the pool with it, if another request may go out on it. */
@@ -91,17 +94,30 @@ static void keep_connection(struct http_transfer *t, bool leftover)
     bool sated = a->status == 429 || a->status == 503;
     bool good = !sated && c->generation == t->context->generation && !c->origin->forgotten && !c->hung_up;
 
-    if (a->keep_alive_sec > 1)
-        c->origin->idle_max_usec = MIN(HTTP_IDLE_MAX_USEC, (uint64_t) (a->keep_alive_sec - 1) * USEC_PER_SEC);
+    uint64_t kept_usec = (uint64_t) a->keep_alive_sec * USEC_PER_SEC;
+    if (kept_usec > 0)
+        c->origin->kept_usec = MIN(HTTP_IDLE_MAX_USEC, MAX(kept_usec / 2, kept_usec - USEC_PER_SEC));
     if (a->keep_alive && all_sent && !leftover && good)
         http_pool_put(&t->context->pool, TAKE_PTR(t->connection));
+}
+
+/* Nothing is to be sent: the connection is what was wanted. */
+static void conclude_connected(struct http_transfer *t)
+{
+    http_pool_put(&t->context->pool, TAKE_PTR(t->connection));
+    conclude(t, HTTP_ANSWERED, "");
 }
 
 /* The connection failed before it took a byte. */
 static void restart(struct http_transfer *t)
 {
+    const char *refusal = http_connection_refusal(t->connection); /* a constant */
+
     http_pool_drop(&t->context->pool, TAKE_PTR(t->connection));
-    if (t->restarts++ < RESTARTS_MAX)
+    http_pool_drop_witness(&t->context->pool, t->route->origin);
+    if (refusal)
+        conclude(t, HTTP_TLS, refusal);
+    else if (t->restarts++ < RESTARTS_MAX)
         find_connection(t);
     else
         conclude(t, HTTP_CONNECT, "the server ends each connection before the request is sent");
@@ -216,10 +232,15 @@ static void exchange(struct http_transfer *t)
 
     if (!t->request.handed_over && !may_begin(t))
         return;
+    if (t->request.connects_only) {
+        conclude_connected(t);
+        return;
+    }
     while (t->request.sent < total && !is_late(t))
         if (!send_some(t))
             break;
-    if (!t->finished && t->connection && t->request.handed_over)
+    /* The answer seldom is there already: the socket tells. */
+    if (!t->finished && t->connection && t->request.handed_over && t->connection->readable)
         receive(t);
 }
 
@@ -292,6 +313,7 @@ static void on_connection(void *owner, int fd, uint32_t events)
     struct http_connection *c = owner;
 
     (void) fd;
+    c->readable |= (events & ~EPOLLOUT) != 0;
     c->hung_up |= (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0;
     if (c->transfer)
         go_on(c->transfer);
@@ -311,10 +333,10 @@ static void attach(struct http_transfer *t, struct http_connection *c)
 /* True when the transfer has ended: its origin needs TLS, and there are no certificates to trust. */
 static bool lacks_tls(struct http_transfer *t)
 {
-    bool lacking = t->route->origin->tls && !t->context->tls;
+    bool lacking = t->route->origin->tls && !t->request.way->tls;
 
     if (lacking)
-        conclude(t, HTTP_INTERNAL, t->context->tls_error.text);
+        conclude(t, HTTP_INTERNAL, t->request.way->tls_error.text);
     return lacking;
 }
 
@@ -322,13 +344,10 @@ static void on_connected(void *userdata, int fd, enum http_cause cause, const ch
 {
     struct http_transfer *t = userdata;
     struct http_context *h = t->context;
-
     t->attempt = NULL;
     if (fd < 0 && cause == HTTP_INTERNAL && h->pool.count > 0 && http_missing_descriptors() &&
         t->restarts++ < RESTARTS_MAX) {
-        /* Idle connections are the last to deserve one. */
-        for (int i = 0; i < SPARED && h->pool.count > 0; i++)
-            http_pool_drop(&h->pool, TAILQ_FIRST(&h->pool.idle));
+        http_pool_spare(&h->pool); /* idle connections are the last to deserve one */
         find_connection(t);
         return;
     }
@@ -340,19 +359,13 @@ static void on_connected(void *userdata, int fd, enum http_cause cause, const ch
         close(fd);
         return;
     }
-    struct http_connection *c = http_connection_new(t->route->origin, h->tls, fd);
+    struct http_connection *c =
+        http_pool_make(&h->pool, t->route->origin, t->request.way->tls, fd, on_connection, &detail);
     if (!c) {
-        conclude(t, HTTP_INTERNAL, "the TLS state could not be made");
+        conclude(t, HTTP_INTERNAL, detail);
         return;
     }
     c->generation = h->generation;
-    c->pool = &h->pool;
-    int r = http_sockets_watch(h->sockets, fd, EVENTS, on_connection, c);
-    if (r < 0) {
-        http_connection_free(c);
-        conclude(t, HTTP_INTERNAL, http_shortage_words(-r));
-        return;
-    }
     attach(t, c);
 }
 
@@ -361,6 +374,7 @@ static void find_connection(struct http_transfer *t)
     struct http_context *h = t->context;
     struct http_origin *origin = t->route->origin;
     struct http_connection *c = http_pool_take(&h->pool, origin, h->generation);
+    const char *proxy = t->request.way->proxy ? t->request.way->proxy : h->params.proxy;
 
     if (c) {
         attach(t, c);
@@ -369,7 +383,7 @@ static void find_connection(struct http_transfer *t)
     if (lacks_tls(t))
         return;
     /* The socket alone bypasses libcurl's TLS on it. */
-    if (strncasecmp(h->params.proxy, "https://", 8) == 0) {
+    if (strncmp(proxy, "https://", 8) == 0) {
         conclude(t, HTTP_CONNECT, "a proxy that is spoken to over TLS is not supported");
         return;
     }
@@ -382,7 +396,8 @@ static void find_connection(struct http_transfer *t)
                                           .host = origin->host,
                                           .port = origin->port,
                                           .timeout_usec = timeout_usec,
-                                          .proxy = h->params.proxy,
+                                          .proxy = proxy,
+                                          .own_proxy = t->request.way->proxy != NULL,
                                           .check_address = !h->params.allow_private_networks,
                                       },
                                       on_connected, t);
@@ -414,34 +429,30 @@ static void on_timeout(void *owner)
 
 /* --- the start -------------------------------------------------------------------------------- */
 
-static void forget_last_request(struct http_transfer *t)
+void http_transfer_start(struct http_transfer *t, const struct http_request *request, struct http_way *way,
+                         http_callback callback, void *userdata)
 {
+    struct http_context *h = t->context;
     struct strbuf head = t->request.head;
+    const char *problem = NULL;
 
     t->finished = false;
     t->restarts = 0;
-    t->request = (struct http_sending){.head = head};
-    http_answer_begin(&t->answer, t->context->params.response_limit);
-}
-
-void http_transfer_start(struct http_transfer *t, const struct http_request *request, http_callback callback,
-                         void *userdata)
-{
-    struct http_context *h = t->context;
-    const char *problem = NULL;
-
-    forget_last_request(t);
+    t->request = (struct http_sending){.way = way,
+                                       .head = head,
+                                       .body = request->body,
+                                       .body_len = request->body_len,
+                                       .connects_only = request->connects_only};
+    http_answer_begin(&t->answer, h->params.response_limit);
     t->callback = callback;
     t->userdata = userdata;
     t->started_usec = now_monotonic_usec();
-    t->request.body = request->body;
-    t->request.body_len = request->body_len;
     t->deadline_usec = t->started_usec + MAX(request->timeout_usec, 1);
     t->boot_deadline_usec = now_boottime_usec() + MAX(request->timeout_usec, 1);
     TAILQ_INSERT_TAIL(&h->running, t, link);
-    t->route = http_routes_use(h->routes, &h->params, request->url, &problem);
+    t->route = http_routes_use(t->request.way->routes, &h->params, request->url, &problem);
     if (!problem)
-        problem = http_route_write_head(t->route, request->headers, request->body_len, &t->request.head);
+        problem = http_route_write_head(t->route, request, &t->request.head);
     if (problem) {
         conclude(t, HTTP_URL_INVALID, problem);
         return;
@@ -459,24 +470,9 @@ void http_transfer_drop(struct http_transfer *t)
     let_go(t);
     if (t->route)
         http_route_done(TAKE_PTR(t->route));
-}
-
-struct http_result http_transfer_result(const struct http_transfer *t)
-{
-    bool answered = t->end.cause == HTTP_ANSWERED;
-
-    return (struct http_result){
-        .cause = t->end.cause,
-        .status = answered ? t->answer.status : 0,
-        .body_handed_over = t->request.handed_over,
-        .body = strbuf_str(&t->answer.body),
-        .body_len = t->answer.body.len,
-        .truncated = answered && t->answer.truncated,
-        .has_retry_after = t->end.has_retry_after,
-        .retry_after_sec = t->end.has_retry_after ? t->end.retry_after_sec : 0,
-        .duration_usec = t->end.duration_usec,
-        .detail = t->end.detail.text,
-    };
+    http_way_unref(TAKE_PTR(t->request.way));
+    if (t->request.head.data) /* it holds secrets */
+        explicit_bzero(t->request.head.data, t->request.head.len);
 }
 
 struct http_transfer *http_transfer_new(struct http_context *context)
@@ -494,7 +490,7 @@ void http_transfer_free(struct http_transfer *t)
     if (!t)
         return;
     http_transfer_drop(t);
-    strbuf_free(&t->request.head);
+    strbuf_wipe(&t->request.head);
     http_answer_free(&t->answer);
     free(t);
 }

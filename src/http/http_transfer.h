@@ -7,6 +7,7 @@
 #include "http/http_answer.h"
 #include "http/http_connector.h"
 #include "http/http_pool.h"
+#include "http/http_way.h"
 
 struct http_transfer;
 TAILQ_HEAD(http_transfer_list, http_transfer);
@@ -14,13 +15,12 @@ TAILQ_HEAD(http_transfer_list, http_transfer);
 /* What all transfers share. */
 struct http_context {
     struct http_params params; /* its strings are the three below */
+    struct http_way *way;      /* the configuration's */
+    struct http_way_list ways; /* others in use */
     char *ca_file, *proxy, *user_agent;
-    unsigned generation;  /* of what a connection depends on */
-    struct http_tls *tls; /* NULL: ca_file cannot be used, for tls_error */
-    struct error tls_error;
+    unsigned generation; /* of what a connection depends on */
     struct http_sockets *sockets;
     struct http_connector *connector;
-    struct http_routes *routes;
     struct http_wheel *wheel;
     struct http_pool pool;
     struct http_transfer_list running, finished;
@@ -49,10 +49,12 @@ struct http_transfer {
     uint64_t boot_deadline_usec; /* the same in boot time: nothing is sent afterwards */
 
     struct http_sending {
+        struct http_way *way;
         struct strbuf head;
         const char *body;
         size_t body_len, sent;
         bool handed_over; /* the connection took, or may have taken, a byte */
+        bool connects_only;
     } request;
     struct http_answer answer;
 
@@ -67,9 +69,9 @@ struct http_transfer {
 
 struct http_transfer *http_transfer_new(struct http_context *context);
 void http_transfer_free(struct http_transfer *t);
-/* Ends in the list of running or of finished transfers. */
-void http_transfer_start(struct http_transfer *t, const struct http_request *request, http_callback callback,
-                         void *userdata);
+/* Ends in the list of running or of finished transfers. Takes `way` over, which is prepared. */
+void http_transfer_start(struct http_transfer *t, const struct http_request *request, struct http_way *way,
+                         http_callback callback, void *userdata);
 /* Ends it now: with the answer, if its status is known, else with HTTP_CANCELLED. */
 void http_transfer_cancel(struct http_transfer *t);
 /* Handshakes cost a millisecond each, exchanges a hundredth of it: this does some of the former, between the
@@ -77,5 +79,3 @@ void http_transfer_cancel(struct http_transfer *t);
 void http_transfers_shake(struct http_context *h);
 /* Lets go of everything but its memory, without a result. */
 void http_transfer_drop(struct http_transfer *t);
-/* Valid until the transfer is started anew or freed. */
-struct http_result http_transfer_result(const struct http_transfer *t);

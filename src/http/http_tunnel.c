@@ -11,12 +11,14 @@
 #include <unistd.h>
 
 #include "base/timeutil.h"
+#include "http/http_address.h"
 #include "http/http_shortage.h"
 
 /* libcurl gives an address up after a part of the time, and then waits to be called again without having set
  * a timer (7.88): so it is called now and then while it connects. */
 #define LOOK_USEC (100 * USEC_PER_MSEC)
 #define HEAD_MAX ((size_t) 64 * 1024)
+#define UNREACHED "the proxy could not be reached in time"
 
 struct http_tunnel {
     TAILQ_ENTRY(http_tunnel) link;
@@ -25,6 +27,9 @@ struct http_tunnel {
     int local_errno; /* our own machine refused something */
     int fd;          /* the last that libcurl opened; -1 once it has closed it */
     bool reached;    /* the proxy is connected to */
+    bool own;        /* the proxy is an institution's */
+    bool checked;    /* its address has to be public */
+    bool refused;    /* one was not */
     bool body;       /* it says that its answer has one */
     size_t head_bytes;
     http_connected *callback;
@@ -95,6 +100,10 @@ static curl_socket_t on_open_socket(void *userdata, curlsocktype purpose, struct
     struct http_tunnel *t = userdata;
 
     (void) purpose;
+    if (t->checked && !http_address_is_public(&address->addr, address->addrlen)) {
+        t->refused = true;
+        return CURL_SOCKET_BAD;
+    }
     int fd = socket(address->family, address->socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, address->protocol);
     if (fd < 0) {
         if (errno != EAFNOSUPPORT) /* no IPv6 here: the next address may do */
@@ -132,6 +141,19 @@ static size_t on_header(char *line, size_t size, size_t count, void *userdata)
     t->body |= len >= strlen(coding) && strncasecmp(line, coding, strlen(coding)) == 0;
     t->head_bytes += len;
     return t->head_bytes <= HEAD_MAX ? len : 0;
+}
+
+char *http_tunnel_proxy_host(const char *proxy)
+{
+    CURLU *u = curl_url();
+    char *host = NULL, *copy = NULL;
+
+    if (curl_url_set(u, CURLUPART_URL, proxy, CURLU_NON_SUPPORT_SCHEME | CURLU_GUESS_SCHEME) == CURLUE_OK &&
+        curl_url_get(u, CURLUPART_HOST, &host, 0) == CURLUE_OK)
+        copy = xstrdup(host);
+    curl_free(host);
+    curl_url_cleanup(u);
+    return copy;
 }
 
 /* --- a tunnel --------------------------------------------------------------------------------- */
@@ -176,6 +198,8 @@ struct http_tunnel *http_tunnel_start(struct http_tunnels *all, const struct htt
 
     t->all = all;
     t->fd = -1;
+    t->own = wanted->own_proxy;
+    t->checked = wanted->own_proxy && wanted->check_address;
     t->callback = callback;
     t->userdata = userdata;
     /* A handle of its own for each attempt: 7.88 mixes up what it keeps of two transfers of one handle. */
@@ -206,6 +230,8 @@ void http_tunnel_cancel(struct http_tunnel *t)
 
 /* --- its end ---------------------------------------------------------------------------------- */
 
+/* It does not even try: its own rules, its own limits, or no CONNECT at all. What it answers when it has
+ * tried in vain begins with a 5, or is 404 (Privoxy). */
 static bool refuses_us(const struct http_tunnel *t)
 {
     long status = 0, reason = 0;
@@ -216,11 +242,11 @@ static bool refuses_us(const struct http_tunnel *t)
     if (reason == CURLPX_NO_AUTH || reason == CURLPX_USER_REJECTED)
         return true;
 #endif
-    return status == 407;
+    return status == 403 || status == 405 || status == 407 || status == 429;
 }
 
-/* The proxy is part of this installation: that it is away, or wants another password, is no fault of the
- * institution's. That it cannot connect may be. */
+/* The proxy is part of this installation: that it is away, or does not let us through, is no fault of the
+ * institution's, unless the proxy is its own. That it cannot connect may be. */
 static enum http_cause cause_of(const struct http_tunnel *t, CURLcode code)
 {
     bool unreached = code == CURLE_COULDNT_RESOLVE_HOST || code == CURLE_COULDNT_RESOLVE_PROXY ||
@@ -228,14 +254,23 @@ static enum http_cause cause_of(const struct http_tunnel *t, CURLcode code)
 
     if (code == CURLE_URL_MALFORMAT)
         return HTTP_URL_INVALID;
-    return t->local_errno || (unreached && !t->reached) || refuses_us(t) ? HTTP_INTERNAL : HTTP_CONNECT;
+    if (t->refused && !t->reached)
+        return HTTP_ADDRESS_REFUSED;
+    bool by_proxy = (unreached && !t->reached) || refuses_us(t);
+    return t->local_errno || (by_proxy && !t->own) ? HTTP_INTERNAL : HTTP_CONNECT;
+}
+
+enum http_cause http_tunnel_lost(const struct http_connect *wanted, const char **ret_detail)
+{
+    *ret_detail = UNREACHED;
+    return wanted->own_proxy ? HTTP_CONNECT : HTTP_INTERNAL;
 }
 
 enum http_cause http_tunnel_overdue(const struct http_tunnel *t, const char **ret_detail)
 {
     *ret_detail = t->local_errno ? http_shortage_words(t->local_errno)
                   : t->reached   ? "the proxy made no connection in time"
-                                 : "the proxy could not be reached in time";
+                                 : UNREACHED;
     return cause_of(t, CURLE_OPERATION_TIMEDOUT);
 }
 
@@ -244,7 +279,9 @@ static void put_detail(char *detail, size_t size, const struct http_tunnel *t, C
     const char *words;
 
     (void) http_tunnel_overdue(t, &words);
-    if (t->local_errno || code == CURLE_OPERATION_TIMEDOUT)
+    if (t->refused && !t->reached)
+        snprintf(detail, size, "the proxy's address lies in a network that is not allowed");
+    else if (t->local_errno || code == CURLE_OPERATION_TIMEDOUT)
         snprintf(detail, size, "%s", words);
     else if (t->head_bytes > HEAD_MAX)
         snprintf(detail, size, "the proxy: the head of its answer is too long");

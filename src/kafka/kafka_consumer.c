@@ -249,6 +249,23 @@ static bool take_partition_error(struct kafka_consumer *k, struct kafka_poll *re
     return ret->count > 0;
 }
 
+/* An error about a topic has it in its words, and one about a fetch names the partition. */
+static bool take_topic_error(struct kafka_consumer *k, struct kafka_poll *ret)
+{
+    if (take_partition_error(k, ret))
+        return true;
+    for (size_t i = 0; k->topics[i]; i++) {
+        if (!strstr(ret->error.text, k->topics[i]))
+            continue;
+        k->partitions = xcalloc(1, sizeof(*k->partitions));
+        k->partitions[0].topic = k->topics[i];
+        ret->partitions = k->partitions;
+        ret->count = 1;
+        return true;
+    }
+    return false;
+}
+
 static enum kafka_poll_result take_error(struct kafka_consumer *k, rd_kafka_resp_err_t code,
                                          const char *words, struct kafka_poll *ret)
 {
@@ -269,6 +286,10 @@ static enum kafka_poll_result take_error(struct kafka_consumer *k, rd_kafka_resp
         return KAFKA_AWAY;
     }
     error_set(&ret->error, "%s", words && *words ? words : rd_kafka_err2str(code));
+    if (code == RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED)
+        return KAFKA_DENIED;
+    if (code == RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED && take_topic_error(k, ret))
+        return KAFKA_DENIED;
     if (code == RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART || code == RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC)
         return KAFKA_NO_TOPIC;
     if (is_offset_error(code) && take_partition_error(k, ret))

@@ -90,6 +90,11 @@ size_t kafka_producer_message_max(const struct kafka_producer *p)
 
 /* --- topics ----------------------------------------------------------------------------------- */
 
+bool kafka_producer_knows_why(const struct kafka_producer *p)
+{
+    return *p->connection.text;
+}
+
 int kafka_producer_look(struct kafka_producer *p, int timeout_ms, int *ret_partitions, struct error *err)
 {
     for (size_t i = 0; i < p->topic_count; i++) {
@@ -102,8 +107,10 @@ int kafka_producer_look(struct kafka_producer *p, int timeout_ms, int *ret_parti
                       *p->connection.text ? p->connection.text : rd_kafka_err2str(code));
             return -EIO;
         }
-        bool there = metadata->topic_cnt == 1 && metadata->topics[0].err == RD_KAFKA_RESP_ERR_NO_ERROR;
-        ret_partitions[i] = there ? metadata->topics[0].partition_cnt : 0;
+        code = metadata->topic_cnt == 1 ? metadata->topics[0].err : RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC;
+        ret_partitions[i] = code == RD_KAFKA_RESP_ERR_NO_ERROR ? metadata->topics[0].partition_cnt
+                            : code == RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED ? KAFKA_FORBIDDEN
+                                                                                   : 0;
         rd_kafka_metadata_destroy(metadata);
     }
     return 0;
@@ -126,6 +133,8 @@ static int classify_creation(rd_kafka_event_t *event, const char *name, struct e
     if (!code || code == RD_KAFKA_RESP_ERR_TOPIC_ALREADY_EXISTS)
         return 0;
     words = count == 1 ? rd_kafka_topic_result_error_string(results[0]) : NULL;
+    if (code == RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED)
+        words = "this client may not create it: let its user Create it, or create it yourself";
     error_set(err, "cannot create topic \"%s\": %s", name, words && *words ? words : rd_kafka_err2str(code));
     return KAFKA_TOPIC_REFUSED;
 }
@@ -237,13 +246,20 @@ void kafka_producer_flush(struct kafka_producer *p)
     rd_kafka_flush(p->rk, 1);
 }
 
+/* With what helps, where the library's words do not tell it. */
+static const char *words_of(rd_kafka_resp_err_t code)
+{
+    if (code == RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED)
+        return "this client may not write to the topic: let its user Write it";
+    return code ? rd_kafka_err2str(code) : NULL;
+}
+
 static void pass_reports(rd_kafka_event_t *event, kafka_report *report, void *userdata)
 {
     const rd_kafka_message_t *m;
 
     while (report && (m = rd_kafka_event_message_next(event)))
-        report((size_t) (uintptr_t) m->_private, fate_of(m->err), m->err ? rd_kafka_err2str(m->err) : NULL,
-               userdata);
+        report((size_t) (uintptr_t) m->_private, fate_of(m->err), words_of(m->err), userdata);
 }
 
 static int classify_error(struct kafka_producer *p, rd_kafka_event_t *event, struct error *err)

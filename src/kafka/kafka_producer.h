@@ -23,8 +23,11 @@ void kafka_producer_free(struct kafka_producer *p);
 /* The largest message that the client takes: key, value and headers together. */
 size_t kafka_producer_message_max(const struct kafka_producer *p);
 
-/* Asks the brokers how many partitions each topic has; 0 = there is no such topic, or we may not see it.
- * Waits up to timeout_ms. 0, or -EIO with *err. */
+#define KAFKA_FORBIDDEN (-1)
+/* A connection has failed, and the next words about Kafka tell why. */
+bool kafka_producer_knows_why(const struct kafka_producer *p);
+/* Asks the brokers how many partitions each topic has; 0 = there is no such topic, KAFKA_FORBIDDEN = we may
+ * not see it. Waits up to timeout_ms. 0, or -EIO with *err. */
 int kafka_producer_look(struct kafka_producer *p, int timeout_ms, int *ret_partitions, struct error *err);
 enum {
     KAFKA_TOPIC_REFUSED = 1, /* the topic cannot be created; *err says why */

@@ -10,6 +10,8 @@
 #include "base/timeutil.h"
 #include "base/trouble.h"
 #include "base/worker.h"
+#include "monitor/checkpoint.h"
+#include "monitor/router.h"
 #include "pg/pg_session.h"
 #include "pg/schema.h"
 #include "sql/statements.h"
@@ -29,7 +31,9 @@
 /* Of integrations whose counters are brought to their counts in one transaction. */
 #define FOLD_MAX 1000
 
-#define JOBS 6
+#define TIMES_USEC (60 * USEC_PER_SEC)
+
+#define JOBS 9
 
 struct monitor;
 
@@ -53,6 +57,8 @@ struct monitor {
     uint64_t oldest_since;                             /* monotonic: when it was seen first */
     bool name_held;
     struct trouble name_taken; /* by another daemon */
+    struct trouble cleaning;   /* subscriptions and events may be deleted here */
+    struct router router;
 };
 
 static void give_up_session(struct monitor *m)
@@ -81,13 +87,30 @@ static void open_session(struct monitor *m)
 
 /* --- the jobs --------------------------------------------------------------------------------- */
 
+static void warn_of_cleaning(struct monitor *m)
+{
+    bool allowed = false;
+
+    if (pg_query_bool(m->pg, &sql_cleaning_allowed, NULL, &allowed, NULL) != PG_DONE)
+        return;
+    if (!allowed)
+        (void) trouble_ends(&m->cleaning);
+    else if (trouble_begins(&m->cleaning))
+        log_warning(
+            "a test database: its subscriptions and events may be deleted (installation.allows_cleaning); "
+            "the ledger proves nothing here");
+}
+
 static uint64_t check_schema(struct monitor *m)
 {
     struct error err;
 
-    if (schema_check_for_work(m->pg, &err) == PG_SCHEMA_MISFIT) {
+    int r = schema_check_for_work(m->pg, &err);
+    if (r == PG_SCHEMA_MISFIT) {
         m->params.schema_misfit(m->params.userdata);
         give_up_session(m);
+    } else if (r == PG_DONE) {
+        warn_of_cleaning(m);
     }
     return LOOK_USEC;
 }
@@ -132,7 +155,8 @@ static uint64_t extend_ledger(struct monitor *m)
     int64_t made;
 
     if (pg_query_i64(m->pg, &sql_extend_ledger, NULL, &made, &err) == PG_DONE) {
-        (void) trouble_ends(&m->extending);
+        if (trouble_ends(&m->extending))
+            log_notice("partitions of the ledger can be made ahead again");
         if (made > 0)
             log_info("made %d partition%s of the ledger ahead", (int) made, plural(made));
         return EXTEND_USEC;
@@ -155,7 +179,8 @@ static uint64_t index_ledger(struct monitor *m)
             log_warning("could not index a partition of the ledger that is full: %s; trying again", err.text);
         return EXTEND_USEC;
     }
-    (void) trouble_ends(&m->indexing);
+    if (trouble_ends(&m->indexing))
+        log_notice("full partitions of the ledger can be indexed again");
     struct pg_row row = {.result = result};
     if (pg_next_is_null(&row))
         return EXTEND_USEC;
@@ -175,9 +200,9 @@ static void note_full(struct monitor *m, const struct pg_result *full)
 {
     if (pg_rows(full) > 0 && trouble_begins(&m->full))
         log_warning("integration %" PRId64
-                    ": successful_sends or failed_sends has reached the greatest number "
+                    " \"%s\": successful_sends or failed_sends has reached the greatest number "
                     "of its type; integration_runtime counts on",
-                    pg_get_i64(full, 0, 0));
+                    pg_get_i64(full, 0, 0), pg_get_text(full, 0, 1));
 }
 
 /* In a transaction that has been begun; ends it. True when one of them is to blame that none could follow. */
@@ -247,9 +272,43 @@ static uint64_t fold_counts(struct monitor *m)
     return snapshot_is_old(m) ? FOLD_RARELY_USEC : LOOK_USEC;
 }
 
+/* The server's clock decides when a retry is due, and it may have been hours ahead for a while. The statement
+ * walks over all that is scheduled: seldom. */
+static uint64_t mend_times(struct monitor *m)
+{
+    uint64_t began = now_monotonic_usec();
+    int64_t mended;
+
+    if (pg_query_i64(m->pg, &sql_mend_times, NULL, &mended, NULL) == PG_DONE && mended > 0)
+        log_warning("the database server's clock was set back: %" PRId64
+                    " subscription%s would have waited for its old time, and now wait%s as long as any other",
+                    mended, plural(mended), mended == 1 ? "s" : "");
+    return MAX(TIMES_USEC, 100 * (now_monotonic_usec() - began));
+}
+
+/* Said in the journal, which may be kept where nobody can change it. */
+static uint64_t write_checkpoint(struct monitor *m)
+{
+    char digest[65];
+    int64_t leaves;
+    struct error err;
+
+    if (checkpoint_write(m->pg, &leaves, digest, &err) != PG_DONE || leaves < 0)
+        return LOOK_USEC;
+    log_line(LOG_INFO, MSG_AUDIT_CHECKPOINT, "audit log: checkpoint of %" PRId64 " leaves, SHA-256 %s",
+             leaves, digest);
+    return TIMES_USEC;
+}
+
+static uint64_t route_unrouted(struct monitor *m)
+{
+    return router_run(&m->router, m->pg);
+}
+
 static const struct job jobs[JOBS] = {
-    {"schema", check_schema},  {"backlog", read_backlog}, {"name", take_name},
-    {"ledger", extend_ledger}, {"index", index_ledger},   {"counters", fold_counts},
+    {"schema", check_schema},  {"backlog", read_backlog},        {"name", take_name},
+    {"ledger", extend_ledger}, {"index", index_ledger},          {"counters", fold_counts},
+    {"times", mend_times},     {"checkpoint", write_checkpoint}, {"routing", route_unrouted},
 };
 
 /* --- the thread ------------------------------------------------------------------------------- */
@@ -268,6 +327,16 @@ static void run_jobs(struct monitor *m)
     }
 }
 
+/* In microseconds from now, at most a turn. */
+static uint64_t until_next_job(const struct monitor *m)
+{
+    uint64_t now = now_monotonic_usec(), next = now + TURN_USEC;
+
+    for (size_t i = 0; i < JOBS && m->pg; i++)
+        next = MIN(next, MAX(m->due_at[i], now));
+    return next - now;
+}
+
 static void *run(void *userdata)
 {
     struct monitor *m = userdata;
@@ -276,7 +345,7 @@ static void *run(void *userdata)
         if (!m->pg && now_monotonic_usec() >= m->open_at)
             open_session(m);
         run_jobs(m);
-        worker_wait(&m->worker, -1, TURN_USEC);
+        worker_wait(&m->worker, -1, MAX(until_next_job(m), 1)); /* 0 would not beat */
     } while (!worker_is_stopping(&m->worker));
     pg_close(TAKE_PTR(m->pg));
     return NULL;
@@ -306,6 +375,7 @@ void monitor_join(struct monitor *m)
     if (!m)
         return;
     pthread_join(m->worker.thread, NULL);
+    router_free(&m->router);
     config_unref(m->config);
     free(m);
 }

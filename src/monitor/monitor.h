@@ -1,7 +1,8 @@
 /* The monitor: what has to be looked after every few seconds, on a thread and a session of its own.
  *
- * Makes ledger partitions ahead, brings the integrations' counters to their counts, counts the backlog for
- * systemctl status, and watches that the schema still fits. */
+ * Makes ledger partitions ahead, brings the integrations' counters to their counts, routes subscriptions by
+ * filters that are newer than they, counts the backlog for systemctl status, and watches that the schema
+ * still fits. */
 #pragma once
 
 #include "base/worker.h"
@@ -18,8 +19,11 @@ struct monitor_params {
     void *userdata;
 };
 
+#define MONITOR_COUNTED 10000
 struct monitor_stats {
-    _Atomic int64_t waiting, unrouted; /* up to 10,000; -1 = not known */
+    /* Above MONITOR_COUNTED there are more than that; -1 = not known. `waiting` is for integrations that are
+     * enabled and not paused. */
+    _Atomic int64_t waiting, unrouted;
     _Atomic int64_t unpublished;
     _Atomic bool relay_stopped;
 };

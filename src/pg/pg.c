@@ -5,6 +5,7 @@
 #include "pg/pg.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
@@ -15,6 +16,7 @@
 
 /* How much longer than the server's statement_timeout we wait before the connection counts as dead. */
 #define MARGIN_USEC (5 * USEC_PER_SEC)
+#define POOL_USEC (3 * USEC_PER_SEC) /* a pooler has a connection for us, or none */
 
 struct pg {
     PGconn *conn;
@@ -24,6 +26,7 @@ struct pg {
     char sqlstate[6];
     bool broken, writes;
     void (*remark)(void *userdata, const char *sqlstate, const char *words);
+    void (*under_way)(void *userdata);
     void *userdata;
 };
 
@@ -74,7 +77,13 @@ static int wait_result(struct pg *pg, uint64_t deadline_usec, struct error *err)
             return broken(pg, -ECONNRESET, err);
         if (!unsent && !PQisBusy(pg->conn))
             return PG_DONE;
-        int r = wait_socket(pg->conn, pg->stop_fd, (short) (POLLIN | (unsent ? POLLOUT : 0)), deadline_usec);
+        uint64_t until =
+            pg->under_way ? MIN(deadline_usec, now_monotonic_usec() + USEC_PER_SEC) : deadline_usec;
+        int r = wait_socket(pg->conn, pg->stop_fd, (short) (POLLIN | (unsent ? POLLOUT : 0)), until);
+        if (r == -ETIMEDOUT && until < deadline_usec) {
+            pg->under_way(pg->userdata);
+            continue;
+        }
         if (r != PG_DONE)
             return broken(pg, r, err);
         if (!PQconsumeInput(pg->conn))
@@ -111,7 +120,8 @@ static int judge(struct pg *pg, PGresult *result, struct error *err)
         return PG_DONE;
     pg_words(err, pg->conn, result);
     snprintf(pg->sqlstate, sizeof(pg->sqlstate), "%s", pg_sqlstate(result));
-    if (PQstatus(pg->conn) != CONNECTION_OK || (pg->writes && pg_result_is_read_only(result))) {
+    if (PQstatus(pg->conn) != CONNECTION_OK || (pg->writes && pg_result_is_read_only(result)) ||
+        pg_result_is_foreign(result)) {
         pg->broken = true;
         return -ECONNRESET;
     }
@@ -193,7 +203,6 @@ static void pass_notice_on(void *userdata, const PGresult *result)
 static int set_up_session(struct pg *pg, const struct pg_params *params, struct error *err)
 {
     CLEANUP(strbuf_free) struct strbuf sql = STRBUF_INIT(4096);
-    CLEANUP(pg_result_freep) struct pg_result *result = NULL;
     char *schema = PQescapeIdentifier(pg->conn, params->schema, strlen(params->schema));
     if (!schema)
         return broken(pg, -ECONNRESET, err);
@@ -215,34 +224,30 @@ static int set_up_session(struct pg *pg, const struct pg_params *params, struct 
         strbuf_adds(&sql, "; set transaction_timeout = 0");
     if (params->keep_to_indexes)
         strbuf_adds(&sql, "; set enable_seqscan = off; set plan_cache_mode = force_generic_plan");
-    int r = pg_execute(pg, sql.data, err);
-    if (r != PG_DONE)
-        return r;
+    return pg_execute(pg, sql.data, err);
+}
 
+static int judge_server(struct pg *pg, const struct pg_params *params, struct error *err)
+{
     static const struct pg_statement facts = {
-        "", "select pg_backend_pid(), pg_is_in_recovery(), current_setting('transaction_read_only') = 'on'"};
-    r = pg_query(pg, &facts, NULL, &result, err);
+        "", "select pg_is_in_recovery(), current_setting('transaction_read_only') = 'on'"};
+    CLEANUP(pg_result_freep) struct pg_result *result = NULL;
+    int r = pg_query(pg, &facts, NULL, &result, err);
     if (r != PG_DONE)
         return r;
-    if (params->writes && (pg_get_bool(result, 0, 1) || pg_get_bool(result, 0, 2))) {
+    if (params->writes && (pg_get_bool(result, 0, 0) || pg_get_bool(result, 0, 1))) {
         error_set(err, "%s",
-                  pg_get_bool(result, 0, 1)
+                  pg_get_bool(result, 0, 0)
                       ? "the server is a standby; database.conninfo is to name the primary"
                       : "default_transaction_read_only is on for the server, the database or the role");
         return -EROFS;
-    }
-    if (pg_get_i64(result, 0, 0) != PQbackendPID(pg->conn)) {
-        error_set(err,
-                  "the connection goes through a pooler in transaction mode, which breaks LISTEN and locks: "
-                  "let database.conninfo name Postgres itself, or a pool in session mode");
-        return -EPERM;
     }
     if (PQserverVersion(pg->conn) < 130000) {
         error_set(err, "the server is PostgreSQL %d: 13 or later is needed",
                   PQserverVersion(pg->conn) / 10000);
         return -EPERM;
     }
-    return params->admit ? params->admit(pg, err) : PG_DONE;
+    return PG_DONE;
 }
 
 static void pg_closep(struct pg **pg)
@@ -250,7 +255,8 @@ static void pg_closep(struct pg **pg)
     pg_close(*pg);
 }
 
-int pg_open(struct pg **ret, const struct pg_params *params, struct error *err)
+/* A connection, without a session's settings. */
+static int connect_to(struct pg **ret, const struct pg_params *params, struct error *err)
 {
     CLEANUP(pg_closep) struct pg *pg = xcalloc(1, sizeof(*pg));
     uint64_t deadline = now_monotonic_usec() + params->connect_timeout_usec;
@@ -266,11 +272,94 @@ int pg_open(struct pg **ret, const struct pg_params *params, struct error *err)
     if (r != PG_DONE)
         return r;
     pg->remark = params->remark;
+    pg->under_way = params->under_way;
     pg->userdata = params->userdata;
     PQsetNoticeReceiver(pg->conn, pg->remark ? pass_notice_on : ignore_notice, pg);
     if (PQsetnonblocking(pg->conn, 1) != 0)
         return broken(pg, -ECONNRESET, err);
-    r = set_up_session(pg, params, err);
+    *ret = TAKE_PTR(pg);
+    return PG_DONE;
+}
+
+/* The id of its process that a pooler tells is its own: no fault, but a reason to look closer. */
+static int find_pooler(struct pg *pg, bool *ret, struct error *err)
+{
+    static const struct pg_statement ask = {"", "select pg_catalog.pg_backend_pid()"};
+    int64_t pid;
+    int r = pg_query_i64(pg, &ask, NULL, &pid, err);
+
+    if (r == PG_DONE)
+        *ret = pid != PQbackendPID(pg->conn);
+    return r;
+}
+
+/* False also when there is no answer: the other transaction has the only connection of the pool. */
+static bool keeps_setting(struct pg *pg, const char *value)
+{
+    CLEANUP(pg_result_freep) struct pg_result *result = NULL;
+    static const struct pg_statement ask = {"", "select pg_catalog.current_setting('anubisd.session', true)"};
+
+    return pg_query(pg, &ask, NULL, &result, NULL) == PG_DONE &&
+           strcmp(pg_get_text(result, 0, 0), value) == 0;
+}
+
+/* Does the setting get lost as soon as another connection begins a transaction? PgBouncer gives that one the
+ * server's connection that was used last or, by round robin, longest ago: then a later round meets it. */
+static bool is_mixed(struct pg *pg, struct pg *other, const char *value, struct error *err)
+{
+    for (int round = 0; round < 3; round++) {
+        if (pg_execute(other, "begin; select 1", err) != PG_DONE)
+            /* Where each session has a connection of its own they may be used up: no answer in time. */
+            return strstr(err->text, "statement pooling");
+        if (!keeps_setting(pg, value))
+            return true;
+        if (pg_execute(other, "commit", err) != PG_DONE)
+            return false;
+    }
+    return false;
+}
+
+/* Before settings are made that would matter to others. */
+static int refuse_transaction_pool(struct pg *pg, const struct pg_params *params, struct error *err)
+{
+    CLEANUP(pg_closep) struct pg *other = NULL;
+    char value[24], set[64];
+
+    snprintf(value, sizeof(value), "%" PRIx64, random_u64());
+    snprintf(set, sizeof(set), "set anubisd.session = '%s'", value);
+    int r = pg_execute(pg, set, err);
+    if (r == PG_DONE)
+        r = connect_to(&other, params, err);
+    if (r != PG_DONE)
+        return r;
+    pg->query_timeout_usec = other->query_timeout_usec = POOL_USEC;
+    bool mixed = is_mixed(pg, other, value, err);
+    pg->query_timeout_usec = params->connect_timeout_usec;
+    if (!mixed)
+        return PG_DONE;
+    error_set(err,
+              "the connection goes through a pooler in transaction mode, in which locks of a session, LISTEN "
+              "and prepared statements get lost: set pool_mode = session for this database in pgbouncer.ini, "
+              "or let database.conninfo name Postgres itself");
+    return -EPERM;
+}
+
+int pg_open(struct pg **ret, const struct pg_params *params, struct error *err)
+{
+    CLEANUP(pg_closep) struct pg *pg = NULL;
+    bool pooled = false;
+    int r = connect_to(&pg, params, err);
+
+    if (r == PG_DONE)
+        r = find_pooler(pg, &pooled, err);
+    if (r == PG_DONE && pooled)
+        r = refuse_transaction_pool(pg, params, err);
+    if (r == PG_DONE)
+        r = set_up_session(pg, params, err);
+    if (r == PG_DONE)
+        r = judge_server(pg, params, err);
+    if (r == PG_DONE && params->admit)
+        r = params->admit(pg, err);
     if (r != PG_DONE)
         return r;
     pg->query_timeout_usec =

@@ -31,7 +31,9 @@ struct pg_params {
     /* What the server remarks besides, at level notice and above; NULL = of no interest. Called on the
      * session's thread; the strings live as long as the call. */
     void (*remark)(void *userdata, const char *sqlstate, const char *words);
-    void *userdata;
+    /* Called each second while a statement is under way; NULL = not wanted. */
+    void (*under_way)(void *userdata);
+    void *userdata; /* of both */
 };
 
 /* Outcomes of pg_open() and pg_query(). */

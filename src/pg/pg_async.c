@@ -252,9 +252,10 @@ static void take_results(struct pg_async *p)
         if (!pg_result_is_good(result)) {
             struct error err;
             pg_words(&err, p->conn, result);
-            if (p->owned.params.writes && pg_result_is_read_only(result)) {
+            bool read_only = p->owned.params.writes && pg_result_is_read_only(result);
+            if (read_only || pg_result_is_foreign(result)) {
                 PQclear(result);
-                go_down(p, -EROFS, &err);
+                go_down(p, read_only ? -EROFS : -ECONNRESET, &err);
                 return;
             }
             answer(p, result, -EBADMSG, &err);

@@ -21,6 +21,9 @@ bool pg_send(PGconn *conn, const struct pg_prepared *prepared, const struct pg_s
 void pg_words(struct error *err, PGconn *conn, const PGresult *result);
 /* Is it for a session that cannot write? Then another session may (a freeze that ended, another host). */
 bool pg_result_is_read_only(const PGresult *result);
+/* Does the server not know what this session has prepared, or knows it from another one? A pooler has begun
+ * to mix sessions: opened anew, it is refused. */
+bool pg_result_is_foreign(const PGresult *result);
 const char *pg_sqlstate(const PGresult *result); /* "" when there is none */
 bool pg_result_is_good(const PGresult *result);
 

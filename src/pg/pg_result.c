@@ -246,6 +246,13 @@ bool pg_result_is_read_only(const PGresult *result)
     return strcmp(pg_sqlstate(result), "25006") == 0;
 }
 
+bool pg_result_is_foreign(const PGresult *result)
+{
+    const char *sqlstate = pg_sqlstate(result);
+
+    return strcmp(sqlstate, "26000") == 0 || strcmp(sqlstate, "42P05") == 0;
+}
+
 bool pg_result_is_good(const PGresult *result)
 {
     ExecStatusType status = PQresultStatus(result);

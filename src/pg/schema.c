@@ -77,9 +77,12 @@ static int judge_place(const struct pg_result *r, struct error *err)
 
 static int judge_versions(const struct pg_result *r, struct error *err)
 {
-    int64_t version = pg_rows(r) ? pg_get_i64(r, 0, 0) : -1;
-    int64_t oldest = pg_rows(r) ? pg_get_i64(r, 0, 2) : 0;
-
+    if (pg_rows(r) == 0) {
+        error_set(err,
+                  "anubisd's tables lack their rows, as in a database made from a schema dump: " MIGRATE);
+        return PG_SCHEMA_MISFIT;
+    }
+    int64_t version = pg_get_i64(r, 0, 0), oldest = pg_get_i64(r, 0, 2);
     if (version < SCHEMA_NEEDED) {
         error_set(err, "the database's schema is version %d, this program needs %d: " MIGRATE, (int) version,
                   SCHEMA_NEEDED);

@@ -6,7 +6,7 @@
 
 #include "base/json.h"
 #include "base/timeutil.h"
-#include "crypto/ids.h"
+#include "crypto/traceparent.h"
 
 /* A control character becomes six bytes in a JSON string. */
 #define ESCAPED_MAX 6
@@ -181,10 +181,10 @@ static struct bytes print_uuid(char to[IDS_UUID_TEXT], const unsigned char *uuid
 
 static struct bytes trace(struct event_builder *b, const struct event *e)
 {
-    if (e->traceparent.p && ids_is_traceparent(e->traceparent.p, e->traceparent.len))
+    if (e->traceparent.p && traceparent_is_valid(e->traceparent.p, e->traceparent.len))
         return e->traceparent;
-    ids_traceparent(b->ids, b->name_space, e->subscription.id.value, (uint64_t) e->id, b->traceparent);
-    return (struct bytes){b->traceparent, IDS_TRACEPARENT_TEXT - 1};
+    traceparent_derive(b->ids, b->name_space, e->subscription.id.value, (uint64_t) e->id, b->traceparent);
+    return (struct bytes){b->traceparent, TRACEPARENT_TEXT - 1};
 }
 
 #define TEXT(literal) ((struct bytes){literal, sizeof(literal) - 1})

@@ -58,7 +58,8 @@ static bool fits(const struct gaps *g, const struct gaps_read *read)
             return false;
         before = read->above[i];
     }
-    return read->above_count == 0 || g->count == 0 || g->items[g->count - 1].last <= read->probed_through;
+    return read->above_count == 0 || read->overtakes || g->count == 0 ||
+           g->items[g->count - 1].last <= read->probed_through;
 }
 
 /* The read has shown no id from first to last: the rest of them, or all, stays a gap. */

@@ -37,6 +37,7 @@ struct gaps_read {
     int64_t probed_through;       /* the gaps were looked into up to this id; INT64_MAX = all of them */
     const int64_t *found, *above; /* visible ids within the gaps, and above high; ascending */
     size_t found_count, above_count;
+    bool overtakes; /* no subscription of a row above has one left within the gaps */
 };
 
 void gaps_free(struct gaps *g); /* leaves an empty one with high 0 */
@@ -46,8 +47,8 @@ int gaps_load(struct gaps *g, int64_t high, const int64_t *first, const int64_t 
 
 /* Takes a read over: found rows leave their gaps, gaps end, rows above open new gaps. The caller publishes
  * the rows before he saves the result. Rows above high may only be passed when all gaps were probed: a row
- * found later in a gap could belong to the same subscription, and would come after the row above. 0, or
- * -EINVAL when the ids do not fit (nothing is changed then). */
+ * found later in a gap could belong to the same subscription, and would come after the row above; or when the
+ * caller has seen that there is none. 0, or -EINVAL when the ids do not fit (nothing is changed then). */
 int gaps_take(struct gaps *g, const struct gaps_read *read);
 
 bool gaps_need_horizon(const struct gaps *g); /* a gap is not stamped */

@@ -33,6 +33,8 @@ static uint64_t turn(struct relay *relay)
         return relay_open_producer(relay);
     if (batch->on_the_way == 0 && (!kafka->topics_ready || (now >= kafka->look_at && !batch->result)))
         return relay_look_at_topics(relay);
+    if (!kafka->tail.known)
+        return relay_look_at_tail(relay);
     if (batch->result)
         return position->flushed ? relay_publish(relay) : relay_ensure_flushed(relay);
     if (now < position->rest_until)
@@ -52,6 +54,7 @@ static void give_up(struct relay *relay)
     relay->session.leading = false;
     relay->stats.leader = false;
     relay_drop_producer(relay);
+    relay_end_tail(relay);
     relay_batch_free(&relay->sending.batch);
     relay_names_free(&relay->sending.names);
     gaps_free(&relay->position.gaps);

@@ -21,8 +21,9 @@ enum relay_trouble {
     RELAY_FINE,
     RELAY_NO_DATABASE,
     RELAY_NO_KAFKA,
-    RELAY_NO_TOPIC, /* a topic is missing, and may not or could not be created */
-    RELAY_STOPPED,  /* Kafka refuses an event */
+    RELAY_NO_TOPIC,  /* a topic is missing, and may not or could not be created */
+    RELAY_FORBIDDEN, /* Kafka does not let this client use a topic */
+    RELAY_STOPPED,   /* Kafka refuses an event */
 };
 
 /* Written by the relay's thread, read by any thread. */

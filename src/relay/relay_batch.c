@@ -27,7 +27,10 @@ static void classify_rows(struct relay_batch *b, int64_t *ids, int64_t high, str
     read->above = ids + found_end;
     read->above_count = (size_t) (b->rows - found_end);
     /* Did the look into the gaps end early? */
-    read->probed_through = b->full && found_end == b->rows ? ids[found_end - 1] : INT64_MAX;
+    b->within_gaps = b->full && found_end == b->rows;
+    read->probed_through = b->within_gaps ? ids[found_end - 1] : INT64_MAX;
+    if (read->overtakes)
+        read->probed_through = 0;
 }
 
 int relay_batch_take(struct relay_batch *b, struct pg_result *result, struct gaps *gaps, int limit,
@@ -35,14 +38,14 @@ int relay_batch_take(struct relay_batch *b, struct pg_result *result, struct gap
 {
     CLEANUP(freep) int64_t *ids = xcalloc((size_t) pg_rows(result) + 1, sizeof(*ids));
     struct store_relay_head head;
-    struct gaps_read read;
+    struct gaps_read read = {.overtakes = limit == 0};
 
     relay_batch_free(b);
     store_relay_head(result, &head);
     b->result = result;
     b->wal_position = head.wal_position;
     b->rows = pg_rows(result);
-    b->full = head.cut || b->rows - 1 == limit;
+    b->full = head.cut || read.overtakes || b->rows - 1 == limit;
     read.xmin = head.xmin;
     classify_rows(b, ids, gaps->high, &read);
     if (gaps_take(gaps, &read) < 0) {

@@ -14,19 +14,21 @@
 struct relay_batch {
     struct pg_result *result;        /* NULL = no batch */
     const struct relay_names *names; /* of the rows' integrations; the owner's */
-    int64_t wal_position;            /* behind the commit of each row */
+    int64_t wal_position;            /* behind the commit of each row, 0 = not known */
     unsigned char *states;           /* by row of the result */
     int rows, next;                  /* rows before `next` were handed to the producer or need not be */
     size_t on_the_way;
     size_t delivered; /* so far */
     bool full;        /* the ledger may have more rows now */
+    bool within_gaps; /* and some of them lie within the gaps */
     /* The first row that could not be delivered, 0 = none. */
     int failed_row;
     enum kafka_fate failed_fate;
     struct error failed_reason;
 };
 
-/* Takes the result and changes the gaps. The caller sets `names` before rows are sent. -EBADMSG with *err
+/* Takes the result of store_relay_read() with this limit and changes the gaps; limit 0: of
+ * store_relay_read_ids(). The caller sets `names` before rows are sent. -EBADMSG with *err
  * when the result makes no sense. */
 int relay_batch_take(struct relay_batch *b, struct pg_result *result, struct gaps *gaps, int limit,
                      struct error *err);

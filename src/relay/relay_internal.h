@@ -2,6 +2,7 @@
  *
  * relay.c           the thread, and the order of its turns
  * relay_publish.c   a batch: read, flushed, sent, saved
+ * relay_tail.c      is Kafka ahead of the database?
  * relay_producer.c  the producer and its topics
  * relay_session.c   the session with Postgres, and the lead
  *
@@ -14,6 +15,7 @@
 #include "base/trouble.h"
 #include "base/worker.h"
 #include "kafka/kafka_producer.h"
+#include "kafka/kafka_tail.h"
 #include "pg/pg.h"
 #include "relay/event.h"
 #include "relay/gaps.h"
@@ -39,7 +41,19 @@ struct relay_session {
     uint64_t cut_off_since;   /* monotonic: the leader cannot reach Kafka, 0 = it can */
     uint64_t patience_usec;   /* how long it goes on leading; doubles each time */
     uint64_t stand_back_until;
-    struct trouble refused, unidentified;
+    struct trouble refused, unidentified, without_wal;
+    bool refused_leading; /* it was refused what a leader does, not the session */
+    int64_t refused_at;   /* real time */
+};
+
+/* The look at what Kafka has already, once for each lead. */
+struct relay_tail {
+    struct kafka_tail *reader;
+    uint64_t until;                         /* monotonic */
+    struct store_relay_known *known_events; /* of ours */
+    size_t known_count;
+    struct trouble refused;
+    bool known;
 };
 
 struct relay_kafka {
@@ -48,9 +62,11 @@ struct relay_kafka {
     uint64_t batch_until; /* monotonic; when the usual size is tried again */
     struct relay_topics topics;
     bool topics_ready;
+    struct relay_tail tail;
     uint64_t look_at;
     struct backoff backoff;
-    struct trouble away, topics_missing, refuses_batches;
+    struct trouble away, topics_missing, topics_forbidden, refuses_batches;
+    bool why_said; /* why it is away: at first no connection may have come so far that it fails */
 };
 
 /* How far the ledger is read and published. */
@@ -60,6 +76,10 @@ struct relay_position {
     uint64_t idle_usec;  /* the last wait without work */
     uint64_t rows_at;    /* monotonic; when the last read that found rows began */
     uint64_t rest_until; /* no read before */
+    /* The last read left rows to the next one, as far as it could see: */
+    enum { NOTHING_WAITS, WITHIN_GAPS, ABOVE_GAPS } waiting;
+    uint64_t backlog_since; /* monotonic; rows above the gaps wait, 0 = they do not */
+    uint64_t overtake_at;
 };
 
 /* The batch on its way to Kafka. */
@@ -94,6 +114,8 @@ uint64_t relay_check_session(struct relay *relay);
 /* A statement was not successful (an outcome or an error of store_relay.h): the relay starts over with a new
  * session. Returns when. */
 uint64_t relay_lose_session(struct relay *relay, int r, const struct error *err);
+/* It was not refused: the session, or with `leading` what a leader does. */
+void relay_works(struct relay *relay, bool leading);
 /* A leader that cannot reach Kafka for long lets another daemon try. */
 void relay_consider_others(struct relay *relay);
 /* For anubisctl status, which knows the database alone. That the relay is stopped on an event is saved with
@@ -112,6 +134,13 @@ uint64_t relay_look_at_topics(struct relay *relay);
 uint64_t relay_watch_kafka(struct relay *relay); /* when nothing is on its way: does Kafka answer? */
 void relay_kafka_lost(struct relay *relay, const char *words);
 void relay_kafka_back(struct relay *relay);
+
+/* --- relay_tail.c ----------------------------------------------------------------------------- */
+
+/* Before the first event of a lead: when Kafka has newer events of this installation than the database has
+ * ids, ids are left out. */
+uint64_t relay_look_at_tail(struct relay *relay);
+void relay_end_tail(struct relay *relay); /* the next lead looks again */
 
 /* --- relay_publish.c -------------------------------------------------------------------------- */
 

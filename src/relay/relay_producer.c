@@ -3,6 +3,7 @@
 #include "base/message_ids.h"
 #include "relay/relay_internal.h"
 
+#define NOT_YET_USEC (10 * USEC_PER_SEC)
 #define LOOK_USEC (30 * USEC_PER_SEC) /* between looks at the topics */
 #define VALUE_SPARE 32768             /* of a message: key, headers, and the protocol's own bytes */
 #define SMALL_BATCHES_USEC (5 * 60 * USEC_PER_SEC)
@@ -12,9 +13,14 @@ static const size_t batch_bytes[] = {0, 65536, 8192, 1};
 
 void relay_kafka_lost(struct relay *relay, const char *words)
 {
-    if (trouble_begins(&relay->kafka.away))
+    bool knows_why = relay->kafka.producer && kafka_producer_knows_why(relay->kafka.producer);
+    bool begins = trouble_begins(&relay->kafka.away);
+
+    if (begins || (knows_why && !relay->kafka.why_said)) {
         log_line(LOG_WARNING, MSG_KAFKA_LOST, "%s; trying again. Deliveries go on, events wait in the ledger",
                  words);
+        relay->kafka.why_said = knows_why;
+    }
     relay->stats.kafka_up = false;
     if (relay->stats.trouble != RELAY_STOPPED)
         relay->stats.trouble = RELAY_NO_KAFKA;
@@ -70,12 +76,18 @@ void relay_restore_batches(struct relay *relay)
     relay_drop_producer(relay);
 }
 
-static uint64_t wait_for_topics(struct relay *relay, const struct error *err)
+/* A person has to know, but not of a topic that comes by itself. */
+static uint64_t wait_for_topics(struct relay *relay, int r, const struct error *err)
 {
-    if (trouble_begins(&relay->kafka.topics_missing))
-        log_warning("the relay waits for its topics: %s; looking again", err->text);
-    relay->stats.trouble = RELAY_NO_TOPIC;
-    return backoff_next_usec(&relay->kafka.backoff);
+    struct relay_kafka *kafka = &relay->kafka;
+    struct trouble *trouble = r == RELAY_TOPICS_FORBIDDEN ? &kafka->topics_forbidden : &kafka->topics_missing;
+    uint64_t now = now_monotonic_usec();
+
+    if (trouble_lasts(trouble, now, now, r == RELAY_TOPICS_NOT_YET ? NOT_YET_USEC : 0))
+        log_line(LOG_ALERT, MSG_KAFKA_TOPIC,
+                 "the relay cannot publish: %s. Events wait in the ledger; looking again", err->text);
+    relay->stats.trouble = r == RELAY_TOPICS_FORBIDDEN ? RELAY_FORBIDDEN : RELAY_NO_TOPIC;
+    return backoff_next_usec(&kafka->backoff);
 }
 
 uint64_t relay_look_at_topics(struct relay *relay)
@@ -89,16 +101,17 @@ uint64_t relay_look_at_topics(struct relay *relay)
         relay_kafka_lost(relay, err.text);
         return backoff_next_usec(&relay->kafka.backoff);
     }
-    if (r == RELAY_TOPICS_MISSING) {
+    if (r > RELAY_TOPICS_READY) {
         relay->stats.kafka_up = true;
-        return wait_for_topics(relay, &err);
+        return wait_for_topics(relay, r, &err);
     }
     if (r < 0)
         return relay_lose_session(relay, r, &err);
     relay_kafka_back(relay);
-    if (trouble_ends(&relay->kafka.topics_missing))
-        log_notice("the relay's topics are there");
-    if (relay->stats.trouble == RELAY_NO_TOPIC)
+    bool missed = trouble_ends(&relay->kafka.topics_missing);
+    if (trouble_ends(&relay->kafka.topics_forbidden) || missed)
+        log_line(LOG_NOTICE, MSG_KAFKA_TOPIC, "the relay's topics are there");
+    if (relay->stats.trouble == RELAY_NO_TOPIC || relay->stats.trouble == RELAY_FORBIDDEN)
         relay->stats.trouble = RELAY_FINE;
     relay->kafka.look_at = now_monotonic_usec() + LOOK_USEC;
     return NOW;

@@ -1,4 +1,5 @@
 /* From the ledger to Kafka, a batch at a time. See relay_internal.h. On the relay's thread. */
+#include <errno.h>
 #include <inttypes.h>
 
 #include "base/log.h"
@@ -17,6 +18,16 @@
 
 #define ROWS_MAX 3000
 #define BYTES_MAX ((int64_t) 4 << 20)
+
+/* While the rows of a large transaction are published, others overtake them: the look which may costs a walk
+ * through all those rows, so the rows themselves get four times as long; a minute, when the walk takes
+ * longer than a statement may. A backlog of less than a second is not worth it. Each row that may not
+ * overtake leaves a gap. */
+#define OVERTAKE_REST 4
+#define OVERTAKE_PAUSE_USEC (250 * USEC_PER_MSEC)
+#define OVERTAKE_REFUSED_USEC (60 * USEC_PER_SEC)
+#define OVERTAKE_BACKLOG_USEC USEC_PER_SEC
+#define OVERTAKE_GAPS 2000
 
 /* --- from the ledger -------------------------------------------------------------------------- */
 
@@ -43,20 +54,87 @@ static void pace(struct relay_position *position, const struct relay_batch *b, u
     position->rows_at = start;
 }
 
-uint64_t relay_read_batch(struct relay *relay)
+/* The id above which rows are to overtake those that wait; 0 = not now. What a large transaction has left
+ * within the gaps is overtaken by all above them; a backlog, by its newest rows. */
+static int overtake_from(struct relay *relay, int64_t *ret, struct error *err)
+{
+    struct relay_position *position = &relay->position;
+    uint64_t now = now_monotonic_usec();
+    int64_t next;
+
+    *ret = 0;
+    if (position->waiting == NOTHING_WAITS || now < position->overtake_at ||
+        position->gaps.count > OVERTAKE_GAPS)
+        return 0;
+    if (position->waiting == WITHIN_GAPS) {
+        *ret = position->gaps.high;
+        return 0;
+    }
+    position->backlog_since = position->backlog_since ? position->backlog_since : now;
+    if (now - position->backlog_since < OVERTAKE_BACKLOG_USEC)
+        return 0;
+    int r = store_relay_next_id(relay->session.pg, &next, err);
+    if (r == 0)
+        *ret = MAX(position->gaps.high, next - 1 - ROWS_MAX);
+    return r;
+}
+
+/* Reads rows that may overtake those that wait, if it is time for them; *ret stays NULL when there are none.
+ * A refusal (there are too many rows to look through, say) is no trouble: they come in their turn. */
+static int overtake(struct relay *relay, struct pg_result **ret, struct error *err)
+{
+    struct relay_position *position = &relay->position;
+    CLEANUP(freep) int64_t *ids = NULL;
+    uint64_t start = now_monotonic_usec();
+    size_t count = 0;
+    int64_t from;
+    int r = overtake_from(relay, &from, err);
+
+    if (r < 0 || from == 0)
+        return r;
+    r = store_relay_overtake(relay->session.pg, &position->gaps, from, ROWS_MAX, &ids, &count, err);
+    uint64_t now = now_monotonic_usec();
+    position->overtake_at = now + MAX(OVERTAKE_REST * (now - start), OVERTAKE_PAUSE_USEC);
+    if (r == -EBADMSG) {
+        log_debug("relay: %s", err->text);
+        position->overtake_at = now + OVERTAKE_REFUSED_USEC;
+        return 0;
+    }
+    if (r != 0 || count == 0)
+        return r;
+    return store_relay_read_ids(relay->session.pg, ids, count, BYTES_MAX, ret, err);
+}
+
+static int read_rows(struct relay *relay, struct error *err)
 {
     struct relay_position *position = &relay->position;
     struct relay_batch *b = &relay->sending.batch;
     struct pg_result *result = NULL;
+    int r = overtake(relay, &result, err);
+
+    if (r == 0 && result)
+        return relay_batch_take(b, result, &position->gaps, 0, err);
+    if (r == 0)
+        r = store_relay_read(relay->session.pg, &position->gaps, ROWS_MAX, BYTES_MAX, &result, err);
+    if (r == 0)
+        r = relay_batch_take(b, result, &position->gaps, ROWS_MAX, err);
+    position->waiting = r < 0 || !b->full ? NOTHING_WAITS : b->within_gaps ? WITHIN_GAPS : ABOVE_GAPS;
+    if (position->waiting != ABOVE_GAPS)
+        position->backlog_since = 0;
+    return r;
+}
+
+uint64_t relay_read_batch(struct relay *relay)
+{
+    struct relay_position *position = &relay->position;
+    struct relay_batch *b = &relay->sending.batch;
     struct error err;
     uint64_t start = now_monotonic_usec();
     size_t gaps_before = position->gaps.count;
-    int r = store_relay_read(relay->session.pg, &position->gaps, ROWS_MAX, BYTES_MAX, &result, &err);
+    int r = read_rows(relay, &err);
 
     if (r == 0)
-        r = relay_batch_take(b, result, &position->gaps, ROWS_MAX, &err);
-    if (r == 0)
-        r = relay_names_ask(&relay->sending.names, relay->session.pg, result, b->rows, start, &err);
+        r = relay_names_ask(&relay->sending.names, relay->session.pg, b->result, b->rows, start, &err);
     if (r < 0)
         return relay_lose_session(relay, r, &err);
     b->names = &relay->sending.names;
@@ -101,6 +179,7 @@ static uint64_t save(struct relay *relay)
     bool rows = relay_batch_has_rows(&sending->batch);
     relay_batch_free(&sending->batch);
     session->identity.known = false; /* it is saved */
+    relay_works(relay, true);
     relay->stats.high = gaps->high;
     relay->stats.gaps = gaps->count;
     if (sending->stopped_on)

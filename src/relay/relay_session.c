@@ -27,19 +27,43 @@ uint64_t relay_lose_session(struct relay *relay, int r, const struct error *err)
         log_warning("another daemon's relay has taken the lead; this relay starts over");
     else if (r == -ECONNRESET || r == -ECANCELED)
         log_debug("relay: %s", err->text);
-    else if (trouble_begins(&relay->session.refused))
+    else if (trouble_begins(&relay->session.refused)) {
+        relay->session.refused_at = now_realtime_usec();
         log_warning("the relay could not use the database: %s; trying again", err->text);
+    }
+    relay->session.refused_leading |= relay->session.leading && relay->session.refused.said;
     relay->session.lost = true;
     relay->stats.trouble = RELAY_NO_DATABASE;
     return backoff_next_usec(&relay->session.backoff);
 }
 
+void relay_works(struct relay *relay, bool leading)
+{
+    struct relay_session *s = &relay->session;
+
+    if (s->refused_leading && !leading)
+        return;
+    s->refused_leading = false;
+    if (trouble_ends(&s->refused))
+        log_line(LOG_NOTICE, MSG_DATABASE_BACK, "the relay can use the database again");
+}
+
 uint64_t relay_open_session(struct relay *relay)
 {
+    CLEANUP(strbuf_free) struct strbuf name = STRBUF_INIT(256);
+    struct relay_session *s = &relay->session;
     struct error err;
     struct pg_params params = pg_session_params(relay->config, STORE_RELAY_SESSION, STATEMENT_USEC);
 
     params.stop_fd = relay->abandon_fd;
+    /* It may get no further than to the lock: then its name says what keeps it. */
+    if (s->refused.said) {
+        strbuf_adds(&name, STORE_RELAY_SESSION " (statements fail since ");
+        strbuf_add_timestamp_sec(&name, s->refused_at);
+        strbuf_addc(&name, ')');
+        params.application_name = strbuf_str(&name);
+        s->shown = RELAY_NO_DATABASE;
+    }
     /* When the relay is not admitted, the dispatcher is not admitted either, and says so. */
     return pg_open(&relay->session.pg, &params, &err) == PG_DONE
                ? NOW
@@ -61,11 +85,30 @@ static int adapt(struct relay *relay, const struct store_relay_identity *saved, 
     if (r < 0 || !saved->known ||
         (saved->system == s->identity.system && saved->timeline == s->identity.timeline))
         return r;
-    log_notice(
-        "the database was restored or promoted since the last event was published: the relay checks all "
-        "open gaps again");
+    int64_t next = 0;
+    r = store_relay_next_id(s->pg, &next, err);
+    if (r < 0)
+        return r;
+    log_line(LOG_WARNING, MSG_DATABASE_SET_BACK,
+             "the database was restored or promoted since the last event was published. Ledger ids go on at "
+             "%" PRId64 ", so that none is given out twice; the relay checks all open gaps again",
+             next);
     gaps_unstamp(&relay->position.gaps);
     return 0;
+}
+
+/* Managed servers forbid it. Once: it stays so. */
+static int note_wal(struct relay *relay, struct error *err)
+{
+    bool known = true;
+    int r = pg_query_bool(relay->session.pg, &sql_relay_knows_wal, NULL, &known, err);
+
+    if (r == 0 && !known && trouble_begins(&relay->session.without_wal))
+        log_notice(
+            "this server does not tell where its WAL ends (pg_current_wal_insert_lsn, "
+            "pg_current_wal_flush_lsn): the relay commits a small change before each batch instead, so that "
+            "the server cannot lose what is published");
+    return r;
 }
 
 static uint64_t stand_by(struct relay *relay)
@@ -83,7 +126,7 @@ static void lead(struct relay *relay, const struct store_relay_start *start)
 
     s->leading = true;
     s->epoch = start->epoch;
-    trouble_ends(&s->refused);
+    relay_works(relay, false);
     backoff_reset(&s->backoff);
     relay->stats.leader = true;
     relay->stats.high = gaps->high;
@@ -114,6 +157,8 @@ uint64_t relay_take_lead(struct relay *relay)
     if (r == 0)
         r = adapt(relay, &start.saved, &err);
     if (r == 0)
+        r = note_wal(relay, &err);
+    if (r == 0)
         r = relay_topics_load(&relay->kafka.topics, s->pg, &err);
     if (r < 0)
         return relay_lose_session(relay, r, &err);
@@ -134,8 +179,10 @@ uint64_t relay_check_session(struct relay *relay)
 
 void relay_show_trouble(struct relay *relay)
 {
-    static const char *const words[] = {
-        [RELAY_NO_KAFKA] = "Kafka is away", [RELAY_NO_TOPIC] = "topics are missing"};
+    static const char *const words[] = {[RELAY_NO_KAFKA] = "Kafka is away",
+                                        [RELAY_NO_TOPIC] = "topics are missing",
+                                        [RELAY_FORBIDDEN] = "a topic is forbidden"};
+    CLEANUP(strbuf_free) struct strbuf shown = STRBUF_INIT(256);
     struct relay_session *s = &relay->session;
     enum relay_trouble trouble = relay->stats.trouble;
     struct error err;
@@ -143,8 +190,11 @@ void relay_show_trouble(struct relay *relay)
     if (!s->leading || s->lost || trouble == s->shown)
         return;
     s->shown = trouble;
-    int r = store_relay_show_trouble(
-        s->pg, trouble < ARRAY_SIZE(words) && words[trouble] ? words[trouble] : "", &err);
+    if (trouble < ARRAY_SIZE(words) && words[trouble]) {
+        strbuf_addf(&shown, "%s since ", words[trouble]);
+        strbuf_add_timestamp_sec(&shown, now_realtime_usec());
+    }
+    int r = store_relay_show_trouble(s->pg, strbuf_str(&shown), &err);
     if (r < 0)
         relay_lose_session(relay, r, &err);
 }

@@ -2,7 +2,6 @@
 #include "relay/relay_topics.h"
 
 #include "relay/store_relay.h"
-#include "sql/statements.h"
 
 #define LOOK_MS 1000
 #define CREATE_MS 3000
@@ -62,7 +61,7 @@ static int save_count(struct relay_topic *topic, struct pg *pg, struct error *er
         return 0;
     /* The first count holds from the beginning: an event published again keeps its partition. */
     int64_t from = 0;
-    int r = latest ? pg_query_i64(pg, &sql_relay_next_id, NULL, &from, err) : 0;
+    int r = latest ? store_relay_next_id(pg, &from, err) : 0;
     if (r == 0)
         r = store_relay_add_partitions(pg, topic->name, from, topic->actual, err);
     if (r < 0)
@@ -89,7 +88,7 @@ static int create_missing(struct relay_topics *t, struct kafka_producer *produce
                           const struct config *config, bool *ret_created, struct error *err)
 {
     for (size_t i = 0; i < RELAY_TOPICS; i++) {
-        if (t->items[i].actual > 0)
+        if (t->items[i].actual != 0)
             continue;
         int r = kafka_producer_create_topic(producer, i, wanted_partitions(i),
                                             config->kafka.replication_factor, CREATE_MS, err);
@@ -106,13 +105,26 @@ static int create_missing(struct relay_topics *t, struct kafka_producer *produce
 static int check(const struct relay_topics *t, const struct config *config, struct error *err)
 {
     for (size_t i = 0; i < EVENT_TYPES; i++) {
-        if (t->items[i].actual > 0)
+        const struct relay_topic *topic = &t->items[i];
+
+        if (topic->actual > 0)
             continue;
-        error_set(
-            err, "there is no topic \"%s\"%s", t->items[i].name,
-            config->kafka.create_topics
-                ? " yet"
-                : ", and kafka.create_topics is off. Create the topic, or switch kafka.create_topics on.");
+        if (topic->actual == KAFKA_FORBIDDEN) {
+            error_set(
+                err,
+                "Kafka forbids topic \"%s\" to this client: let its user Describe and Write the topic, or mend "
+                "kafka.topic_prefix",
+                topic->name);
+            return RELAY_TOPICS_FORBIDDEN;
+        }
+        if (config->kafka.create_topics) {
+            error_set(err, "there is no topic \"%s\" yet", topic->name);
+            return RELAY_TOPICS_NOT_YET;
+        }
+        error_set(err,
+                  "there is no topic \"%s\", and kafka.create_topics is off: create the topic, switch "
+                  "kafka.create_topics on, or mend kafka.topic_prefix",
+                  topic->name);
         return RELAY_TOPICS_MISSING;
     }
     return RELAY_TOPICS_READY;

@@ -18,7 +18,7 @@ struct relay_topic {
         int count;
     } * counts; /* ascending */
     size_t counts_len;
-    int actual; /* what the brokers said last, 0 = missing */
+    int actual; /* what the brokers said last, 0 = missing, or KAFKA_FORBIDDEN */
 };
 
 struct relay_topics {
@@ -32,8 +32,10 @@ int relay_topics_load(struct relay_topics *t, struct pg *pg, struct error *err);
 
 enum {
     RELAY_TOPICS_READY = 0,
-    RELAY_TOPICS_MISSING,  /* *err names the topic, and why it is not created */
-    RELAY_TOPICS_NO_KAFKA, /* no answer */
+    RELAY_TOPICS_MISSING,   /* *err names the topic, and why it is not created */
+    RELAY_TOPICS_NOT_YET,   /* *err names the topic, which was created a moment ago */
+    RELAY_TOPICS_FORBIDDEN, /* *err names the topic, and what helps */
+    RELAY_TOPICS_NO_KAFKA,  /* no answer */
 };
 /* Asks the brokers, creates missing topics (when the configuration allows it), and saves new partition
  * counts: they hold for ids yet to be drawn. Waits for seconds at most. An outcome from above, or an error of

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/timeutil.h"
 #include "base/utf8.h"
 #include "sql/statements.h"
 
@@ -35,6 +36,40 @@ int store_relay_identify(struct pg *pg, struct store_relay_identity *ret, struct
         *ret =
             (struct store_relay_identity){true, pg_get_i64(result, 0, 0), (int32_t) pg_get_i64(result, 0, 1)};
     return r;
+}
+
+int store_relay_next_id(struct pg *pg, int64_t *ret, struct error *err)
+{
+    return pg_query_i64(pg, &sql_relay_next_id, NULL, ret, err);
+}
+
+int store_relay_leap(struct pg *pg, int64_t published, const struct store_relay_known *known, size_t count,
+                     struct store_relay_leap *ret, struct error *err)
+{
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+    CLEANUP(pg_result_freep) struct pg_result *result = NULL;
+
+    pg_arg_i64(&args, published);
+    pg_array_begin(&args, PG_INT8);
+    for (size_t i = 0; i < count; i++)
+        pg_array_i64(&args, known[i].id);
+    pg_array_begin(&args, PG_TIMESTAMPTZ);
+    for (size_t i = 0; i < count; i++)
+        pg_array_i64(&args, known[i].created_at - PG_EPOCH_USEC);
+    int r = pg_query(pg, &sql_relay_leap, &args, &result, err);
+    if (r < 0)
+        return r;
+    *ret = (struct store_relay_leap){0};
+    if (pg_rows(result) == 0)
+        return 0;
+    struct pg_row row = {result, 0, 0};
+    ret->newest = pg_next_i64(&row);
+    ret->drawn = pg_next_i64(&row);
+    ret->next = pg_next_i64(&row);
+    ret->moved = pg_next_i64(&row);
+    ret->old_first = pg_next_i64(&row);
+    ret->new_first = pg_next_i64(&row);
+    return 0;
 }
 
 static int load_gaps(struct gaps *gaps, struct pg_row *row)
@@ -114,17 +149,55 @@ static void add_lasts(struct pg_args *args, const struct gaps *gaps)
     pg_arg_i64s(args, &items_of(gaps)->last, sizeof(struct gap), gaps->count);
 }
 
+/* The lowest id, and the ranges: the gaps, and all above high up to `last`. */
+static void add_ranges(struct pg_args *args, const struct gaps *gaps, int64_t last)
+{
+    pg_arg_i64(args, gaps->count ? gaps->items[0].first : gaps->high + 1);
+    add_firsts(args, gaps);
+    pg_array_i64(args, gaps->high + 1);
+    add_lasts(args, gaps);
+    pg_array_i64(args, last);
+}
+
 int store_relay_read(struct pg *pg, const struct gaps *gaps, int limit, int64_t byte_budget,
                      struct pg_result **ret, struct error *err)
 {
     CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
 
-    pg_arg_i64(&args, gaps->count ? gaps->items[0].first : gaps->high + 1);
-    add_firsts(&args, gaps);
-    pg_array_i64(&args, gaps->high + 1);
-    add_lasts(&args, gaps);
-    pg_array_i64(&args, INT64_MAX);
+    add_ranges(&args, gaps, INT64_MAX);
     pg_arg_i64(&args, limit);
+    pg_arg_i64(&args, byte_budget);
+    return pg_query(pg, &sql_relay_read, &args, ret, err);
+}
+
+int store_relay_overtake(struct pg *pg, const struct gaps *gaps, int64_t from, int limit, int64_t **ret,
+                         size_t *ret_count, struct error *err)
+{
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+    CLEANUP(pg_result_freep) struct pg_result *result = NULL;
+
+    add_ranges(&args, gaps, from);
+    pg_arg_i64(&args, from);
+    pg_arg_i64(&args, limit);
+    int r = pg_query(pg, &sql_relay_overtake, &args, &result, err);
+    if (r < 0)
+        return r;
+    *ret_count = (size_t) pg_rows(result);
+    *ret = xcalloc(*ret_count + 1, sizeof(**ret));
+    for (int row = 0; row < pg_rows(result); row++)
+        (*ret)[row] = pg_get_i64(result, row, 0);
+    return 0;
+}
+
+int store_relay_read_ids(struct pg *pg, const int64_t *ids, size_t count, int64_t byte_budget,
+                         struct pg_result **ret, struct error *err)
+{
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+
+    pg_arg_i64(&args, ids[0]);
+    pg_arg_i64s(&args, ids, sizeof(*ids), count);
+    pg_arg_i64s(&args, ids, sizeof(*ids), count);
+    pg_arg_i64(&args, (int64_t) count);
     pg_arg_i64(&args, byte_budget);
     return pg_query(pg, &sql_relay_read, &args, ret, err);
 }
@@ -235,6 +308,10 @@ int store_relay_is_flushed(struct pg *pg, int64_t wal_position, bool *ret, struc
 {
     CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
 
+    if (wal_position == 0) {
+        *ret = false;
+        return 0;
+    }
     pg_arg_i64(&args, wal_position);
     return pg_query_bool(pg, &sql_relay_is_flushed, &args, ret, err);
 }

@@ -23,6 +23,25 @@ struct store_relay_identity {
 };
 int store_relay_identify(struct pg *pg, struct store_relay_identity *ret, struct error *err);
 
+/* The first id that will be given out from now on. */
+int store_relay_next_id(struct pg *pg, int64_t *ret, struct error *err);
+
+/* An event that Kafka has. */
+struct store_relay_known {
+    int64_t id;
+    int64_t created_at; /* microseconds since 1970 */
+};
+struct store_relay_leap {
+    int64_t newest;               /* of those that the ledger has not; 0 = it has all, and nothing was done */
+    int64_t drawn;                /* the last id that was given out before */
+    int64_t next;                 /* the first one after those that are left out */
+    int64_t moved;                /* events of since then that have other ids now */
+    int64_t old_first, new_first; /* of those; 0 = there were none */
+};
+/* Leaves ids out when Kafka has events above `published` that the ledger has not as they are. */
+int store_relay_leap(struct pg *pg, int64_t published, const struct store_relay_known *known, size_t count,
+                     struct store_relay_leap *ret, struct error *err);
+
 struct store_relay_start {
     int64_t epoch; /* ours from now on: it fences off the former leader */
     struct store_relay_identity saved;
@@ -36,9 +55,16 @@ int store_relay_begin(struct pg *pg, const char *leader, struct gaps *gaps, stru
  * At most `limit` rows, and of rows with long texts as many as begin within `byte_budget`. */
 int store_relay_read(struct pg *pg, const struct gaps *gaps, int limit, int64_t byte_budget,
                      struct pg_result **ret, struct error *err);
+/* Ids above `from` (not below high) that may overtake the rows up to there, ascending; the caller frees. Of
+ * `limit` that it looks at. */
+int store_relay_overtake(struct pg *pg, const struct gaps *gaps, int64_t from, int limit, int64_t **ret,
+                         size_t *ret_count, struct error *err);
+/* As store_relay_read(), but for these ids alone. */
+int store_relay_read_ids(struct pg *pg, const int64_t *ids, size_t count, int64_t byte_budget,
+                         struct pg_result **ret, struct error *err);
 struct store_relay_head {
     int64_t xmin;         /* of the snapshot */
-    int64_t wal_position; /* behind the commit of each row */
+    int64_t wal_position; /* behind the commit of each row, 0 = not known */
     bool cut;             /* rows were left out for their size */
 };
 void store_relay_head(const struct pg_result *result, struct store_relay_head *ret);
@@ -54,7 +80,7 @@ void store_relay_row(const struct pg_result *result, int row, struct event *ret)
 int store_relay_names(struct pg *pg, const int64_t *ids, size_t count, struct pg_result **ret,
                       struct error *err);
 
-/* Is the WAL on disk up to this position? */
+/* Is the WAL on disk up to this position? Of 0, which is not known: false. */
 int store_relay_is_flushed(struct pg *pg, int64_t wal_position, bool *ret, struct error *err);
 
 /* An outcome of the calls with an epoch. */

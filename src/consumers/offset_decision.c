@@ -1,5 +1,5 @@
-/* Where a partition goes on. See offset.h. */
-#include "consumers/offset.h"
+/* Where a partition goes on. See offset_decision.h. */
+#include "consumers/offset_decision.h"
 
 enum offset_decision decide_offset(const struct offset_facts *f)
 {

@@ -2,7 +2,7 @@
  *
  * On a consumer's thread. One row update for each integration of a batch, however many events it holds. The
  * monitor brings successful_sends and failed_sends of the integrations to these counts. */
-#include "handlers/handler_integration.h"
+#include "handlers/handler_counters.h"
 
 #include "sql/statements.h"
 
@@ -110,7 +110,7 @@ static int apply(struct pg *pg, const struct message_event *const *events, size_
     return PG_DONE;
 }
 
-const struct handler handler_integration = {
+const struct handler handler_counters = {
     .types = 1U << EVENT_SENT | 1U << EVENT_FAILED,
     .apply = apply,
 };

@@ -19,4 +19,4 @@ void integration_deltas_collect(struct integration_deltas *d, const struct messa
                                 size_t count);
 void integration_deltas_free(struct integration_deltas *d); /* the items; legal on a zeroed one */
 
-extern const struct handler handler_integration;
+extern const struct handler handler_counters;

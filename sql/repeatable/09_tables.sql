@@ -1,0 +1,108 @@
+-- Are the tables those that were made? Administrators detach partitions, restore a table from a dump, and put copies in the place of
+-- tables: without what makes the ledger one, events would be lost or given out twice.
+
+-- Where a table of anubisd's is that was renamed: its key, or for the ledger a partition, knows it under any name. NULL = nowhere, or in its
+-- place.
+create or replace function @extschema@.table_elsewhere(name text) returns regclass language sql stable set search_path = pg_catalog, pg_temp as $$
+    select f.own from (select i.inhparent::regclass as own from pg_inherits i
+                        where name = 'subscription_events' and i.inhrelid = to_regclass('@extschema@.subscription_events_default')
+                       union all
+                       select x.indrelid::regclass from pg_index x
+                        where name <> 'subscription_events' and x.indexrelid = to_regclass('@extschema@.' || quote_ident(name || '_pkey'))) f
+     where f.own is distinct from to_regclass('@extschema@.' || quote_ident(name))
+$$;
+
+-- What is wrong with the ledger, and what would be right; NULL = nothing. The relay asks before it saves, because an id that is not found
+-- counts as one that was never used. Cheap, therefore.
+create or replace function @extschema@.ledger_amiss() returns text language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+    here constant oid := '@extschema@'::regnamespace;
+    ledger constant oid := (select oid from pg_class where relname = 'subscription_events' and relnamespace = here and relkind = 'p');
+    elsewhere text;
+begin
+    if ledger is not null then
+        return (select string_agg(
+                    case when p.name is null
+                              then format('its partition "%s" is not in the table "ledger_partitions"; run "anubisctl migrate", which adds it', a.relname)
+                         when a.relname is not null
+                              then format('its partition "%1$s" is unlogged, and empty after a crash; run "alter table @extschema@.%1$I set logged"', p.name)
+                         when to_regclass('@extschema@.' || quote_ident(p.name)) is not null
+                              then format('its partition "%s" is detached; run "anubisctl migrate", which attaches it', p.name)
+                         else format('its partition "%1$s" is missing; bring it back from a dump and run "anubisctl migrate", or give its events '
+                                     'up by "delete from @extschema@.ledger_partitions where name = %1$L"', p.name) end, '; ' order by p.name, a.relname)
+                  from (select l.name from @extschema@.ledger_partitions l union all values ('subscription_events_default')) p (name)
+                  full join (select c.relname::text, c.relpersistence from pg_inherits i join pg_class c on c.oid = i.inhrelid
+                              where i.inhparent = ledger) a on a.relname = p.name
+                 where p.name is null or a.relname is null or a.relpersistence <> 'p');
+    end if;
+    elsewhere := @extschema@.table_elsewhere('subscription_events')::text;
+    return case when elsewhere is null then 'it is not there; bring it back from a dump'
+                else format('it is named %s now; run "anubisctl migrate", which puts it back', elsewhere) end;
+end $$;
+
+-- anubisd's other tables: name, kind (as in pg_class), and the columns of the key without which rows would be written twice; NULL = any.
+create or replace function @extschema@.tables_needed(out name text, out kind "char", out key text[]) returns setof record language sql immutable
+    set search_path = pg_catalog, pg_temp as $$
+    values ('anubis_migrations', 'r'::"char", '{version}'::text[]), ('anubis_repeatables', 'r', '{name}'),
+           ('installation', 'r', '{one}'), ('relay_state', 'r', '{one}'), ('relay_topics', 'r', '{topic,from_sequence}'),
+           ('ledger_partitions', 'r', '{name}'), ('ledger_leaps', 'r', '{first_id}'), ('ledger_baseline', 'r', null),
+           ('consumer_offsets', 'r', '{consumer_group,topic,partition}'),
+           ('consumer_bitmaps', 'r', '{read_model,event_type,partition,chunk}'),
+           ('integration_runtime', 'r', '{integration_id}'), ('dead_letters', 'r', '{id}'),
+           ('integration_stats_spans', 'p', '{bucket,integration_id,span}'), ('integration_stats', 'r', '{bucket,integration_id,span}'),
+           ('integration_stats_days', 'r', '{bucket,integration_id,span}'), ('integration_stats_months', 'r', '{bucket,integration_id,span}'),
+           ('audit_trees', 'r', '{id}'), ('audit_log', 'r', '{tree,leaf}'), ('audit_tiles', 'r', '{tree,level,tile}'),
+           ('audit_checkpoints', 'r', '{id}'), ('audit_salts', 'r', '{subscription_id}'),
+           ('alerts', 'r', '{id}'), ('alert_silences', 'r', '{id}'), ('alert_outbox', 'r', '{id}'),
+           ('alert_evidence', 'r', '{integration_id}'), ('alert_firsts', 'r', '{subscription_id}'), ('alert_buckets', 'r', '{integration_id,bucket}')
+$$;
+
+-- What is wrong with the tables and the sequence of the ledger, and what would be right; NULL = nothing.
+create or replace function @extschema@.tables_amiss() returns text language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+    here constant oid := '@extschema@'::regnamespace;
+    amiss text;
+begin
+    select string_agg(case when w.words is null then null else format('table "%s" %s', w.name, w.words) end, '; ') into amiss
+      from (select n.name,
+                   case when o.own is not null then format('is named %s now; run "anubisctl migrate", which puts it back', o.own)
+                        when c.oid is null then 'is missing; bring it back from a dump'
+                        when c.relkind <> n.kind then 'is another one, of another kind; put anubisd''s own back'
+                        when c.relpersistence <> 'p'
+                             then format('is unlogged, and empty after a crash; run "alter table @extschema@.%I set logged"', n.name)
+                        when not exists (select from pg_index x
+                                          where x.indrelid = c.oid and x.indisunique and x.indisvalid
+                                            and (n.key is null
+                                                 or x.indpred is null
+                                                    and array(select a.attname::text from unnest(x.indkey) with ordinality k (number, place)
+                                                                join pg_attribute a on a.attrelid = c.oid and a.attnum = k.number
+                                                               where k.place <= x.indnkeyatts order by k.place) = n.key))
+                             then 'has no key, like a copy by "create table as"; bring it back from a dump' end as words
+              from @extschema@.tables_needed() n left join pg_class c on c.relname = n.name and c.relnamespace = here,
+                   @extschema@.table_elsewhere(n.name) o (own)) w;
+    if amiss is null then
+        select string_agg(format('table "%s" has no row, and needs it; run "anubisctl migrate", which brings it back', e.name), '; ') into amiss
+          from (select 'installation' as name where not exists (select from @extschema@.installation)
+                union all
+                select 'relay_state' where not exists (select from @extschema@.relay_state)) e;
+    end if;
+    if amiss is null then
+        amiss := 'the ledger, the table "subscription_events": ' || @extschema@.ledger_amiss();
+    end if;
+    return nullif(concat_ws('; ', amiss,
+        (select case when s.seqrelid is null then 'the sequence "ledger_id_seq" is missing; bring it back from a dump'
+                     when s.seqcache <> 1 then format('the sequence "ledger_id_seq" draws %s ids at once, which would lose events; run '
+                                                      '"alter sequence @extschema@.ledger_id_seq cache 1"', s.seqcache)
+                     else 'the sequence "ledger_id_seq" does not count up one by one, once; run '
+                          '"alter sequence @extschema@.ledger_id_seq increment 1 no cycle"' end
+           from (values ('ledger_id_seq')) n (name) left join pg_class c on c.relname = n.name and c.relnamespace = here
+           left join pg_sequence s on s.seqrelid = c.oid
+          where (s.seqcache = 1 and s.seqincrement = 1 and not s.seqcycle) is not true)), '');
+end $$;
+
+-- The views that are missing; NULL = none.
+create or replace function @extschema@.views_amiss() returns text language sql stable set search_path = pg_catalog, pg_temp as $$
+    select string_agg(v.name, ', ')
+      from unnest('{integrations_open,stats_events,subscription_event_feed,subscription_event_messages,change_with_anubis_alter}'::text[]) v (name)
+     where not exists (select from pg_class c where c.relname = v.name and c.relnamespace = '@extschema@'::regnamespace and c.relkind = 'v')
+$$;

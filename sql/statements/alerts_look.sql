@@ -1,0 +1,95 @@
+-- Fires what is wrong according to the database, and resolves what is no longer: how many alerts have changed.
+--
+-- "held" has a row for each alert that goes on; those that fire now say so. Between both lies what keeps an alert from coming and going
+-- around its threshold. The failure rate is judged elsewhere; here it ends with an integration that is disabled. While our own network
+-- is lost, what waits fires nothing new.
+-- $1 bigint: how long the oldest subscription or event may wait, in ms
+-- $2 bigint: for how long a circuit must be closed, in ms
+-- $3 integer: failures in a row that open a circuit
+-- $4 bigint: the age at which a subscription fails for good, in ms
+-- $5 text: name of the sessions of daemons whose network is lost
+with own as materialized (
+  select i.id, i.enabled, i.paused_until > now() is true as paused, coalesce(r.circuit_state, 'closed') as circuit,
+         r.circuit_since, r.circuit_reason, r.circuit_failures
+    from integrations i left join integration_runtime r on r.integration_id = i.id
+   where i.enabled
+), lost as (
+  select count(*) as count from pg_stat_activity where datname = current_database() and application_name = $5
+), waiting as (
+  select w.id, w.age, $4 * interval '1 ms' - (now() - w.created_at) as left_over,
+         w.age >= $1 * interval '1 ms' and coalesce(w.circuit_since <= now() - $1 * interval '1 ms', true) as fires
+    from (select o.id, o.circuit_since, s.created_at, s.age
+            from own o cross join lateral (
+              select as_instant(h.created_at) as created_at,
+                     now() - case when isfinite(h.due) then h.due else as_instant(h.created_at) end as age
+                from ((select created_at, subscription_due(next_attempt_at, scheduled_to) as due from subscriptions
+                        where integration_id = o.id and status in ('pending', 'retry') and held_at is null
+                        order by subscription_due(next_attempt_at, scheduled_to), id limit 1)
+                      union all
+                      (select created_at, subscription_due(next_attempt_at, scheduled_to) from subscriptions
+                        where integration_id = o.id and status in ('pending', 'retry') and held_at is null
+                          and subscription_due(next_attempt_at, scheduled_to) > '-infinity'
+                        order by subscription_due(next_attempt_at, scheduled_to), id limit 1)) h
+               order by age desc limit 1) s
+           where o.circuit = 'closed' and not o.paused) w
+   where w.age >= $1 * interval '0.5 ms'
+), relay as (
+  select r.stopped_on, r.stopped_reason, k.trouble, k.leads,
+         (select now() - as_instant(e.created_at) from subscription_events e where e.id > r.high order by e.id limit 1) as age
+    from relay_state r,
+         -- See status_overview.
+         (select count(*) > 0, max(substring(a.application_name from '[(](.*)[)]$'))
+            from pg_locks left join pg_stat_activity a using (pid)
+           where locktype = 'advisory' and granted and objsubid = 1
+             and database = (select oid from pg_database where datname = current_database())
+             and (classid::bigint << 32) | objid::bigint = lock_key('relay')) as k (leads, trouble)
+), letters as (
+  select count(*) as count from (select from dead_letters where replayed_at is null limit 10000) d
+), held (integration_id, kind, fires, value, threshold, message) as (
+  select id, case circuit_reason when 'authentication' then 'authentication' else 'circuit_open' end, not paused,
+         circuit_failures::double precision, $3::double precision,
+         case circuit_reason when 'authentication' then 'the institution refuses the credentials'
+                             else 'requests fail, so only a probe is sent now and then' end
+    from own where circuit <> 'closed'
+  union all
+  select id, k.kind, false, null, null, null from own, (values ('circuit_open'), ('authentication')) as k (kind)
+   where circuit = 'closed' and circuit_since > now() - $2 * interval '1 ms'
+  union all
+  select id, 'backlog', fires and lost.count = 0, extract(epoch from age), $1 / 1000.0,
+         format('the oldest subscription that could be sent has waited for %s',
+                date_trunc('second', justify_hours(age)))
+         || case when left_over > '0' then format('; in %s it fails for good', date_trunc('second', justify_hours(left_over))) else '' end
+    from waiting, lost
+  union all
+  select id, 'failure_rate', false, null, null, null from own
+  union all
+  select null, 'relay', stopped_on is not null or age >= $1 * interval '1 ms', extract(epoch from age), $1 / 1000.0,
+         case when stopped_on is not null then format('the relay is stopped on event %s: %s', stopped_on, stopped_reason)
+              else format('the oldest event that is not published has waited for %s: %s', date_trunc('second', justify_hours(age)),
+                          coalesce(trouble, case when leads then 'the relay is behind' else 'no daemon publishes' end)) end
+    from relay where stopped_on is not null or age >= $1 * interval '0.5 ms'
+  union all
+  select null, 'dead_letters', true, count, 0, format('%s of Kafka''s messages could not be handled', count) from letters where count > 0
+  union all
+  select null, 'network', true, count, 0,
+         format('most institutions were lost at once, so the network of %s is to blame',
+                case count when 1 then 'a daemon''s machine' else count || ' daemons' end) from lost where count > 0
+  union all
+  select null, 'test', false, null, null, null from alerts
+   where kind = 'test' and state = 'firing' and started_at > now() - interval '30 s'
+), resolved as (
+  update alerts a set state = 'resolved', resolved_at = clock_timestamp()
+   where a.state = 'firing'
+     and not exists (select from held h where h.kind = a.kind and h.integration_id is not distinct from a.integration_id)
+  returning a.id
+), fired as (
+  insert into alerts (integration_id, kind, value, threshold, message)
+  -- Those that fire already would use up ids.
+  select h.integration_id, h.kind, h.value, h.threshold, h.message from held h
+   where h.fires and not exists (select from alerts a where a.state = 'firing' and a.kind = h.kind
+                                                        and coalesce(a.integration_id, 0) = coalesce(h.integration_id, 0))
+   order by h.integration_id nulls first, h.kind
+      on conflict (kind, coalesce(integration_id, 0)) where state = 'firing' do nothing
+  returning id
+)
+select (select count(*) from resolved) + (select count(*) from fired)

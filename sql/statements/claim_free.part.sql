@@ -1,0 +1,32 @@
+-- The integrations of the places, and how many rows each may give: as it has slots, and no more than its rate_limit lets out soon
+-- (rate_next(); its row is locked, so that daemons do not do so together). They come in the order of their places ("offset 0": no
+-- other join keeps it). A setting that is not positive (an adopted table may hold one) counts as not set. An integration
+-- that has just backed off, or whose circuit has just closed, begins with one request where this daemon knows no limit.
+free as (
+  select i.id, i.name, i.endpoint_url, i.auth_token, i.delivery_settings,
+         coalesce(nullif(greatest(i.timeout_ms, 0), 0), $10) as timeout_ms,
+         i.max_attempts, i.recovers, i.generation, i.has_failures,
+         case when i.rate is null then n.slots else least(n.slots, coalesce(t.tokens, 0)) end as slots, i.rate, t.send_at,
+         p.fresh_id, p.due, p.id as after_id
+    from place p
+   cross join lateral (
+     select i.id, i.name, i.endpoint_url, i.auth_token, nullif(i.delivery_settings, '{}') as delivery_settings,
+            i.timeout_ms, i.max_attempts, i.max_in_flight, rate_of(i.rate_limit) as rate,
+            r.backoff_until > now() - interval '1 minute' or r.circuit_since > now() - interval '1 minute' as recovers,
+            coalesce(r.circuit_generation, 0) as generation, r.circuit_failures > 0 as has_failures, width_bucket(i.id::bigint, $3) as n
+       from integrations_open o join integrations i on i.id = o.id
+       left join integration_runtime r on r.integration_id = i.id
+      where o.id = p.integration_id offset 0) i
+    left join lateral (select $4[i.n] as in_flight, $13[i.n] as slots where $3[i.n] = i.id) b on true
+   cross join lateral (
+     select least(coalesce(nullif(greatest(i.max_in_flight, 0), 0), $5), $14,
+                  case when b.slots < 2147483647 then b.slots when i.recovers then 1 end)
+            - coalesce(b.in_flight, 0) as slots offset 0) n
+    left join lateral (
+     select rate_next(r.rate_at, r.rate_by, i.rate, $19, now()) as send_at,
+            rate_tokens(rate_next(r.rate_at, r.rate_by, i.rate, $19, now()), i.rate, now()) as tokens
+       from integration_runtime r
+      where i.rate is not null and n.slots > 0 and r.integration_id = i.id
+        and rate_next(r.rate_at, r.rate_by, i.rate, $19, now()) is not null
+        for no key update skip locked) t on true
+)

@@ -1,0 +1,11 @@
+-- $1 bigint: integration; 0 = any
+-- $2 text: failed since this time, or an interval from now that begins with "-"; NULL = whenever
+-- $3 text: a part of the error; NULL = any
+-- $4 integer: HTTP status; 0 = any
+-- $5 bigint[]: ids; empty = any
+-- $6 bigint: ids after this one
+-- $7 integer: how many
+-- $8 text: what the event says
+-- $9 bigint: how many a second; 0 = all at once
+-- $10 bigint: how many were put back before
+-- $11 text: failed before this time, as $2

@@ -1,0 +1,84 @@
+-- What operators do: "anubisctl pause", "resume", "retry", "settle", "resend".
+
+-- name: pause_by_hand :once
+-- The integration: its name, and until when nothing is sent to it. No row: there is none with this id.
+-- $1 bigint: integration
+-- $2 text: why
+-- $3 bigint: for how long, in ms; 0 = until somebody resumes it
+update integrations
+   set paused_until = case $3 when 0 then 'infinity' else now() + $3 * interval '1 ms' end, pause_reason = $2, updated_at = now()
+ where id = $1 returning name::text, paused_until
+
+-- name: resume :once
+-- The integration: its name, whether it was paused, why, and whether it is enabled. No row: there is none with this id.
+-- $1 bigint: integration
+with before as materialized (
+  select id, name, enabled, paused_until > now() is true as was_paused, pause_reason from integrations where id = $1 for update
+), resumed as (
+  update integrations i set paused_until = null, pause_reason = null, updated_at = now()
+    from before b where i.id = b.id and i.paused_until is not null
+)
+select name::text, was_paused, case when was_paused then pause_reason::text end, enabled from before
+
+-- name: retry_count :once
+-- How many failed subscriptions are chosen, of how many integrations.
+-- include: ctl_retry_choice.part.sql
+select count(*), count(distinct s.integration_id)
+  from subscriptions s
+-- include: ctl_retry_where.part.sql
+   and s.id > $6 and ($7::integer, $8::text, $9::bigint, $10::bigint) is not null
+
+-- name: retry_some :once
+-- Puts some of them back, in the order of their ids: how many, and the last id that was looked at (NULL = there are no more).
+-- Rows that somebody else has locked are left out.
+-- include: ctl_retry_choice.part.sql
+with found as materialized (
+  select s.id, row_number() over (order by s.id) as number
+    from (select s.id from subscriptions s
+-- include: ctl_retry_where.part.sql
+             and s.id > $6 order by s.id limit $7 for no key update skip locked) s
+), put_back as (
+  update subscriptions s
+     set status = 'retry', last_error = $8, updated_at = now(),
+         next_attempt_at = case when $9 > 0 then now() + ($10 + f.number - 1) / $9::double precision * interval '1 s' end
+    from found f where s.id = f.id
+  returning s.id
+)
+select (select count(*) from put_back), (select max(id) from found)
+
+-- name: settle_by_hand :once
+-- What a person says of held subscriptions. For each id: its status before (NULL = there is no such row), whether it was held,
+-- and whether it is settled now; held ones that somebody else has locked are left alone. What is known not to be there may be
+-- sent again as if for the first time.
+-- $1 bigint[]: subscriptions
+-- $2 text: sent or failed; NULL = nothing is changed
+-- $3 text: who says so, and why
+with found as materialized (
+  select id from subscriptions where id = any ($1) and held_at is not null and status in ('pending', 'retry') and $2::text is not null
+   order by id for no key update skip locked
+), settled as (
+  update subscriptions s
+     set status = as_state($2, s.status), held_at = null, last_decided_by = $3, last_error = case $2 when 'failed' then $3 end,
+         ambiguous_since = case $2 when 'sent' then s.ambiguous_since end, last_ambiguous = false, updated_at = now()
+    from found f where s.id = f.id
+  returning s.id
+)
+select u.id, s.status::text, coalesce(s.held_at is not null and s.status in ('pending', 'retry'), false),
+       u.id in (select x.id from settled x)
+  from (select distinct id from unnest($1) as x (id)) u left join subscriptions s on s.id = u.id
+ order by u.id
+
+-- name: resend_some :once
+-- Sends subscriptions once more as new ones. For each id: its status (NULL = there is no such row), the subscription that goes out in its
+-- place (NULL = none), and whether that one is new.
+-- $1 bigint[]: subscriptions
+-- $2 text: who does it, and why; NULL = nothing is changed
+-- $3 bigint: how many a second; 0 = all at once
+-- $4 bigint: how many were sent once more before
+with resent as materialized (
+  select id, copy from subscriptions_resend(case when $2 is null then '{}' else $1 end, $2, $3, $4)
+)
+select u.id, s.status::text, coalesce(n.copy, o.id::bigint), n.copy is not null
+  from (select distinct id from unnest($1) as x (id)) u left join subscriptions s on s.id = u.id
+  left join resent n on n.id = u.id left join subscriptions o on o.resend_of = u.id
+ order by u.id

@@ -1,0 +1,35 @@
+-- What the ledger says that integration_stats should hold: the events that the read model "integration" has marked. Hours that began
+-- before the ledger's first event are left out, as those whose events have left with a dropped partition.
+-- get_bit() counts from the low bit of each byte, a bit string from the high one, hence # 7.
+with known as materialized (
+  select case when bool_or(p.name = 'subscription_events_adopted') or min(p.first_id) <= 1 then '-infinity'::timestamptz
+              else (select as_instant(e.created_at) + interval '1 hour' from subscription_events e order by e.id limit 1) end as since,
+         coalesce(max(p.last_id) filter (where p.name = 'subscription_events_adopted'), 0) as adopted
+    from ledger_partitions p
+), chunks as materialized (
+  select b.event_type, b.chunk, bit_or(('x' || encode(b.bits, 'hex'))::bit(8192)) as bits
+    from consumer_bitmaps b where b.read_model = 'integration' group by 1, 2
+), e as materialized (
+  select s.* from known k join stats_events s on s.id > k.adopted
+    join chunks c on c.event_type = s.event_type and c.chunk = s.id / 8192
+   where get_bit(c.bits, ((s.id % 8192)::int # 7)) = 1
+),
+-- include: stats_cells.part.sql
+, differences as materialized (
+  select integration_id, span, bucket,
+         coalesce(c.created, 0) - coalesce(t.created, 0) as created, coalesce(c.sent, 0) - coalesce(t.sent, 0) as sent,
+         coalesce(c.failed, 0) - coalesce(t.failed, 0) as failed, coalesce(c.retried, 0) - coalesce(t.retried, 0) as retried,
+         coalesce(c.attempts, 0) - coalesce(t.attempts, 0) as attempts,
+         d.indexes as delivery_index, d.counts as delivery_count, h.indexes as http_index, h.counts as http_count
+    from cells c full join integration_stats_spans t using (integration_id, span, bucket)
+   cross join lateral histogram_add(c.delivery_index, c.delivery_count, t.delivery_index,
+                                    array(select -n from unnest(t.delivery_count) as n)) d
+   cross join lateral histogram_add(c.http_index, c.http_count, t.http_index, array(select -n from unnest(t.http_count) as n)) h
+   where bucket >= (select since from known)
+     and (t.created, t.sent, t.failed, t.retried, t.attempts, t.delivery_index, t.delivery_count, t.http_index, t.http_count)
+         is distinct from
+         (c.created, c.sent, c.failed, c.retried, c.attempts, c.delivery_index, c.delivery_count, c.http_index, c.http_count)
+     and (d.indexes <> '{}' or h.indexes <> '{}'
+          or (coalesce(c.created, 0), coalesce(c.sent, 0), coalesce(c.failed, 0), coalesce(c.retried, 0), coalesce(c.attempts, 0))
+             <> (coalesce(t.created, 0), coalesce(t.sent, 0), coalesce(t.failed, 0), coalesce(t.retried, 0), coalesce(t.attempts, 0)))
+)

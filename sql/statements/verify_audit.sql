@@ -1,0 +1,48 @@
+-- The proof of the audit log.
+
+-- name: audit_all_trees
+-- id, topic, partition, size, roots of full subtrees, in the order of topics.
+select id, topic, partition, size, roots from audit_trees order by topic, partition
+
+-- name: audit_read_leaves
+-- $1 integer: tree
+-- $2 bigint: from this leaf on
+-- $3 bigint: so many
+select leaf, "offset", sequence, uuid_send(event_id), event_type, subscription_id, coalesce(integration_id, 0), created_at,
+       commitment, hash
+  from audit_log where tree = $1 and leaf >= $2 order by leaf limit $3
+
+-- name: audit_read_hashes
+-- $1 integer: tree
+-- $2 integer: level; 0 = leaves
+-- $3 bigint: from this one on
+-- $4 bigint: so many
+select hash from (select leaf as n, hash from audit_log where $2 = 0 and tree = $1 and leaf >= $3 and leaf < $3 + $4
+                  union all
+                  select tile, hash from audit_tiles where $2 > 0 and tree = $1 and level = $2 and tile >= $3 and tile < $3 + $4) h
+ order by n
+
+-- name: audit_checkpoints
+-- Those since the last one that was verified, that included; or all: id, note, whether it was verified.
+-- $1 boolean: all of them
+select id, note, verified_at is not null from audit_checkpoints
+ where $1 or id >= coalesce((select max(id) from audit_checkpoints where verified_at is not null), 0) order by id
+
+-- name: audit_note_verified
+-- $1 bigint: the checkpoint
+update audit_checkpoints set verified_at = now() where id = $1
+
+-- name: audit_unlike_ledger :once
+-- Leaves that are not the ledger's events: tree, leaf, ledger id, whether the ledger has no such event. What left with a dropped
+-- partition cannot be compared.
+-- $1 integer[]: trees
+-- $2 bigint[]: from these leaves on
+-- $3 bigint: how many are named
+select l.tree, l.leaf, l.sequence, e.id is null
+  from unnest($1::int[], $2::bigint[]) as f (tree, leaf)
+  join audit_log l on l.tree = f.tree and l.leaf >= f.leaf
+  left join subscription_events e on e.id = l.sequence
+ where l.sequence >= coalesce((select min(first_id) from ledger_partitions), 0)
+   and (e.id is null or e.event_id <> l.event_id or e.event_type <> l.event_type or e.subscription_id <> l.subscription_id
+        or e.integration_id is distinct from l.integration_id or as_instant(e.created_at) <> l.created_at)
+ order by 1, 2 limit $3

@@ -1,0 +1,27 @@
+/* The sinks that need time: each has a state of its own, and a turn in which it goes on. Alerts' thread only;
+ * nothing here waits. A sink's turn returns PG_DONE or an error of pg_query(). */
+#pragma once
+
+#include "alerts/alerts_internal.h"
+#include "http/http.h"
+
+struct alert_webhook *alert_webhook_new(void);
+void alert_webhook_free(struct alert_webhook *w);
+int alert_webhook_turn(struct alerts *a, struct alert_webhook *w, struct error *err);
+
+struct alert_topic *alert_topic_new(void);
+void alert_topic_free(struct alert_topic *t);
+int alert_topic_turn(struct alerts *a, struct alert_topic *t, struct error *err);
+
+/* Alertmanager's clock is another one: see alertmanager.c. */
+struct alertmanagers *alertmanagers_new(void);
+void alertmanagers_free(struct alertmanagers *m);
+/* What alerts.alertmanager_urls names, and the name in the outbox of its nth, from 1 on. */
+size_t alertmanagers_count(const char *urls);
+#define ALERTMANAGER_SINK 40
+void alertmanager_sink(size_t number, char ret[ALERTMANAGER_SINK]);
+/* `changed`: an alert has fired or resolved since the last turn. */
+int alertmanagers_turn(struct alerts *a, struct alertmanagers *m, bool changed, struct error *err);
+
+/* Did a server take a request (2xx)? If not, `why` says so without a word of the server's. */
+bool alert_sink_took(const struct http_result *result, struct error *why);

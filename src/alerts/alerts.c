@@ -1,0 +1,261 @@
+/* The alerts' thread. See alerts.h. Its statements block, bounded by deadlines and the stop descriptor; its
+ * requests run on its own event loop. */
+#include "alerts/alerts.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+
+#include "alerts/alert_sink.h"
+#include "base/log.h"
+#include "base/version.h"
+#include "pg/pg_session.h"
+#include "sql/statements.h"
+
+#define STATEMENT_USEC (10 * USEC_PER_SEC)
+#define USER_AGENT "anubisd/" ANUBIS_VERSION
+#define PRUNE_USEC (60 * USEC_PER_SEC)
+/* A look takes at most a tenth of the time. */
+#define LOOK_REST 9
+
+/* --- the session ------------------------------------------------------------------------------ */
+
+static void give_up_session(struct alerts *a)
+{
+    pg_close(TAKE_PTR(a->pg));
+    a->leading = a->shows_lost = false;
+    a->firing = -1;
+    a->open_at = now_monotonic_usec() + backoff_next_usec(&a->backoff);
+}
+
+/* The dispatcher says when the database is away. */
+static void open_session(struct alerts *a)
+{
+    struct pg_params params = pg_session_params(a->config, ALERTS_SESSION, STATEMENT_USEC);
+    struct error err;
+
+    params.lock_timeout_usec = USEC_PER_SEC;
+    params.stop_fd = a->worker.stop_fd;
+    if (pg_open(&a->pg, &params, &err) != PG_DONE) {
+        give_up_session(a);
+        return;
+    }
+    backoff_reset(&a->backoff);
+    a->look_at = a->prune_at = 0;
+}
+
+/* Each daemon says in its session's name that its network is lost: so it needs no table, and what a dead
+ * daemon said ends with its session. */
+static int show_network(struct alerts *a, struct error *err)
+{
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+    bool lost = *a->network_lost;
+
+    if (lost == a->shows_lost)
+        return PG_DONE;
+    pg_arg_text(&args, lost ? ALERTS_SESSION_LOST : ALERTS_SESSION);
+    int r = pg_query(a->pg, &sql_alerts_show, &args, NULL, err);
+    if (r == PG_DONE)
+        a->shows_lost = lost;
+    return r;
+}
+
+static int prune(struct alerts *a, struct error *err)
+{
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+
+    a->prune_at = now_monotonic_usec() + PRUNE_USEC;
+    pg_arg_i64(&args, (int64_t) (a->rules->alerts.window_usec / USEC_PER_MSEC));
+    return pg_query(a->pg, &sql_alerts_prune, &args, NULL, err);
+}
+
+static int count_firing(struct alerts *a, struct error *err)
+{
+    int64_t firing;
+    int r = pg_query_i64(a->pg, &sql_alerts_firing, NULL, &firing, err);
+
+    if (r == PG_DONE)
+        a->firing = firing;
+    return r;
+}
+
+/* Their URLs are the conf file's own: they may be http, and on a private network. */
+static struct http_params http_params(const struct config *c)
+{
+    return (struct http_params){.connect_timeout_usec = 5 * USEC_PER_SEC,
+                                .response_limit = 1024,
+                                .max_connections = 4,
+                                .allow_http = true,
+                                .allow_private_networks = true,
+                                .ca_file = c->delivery.ca_file,
+                                .proxy = "",
+                                .user_agent = *c->delivery.user_agent ? c->delivery.user_agent : USER_AGENT};
+}
+
+/* --- a turn ----------------------------------------------------------------------------------- */
+
+static int lead(struct alerts *a, struct error *err)
+{
+    uint64_t began = now_monotonic_usec();
+    bool changed = false;
+    int r = PG_DONE;
+
+    if (began >= a->look_at) {
+        r = alerts_look(a, &changed, err);
+        uint64_t ended = now_monotonic_usec();
+        a->look_at = MAX(began + ALERTS_TURN_USEC, ended + LOOK_REST * (ended - began));
+    }
+    if (r == PG_DONE)
+        r = alert_journal_turn(a, err);
+    if (r == PG_DONE)
+        r = alert_topic_turn(a, a->topic, err);
+    if (r == PG_DONE)
+        r = alert_webhook_turn(a, a->webhook, err);
+    if (r == PG_DONE)
+        r = alertmanagers_turn(a, a->managers, changed, err);
+    if (r == PG_DONE && began >= a->prune_at)
+        r = prune(a, err);
+    return r;
+}
+
+static int work(struct alerts *a, struct error *err)
+{
+    int r = show_network(a, err);
+
+    if (r == PG_DONE && !a->leading)
+        r = pg_query_bool(a->pg, &sql_alerts_take_lead, NULL, &a->leading, err);
+    if (r == PG_DONE && a->leading)
+        r = lead(a, err);
+    return r == PG_DONE ? count_firing(a, err) : r;
+}
+
+/* Said once, and once when it is over: whoever waits for alerts has to know that none come. */
+static void note_refusal(struct alerts *a, int r, const struct error *err)
+{
+    if (r == PG_DONE) {
+        if (trouble_ends(&a->look))
+            log_notice("alerts are looked for again");
+        return;
+    }
+    if (r != -ECONNRESET && r != -ECANCELED && trouble_begins(&a->look))
+        log_warning("alerts cannot be looked for: %s; trying again", err->text);
+    if (!pg_usable(a->pg))
+        give_up_session(a);
+}
+
+static void take_over(struct alerts *a)
+{
+    struct config *next = atomic_exchange(&a->next, NULL);
+
+    if (!next)
+        return;
+    config_unref(a->rules);
+    a->rules = next;
+    const struct http_params params = http_params(next);
+    http_set_params(a->http, &params);
+}
+
+static void turn(struct alerts *a)
+{
+    struct error err;
+
+    take_over(a);
+    if (!a->pg && now_monotonic_usec() >= a->open_at)
+        open_session(a);
+    if (a->pg) {
+        int r = work(a, &err);
+        note_refusal(a, r, &err);
+    }
+}
+
+/* --- the thread ------------------------------------------------------------------------------- */
+
+/* Requests go on meanwhile, each in many small steps: a turn for each would only ask the database. */
+static void wait_for_turn(struct alerts *a)
+{
+    uint64_t until = now_monotonic_usec() + ALERTS_TURN_USEC, now;
+
+    a->hurry = false;
+    while (!a->hurry && !worker_is_stopping(&a->worker) && (now = now_monotonic_usec()) < until)
+        sd_event_run(a->event, until - now);
+}
+
+static void *run(void *userdata)
+{
+    struct alerts *a = userdata;
+
+    while (!worker_is_stopping(&a->worker)) {
+        heartbeat_beat(a->worker.heartbeat);
+        turn(a);
+        wait_for_turn(a);
+    }
+    pg_close(TAKE_PTR(a->pg));
+    return NULL;
+}
+
+/* It only ends the wait. */
+static int on_stop(sd_event_source *s, int fd, uint32_t revents, void *userdata)
+{
+    (void) s, (void) fd, (void) revents, (void) userdata;
+    return 0;
+}
+
+static void alerts_free(struct alerts *a)
+{
+    config_unref(a->config);
+    config_unref(a->rules);
+    config_unref(a->next);
+    http_free(a->http);
+    alert_webhook_free(a->webhook);
+    alert_topic_free(a->topic);
+    alertmanagers_free(a->managers);
+    sd_event_unref(a->event);
+    free(a);
+}
+
+int alerts_start(struct alerts **ret, const struct alerts_params *params, struct error *err)
+{
+    struct alerts *a = xcalloc(1, sizeof(*a));
+
+    a->worker = (struct worker){.stop_fd = params->stop_fd, .heartbeat = params->heartbeat};
+    a->config = config_ref(params->config);
+    a->rules = config_ref(params->config);
+    a->network_lost = params->network_lost;
+    a->backoff = BACKOFF_RECONNECT;
+    a->firing = -1;
+    a->webhook = alert_webhook_new();
+    a->topic = alert_topic_new();
+    a->managers = alertmanagers_new();
+    const struct http_params http = http_params(a->rules);
+    error_set(err, "could not set the alerts' event loop up");
+    int r = sd_event_new(&a->event);
+    if (r >= 0)
+        r = http_new(&a->http, a->event, &http, err);
+    if (r >= 0)
+        r = sd_event_add_io(a->event, NULL, params->stop_fd, EPOLLIN, on_stop, NULL);
+    if (r >= 0)
+        r = worker_start(&a->worker, "alerts", run, a, err);
+    if (r < 0) {
+        alerts_free(a);
+        return r;
+    }
+    *ret = a;
+    return 0;
+}
+
+void alerts_join(struct alerts *a)
+{
+    if (!a)
+        return;
+    pthread_join(a->worker.thread, NULL);
+    alerts_free(a);
+}
+
+void alerts_reload(struct alerts *a, struct config *config)
+{
+    config_unref(atomic_exchange(&a->next, config_ref(config)));
+}
+
+int64_t alerts_firing(const struct alerts *a)
+{
+    return a ? a->firing : -1;
+}

@@ -1,0 +1,73 @@
+/* Messages that are passed over, and what is said of them: another installation's, and events in our name
+ * that the ledger does not have. See consumer_internal.h. On the consumer's thread. */
+#include <inttypes.h>
+
+#include "base/log.h"
+#include "base/message_ids.h"
+#include "base/timeutil.h"
+#include "consumers/consumer_internal.h"
+
+#define QUIET_USEC (60 * USEC_PER_SEC)
+
+/* Once: both installations go on writing there, and nothing else tells why counters stand still while the
+ * other one's consumers have the partitions. */
+void consumer_say_shared(struct consumer *c, const struct kafka_message *message)
+{
+    const struct log_about about = {.kafka_topic = message->topic,
+                                    .kafka_partition = (int) message->partition,
+                                    .kafka_offset = message->offset,
+                                    .kafka_at = true};
+    char other[INSTALLATION_TEXT];
+
+    if (c->kafka.shared_said || !message_installation(message, c->session.installation, other))
+        return;
+    c->kafka.shared_said = true;
+    log_about(
+        LOG_WARNING, MSG_SHARED_TOPICS, &about,
+        "%s: \"%s\" has events of another installation (%s; this one is %s), which are passed over: give each "
+        "database a kafka.topic_prefix and a consumers.group_prefix of its own",
+        c->name, message->topic, other, c->session.installation);
+}
+
+void consumer_recall_unknown(struct consumer *c)
+{
+    if (c->unknown.count == 0 || now_monotonic_usec() < c->unknown.quiet_until)
+        return;
+    log_line(LOG_WARNING, MSG_UNKNOWN_EVENTS,
+             "%s: has passed over %" PRIu64 " more events that are not in the ledger", c->name,
+             c->unknown.count);
+    c->unknown = (struct consumer_unknown){.quiet_until = now_monotonic_usec() + QUIET_USEC};
+}
+
+static void say_first(struct consumer *c, const struct consumer_item *item)
+{
+    const struct log_about about = {.subscription_id = item->event.subscription_id,
+                                    .integration_id = item->event.integration_id,
+                                    .kafka_topic = item->partition->topic,
+                                    .kafka_partition = (int) item->partition->number,
+                                    .kafka_offset = item->offset,
+                                    .kafka_at = true};
+
+    log_about(LOG_WARNING, MSG_UNKNOWN_EVENTS, &about,
+              "%s: passes over %" PRIu64
+              " event%s in the name of this installation that are not in its ledger, "
+              "the first with sequence %" PRId64 " at offset %" PRId64 " of \"%s\", partition %d: the "
+              "database was set back to an earlier time, or somebody else wrote to the topic",
+              c->name, c->unknown.count, plural((int64_t) c->unknown.count), item->event.sequence,
+              item->offset, item->partition->topic, (int) item->partition->number);
+    c->unknown = (struct consumer_unknown){.quiet_until = now_monotonic_usec() + QUIET_USEC};
+}
+
+void consumer_say_unknown(struct consumer *c, const struct consumer_item *items, size_t item_count)
+{
+    const struct consumer_item *first = NULL;
+
+    for (size_t i = 0; i < item_count; i++) {
+        if (!items[i].unknown)
+            continue;
+        first = first ? first : &items[i];
+        c->unknown.count++;
+    }
+    if (first && now_monotonic_usec() >= c->unknown.quiet_until)
+        say_first(c, first);
+}

@@ -1,0 +1,101 @@
+/* The trees of the audit log, as the database has them. See audit_proof.h. */
+#include <stdio.h>
+#include <string.h>
+
+#include "ctl/audit_proof.h"
+#include "sql/statements.h"
+
+#define TILE_LEVELS 8
+
+static void read_tree(struct audit *a, struct pg_row *row, struct audit_tree *ret)
+{
+    struct bytes roots;
+
+    *ret = (struct audit_tree){.id = (int32_t) pg_next_i64(row)};
+    snprintf(ret->state.topic, sizeof(ret->state.topic), "%s", pg_next_text(row));
+    ret->state.partition = (int32_t) pg_next_i64(row);
+    int64_t size = pg_next_i64(row);
+    roots.p = pg_next_bytes(row, &roots.len);
+    ret->is_broken = !merkle_range_read(&ret->range, size, roots);
+    ret->state.size = ret->range.size;
+    ret->state.root = merkle_root(a->sha256, &ret->range);
+}
+
+int audit_open(struct audit *a, struct pg *pg)
+{
+    CLEANUP(pg_result_freep) struct pg_result *rows = NULL, *installation = NULL;
+
+    *a = (struct audit){.pg = pg, .sha256 = sha256_new()};
+    int r = pg_query(pg, &sql_read_installation, NULL, &installation, &a->err);
+    if (r == PG_DONE)
+        r = pg_query(pg, &sql_audit_all_trees, NULL, &rows, &a->err);
+    if (r != PG_DONE)
+        return r;
+    snprintf(a->installation, sizeof(a->installation), "%s", pg_get_text(installation, 0, 0));
+    a->count = (size_t) pg_rows(rows);
+    a->trees = xcalloc(a->count, sizeof(*a->trees));
+    for (size_t i = 0; i < a->count; i++)
+        read_tree(a, &(struct pg_row){rows, (int) i, 0}, &a->trees[i]);
+    return PG_DONE;
+}
+
+void audit_close(struct audit *a)
+{
+    sha256_free(a->sha256);
+    free(a->trees);
+    *a = (struct audit){0};
+}
+
+struct audit_tree *audit_find(const struct audit *a, const char *topic, int32_t partition)
+{
+    for (size_t i = 0; i < a->count; i++)
+        if (a->trees[i].state.partition == partition && strcmp(a->trees[i].state.topic, topic) == 0)
+            return &a->trees[i];
+    return NULL;
+}
+
+/* The hashes that are stored, of a subtree of 2^level leaves. */
+static int read_subtree(struct audit *a, const struct audit_tree *tree, unsigned level, uint64_t index,
+                        struct merkle_hash *ret)
+{
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+    CLEANUP(pg_result_freep) struct pg_result *rows = NULL;
+    struct merkle_range range = {0};
+    unsigned rest = level % TILE_LEVELS;
+
+    pg_arg_i32(&args, tree->id);
+    pg_arg_i32(&args, (int32_t) (level / TILE_LEVELS));
+    pg_arg_i64(&args, (int64_t) (index << rest));
+    pg_arg_i64(&args, INT64_C(1) << rest);
+    int r = pg_query(a->pg, &sql_audit_read_hashes, &args, &rows, &a->err);
+    if (r != PG_DONE)
+        return r;
+    for (int i = 0; i < pg_rows(rows); i++) {
+        struct merkle_hash hash = {0};
+        size_t len;
+        const char *bytes = pg_get_bytes(rows, i, 0, &len);
+        if (len == SHA256_BYTES)
+            memcpy(hash.bytes, bytes, len);
+        merkle_append(a->sha256, &range, &hash, NULL, NULL);
+    }
+    *ret = range.count == 1 && range.size == UINT64_C(1) << rest ? range.roots[0] : (struct merkle_hash){0};
+    return 0;
+}
+
+int audit_root_at(struct audit *a, const struct audit_tree *tree, uint64_t size, struct merkle_range *ret)
+{
+    struct merkle_range range = {.size = size};
+    uint64_t first = 0;
+
+    for (uint64_t rest = size; rest > 0;) {
+        unsigned level = 63 - (unsigned) __builtin_clzll(rest);
+        int r = read_subtree(a, tree, level, first >> level, &range.roots[range.count]);
+        if (r < 0)
+            return r;
+        range.count++;
+        first += UINT64_C(1) << level;
+        rest -= UINT64_C(1) << level;
+    }
+    *ret = range;
+    return PG_DONE;
+}

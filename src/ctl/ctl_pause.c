@@ -1,0 +1,118 @@
+/* anubisctl pause and resume: whether anything is sent to an integration. */
+#include <inttypes.h>
+#include <sysexits.h>
+
+#include "base/timeutil.h"
+#include "ctl/ctl.h"
+#include "sql/statements.h"
+
+static int read_id(const struct ctl *c, int64_t *ret)
+{
+    if (parse_i64(c->args[0], 1, INT64_MAX, ret) == 0)
+        return 0;
+    ctl_say("an integration's id is a positive whole number, not \"%s\"", c->args[0]);
+    return EX_USAGE;
+}
+
+/* Sends the statement in a transaction, which a dry run takes back. The result has no row where there is no
+ * such integration. */
+static int change(struct ctl *c, struct pg *pg, const struct pg_statement *statement,
+                  const struct pg_args *args, struct pg_result **ret, struct error *err)
+{
+    int r = pg_execute(pg, "begin", err);
+
+    if (r == PG_DONE)
+        r = pg_query(pg, statement, args, ret, err);
+    if (r == PG_DONE)
+        r = pg_execute(pg, c->dry_run ? "rollback" : "commit", err);
+    return r;
+}
+
+static void add_paused(struct sheet *sheet, const struct pg_result *rows)
+{
+    struct pg_row row = {rows, 0, 0};
+
+    sheet_add(sheet, "name", "integration", value_text(pg_next_text(&row)));
+    int64_t until = pg_next_time(&row);
+    sheet_add(sheet, "paused_until", "paused until",
+              until == INT64_MAX ? value_words(value_null(), "somebody resumes it") : value_time(until));
+}
+
+static void add_resumed(struct sheet *sheet, const struct pg_result *rows)
+{
+    struct pg_row row = {rows, 0, 0};
+
+    sheet_add(sheet, "name", "integration", value_text(pg_next_text(&row)));
+    bool was_paused = pg_next_bool(&row);
+    sheet_add(sheet, "was_paused", "was paused", value_bool(was_paused));
+    sheet_add_known(sheet, "pause_reason", "because", value_text_or_null(pg_next_text(&row)));
+    if (!pg_next_bool(&row))
+        sheet_say(sheet, "", "It is disabled: nothing is sent to it all the same.");
+}
+
+static int work(struct ctl *c, const struct pg_statement *statement, const struct pg_args *args,
+                void (*add)(struct sheet *sheet, const struct pg_result *rows))
+{
+    struct pg_params params = ctl_session(c, "anubisctl");
+    CLEANUP(pg_result_freep) struct pg_result *rows = NULL;
+    struct pg *pg = NULL;
+    struct error err;
+
+    params.writes = true;
+    int code = ctl_connect(c, &params, &pg);
+    if (code)
+        return code;
+    int r = change(c, pg, statement, args, &rows, &err);
+    pg_close(pg);
+    if (r != PG_DONE)
+        return ctl_refused(r, "change the integration", &err);
+    if (pg_rows(rows) == 0) {
+        ctl_say("there is no integration %s", c->args[0]);
+        return CTL_DIFFERENT;
+    }
+    struct sheet *sheet;
+    sheet_new(&sheet);
+    add(sheet, rows);
+    if (c->dry_run)
+        sheet_say(sheet, "", "Nothing was changed (--dry-run).");
+    code = ctl_show(c, sheet, 0);
+    sheet_free(sheet);
+    return code;
+}
+
+int ctl_pause(struct ctl *c)
+{
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+    uint64_t usec = 0;
+    int64_t id;
+
+    int code = read_id(c, &id);
+    if (code)
+        return code;
+    if (!c->reason || !*c->reason) {
+        ctl_say("pause needs --reason TEXT: who comes after you reads it in status");
+        return EX_USAGE;
+    }
+    if (c->period && (parse_duration(c->period, &usec) < 0 || usec < USEC_PER_MSEC)) {
+        ctl_say("--for takes a duration such as 30m or 2h, not \"%s\"", c->period);
+        return EX_USAGE;
+    }
+    CLEANUP(freep) char *user = ctl_operator();
+    CLEANUP(freep) char *reason = xasprintf("%s (%s)", c->reason, user);
+    pg_arg_i64(&args, id);
+    pg_arg_text(&args, reason);
+    pg_arg_i64(&args, (int64_t) (usec / USEC_PER_MSEC));
+    return work(c, &sql_pause_by_hand, &args, add_paused);
+}
+
+int ctl_resume(struct ctl *c)
+{
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+    int64_t id;
+
+    int code = read_id(c, &id);
+    if (code)
+        return code;
+    pg_arg_i64(&args, id);
+    return work(c, &sql_resume, &args, add_resumed);
+}

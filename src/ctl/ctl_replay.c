@@ -1,0 +1,104 @@
+/* anubisctl replay: rebuilds what a consumer group has counted. */
+#include <inttypes.h>
+#include <string.h>
+#include <sysexits.h>
+
+#include "ctl/ctl.h"
+#include "sql/statements.h"
+
+struct replay {
+    struct ctl *ctl;
+    struct pg *pg;
+    int64_t partitions, integrations, stats; /* set back; corrected */
+    struct error err;
+};
+
+static int one(struct replay *r, const struct pg_statement *statement, int64_t *ret)
+{
+    return pg_query_i64(r->pg, statement, NULL, ret, &r->err);
+}
+
+/* From the ledger: the daemons go on meanwhile, see replay_stats.sql. */
+static int correct(struct replay *r)
+{
+    int res = one(r, &sql_replay_counters, &r->integrations);
+
+    return res == PG_DONE ? one(r, &sql_replay_stats, &r->stats) : res;
+}
+
+/* From the topics: the daemons find the offsets changed, and start over from them. */
+static int read_again(struct replay *r)
+{
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+
+    pg_arg_text(&args, r->ctl->stats.group);
+    return pg_query_i64(r->pg, &sql_replay_again, &args, &r->partitions, &r->err);
+}
+
+static int rebuild(struct replay *r)
+{
+    const struct ctl *c = r->ctl;
+    int res = pg_execute(r->pg, "begin; set local work_mem = '256MB'", &r->err);
+
+    if (res == PG_DONE)
+        res = pg_query(r->pg, &sql_replay_lock, NULL, NULL, &r->err);
+    if (res == PG_DONE)
+        res = c->stats.from_ledger ? correct(r) : read_again(r);
+    if (res == PG_DONE)
+        res = pg_execute(r->pg, c->dry_run ? "rollback" : "commit", &r->err);
+    return res;
+}
+
+static int show(const struct replay *r)
+{
+    struct sheet *sheet;
+
+    sheet_new(&sheet);
+    if (r->ctl->stats.from_ledger) {
+        sheet_add(sheet, "integrations", "integrations whose counts differed", value_i64(r->integrations));
+        sheet_add(sheet, "stats", "rows of integration_stats that differed", value_i64(r->stats));
+    } else {
+        sheet_add(sheet, "partitions", "partitions that are read again", value_i64(r->partitions));
+    }
+    if (r->ctl->dry_run)
+        sheet_say(sheet, "", "Nothing was changed (--dry-run).");
+    int code = ctl_show(r->ctl, sheet, 0);
+    sheet_free(sheet);
+    return code;
+}
+
+static int check(const struct ctl *c)
+{
+    static const char *const groups[] = {CONFIG_INTEGRATION_MODEL, "monitoring", "external"};
+    size_t at = 0;
+
+    while (at < ARRAY_SIZE(groups) && (!c->stats.group || strcmp(c->stats.group, groups[at]) != 0))
+        at++;
+    if (at == ARRAY_SIZE(groups)) {
+        ctl_say("replay needs --group integration, monitoring or external");
+        return EX_USAGE;
+    }
+    if (c->stats.from_ledger && at > 0) {
+        ctl_say("the group \"%s\" has counted nothing that the ledger could correct", c->stats.group);
+        return EX_USAGE;
+    }
+    return 0;
+}
+
+int ctl_replay(struct ctl *c)
+{
+    struct replay r = {.ctl = c};
+    struct pg_params params = ctl_session(c, "anubisctl replay");
+
+    params.writes = true;
+    params.statement_timeout_usec = 0;
+    int code = check(c);
+    if (!code)
+        code = ctl_connect(c, &params, &r.pg);
+    if (code)
+        return code;
+    int res = rebuild(&r);
+    code = res == PG_DONE ? show(&r) : ctl_refused(res, "rebuild what was counted", &r.err);
+    pg_close(r.pg);
+    return code;
+}

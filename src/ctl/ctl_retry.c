@@ -1,0 +1,185 @@
+/* anubisctl retry: puts failed subscriptions back. See ctl_retry_choice.part.sql. */
+#include <inttypes.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sysexits.h>
+#include <time.h>
+
+#include "base/timeutil.h"
+#include "ctl/ctl.h"
+#include "sql/statements.h"
+
+/* In one transaction: short enough that nobody waits for its locks. */
+#define BATCH 500
+
+struct retry {
+    struct ctl *ctl;
+    struct pg *pg;
+    int64_t integration, status, rate; /* 0 = any; all at once */
+    char *since, *until;               /* see ctl_retry_choice.part.sql; NULL = whenever */
+    int64_t *ids;
+    size_t id_count;
+    char *words; /* what the events say */
+    int64_t chosen, integrations, put_back, last;
+    struct error err;
+};
+
+/* --- what is chosen --------------------------------------------------------------------------- */
+
+static int read_number(const char *text, const char *option, int64_t max, int64_t *ret)
+{
+    if (!text || parse_i64(text, 1, max, ret) == 0)
+        return 0;
+    ctl_say("%s takes a positive whole number, not \"%s\"", option, text);
+    return EX_USAGE;
+}
+
+static int read_ids(struct retry *r, const char *text)
+{
+    CLEANUP(freep) char *copy = text ? xstrdup(text) : NULL;
+    char *rest = NULL;
+
+    for (char *word = copy ? strtok_r(copy, ",", &rest) : NULL; word; word = strtok_r(NULL, ",", &rest)) {
+        r->ids = xreallocarray(r->ids, r->id_count + 1, sizeof(*r->ids));
+        if (parse_i64(word, 1, INT64_MAX, &r->ids[r->id_count++]) < 0) {
+            ctl_say("--ids takes positive whole numbers such as 1,2,3, not \"%s\"", word);
+            return EX_USAGE;
+        }
+    }
+    if (text && r->id_count == 0) {
+        ctl_say("--ids takes positive whole numbers such as 1,2,3");
+        return EX_USAGE;
+    }
+    return 0;
+}
+
+static int read_choice(struct retry *r)
+{
+    const struct ctl *c = r->ctl;
+
+    if (!c->choice.integration && !c->choice.since && !c->choice.until && !c->choice.error &&
+        !c->choice.status && !c->choice.ids) {
+        ctl_say("retry needs a choice: --integration, --since, --until, --error, --status or --ids");
+        return EX_USAGE;
+    }
+    int code = read_number(c->choice.integration, "--integration", INT64_MAX, &r->integration);
+    if (!code)
+        code = read_number(c->choice.status, "--status", 999, &r->status);
+    if (!code)
+        code = read_number(c->choice.rate, "--rate", 1000000, &r->rate);
+    if (!code)
+        code = ctl_read_time(c->choice.since, "--since", &r->since);
+    if (!code)
+        code = ctl_read_time(c->choice.until, "--until", &r->until);
+    if (!code)
+        code = read_ids(r, c->choice.ids);
+    return code;
+}
+
+/* --- putting back ----------------------------------------------------------------------------- */
+
+static void fill_args(const struct retry *r, struct pg_args *args)
+{
+    static const int64_t none;
+
+    pg_args_clear(args);
+    pg_arg_i64(args, r->integration);
+    pg_arg_text(args, r->since);
+    pg_arg_text(args, r->ctl->choice.error);
+    pg_arg_i32(args, (int32_t) r->status);
+    pg_arg_i64s(args, r->ids ? r->ids : &none, sizeof(none), r->id_count);
+    pg_arg_i64(args, r->last);
+    pg_arg_i32(args, BATCH);
+    pg_arg_text(args, r->words);
+    pg_arg_i64(args, r->rate);
+    pg_arg_i64(args, r->put_back);
+    pg_arg_text(args, r->until);
+}
+
+static int count_chosen(struct retry *r)
+{
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+    CLEANUP(pg_result_freep) struct pg_result *rows = NULL;
+
+    fill_args(r, &args);
+    int res = pg_query(r->pg, &sql_retry_count, &args, &rows, &r->err);
+    if (res != PG_DONE)
+        return res;
+    struct pg_row row = {rows, 0, 0};
+    r->chosen = pg_next_i64(&row);
+    r->integrations = pg_next_i64(&row);
+    return PG_DONE;
+}
+
+/* Each batch is a transaction of its own; a signal ends the work between two of them. */
+static int put_back(struct retry *r)
+{
+    struct pollfd stop = {.fd = r->ctl->stop_fd, .events = POLLIN};
+
+    while (poll(&stop, 1, 0) == 0) {
+        CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+        CLEANUP(pg_result_freep) struct pg_result *rows = NULL;
+        fill_args(r, &args);
+        int res = pg_query(r->pg, &sql_retry_some, &args, &rows, &r->err);
+        if (res != PG_DONE)
+            return res;
+        struct pg_row row = {rows, 0, 0};
+        r->put_back += pg_next_i64(&row);
+        if (pg_is_null(rows, 0, 1))
+            break;
+        r->last = pg_next_i64(&row);
+        ctl_progress("put back: %" PRId64 " of %" PRId64, r->put_back, r->chosen);
+    }
+    ctl_progress(NULL);
+    return PG_DONE;
+}
+
+static int show(const struct retry *r)
+{
+    struct sheet *sheet;
+
+    sheet_new(&sheet);
+    sheet_add(sheet, "chosen", "failed, and chosen", value_i64(r->chosen));
+    sheet_add(sheet, "integrations", "of integrations", value_i64(r->integrations));
+    sheet_add(sheet, "put_back", "put back", value_i64(r->put_back));
+    if (r->ctl->dry_run)
+        sheet_say(sheet, "", "Nothing was changed (--dry-run).");
+    else if (r->put_back < r->chosen)
+        sheet_say(sheet, "", "The others were locked, or changed meanwhile: call it again.");
+    int code = ctl_show(r->ctl, sheet, 0);
+    sheet_free(sheet);
+    return code;
+}
+
+static int work(struct retry *r)
+{
+    struct pg_params params = ctl_session(r->ctl, "anubisctl retry");
+
+    params.writes = true;
+    params.statement_timeout_usec = 0;
+    int code = ctl_connect(r->ctl, &params, &r->pg);
+    if (code)
+        return code;
+    int res = count_chosen(r);
+    if (res == PG_DONE && !r->ctl->dry_run)
+        res = put_back(r);
+    return res == PG_DONE ? show(r) : ctl_refused(res, "put subscriptions back", &r->err);
+}
+
+int ctl_retry(struct ctl *c)
+{
+    struct retry r = {.ctl = c};
+    CLEANUP(freep) char *user = ctl_operator();
+
+    r.words = xasprintf("put back by %s (anubisctl retry)", user);
+    int code = read_choice(&r);
+    if (!code)
+        code = work(&r);
+    pg_close(r.pg);
+    free(r.since);
+    free(r.until);
+    free(r.ids);
+    free(r.words);
+    return code;
+}

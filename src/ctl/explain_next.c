@@ -1,0 +1,267 @@
+/* anubisctl explain: what happens next, and when, and what holds a subscription back. See explain.h. */
+#include "ctl/explain.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#include "base/timeutil.h"
+#include "ctl/filters.h"
+
+/* A subscription that nothing holds back is claimed within moments; after this time something is wrong. */
+#define OVERDUE_USEC (60 * USEC_PER_SEC)
+
+int64_t explain_max_attempts(const struct explanation *e)
+{
+    int64_t own = e->s.integration.max_attempts;
+
+    return own > 0 ? own : e->ctl->config->retry.max_attempts;
+}
+
+/* "until 2026-… (in 5 min)" */
+static void add_until(struct explanation *e, const char *what, int64_t until)
+{
+    CLEANUP(freep) char *at = time_words(until), *in = duration_words(until - e->s.now);
+
+    sentences_add(&e->reasons, "%s until %s (in %s)", what, at, in);
+}
+
+/* From circuit_until on, the next claim sends one subscription of it. */
+static void add_circuit(struct explanation *e)
+{
+    const struct store_route *i = &e->s.integration;
+    bool refused = strcmp(i->circuit_reason, "authentication") == 0;
+    CLEANUP(freep) char *at = time_words(i->circuit_until);
+
+    if (strcmp(i->circuit_state, "closed") == 0)
+        return;
+    bool is_later = strcmp(i->circuit_state, "open") == 0 && i->circuit_until > e->s.now;
+    sentences_add(&e->reasons, "its integration's circuit is open (%s); one subscription is tried %s%s",
+                  refused ? "its credentials are refused or missing" : "its requests fail",
+                  is_later ? "at " : "now", is_later ? at : "");
+}
+
+/* Without them where they cannot be read. */
+static void add_filters(struct explanation *e)
+{
+    CLEANUP(pg_result_freep) struct pg_result *filters = NULL;
+
+    if (filters_judge(e->pg, e->s.payload.p, e->s.origin, &filters, &e->err) == PG_DONE)
+        filters_explain(filters, &e->reasons);
+}
+
+static void add_integration_reasons(struct explanation *e)
+{
+    const struct store_route *i = &e->s.integration;
+    const char *why = *i->pause_reason ? i->pause_reason : "no reason was given";
+
+    if (!i->id) {
+        sentences_add(&e->reasons, "it is unrouted: no integration was given and no filter has matched");
+        add_filters(e);
+        return;
+    }
+    if (!i->exists) {
+        sentences_add(&e->reasons, "its integration %" PRId64 " does not exist", i->id);
+        return;
+    }
+    if (!i->enabled)
+        sentences_add(&e->reasons, "its integration is disabled");
+    if (i->paused_until == INT64_MAX)
+        sentences_add(&e->reasons, "its integration is paused until somebody resumes it: %s", why);
+    else if (i->paused_until != INT64_MIN) {
+        CLEANUP(freep) char *what = xasprintf("its integration is paused (%s)", why);
+        add_until(e, what, i->paused_until);
+    }
+    if (i->backoff_until != INT64_MIN) {
+        CLEANUP(freep) char *what = xasprintf("its integration waits (%s)", i->backoff_reason);
+        add_until(e, what, i->backoff_until);
+    }
+    add_circuit(e);
+    if (!i->has_url)
+        sentences_add(&e->reasons, "its integration has no endpoint_url: the first attempt will pause it");
+}
+
+/* The setting by which it is held, as its last event tells. */
+static const char *held_words(const struct explanation *e)
+{
+    struct store_event event = {.decided_by = ""};
+
+    if (pg_rows(e->events) > 0)
+        store_event_row(e->events, pg_rows(e->events) - 1, &event);
+    if (strcmp(event.decided_by, "on_ambiguous") == 0)
+        return " (its integration's delivery_settings.on_ambiguous is \"hold\")";
+    if (strcmp(event.decided_by, "idempotency.window") == 0)
+        return " (the institution no longer knows its Idempotency-Key, by delivery_settings.idempotency)";
+    if (strncmp(event.decided_by, "rule ", 5) == 0)
+        return " (a rule of its integration's delivery_settings.outcomes says so)";
+    return "";
+}
+
+/* Adds everything that holds it back. True when it could be claimed now: only daemons or slots may be
+ * missing, and other subscriptions may come first. */
+static bool add_reasons(struct explanation *e)
+{
+    const struct store_subscription *s = &e->s;
+    int64_t slots = s->integration.max_in_flight > 0 ? s->integration.max_in_flight
+                                                     : e->ctl->config->delivery.max_in_flight_per_integration;
+
+    if (s->at.held != INT64_MIN) {
+        CLEANUP(freep) char *at = time_words(s->at.held);
+        sentences_add(&e->reasons,
+                      "it has been held since %s%s: the institution may have received it, and a person must "
+                      "decide. Ask the institution, then run \"anubisctl settle %" PRId64
+                      " --as sent|failed --reason TEXT\"",
+                      at, held_words(e), e->id);
+    }
+    add_integration_reasons(e);
+    if (s->at.scheduled != INT64_MIN && s->at.scheduled > s->now)
+        add_until(e, "it is scheduled: it waits", s->at.scheduled);
+    if (s->at.next_attempt != INT64_MIN && s->at.next_attempt > s->now)
+        add_until(e, "after its last attempt it waits", s->at.next_attempt);
+    if (e->reasons.count)
+        return false;
+    if (!s->daemons)
+        sentences_add(&e->reasons, "no anubisd is connected to this database");
+    if (s->integration.in_flight >= slots)
+        sentences_add(&e->reasons, "all %" PRId64 " slots of its integration are taken (max_in_flight)",
+                      slots);
+    if (s->ahead)
+        sentences_add(&e->reasons,
+                      "subscriptions of the same integration that are due before it: %" PRId64 "%s", s->ahead,
+                      s->ahead >= STORE_AHEAD_MAX ? " or more" : "");
+    if (s->ahead && s->integration.interval_usec) {
+        CLEANUP(freep) char *wait = duration_words(s->ahead * s->integration.interval_usec);
+        sentences_add(&e->reasons, "its integration's rate_limit keeps requests apart: they take at least %s",
+                      wait);
+    }
+    return true;
+}
+
+static void set_next(struct explanation *e, const char *text, int64_t at)
+{
+    sheet_add(e->sheet, "next", "next", value_text(text));
+    sheet_add(e->sheet, "next_at", NULL, value_time(at));
+}
+
+static void explain_waiting(struct explanation *e)
+{
+    const struct store_subscription *s = &e->s;
+    int64_t due = MAX(MAX(s->at.next_attempt, s->at.scheduled), s->integration.backoff_until);
+    int64_t since = due == INT64_MIN ? s->at.created : due;
+    CLEANUP(freep) char *waited = duration_words(s->now - since);
+
+    if (!add_reasons(e)) {
+        bool only_time = due > s->now && s->at.held == INT64_MIN && s->integration.exists &&
+                         s->integration.enabled && s->integration.paused_until == INT64_MIN &&
+                         strcmp(s->integration.circuit_state, "closed") == 0;
+        CLEANUP(freep) char *at = time_words(due);
+        CLEANUP(freep)
+        char *text = s->at.held != INT64_MIN ? xstrdup("nothing, until a person decides")
+                     : only_time             ? xasprintf("an attempt at %s", at)
+                                             : xstrdup("an attempt, when the reasons below are gone");
+        set_next(e, text, only_time ? due : INT64_MIN);
+        return;
+    }
+    CLEANUP(freep)
+    char *text = xasprintf("an attempt, as soon as a daemon claims it; it has been due for %s", waited);
+    set_next(e, text, s->now);
+    if (s->now - since > (int64_t) OVERDUE_USEC && !e->reasons.count)
+        sentences_add(&e->reasons, "nothing holds it back: see the journal (journalctl -u anubisd)");
+}
+
+static void explain_processing(struct explanation *e)
+{
+    const struct store_subscription *s = &e->s;
+    const char *who = *s->claimed_by ? s->claimed_by : "the application";
+
+    if (s->lease_expires_at == INT64_MIN) {
+        set_next(e, "it is in flight without a lease: a daemon will give it a lease", INT64_MIN);
+    } else if (s->lease_expires_at > s->now) {
+        CLEANUP(freep) char *at = time_words(s->lease_expires_at);
+        CLEANUP(freep)
+        char *text = xasprintf(
+            "the result of \"%s\", which has it in flight; without a result it goes to \"retry\" at %s", who,
+            at);
+        set_next(e, text, s->lease_expires_at);
+    } else {
+        CLEANUP(freep)
+        char *text = xasprintf(
+            "its lease is over and \"%s\" gave no result: any running daemon sets it to \"retry\"", who);
+        set_next(e, text, s->now);
+        if (!s->daemons)
+            sentences_add(&e->reasons, "no anubisd is connected to this database");
+    }
+}
+
+/* Statuses by which an institution refuses the data; see delivery/outcome.c. */
+static bool refuses_data(int64_t status)
+{
+    return status == 400 || status == 413 || status == 415 || status == 422;
+}
+
+/* The event by which it failed; false when there is none. */
+static bool last_failure(const struct explanation *e, struct store_event *ret)
+{
+    for (int i = pg_rows(e->events) - 1; i >= 0; i--) {
+        store_event_row(e->events, i, ret);
+        if (strcmp(ret->type, "failed") == 0)
+            return true;
+    }
+    return false;
+}
+
+/* Why it is not tried again. */
+static void explain_failed(struct explanation *e)
+{
+    const struct config *c = e->ctl->config;
+    struct store_event event;
+
+    set_next(e, "nothing, until somebody sets its status back to \"pending\"", INT64_MIN);
+    if (!last_failure(e, &event))
+        return;
+    CLEANUP(freep) char *error = ctl_error_class(event.error, event.http_status);
+    if (strncmp(event.decided_by, "rule ", 5) == 0)
+        sentences_add(&e->reasons,
+                      "it failed for good because %s of its integration's delivery_settings.outcomes says so "
+                      "(HTTP %" PRId64 ")",
+                      event.decided_by, event.http_status);
+    else if (strncmp(event.decided_by, "operator ", 9) == 0)
+        sentences_add(&e->reasons, "it failed for good by the word of %s", event.decided_by);
+    else if (refuses_data(event.http_status))
+        sentences_add(&e->reasons,
+                      "it failed for good because the institution refused its data (HTTP %" PRId64
+                      "): the same data would be refused again",
+                      event.http_status);
+    else if (strcmp(event.error, "status set to failed by the application") == 0)
+        sentences_add(&e->reasons,
+                      "it failed for good because the application, or a person, set it to \"failed\"");
+    else if (event.attempt >= explain_max_attempts(e))
+        sentences_add(&e->reasons,
+                      "it failed for good because its attempts are used up (%" PRId64 "); the last one: %s",
+                      event.attempt, error ? error : "no error");
+    else if (event.created_at - e->s.at.created >= (int64_t) c->retry.max_age_usec) {
+        CLEANUP(freep) char *age = duration_words((int64_t) c->retry.max_age_usec);
+        sentences_add(&e->reasons,
+                      "it failed for good because it was older than retry.max_age (%s); the last attempt: %s",
+                      age, error ? error : "no error");
+    } else
+        sentences_add(
+            &e->reasons,
+            "it failed for good after %" PRId64 " attempts by the settings that its daemon had then "
+            "(retry.max_attempts, retry.max_age), which are not those of this configuration; the last one: %s",
+            event.attempt, error ? error : "no error");
+}
+
+void explain_next(struct explanation *e)
+{
+    const char *status = e->s.status;
+
+    if (strcmp(status, "sent") == 0)
+        set_next(e, "nothing: \"sent\" is final", INT64_MIN);
+    else if (strcmp(status, "failed") == 0)
+        explain_failed(e);
+    else if (strcmp(status, "processing") == 0)
+        explain_processing(e);
+    else
+        explain_waiting(e);
+    sheet_list(e->sheet, "reasons", &e->reasons);
+}
