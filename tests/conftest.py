@@ -137,6 +137,7 @@ def template(postgres_server, binaries):
     migrate(database)
     # Nobody has used it yet: or each copy would wait until it is told what it is.
     database.query("update anubis.installation set server = null, database = null, tables = null")
+    database.query("select setval('anubis.ledger_place_seq', 0, false)")
     return database.name
 
 

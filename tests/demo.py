@@ -17,7 +17,7 @@ import time
 
 import demo_report
 from demo_screen import Screen
-from demo_world import SETTINGS, TOTAL, Enrolments, Reader, Sample
+from demo_world import SETTINGS, TOTAL, Enrolments, Reader, Sample, Troubles
 from harness import processes
 from harness.anubis import Ctl, Daemon, program
 from harness.institutions import Institutions
@@ -33,6 +33,7 @@ class Demo:
     def __init__(self, screen):
         self.screen = screen
         self.postgres = self.kafka = self.institutions = self.enrolments = self.reader = self.daemon = self.ctl = None
+        self.troubles = None
 
     def start_parts(self):
         done = self.screen.step("Starting Postgres")
@@ -58,11 +59,12 @@ class Demo:
 
         done = self.screen.step("Enrolling the first applicants")
         self.enrolments = Enrolments(database, self.institutions)
-        done(f"{sum(self.enrolments.inserted.values()):,} of {TOTAL:,}; the others come while anubisd works")
+        done(f"{sum(self.enrolments.inserted.values()):,} of {TOTAL:,}; the others come later")
 
         done = self.screen.step("Starting anubisd")
         self.reader = Reader(self.kafka)
         self.daemon = Daemon(SETTINGS, database, self.kafka, name="anubisd", test_settings=False).start()
+        self.troubles = Troubles(self)
         done()
 
     def watch(self):
@@ -74,9 +76,13 @@ class Demo:
                 while True:
                     elapsed = time.monotonic() - began
                     self.enrolments.go_on(elapsed)
+                    trouble = self.troubles.go_on(elapsed)
+                    if trouble:
+                        self.screen.trouble(trouble, elapsed)
                     sample = Sample(cursor, self.enrolments.ids, self.reader)
                     self.screen.progress(sample, self.enrolments.ids, elapsed)
-                    if sample.quiet() or elapsed > DEADLINE or not self.daemon.is_running():
+                    ended = not self.daemon.is_running() and self.troubles.daemon_shall_run()
+                    if sample.quiet() and not self.troubles.coming or elapsed > DEADLINE or ended:
                         return sample
                     time.sleep(PACE)
         finally:
@@ -98,14 +104,13 @@ class Demo:
         self.start_parts()
         self.start_work()
         sample = self.watch()
-        findings = demo_report.look(self.postgres_database(), self.enrolments, self.institutions, self.reader, sample,
-                                    self.ctl)
+        findings = demo_report.look(self, sample)
         all_right = demo_report.summary(self.screen, findings)
         if not all_right:
             self.explain_trouble()
         return all_right
 
-    def postgres_database(self):
+    def database(self):
         return self.enrolments.app.database
 
     def close(self):
@@ -126,7 +131,7 @@ class Demo:
 
     def example(self):
         """A subscription with a story."""
-        return self.postgres_database().value(
+        return self.database().value(
             "select subscription_id from anubis.subscription_events where event_type = 'retried' "
             "group by 1 order by count(*) desc, 1 limit 1")
 
@@ -209,7 +214,7 @@ def main():
     demo = Demo(screen)
     code = 1
     try:
-        screen.head("anubisd demo", "enrolments to institutions, what happened to Kafka, counters back to Postgres")
+        screen.head("anubisd demo", "enrolments to institutions, events to Kafka, counters back")
         code = 0 if demo.run() else 1
         if write_end is not None:
             demo.say_kept(os.getpid())

@@ -7,11 +7,11 @@ import time
 from demo_world import CHARACTERS, TOTAL
 
 COLOURS = {"green": "32", "yellow": "33", "red": "31", "blue": "34", "dim": "2", "bold": "1"}
-BAR = 24
+BAR = 10
 NAME = max(len(c.name) for c in CHARACTERS)
 WHAT = max(len(c.what) for c in CHARACTERS)
 PLAIN_EVERY = 2.0
-WIDTH = NAME + WHAT + BAR + 40
+WIDTH = 80
 
 
 def number(n):
@@ -30,6 +30,7 @@ class Screen:
             ("█", "▒", "░", "✓", "✗") if unicode else ("#", "+", ".", "ok", "NO"))
         self.dash = "—" if unicode else "-"
         self.drawn = 0  # lines of the frame on the screen
+        self.last_trouble = self.dash
         self.began = time.monotonic()
         self.last_plain = -PLAIN_EVERY
 
@@ -72,21 +73,21 @@ class Screen:
         return text + self.colour("dim", self.empty * (BAR - cells))
 
     def frame(self, sample, ids, elapsed):
-        title = f"{'Institution':<{NAME}}  {'':<{WHAT}}  {'':<{BAR}} {'sent':>6} {'failed':>7} {'retried':>8} {'open':>6}"
+        title = f"{'Institution':<{NAME}} {'':<{WHAT}} {'':<{BAR}} {'sent':>5} {'failed':>6} {'open':>5}"
         yield self.colour("bold", title)
         for c in CHARACTERS:
             states = sample.states[ids[c]]
             open_ones = states["retry"] + states["processing"] + states["pending"]
-            yield (f"{c.name:<{NAME}}  {self.colour('dim', f'{c.what:<{WHAT}}')}  {self.bar(states, c.count)} "
-                   f"{number(states['sent']):>6} {number(states['failed']):>7} {number(sample.retried[ids[c]]):>8} "
-                   f"{number(open_ones):>6}")
+            yield (f"{c.name:<{NAME}} {self.colour('dim', f'{c.what:<{WHAT}}')} {self.bar(states, c.count)} "
+                   f"{number(states['sent']):>5} {number(states['failed']):>6} {number(open_ones):>5}")
         yield ""
-        yield (f"Subscriptions  {number(sample.settled())} of {number(TOTAL)} settled; {number(sample.total['pending'])} "
-               f"waiting, {number(sample.total['processing'])} under way, {number(sample.total['retry'])} to be retried")
+        yield (f"Subscriptions  {number(sample.settled())} of {number(TOTAL)} settled, {number(sample.total['pending'])} "
+               f"waiting, {number(sample.total['processing'])} under way, {number(sample.total['retry'])} to retry")
         yield (f"Events         {number(sum(sample.events.values()))} in the ledger, "
                f"{number(sample.read_back)} read back from Kafka")
         yield (f"Counters       {number(sample.counted_sent)} sent and {number(sample.counted_failed)} failed "
                f"on integrations")
+        yield f"Meanwhile      {self.last_trouble}"
         yield ""
         yield self.colour("dim", f"{elapsed:4.0f} s   Ctrl-C ends it")
 
@@ -97,8 +98,13 @@ class Screen:
             self.last_plain = elapsed
             total = sample.total
             self.line(f"  {elapsed:4.0f} s  {number(total['sent'])} sent, {number(total['failed'])} failed, "
-                      f"{number(total['retry'])} to be retried, {number(total['pending'] + total['processing'])} waiting; "
-                      f"{number(sample.read_back)} events in Kafka; {number(sample.counted_sent)} counted as sent")
+                      f"{number(total['retry'])} to retry, {number(total['pending'] + total['processing'])} waiting; "
+                      f"{number(sample.read_back)} in Kafka, {number(sample.counted_sent)} counted")
+
+    def trouble(self, what, elapsed):
+        self.last_trouble = what
+        if not self.live:
+            self.line(f"  {elapsed:4.0f} s  {self.colour('yellow', what)}")
 
     def redraw(self, lines):
         text = "\033[?25l" + (f"\033[{self.drawn}A" if self.drawn else "")

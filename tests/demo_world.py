@@ -16,22 +16,53 @@ CHARACTERS = [
     Character("Universidade Pontual", "answers at once", "/good/pontual", 1200, "sent", None),
     Character("Faculdade Sem Pressa", "takes 250 ms", "/slow/250/sem-pressa", 400, "sent", None),
     Character("Instituto Talvez", "30 % are HTTP 500", "/flaky/30/talvez", 600, "sent", 15),
-    Character("Universidade Conta-Gotas", "80 a second, else 429", "/limited/80/conta-gotas", 400, "sent", 30),
+    Character("Universidade Conta-Gotas", "80/s, else 429", "/limited/80/conta-gotas", 400, "sent", 30),
     Character("Faculdade Exigente", "refuses all: 422", "/reject/422/exigente", 200, "failed", None),
-    Character("Centro Fora do Ar", "dead: 502 and 503", "/dead/fora-do-ar", 200, "failed", None),
+    Character("Centro Fora do Ar", "dead for 9 seconds", "/dead/fora-do-ar", 200, "sent", None),
 ]
 TOTAL = sum(c.count for c in CHARACTERS)
 
 SETTINGS = {
     "log_level": "info",
-    "delivery": {"poll_interval": "500ms", "timeout": "5s", "lease": "15s", "drain_timeout": "10s", "allow_http": True,
-                 "allow_private_networks": True},
-    # Minutes and hours in real life; here a dead institution's subscriptions are given up within seconds.
-    "retry": {"base_delay": "200ms", "max_delay": "2s", "max_attempts": 5},
+    "delivery": {"poll_interval": "500ms", "timeout": "3s", "connect_timeout": "2s", "lease": "6s", "drain_timeout": "10s",
+                 "allow_http": True, "allow_private_networks": True},
+    # Minutes and hours in real life.
+    "retry": {"base_delay": "200ms", "max_delay": "2s"},
+    "circuit_breaker": {"recovery_timeout": "500ms", "max_recovery_timeout": "1s"},
+    "consumers": {"session_timeout": "6s", "heartbeat_interval": "2s"},
     "status": {"listen": ""},
 }
 
 STATES = ("sent", "failed", "retry", "processing", "pending")
+
+
+class Troubles:
+    """What happens meanwhile, in seconds after the start; and what it left."""
+
+    def __init__(self, demo):
+        self.demo = demo
+        self.under_way = 0  # requests when anubisd was killed: the institution may have those twice
+        self.coming = [(2.5, "Kafka is away", demo.kafka.stop), (4.0, "anubisd is killed (kill -9)", self._kill),
+                       (4.5, "anubisd starts again", demo.daemon.start), (6.0, "Kafka is back", demo.kafka.cont),
+                       (9.0, "the dead institution is back",
+                        lambda: demo.institutions.become("/dead/fora-do-ar", "/good/fora-do-ar"))]
+        self.happened = []
+
+    def go_on(self, elapsed):
+        """Lets happen what is due; what that was, or None."""
+        if not self.coming or elapsed < self.coming[0][0]:
+            return None
+        _, what, act = self.coming.pop(0)
+        act()
+        self.happened.append(what)
+        return what
+
+    def daemon_shall_run(self):
+        return self.happened[-1:] != ["anubisd is killed (kill -9)"]
+
+    def _kill(self):
+        self.demo.daemon.kill9()
+        self.under_way = self.demo.database().value("select count(*) from anubis.subscriptions where status = 'processing'")
 
 
 class Enrolments:

@@ -1,5 +1,50 @@
 -- A fresh schema, as PostgreSQL 15 dumps it.
 CREATE SCHEMA anubis;
+CREATE FUNCTION anubis.anubis_alter(command text) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+declare
+    views text[] := '{subscription_event_messages,subscription_event_feed,integrations_open,change_with_anubis_alter}';
+    view text;
+    again text[] := '{}';
+    t record;
+    amiss text;
+begin
+    lock table anubis.subscriptions, anubis.subscription_events, anubis.integrations, anubis.integration_filters
+        in access exclusive mode;
+    foreach view in array views loop
+        again := array(select format('grant %s on anubis.%I to %s', x.privilege_type, view,
+                                     coalesce(quote_ident(pg_get_userbyid(nullif(x.grantee, 0))), 'public'))
+                         from pg_class c, aclexplode(c.relacl) x
+                        where c.oid = to_regclass('anubis.' || view) and x.grantee <> c.relowner) || again;
+        again := format('create view anubis.%I as %s', view, pg_get_viewdef(to_regclass('anubis.' || view))) || again;
+        execute format('drop view anubis.%I', view);
+    end loop;
+    for t in select g.oid, g.tgname, g.tgrelid::regclass as relation from pg_trigger g
+              where g.tgrelid in ('anubis.subscriptions'::regclass, 'anubis.integrations'::regclass,
+                                  'anubis.integration_filters'::regclass)
+                and not g.tgisinternal and g.tgname like 'anubis\_%' loop
+        again := again || pg_get_triggerdef(t.oid);
+        execute format('drop trigger %I on %s', t.tgname, t.relation);
+    end loop;
+    execute command;
+    amiss := anubis.columns_amiss();
+    if amiss is not null then
+        raise exception using errcode = 'object_not_in_prerequisite_state', message = 'anubisd could not go on: ' || amiss,
+            hint = 'See "Migrations of the application" in anubisctl(8).';
+    end if;
+    for i in 1 .. cardinality(again) loop
+        execute again[i];
+    end loop;
+end $$;
+CREATE FUNCTION anubis.anubis_steps(OUT version integer, OUT name text, OUT checksum text, OUT oldest_daemon integer) RETURNS SETOF record
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'pg_catalog'
+    AS $$
+    values (0, '000_migrations.sql', '…', 0),
+        (1, '001_adoption.sql', '…', 0),
+        (2, '002_tables.sql', '…', 0),
+        (3, '003_ledger.sql', '…', 0) $$;
 CREATE FUNCTION anubis.anubisd_grant(role name) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -9,12 +54,18 @@ begin
     execute format('grant select on anubis.anubis_migrations, anubis.integration_filters, anubis.integrations_open,
                     anubis.installation, anubis.subscription_events, anubis.subscription_events_default,
                     anubis.subscription_event_feed, anubis.subscription_event_messages, anubis.ledger_partitions,
-                    anubis.ledger_baseline, anubis.ledger_id_seq to %I', role);
+                    anubis.ledger_baseline, anubis.ledger_leaps, anubis.stats_events, anubis.ledger_id_seq to %I', role);
     execute format('grant select, update on anubis.subscriptions, anubis.integrations to %I', role);
     execute format('grant select, insert, update, delete on anubis.integration_runtime, anubis.dead_letters,
-                    anubis.relay_state, anubis.relay_topics, anubis.consumer_offsets, anubis.consumer_bitmaps to %I',
-                   role);
-    execute format('grant execute on function anubis.ledger_extend(bigint), anubis.ledger_index() to %I', role);
+                    anubis.relay_state, anubis.relay_topics, anubis.consumer_offsets, anubis.consumer_bitmaps,
+                    anubis.integration_stats_spans, anubis.integration_stats, anubis.integration_stats_days,
+                    anubis.integration_stats_months, anubis.alerts, anubis.alert_silences, anubis.alert_outbox,
+                    anubis.alert_evidence, anubis.alert_firsts, anubis.alert_buckets to %I', role);
+    execute format('grant select, insert on anubis.audit_log, anubis.audit_tiles to %I', role);
+    execute format('grant select, insert, update, delete on anubis.audit_trees, anubis.audit_salts, anubis.audit_checkpoints to %I', role);
+    execute format('grant execute on function anubis.ledger_extend(bigint), anubis.ledger_index(), anubis.ledger_renumber(bigint, bigint, timestamptz),
+                     anubis.subscriptions_route(bigint[]),
+                     anubis.subscriptions_resend(bigint[], text, bigint, bigint) to %I', role);
 end $$;
 CREATE FUNCTION anubis.as_document(document text, of_type json) RETURNS json
     LANGUAGE plpgsql IMMUTABLE
@@ -40,6 +91,461 @@ CREATE FUNCTION anubis.as_instant(instant timestamp without time zone) RETURNS t
 CREATE FUNCTION anubis.as_instant(instant timestamp with time zone) RETURNS timestamp with time zone
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$ select instant $$;
+CREATE FUNCTION anubis.as_jsonb(document json) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE
+    AS $$ select anubis.as_document(document::text, null::jsonb) $$;
+CREATE FUNCTION anubis.as_jsonb(document jsonb) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$ select document $$;
+CREATE FUNCTION anubis.as_jsonb(document text) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE
+    AS $$ select anubis.as_document(document, null::jsonb) $$;
+CREATE FUNCTION anubis.as_state(state text, of_type anyenum) RETURNS anyenum
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $$ begin return state; end $$;
+CREATE FUNCTION anubis.as_state(state text, of_type text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$ select state $$;
+CREATE TABLE anubis.integration_runtime (
+    integration_id bigint NOT NULL,
+    circuit_state text DEFAULT 'closed'::text NOT NULL,
+    circuit_generation bigint DEFAULT 0 NOT NULL,
+    circuit_failures integer DEFAULT 0 NOT NULL,
+    circuit_level integer DEFAULT 0 NOT NULL,
+    circuit_since timestamp with time zone,
+    circuit_until timestamp with time zone,
+    circuit_reason text,
+    backoff_until timestamp with time zone,
+    backoff_since timestamp with time zone,
+    backoff_reason text,
+    rate_at timestamp with time zone,
+    rate_by bigint,
+    sent bigint DEFAULT 0 NOT NULL,
+    failed bigint DEFAULT 0 NOT NULL,
+    sent_folded bigint DEFAULT 0 NOT NULL,
+    failed_folded bigint DEFAULT 0 NOT NULL,
+    CONSTRAINT integration_runtime_circuit_state_check CHECK ((circuit_state = ANY (ARRAY['closed'::text, 'open'::text, 'half_open'::text])))
+)
+WITH (fillfactor='50');
+CREATE FUNCTION anubis.circuit_next(r anubis.integration_runtime, event text, generation bigint, failures integer, at timestamp with time zone, threshold integer, recovery interval, max_recovery interval, lease interval) RETURNS anubis.integration_runtime
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    was_open boolean := r.circuit_state <> 'closed';
+begin
+    if event = 'probe' then
+        -- Further away than any wait: the clock was set back.
+        if not was_open or r.circuit_until > at and r.circuit_until <= at + greatest(max_recovery, lease) then
+            return r;
+        end if;
+        r.circuit_state := 'half_open';
+        r.circuit_until := at + lease;
+    elsif event = 'mended' then
+        r.circuit_failures := 0;
+        r.circuit_level := 0;
+        if was_open then
+            r.circuit_state := 'open';
+            r.circuit_until := at;
+        end if;
+    elsif generation <> r.circuit_generation or r.circuit_state = 'open' then
+        return r;
+    elsif event in ('alive', 'neutral') and not was_open then
+        r.circuit_failures := case event when 'alive' then 0 else r.circuit_failures end;
+        return r;
+    elsif event = 'alive' then
+        r.circuit_state := 'closed';
+        r.circuit_since := at;
+        r.circuit_until := null;
+        r.circuit_reason := null;
+        r.circuit_failures := 0;
+    elsif event = 'neutral' then
+        r.circuit_state := 'open';
+        r.circuit_until := at;
+    else
+        r.circuit_failures := least(r.circuit_failures::bigint + failures, 1000000000);
+        if not was_open and event in ('failed', 'forbidden') and r.circuit_failures < threshold then
+            return r;
+        end if;
+        -- One that has closed a moment ago opens for as long as before; a probe that fails doubles the wait.
+        if was_open then
+            r.circuit_level := least(r.circuit_level + 1, 30);
+        elsif coalesce(r.circuit_since <= at - interval '1 minute' or r.circuit_since > at, true) then
+            r.circuit_level := 0;
+        end if;
+        r.circuit_since := case when was_open then r.circuit_since else at end;
+        r.circuit_state := 'open';
+        r.circuit_until := at + least(recovery * power(2, r.circuit_level), max_recovery);
+        r.circuit_reason := case when event in ('refused', 'forbidden') then 'authentication' else 'failures' end;
+    end if;
+    r.circuit_generation := r.circuit_generation + 1;
+    return r;
+end $$;
+CREATE FUNCTION anubis.circuit_note(integration bigint, fingerprint bigint, event text, generation bigint, failures integer, threshold integer, recovery interval, max_recovery interval, OUT state_before text, OUT state text, OUT reason text, OUT wait_ms bigint, OUT lasted_ms bigint) RETURNS record
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    at timestamptz := clock_timestamp();
+    before anubis.integration_runtime;
+    after anubis.integration_runtime;
+begin
+    if not exists (select from anubis.integrations i
+                    where i.id = integration and anubis.integration_fingerprint(i.endpoint_url, i.auth_token, i.delivery_settings) = fingerprint) then
+        return;
+    end if;
+    insert into anubis.integration_runtime (integration_id) values (integration) on conflict do nothing;
+    select * into before from anubis.integration_runtime r where r.integration_id = integration for no key update;
+    after := anubis.circuit_next(before, event, generation, failures, at, threshold, recovery, max_recovery, '0');
+    if after is distinct from before then
+        update anubis.integration_runtime r
+           set circuit_state = after.circuit_state, circuit_generation = after.circuit_generation, circuit_failures = after.circuit_failures,
+               circuit_level = after.circuit_level, circuit_since = after.circuit_since, circuit_until = after.circuit_until,
+               circuit_reason = after.circuit_reason
+         where r.integration_id = integration;
+    end if;
+    state_before := before.circuit_state;
+    state := after.circuit_state;
+    reason := after.circuit_reason;
+    wait_ms := extract(epoch from after.circuit_until - at) * 1000;
+    lasted_ms := extract(epoch from at - before.circuit_since) * 1000;
+end $$;
+CREATE FUNCTION anubis.cleaning_allowed() RETURNS boolean
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$ select coalesce((select allows_cleaning from anubis.installation), true) $$;
+CREATE FUNCTION anubis.columns_amiss() RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+    with present as (
+        select c.relname, a.attname, a.attnotnull, a.atthasdef or a.attidentity <> '' or a.attgenerated <> '' as has_value
+          from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+         where c.relnamespace = 'anubis'::regnamespace and c.relkind in ('r', 'p')
+           and c.relname in (select relation from anubis.columns_needed())
+    ), amiss (words) as (
+        select format('table "%s" has no column "%s", which is written into the ledger or read by daemons: give it back its name, or add it '
+                      'again (one that is generated from another will do)', n.relation, n.name)
+          from anubis.columns_needed() n
+         where exists (select from present p where p.relname = n.relation)
+           and not exists (select from present p where p.relname = n.relation and p.attname = n.name)
+        union all
+        select format('column "%s" of table "%s" is NOT NULL, and anubisd empties it: run "alter table %2$s alter %1$I drop not null"',
+                      p.attname, p.relname)
+          from present p
+         where p.attnotnull and p.relname in ('subscriptions', 'integrations')
+           and p.attname = any ('{next_attempt_at,claimed_by,claim_token,lease_expires_at,held_at,last_error,last_http_status,last_response,
+               last_response_truncated,last_duration_ms,last_ambiguous,last_decided_by,ambiguous_since,paused_until,pause_reason}'::text[])
+        union all
+        select format('column "%s" of table "subscription_events" is NOT NULL, and events have no value for it: run "alter table '
+                      'subscription_events alter %1$I drop not null", or give it a default', p.attname)
+          from present p
+         where p.relname = 'subscription_events' and p.attnotnull and not p.has_value
+           and p.attname not in ('id', 'event_id', 'event_type', 'subscription_id', 'operation_name', 'created_at')
+    )
+    select string_agg(words, '; ') from amiss
+$_$;
+CREATE FUNCTION anubis.columns_needed(OUT relation text, OUT name text) RETURNS SETOF record
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select c.relation, unnest(c.names::text[]) from (values
+        ('subscriptions', '{id,integration_id,integration_filter_id,order_id,origin,cpf,payload,status,attempts,scheduled_to,next_attempt_at,
+          claimed_by,claim_token,lease_expires_at,held_at,sent_at,last_error,last_http_status,created_at,updated_at,last_response,
+          last_response_truncated,last_duration_ms,last_ambiguous,last_decided_by,ambiguous_since,idempotency_seed,
+          idempotency_turn,traceparent,resend_of}'),
+        ('integrations', '{id,name,type,endpoint_url,auth_token,enabled,timeout_ms,max_in_flight,rate_limit,max_attempts,delivery_settings,
+          successful_sends,failed_sends,paused_until,pause_reason,updated_at}'),
+        ('integration_filters', '{id,integration_id,name,origin,criteria,position,enabled}'),
+        ('subscription_events', '{id,event_id,event_type,subscription_id,integration_id,status,operation_name,attempt,http_status,
+          duration_ms,request,response,error_message,from_status,to_status,created_at,order_id,origin,cpf,sent_at,scheduled_to,
+          next_attempt_at,subscription_created_at,subscription_updated_at,ambiguous,response_truncated,traceparent,decided_by}')) as c (relation, names)
+$$;
+CREATE FUNCTION anubis.delivery_settings_auth(value jsonb) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+    fault text;
+begin
+    if jsonb_typeof(value) <> 'object' then
+        return 'must be an object such as {"type": "basic", "username": "anubis", "password": "credential:usp"}';
+    end if;
+    case value ->> 'type'
+        when 'bearer', 'none' then return anubis.delivery_settings_members_fault(value, 'type', '{}');
+        when 'basic' then
+            fault := anubis.delivery_settings_members_fault(value, 'type', '{"username": "secret", "password": "secret"}');
+            return case when fault is null and value ->> 'username' ~ ':' and value ->> 'username' !~ '^credential:'
+                        then 'has a "username" that holds a colon' else fault end;
+        when 'header' then
+            fault := anubis.delivery_settings_members_fault(value, 'type', '{"name": "plain", "value": "secret"}');
+            return coalesce(fault, 'has a "name" or "value" that '
+                                   || anubis.delivery_settings_header_fault(value ->> 'name', value ->> 'value'));
+        when 'oauth2' then
+            fault := anubis.delivery_settings_members_fault(value, 'type',
+                '{"token_url": "plain", "client_id": "secret", "client_secret": "secret", "scope": "?plain"}');
+            return coalesce(fault, case when value ->> 'token_url' !~ '^https?://[^[:space:][:cntrl:]/?#@]+([/?][^[:space:][:cntrl:]#]*)?$'
+                                             or octet_length(value ->> 'token_url') > 8000
+                                        then 'has a "token_url" that must be a URL such as https://login.example/oauth2/token' end);
+        when 'mtls' then
+            fault := anubis.delivery_settings_members_fault(value, 'type', '{"certificate": "pem", "key": "pem"}');
+            return coalesce(fault,
+                case when value ->> 'certificate' !~ '^credential:|-----BEGIN (TRUSTED |X509 )?CERTIFICATE-----'
+                     then 'has a "certificate" that is none in PEM'
+                     when value ->> 'key' !~ '^credential:|-----BEGIN ([A-Z]+ )?PRIVATE KEY-----' then 'has a "key" that is none in PEM'
+                     when value ->> 'key' ~ 'ENCRYPTED' then 'has a "key" that is encrypted, and nobody who could be asked for its password' end);
+        else return 'must have a "type": bearer, basic, header, oauth2, mtls or none';
+    end case;
+end $_$;
+CREATE FUNCTION anubis.delivery_settings_check(settings jsonb, before jsonb) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    k text;
+    v jsonb;
+    words text;
+begin
+    if jsonb_typeof(settings) <> 'object' then
+        raise exception using errcode = 'check_violation', message = 'delivery_settings is no JSON object';
+    elsif octet_length(settings::text) > 65536 then
+        raise exception using errcode = 'check_violation', message = 'delivery_settings has more than 65536 bytes';
+    end if;
+    for k, v in select s.key, s.value from jsonb_each(settings) s loop
+        continue when v = case jsonb_typeof(before) when 'object' then before -> k end;
+        case k
+            when 'auth' then words := anubis.delivery_settings_auth(v);
+            when 'confirmation' then words := anubis.delivery_settings_confirmation(v);
+            when 'headers' then words := anubis.delivery_settings_headers(v);
+            when 'idempotency' then words := anubis.delivery_settings_idempotency(v);
+            when 'lookup' then words := anubis.delivery_settings_lookup(v);
+            when 'on_ambiguous' then words := anubis.delivery_settings_on_ambiguous(v);
+            when 'outcomes' then words := anubis.delivery_settings_outcomes(v);
+            when 'proxy' then words := anubis.delivery_settings_proxy(v);
+            when 'signing_secret' then words := anubis.delivery_settings_signing_secret(v);
+            when 'tls' then words := anubis.delivery_settings_tls(v);
+            else
+                raise exception using errcode = 'check_violation', message = format('delivery_settings has an unknown key "%s"', k),
+                    hint = 'The keys are auth, headers, signing_secret, outcomes, on_ambiguous, idempotency, lookup, proxy, confirmation and tls.';
+        end case;
+        if words is not null then
+            raise exception using errcode = 'check_violation', message = format('delivery_settings.%s %s', k, words);
+        end if;
+    end loop;
+end $$;
+CREATE FUNCTION anubis.delivery_settings_confirmation(value jsonb) RETURNS text
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$ select anubis.delivery_settings_without_effect('confirmation') $$;
+CREATE FUNCTION anubis.delivery_settings_header_fault(name text, value text) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+    select case when name !~ '^[-!#$%&''*+.^_`|~0-9A-Za-z]+$' then 'is no name of a header'
+                when lower(name) in ('host', 'content-length', 'transfer-encoding', 'connection', 'keep-alive', 'te', 'trailer', 'upgrade',
+                                     'expect', 'accept-encoding', 'proxy-connection', 'proxy-authorization', 'idempotency-key', 'traceparent',
+                                     'webhook-id', 'webhook-timestamp', 'webhook-signature') then 'is a header that anubisd sets itself'
+                when value ~ '[^\x01-\x7f]' then 'holds characters that are not ASCII'
+                when value ~ '^ +$' then 'is blank' end $_$;
+CREATE FUNCTION anubis.delivery_settings_headers(value jsonb) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    k text;
+    v jsonb;
+    fault text;
+begin
+    if jsonb_typeof(value) <> 'object' then
+        return 'must be an object such as {"X-Campus": "sul"}';
+    elsif (select count(*) > 32 or count(*) > count(distinct lower(key)) from jsonb_object_keys(value) key) then
+        return 'must be at most 32, and each name only once, whatever its case';
+    end if;
+    for k, v in select e.key, e.value from jsonb_each(value) e loop
+        fault := coalesce(case lower(k) when 'authorization' then 'belongs to delivery_settings.auth: {"type": "header", ...}' end,
+                          anubis.delivery_settings_text_fault(v, 'secret'), anubis.delivery_settings_header_fault(k, v #>> '{}'));
+        if fault is not null then
+            return format('must be headers: "%s" %s', left(k, 40), fault);
+        end if;
+    end loop;
+    return null;
+end $$;
+CREATE FUNCTION anubis.delivery_settings_idempotency(value jsonb) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+    per_day constant jsonb := '{"us": 86400000000, "ms": 86400000, "s": 86400, "m": 1440, "h": 24, "d": 1}';
+    parts text[] := regexp_match(value ->> 'window', '^0*([1-9][0-9]{0,17})(us|ms|s|m|h|d)$');
+begin
+    if jsonb_typeof(value) <> 'object' then
+        return 'is an object such as {"window": "24h", "stored_errors": "new_key"}';
+    elsif value - array['window', 'stored_errors'] <> '{}' then
+        return 'has window and stored_errors';
+    elsif value ? 'window' and value -> 'window' <> '"none"'
+          and (jsonb_typeof(value -> 'window') <> 'string' or parts is null
+               or parts[1]::numeric > 3650 * (per_day ->> parts[2])::numeric) then
+        return 'window is a duration such as "24h", of at most 3650 days, or "none"';
+    elsif value ? 'stored_errors' and value -> 'stored_errors' not in ('"retry_same"', '"new_key"') then
+        return 'stored_errors is "retry_same" or "new_key"';
+    end if;
+    return null;
+end $_$;
+CREATE FUNCTION anubis.delivery_settings_lookup(value jsonb) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+    select 'is {"url": "..."}, a URL that names {order_id}, {id} or {idempotency_key}'
+     where not case when jsonb_typeof(value) = 'object' and jsonb_typeof(value -> 'url') = 'string' and value - 'url' = '{}'
+                    then value ->> 'url' ~ '^https?://[^[:space:][:cntrl:]]*$' and octet_length(value ->> 'url') <= 8000
+                         and value ->> 'url' ~ '[{](order_id|id|idempotency_key)[}]'
+                         and regexp_replace(value ->> 'url', '[{](order_id|id|idempotency_key)[}]', '', 'g') !~ '[{}]'
+                    else false end
+$_$;
+CREATE FUNCTION anubis.delivery_settings_members_fault(value jsonb, skip text, kinds jsonb) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    with names as (select string_agg(format('"%s"', k), ', ') as all_names from jsonb_object_keys(kinds) k),
+    faults as (
+      select 1 as n, format('has a key that is not known here; known are %s', coalesce(all_names, 'none but "type"')) as words
+        from names, jsonb_object_keys(value) k where k <> skip and not kinds ? k
+      union all
+      select 2, format('lacks "%s"', k) from jsonb_each_text(kinds) e(k, kind) where kind not like '?%' and not value ? k
+      union all
+      select 3, format('has a "%s" that %s', k, fault)
+        from jsonb_each_text(kinds) e(k, kind), anubis.delivery_settings_text_fault(value -> k, ltrim(kind, '?')) fault
+       where value ? k and fault is not null)
+    select words from faults order by n, words limit 1 $$;
+CREATE FUNCTION anubis.delivery_settings_on_ambiguous(value jsonb) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$ select 'is "retry" or "hold"' where value not in ('"retry"', '"hold"') $$;
+CREATE FUNCTION anubis.delivery_settings_outcomes(value jsonb) RETURNS text
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    rule jsonb;
+    number integer;
+    words text;
+begin
+    if jsonb_typeof(value) <> 'array' then
+        return 'is a list of rules';
+    elsif jsonb_array_length(value) > 100 then
+        return 'has more than 100 rules';
+    end if;
+    for rule, number in select r.value, r.ordinality from jsonb_array_elements(value) with ordinality r loop
+        words := anubis.delivery_settings_rule(rule);
+        if words is not null then
+            return format('rule %s: %s', number, words);
+        end if;
+    end loop;
+    return null;
+end $$;
+CREATE FUNCTION anubis.delivery_settings_proxy(value jsonb) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+    select coalesce(anubis.delivery_settings_text_fault(value, 'secret'),
+        case when t ~ '^credential:' then null
+             when t ~ '@' then 'holds a user name or password: such a URL belongs into a credential, "credential:NAME"'
+             when t !~ '^(http|socks5h?)://([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?/?$'
+             then 'must be a URL such as http://proxy.example:3128 (or socks5, socks5h)' end)
+      from (select value #>> '{}' as t) x $_$;
+CREATE FUNCTION anubis.delivery_settings_rule(rule jsonb) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+    statuses jsonb;
+    name text;
+begin
+    if jsonb_typeof(rule) <> 'object' then
+        return 'a rule is an object such as {"status": 400, "then": "retry"}';
+    elsif exists (select from jsonb_object_keys(rule) k
+                   where k not in ('status', 'contains', 'content_type', 'field', 'is', 'not', 'then')) then
+        return 'a rule has status, contains, field with is or not, content_type, and then';
+    end if;
+    if rule ? 'status' then
+        statuses := case jsonb_typeof(rule -> 'status') when 'array' then rule -> 'status' else jsonb_build_array(rule -> 'status') end;
+        if jsonb_array_length(statuses) not between 1 and 50
+           or exists (select from jsonb_array_elements(statuses) s
+                       where case jsonb_typeof(s) when 'number' then s::text !~ '^[1-9][0-9]{2}$'
+                                                  when 'string' then s::text !~ '^"[1-9]xx"$' else true end) then
+            return 'status is a number such as 404, a class such as "4xx", or a list of at most 50 of both';
+        end if;
+    end if;
+    foreach name in array '{contains,content_type}'::text[] loop
+        if rule ? name and (jsonb_typeof(rule -> name) <> 'string' or octet_length((rule -> name)::text) not between 3 and 1000) then
+            return format('%s is a text of 1 to 1000 bytes', name);
+        end if;
+    end loop;
+    if rule ->> 'content_type' ~ '[; A-Z]' then
+        return 'content_type is a media type in lower case and without parameters, such as "text/html"';
+    elsif rule ? 'field' and (jsonb_typeof(rule -> 'field') <> 'string' or octet_length((rule -> 'field')::text) > 1000
+                              or rule ->> 'field' !~ '^(/([^~]|~[01])*)?$') then
+        return 'field is a JSON pointer such as "/status/code"';
+    elsif rule ? 'is' and rule ? 'not' then
+        return 'a rule has "is" or "not", one of them';
+    end if;
+    foreach name in array '{is,not}'::text[] loop
+        if jsonb_typeof(rule -> name) in ('array', 'object') or octet_length((rule -> name)::text) > 1000 then
+            return '"is" and "not" take a text, a number, true, false or null';
+        end if;
+    end loop;
+    if rule ? 'then' and (rule -> 'then' not in ('"sent"', '"failed"', '"retry"', '"hold"')) then
+        return 'then is "sent", "failed", "retry" or "hold"';
+    elsif not rule ? 'then' then
+        return 'then is missing';
+    elsif rule ? 'field' <> (rule ? 'is' or rule ? 'not') then
+        return 'field goes with is or not';
+    elsif not rule ?| '{status,contains,field,content_type}' then
+        return 'it would match every answer: it needs a status, contains, field or content_type';
+    end if;
+    return null;
+end $_$;
+CREATE FUNCTION anubis.delivery_settings_signing_secret(value jsonb) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+    select coalesce(fault, case when t !~ '^credential:' and (count not between 1 and 2 or not good)
+                                then 'must be "whsec_" and 24 to 64 bytes in base64, or two such separated by a blank, the newer first' end)
+      from anubis.delivery_settings_text_fault(value, 'secret') fault, (select value #>> '{}' as t) x,
+           lateral (select count(*) as count, bool_and(word ~ '^whsec_([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$'
+                           and length(word) - 6 <= 88 and (length(word) - 6) / 4 * 3 - (length(word) - length(rtrim(word, '='))) between 24 and 64) as good
+                      from regexp_split_to_table(btrim(t, ' '), ' +') word) words $_$;
+CREATE FUNCTION anubis.delivery_settings_text_fault(value jsonb, kind text) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+    select case when jsonb_typeof(value) is distinct from 'string' then 'must be a string'
+                when t = '' then 'is empty'
+                when kind <> 'plain' and t ~ '^(file|env):'
+                    then 'cannot be read from a file or from the environment: it is the text itself, or "credential:NAME"'
+                when kind <> 'plain' and t ~ '^credential:' and t !~ '^credential:[!-.0-~]{1,255}$'
+                    then 'has no name of a credential after "credential:": NAME is the one of LoadCredential=NAME:/path in the daemon''s unit'
+                when kind <> 'pem' and t ~ '[[:cntrl:]]' then 'holds control characters, perhaps the end of a line' end
+      from (select value #>> '{}' as t) x $_$;
+CREATE FUNCTION anubis.delivery_settings_tls(value jsonb) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select case when jsonb_typeof(value) <> 'object' then 'must be an object such as {"min_version": "1.0", "legacy_renegotiation": true}'
+                when value - '{min_version,legacy_renegotiation}'::text[] <> '{}'
+                then 'has a key that is not known; known are "min_version" and "legacy_renegotiation"'
+                when value ? 'min_version' and value -> 'min_version' not in ('"1.0"', '"1.1"', '"1.2"', '"1.3"')
+                then 'has a "min_version" that must be the text 1.0, 1.1, 1.2 or 1.3'
+                when value ? 'legacy_renegotiation' and jsonb_typeof(value -> 'legacy_renegotiation') <> 'boolean'
+                then 'has a "legacy_renegotiation" that must be true or false' end $$;
+CREATE FUNCTION anubis.delivery_settings_without_effect(key text) RETURNS text
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    raise warning 'delivery_settings.% has no effect in this version', key;
+    return null;
+end $$;
 CREATE FUNCTION anubis.doorbell_channel() RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$ select 'anubisd_…' $$;
@@ -68,6 +574,14 @@ CREATE FUNCTION anubis.event_time(instant timestamp with time zone) RETURNS text
                to_char(least(greatest(instant, '0001-01-01 00:00:00+00'), '9999-12-31 23:59:59.999999+00') at time zone 'UTC',
                        'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') end
 $$;
+CREATE FUNCTION anubis.histogram_add(index1 smallint[], count1 bigint[], index2 smallint[], count2 bigint[], OUT indexes smallint[], OUT counts bigint[]) RETURNS record
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    select coalesce(array_agg(i order by i), '{}'), coalesce(array_agg(n order by i), '{}')
+      from (select x.i, sum(x.n)::bigint as n
+              from (select * from unnest(index1, count1) union all select * from unnest(index2, count2)) x (i, n)
+             group by 1 having sum(x.n) <> 0) y
+$$;
 CREATE FUNCTION anubis.installation_here(OUT server bigint, OUT database oid, OUT tables oid) RETURNS record
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -83,9 +597,12 @@ CREATE FUNCTION anubis.installation_is_elsewhere() RETURNS boolean
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-    select i.server <> h.server is true or i.database <> h.database or i.tables <> h.tables
+    select i.server <> h.server is true or i.database <> h.database or i.tables <> h.tables or anubis.ledger_port_differs()
       from anubis.installation i, anubis.installation_here() h
 $$;
+CREATE FUNCTION anubis.installation_name() RETURNS uuid
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$ select '…'::uuid $$;
 CREATE FUNCTION anubis.installation_settle(is_copy boolean) RETURNS bigint
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -96,6 +613,7 @@ begin
     update anubis.installation
        set (server, database, tables) = (select h.server, h.database, h.tables from anubis.installation_here() h),
            namespace = case when is_copy then gen_random_uuid() else namespace end;
+    perform setval('anubis.ledger_place_seq', anubis.ledger_place()) where anubis.ledger_port_differs();
     -- The next leader looks whether Kafka is ahead.
     update anubis.relay_state set timeline = -1 where timeline is not null;
     if is_copy then
@@ -106,7 +624,7 @@ begin
            set gap_first = '{}', gap_last = '{}', gap_horizon = '{}',
                high = least(r.high, (select min(g) - 1 from unnest(r.gap_first) g),
                             (select min(e.id) - 1 from anubis.subscription_events e
-                              where e.event_type in ('sent', 'failed')
+                              where e.event_type in ('created', 'sent', 'failed', 'retried')
                                 and e.id > coalesce((select max(last_id) from anubis.ledger_partitions
                                                       where name = 'subscription_events_adopted'), 0)
                                 and not exists (select from anubis.consumer_bitmaps b
@@ -127,7 +645,6 @@ CREATE FUNCTION anubis.integration_check() RETURNS trigger
     LANGUAGE plpgsql
     AS $_$
 declare
-    unknown text;
     problem text;
     hint text := 'It looks like https://api.example.edu.br/enrolments; credentials go to auth_token or delivery_settings.';
     authority text := substring(new.endpoint_url from '^[Hh][Tt][Tt][Pp][Ss]?://([^/?#]*)');
@@ -194,32 +711,57 @@ begin
                 hint = 'Few servers accept headers of more than 8 to 64 KiB. Is it the token alone, and not the answer that it came in?';
         end if;
     end if;
-    if jsonb_typeof(new.delivery_settings) <> 'object' then
-        raise exception using errcode = 'check_violation', message = 'delivery_settings is no JSON object';
-    end if;
-    select k into unknown from jsonb_object_keys(new.delivery_settings) k
-     where k not in ('auth', 'headers', 'signing_secret', 'outcomes', 'on_ambiguous', 'idempotency', 'lookup', 'proxy', 'confirmation', 'tls')
-     limit 1;
-    if unknown is not null then
-        raise exception using errcode = 'check_violation', message = format('delivery_settings has an unknown key "%s"', unknown),
-            hint = 'The keys are auth, headers, signing_secret, outcomes, on_ambiguous, idempotency, lookup, proxy, confirmation and tls.';
+    if new.delivery_settings <> '{}' and new.delivery_settings is distinct from old.delivery_settings then
+        perform anubis.delivery_settings_check(new.delivery_settings, old.delivery_settings);
     end if;
     return new;
 end $_$;
+CREATE FUNCTION anubis.integration_filter_check() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    problem text;
+    hint text := 'They look like {"course": "medicine"}: a payload must contain all of it. An empty object takes every payload.';
+begin
+    if tg_op = 'UPDATE' and new.criteria is not distinct from old.criteria then
+        return new;
+    end if;
+    if jsonb_typeof(new.criteria) <> 'object' then
+        problem := 'are no JSON object';
+    elsif octet_length(new.criteria::text) > 16384 then
+        problem := format('have %s bytes; 16384 are the most', octet_length(new.criteria::text));
+        hint := 'They are compared with the payload of each subscription that has no integration.';
+    end if;
+    if problem is not null then
+        raise exception using errcode = 'check_violation', message = 'criteria of an integration filter ' || problem, hint = hint,
+            table = 'integration_filters', constraint = 'integration_filters_criteria_are_usable';
+    end if;
+    return new;
+end $$;
 CREATE FUNCTION anubis.integration_filter_required() RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$ select 't'::boolean $$;
-CREATE FUNCTION anubis.integration_fingerprint(endpoint_url text, auth_token text) RETURNS bigint
+CREATE FUNCTION anubis.integration_fingerprint(endpoint_url text, auth_token text, delivery_settings jsonb) RETURNS bigint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    AS $$ select hashtextextended(concat_ws(' ', endpoint_url, auth_token), 0) $$;
+    AS $$
+    select hashtextextended(concat_ws(' ', endpoint_url, auth_token, nullif(delivery_settings, '{}')::text), 0) $$;
 CREATE FUNCTION anubis.integration_mended() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
+declare
+    waited boolean;
 begin
-    update anubis.integration_runtime set backoff_until = null, backoff_reason = null
-     where integration_id = new.id and backoff_until is not null;
-    if found then
+    select backoff_until is not null or circuit_state <> 'closed' into waited
+      from anubis.integration_runtime r where r.integration_id = new.id for no key update;
+    update anubis.integration_runtime r
+       set backoff_until = null, backoff_reason = null,
+           (circuit_state, circuit_generation, circuit_failures, circuit_level, circuit_until) =
+           (select n.circuit_state, n.circuit_generation, n.circuit_failures, n.circuit_level, n.circuit_until
+              from anubis.circuit_next(r, 'mended', null, null, clock_timestamp(), null, null, null, null) n)
+     where r.integration_id = new.id;
+    if waited then
         update anubis.subscriptions s set next_attempt_at = null
          where s.ctid = any (array(select w.ctid from anubis.subscriptions w
                                     where w.integration_id = new.id and w.status = 'retry' and w.held_at is null
@@ -232,6 +774,55 @@ end $$;
 CREATE FUNCTION anubis.integration_required() RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$ select 't'::boolean $$;
+CREATE FUNCTION anubis.latency_index(usec bigint) RETURNS smallint
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    AS $$
+    select case when usec <= 1 then 0
+                when usec >= 35184372088832 then 1440
+                else 32 * (width_bucket(usec,
+                    '{1,2,4,8,16,32,64,128,256,512,1024,2048,4096,8192,16384,32768,65536,131072,262144,524288,1048576,2097152,4194304,
+                    8388608,16777216,33554432,67108864,134217728,268435456,536870912,1073741824,2147483648,4294967296,8589934592,
+                    17179869184,34359738368,68719476736,137438953472,274877906944,549755813888,1099511627776,2199023255552,
+                    4398046511104,8796093022208,17592186044416,35184372088832}'::bigint[]) - 1)
+                     + width_bucket(usec << (46 - width_bucket(usec,
+                    '{1,2,4,8,16,32,64,128,256,512,1024,2048,4096,8192,16384,32768,65536,131072,262144,524288,1048576,2097152,4194304,
+                    8388608,16777216,33554432,67108864,134217728,268435456,536870912,1073741824,2147483648,4294967296,8589934592,
+                    17179869184,34359738368,68719476736,137438953472,274877906944,549755813888,1099511627776,2199023255552,
+                    4398046511104,8796093022208,17592186044416,35184372088832}'::bigint[])),
+                    '{35184372088833,35954809514763,36742117323539,37546664928439,38368829831843,39208997802356,40067563055813,
+                    40944928440254,41841505624943,42757715293524,43693987341417,44650761077523,45628485430357,46627619158688,
+                    47648631066793,48692000224428,49758216191608,50847779248319,51961200629252,53099002763677,54261719520578,
+                    55449896459148,56664091084770,57904873110603,59172824724904,60468540864189,61792629492390,63145711886113,
+                    64528422926154,65941411395383,67385340283170,68860887096459}'::bigint[]) end::smallint
+$$;
+CREATE FUNCTION anubis.ledger_amiss() RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+    here constant oid := 'anubis'::regnamespace;
+    ledger constant oid := (select oid from pg_class where relname = 'subscription_events' and relnamespace = here and relkind = 'p');
+    elsewhere text;
+begin
+    if ledger is not null then
+        return (select string_agg(
+                    case when p.name is null
+                              then format('its partition "%s" is not in the table "ledger_partitions"; run "anubisctl migrate", which adds it', a.relname)
+                         when a.relname is not null
+                              then format('its partition "%1$s" is unlogged, and empty after a crash; run "alter table anubis.%1$I set logged"', p.name)
+                         when to_regclass('anubis.' || quote_ident(p.name)) is not null
+                              then format('its partition "%s" is detached; run "anubisctl migrate", which attaches it', p.name)
+                         else format('its partition "%1$s" is missing; bring it back from a dump and run "anubisctl migrate", or give its events '
+                                     'up by "delete from anubis.ledger_partitions where name = %1$L"', p.name) end, '; ' order by p.name, a.relname)
+                  from (select l.name from anubis.ledger_partitions l union all values ('subscription_events_default')) p (name)
+                  full join (select c.relname::text, c.relpersistence from pg_inherits i join pg_class c on c.oid = i.inhrelid
+                              where i.inhparent = ledger) a on a.relname = p.name
+                 where p.name is null or a.relname is null or a.relpersistence <> 'p');
+    end if;
+    elsewhere := anubis.table_elsewhere('subscription_events')::text;
+    return case when elsewhere is null then 'it is not there; bring it back from a dump'
+                else format('it is named %s now; run "anubisctl migrate", which puts it back', elsewhere) end;
+end $_$;
 CREATE FUNCTION anubis.ledger_event_id(ledger_id bigint) RETURNS uuid
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
@@ -242,7 +833,8 @@ CREATE FUNCTION anubis.ledger_extend(width bigint DEFAULT (1 << 20)) RETURNS int
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
-    drawn bigint := (select last_value from anubis.ledger_id_seq);
+    -- The next id to be given out.
+    next_id bigint := (select last_value + is_called::integer from anubis.ledger_id_seq);
     newest anubis.ledger_partitions;
     first_id bigint;
     made integer := 0;
@@ -252,16 +844,16 @@ begin
     width := greatest(1 << 10, least(width, 1 << 22));
     loop
         select * into newest from anubis.ledger_partitions p order by p.last_id desc limit 1;
-        exit when (select count(*) from anubis.ledger_partitions p where p.first_id > drawn) >= 2;
+        exit when (select count(*) from anubis.ledger_partitions p where p.first_id > next_id) >= 2;
         -- Ids that the default partition took stay there; the next partition begins after them.
         first_id := greatest(coalesce(newest.last_id + 1, 1),
                              (select coalesce(max(id) + 1, 1) from anubis.subscription_events_default));
         -- And so do those that are being drawn now, should the sequence have run (or been set) past the last partition.
-        if first_id > coalesce(newest.last_id + 1, 1) or drawn > newest.last_id then
-            first_id := greatest(first_id, drawn + 100000);
+        if first_id > coalesce(newest.last_id + 1, 1) or next_id > coalesce(newest.last_id, 0) + 1 then
+            first_id := greatest(first_id, next_id + 100000);
         end if;
         if newest.last_id - newest.first_id + 1 >= width and newest.created_at > now() - interval '1 day' and made = 0 and
-           exists (select from anubis.ledger_partitions p where p.last_id < drawn and p.created_at > now() - interval '1 day') then
+           exists (select from anubis.ledger_partitions p where p.last_id < next_id and p.created_at > now() - interval '1 day') then
             width := least((newest.last_id - newest.first_id + 1) * 2, 1 << 22);
         elsif newest.last_id - newest.first_id + 1 > width and newest.name <> 'subscription_events_adopted' then
             width := newest.last_id - newest.first_id + 1;
@@ -281,6 +873,32 @@ begin
     end loop;
     return made;
 end $$;
+CREATE FUNCTION anubis.ledger_go_on() RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    here bigint := anubis.ledger_place();
+begin
+    while (select not is_called or last_value >> 16 <> here >> 16 from anubis.ledger_place_seq) loop
+        if not pg_try_advisory_xact_lock(anubis.lock_key('place')) then
+            perform pg_sleep(0.001);
+        else
+            if (select is_called and last_value >> 16 <> here >> 16 from anubis.ledger_place_seq) then
+                perform anubis.ledger_leap(0);
+            end if;
+            perform setval('anubis.ledger_place_seq', here);
+        end if;
+    end loop;
+    perform set_config(anubis.doorbell_channel() || '.place', 'known', false);
+end $$;
+CREATE FUNCTION anubis.ledger_ids(first_id bigint, last_id bigint) RETURNS bigint
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+    select greatest($2 - $1 + 1 - coalesce((select sum(least($2, l.last_id) - greatest($1, l.first_id) + 1) from anubis.ledger_leaps l
+                                             where l.first_id <= $2 and l.last_id >= $1), 0), 0)::bigint
+$_$;
 CREATE FUNCTION anubis.ledger_index() RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -307,30 +925,120 @@ begin
     end loop;
     return null;
 end $$;
+CREATE FUNCTION anubis.ledger_leap(beyond bigint) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    step constant bigint := 10000000000;
+    drawn bigint;
+    target bigint;
+begin
+    perform pg_advisory_xact_lock(anubis.lock_key('place'));
+    drawn := (select last_value from anubis.ledger_id_seq);
+    target := (greatest(drawn, beyond) / step + 2) * step;
+    insert into anubis.ledger_leaps (first_id, last_id) values (drawn + 1, target);
+    return setval('anubis.ledger_id_seq', target) + 1;
+end $$;
 CREATE FUNCTION anubis.ledger_name_events() RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 declare
+    whole uuid;
     beginning text;
 begin
-    select overlay(left(encode(uuid_send(n.namespace), 'hex'), 16) placing '8' from 13 for 1) into strict beginning
+    select n.namespace, overlay(left(encode(uuid_send(n.namespace), 'hex'), 16) placing '8' from 13 for 1) into strict whole, beginning
       from anubis.installation n;
+    execute format('create or replace function anubis.installation_name() returns uuid
+        language sql immutable parallel safe as $$ select %L::uuid $$', whole);
     execute format('create or replace function anubis.ledger_event_id(ledger_id bigint) returns uuid
         language sql immutable parallel safe as $$
             select pg_catalog.textcat(%L, pg_catalog.to_hex(
                        ledger_id operator(pg_catalog.|) ''-9223372036854775808''::pg_catalog.int8))::pg_catalog.uuid $$', beginning);
 end $_$;
 CREATE FUNCTION anubis.ledger_next_id() RETURNS bigint
-    LANGUAGE sql
-    AS $$select case when pg_current_xact_id() is not null then nextval('anubis.ledger_id_seq'::regclass) end$$;
-CREATE FUNCTION anubis.ledger_refuse() RETURNS trigger
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
+    perform pg_current_xact_id();
+    perform anubis.ledger_go_on();
+    return nextval('anubis.ledger_id_seq'::regclass);
+end $$;
+CREATE FUNCTION anubis.ledger_place() RETURNS bigint
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    server bigint;
+    timeline text;
+begin
+    begin
+        server := (select system_identifier from pg_control_system());
+        timeline := left(pg_walfile_name(pg_current_wal_insert_lsn()), 8);
+    exception when others then
+        null;
+    end;
+    return hashtextextended(concat_ws(' ', server, timeline, (select oid from pg_database where datname = current_database()),
+                                      'anubis.ledger_id_seq'::regclass::oid), 0) >> 16 << 16
+           | case when timeline is null then 0 else current_setting('port')::bigint end;
+end $$;
+CREATE FUNCTION anubis.ledger_port_differs() RETURNS boolean
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select p.is_called and p.last_value >> 16 = h.place >> 16 and p.last_value <> h.place
+      from anubis.ledger_place_seq p, anubis.ledger_place() h (place)
+$$;
+CREATE FUNCTION anubis.ledger_refuse() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    if tg_op <> 'UPDATE' and anubis.cleaning_allowed() then
+        return old;
+    elsif tg_op <> 'TRUNCATE' and exists (select from anubis.ledger_leaps l
+                                           where l.created_at = now() and old.id between l.first_id and l.last_id) then
+        return case tg_op when 'UPDATE' then new else old end;
+    end if;
     raise exception using errcode = 'restrict_violation',
         message = format('cannot %s rows of subscription_events: the ledger is append-only', lower(tg_op)),
         hint = 'A subscription with events cannot be destroyed either; one that shall not be sent is set to status "failed".';
+end $$;
+CREATE FUNCTION anubis.ledger_renumber(published bigint, newest bigint, since timestamp with time zone, OUT next_id bigint, OUT moved bigint, OUT old_first bigint, OUT new_first bigint) RETURNS record
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '2s'
+    AS $$
+declare
+    at_most constant bigint := 100000;
+begin
+    -- Whoever has drawn an id has committed its event then, and nobody draws one meanwhile.
+    lock table anubis.subscription_events in share row exclusive mode;
+    select min(e.id), coalesce(max(e.id) - min(e.id) + 1, 0) into old_first, moved from anubis.subscription_events e
+     where e.id > published and anubis.as_instant(e.created_at) > since;
+    next_id := anubis.ledger_leap(newest);
+    if moved not between 1 and at_most then
+        moved := 0;
+        return;
+    end if;
+    new_first := next_id;
+    update anubis.ledger_leaps set first_id = old_first where last_id = new_first - 1;
+    update anubis.subscription_events e
+       set id = e.id - old_first + new_first, event_id = anubis.ledger_event_id(e.id - old_first + new_first)
+     where e.id between old_first and old_first + moved - 1;
+    next_id := setval('anubis.ledger_id_seq', new_first + moved - 1) + 1;
+end $$;
+CREATE FUNCTION anubis.ledger_wal_position() RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    perform pg_current_wal_flush_lsn();
+    return pg_current_wal_insert_lsn() - '0/0'::pg_lsn;
+exception when insufficient_privilege or feature_not_supported or object_not_in_prerequisite_state or undefined_function then
+    return null;
 end $$;
 CREATE FUNCTION anubis.lock_base() RETURNS bigint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -345,8 +1053,43 @@ CREATE FUNCTION anubis.lock_key(kind text) RETURNS bigint
         when 'ledger' then 3    -- the session that makes partitions
         when 'name' then 4      -- a daemon's name
         when 'member' then 5    -- a consumer's name
+        when 'place' then 6     -- the session that leaves ids out
+        when 'alerts' then 7    -- the daemon that looks for alerts and tells of them
+        when 'replay' then 8    -- the session that rebuilds read models
         else ('no such kind of lock: ' || kind)::bigint end
 $$;
+CREATE FUNCTION anubis.rate_limited() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    insert into anubis.integration_runtime (integration_id) values (new.id) on conflict do nothing;
+    return null;
+end $$;
+CREATE FUNCTION anubis.rate_next(rate_at timestamp with time zone, rate_by bigint, rate double precision, process bigint, at timestamp with time zone) RETURNS timestamp with time zone
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    select case when rate is null then null
+                when rate_at is null or rate_at > at + interval '0.4 s' then at
+                when rate_by = process then case when rate_at + interval '1 s' / rate <= at + interval '0.4 s'
+                                                 then greatest(rate_at + interval '1 s' / rate, at) end
+                when rate_at + interval '1 s' / rate + interval '1 s' <= at then at end $$;
+CREATE FUNCTION anubis.rate_of(rate_limit double precision) RETURNS double precision
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $_$
+    select case when $1 > 0 then greatest(least($1, 1000000), 0.000001) end $_$;
+CREATE FUNCTION anubis.rate_of(rate_limit integer) RETURNS double precision
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $_$
+    select case when $1 > 0 then least($1, 1000000)::double precision end $_$;
+CREATE FUNCTION anubis.rate_of(rate_limit numeric) RETURNS double precision
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $_$
+    select case when $1 > 0 then greatest(least($1, 1000000), 0.000001)::double precision end $_$;
+CREATE FUNCTION anubis.rate_tokens(send_at timestamp with time zone, rate double precision, at timestamp with time zone) RETURNS integer
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    select (floor(extract(epoch from at + interval '0.4 s' - send_at)::double precision * rate) + 1)::integer $$;
 CREATE FUNCTION anubis.reference_kept() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -355,6 +1098,9 @@ declare
     name text := case tg_table_name when 'integrations' then 'integration_id' else 'integration_filter_id' end;
     used boolean;
 begin
+    if anubis.cleaning_allowed() then
+        return null;
+    end if;
     if tg_op = 'TRUNCATE' then
         raise exception using errcode = 'restrict_violation', message = format('cannot truncate %s: subscriptions refer to them', tg_table_name);
     end if;
@@ -374,6 +1120,22 @@ begin
     end loop;
     return null;
 end $_$;
+CREATE FUNCTION anubis.replica_session() RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select format('triggers do not fire in our sessions, where session_replication_role is "replica"; %s, and then "anubisctl verify"',
+                  coalesce((select format('run "ALTER %s RESET session_replication_role"',
+                                 concat_ws(' ', case when s.setrole <> 0 then format('ROLE %I', s.setrole::regrole::text) end,
+                                           case when s.setrole <> 0 and s.setdatabase <> 0 then 'IN' end,
+                                           case when s.setdatabase <> 0 then format('DATABASE %I', current_database()) end))
+                     from pg_db_role_setting s, unnest(s.setconfig) c
+                    where c ~* '^session_replication_role=' and s.setdatabase in (0, (select oid from pg_database where datname = current_database()))
+                      and s.setrole in (0, current_user::regrole::oid)
+                    order by s.setrole <> 0 desc, s.setdatabase <> 0 desc limit 1),
+                           'take it out of the server''s configuration or of database.conninfo'))
+     where current_setting('session_replication_role') = 'replica'
+$$;
 CREATE FUNCTION anubis.sequences_behind() RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -394,6 +1156,71 @@ begin
     end loop;
     return statements;
 end $$;
+CREATE FUNCTION anubis.structure_mend(by text) RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    adopted bigint;
+    next_id bigint;
+begin
+    if exists (select from anubis.anubis_migrations) then
+        return false;
+    end if;
+    lock table anubis.subscriptions, anubis.integrations in share row exclusive mode;
+    insert into anubis.anubis_migrations (version, name, checksum, applied_by, oldest_daemon)
+        select version, name, checksum, by, oldest_daemon from anubis.anubis_steps();
+    insert into anubis.installation default values on conflict do nothing;
+    if found then
+        update anubis.installation set (server, database, tables) = (select h.server, h.database, h.tables from anubis.installation_here() h);
+        perform anubis.ledger_name_events();
+    end if;
+    if exists (select from anubis.relay_state) then
+        return true;
+    end if;
+    insert into anubis.ledger_partitions (name, first_id, last_id)
+        select c.relname, coalesce(b[1]::bigint, 0), b[2]::bigint - 1
+          from pg_inherits i join pg_class c on c.oid = i.inhrelid,
+               regexp_match(pg_get_expr(c.relpartbound, c.oid), 'FROM \((?:MINVALUE|''?(\d+)''?)\) TO \(''?(\d+)''?\)') b
+         where i.inhparent = 'anubis.subscription_events'::regclass and b is not null
+            on conflict do nothing;
+    -- Events go where those of the original go: behind its adopted ones, and into the first partition that it has.
+    select coalesce(max(last_id), 0) into adopted from anubis.ledger_partitions where name = 'subscription_events_adopted';
+    select greatest(last_value + is_called::integer, adopted + 1,
+                    (select min(first_id) from anubis.ledger_partitions where name <> 'subscription_events_adopted'),
+                    (select max(id) + 1 from anubis.subscription_events))
+      into strict next_id from anubis.ledger_id_seq;
+    perform setval('anubis.ledger_id_seq', next_id, false);
+    insert into anubis.relay_state (high)
+        select coalesce(min(id), next_id) - 1 from anubis.subscription_events where id > adopted;
+    -- What stands there and has no event.
+    insert into anubis.ledger_baseline (status, subscriptions)
+        select status, sum(n) from (select status::text as status, count(*) as n from anubis.subscriptions group by 1
+                                    union all
+                                    select to_status, -count(*) from anubis.subscription_events
+                                     where event_type is not null and id > adopted group by 1
+                                    union all
+                                    select from_status, count(*) from anubis.subscription_events
+                                     where event_type is not null and id > adopted group by 1) x
+         where status is not null group by 1 having sum(n) <> 0;
+    insert into anubis.ledger_baseline (integration_id, successful_sends, failed_sends)
+        select id, coalesce(successful_sends, 0), coalesce(failed_sends, 0) from anubis.integrations
+         where coalesce(successful_sends, 0) <> 0 or coalesce(failed_sends, 0) <> 0;
+    return true;
+end $$;
+CREATE FUNCTION anubis.structure_note() RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+    steps text;
+begin
+    select string_agg(format('(%s, %L, %L, %s)', version, name, checksum, oldest_daemon), E',\n        ' order by version) into strict steps
+      from anubis.anubis_migrations;
+    execute format('create or replace function anubis.anubis_steps(out version integer, out name text, out checksum text,
+        out oldest_daemon integer) returns setof record language sql immutable set search_path = pg_catalog as $$
+    values %s $$', steps);
+end $_$;
 CREATE FUNCTION anubis.subscription_change_refused() RETURNS trigger
     LANGUAGE plpgsql
     AS $$
@@ -413,7 +1240,9 @@ begin
     end if;
     new.claimed_by := null;
     new.claim_token := null;
-    new.held_at := null;
+    if new.held_at is not distinct from old.held_at then
+        new.held_at := null;
+    end if;
     -- Put back after it had failed: its attempts begin anew.
     if old.status = 'failed' and new.status in ('pending', 'retry') and new.attempts = old.attempts then
         new.attempts := 0;
@@ -434,6 +1263,9 @@ begin
     if new.last_ambiguous is not distinct from old.last_ambiguous then
         new.last_ambiguous := null;
     end if;
+    if new.last_decided_by is not distinct from old.last_decided_by then
+        new.last_decided_by := null;
+    end if;
     if new.status in ('pending', 'retry') and new.next_attempt_at is not distinct from old.next_attempt_at then
         new.next_attempt_at := null;
     end if;
@@ -446,6 +1278,9 @@ CREATE FUNCTION anubis.subscription_deletion_refused() RETURNS trigger
     LANGUAGE plpgsql
     AS $$
 begin
+    if anubis.cleaning_allowed() then
+        return old;
+    end if;
     raise exception using errcode = 'restrict_violation',
         message = format('cannot %s subscriptions: the ledger tells their history', lower(tg_op)),
         hint = 'One that shall not be sent is set to status "failed".';
@@ -459,27 +1294,42 @@ CREATE FUNCTION anubis.subscription_due(next_attempt_at timestamp with time zone
 CREATE FUNCTION anubis.subscription_inserted() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     AS $$
+declare
+    routed boolean := false;
 begin
-    insert into anubis.subscription_events (event_id, id, event_type, subscription_id, integration_id, operation_name, attempt,
-        to_status, order_id, origin, cpf, sent_at, scheduled_to, next_attempt_at, subscription_created_at, subscription_updated_at, traceparent)
-    select anubis.ledger_event_id(e.ledger_id), e.* from (
-    select pg_catalog.nextval('anubis.ledger_id_seq'::pg_catalog.regclass) as ledger_id, 'created', n.id, n.integration_id, 'create', n.attempts,
-           n.status, n.order_id, n.origin, n.cpf, anubis.as_instant(n.sent_at), anubis.as_instant(n.scheduled_to),
-           n.next_attempt_at, anubis.as_instant(n.created_at), anubis.as_instant(n.updated_at), n.traceparent
-      from new_rows n
-     where case when n.id operator(pg_catalog.>) 0 and n.attempts operator(pg_catalog.>=) 0
-                 and n.attempts operator(pg_catalog.<=) 1000000000 and pg_catalog.isfinite(n.created_at) is not false
-                 and n.status operator(pg_catalog.=) any ('{pending,processing,sent,failed,retry}'::pg_catalog.text[])
-                 and n.idempotency_seed is not null
-                 and (n.integration_filter_id is null or not anubis.integration_filter_required())
-                 and (n.integration_id is null or not anubis.integration_required()
-                      or (select true from anubis.integrations i where i.id operator(pg_catalog.=) n.integration_id))
-                then true
-                else anubis.subscription_judged(null, null, n.id, n.status, n.attempts, anubis.as_instant(n.created_at),
-                                                     n.integration_id, n.integration_filter_id, n.idempotency_seed) end) e;
+    loop
+        insert into anubis.subscription_events (event_id, id, event_type, subscription_id, integration_id, operation_name, attempt,
+            to_status, order_id, origin, cpf, sent_at, scheduled_to, next_attempt_at, subscription_created_at, subscription_updated_at, traceparent, decided_by)
+        -- A column of the application's was renamed? See "Migrations of the application" in anubisctl(8).
+        select anubis.ledger_event_id(e.ledger_id), e.* from (
+        select case when pg_catalog.current_setting(pg_catalog.textcat(anubis.doorbell_channel(), '.place'), true)
+                         operator(pg_catalog.=) 'known'
+                    then pg_catalog.nextval('anubis.ledger_id_seq'::pg_catalog.regclass)
+                    else anubis.ledger_next_id() end as ledger_id, 'created', n.id,
+               coalesce(n.integration_id, anubis.subscription_integration(n.id)), 'create', n.attempts,
+               n.status::pg_catalog.text, n.order_id, n.origin, n.cpf, anubis.as_instant(n.sent_at), anubis.as_instant(n.scheduled_to),
+               n.next_attempt_at, anubis.as_instant(n.created_at), anubis.as_instant(n.updated_at), n.traceparent, n.last_decided_by
+          from new_rows n
+         where case when case when routed then n.integration_id is null else n.integration_id is not null end
+                     and n.id operator(pg_catalog.>) 0 and n.attempts operator(pg_catalog.>=) 0
+                     and n.attempts operator(pg_catalog.<=) 1000000000 and pg_catalog.isfinite(n.created_at) is not false
+                     and n.status::pg_catalog.text operator(pg_catalog.=) any ('{pending,processing,sent,failed,retry}'::pg_catalog.text[])
+                     and n.idempotency_seed is not null
+                     and (n.integration_filter_id is null or not anubis.integration_filter_required())
+                     and (n.integration_id is null or not anubis.integration_required()
+                          or (select true from anubis.integrations i where i.id operator(pg_catalog.=) n.integration_id))
+                    then true
+                    else anubis.subscription_judged(null, null, n.id, n.status::pg_catalog.text, n.attempts, anubis.as_instant(n.created_at),
+                                                         n.integration_id, n.integration_filter_id, n.idempotency_seed, routed) end) e;
+        exit when routed or (pg_catalog.current_setting(pg_catalog.textcat(anubis.doorbell_channel(), '.unrouted'), true)
+                             operator(pg_catalog.=) 'yes') is not true;
+        perform pg_catalog.set_config(pg_catalog.textcat(anubis.doorbell_channel(), '.unrouted'), '', true),
+                anubis.subscriptions_route(pg_catalog.array_agg(n.id::pg_catalog.int8)) from new_rows n where n.integration_id is null;
+        routed := true;
+    end loop;
     if not pg_catalog.pg_try_advisory_xact_lock_shared(anubis.lock_base()) then
         if exists (select from new_rows n join anubis.integrations_open i on i.id operator(pg_catalog.=) n.integration_id
-                    where n.status operator(pg_catalog.=) any ('{pending,retry}'::pg_catalog.text[]) and n.held_at is null
+                    where n.status::pg_catalog.text operator(pg_catalog.=) any ('{pending,retry}'::pg_catalog.text[]) and n.held_at is null
                       and anubis.subscription_due(n.next_attempt_at, n.scheduled_to)
                           operator(pg_catalog.<=) pg_catalog.clock_timestamp()) then
             perform pg_catalog.pg_notify(anubis.doorbell_channel(), '');
@@ -487,7 +1337,14 @@ begin
     end if;
     return null;
 end $$;
-CREATE FUNCTION anubis.subscription_judged(old_id bigint, old_status text, id bigint, status text, attempts integer, created_at timestamp with time zone, integration_id bigint, filter_id bigint, seed bigint) RETURNS boolean
+CREATE FUNCTION anubis.subscription_integration(id bigint) RETURNS bigint
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    return (select s.integration_id from anubis.subscriptions s where s.id = subscription_integration.id);
+end $$;
+CREATE FUNCTION anubis.subscription_judged(old_id bigint, old_status text, id bigint, status text, attempts integer, created_at timestamp with time zone, integration_id bigint, filter_id bigint, seed bigint, routed boolean DEFAULT NULL::boolean) RETURNS boolean
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -496,13 +1353,20 @@ declare
     words text;
     hint text;
 begin
+    -- The other round's.
+    if routed and integration_id is not null then
+        return false;
+    elsif not routed and integration_id is null then
+        perform set_config(anubis.doorbell_channel() || '.unrouted', 'yes', true);
+        return false;
+    end if;
     if id is null then
         words := format('cannot change the id of subscription %s', old_id);
         hint := 'Its events and its Idempotency-Key carry the id.';
         rule := 'subscriptions_id_is_kept';
     elsif old_status = 'sent' and status is distinct from 'sent' then
         words := format('cannot change subscription %s from "sent" to "%s": "sent" is final', id, coalesce(status, 'NULL'));
-        hint := 'Insert a new subscription to send it once more.';
+        hint := '"anubisctl resend" inserts a new subscription that goes out in its place.';
         rule := 'subscriptions_sent_is_final';
     elsif (old_id is null or status is distinct from old_status)
           and coalesce(status not in ('pending', 'processing', 'sent', 'failed', 'retry'), true) then
@@ -576,9 +1440,10 @@ CREATE FUNCTION anubis.subscription_updated() RETURNS trigger
 begin
     insert into anubis.subscription_events (event_id, id, event_type, subscription_id, integration_id, status, operation_name,
         attempt, http_status, duration_ms, request, response, error_message, from_status, to_status, order_id, origin, cpf, sent_at,
-        scheduled_to, next_attempt_at, subscription_created_at, subscription_updated_at, ambiguous, response_truncated, traceparent)
+        scheduled_to, next_attempt_at, subscription_created_at, subscription_updated_at, ambiguous, response_truncated, traceparent, decided_by)
     select anubis.ledger_event_id(e.ledger_id), e.* from (
-    select pg_catalog.nextval('anubis.ledger_id_seq'::pg_catalog.regclass) as ledger_id,
+    select case when current_setting(anubis.doorbell_channel() || '.place', true) = 'known'
+                then nextval('anubis.ledger_id_seq'::regclass) else anubis.ledger_next_id() end as ledger_id,
            case n.status when 'sent' then 'sent' when 'failed' then 'failed' when 'retry' then 'retried' else 'updated' end,
            n.id, n.integration_id,
            case n.status when 'sent' then 'success' when 'failed' then 'error' when 'retry' then 'error' end,
@@ -591,12 +1456,12 @@ begin
            case when n.status in ('sent', 'failed', 'retry')
                 then anubis.as_document(n.last_response, (null::anubis.subscription_events).response) end,
            case when n.status in ('failed', 'retry') then coalesce(n.last_error, 'status set to ' || n.status || ' by the application') end,
-           o.status, n.status, n.order_id, n.origin, n.cpf,
+           o.status::text, n.status::text, n.order_id, n.origin, n.cpf,
            anubis.as_instant(n.sent_at), anubis.as_instant(n.scheduled_to), n.next_attempt_at,
            anubis.as_instant(n.created_at), anubis.as_instant(n.updated_at),
            case when n.status in ('failed', 'retry') then n.last_ambiguous end,
            case when n.status in ('sent', 'failed', 'retry') then n.last_response_truncated end,
-           n.traceparent
+           n.traceparent, case when n.status in ('sent', 'failed', 'retry') then n.last_decided_by end
       from old_rows o left join new_rows n using (id)
      where case when n.id > 0 and n.attempts between 0 and 1000000000 and isfinite(n.created_at) is not false
                  and (n.status is not distinct from o.status
@@ -607,7 +1472,7 @@ begin
                       or not anubis.integration_required()
                       or (select true from anubis.integrations i where i.id = n.integration_id))
                 then n.status is distinct from o.status
-                else anubis.subscription_judged(o.id, o.status, n.id, n.status, n.attempts, anubis.as_instant(n.created_at),
+                else anubis.subscription_judged(o.id, o.status::text, n.id, n.status::text, n.attempts, anubis.as_instant(n.created_at),
                                                      n.integration_id, n.integration_filter_id, n.idempotency_seed) end) e;
     perform anubis.doorbell_ring_for(array_agg(distinct n.integration_id::bigint))
        from new_rows n join old_rows o using (id)
@@ -619,6 +1484,251 @@ begin
      having count(*) > 0;
     return null;
 end $$;
+CREATE FUNCTION anubis.subscriptions_resend(ids bigint[], words text, rate bigint, before bigint) RETURNS TABLE(id bigint, copy bigint)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+    copied text;
+begin
+    select string_agg(quote_ident(a.attname), ', ' order by a.attnum) into copied
+      from pg_attribute a
+     where a.attrelid = 'anubis.subscriptions'::regclass and a.attnum > 0 and not a.attisdropped
+       and a.attgenerated = '' and a.attidentity = ''
+       and a.attname <> all ('{id,status,attempts,scheduled_to,next_attempt_at,claimed_by,claim_token,lease_expires_at,held_at,sent_at,
+           last_error,last_http_status,created_at,updated_at,last_response,last_response_truncated,last_duration_ms,last_ambiguous,
+           last_decided_by,ambiguous_since,idempotency_seed,idempotency_turn,traceparent,resend_of}'::text[])
+       and not (a.atthasdef and exists (select from pg_index x where x.indrelid = a.attrelid and x.indisunique and x.indnkeyatts = 1
+                                                                 and x.indkey[0] = a.attnum));
+    return query execute format($query$
+        with found as materialized (
+          select f.id, row_number() over (order by f.id) - 1 as number
+            from (select s.id from anubis.subscriptions s
+                   where s.id = any ($1) and s.status = 'sent'
+                     and not exists (select from anubis.subscriptions r where r.resend_of = s.id)
+                   order by s.id for no key update skip locked) f
+        )
+        insert into anubis.subscriptions (resend_of, status, last_decided_by, next_attempt_at, created_at, updated_at, %1$s)
+        select s.id, anubis.as_state('pending', s.status), $2,
+               case when $3 > 0 then now() + ($4 + f.number) / $3::double precision * interval '1 s' end,
+               anubis.subscription_now(s.created_at), anubis.subscription_now(s.updated_at), %1$s
+          from anubis.subscriptions s join found f using (id) order by s.id
+        on conflict (resend_of) where resend_of is not null do nothing
+        returning resend_of, id::bigint$query$, copied) using ids, words, rate, before;
+end $_$;
+CREATE FUNCTION anubis.subscriptions_route(ids bigint[], OUT routed bigint, OUT left_out bigint) RETURNS record
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+declare
+    chosen record;
+    updated bigint;
+begin
+    routed := 0;
+    left_out := 0;
+    for chosen in
+        with filters as materialized (
+            select f.id, f.integration_id, f.origin::text as origin, f.criteria, f.criteria = '{}' as takes_all
+              from anubis.integration_filters f
+             where f.enabled and f.criteria is not null and exists (select from anubis.integrations i where i.id = f.integration_id)
+             order by f.position nulls last, f.id
+        ), named as (
+            select s.ctid as place, s.integration_id, s.status::text as status, s.held_at, s.origin::text as origin, s.payload
+              from anubis.subscriptions s where s.id = any (subscriptions_route.ids)
+            offset 0
+        ), unrouted as (
+            select n.place, n.origin, anubis.as_jsonb(n.payload) #> '{}' as payload
+              from named n where n.integration_id is null and n.status in ('pending', 'retry') and n.held_at is null
+            offset 0
+        )
+        select m.id, m.integration_id, array_agg(u.place) as places
+          from unrouted u cross join lateral (
+               select f.id, f.integration_id
+                 from filters f
+                where (f.origin is null or f.origin = u.origin) and (f.takes_all or u.payload @> f.criteria)
+                limit 1) m
+         group by m.id, m.integration_id order by m.id
+    loop
+        update anubis.subscriptions s
+           set integration_id = chosen.integration_id, integration_filter_id = chosen.id
+         where s.ctid = any (array(select l.ctid from anubis.subscriptions l where l.ctid = any (chosen.places)
+                                      for no key update skip locked));
+        get diagnostics updated = row_count;
+        routed := routed + updated;
+        left_out := left_out + cardinality(chosen.places) - updated;
+    end loop;
+end $$;
+CREATE FUNCTION anubis.table_elsewhere(name text) RETURNS regclass
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select f.own from (select i.inhparent::regclass as own from pg_inherits i
+                        where name = 'subscription_events' and i.inhrelid = to_regclass('anubis.subscription_events_default')
+                       union all
+                       select x.indrelid::regclass from pg_index x
+                        where name <> 'subscription_events' and x.indexrelid = to_regclass('anubis.' || quote_ident(name || '_pkey'))) f
+     where f.own is distinct from to_regclass('anubis.' || quote_ident(name))
+$$;
+CREATE FUNCTION anubis.table_put_back(name text, key text[]) RETURNS text
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+    own constant regclass := anubis.table_elsewhere(name);
+    named constant text := own::text;
+    takes text := '';
+begin
+    if own is null then
+        return null;
+    end if;
+    if to_regclass(format('anubis.%I', name)) is not null then
+        execute format('alter table anubis.%I rename to %I', name, name || '_meanwhile');
+        -- A copy by "create table as" has no defaults, and NULL where they were needed.
+        select format('insert into anubis.%I (%s) overriding system value select %s from anubis.%I on conflict ', name,
+                      string_agg(quote_ident(a.attname), ', ' order by a.attnum),
+                      string_agg(format(case when a.attnotnull and d.adbin is not null
+                                             then 'coalesce(%I, ' || pg_get_expr(d.adbin, d.adrelid) || ')' else '%I' end, a.attname),
+                                 ', ' order by a.attnum), name || '_meanwhile')
+               || coalesce(format('(%s) do update set ', (select string_agg(quote_ident(k), ', ') from unnest(key) k))
+                           || string_agg(format('%1$I = excluded.%1$I', a.attname), ', ') filter (where a.attname <> all (key)), 'do nothing')
+          into takes
+          from pg_attribute a left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
+         where a.attrelid = own and a.attnum > 0 and not a.attisdropped;
+    end if;
+    execute format('alter table %s rename to %I', own, name);
+    execute takes;
+    return named;
+end $_$;
+CREATE FUNCTION anubis.tables_amiss() RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    here constant oid := 'anubis'::regnamespace;
+    amiss text;
+begin
+    select string_agg(case when w.words is null then null else format('table "%s" %s', w.name, w.words) end, '; ') into amiss
+      from (select n.name,
+                   case when o.own is not null then format('is named %s now; run "anubisctl migrate", which puts it back', o.own)
+                        when c.oid is null then 'is missing; bring it back from a dump'
+                        when c.relkind <> n.kind then 'is another one, of another kind; put anubisd''s own back'
+                        when c.relpersistence <> 'p'
+                             then format('is unlogged, and empty after a crash; run "alter table anubis.%I set logged"', n.name)
+                        when not exists (select from pg_index x
+                                          where x.indrelid = c.oid and x.indisunique and x.indisvalid
+                                            and (n.key is null
+                                                 or x.indpred is null
+                                                    and array(select a.attname::text from unnest(x.indkey) with ordinality k (number, place)
+                                                                join pg_attribute a on a.attrelid = c.oid and a.attnum = k.number
+                                                               where k.place <= x.indnkeyatts order by k.place) = n.key))
+                             then 'has no key, like a copy by "create table as"; bring it back from a dump' end as words
+              from anubis.tables_needed() n left join pg_class c on c.relname = n.name and c.relnamespace = here,
+                   anubis.table_elsewhere(n.name) o (own)) w;
+    if amiss is null then
+        select string_agg(format('table "%s" has no row, and needs it; run "anubisctl migrate", which brings it back', e.name), '; ') into amiss
+          from (select 'installation' as name where not exists (select from anubis.installation)
+                union all
+                select 'relay_state' where not exists (select from anubis.relay_state)) e;
+    end if;
+    if amiss is null then
+        amiss := 'the ledger, the table "subscription_events": ' || anubis.ledger_amiss();
+    end if;
+    return nullif(concat_ws('; ', amiss,
+        (select case when s.seqrelid is null then 'the sequence "ledger_id_seq" is missing; bring it back from a dump'
+                     when s.seqcache <> 1 then format('the sequence "ledger_id_seq" draws %s ids at once, which would lose events; run '
+                                                      '"alter sequence anubis.ledger_id_seq cache 1"', s.seqcache)
+                     else 'the sequence "ledger_id_seq" does not count up one by one, once; run '
+                          '"alter sequence anubis.ledger_id_seq increment 1 no cycle"' end
+           from (values ('ledger_id_seq')) n (name) left join pg_class c on c.relname = n.name and c.relnamespace = here
+           left join pg_sequence s on s.seqrelid = c.oid
+          where (s.seqcache = 1 and s.seqincrement = 1 and not s.seqcycle) is not true)), '');
+end $$;
+CREATE FUNCTION anubis.tables_mend() RETURNS SETOF text
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    ledger oid;
+    lost record;
+    next_id bigint;
+begin
+    for lost in select n.name, anubis.table_put_back(n.name, n.key) as named
+                  from (select t.name, t.key from anubis.tables_needed() t union all values ('subscription_events', null::text[])) n loop
+        if lost.named is not null then
+            return next format('table "%s", which was named %s%s', lost.name, lost.named,
+                               (select format('; what stood in its place is named "%s_meanwhile"', lost.name)
+                                 where to_regclass(format('anubis.%I', lost.name || '_meanwhile')) is not null));
+        end if;
+    end loop;
+    ledger := (select oid from pg_class where relname = 'subscription_events' and relkind = 'p' and relnamespace = 'anubis'::regnamespace);
+    if ledger is null or to_regclass('anubis.ledger_partitions') is null then
+        return;
+    end if;
+    for lost in
+        insert into anubis.ledger_partitions as l (name, first_id, last_id)
+        select c.relname, coalesce(b[1]::bigint, 0), b[2]::bigint - 1
+          from pg_inherits i join pg_class c on c.oid = i.inhrelid,
+               regexp_match(pg_get_expr(c.relpartbound, c.oid), 'FROM \((?:MINVALUE|''?(\d+)''?)\) TO \(''?(\d+)''?\)') b
+         where i.inhparent = ledger and b is not null and not exists (select from anubis.ledger_partitions p where p.name = c.relname)
+        returning l.name loop
+        return next format('partition "%s" in the table "ledger_partitions"', lost.name);
+    end loop;
+    for lost in select p.*, format('anubis.%I', p.name) as part from anubis.ledger_partitions p
+                 where to_regclass('anubis.' || quote_ident(p.name)) is not null
+                   and not exists (select from pg_inherits i where i.inhparent = ledger and i.inhrelid = to_regclass('anubis.' || quote_ident(p.name)))
+                 order by p.first_id loop
+        -- What was written meanwhile stands in the default partition, and ATTACH would refuse the range.
+        execute format('lock table anubis.subscription_events, %s in access exclusive mode', lost.part);
+        execute format('insert into %s select * from anubis.subscription_events_default where id between %s and %s', lost.part,
+                       lost.first_id, lost.last_id);
+        alter table anubis.subscription_events_default disable trigger ledger_append_only;
+        delete from anubis.subscription_events_default where id between lost.first_id and lost.last_id;
+        alter table anubis.subscription_events_default enable trigger ledger_append_only;
+        execute format('drop trigger if exists ledger_append_only on %s', lost.part);
+        execute format('alter table anubis.subscription_events attach partition %s for values from (%s) to (%s)', lost.part,
+                       case when lost.name = 'subscription_events_adopted' then 'minvalue' else lost.first_id::text end, lost.last_id + 1);
+        return next format('partition "%s" of the ledger', lost.name);
+    end loop;
+    if to_regclass('anubis.installation') is null or to_regclass('anubis.relay_state') is null then
+        return;
+    end if;
+    if not exists (select from anubis.installation) then
+        insert into anubis.installation (namespace, server, database, tables)
+        select anubis.installation_name(), h.server, h.database, h.tables from anubis.installation_here() h;
+        return next 'the row of the table "installation"';
+    end if;
+    if not exists (select from anubis.relay_state) then
+        -- From the first event that the audit log, which takes all of them, has not had from Kafka.
+        select last_value + is_called::integer into strict next_id from anubis.ledger_id_seq;
+        insert into anubis.relay_state (high)
+        select coalesce(min(e.id), next_id) - 1 from anubis.subscription_events e
+         where e.id > coalesce((select max(last_id) from anubis.ledger_partitions where name = 'subscription_events_adopted'), 0)
+           and not exists (select from anubis.consumer_bitmaps b
+                            where b.read_model = 'monitoring' and b.event_type = e.event_type
+                              and b.chunk = e.id / 8192 and get_bit(b.bits, (e.id % 8192)::integer) = 1);
+        return next 'the row of the table "relay_state"';
+    end if;
+end $$;
+CREATE FUNCTION anubis.tables_needed(OUT name text, OUT kind "char", OUT key text[]) RETURNS SETOF record
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    values ('anubis_migrations', 'r'::"char", '{version}'::text[]), ('anubis_repeatables', 'r', '{name}'),
+           ('installation', 'r', '{one}'), ('relay_state', 'r', '{one}'), ('relay_topics', 'r', '{topic,from_sequence}'),
+           ('ledger_partitions', 'r', '{name}'), ('ledger_leaps', 'r', '{first_id}'), ('ledger_baseline', 'r', null),
+           ('consumer_offsets', 'r', '{consumer_group,topic,partition}'),
+           ('consumer_bitmaps', 'r', '{read_model,event_type,partition,chunk}'),
+           ('integration_runtime', 'r', '{integration_id}'), ('dead_letters', 'r', '{id}'),
+           ('integration_stats_spans', 'p', '{bucket,integration_id,span}'), ('integration_stats', 'r', '{bucket,integration_id,span}'),
+           ('integration_stats_days', 'r', '{bucket,integration_id,span}'), ('integration_stats_months', 'r', '{bucket,integration_id,span}'),
+           ('audit_trees', 'r', '{id}'), ('audit_log', 'r', '{tree,leaf}'), ('audit_tiles', 'r', '{tree,level,tile}'),
+           ('audit_checkpoints', 'r', '{id}'), ('audit_salts', 'r', '{subscription_id}'),
+           ('alerts', 'r', '{id}'), ('alert_silences', 'r', '{id}'), ('alert_outbox', 'r', '{id}'),
+           ('alert_evidence', 'r', '{integration_id}'), ('alert_firsts', 'r', '{subscription_id}'), ('alert_buckets', 'r', '{integration_id,bucket}')
+$$;
 CREATE FUNCTION anubis.triggers_amiss() RETURNS text
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -631,23 +1741,52 @@ CREATE FUNCTION anubis.triggers_amiss() RETURNS text
                    ('subscriptions', 'anubis_no_delete'), ('subscriptions', 'anubis_no_truncate'),
                    ('subscriptions', 'anubis_inserted'), ('subscriptions', 'anubis_updated'),
                    ('integrations', 'anubis_integration_woken'), ('integrations', 'anubis_integration_mended'),
-                   ('integrations', 'anubis_integration_check'), ('integration_runtime', 'anubis_circuit_changed'),
+                   ('integrations', 'anubis_integration_check'), ('integrations', 'anubis_rate_limited'), ('integration_runtime', 'anubis_circuit_changed'),
+                   ('integration_filters', 'anubis_filter_check'),
                    ('subscription_events', 'ledger_append_only')) as w (relation, name)
       left join pg_class c on c.relname = w.relation and c.relnamespace = 'anubis'::regnamespace
       left join pg_trigger t on t.tgrelid = c.oid and t.tgname = w.name and not t.tgisinternal
      where t.tgenabled is null or t.tgenabled not in ('O', 'A')
 $$;
+CREATE FUNCTION anubis.views_amiss() RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select string_agg(v.name, ', ')
+      from unnest('{integrations_open,stats_events,subscription_event_feed,subscription_event_messages,change_with_anubis_alter}'::text[]) v (name)
+     where not exists (select from pg_class c where c.relname = v.name and c.relnamespace = 'anubis'::regnamespace and c.relkind = 'v')
+$$;
 CREATE FUNCTION anubis.work_refused() RETURNS text
-    LANGUAGE plpgsql STABLE
+    LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
+    columns text := anubis.columns_amiss();
+    tables text := anubis.tables_amiss();
+    views text := anubis.views_amiss();
     amiss text := anubis.triggers_amiss();
-    statements text := anubis.sequences_behind();
+    replica text := anubis.replica_session();
+    statements text;
 begin
+    if columns is not null then
+        return format('a migration of the application is in the way: %s', columns);
+    end if;
+    if tables is not null then
+        return format('the tables are not as anubisd made them: %s', tables);
+    end if;
+    if current_setting('transaction_read_only') = 'off' then
+        perform anubis.ledger_go_on();
+    end if;
     if amiss is not null then
         return format('changes may leave no trace: trigger %s; run "anubisctl migrate", which brings it back, and then "anubisctl verify"', amiss);
     end if;
+    if views is not null then
+        return format('a view that anubisd needs is missing: %s; run "anubisctl migrate", which brings it back', views);
+    end if;
+    if replica is not null then
+        return format('changes would leave no trace: %s', replica);
+    end if;
+    statements := anubis.sequences_behind();
     if statements is not null then
         return format('ids would be given out twice: the sequence of the ledger is behind its table, as after logical replication; run "%s"',
                       rtrim(statements, ';'));
@@ -659,6 +1798,86 @@ begin
     end if;
     return null;
 end $$;
+CREATE TABLE anubis.alert_buckets (
+    integration_id bigint NOT NULL,
+    bucket bigint NOT NULL,
+    total bigint NOT NULL,
+    failed bigint NOT NULL
+)
+WITH (fillfactor='50');
+CREATE TABLE anubis.alert_evidence (
+    integration_id bigint NOT NULL,
+    recent bigint[] NOT NULL,
+    since bigint DEFAULT 0 NOT NULL,
+    above_since bigint DEFAULT 0 NOT NULL
+)
+WITH (fillfactor='50');
+CREATE TABLE anubis.alert_firsts (
+    subscription_id bigint NOT NULL,
+    seen_at timestamp with time zone DEFAULT now() NOT NULL
+);
+CREATE TABLE anubis.alert_outbox (
+    id bigint NOT NULL,
+    alert_id bigint NOT NULL,
+    sink text NOT NULL,
+    event text NOT NULL,
+    body jsonb NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    due_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    attempts integer DEFAULT 0 NOT NULL,
+    error text,
+    sent_at timestamp with time zone,
+    CONSTRAINT alert_outbox_event_check CHECK ((event = ANY (ARRAY['fired'::text, 'repeated'::text, 'resolved'::text]))),
+    CONSTRAINT alert_outbox_sink_check CHECK (((sink = ANY (ARRAY['journal'::text, 'topic'::text, 'webhook'::text])) OR (sink ~~ 'alertmanager _%'::text)))
+);
+ALTER TABLE anubis.alert_outbox ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME anubis.alert_outbox_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+CREATE TABLE anubis.alert_silences (
+    id bigint NOT NULL,
+    integration_id bigint NOT NULL,
+    kind text,
+    until timestamp with time zone NOT NULL,
+    reason text NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+);
+ALTER TABLE anubis.alert_silences ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME anubis.alert_silences_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+CREATE TABLE anubis.alerts (
+    id bigint NOT NULL,
+    integration_id bigint,
+    kind text NOT NULL,
+    state text DEFAULT 'firing'::text NOT NULL,
+    value double precision,
+    threshold double precision,
+    message text NOT NULL,
+    started_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    resolved_at timestamp with time zone,
+    last_notified_at timestamp with time zone,
+    acknowledged_at timestamp with time zone,
+    acknowledged_by text,
+    CONSTRAINT alerts_check CHECK (((state = 'resolved'::text) = (resolved_at IS NOT NULL))),
+    CONSTRAINT alerts_state_check CHECK ((state = ANY (ARRAY['firing'::text, 'resolved'::text])))
+);
+ALTER TABLE anubis.alerts ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME anubis.alerts_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
 CREATE TABLE anubis.anubis_migrations (
     version integer NOT NULL,
     name text NOT NULL,
@@ -673,6 +1892,169 @@ CREATE TABLE anubis.anubis_repeatables (
     applied_at timestamp with time zone DEFAULT now() NOT NULL,
     applied_by text NOT NULL
 );
+CREATE TABLE anubis.audit_checkpoints (
+    id bigint NOT NULL,
+    note text NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    verified_at timestamp with time zone
+);
+ALTER TABLE anubis.audit_checkpoints ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME anubis.audit_checkpoints_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+CREATE TABLE anubis.audit_log (
+    tree integer NOT NULL,
+    leaf bigint NOT NULL,
+    "offset" bigint NOT NULL,
+    sequence bigint NOT NULL,
+    event_id uuid NOT NULL,
+    event_type text NOT NULL,
+    subscription_id bigint NOT NULL,
+    integration_id bigint,
+    created_at timestamp with time zone NOT NULL,
+    commitment bytea NOT NULL,
+    hash bytea NOT NULL
+);
+CREATE TABLE anubis.audit_salts (
+    subscription_id bigint NOT NULL,
+    salt bytea NOT NULL,
+    CONSTRAINT audit_salts_salt_check CHECK ((octet_length(salt) = 32))
+);
+CREATE TABLE anubis.audit_tiles (
+    tree integer NOT NULL,
+    level integer NOT NULL,
+    tile bigint NOT NULL,
+    hash bytea NOT NULL
+);
+CREATE TABLE anubis.audit_trees (
+    id integer NOT NULL,
+    topic text NOT NULL,
+    partition integer NOT NULL,
+    size bigint DEFAULT 0 NOT NULL,
+    roots bytea DEFAULT '\x'::bytea NOT NULL
+)
+WITH (fillfactor='20');
+ALTER TABLE anubis.audit_trees ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME anubis.audit_trees_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+CREATE TABLE anubis.integration_filters (
+    id bigint NOT NULL,
+    integration_id bigint NOT NULL,
+    name text,
+    origin text,
+    criteria jsonb DEFAULT '{}'::jsonb NOT NULL,
+    "position" integer DEFAULT 0 NOT NULL,
+    enabled boolean DEFAULT true NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL
+);
+CREATE TABLE anubis.integrations (
+    id bigint NOT NULL,
+    name text NOT NULL,
+    type text DEFAULT 'api'::text NOT NULL,
+    endpoint_url text,
+    auth_token text,
+    enabled boolean DEFAULT true NOT NULL,
+    timeout_ms integer,
+    max_in_flight integer,
+    rate_limit numeric,
+    max_attempts integer,
+    delivery_settings jsonb DEFAULT '{}'::jsonb NOT NULL,
+    successful_sends bigint DEFAULT 0 NOT NULL,
+    failed_sends bigint DEFAULT 0 NOT NULL,
+    paused_until timestamp with time zone,
+    pause_reason text,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT integrations_max_attempts_check CHECK ((max_attempts > 0)),
+    CONSTRAINT integrations_max_in_flight_check CHECK ((max_in_flight > 0)),
+    CONSTRAINT integrations_rate_limit_check CHECK (((rate_limit > (0)::numeric) AND (rate_limit <= (1000000)::numeric))),
+    CONSTRAINT integrations_timeout_ms_check CHECK ((timeout_ms > 0))
+)
+WITH (fillfactor='50');
+CREATE TABLE anubis.subscription_events (
+    id bigint DEFAULT anubis.ledger_next_id() NOT NULL,
+    event_id uuid DEFAULT gen_random_uuid() NOT NULL,
+    event_type text NOT NULL,
+    subscription_id bigint NOT NULL,
+    integration_id bigint,
+    status text,
+    operation_name text,
+    attempt integer,
+    http_status integer,
+    duration_ms integer,
+    request text,
+    response text,
+    error_message text,
+    from_status text,
+    to_status text,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    order_id bigint,
+    origin text,
+    cpf text,
+    sent_at timestamp with time zone,
+    scheduled_to timestamp with time zone,
+    next_attempt_at timestamp with time zone,
+    subscription_created_at timestamp with time zone,
+    subscription_updated_at timestamp with time zone,
+    ambiguous boolean,
+    response_truncated boolean,
+    traceparent text,
+    decided_by text
+)
+PARTITION BY RANGE (id);
+CREATE TABLE anubis.subscriptions (
+    id bigint NOT NULL,
+    integration_id bigint,
+    integration_filter_id bigint,
+    order_id bigint,
+    origin text,
+    cpf text,
+    payload jsonb DEFAULT '{}'::jsonb NOT NULL,
+    status text DEFAULT 'pending'::text NOT NULL,
+    attempts integer DEFAULT 0 NOT NULL,
+    scheduled_to timestamp with time zone,
+    next_attempt_at timestamp with time zone,
+    claimed_by text,
+    claim_token bigint,
+    lease_expires_at timestamp with time zone,
+    held_at timestamp with time zone,
+    sent_at timestamp with time zone,
+    last_error text,
+    last_http_status integer,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    last_response text,
+    last_response_truncated boolean,
+    last_duration_ms integer,
+    last_ambiguous boolean,
+    last_decided_by text,
+    ambiguous_since timestamp with time zone,
+    idempotency_seed bigint DEFAULT (((random() * ('…'::bigint)::double precision))::bigint # ((date_part('epoch'::text, clock_timestamp()) * (1000000)::double precision))::bigint),
+    idempotency_turn integer,
+    traceparent text,
+    resend_of bigint
+)
+WITH (fillfactor='70', autovacuum_vacuum_scale_factor='0.02', autovacuum_analyze_scale_factor='0.05');
+CREATE VIEW anubis.change_with_anubis_alter AS
+ SELECT (ROW(integration_filters.id, integration_filters.integration_id, integration_filters.name, integration_filters.origin, integration_filters.criteria, integration_filters."position", integration_filters.enabled) IS NULL) AS integration_filters,
+    (ROW(integrations.id, integrations.name, integrations.type, integrations.endpoint_url, integrations.auth_token, integrations.enabled, integrations.timeout_ms, integrations.max_in_flight, integrations.rate_limit, integrations.max_attempts, integrations.delivery_settings, integrations.successful_sends, integrations.failed_sends, integrations.paused_until, integrations.pause_reason, integrations.updated_at) IS NULL) AS integrations,
+    (ROW(subscription_events.id, subscription_events.event_id, subscription_events.event_type, subscription_events.subscription_id, subscription_events.integration_id, subscription_events.status, subscription_events.operation_name, subscription_events.attempt, subscription_events.http_status, subscription_events.duration_ms, subscription_events.request, subscription_events.response, subscription_events.error_message, subscription_events.from_status, subscription_events.to_status, subscription_events.created_at, subscription_events.order_id, subscription_events.origin, subscription_events.cpf, subscription_events.sent_at, subscription_events.scheduled_to, subscription_events.next_attempt_at, subscription_events.subscription_created_at, subscription_events.subscription_updated_at, subscription_events.ambiguous, subscription_events.response_truncated, subscription_events.traceparent, subscription_events.decided_by) IS NULL) AS subscription_events,
+    (ROW(subscriptions.id, subscriptions.integration_id, subscriptions.integration_filter_id, subscriptions.order_id, subscriptions.origin, subscriptions.cpf, subscriptions.payload, subscriptions.status, subscriptions.attempts, subscriptions.scheduled_to, subscriptions.next_attempt_at, subscriptions.claimed_by, subscriptions.claim_token, subscriptions.lease_expires_at, subscriptions.held_at, subscriptions.sent_at, subscriptions.last_error, subscriptions.last_http_status, subscriptions.created_at, subscriptions.updated_at, subscriptions.last_response, subscriptions.last_response_truncated, subscriptions.last_duration_ms, subscriptions.last_ambiguous, subscriptions.last_decided_by, subscriptions.ambiguous_since, subscriptions.idempotency_seed, subscriptions.idempotency_turn, subscriptions.traceparent, subscriptions.resend_of) IS NULL) AS subscriptions
+   FROM anubis.integration_filters,
+    anubis.integrations,
+    anubis.subscription_events,
+    anubis.subscriptions
+  WHERE false;
 CREATE TABLE anubis.consumer_bitmaps (
     read_model text NOT NULL,
     event_type text NOT NULL,
@@ -691,6 +2073,7 @@ CREATE TABLE anubis.consumer_offsets (
     partition integer NOT NULL,
     next_offset bigint NOT NULL,
     foreign_messages bigint DEFAULT 0 NOT NULL,
+    unknown_events bigint DEFAULT 0 NOT NULL,
     updated_at timestamp with time zone DEFAULT now() NOT NULL
 )
 WITH (fillfactor='20');
@@ -719,21 +2102,11 @@ CREATE TABLE anubis.installation (
     one boolean DEFAULT true NOT NULL,
     namespace uuid DEFAULT gen_random_uuid() NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
+    allows_cleaning boolean DEFAULT false NOT NULL,
     server bigint,
     database oid,
     tables oid,
     CONSTRAINT installation_one_check CHECK (one)
-);
-CREATE TABLE anubis.integration_filters (
-    id bigint NOT NULL,
-    integration_id bigint NOT NULL,
-    name text,
-    origin text,
-    criteria jsonb DEFAULT '{}'::jsonb NOT NULL,
-    "position" integer DEFAULT 0 NOT NULL,
-    enabled boolean DEFAULT true NOT NULL,
-    created_at timestamp with time zone DEFAULT now() NOT NULL,
-    updated_at timestamp with time zone DEFAULT now() NOT NULL
 );
 ALTER TABLE anubis.integration_filters ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY (
     SEQUENCE NAME anubis.integration_filters_id_seq
@@ -743,42 +2116,66 @@ ALTER TABLE anubis.integration_filters ALTER COLUMN id ADD GENERATED BY DEFAULT 
     NO MAXVALUE
     CACHE 1
 );
-CREATE TABLE anubis.integration_runtime (
+CREATE TABLE anubis.integration_stats_spans (
     integration_id bigint NOT NULL,
-    circuit_state text DEFAULT 'closed'::text NOT NULL,
-    backoff_until timestamp with time zone,
-    backoff_reason text,
+    span text DEFAULT 'hour'::text NOT NULL,
+    bucket timestamp with time zone NOT NULL,
+    created bigint DEFAULT 0 NOT NULL,
     sent bigint DEFAULT 0 NOT NULL,
     failed bigint DEFAULT 0 NOT NULL,
-    sent_folded bigint DEFAULT 0 NOT NULL,
-    failed_folded bigint DEFAULT 0 NOT NULL,
-    CONSTRAINT integration_runtime_circuit_state_check CHECK ((circuit_state = ANY (ARRAY['closed'::text, 'open'::text, 'half_open'::text])))
+    retried bigint DEFAULT 0 NOT NULL,
+    attempts bigint DEFAULT 0 NOT NULL,
+    delivery_index smallint[] DEFAULT '{}'::smallint[] NOT NULL,
+    delivery_count bigint[] DEFAULT '{}'::bigint[] NOT NULL,
+    http_index smallint[] DEFAULT '{}'::smallint[] NOT NULL,
+    http_count bigint[] DEFAULT '{}'::bigint[] NOT NULL
 )
-WITH (fillfactor='50');
-CREATE TABLE anubis.integrations (
-    id bigint NOT NULL,
-    name text NOT NULL,
-    type text DEFAULT 'api'::text NOT NULL,
-    endpoint_url text,
-    auth_token text,
-    enabled boolean DEFAULT true NOT NULL,
-    timeout_ms integer,
-    max_in_flight integer,
-    rate_limit numeric,
-    max_attempts integer,
-    delivery_settings jsonb DEFAULT '{}'::jsonb NOT NULL,
-    successful_sends bigint DEFAULT 0 NOT NULL,
-    failed_sends bigint DEFAULT 0 NOT NULL,
-    paused_until timestamp with time zone,
-    pause_reason text,
-    created_at timestamp with time zone DEFAULT now() NOT NULL,
-    updated_at timestamp with time zone DEFAULT now() NOT NULL,
-    CONSTRAINT integrations_max_attempts_check CHECK ((max_attempts > 0)),
-    CONSTRAINT integrations_max_in_flight_check CHECK ((max_in_flight > 0)),
-    CONSTRAINT integrations_rate_limit_check CHECK (((rate_limit > (0)::numeric) AND (rate_limit <= (1000000)::numeric))),
-    CONSTRAINT integrations_timeout_ms_check CHECK ((timeout_ms > 0))
+PARTITION BY LIST (span);
+CREATE TABLE anubis.integration_stats (
+    integration_id bigint NOT NULL,
+    span text DEFAULT 'hour'::text NOT NULL,
+    bucket timestamp with time zone NOT NULL,
+    created bigint DEFAULT 0 NOT NULL,
+    sent bigint DEFAULT 0 NOT NULL,
+    failed bigint DEFAULT 0 NOT NULL,
+    retried bigint DEFAULT 0 NOT NULL,
+    attempts bigint DEFAULT 0 NOT NULL,
+    delivery_index smallint[] DEFAULT '{}'::smallint[] NOT NULL,
+    delivery_count bigint[] DEFAULT '{}'::bigint[] NOT NULL,
+    http_index smallint[] DEFAULT '{}'::smallint[] NOT NULL,
+    http_count bigint[] DEFAULT '{}'::bigint[] NOT NULL
 )
-WITH (fillfactor='50');
+WITH (fillfactor='60');
+CREATE TABLE anubis.integration_stats_days (
+    integration_id bigint NOT NULL,
+    span text DEFAULT 'hour'::text NOT NULL,
+    bucket timestamp with time zone NOT NULL,
+    created bigint DEFAULT 0 NOT NULL,
+    sent bigint DEFAULT 0 NOT NULL,
+    failed bigint DEFAULT 0 NOT NULL,
+    retried bigint DEFAULT 0 NOT NULL,
+    attempts bigint DEFAULT 0 NOT NULL,
+    delivery_index smallint[] DEFAULT '{}'::smallint[] NOT NULL,
+    delivery_count bigint[] DEFAULT '{}'::bigint[] NOT NULL,
+    http_index smallint[] DEFAULT '{}'::smallint[] NOT NULL,
+    http_count bigint[] DEFAULT '{}'::bigint[] NOT NULL
+)
+WITH (fillfactor='60');
+CREATE TABLE anubis.integration_stats_months (
+    integration_id bigint NOT NULL,
+    span text DEFAULT 'hour'::text NOT NULL,
+    bucket timestamp with time zone NOT NULL,
+    created bigint DEFAULT 0 NOT NULL,
+    sent bigint DEFAULT 0 NOT NULL,
+    failed bigint DEFAULT 0 NOT NULL,
+    retried bigint DEFAULT 0 NOT NULL,
+    attempts bigint DEFAULT 0 NOT NULL,
+    delivery_index smallint[] DEFAULT '{}'::smallint[] NOT NULL,
+    delivery_count bigint[] DEFAULT '{}'::bigint[] NOT NULL,
+    http_index smallint[] DEFAULT '{}'::smallint[] NOT NULL,
+    http_count bigint[] DEFAULT '{}'::bigint[] NOT NULL
+)
+WITH (fillfactor='60');
 ALTER TABLE anubis.integrations ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY (
     SEQUENCE NAME anubis.integrations_id_seq
     START WITH 1
@@ -791,7 +2188,7 @@ CREATE VIEW anubis.integrations_open AS
  SELECT i.id
    FROM (anubis.integrations i
      LEFT JOIN anubis.integration_runtime r ON ((r.integration_id = i.id)))
-  WHERE (i.enabled AND (COALESCE(r.circuit_state, 'closed'::text) <> 'open'::text) AND ((i.paused_until IS NULL) OR (i.paused_until <= now())) AND ((r.backoff_until IS NULL) OR (r.backoff_until <= now())));
+  WHERE (i.enabled AND (COALESCE(r.circuit_state, 'closed'::text) = 'closed'::text) AND ((i.paused_until IS NULL) OR (i.paused_until <= now())) AND ((r.backoff_until IS NULL) OR (r.backoff_until <= now())));
 CREATE TABLE anubis.ledger_baseline (
     integration_id bigint,
     status text,
@@ -805,12 +2202,23 @@ CREATE SEQUENCE anubis.ledger_id_seq
     NO MINVALUE
     NO MAXVALUE
     CACHE 1;
+CREATE TABLE anubis.ledger_leaps (
+    first_id bigint NOT NULL,
+    last_id bigint NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL
+);
 CREATE TABLE anubis.ledger_partitions (
     name text NOT NULL,
     first_id bigint NOT NULL,
     last_id bigint NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL
 );
+CREATE SEQUENCE anubis.ledger_place_seq
+    START WITH 0
+    INCREMENT BY 1
+    MINVALUE -9223372036854775808
+    NO MAXVALUE
+    CACHE 1;
 CREATE TABLE anubis.relay_state (
     one boolean DEFAULT true NOT NULL,
     epoch bigint DEFAULT 0 NOT NULL,
@@ -834,36 +2242,20 @@ CREATE TABLE anubis.relay_topics (
     partitions integer NOT NULL,
     CONSTRAINT relay_topics_partitions_check CHECK ((partitions > 0))
 );
-CREATE TABLE anubis.subscription_events (
-    id bigint DEFAULT anubis.ledger_next_id() NOT NULL,
-    event_id uuid DEFAULT gen_random_uuid() NOT NULL,
-    event_type text NOT NULL,
-    subscription_id bigint NOT NULL,
-    integration_id bigint,
-    status text,
-    operation_name text,
-    attempt integer,
-    http_status integer,
-    duration_ms integer,
-    request text,
-    response text,
-    error_message text,
-    from_status text,
-    to_status text,
-    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    order_id bigint,
-    origin text,
-    cpf text,
-    sent_at timestamp with time zone,
-    scheduled_to timestamp with time zone,
-    next_attempt_at timestamp with time zone,
-    subscription_created_at timestamp with time zone,
-    subscription_updated_at timestamp with time zone,
-    ambiguous boolean,
-    response_truncated boolean,
-    traceparent text
-)
-PARTITION BY RANGE (id);
+CREATE VIEW anubis.stats_events AS
+ SELECT e.id,
+    e.event_type,
+    e.integration_id,
+    date_trunc('hour'::text, (anubis.as_instant(e.created_at) AT TIME ZONE 'UTC'::text)) AS hour,
+    ((e.duration_ms IS NOT NULL))::integer AS attempts,
+    anubis.latency_index(((e.duration_ms)::bigint * 1000)) AS http_index,
+    anubis.latency_index(((EXTRACT(epoch FROM
+        CASE
+            WHEN (e.event_type = 'sent'::text) THEN (anubis.as_instant(e.created_at) - e.subscription_created_at)
+            ELSE NULL::interval
+        END) * (1000000)::numeric))::bigint) AS delivery_index
+   FROM anubis.subscription_events e
+  WHERE ((e.event_type = ANY (ARRAY['created'::text, 'sent'::text, 'failed'::text, 'retried'::text])) AND (e.integration_id IS NOT NULL));
 CREATE VIEW anubis.subscription_event_feed AS
  SELECT e.id,
     (e.event_id)::text AS event_id,
@@ -973,7 +2365,8 @@ CREATE TABLE anubis.subscription_events_1 (
     subscription_updated_at timestamp with time zone,
     ambiguous boolean,
     response_truncated boolean,
-    traceparent text
+    traceparent text,
+    decided_by text
 );
 CREATE TABLE anubis.subscription_events_1048577 (
     id bigint DEFAULT anubis.ledger_next_id() NOT NULL,
@@ -1002,7 +2395,8 @@ CREATE TABLE anubis.subscription_events_1048577 (
     subscription_updated_at timestamp with time zone,
     ambiguous boolean,
     response_truncated boolean,
-    traceparent text
+    traceparent text,
+    decided_by text
 );
 CREATE TABLE anubis.subscription_events_2097153 (
     id bigint DEFAULT anubis.ledger_next_id() NOT NULL,
@@ -1031,7 +2425,8 @@ CREATE TABLE anubis.subscription_events_2097153 (
     subscription_updated_at timestamp with time zone,
     ambiguous boolean,
     response_truncated boolean,
-    traceparent text
+    traceparent text,
+    decided_by text
 );
 CREATE TABLE anubis.subscription_events_default (
     id bigint DEFAULT anubis.ledger_next_id() NOT NULL,
@@ -1060,38 +2455,9 @@ CREATE TABLE anubis.subscription_events_default (
     subscription_updated_at timestamp with time zone,
     ambiguous boolean,
     response_truncated boolean,
-    traceparent text
+    traceparent text,
+    decided_by text
 );
-CREATE TABLE anubis.subscriptions (
-    id bigint NOT NULL,
-    integration_id bigint,
-    integration_filter_id bigint,
-    order_id bigint,
-    origin text,
-    cpf text,
-    payload jsonb DEFAULT '{}'::jsonb NOT NULL,
-    status text DEFAULT 'pending'::text NOT NULL,
-    attempts integer DEFAULT 0 NOT NULL,
-    scheduled_to timestamp with time zone,
-    next_attempt_at timestamp with time zone,
-    claimed_by text,
-    claim_token bigint,
-    lease_expires_at timestamp with time zone,
-    held_at timestamp with time zone,
-    sent_at timestamp with time zone,
-    last_error text,
-    last_http_status integer,
-    created_at timestamp with time zone DEFAULT now() NOT NULL,
-    updated_at timestamp with time zone DEFAULT now() NOT NULL,
-    last_response text,
-    last_response_truncated boolean,
-    last_duration_ms integer,
-    last_ambiguous boolean,
-    ambiguous_since timestamp with time zone,
-    idempotency_seed bigint DEFAULT (((random() * ('…'::bigint)::double precision))::bigint # ((date_part('epoch'::text, clock_timestamp()) * (1000000)::double precision))::bigint),
-    traceparent text
-)
-WITH (fillfactor='70', autovacuum_vacuum_scale_factor='0.02', autovacuum_analyze_scale_factor='0.05');
 ALTER TABLE anubis.subscriptions ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY (
     SEQUENCE NAME anubis.subscriptions_id_seq
     START WITH 1
@@ -1100,14 +2466,41 @@ ALTER TABLE anubis.subscriptions ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDE
     NO MAXVALUE
     CACHE 1
 );
+ALTER TABLE ONLY anubis.integration_stats_spans ATTACH PARTITION anubis.integration_stats FOR VALUES IN ('hour');
+ALTER TABLE ONLY anubis.integration_stats_spans ATTACH PARTITION anubis.integration_stats_days FOR VALUES IN ('day');
+ALTER TABLE ONLY anubis.integration_stats_spans ATTACH PARTITION anubis.integration_stats_months FOR VALUES IN ('month');
 ALTER TABLE ONLY anubis.subscription_events ATTACH PARTITION anubis.subscription_events_1 FOR VALUES FROM ('1') TO ('1048577');
 ALTER TABLE ONLY anubis.subscription_events ATTACH PARTITION anubis.subscription_events_1048577 FOR VALUES FROM ('1048577') TO ('2097153');
 ALTER TABLE ONLY anubis.subscription_events ATTACH PARTITION anubis.subscription_events_2097153 FOR VALUES FROM ('2097153') TO ('3145729');
 ALTER TABLE ONLY anubis.subscription_events ATTACH PARTITION anubis.subscription_events_default DEFAULT;
+ALTER TABLE ONLY anubis.alert_buckets
+    ADD CONSTRAINT alert_buckets_pkey PRIMARY KEY (integration_id, bucket);
+ALTER TABLE ONLY anubis.alert_evidence
+    ADD CONSTRAINT alert_evidence_pkey PRIMARY KEY (integration_id);
+ALTER TABLE ONLY anubis.alert_firsts
+    ADD CONSTRAINT alert_firsts_pkey PRIMARY KEY (subscription_id);
+ALTER TABLE ONLY anubis.alert_outbox
+    ADD CONSTRAINT alert_outbox_pkey PRIMARY KEY (id);
+ALTER TABLE ONLY anubis.alert_silences
+    ADD CONSTRAINT alert_silences_pkey PRIMARY KEY (id);
+ALTER TABLE ONLY anubis.alerts
+    ADD CONSTRAINT alerts_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY anubis.anubis_migrations
     ADD CONSTRAINT anubis_migrations_pkey PRIMARY KEY (version);
 ALTER TABLE ONLY anubis.anubis_repeatables
     ADD CONSTRAINT anubis_repeatables_pkey PRIMARY KEY (name);
+ALTER TABLE ONLY anubis.audit_checkpoints
+    ADD CONSTRAINT audit_checkpoints_pkey PRIMARY KEY (id);
+ALTER TABLE ONLY anubis.audit_log
+    ADD CONSTRAINT audit_log_pkey PRIMARY KEY (tree, leaf);
+ALTER TABLE ONLY anubis.audit_salts
+    ADD CONSTRAINT audit_salts_pkey PRIMARY KEY (subscription_id);
+ALTER TABLE ONLY anubis.audit_tiles
+    ADD CONSTRAINT audit_tiles_pkey PRIMARY KEY (tree, level, tile);
+ALTER TABLE ONLY anubis.audit_trees
+    ADD CONSTRAINT audit_trees_pkey PRIMARY KEY (id);
+ALTER TABLE ONLY anubis.audit_trees
+    ADD CONSTRAINT audit_trees_topic_partition_key UNIQUE (topic, partition);
 ALTER TABLE ONLY anubis.consumer_bitmaps
     ADD CONSTRAINT consumer_bitmaps_pkey PRIMARY KEY (read_model, event_type, partition, chunk);
 ALTER TABLE ONLY anubis.consumer_offsets
@@ -1122,8 +2515,18 @@ ALTER TABLE ONLY anubis.integration_filters
     ADD CONSTRAINT integration_filters_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY anubis.integration_runtime
     ADD CONSTRAINT integration_runtime_pkey PRIMARY KEY (integration_id);
+ALTER TABLE ONLY anubis.integration_stats_spans
+    ADD CONSTRAINT integration_stats_spans_pkey PRIMARY KEY (bucket, integration_id, span);
+ALTER TABLE ONLY anubis.integration_stats_days
+    ADD CONSTRAINT integration_stats_days_pkey PRIMARY KEY (bucket, integration_id, span);
+ALTER TABLE ONLY anubis.integration_stats_months
+    ADD CONSTRAINT integration_stats_months_pkey PRIMARY KEY (bucket, integration_id, span);
+ALTER TABLE ONLY anubis.integration_stats
+    ADD CONSTRAINT integration_stats_pkey PRIMARY KEY (bucket, integration_id, span);
 ALTER TABLE ONLY anubis.integrations
     ADD CONSTRAINT integrations_pkey PRIMARY KEY (id);
+ALTER TABLE ONLY anubis.ledger_leaps
+    ADD CONSTRAINT ledger_leaps_pkey PRIMARY KEY (first_id);
 ALTER TABLE ONLY anubis.ledger_partitions
     ADD CONSTRAINT ledger_partitions_pkey PRIMARY KEY (name);
 ALTER TABLE ONLY anubis.relay_state
@@ -1142,8 +2545,16 @@ ALTER TABLE ONLY anubis.subscription_events_default
     ADD CONSTRAINT subscription_events_default_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY anubis.subscriptions
     ADD CONSTRAINT subscriptions_pkey PRIMARY KEY (id);
+CREATE INDEX alert_outbox_alert ON anubis.alert_outbox USING btree (alert_id);
+CREATE INDEX alert_outbox_waiting ON anubis.alert_outbox USING btree (sink, id) WHERE (sent_at IS NULL);
+CREATE UNIQUE INDEX alert_silences_key ON anubis.alert_silences USING btree (integration_id, COALESCE(kind, ''::text));
+CREATE UNIQUE INDEX alerts_firing ON anubis.alerts USING btree (kind, COALESCE(integration_id, (0)::bigint)) WHERE (state = 'firing'::text);
+CREATE INDEX alerts_integration ON anubis.alerts USING btree (integration_id);
+CREATE INDEX alerts_resolved ON anubis.alerts USING btree (resolved_at) WHERE (state = 'resolved'::text);
+CREATE INDEX audit_log_sequence ON anubis.audit_log USING brin (sequence) WITH (pages_per_range='32');
+CREATE INDEX dead_letters_open ON anubis.dead_letters USING btree (id) WHERE (replayed_at IS NULL);
 CREATE INDEX integration_runtime_backoff ON anubis.integration_runtime USING btree (backoff_until, integration_id) WHERE (backoff_until IS NOT NULL);
-CREATE INDEX integration_runtime_open ON anubis.integration_runtime USING btree (integration_id) WHERE (circuit_state = 'open'::text);
+CREATE INDEX integration_runtime_open ON anubis.integration_runtime USING btree (integration_id) WHERE (circuit_state <> 'closed'::text);
 CREATE INDEX integrations_claimable ON anubis.integrations USING btree (id) WHERE (enabled AND (paused_until IS NULL));
 CREATE INDEX integrations_paused ON anubis.integrations USING btree (paused_until, id) WHERE (enabled AND (paused_until IS NOT NULL));
 CREATE UNIQUE INDEX ledger_baseline_key ON anubis.ledger_baseline USING btree (COALESCE(integration_id, (0)::bigint), COALESCE(status, ''::text));
@@ -1152,6 +2563,10 @@ CREATE INDEX subscriptions_ambiguous ON anubis.subscriptions USING btree (integr
 CREATE INDEX subscriptions_due ON anubis.subscriptions USING btree (integration_id, anubis.subscription_due(next_attempt_at, scheduled_to), id) WHERE ((status = ANY (ARRAY['pending'::text, 'retry'::text])) AND (held_at IS NULL));
 CREATE INDEX subscriptions_held ON anubis.subscriptions USING btree (integration_id, held_at) WHERE (held_at IS NOT NULL);
 CREATE INDEX subscriptions_lease ON anubis.subscriptions USING btree (lease_expires_at) WHERE (status = 'processing'::text);
+CREATE UNIQUE INDEX subscriptions_resent ON anubis.subscriptions USING btree (resend_of) WHERE (resend_of IS NOT NULL);
+ALTER INDEX anubis.integration_stats_spans_pkey ATTACH PARTITION anubis.integration_stats_days_pkey;
+ALTER INDEX anubis.integration_stats_spans_pkey ATTACH PARTITION anubis.integration_stats_months_pkey;
+ALTER INDEX anubis.integration_stats_spans_pkey ATTACH PARTITION anubis.integration_stats_pkey;
 ALTER INDEX anubis.subscription_events_pkey ATTACH PARTITION anubis.subscription_events_1048577_pkey;
 ALTER INDEX anubis.subscription_events_pkey ATTACH PARTITION anubis.subscription_events_1_pkey;
 ALTER INDEX anubis.subscription_events_pkey ATTACH PARTITION anubis.subscription_events_2097153_pkey;
@@ -1159,13 +2574,15 @@ ALTER INDEX anubis.subscription_events_pkey ATTACH PARTITION anubis.subscription
 CREATE TRIGGER anubis_2_foreign_change BEFORE UPDATE ON anubis.subscriptions FOR EACH ROW WHEN (((new.status IS DISTINCT FROM old.status) AND (NOT (new.claim_token IS DISTINCT FROM old.claim_token)))) EXECUTE FUNCTION anubis.subscription_changed_by_others();
 CREATE TRIGGER anubis_3_seed_kept BEFORE UPDATE OF idempotency_seed ON anubis.subscriptions FOR EACH ROW WHEN (((new.idempotency_seed IS DISTINCT FROM old.idempotency_seed) AND ((old.idempotency_seed IS NOT NULL) OR (pg_trigger_depth() = 0)))) EXECUTE FUNCTION anubis.subscription_seeded();
 CREATE TRIGGER anubis_4_change_refused BEFORE UPDATE OF integration_id, payload ON anubis.subscriptions FOR EACH ROW WHEN (((old.status = 'processing'::text) AND (old.claim_token IS NOT NULL) AND ((new.integration_id IS DISTINCT FROM old.integration_id) OR ((new.payload)::text IS DISTINCT FROM (old.payload)::text)))) EXECUTE FUNCTION anubis.subscription_change_refused();
-CREATE TRIGGER anubis_circuit_changed AFTER UPDATE OF circuit_state ON anubis.integration_runtime FOR EACH ROW WHEN (((old.circuit_state <> new.circuit_state) AND (new.circuit_state <> 'open'::text))) EXECUTE FUNCTION anubis.integration_changed();
+CREATE TRIGGER anubis_circuit_changed AFTER UPDATE OF circuit_state ON anubis.integration_runtime FOR EACH ROW WHEN (((old.circuit_state <> new.circuit_state) AND (new.circuit_state = 'closed'::text))) EXECUTE FUNCTION anubis.integration_changed();
+CREATE TRIGGER anubis_filter_check BEFORE INSERT OR UPDATE OF criteria ON anubis.integration_filters FOR EACH ROW EXECUTE FUNCTION anubis.integration_filter_check();
 CREATE TRIGGER anubis_inserted AFTER INSERT ON anubis.subscriptions REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION anubis.subscription_inserted();
 CREATE TRIGGER anubis_integration_check BEFORE INSERT OR UPDATE OF id, endpoint_url, auth_token, delivery_settings ON anubis.integrations FOR EACH ROW EXECUTE FUNCTION anubis.integration_check();
 CREATE TRIGGER anubis_integration_mended AFTER UPDATE OF endpoint_url, auth_token, delivery_settings ON anubis.integrations FOR EACH ROW WHEN (((old.endpoint_url IS DISTINCT FROM new.endpoint_url) OR (old.auth_token IS DISTINCT FROM new.auth_token) OR (old.delivery_settings IS DISTINCT FROM new.delivery_settings))) EXECUTE FUNCTION anubis.integration_mended();
-CREATE TRIGGER anubis_integration_woken AFTER UPDATE OF enabled, paused_until, max_in_flight ON anubis.integrations FOR EACH ROW WHEN ((new.enabled AND ((NOT old.enabled) OR (old.paused_until IS DISTINCT FROM new.paused_until) OR (old.max_in_flight IS DISTINCT FROM new.max_in_flight)))) EXECUTE FUNCTION anubis.integration_changed();
+CREATE TRIGGER anubis_integration_woken AFTER UPDATE OF enabled, paused_until, max_in_flight, rate_limit ON anubis.integrations FOR EACH ROW WHEN ((new.enabled AND ((NOT old.enabled) OR (old.paused_until IS DISTINCT FROM new.paused_until) OR (old.max_in_flight IS DISTINCT FROM new.max_in_flight) OR (old.rate_limit IS DISTINCT FROM new.rate_limit)))) EXECUTE FUNCTION anubis.integration_changed();
 CREATE TRIGGER anubis_no_delete BEFORE DELETE ON anubis.subscriptions FOR EACH ROW EXECUTE FUNCTION anubis.subscription_deletion_refused();
 CREATE TRIGGER anubis_no_truncate BEFORE TRUNCATE ON anubis.subscriptions FOR EACH STATEMENT EXECUTE FUNCTION anubis.subscription_deletion_refused();
+CREATE TRIGGER anubis_rate_limited AFTER INSERT OR UPDATE OF rate_limit ON anubis.integrations FOR EACH ROW WHEN ((new.rate_limit IS NOT NULL)) EXECUTE FUNCTION anubis.rate_limited();
 CREATE TRIGGER anubis_reference_id_kept AFTER UPDATE OF id ON anubis.integration_filters FOR EACH ROW WHEN ((old.id <> new.id)) EXECUTE FUNCTION anubis.reference_kept();
 CREATE TRIGGER anubis_reference_id_kept AFTER UPDATE OF id ON anubis.integrations FOR EACH ROW WHEN ((old.id <> new.id)) EXECUTE FUNCTION anubis.reference_kept();
 CREATE TRIGGER anubis_reference_kept AFTER DELETE ON anubis.integration_filters FOR EACH ROW EXECUTE FUNCTION anubis.reference_kept();
@@ -1179,16 +2596,37 @@ CREATE TRIGGER ledger_no_truncate BEFORE TRUNCATE ON anubis.subscription_events_
 CREATE TRIGGER ledger_no_truncate BEFORE TRUNCATE ON anubis.subscription_events_1048577 FOR EACH STATEMENT EXECUTE FUNCTION anubis.ledger_refuse();
 CREATE TRIGGER ledger_no_truncate BEFORE TRUNCATE ON anubis.subscription_events_2097153 FOR EACH STATEMENT EXECUTE FUNCTION anubis.ledger_refuse();
 CREATE TRIGGER ledger_no_truncate BEFORE TRUNCATE ON anubis.subscription_events_default FOR EACH STATEMENT EXECUTE FUNCTION anubis.ledger_refuse();
+ALTER TABLE ONLY anubis.alert_buckets
+    ADD CONSTRAINT alert_buckets_integration_id_fkey FOREIGN KEY (integration_id) REFERENCES anubis.alert_evidence(integration_id) ON DELETE CASCADE;
+ALTER TABLE ONLY anubis.alert_evidence
+    ADD CONSTRAINT alert_evidence_integration_id_fkey FOREIGN KEY (integration_id) REFERENCES anubis.integrations(id) ON DELETE CASCADE;
+ALTER TABLE ONLY anubis.alert_outbox
+    ADD CONSTRAINT alert_outbox_alert_id_fkey FOREIGN KEY (alert_id) REFERENCES anubis.alerts(id) ON DELETE CASCADE;
+ALTER TABLE ONLY anubis.alert_silences
+    ADD CONSTRAINT alert_silences_integration_id_fkey FOREIGN KEY (integration_id) REFERENCES anubis.integrations(id) ON DELETE CASCADE;
+ALTER TABLE ONLY anubis.alerts
+    ADD CONSTRAINT alerts_integration_id_fkey FOREIGN KEY (integration_id) REFERENCES anubis.integrations(id) ON DELETE CASCADE;
 ALTER TABLE ONLY anubis.integration_filters
     ADD CONSTRAINT integration_filters_integration_id_fkey FOREIGN KEY (integration_id) REFERENCES anubis.integrations(id);
 ALTER TABLE ONLY anubis.integration_runtime
     ADD CONSTRAINT integration_runtime_integration_id_fkey FOREIGN KEY (integration_id) REFERENCES anubis.integrations(id) ON DELETE CASCADE;
+REVOKE ALL ON FUNCTION anubis.anubis_alter(command text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.anubisd_grant(role name) FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.installation_settle(is_copy boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.integration_changed() FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.integration_mended() FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.ledger_extend(width bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.ledger_index() FROM PUBLIC;
+REVOKE ALL ON FUNCTION anubis.ledger_leap(beyond bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION anubis.ledger_renumber(published bigint, newest bigint, since timestamp with time zone, OUT next_id bigint, OUT moved bigint, OUT old_first bigint, OUT new_first bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION anubis.rate_limited() FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.reference_kept() FROM PUBLIC;
+REVOKE ALL ON FUNCTION anubis.structure_mend(by text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION anubis.structure_note() FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.subscription_inserted() FROM PUBLIC;
+REVOKE ALL ON FUNCTION anubis.subscription_integration(id bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.subscription_updated() FROM PUBLIC;
+REVOKE ALL ON FUNCTION anubis.subscriptions_resend(ids bigint[], words text, rate bigint, before bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION anubis.subscriptions_route(ids bigint[], OUT routed bigint, OUT left_out bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION anubis.table_put_back(name text, key text[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION anubis.tables_mend() FROM PUBLIC;

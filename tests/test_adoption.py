@@ -14,10 +14,6 @@ STATUS_CHECK = "alter table subscriptions add constraint known check (status in 
 
 # What an application may have done to its tables: (SQL, words of the refusal).
 OBSTACLES = {
-    "status of an enum type": (
-        "create type state as enum ('pending', 'processing', 'sent', 'failed', 'retry'); "
-        "alter table subscriptions alter status drop default, alter status type state using status::state",
-                               '"status" of table "subscriptions" is of type state. anubisd can adopt it as text'),
     "status as a number": ("alter table subscriptions alter status drop default, alter status type integer using 0",
                            '"status" of table "subscriptions" is of type integer'),
     "status too short": ("alter table subscriptions alter status type varchar(5) using 'sent'",
@@ -102,6 +98,8 @@ def test_all_that_is_in_the_way_is_said_at_once(empty_database):
 
 
 HARMLESS = {
+    "a table of settings": "create table settings (id bigserial primary key, key text); "
+                          "create index settings_key on settings (key)",
     "settings that may be NULL": "alter table integrations add settings text, add delivery_settings jsonb; "
                                  "alter table integration_filters add criteria jsonb",
     "ids of type integer": "",
@@ -154,6 +152,29 @@ def check_application_goes_on(query):
     assert query("select count(*) from subscription_events where subscription_id = %s", (number,))[0][0] == 4
 
 
+def test_old_values_of_ours(empty_database):
+    """A column of our name, with contents of the application's own, keeps nobody from changing something else."""
+    rails(empty_database, rows=20)
+    empty_database.query("alter table integrations add delivery_settings jsonb default '{}', add settings jsonb; "
+                         "update integrations set delivery_settings = '{\"campus\": 1}', settings = '{\"campus\": 2}', "
+                         "auth_token = E'a\\nb', endpoint_url = 'here'")
+    adopt(empty_database).expect(0)
+    for column, value in (("auth_token", "new"), ("endpoint_url", "https://x.example/"), ("settings", '{"unknown": true}')):
+        empty_database.query(f"update integrations set {column} = %s where id = 1", (value,))
+    assert refused(empty_database.query, "update integrations set delivery_settings = '{\"campus\": 3}'")[0] == "23514"
+    empty_database.query("update integrations set delivery_settings = delivery_settings || '{\"on_ambiguous\": \"hold\"}'")
+
+
+def test_the_first_partition_follows_the_adopted_one(empty_database):
+    rails(empty_database, rows=20)
+    adopt(empty_database).expect(0)
+    assert empty_database.query("select first_id, last_id from ledger_partitions order by 1")[:2] == [(0, 8), (9, 8 + (1 << 20))]
+    check_application_goes_on(empty_database.query)
+    assert empty_database.value("select tableoid::regclass::text from subscription_events order by id desc limit 1") \
+        == "subscription_events_9"
+    assert Ctl(PUBLIC, database=empty_database)("status", "--json").expect(0).json["default_partition_used"] is False
+
+
 def test_some_of_the_tables(empty_database):
     """The others are made, with the references between them; what the application calls circuit_state is its own
     affair."""
@@ -164,7 +185,9 @@ def test_some_of_the_tables(empty_database):
     adopt(empty_database).expect(0)
     found = empty_database.query("select conrelid::regclass::text, confrelid::regclass::text from pg_constraint "
                                  "where contype = 'f' and connamespace = 'public'::regnamespace order by 1, 2")
-    assert found == [("integration_filters", "integrations"), ("integration_runtime", "integrations")]
+    assert found == [("alert_buckets", "alert_evidence"), ("alert_evidence", "integrations"), ("alert_outbox", "alerts"),
+                     ("alert_silences", "integrations"), ("alerts", "integrations"),
+                     ("integration_filters", "integrations"), ("integration_runtime", "integrations")]
     app = Application(empty_database, "public")
     number = app.subscription(1)
     assert app.query("select event_type, to_status from subscription_events") == [("created", "pending")]
@@ -241,6 +264,36 @@ def test_the_application_keeps_its_rights(empty_database):
                 assert refused(query, f"select * from {table}")[0] == "42501"
 
 
+def test_what_was_sent_is_sent_again_with_the_applications_own_columns(empty_database):
+    """Those that are NOT NULL, unique with a default, generated; times without zone; a native enum of states."""
+    rails(empty_database)
+    empty_database.query(
+        "create type state as enum ('pending', 'processing', 'sent', 'failed', 'retry'); "
+        "alter table subscriptions alter status drop default, alter status type state using status::state, "
+        "alter status set default 'failed', add tenant integer, add uuid uuid not null default gen_random_uuid(), "
+        "add \"The Name\" text not null default '', add twice bigint generated always as (order_id * 2) stored; "
+        "update subscriptions set tenant = id; alter table subscriptions alter tenant set not null; "
+        "create unique index on subscriptions (uuid)")
+    adopt(empty_database).expect(0)
+    ctl = Ctl(PUBLIC, database=empty_database)
+    sent = [row[0] for row in empty_database.query("select id from subscriptions where status = 'sent' order by id limit 3")]
+    resent = ctl("resend", *sent, "--json").expect(0).json["resent"]
+    assert [r["id"] for r in resent] == sent
+    same = 'tenant, "The Name", twice, order_id, integration_id, integration_filter_id, payload'
+    for r in resent:
+        old, new = (empty_database.query(f"select {same} from subscriptions where id = %s", (i,)) for i in (r["id"], r["copy"]))
+        assert old == new
+    copies = [r["copy"] for r in resent]
+    assert empty_database.query(
+        "select distinct status::text, created_at > now() at time zone 'UTC' - interval '1 h', sent_at, scheduled_to "
+        "from subscriptions where id = any (%s)", (copies,)) == [("pending", True, None, None)]
+    # What the application wants to have once only, it has once only.
+    empty_database.query("create unique index once on subscriptions (tenant) where id > %s", (sent[-1] + 1,))
+    others = [r[0] for r in empty_database.query("select id from subscriptions where status = 'sent' order by id desc limit 3")]
+    assert '"once"' in ctl("resend", *others).expect(69).stderr
+    assert empty_database.value("select count(*) from subscriptions where resend_of is not null") == 3
+
+
 def test_ledger_extend_cannot_be_led_astray(database):
     for width in (-1, 0, 1, 2**62):
         database.query("select setval('anubis.ledger_id_seq', (select max(first_id) + 1 from anubis.ledger_partitions))")
@@ -264,7 +317,13 @@ def test_a_daemon_that_owns_nothing(empty_database, broker, institutions):
             app.wait_states(sent=60, failed=20, processing=20)
             ctl = Ctl(PUBLIC, database=mine, kafka=broker)
             wait_for(lambda: ctl("verify").code == 0, 60, lambda: f"the proof: {ctl('verify')}", interval=0.5)
-            for command in (["status"], ["explain", "1"]):
+            sent = str(app.value("select min(id) from {s}.subscriptions where status = 'sent'"))
+            for command in (["status"], ["integrations"], ["installation"], ["explain", "1"], ["resend", sent],
+                            ["pause", "1", "--reason", "x"], ["resume", "1"],
+                            ["retry", "--since", "1d"], ["report"], ["alerts"],
+                            ["alerts", "silence", "--integration", "1", "--for", "1s", "--reason", "x"],
+                            ["alerts", "unsilence", "--integration", "1"], ["replay", "--group", "integration"],
+                            ["replay", "--group", "integration", "--from-ledger"]):
                 ctl(*command).expect(0)
             assert daemon.term() == 0
             assert "permission denied" not in daemon.log
@@ -277,7 +336,7 @@ def test_a_daemon_that_owns_nothing(empty_database, broker, institutions):
 
 
 def test_what_stood_in_processing_gets_ten_minutes(empty_database, broker, institutions):
-    """Somebody may still be sending it; then it is tried again, or given up when it is too old."""
+    """Somebody may still be sending it; then it is tried again, or held when it is too old: nobody saw it fail."""
     rails(empty_database, rows=100)
     empty_database.query("update integrations set endpoint_url = %s", (institutions.url("/good"),))
     empty_database.query("update subscriptions set created_at = now() - interval '4 days' "
@@ -294,9 +353,32 @@ def test_what_stood_in_processing_gets_ten_minutes(empty_database, broker, insti
         app.wait_states(processing=len(old) + len(new), pending=0)
         app.query("update subscriptions set lease_expires_at = now() where status = 'processing'")
         app.wait_states(processing=0, retry=0)
+        daemon.wait_log(f"{len(old)} subscriptions held: in \"processing\" since before a daemon had them")
+        for ids, status in ((old, "pending"), (new, "sent")):
+            assert app.query("select distinct status, held_at is not null from subscriptions where id = any (%s)", (ids,)) == [
+                (status, ids is old)]
+        assert Ctl(PUBLIC, database=empty_database)("status", "--json").expect(0).json["held"] == len(old)
+        app.query("update subscriptions set status = 'sent' where id = %s; update subscriptions set held_at = null where id = %s",
+                  old[:2])
+        wait_for(lambda: app.row(old[1])["status"] == "sent", 30, "the released row to be sent")
+        assert app.row(old[0])["held_at"] is None
         assert daemon.term() == 0
-    for ids, status in ((old, "failed"), (new, "sent")):
-        assert app.query("select distinct status from subscriptions where id = any (%s)", (ids,)) == [(status,)]
+
+
+def test_a_payload_that_is_null_goes_out(empty_database, broker, institutions):
+    """As JSON has it; such a row alone was never claimed."""
+    rails(empty_database, rows=1)
+    empty_database.query("update integrations set endpoint_url = %s; "
+                         "update subscriptions set status = 'pending', payload = null, scheduled_to = null, created_at = now()",
+                         (institutions.url("/good"),))
+    adopt(empty_database).expect(0)
+    app = Application(empty_database, "public")
+    with Daemon(PUBLIC, database=empty_database, kafka=broker) as daemon:
+        app.wait_states(sent=1)
+        assert daemon.term() == 0
+    assert app.row(1)["last_http_status"] == 200
+    explained = Ctl(PUBLIC, database=empty_database)("explain", "1", "--json").expect(0).json
+    assert explained["idempotency_key"] in institutions.keys()
 
 
 def test_row_security_hides_nothing_silently(empty_database, broker):

@@ -1,4 +1,5 @@
-"""A token goes out whole, or not at all: then the integration is paused, and the reason is said."""
+"""A token goes out whole, or not at all: then the integration is paused, or its circuit opens, and the reason is said."""
+import os
 import socket
 import threading
 
@@ -56,6 +57,13 @@ def listener():
     listener.close()
 
 
+def circuit_opened(app):
+    """What the subscription says about it."""
+    opened = "select 1 from {s}.integration_runtime where circuit_reason = 'authentication'"
+    wait_for(lambda: app.query(opened), 30, "the circuit to open")
+    return app.value("select last_error from {s}.subscriptions")
+
+
 def pause_reason(app):
     return wait_for(lambda: app.value("select pause_reason from {s}.integrations"), 30, "the integration to be paused")
 
@@ -106,7 +114,8 @@ def test_what_was_there_before_pauses_its_integration(app, listener, make_daemon
     app.query("update {s}.integrations set endpoint_url = %s, auth_token = auth_token", (listener.url,))
     subscription = app.subscription(number)
     daemon = make_daemon().start()
-    assert pause_reason(app).startswith("its auth_token cannot be used: ") and reason in pause_reason(app)
+    told = circuit_opened(app) if token.startswith("credential:") else pause_reason(app)
+    assert "its auth_token cannot be used: " in told and reason in told
     app.wait_states(retry=1)
     assert app.row(subscription)["attempts"] == 0 and listener.tokens == []
     assert "token" not in daemon.log.replace("auth_token", "") and "tttttttt" not in daemon.log
@@ -121,12 +130,40 @@ def test_what_was_there_before_pauses_its_integration(app, listener, make_daemon
     ("não".encode(), "not ASCII"), (b"a\nb\n", "control characters")], ids=lambda x: repr(x[:10]))
 def test_a_credential_that_cannot_be_sent(app, listener, make_daemon, tmp_path, content, reason):
     (tmp_path / "usp").write_bytes(content)
-    make_daemon(env={"CREDENTIALS_DIRECTORY": str(tmp_path)}).start()
+    make_daemon({"circuit_breaker": {"recovery_timeout": "1s"}}, env={"CREDENTIALS_DIRECTORY": str(tmp_path)}).start()
     subscription = app.subscription(app.integration(listener.url, auth_token="credential:usp"))
-    assert pause_reason(app).startswith("its auth_token cannot be used: ") and reason in pause_reason(app)
-    app.wait_states(retry=1)
+    assert reason in circuit_opened(app)
     assert app.row(subscription)["attempts"] == 0 and listener.tokens == []
     (tmp_path / "usp").write_text(" repaired \n")
-    resume(app)
     app.wait_states(sent=1)
     assert listener.tokens == [b" Bearer repaired"]
+
+
+def test_a_reload_reads_credentials_again(app, listener, make_daemon, tmp_path):
+    (tmp_path / "usp").write_text("old\n")
+    (tmp_path / "kafka").write_text("id1\n")
+    daemon = make_daemon({"kafka": {"client_id": "credential:kafka"}}, env={"CREDENTIALS_DIRECTORY": str(tmp_path)}).start()
+    number = app.integration(listener.url, auth_token="credential:usp")
+    app.subscription(number)
+    app.wait_states(sent=1)
+    (tmp_path / "usp").write_text("new\n")
+    (tmp_path / "kafka").write_text("id2\n")
+    daemon.reload()
+    daemon.wait_log("configuration read again")
+    assert "changed, needs a restart: kafka.client_id" in daemon.log
+    app.subscription(number)
+    app.wait_states(sent=2)
+    assert listener.tokens == [b" Bearer old", b" Bearer new"]
+    os.unlink(tmp_path / "usp")
+    os.unlink(tmp_path / "kafka")
+    daemon.reload()
+    daemon.wait_log("error: .*kafka.client_id.*credential")
+    daemon.wait_log("the configuration stays as it was")
+
+
+def test_a_credential_that_is_missing_is_named(app, listener, make_daemon, ctl, tmp_path):
+    make_daemon(env={"CREDENTIALS_DIRECTORY": str(tmp_path)}).start()
+    subscription = app.subscription(app.integration(listener.url, auth_token="credential:usp"))
+    app.wait_states(retry=1)
+    for words in (circuit_opened(app), ctl("explain", str(subscription)).expect(0).stdout):
+        assert "its auth_token cannot be used: " in words and "usp" in words and "invalid URL" not in words, words

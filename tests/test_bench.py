@@ -69,7 +69,8 @@ def test_broken_peers_leave_nothing_behind(app, make_daemon):
     bench = types.SimpleNamespace(fresh=lambda integrations: (app, []), certificates=certificates,
                                   daemon=lambda app, **settings: make_daemon(settings))
     found = bench_soak.soak(bench, 5000)
-    assert found["quiet"]["descriptors"] <= found["start"]["descriptors"] + 5  # sessions with Postgres and Kafka come and go
-    assert found["quiet"]["threads"] == found["start"]["threads"]
+    # Sessions with Postgres and Kafka come and go; with the first alert there is a producer for them, with its threads.
+    assert found["quiet"]["descriptors"] <= found["start"]["descriptors"] + 10
+    assert found["quiet"]["threads"] <= found["start"]["threads"] + 4
     assert {"sent", "connection lost", "timeout", "could not connect", "TLS handshake or certificate",
             "HTTP 500"} <= found["rows' last errors"].keys()

@@ -40,13 +40,13 @@ class Claims:
         self.cursor.execute(statement.replace("{s}", "anubis"), parameters or None)
         self.execute("reset session_replication_role")
 
-    def call(self, statement="claim", limit=500, loads=(), after=0, places=()):
+    def call(self, statement="claim", limit=500, loads=(), after=0, places=(), process=1):
         """loads: (integration, in flight, slots); places: (integration, id of fresh rows, due, id of the others)."""
         def array(rows, n):
             return "'{" + ",".join(str(row[n]) for row in rows) + "}'"
         return (f"execute {statement} ({limit}, 16777216, {array(loads, 0)}, {array(loads, 1)}, 32, {after}, 'me', 42, 90000, "
                 f"30000, 60000, '{{}}', {array(loads, 2)}, 2147483647, {array(places, 0)}, {array(places, 1)}, "
-                f"{array(places, 2)}, {array(places, 3)})")
+                f"{array(places, 2)}, {array(places, 3)}, {process})")
 
     @contextlib.contextmanager
     def undone(self):
@@ -147,7 +147,7 @@ def test_a_claim_takes_what_the_view_of_open_integrations_shows(claims):
     opened = [row[0] for row in claims.execute(
         "select o.id from integrations_open o "
         "where exists (select from subscriptions s where s.integration_id = o.id) order by 1")]
-    assert len(opened) == 19
+    assert len(opened) == 13
     last = claims.app.value("select max(id) from {s}.integrations")
     for after in (0, 1, last // 2, last - 1, last, NEVER - 1):
         in_turn = sorted(opened, key=lambda id, after=after: (id <= after, id))
@@ -196,3 +196,27 @@ def test_what_is_beside_a_place_is_found(claims):
     for chosen in range(512):
         places = [(id, 0, "-infinity", NEVER) for id in range(1, 10) if chosen >> (id - 1) & 1]
         assert [integration for integration, _ in claims.ids(places=places, after=chosen % 11)] == list(range(1, 10))
+
+
+def test_the_times_of_a_rate_are_one_process_s_at_a_time(claims, app):
+    """Ten a second: the times of 0.4 s. Those of another process are free half a second after the last one."""
+    claims.execute("update anubis.integrations set rate_limit = 10; insert into anubis.subscriptions (integration_id) "
+                   "select 1 from generate_series(1, 50)")
+    other = Claims(app)
+
+    def take(who, process, moved=None):
+        if moved is None:
+            return len(who.execute(who.call(process=process)))
+        who.execute(f"begin; update anubis.integration_runtime set rate_at = now() + {moved} * interval '1 s'")
+        taken = take(who, process)
+        who.execute("commit")
+        return taken
+    claims.execute("begin")
+    assert take(claims, 1) == 5 and take(claims, 1) == 0
+    assert take(other, 2) == 0, "the row is locked"
+    claims.execute("commit")
+    assert take(other, 2) == 0
+    assert take(other, 2, -0.5) == 0 and take(claims, 1, 0.1) == 3
+    assert take(other, 2, -5) == 5 and take(claims, 1, -0.5) == 0
+    assert take(claims, 1, 3600) == 5, "the clock was set back"
+    other.connection.close()

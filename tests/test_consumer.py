@@ -18,21 +18,23 @@ TYPES = ("sent", "failed")
 PARTITIONS = 3
 CPF = "52998224725"
 INSTALLATION = "7a1d2c3b-0000-8000-8000-000000000001"
+TIMESTAMP = "2026-11-24T10:59:39.123456Z"
+PUBLISHED = 10 ** 15
 
-# Quick to notice a member that died; a Kafka of the tests allows it.
-SETTINGS = {"consumers": {"session_timeout": "6s", "heartbeat_interval": "500ms"}}
+# Quick to notice a member that died; a Kafka of the tests allows it. One group alone: what is counted here is what one does.
+SETTINGS = {"consumers": {"session_timeout": "6s", "heartbeat_interval": "500ms", "monitoring": False}}
 
 
 def event(kind, subscription, sequence, integration, **changes):
     """What Cluster.produce() takes, as the relay publishes it. Changes: value, key, headers (a dict; None removes one)."""
     key = changes.get("key", str(subscription))
-    value = {"event_type": kind, "timestamp": "2026-11-24T10:59:39.123456Z", "version": "1.0",
+    value = {"event_type": kind, "timestamp": TIMESTAMP, "version": "1.0",
              "subscription": {"id": subscription, "integration_id": integration, "order_id": None, "origin": "site",
                               "cpf": CPF, "status": kind, "sent_at": None, "scheduled_to": None,
                               "created_at": "2026-11-24T10:59:39Z", "updated_at": "2026-11-24T10:59:39Z"},
              "integration": integration and {"id": integration, "name": "x", "type": "api"}, "attempt": 1,
              "response_data" if kind == "sent" else "error_message": "ok"}
-    headers = {"event_id": str(uuid.uuid4()), "timestamp": "2026-11-24T10:59:39.123456Z", "service": "anubis",
+    headers = {"event_id": str(uuid.uuid4()), "timestamp": TIMESTAMP, "service": "anubis",
                "version": "1.0", "event_type": kind, "integration_id": integration and str(integration), "origin": "site",
                "sequence": str(sequence), "installation": INSTALLATION, "attempt": "1", "content_type": "application/json",
                **changes.get("headers", {})}
@@ -51,6 +53,9 @@ class Scene:
         self.integrations = [app.value("insert into {s}.integrations (name) values (%s) returning id", (f"i{n}",))
                              for n in range(integrations)]
         app.query("update {s}.installation set namespace = %s", (INSTALLATION,))
+        # What stands in the ledger is published by the scene alone.
+        app.query("select setval('{s}.ledger_id_seq', %s)", (PUBLISHED,))
+        app.query("update {s}.relay_state set high = %s", (PUBLISHED,))
         self.expected = collections.Counter()  # (integration, type): how many
         self.sequence = 0
         self.random = random.Random(1)
@@ -69,13 +74,27 @@ class Scene:
             self.expected[chosen, kind] += 1
         return made
 
+    def record(self, events):
+        """Writes them into the ledger, as they were made."""
+        rows = {}
+        for kind, messages in events.items():
+            for message in messages:
+                h = dict(message["headers"])
+                rows[int(h["sequence"])] = (int(h["sequence"]), h["event_id"], kind, int(message["key"]), h.get("integration_id"),
+                                            h["timestamp"])
+        self.app.query(
+            "insert into {s}.subscription_events (id, event_id, event_type, subscription_id, integration_id, created_at) "
+            "select * from unnest(%s::bigint[], %s::uuid[], %s::text[], %s::bigint[], %s::bigint[], %s::timestamptz[]) "
+            "on conflict do nothing", [list(column) for column in zip(*rows.values())])
+        return events
+
     def send(self, events):
         for kind, messages in events.items():
             if messages:
                 self.cluster.produce(self.topic(kind), messages)
 
     def publish(self, count, integration=None):
-        events = self.make(count, integration)
+        events = self.record(self.make(count, integration))
         self.send(events)
         return events
 
@@ -90,7 +109,7 @@ class Scene:
         """{(topic, partition): next offset} in the database."""
         return {(t, p): n for t, p, n in self.app.query(
             "select topic, partition, next_offset from {s}.consumer_offsets where consumer_group = %s "
-            "and starts_with(topic, %s)", (self.group, self.prefix))}
+            "and topic = any(%s)", (self.group, [self.topic(kind) for kind in TYPES]))}
 
     def ends(self):
         return {(self.topic(kind), p): high
@@ -133,7 +152,7 @@ def scene(app, broker):
 
 @pytest.fixture
 def real_scene(app, real_kafka, topic_prefix):
-    for kind in TYPES:
+    for kind in (*TYPES, "created", "retried"):
         real_kafka.create_topic(f"{topic_prefix}subscriptions.{kind}", PARTITIONS)
     return Scene(app, real_kafka, topic_prefix)
 
@@ -175,19 +194,19 @@ def test_several_threads_share_the_partitions(scene, make_daemon):
 
 
 def test_unrouted_events_count_for_nobody(scene, make_daemon):
-    scene.send({"failed": [event("failed", 7, 1, None)]})
+    scene.send(scene.record({"failed": [event("failed", 7, 1, None)]}))
     make_daemon(SETTINGS).start()
     scene.check()
     assert scene.dead_letters() == []
 
 
 def test_duplicates_in_one_batch_and_across_batches(scene, make_daemon):
-    first = scene.make(300)
+    first = scene.record(scene.make(300))
     scene.send({kind: messages * 3 for kind, messages in first.items()})
     make_daemon(SETTINGS).start()
     scene.check()
     scene.send(first)
-    scene.send(scene.make(100))
+    scene.publish(100)
     scene.send(first)
     scene.check()
 
@@ -195,7 +214,7 @@ def test_duplicates_in_one_batch_and_across_batches(scene, make_daemon):
 def test_redelivery_of_everything_changes_nothing(scene, make_daemon):
     events = scene.publish(2000)
     bad = {"sent": [event("sent", n, 10 ** 6 + n, 10 ** 6) for n in range(5)]}
-    scene.send(bad)
+    scene.send(scene.record(bad))
     daemon = make_daemon(SETTINGS).start()
     scene.check()
     letters = scene.dead_letters()
@@ -212,7 +231,7 @@ def test_redelivery_of_everything_changes_nothing(scene, make_daemon):
 def test_bits_are_where_sql_finds_them(scene, make_daemon):
     sent = event("sent", 5, 8192 * 3 + 77, scene.integrations[0])
     scene.expected[scene.integrations[0], "sent"] = 1
-    scene.send({"sent": [sent]})
+    scene.send(scene.record({"sent": [sent]}))
     make_daemon(SETTINGS).start()
     scene.check()
     assert scene.app.query("select event_type, partition, chunk, version, get_bit(bits, 77), bit_count "
@@ -251,7 +270,9 @@ def bad_messages(integration):
 def test_bad_messages_are_put_aside_and_the_others_counted(scene, make_daemon):
     bad = bad_messages(scene.integrations[0])
     for reason, message in bad:
-        scene.send(scene.make(20))
+        scene.publish(20)
+        if reason == "the integration does not exist":
+            scene.record({"sent": [message]})
         scene.cluster.produce(scene.topic("sent"), [message])
     scene.publish(200)
     daemon = make_daemon(SETTINGS).start()
@@ -278,7 +299,7 @@ def test_bad_messages_are_put_aside_and_the_others_counted(scene, make_daemon):
 
 def test_a_dead_letter_can_be_published_again_once_its_integration_exists(scene, make_daemon):
     early = event("sent", 3, 77, 5000)
-    scene.send({"sent": [early]})
+    scene.send(scene.record({"sent": [early]}))
     make_daemon(SETTINGS).start()
     scene.check()
     assert len(scene.dead_letters()) == 1
@@ -302,8 +323,48 @@ def test_messages_of_others_are_counted_and_passed_over(scene, make_daemon):
     assert "cannot handle" not in daemon.log
 
 
+def test_what_the_ledger_does_not_have_counts_for_nothing(scene, make_daemon):
+    """Invented events, and those of a future that a restore has taken back: they mark nothing either, so that the ledger's own
+    events with their ids count, before or behind them."""
+    first, second = scene.integrations[:2]
+    true = scene.record(scene.make(300))
+    forged = {kind: [] for kind in TYPES}
+    for kind, messages in true.items():
+        for n, message in enumerate(messages):
+            headers, subscription = dict(message["headers"]), int(message["key"])
+            sequence, integration = int(headers["sequence"]), int(headers["integration_id"])
+            forged[kind].append([
+                event(kind, subscription, sequence, first if integration != first else second),
+                event(kind, subscription + 3, sequence, integration),
+                event(kind, subscription, sequence, integration, headers={"timestamp": TIMESTAMP.replace("39", "40")}),
+                event(kind, subscription, sequence, None)][n % 4])
+    far = [event("sent", n, sequence, first) for n, sequence in enumerate((10 ** 5, 10 ** 9, 2 ** 62, 2 ** 63 - 1), 1)]
+    count = sum(len(messages) for messages in forged.values()) + len(far)
+    scene.send(forged)
+    scene.send({"sent": far})
+    daemon = make_daemon(SETTINGS).start()
+    scene.wait_caught_up()
+    assert not scene.counters()
+    scene.send(true)
+    scene.send(forged)
+    scene.publish(50)
+    scene.check()
+    assert scene.app.value("select sum(unknown_events) from {s}.consumer_offsets") >= count + 4
+    assert scene.foreign() == 0 and scene.dead_letters() == []
+    daemon.wait_log(r"passes over \d+ events in the name of this installation that are not in its ledger, the first with seq")
+    assert logged(daemon, "not in its ledger") == 1
+    # All over again, with forged and true ones in one batch.
+    daemon.term()
+    scene.rewind()
+    scene.app.query("delete from {s}.consumer_bitmaps")
+    scene.app.query("update {s}.integration_runtime set sent = 0, failed = 0, sent_folded = 0, failed_folded = 0")
+    scene.app.query("update {s}.integrations set successful_sends = 0, failed_sends = 0")
+    daemon.start()
+    scene.check()
+
+
 def test_when_every_message_is_poison(scene, make_daemon):
-    scene.send({"sent": [event("sent", n, n, 10 ** 7 + n) for n in range(1, 5001)]})
+    scene.send(scene.record({"sent": [event("sent", n, 10 ** 6 + n, 10 ** 7 + n) for n in range(1, 5001)]}))
     daemon = make_daemon(SETTINGS).start()
     scene.publish(10)
     scene.check()
@@ -344,13 +405,14 @@ def test_the_integrations_own_counters_follow(scene, make_daemon):
 def test_a_full_counter_stops_no_others(scene, make_daemon, column_type, full):
     """Counters of an adopted table may be small, and NULL."""
     victim = scene.integrations[0]
-    scene.app.query(f"alter table {{s}}.integrations alter successful_sends type {column_type}, alter failed_sends drop not null")
+    scene.app.query("select {s}.anubis_alter(%s)", ("alter table anubis.integrations alter failed_sends drop not null, "
+                                                    f"alter successful_sends type {column_type}",))
     scene.app.query("update {s}.integrations set failed_sends = null, successful_sends = case id when %s then %s else 0 end",
                     (victim, full - 3))
     scene.publish(400)
     daemon = make_daemon(SETTINGS).start()
     scene.wait_caught_up()
-    daemon.wait_log(f"integration {victim}: successful_sends or failed_sends has reached the greatest number of its type")
+    daemon.wait_log(f"integration {victim} \".*\": successful_sends or failed_sends has reached the greatest number of its type")
     wait_for(lambda: scene.app.value("select count(*) from {s}.integration_runtime where sent <> sent_folded") == 1, 30,
              "the others to follow")
     assert scene.dead_letters() == []
@@ -411,8 +473,9 @@ def test_postgres_is_killed_and_comes_back(fragile, make_daemon):
     scene.check()
     for _ in range(3):
         scene.publish(300)
+        later = scene.record(scene.make(300))
         server.kill9()
-        scene.publish(300)
+        scene.send(later)
         daemon.wait_log(rf"{GROUP}: waits for the database")
         server.start()
         scene.check()
@@ -428,9 +491,10 @@ def test_postgres_hangs_for_longer_than_a_statement_may(fragile, make_daemon):
                          database=scene.app.database).start()
     scene.publish(300)
     scene.check()
+    later = scene.record(scene.make(300))
     server.freeze()
     try:
-        scene.publish(300)
+        scene.send(later)
         daemon.wait_log(rf"{GROUP}: waits for the database")
     finally:
         server.thaw()
@@ -452,12 +516,13 @@ def test_a_table_that_is_missing_is_waited_for(scene, make_daemon):
     scene.app.query("alter table {s}.consumer_bitmaps rename to elsewhere")
     scene.publish(100)
     daemon = make_daemon(SETTINGS).start()
-    daemon.wait_log(rf"{GROUP}: could not write to the database")
+    missing = 'error: the tables are not as anubisd made them: table "consumer_bitmaps" is named anubis.elsewhere now'
+    daemon.wait_log(missing)
     time.sleep(1)
     assert daemon.is_running() and not scene.counters()
     scene.app.query("alter table {s}.elsewhere rename to consumer_bitmaps")
     scene.check()
-    assert logged(daemon, f"{GROUP}: could not write to the database") == 1 and scene.dead_letters() == []
+    assert logged(daemon, missing) == 1 and scene.dead_letters() == []
 
 
 def test_the_daemon_starts_before_its_database(fragile, make_daemon):
@@ -593,7 +658,7 @@ def test_a_bitmap_written_by_somebody_else_rolls_the_batch_back(scene, make_daem
     scene.app.query("update {s}.consumer_bitmaps set version = version + 1, bits = decode(repeat('ff', 1024), 'hex')")
     known = {(t, p): set(c) for t, p, c in scene.app.query(
         "select event_type, partition, array_agg(chunk) from {s}.consumer_bitmaps group by 1, 2")}
-    events = scene.make(50)
+    events = scene.record(scene.make(50))
     for kind, messages in events.items():
         for m in messages:
             sequence = int(dict(m["headers"])["sequence"])
@@ -660,10 +725,11 @@ def test_stopping_does_not_wait_for_who_is_away(fragile, make_daemon, away):
     if away != "postgres":
         scene.cluster.down()
         daemon.wait_log(rf"{GROUP}: could not reach Kafka", 60)
+    later = scene.record(scene.make(100))
     if away != "kafka":
         server.kill9()
     if away == "postgres":
-        scene.publish(100)
+        scene.send(later)
         daemon.wait_log(rf"{GROUP}: waits for the database", 60)
     before = time.monotonic()
     assert daemon.term() == 0
@@ -852,7 +918,7 @@ def test_topics_that_come_later(app, real_kafka, topic_prefix, make_daemon):
     scene = Scene(app, real_kafka, topic_prefix)
     daemon = make_daemon({"consumers": {**SETTINGS["consumers"], "group_prefix": scene.group_prefix},
                           "kafka": {"topic_prefix": topic_prefix, "create_topics": False}}, kafka=real_kafka).start()
-    daemon.wait_log("waits for 2 topics not there yet", 60)
+    daemon.wait_log("waits for 4 topics not there yet", 60)
     real_kafka.create_topic(f"{topic_prefix}subscriptions.sent", PARTITIONS)
     daemon.wait_log("has taken over 3 partitions", 60)
     real_kafka.create_topic(f"{topic_prefix}subscriptions.failed", PARTITIONS)
@@ -905,7 +971,7 @@ def test_partitions_are_added_under_way(real_scene, make_member):
     real_scene.cluster.create_partitions(real_scene.topic("sent"), PARTITIONS + 2)
     more = [dict(event("sent", n, 10 ** 7 + n, real_scene.integrations[0]), partition=PARTITIONS + n % 2) for n in range(1, 101)]
     real_scene.expected[real_scene.integrations[0], "sent"] += len(more)
-    real_scene.send({"sent": more})
+    real_scene.send(real_scene.record({"sent": more}))
     real_scene.check(120)
 
 

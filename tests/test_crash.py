@@ -3,6 +3,7 @@ import contextlib
 import os
 import random
 import signal
+import socket
 import time
 
 import pytest
@@ -91,6 +92,20 @@ def test_drain_that_ends_gives_back_or_says_ambiguous(app, institutions, make_da
     for i in ids:
         event = app.events(i)[-1]
         assert event["event_type"] == "retried" and event["ambiguous"], event
+
+
+def test_drain_before_there_is_a_connection_costs_nothing(app, make_daemon):
+    """A proxy that says nothing: what waits behind it goes back to its queue as it came."""
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as proxy:
+        daemon = make_daemon({"delivery": {"proxy": f"http://127.0.0.1:{proxy.getsockname()[1]}", "connect_timeout": "30s",
+                                           "drain_timeout": "300ms"}}).start()
+        app.subscriptions(app.integration("http://institution.example/"), 5)
+        waiting = [proxy.accept()[0] for _ in range(5)]
+        assert all(c.recv(4096).startswith(b"CONNECT institution.example:80 ") for c in waiting)
+        assert daemon.term() == 0
+        for c in waiting:
+            c.close()
+    assert app.query("select distinct status, attempts, last_ambiguous from {s}.subscriptions") == [("pending", 0, False)]
 
 
 @pytest.mark.parametrize("rows", [0, 40])

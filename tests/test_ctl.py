@@ -1,5 +1,6 @@
 """anubisctl: options, where the configuration comes from, status, explain, and that verify finds what is wrong."""
 import contextlib
+import datetime
 import json
 import os
 import pty
@@ -9,7 +10,7 @@ import time
 
 import pytest
 from harness.anubis import Ctl, clean_environment, program, run
-from harness.processes import scratch_folder, wait_for
+from harness.processes import Child, scratch_folder, wait_for
 
 CPF = "52998224725"
 ECHOED = "Maria da Silva, CPF 529.982.247-25"
@@ -29,10 +30,12 @@ def anubisctl(*arguments, env=None):
     (["stat"], 'did you mean "status"?'),
     (["xyzzy"], 'there is no command "xyzzy"\n'),
     (["explain"], 'the subscription\'s id is missing after "explain"'),
+    (["filters"], '"test" is missing after "filters"'),
     (["explain", "1", "2"], 'there is an argument too many: "2"'),
     (["status", "x"], 'there is an argument too many: "x"'),
     (["migrate", "--json"], 'there is no --json for "migrate"'),
     (["verify", "--dry-run"], 'there is no --dry-run for "verify", which changes nothing'),
+    (["status", "--wait"], 'there is no --wait for "status"'),
     (["explain", "-5"], "a subscription's id is a positive whole number"),
     (["--frobnicate", "status"], "frobnicate"),
     (["-c"], "requires an argument"),
@@ -130,9 +133,8 @@ def test_environment_file(database):
 
 def test_environment_file_that_cannot_be_read(database):
     ctl = Ctl(database=database)
-    assert database_seen(ctl, "--environment", "/nowhere/at/all") == database.name
-    result = ctl("--environment", "/", "status").expect(0)
-    assert 'could not read "/"' in result.stderr and "going on without it" in result.stderr
+    for path in ("/nowhere/at/all", "/"):
+        assert f'could not read "{path}"' in ctl("--environment", path, "status").expect(78).stderr
 
 
 def test_another_role_by_option(database):
@@ -217,7 +219,7 @@ def test_status(app, ctl):
     assert rows[2]["pause_reason"] == "410 Gone" and rows[1]["oldest_due_at"] is not None
     assert status["unpublished_about"] == status["ledger_last_id"] > 20
     text = ctl("status").expect(0).stdout
-    assert "\x1b" not in text and "Universidade?[31m?Falsa" in text and "São João" in text
+    assert "\x1b" not in text and "Universidade?[31m Falsa" in text and "São João" in text
     assert CPF not in text and "Maria" not in text
 
 
@@ -354,6 +356,96 @@ def test_status_of_many_integrations(app, ctl):
     assert len(ctl("status", "--json").json["integrations"]) == 100
 
 
+def parse(instant):
+    return datetime.datetime.fromisoformat(instant.replace("Z", "+00:00"))
+
+
+def result(app, integration, status, error=None, http_status=None, ago="0 s"):
+    """A subscription whose only attempt ended so, some time ago."""
+    number = app.subscription(integration)
+    claim(app, number)
+    end(app, number, status, error, http_status, "next_attempt_at = now() + interval '1 h'")
+    age_events(app, number, ago)
+    return number
+
+
+def age_events(app, number, ago):
+    app.query("set session_replication_role = replica; "
+              "update {s}.subscription_events set created_at = now() - %s::interval where subscription_id = %s; "
+              "reset session_replication_role", (ago, number))
+
+
+def test_status_names_those_in_trouble_first(app, ctl):
+    """Refusing everything, dead, or both: never "ok", and it says since when, why, and when something was accepted."""
+    good, idle, refusing, dead, never, flaky, limited = (
+        app.integration("https://x.example/", name=n) for n in
+        ("good", "idle", "Faculdade que recusa tudo e tem um nome comprido", "dead", "never", "flaky", "limited"))
+    for n in range(12):
+        result(app, good, "sent", http_status=200)
+        result(app, flaky, "sent" if n % 3 == 0 else "retry", "HTTP 500", 500)
+        result(app, limited, "retry", "HTTP 429", 429)
+    result(app, refusing, "sent", http_status=200, ago="2 h")
+    for n in range(6):
+        result(app, refusing, "failed", f"HTTP 422: {ECHOED}", 422, ago=f"{60 - n} min")
+    for n in range(3):
+        result(app, dead, "retry", "could not connect: refused", None, ago=f"{10 - n} min")
+    app.query("update {s}.integrations set failed_sends = 7 where id = %s", (never,))
+    status = ctl("status", "--json").expect(0).json
+    rows = {i["name"].split()[0]: i for i in status["integrations"]}
+    assert {n: i["state"] for n, i in rows.items()} == {
+        "good": "ok", "idle": "idle", "Faculdade": "failing", "dead": "failing", "never": "failing", "flaky": "ok",
+        "limited": "ok"}
+    assert {i["name"].split()[0] for i in status["integrations"][:3]} == {"Faculdade", "dead", "never"} and status["failing"] == 3
+    sick = rows["Faculdade"]
+    assert (sick["failed_in_row"], sick["last_error"], sick["recent_errors"]) == (6, "HTTP 422", 0)
+    hours = {k: (parse(status["at"]) - parse(sick[k])).total_seconds() / 3600 for k in
+             ("failing_since", "last_sent_at", "last_failed_at")}
+    assert {k: round(v, 1) for k, v in hours.items()} == {"failing_since": 1.0, "last_sent_at": 2.0, "last_failed_at": 0.9}
+    assert rows["dead"]["last_sent_at"] is None and rows["dead"]["last_error"] == "could not connect"
+    assert (rows["flaky"]["recent_sent"], rows["flaky"]["recent_errors"], rows["flaky"]["recent_error_percent"]) == (4, 8, 67)
+    assert rows["good"]["recent_error_percent"] == 0 and rows["limited"]["recent_error_percent"] is None
+    for columns in ("80", "40", ""):
+        text = ctl("status", env={"COLUMNS": columns}).expect(0).stdout
+        assert CPF not in text and "Maria" not in text
+        if columns == "80":
+            assert max(map(len, text.splitlines())) <= 80, text
+        flat = " ".join(text.split())
+        assert "FAILING 3 of 7 integrations" in flat
+        assert re.search(r"failing .* 6 attempts in a row since 20..-..-.. ..:..:..Z \(1 h\), the last one 55 min ago: HTTP 422; "
+                         r"last success 20..-..-.. ..:..:..Z", flat), text
+        assert re.search("3 attempts in a row since .*could not connect; never a success", flat), text
+        assert "it has never accepted a subscription" in flat
+
+
+def test_status_tells_how_long_the_backlog_lasts(app, ctl):
+    integration = app.integration("https://x.example/")
+    app.query("update {s}.installation set created_at = now() - interval '1 day'")
+    result(app, integration, "sent", http_status=200, ago="1 h")  # the ledger is older than what is recent
+    for _ in range(10):
+        result(app, integration, "sent", http_status=200, ago="2 min")
+    app.subscriptions(integration, 50)
+    assert "what is due waits" not in ctl("status").stdout
+    status = ctl("status", "--json").expect(0).json
+    assert (status["recent_sent"], status["recent_seconds"], status["eta_seconds"]) == (10, 300, 1500)
+    assert re.search("sent +0.0 a second in the last 5 min; what is due is done in about 25 min", ctl("status").stdout)
+
+
+def test_status_counts_from_when_a_row_became_due(app, ctl):
+    def longest():
+        return ctl("status", "--json").expect(0).json["integrations"][0]["longest_waiting"]
+    integration = app.integration("https://x.example/")
+    old = app.subscription(integration, created_at="2020-01-02T03:04:05Z")
+    claim(app, old)
+    end(app, old, "failed", "HTTP 422", 422, "updated_at = '2020-01-02T03:04:06Z'")
+    app.query("update {s}.subscriptions set status = 'pending' where id = %s", (old,))
+    assert re.fullmatch(r"\d+ (ms|s)", longest()), longest()
+    age_events(app, old, "2 h")
+    app.query("update {s}.installation set created_at = now() - interval '1 day'")
+    assert longest() == "2 h"
+    app.subscription(integration, created_at="2020-01-02T03:04:05Z")  # adopted: it could not be sent before
+    assert longest() == "1 d"
+
+
 @pytest.mark.slow
 def test_status_of_many_rows(app, ctl):
     """Quick whatever there is, and says what it has not counted."""
@@ -371,7 +463,7 @@ def test_status_of_many_rows(app, ctl):
     counts = {s["status"]: (s["count"], s["about"]) for s in status["subscriptions"]}
     assert counts["sent"][1] and abs(counts["sent"][0] - 600_000) < 30_000
     assert counts["pending"][1] and abs(counts["pending"][0] - 200_000) < 20_000
-    assert [i["reason"] for i in status["integrations"]] == [None] * 4 + ["retrying: HTTP 500"]
+    assert [i["reason"] for i in sorted(status["integrations"], key=lambda i: i["id"])] == [None] * 4 + ["retrying: HTTP 500"]
     assert counts["processing"] == (0, False)
     assert [i["waiting"] for i in status["integrations"]] == [40_000] * 5
     assert "about" in ctl("status").stdout
@@ -396,7 +488,12 @@ def test_explain(app, ctl):
     assert "it is unrouted: no integration" in explained("unrouted")["reasons"][0]
     assert "is paused (410 Gone) until" in explained("paused")["reasons"][0]
     assert explained("disabled")["reasons"] == ["its integration is disabled"]
-    assert "circuit is open" in explained("open")["reasons"][0]
+    assert explained("open")["reasons"][0].startswith("its integration's circuit is open (its requests fail)")
+    app.query("update {s}.integration_runtime set circuit_until = now() + interval '5 min', circuit_reason = 'authentication'")
+    assert re.search(r"\(its credentials are refused or missing\); one subscription is tried at 20\S+ \S+Z$",
+                     explained("open")["reasons"][0])
+    app.query("update {s}.integration_runtime set circuit_state = 'half_open'")
+    assert "one subscription is tried now" in explained("open")["reasons"][0]
     assert "has no endpoint_url" in explained("bare")["reasons"][0]
     scheduled = explained("scheduled")
     assert scheduled["next_at"] == "2100-01-02T03:04:05.000000Z" and "until 2100-01-02" in scheduled["reasons"][0]
@@ -417,6 +514,51 @@ def test_explain(app, ctl):
     assert ctl("explain", "4711").expect(1).stderr == "anubisctl: there is no subscription 4711\n"
 
 
+def test_explain_says_why_a_failure_is_final(app, ctl):
+    integration = app.integration("https://a.example/")
+    limited = app.integration("https://b.example/", max_attempts=1)
+
+    def reason(number):
+        result = ctl("explain", str(number), "--json").expect(0)
+        assert "Maria" not in result.stdout
+        assert len(result.json["reasons"]) == 1 and result.json["next"].startswith("nothing, until")
+        return result.json["reasons"][0], result.json
+    words, found = reason(result(app, integration, "failed", f"HTTP 422: {ECHOED}", 422))
+    assert "because the institution refused its data (HTTP 422)" in words and found["max_attempts_of"] == "configuration"
+    words, found = reason(result(app, limited, "failed", f"HTTP 503: {ECHOED}", 503))
+    assert "because its attempts are used up (1); the last one: HTTP 503" in words
+    assert (found["max_attempts"], found["max_attempts_of"]) == (1, "integration")
+    old = app.subscription(integration, created_at="2020-01-02T03:04:05Z")
+    claim(app, old)
+    end(app, old, "failed", "timeout", None)
+    assert "because it was older than retry.max_age (3 d); the last attempt: timeout" in reason(old)[0]
+    by_hand = app.subscription(integration)
+    app.query("update {s}.subscriptions set status = 'failed' where id = %s", (by_hand,))
+    assert "because the application, or a person, set it" in reason(by_hand)[0]
+    # Of a daemon with another configuration than this one.
+    assert "not those of this configuration" in reason(result(app, integration, "failed", "timeout", None))[0]
+    text = ctl("explain", str(by_hand)).expect(0).stdout
+    assert "0 of at most 100 (by this configuration; that of the daemon counts)" in text
+
+
+def test_explain_finds_by_order_and_by_cpf(app, ctl):
+    one = app.subscription(app.integration("https://a.example/", name="Uma"), order_id=77, cpf="529.982.247-25")
+    two = app.subscription(None, order_id=78, cpf="52998224725")
+    app.subscription(None, order_id=78, cpf="11144477735")
+    for arguments in (("--order", "77"), ("--cpf", "111.444.777-35")):
+        story = ctl("explain", *arguments, "--json").expect(0).json
+        assert story["id"] == (one if arguments[0] == "--order" else two + 1)
+    found = ctl("explain", "--cpf", "52998224725", "--json").expect(0).json["subscriptions"]
+    assert [(f["id"], f["integration_name"], f["status"]) for f in found] == [(two, None, "pending"), (one, "Uma", "pending")]
+    text = ctl("explain", "--order", "78").expect(0).stdout
+    assert '"anubisctl explain ID" tells the story of each' in text and "529" not in text and "111" not in text
+    assert ctl("explain", "--order", "79").expect(1).stderr == "anubisctl: there is no subscription of that order\n"
+    assert ctl("explain", "--cpf", "00000000000").expect(1).stderr == "anubisctl: there is no subscription of that CPF\n"
+    for arguments in (("--cpf", "123"), ("--order", "x"), ("--order", "1", "--cpf", "52998224725"), ("1", "--order", "1")):
+        ctl("explain", *arguments).expect(64)
+    ctl("status", "--order", "1").expect(64)
+
+
 def test_explain_slots_and_queue(app, ctl):
     integration = app.integration("https://x.example/", max_in_flight=2)
     ids = app.subscriptions(integration, 5)
@@ -424,6 +566,9 @@ def test_explain_slots_and_queue(app, ctl):
     reasons = ctl("explain", str(ids[4]), "--json").json["reasons"]
     assert "all 2 slots of its integration are taken (max_in_flight)" in reasons
     assert "subscriptions of the same integration that are due before it: 2" in reasons
+    app.query("update {s}.integrations set rate_limit = 0.1")
+    reasons = ctl("explain", str(ids[4]), "--json").json["reasons"]
+    assert "its integration's rate_limit keeps requests apart: they take at least 20 s" in reasons
 
 
 def test_explain_published(app, ctl):
@@ -529,20 +674,24 @@ def test_verify_finds_marks_that_are_no_events(proven, ctl):
 
 
 def test_verify_keeps_behind_apart_from_wrong(proven, ctl):
+    def behind():
+        consumers = ctl("status", "--json").json["consumers"]
+        return {c["topic"][21:]: c["behind"] for c in consumers if c["consumer_group"] == "anubis-integration-group"}
     handled = proven.value("select e.id from {s}.subscription_events e where event_type = 'failed' order by 1 limit 1")
     proven.query("update {s}.consumer_bitmaps set bits = set_bit(bits, %s, 0) where event_type = 'failed'", (handled,))
     proven.query("update {s}.integrations set failed_sends = failed_sends - 1 where name = 'bad'")
     proven.query("update {s}.integration_runtime set failed = failed - 1, failed_folded = failed_folded - 1 where failed > 0")
+    ctl("replay", "--group", "integration", "--from-ledger").expect(0)  # the analytics
     result = ctl("verify", "--json").expect(2).json
     assert (result["verdict"], result["unhandled"], result["unpublished"]) == ("behind", 1, 0)
-    assert [c["behind"] for c in ctl("status", "--json").json["consumers"]] == [1, 0]
+    assert behind() == {"created": 0, "failed": 1, "retried": 0, "sent": 0}
     assert result["oldest_unhandled_at"] and "not yet caught up" in ctl("verify").stdout
     # Known, and waiting for somebody.
     proven.query("insert into {s}.dead_letters (read_model, topic, partition, \"offset\", headers, error) values "
                  "('integration', 'anubis.subscriptions.failed', 0, 1, %s, 'x')",
                  (json.dumps({"sequence": str(handled)}),))
     assert ctl("verify", "--json").expect(0).json["dead_letters"] == 1
-    assert [c["behind"] for c in ctl("status", "--json").json["consumers"]] == [0, 0]
+    assert behind() == {"created": 0, "failed": 0, "retried": 0, "sent": 0}
     assert "1 event put aside" in ctl("verify").stdout
     proven.subscription(1)
     result = ctl("verify", "--json").expect(2).json
@@ -569,6 +718,74 @@ def test_verify_names_only_the_first_of_many(proven, ctl):
     assert any("and 60 more subscriptions" in d for d in result["differences"])
 
 
+def manual(place):
+    """The statements of a section of the manual, for subscription 4711, integration 7 and three too many."""
+    with open("man/anubisctl.8", encoding="utf-8") as f:
+        section = f.read().partition(".Sh WHEN THE PROOF IS WRONG")[2].partition(f".Ss {place}")[2]
+    return re.findall(r"\.Bd -literal -offset indent\n(.*?)\.Ed", section.partition("\n.S")[0], re.DOTALL)
+
+
+REPAIRS = {
+    "status": ("update {s}.subscriptions set status = 'retry' where id = 3", "A subscription is not", 1, "triggers did not fire"),
+    "status, for the row": ("update {s}.subscriptions set status = 'retry' where id = 3", "A subscription is not", 0,
+                            "triggers did not fire"),
+    "unknown": ("insert into {s}.subscriptions (id, integration_id) values (3000, 1)", "A subscription is not", 0,
+                "triggers did not fire"),
+    "gone": ("delete from {s}.subscriptions where id = 3", "A subscription is gone", 0, "were deleted"),
+    "counter": ("update {s}.integrations set successful_sends = successful_sends + 3 where id = 1", "A counter differs", 0,
+                "Something besides anubisd counts"),
+    "count": ("update {s}.integration_runtime set sent = sent + 3, sent_folded = sent_folded + 3 where integration_id = 1",
+              "A counter differs", 1, "Something besides anubisd counts"),
+    "mark": ("update {s}.consumer_bitmaps set bits = set_bit(bits, 3, 1) where event_type = 'sent' and partition = 0",
+             "Wrong ids are marked", 0, "clear those marks"),
+}
+
+
+@pytest.mark.parametrize("name", sorted(REPAIRS))
+def test_what_helps_when_the_proof_is_wrong(proven, ctl, name):
+    """Each kind of difference is told with its remedy, and the manual's statement removes it."""
+    damage, place, number, words = REPAIRS[name]
+    without_triggers(proven, damage)
+    found = ctl("verify", "--json").expect(1).json
+    assert any(words in r for r in found["remedies"]), found
+    assert "WHEN THE PROOF IS WRONG" in ctl("verify").expect(1).stdout
+    repair = manual(place)[number]
+    subscription = {"unknown": "3000", "mark": "3"}.get(name, "3")
+    repair = repair.replace("4711", subscription).replace("= 7", "= 1")
+    proven.query(repair)
+    # An event that was appended is not published yet; nothing is wrong.
+    left = ctl("verify", "--json")
+    assert left.code in (0, 2) and left.json["differences"] == left.json["remedies"] == [], left
+    assert left.code == (2 if place.startswith("A subscription is not") and number == 0 else 0)
+
+
+def test_verify_waits_for_the_work(app, ctl, make_daemon, institutions):
+    """Until all that is due is sent, published and counted; what is not due is not waited for."""
+    good = app.integration(institutions.url("/slow/200"))
+    app.subscription(good, scheduled_to="2100-01-01T00:00:00Z")
+    app.subscription(app.integration(institutions.url("/good"), paused_until="2100-01-01T00:00:00Z"))
+    app.subscriptions(good, 200)
+    waiting = Child([program("anubisctl"), "-c", ctl.path, "--environment", "/dev/null", "verify", "--wait"],
+                    env=clean_environment()).start()
+    waiting.wait_output("no anubisd is connected to this database: waiting", 30)
+    make_daemon().start()
+    wait_for(lambda: not waiting.is_running(), 90, lambda: f"the end: {waiting.output}")
+    assert waiting.returncode == 0 and "proven:" in waiting.output, waiting.output
+    assert app.states() == {"sent": 200, "pending": 2}
+    assert app.value("select sum(sent) from {s}.integration_runtime") == 200
+    waiting.close()
+
+
+@pytest.mark.slow
+def test_verify_is_not_silent(proven, ctl):
+    """A step that takes long says so each half minute, also where lines stay."""
+    proven.query("create or replace function {s}.integration_required() returns boolean language sql immutable parallel safe "
+                 "as $$ select pg_sleep(33) is not null $$")
+    result = ctl("verify", deadline=120).expect(0)
+    line = r"anubisctl: 3/8 looking for integrations that are gone … \((29|3\d) s\)\n"
+    assert re.fullmatch(line, result.stderr), result.stderr
+
+
 def test_verify_changes_nothing(proven, ctl):
     """It runs where nothing can be written."""
     database = proven.database
@@ -590,4 +807,134 @@ def test_terminal_sees_progress(proven, ctl):
         while part := os.read(ours, 65536):  # the kernel hands it over in parts
             shown += part.decode()
     os.close(ours)
-    assert done.returncode == 0 and "1/7 counting" in shown and shown.endswith("\r\x1b[K")
+    assert done.returncode == 0 and "1/8 counting" in shown and shown.endswith("\r\x1b[K")
+
+
+# --- pause, resume, retry ---
+
+def test_an_integration_is_paused_and_resumed(app, ctl):
+    integration = app.integration("https://a.example/", name="USP")
+    paused = "select paused_until = 'infinity', pause_reason from {s}.integrations"
+    assert ctl("pause", integration, "--reason", "they asked", "--dry-run").expect(0).stdout.count("Nothing was changed")
+    assert app.query(paused) == [(None, None)]
+    answer = ctl("pause", integration, "--reason", "they asked", "--json").expect(0).json
+    assert answer == {"name": "USP", "paused_until": None}
+    (forever, reason), = app.query(paused)
+    assert forever and reason.startswith("they asked (")
+    answer = ctl("pause", integration, "--reason", "lunch", "--for", "90m", "--json").expect(0).json
+    assert answer["paused_until"].startswith("20")
+    assert app.value("select round(extract(epoch from paused_until - now()) / 60) from {s}.integrations") == 90
+    answer = ctl("resume", integration, "--json").expect(0).json
+    assert answer["was_paused"] is True and answer["pause_reason"].startswith("lunch (")
+    assert app.query("select paused_until, pause_reason from {s}.integrations") == [(None, None)]
+    assert ctl("resume", integration, "--json").expect(0).json["was_paused"] is False
+
+
+@pytest.mark.parametrize("words, code, said", [
+    (["pause", "1"], 64, "--reason"), (["pause", "x", "--reason", "y"], 64, 'not "x"'),
+    (["pause", "7", "--reason", "y"], 1, "no integration 7"), (["pause", "1", "--reason", "y", "--for", "soon"], 64, '"soon"'),
+    (["resume", "7"], 1, "no integration 7"), (["resume", "1", "--reason", "y"], 64, "no --reason for"),
+    (["retry"], 64, "needs a choice"), (["retry", "--rate", "5"], 64, "choice"), (["retry", "--ids", "1,x"], 64, '"x"'),
+    (["retry", "--ids", ","], 64, "--ids"), (["retry", "--since", "yesterday"], 64, "yesterday"),
+    (["retry", "--since", "2026-13-45"], 69, "2026-13-45"), (["retry", "--status", "0"], 64, "--status"),
+    (["status", "--ids", "1"], 64, "--ids"), (["retry", "--until", "soon"], 64, "--until"),
+    (["resend"], 64, "is missing"), (["resend", "x"], 64, '"x"'), (["resend", "1", "--rate", "0"], 64, "--rate"),
+    (["resend", "1", "--reason", ""], 64, "--reason"), (["integrations", "1"], 64, "too many")])
+def test_wrong_orders_are_refused(app, ctl, words, code, said):
+    assert said in ctl(*words).expect(code).stderr
+
+
+def test_failed_subscriptions_are_put_back(app, ctl):
+    usp, puc = app.integration("https://usp.example/"), app.integration("https://puc.example/")
+    ids = app.subscriptions(usp, 1200) + app.subscriptions(puc, 3)
+    app.query("update {s}.subscriptions set status = 'failed', attempts = 5, last_http_status = 400 + id %% 2 * 22, "
+              "last_error = case when id %% 2 = 0 then 'HTTP 400: CPF' else 'HTTP 422: course' end where id <> %s", (ids[0],))
+    app.query("update {s}.subscriptions set updated_at = now() - interval '3 days' where id = %s", (ids[5],))
+    assert ctl("retry", "--integration", usp, "--dry-run", "--json").expect(0).json == {
+        "chosen": 1199, "integrations": 1, "put_back": 0}
+    assert app.states() == {"failed": 1202, "pending": 1}
+    for choice, count in ((["--ids", f"{ids[1]},{ids[2]},{ids[0]}"], 2), (["--status", "422", "--integration", puc], 2),
+                          (["--error", "CPF", "--integration", puc], 1), (["--since", "1h"], 1199 - 2 - 1),
+                          (["--since", "2020-01-01 00:00", "--until", "4d"], 0), (["--until", "2d"], 1)):
+        assert ctl("retry", *choice, "--json").expect(0).json["put_back"] == count, choice
+    assert app.states() == {"retry": 1202, "pending": 1}
+    assert app.query("select distinct attempts, next_attempt_at from {s}.subscriptions where status = 'retry'") == [(0, None)]
+    event = app.events(ids[1])[-1]
+    assert event["event_type"] == "retried" and re.fullmatch(r"put back by \S+ \(anubisctl retry\)", event["error_message"])
+
+
+def test_they_are_put_back_gently(app, ctl):
+    app.subscriptions(app.integration("https://usp.example/"), 600)
+    app.query("update {s}.subscriptions set status = 'failed'")
+    ctl("retry", "--status", "999").expect(0)
+    assert ctl("retry", "--since", "1d", "--rate", "10", "--json").expect(0).json["put_back"] == 600
+    assert 59 <= app.value("select extract(epoch from max(next_attempt_at) - min(next_attempt_at)) from {s}.subscriptions") < 75
+
+
+# --- resend, integrations ---
+
+def sent(app, *ids):
+    claim(app, *ids)
+    for subscription in ids:
+        end(app, subscription, "sent", None, 200, "sent_at = now()")
+
+
+def test_what_was_sent_is_sent_again_as_a_new_subscription(app, ctl):
+    integration = app.integration("https://usp.example/")
+    ids = [app.subscription(integration, payload='{"n": 1.50}') for _ in range(4)]
+    sent(app, *ids[:3])
+    dry = ctl("resend", *ids, "--dry-run", "--json").expect(1).json
+    assert dry["resent"] == [{"id": i, "copy": None} for i in ids[:3]]
+    assert app.value("select count(*) from {s}.subscriptions") == 4
+    done = ctl("resend", ids[0], ids[0], ids[3], 999, "--reason", "they lost it", "--json").expect(1).json
+    copy = done["resent"][0]["copy"]
+    assert done["resent"] == [{"id": ids[0], "copy": copy}] and done["refused"] == [
+        f'subscription {ids[3]} was not sent: its status is "pending"', "there is no subscription 999"]
+    columns = "integration_id, order_id, origin, cpf, payload::text"
+    original, = app.query("select " + columns + " from {s}.subscriptions where id = %s", (ids[0],))
+    assert app.query("select resend_of, status, attempts, sent_at, " + columns + " from {s}.subscriptions where id = %s",
+                     (copy,)) == [(ids[0], "pending", 0, None, *original)]
+    seeds = app.query("select idempotency_seed from {s}.subscriptions where id = any(%s)", ([ids[0], copy],))
+    assert len(set(seeds)) == 2
+    created, = app.events(copy)
+    assert created["event_type"] == "created" and re.fullmatch(r"operator \S+: they lost it", created["decided_by"])
+    again = ctl("resend", ids[0], "--json").expect(1).json
+    assert again["resent"] == [] and f"{copy} goes out in its place" in again["refused"][0]
+    assert ctl("explain", copy, "--json").expect(0).json["resend_of"] == ids[0]
+    assert ctl("explain", ids[0], "--json").expect(0).json["resent_as"] == copy
+    assert re.search(f"sent again as +{copy}\n", ctl("explain", ids[0]).stdout)
+
+
+def test_a_locked_one_is_left_alone_and_many_go_gently(app, ctl):
+    ids = app.subscriptions(app.integration("https://usp.example/"), 700)
+    app.query("update {s}.subscriptions set status = 'sent', sent_at = now()")
+    other = app.database.connect(autocommit=False)
+    other.cursor().execute(f"select from {app.schema}.subscriptions where id = %s for update", (ids[5],))
+    done = ctl("resend", *ids, "--rate", "10", "--json").expect(1).json
+    other.close()
+    assert len(done["resent"]) == 699 and done["refused"] == [f"subscription {ids[5]} is locked by another session: try again"]
+    assert 69 <= app.value("select extract(epoch from max(next_attempt_at) - min(next_attempt_at)) from {s}.subscriptions") < 80
+    assert len(ctl("resend", *ids, "--json").expect(1).json["resent"]) == 1
+    assert app.value("select count(*) from {s}.subscriptions where resend_of is not null") == 700
+
+
+def test_every_integration_is_listed_with_what_is_set(app, ctl):
+    app.integration("https://usp.example:8443/t0ken?k=s3cret", name="USP", auth_token="t0psecret", timeout_ms=1500,
+                    max_in_flight=4, rate_limit="2.5", max_attempts=7,
+                    delivery_settings={"headers": {"X": "hidden"}, "on_ambiguous": "hold"})
+    app.integration("https://puc.example/", name="PUC", paused_until="infinity", pause_reason="they asked",
+                    delivery_settings={"auth": {"type": "none"}})
+    app.integration(None, name="Later", auth_token=None, enabled=False)
+    listed = ctl("integrations", "--json").expect(0).json["integrations"]
+    usp = {"id": 1, "name": "USP", "state": "ok", "enabled": True, "circuit_state": "closed", "paused": False,
+           "paused_until": None, "pause_reason": None,
+           "endpoint": "https://usp.example:8443", "auth": "bearer",
+           "timeout_ms": 1500, "max_in_flight": 4, "rate_limit": 2.5, "max_attempts": 7,
+           "settings": "headers, on_ambiguous", "sent": 0, "failed": 0}
+    none = {**usp, **dict.fromkeys(("timeout_ms", "max_in_flight", "rate_limit", "max_attempts", "settings"))}
+    assert listed == [usp, {**none, "id": 2, "name": "PUC", "state": "paused", "paused": True, "pause_reason": "they asked",
+                            "endpoint": "https://puc.example", "auth": "none"},
+                      {**none, "id": 3, "name": "Later", "state": "disabled", "enabled": False, "endpoint": None, "auth": None}]
+    shown = ctl("integrations").expect(0).stdout
+    assert "they asked" in shown and "set: timeout 1500 ms, 4 at once, 2.5 a second, 7 attempts, headers, on_ambiguous" in shown
+    assert not re.search("t0ken|s3cret|t0psecret|hidden", shown)

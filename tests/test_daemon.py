@@ -1,4 +1,5 @@
 """The process: options, exit codes, starting in any order, reloading; and the whole way while everything dies."""
+import os
 import random
 import re
 
@@ -74,7 +75,40 @@ def test_check_and_dump_see_what_the_unit_gives_the_daemon(tmp_path):
     assert '"kafka7:9092";  # environment KAFKA_BROKERS' in anubisd("--dump-config", *named).expect(0).stdout
     assert '"kafka8:9092"' in anubisd("--dump-config", *named, env={"KAFKA_BROKERS": "kafka8:9092"}).expect(0).stdout
     for mode in (["--check-config"], []):
-        assert 'could not read "/"' in anubisd(*mode, "-c", conf, "--environment", "/").expect(78).stderr
+        for path in ("/", "/nowhere"):
+            assert f'could not read "{path}"' in anubisd(*mode, "-c", conf, "--environment", path).expect(78).stderr
+
+
+def test_keys_without_effect_are_said(tmp_path):
+    conf = tmp_path / "a.conf"
+    conf.write_text('status: {\n  token = "s3cret"; };')
+    result = anubisd("--check-config", "-c", conf).expect(0)
+    assert result.stderr == f"{conf}:2: status.token has no effect in this version\n"
+    assert "s3cret" not in anubisd("--dump-config", "-c", conf).expect(0).stdout
+
+
+def test_urls_of_alerts_are_shown_without_what_is_secret(tmp_path):
+    conf = tmp_path / "a.conf"
+    conf.write_text('alerts: { webhook_url = "https://hooks.example/T0/s3cret"; webhook_secret = '
+                    '"whsec_bm9ib2R5IGd1ZXNzZXMgd2hhdCBzdGFuZHMgaGVyZQ=="; '
+                    'alertmanager_urls = ( "http://one:9093/s3cret", "http://two:9093" ); };')
+    anubisd("--check-config", "-c", conf).expect(0)
+    dump = anubisd("--dump-config", "-c", conf).expect(0).stdout
+    assert "s3cret" not in dump and "bm9ib2R5" not in dump
+    assert 'alertmanager_urls = ( "http://one:9093/***", "http://two:9093" );' in dump
+    conf.write_text('alerts: { webhook_secret = "hush"; alertmanager_urls = ( "http://one:9093", "two" ); };')
+    result = anubisd("--check-config", "-c", conf).expect(78)
+    assert "alerts.webhook_secret must" in result.stderr and "hush" not in result.stderr
+    assert 'alerts.alertmanager_urls must be a list of URLs such as ( "http://host:9093" )' in result.stderr
+
+
+def test_files_with_secrets_are_there_to_be_read(tmp_path):
+    conf, secret = tmp_path / "a.conf", tmp_path / "secret"
+    conf.write_text(f'kafka: {{\n  sasl_password = "file:{secret}"; }};\n# no line feed behind this')
+    assert f"{conf}:2: kafka.sasl_password: file:{secret}: could not open the file" in \
+        anubisd("--check-config", "-c", conf).expect(78).stderr
+    secret.write_text("")
+    anubisd("--check-config", "-c", conf).expect(0)
 
 
 # --- any order ---
@@ -166,6 +200,52 @@ def test_the_time_for_the_threads_comes_on_top_of_the_drain(make_daemon):
     assert any(line.startswith("EXTEND_TIMEOUT_USEC=") for line in after), after
 
 
+def test_closed_standard_descriptors_stay_nobodys(app, institutions, make_daemon):
+    """Started as  anubisd <&- >&- 2>&-  : no socket of ours gets a number that others read or write."""
+    daemon = make_daemon(wrapper=["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh"]).start()
+    app.subscription(app.integration(institutions.url("/good")))
+    app.wait_states(sent=1)
+    assert [os.readlink(f"/proc/{daemon.pid}/fd/{fd}") for fd in range(3)] == ["/dev/null"] * 3
+    assert daemon.term() == 0
+
+
+def test_a_log_that_nobody_reads_holds_nothing_up(app, institutions, make_daemon, tmp_path):
+    pipe, said = tmp_path / "pipe", bytearray()
+    os.mkfifo(pipe)
+    with open(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as reader:
+        daemon = make_daemon(wrapper=["sh", "-c", f'exec "$@" 2>{pipe}', "sh"]).start()
+        integration = app.integration(institutions.url("/reject/422"))
+        app.subscriptions(integration, 7000)
+        app.wait_states(failed=7000)
+
+        def is_said():
+            said.extend(reader.read(65536) or b"")
+            return b" of this log were lost here: nobody read what is written to stderr\n" in said
+        wait_for(is_said, 30, lambda: f"the loss to be said: {said[-500:]}")
+        app.subscriptions(integration, 7000)
+        app.wait_states(failed=14000)
+        assert daemon.term() == 0
+
+
+def traced(daemon, *options):
+    """The daemon below strace(1), which injects what the options say."""
+    daemon.child.argv[:0] = ["strace", "-f", "-qq", "-o", "/dev/null", *options]
+    daemon.child.env["ASAN_OPTIONS"] = "detect_leaks=0"  # which cannot be done under ptrace(2)
+    return daemon
+
+
+def test_a_loop_that_fails_says_why_and_is_no_clean_end(make_daemon):
+    daemon = traced(make_daemon(), "-e", "inject=epoll_wait,epoll_pwait2:error=EINVAL:when=40").start()
+    assert daemon.child.wait(60) == 70, daemon.log
+    assert "error: the event loop cannot go on: Invalid argument" in daemon.log
+
+
+def test_a_hangup_while_it_starts_is_no_end(make_daemon):
+    daemon = make_daemon()
+    traced(daemon, "-P", daemon.path, "-e", "trace=openat", "-e", "inject=openat:signal=HUP:when=1").start()
+    daemon.wait_log("configuration read again")
+
+
 # --- the whole way ---
 
 def wait_verified(ctl, deadline=90):
@@ -254,3 +334,18 @@ def test_a_file_without_certificates_is_refused(tmp_path, path):
     conf.write_text(f'kafka: {{ brokers = "localhost:1"; }};\ndelivery: {{\n  ca_file = "{path}";\n}};\n')
     problems = anubisd("--check-config", "-c", conf).expect(78).stderr
     assert f"{conf}:3: delivery.ca_file must be a file of certificates in PEM" in problems
+
+
+def test_the_status_counts_what_could_be_sent(app, institutions, make_daemon):
+    """A count that ends is not shown as if it were exact; what is disabled or paused does not wait for the daemon."""
+    paused = app.integration("https://x.example/", paused_until="2100-01-01T00:00:00Z")
+    disabled = app.integration("https://x.example/", enabled=False)
+    later = app.integration("https://x.example/")
+    rows = "insert into {s}.subscriptions (integration_id, scheduled_to) select %s, '2100-01-01' from generate_series(1, %s)"
+    app.query(rows, (paused, 20000))
+    app.query(rows, (disabled, 20000))
+    app.query(rows, (later, 7))
+    daemon = make_daemon().start()
+    wait_for(lambda: ", 7 waiting" in (daemon.status() or ""), 30, lambda: f"the count in {daemon.status()}")
+    app.query(rows, (later, 20000))
+    wait_for(lambda: ", more than 10000 waiting" in (daemon.status() or ""), 30, lambda: f"the count in {daemon.status()}")

@@ -305,8 +305,10 @@ def test_a_dead_and_a_silent_one_hold_up_nobody(app, institutions, make_daemon):
     app.wait_states(integration_id=good, sent=300, deadline=15)
 
 
-LOST = r"integration %s: (\d+) attempts in a row failed, the last one: %s; .*\(anubisctl explain \d+\)"
-BACK = r"integration %s takes subscriptions again, after .+ in which (\d+) attempts failed"
+LOST = r"integration %s \".*\": (\d+) attempts in a row failed within [^,]+, the last one: %s.*; .*\(anubisctl explain \d+\)"
+REFUSES = r"integration %s \".*\" refuses everything: (\d+) attempts in a row failed within [^,]+, the last one: %s; .*"
+WAITS = r"integration %s \"(.*)\" asks for time \(%s\): nothing is sent to it for (.*)"
+BACK = r"integration %s \".*\" takes subscriptions again, after .+ in which (\d+) attempts? failed"
 
 
 def test_an_endpoint_that_takes_nothing_is_said_once(app, institutions, make_daemon):
@@ -317,8 +319,9 @@ def test_an_endpoint_that_takes_nothing_is_said_once(app, institutions, make_dae
     for integration in (closed, refusing, wrong_data):
         app.subscriptions(integration, 40)
     app.wait_states(retry=80, failed=40)
-    found = [re.findall(LOST % pair, daemon.log) for pair in ((closed, "could not connect"), (refusing, "HTTP 401"))]
-    assert found == [["20"], ["20"]] and len(re.findall(LOST % ("\\d+", ".*"), daemon.log)) == 2, daemon.log
+    found = [re.findall(LOST % pair, daemon.log) for pair in ((closed, "could not connect: .+"), (refusing, "HTTP 401"))]
+    assert found == [["20"], ["20"]] and len(re.findall(LOST % (r"(?:\d+)", ".*"), daemon.log)) == 2, daemon.log
+    assert re.findall(REFUSES % (wrong_data, "HTTP 422"), daemon.log) == ["20"], daemon.log
     assert "MARK" not in daemon.log
     # A reload forgets nothing of it.
     daemon.reload()
@@ -328,6 +331,32 @@ def test_an_endpoint_that_takes_nothing_is_said_once(app, institutions, make_dae
     app.wait_states(integration_id=closed, sent=40, deadline=20)
     assert re.findall(BACK % closed, daemon.log) == ["40"], daemon.log
     assert not re.findall(BACK % refusing, daemon.log)
+
+
+def test_a_long_wait_is_said_at_once(app, institutions, make_daemon):
+    daemon = make_daemon({"log_level": "info", "retry": {"max_delay": "3h"}}).start()
+    integration = app.integration(institutions.url("/reject/429?retry_after=7200"), name="Colégio São José", max_in_flight=1)
+    app.subscriptions(integration, 5)
+    app.wait_states(retry=1, pending=4)
+    (name, wait), = re.findall(WAITS % (integration, "HTTP 429"), daemon.log)
+    assert name == "Colégio São José" and wait.startswith("2 h")
+    app.query("update {s}.integrations set endpoint_url = %s", (institutions.url("/good"),))
+    app.query("update {s}.integration_runtime set backoff_until = null; update {s}.subscriptions set next_attempt_at = null")
+    app.wait_states(sent=5)
+    assert re.findall(BACK % integration, daemon.log) == ["1"], daemon.log
+
+
+def test_refusals_by_the_thousand_make_few_lines(app, institutions, make_daemon):
+    daemon = make_daemon({"log_level": "info"}).start()
+    integration = app.integration(institutions.url("/reject/422"), name="Faculdade A")
+    app.subscriptions(integration, 5000)
+    app.wait_states(failed=5000)
+    assert daemon.term() == 0  # what was counted is told at the end, too
+    assert len(daemon.log.splitlines()) < 100
+    single = re.findall(rf'subscription \d+, integration {integration} "Faculdade A", attempt 1: HTTP 422, failed', daemon.log)
+    more = re.findall(rf'integration {integration} "Faculdade A": (\d+) more subscriptions failed or were held', daemon.log)
+    assert len(single) == 5 and 5 + sum(map(int, more)) == 5000, daemon.log
+    assert len(re.findall(REFUSES % (integration, "HTTP 422"), daemon.log)) == 1
 
 
 def test_a_flaky_one_does_not_flood_the_journal(app, institutions, make_daemon):

@@ -23,10 +23,16 @@ def message_ids():
     return dict(re.findall(r'^#define (MSG_\w+) "(\w+)"$', read("src/base/message_ids.h"), re.MULTILINE))
 
 
-def catalog():
+CATALOGS = ["anubisd.catalog", "anubisd.pt_BR.catalog"]
+# What is the same in each language: fields, what stands in quotes, manual pages, keys and columns, settings, words in
+# capitals, numbers.
+UNTRANSLATED = r'@\w+@|"[^"]+"|\w+\(\d\)|\w+=|\w+[._]\w[\w.]*\w|\b[A-Z]{4,}\b|[A-Z]\w+-[A-Z]\w+|\b\d+\b'
+
+
+def catalog(name=CATALOGS[0]):
     """{id: {"Subject": …, "": text}}"""
     entries = {}
-    for part in re.split(r"(?m)^-- ", read("systemd/anubisd.catalog"))[1:]:
+    for part in re.split(r"(?m)^-- ", read(f"systemd/{name}"))[1:]:
         head, _, text = part.partition("\n\n")
         message_id, *lines = head.splitlines()
         assert message_id not in entries, f"{message_id} has two entries"
@@ -47,25 +53,73 @@ def test_each_message_id_is_used():
     assert not unused, f"no line of the journal has these: {unused}"
 
 
-def test_catalog_entries_are_complete():
-    for message_id, entry in catalog().items():
+@pytest.mark.parametrize("name", CATALOGS)
+def test_catalog_entries_are_complete(name):
+    for message_id, entry in catalog(name).items():
         assert set(entry) == {"Subject", "Defined-By", "Support", "Documentation", ""}, message_id
         assert entry["Defined-By"] == "anubisd"
         assert len(entry[""]) > 80, f"{message_id} explains nothing"
         assert all(len(line) <= 90 for line in entry[""].splitlines()), message_id
 
 
-def test_journalctl_understands_the_catalog():
+def untranslated(text):
+    return set(re.findall(UNTRANSLATED, " ".join(text.split())))
+
+
+def commands(text):
+    """The indented lines, without comments of SQL and without lines that begin with a SQLSTATE and explain it."""
+    return re.findall(r"(?m)^ +(?!\d)(\S.*?)(?: +-- .*)?$", text)
+
+
+@pytest.mark.parametrize("name", CATALOGS[1:])
+def test_a_translated_catalog_says_the_same(name):
+    translation = catalog(name)
+    assert list(translation) == list(catalog())
+    for message_id, entry in catalog().items():
+        other = translation[message_id]
+        assert all(other[key] == entry[key] for key in ("Defined-By", "Support", "Documentation")), message_id
+        assert other["Subject"] != entry["Subject"]
+        assert untranslated(other["Subject"]) == untranslated(entry["Subject"]), message_id
+        assert untranslated(other[""]) == untranslated(entry[""]), message_id
+        assert commands(other[""]) == commands(entry[""]), message_id
+
+
+@pytest.fixture(scope="module", name="journal")
+def the_catalogs_in_a_journal():
+    """A folder with the catalogs and, when a test puts them there, locales; and its journalctl."""
     if not shutil.which("journalctl"):
         pytest.skip("journalctl is not installed")
     folder = scratch_folder()
     os.makedirs(os.path.join(folder, "usr/lib/systemd/catalog"))
     os.makedirs(os.path.join(folder, "var/lib/systemd/catalog"))
-    shutil.copy(os.path.join(ROOT, "systemd/anubisd.catalog"), os.path.join(folder, "usr/lib/systemd/catalog"))
-    subprocess.run(["journalctl", f"--root={folder}", "--update-catalog"], check=True)
-    found = subprocess.run(["journalctl", f"--root={folder}", "--list-catalog", "--no-pager"], check=True,
-                           capture_output=True, text=True).stdout
-    assert {line.split()[0] for line in found.splitlines()} == set(message_ids().values())
+    for name in CATALOGS:
+        shutil.copy(os.path.join(ROOT, "systemd", name), os.path.join(folder, "usr/lib/systemd/catalog"))
+
+    def journalctl(*arguments, locale="C"):
+        return run(["journalctl", f"--root={folder}", "--no-pager", *arguments],
+                   env={"LC_ALL": locale, "LOCPATH": folder}).expect()
+
+    assert journalctl("--update-catalog").stderr == ""
+    return folder, journalctl
+
+
+def test_journalctl_understands_the_catalog(journal):
+    _, journalctl = journal
+    found = dict(line.split(" anubisd: ") for line in journalctl("--list-catalog").stdout.splitlines())
+    assert set(found) == set(message_ids().values())
+    assert found == {message_id: entry["Subject"] for message_id, entry in catalog().items()}
+
+
+def test_the_locale_chooses_the_catalog(journal):
+    folder, journalctl = journal
+    if not os.path.isdir("/usr/lib/locale/C.utf8"):
+        pytest.skip("this machine has no locale to copy")
+    for language, name in (("pt_BR", CATALOGS[1]), ("pt_PT", CATALOGS[0])):
+        shutil.copytree("/usr/lib/locale/C.utf8", os.path.join(folder, f"{language}.UTF-8"))
+        text = journalctl("--dump-catalog", locale=f"{language}.UTF-8").stdout
+        for message_id, entry in catalog(name).items():
+            assert f"-- {message_id}\nSubject: {entry['Subject']}\n" in text
+            assert entry[""] in text
 
 
 # --- manual pages ---
@@ -198,7 +252,12 @@ def files_named(guide):
 
 
 def test_there_are_guides():
-    assert {"src/README.md", "tests/README.md"} <= set(GUIDES)
+    assert {"sql/README.md", "src/README.md", "tests/README.md"} == set(GUIDES)
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+def test_a_guide_is_read_at_once(guide):
+    assert 60 <= read(guide).count("\n") <= 100
 
 
 @pytest.mark.parametrize("guide", GUIDES)
@@ -297,7 +356,8 @@ def test_install_puts_everything_in_its_place(tree):
     found = files_below(tree)
     for name in ("usr/sbin/anubisd", "usr/bin/anubisctl", "etc/anubisd.conf", "usr/lib/systemd/system/anubisd.service",
                  "usr/lib/sysusers.d/anubisd.conf", "usr/lib/tmpfiles.d/anubisd.conf",
-                 "usr/lib/systemd/catalog/anubisd.catalog", "usr/share/man/man8/anubisd.8", "usr/share/man/man8/anubisctl.8",
+                 "usr/lib/systemd/catalog/anubisd.catalog", "usr/lib/systemd/catalog/anubisd.pt_BR.catalog",
+                 "usr/share/man/man8/anubisd.8", "usr/share/man/man8/anubisctl.8",
                  "usr/share/man/man5/anubisd.conf.5", "usr/share/doc/anubisd/README.md", "usr/share/anubisd/sql/002_tables.sql",
                  "usr/share/anubisd/sql/repeatable/06_triggers.sql"):
         assert name in found

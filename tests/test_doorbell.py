@@ -97,7 +97,6 @@ WOKEN = {
     "resumed": ({"paused_until": "infinity"}, "update {s}.integrations set paused_until = null"),
     "enabled": ({"enabled": False}, "update {s}.integrations set enabled = true"),
     "circuit closed": ({}, "update {s}.integration_runtime set circuit_state = 'closed'"),
-    "circuit probes": ({}, "update {s}.integration_runtime set circuit_state = 'half_open'"),
     "routed": ({}, "update {s}.subscriptions set integration_id = (select id from {s}.integrations)"),
     "rescheduled": ({}, "update {s}.subscriptions set scheduled_to = null"),
     "released": ({}, "update {s}.subscriptions set held_at = null"),

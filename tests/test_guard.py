@@ -26,7 +26,7 @@ def test_it_stops_where_a_trigger_does_not_fire(app, institutions, make_daemon, 
     app.wait_states(sent=5)
     for statement in change:
         app.query(statement)
-    daemon.wait_log(rf"changes may leave no trace: trigger .*{named}.*anubisctl migrate")
+    daemon.wait_log(rf"error: changes may leave no trace: trigger .*{named}.*anubisctl migrate")
     app.query("insert into {s}.subscriptions (integration_id) select %s from generate_series(1, 5)", (integration,))
     assert Ctl(database=app.database)("status").code == 0
     assert app.states() == {"sent": 5, "pending": 5}
@@ -34,6 +34,28 @@ def test_it_stops_where_a_trigger_does_not_fire(app, institutions, make_daemon, 
     app.wait_states(sent=10)
     assert "up to date" in Ctl(database=app.database)("migrate").expect(0).stdout
     assert daemon.term() == 0
+
+
+@pytest.mark.parametrize("how", ["database {d}", "role postgres", "role postgres in database {d}", "options"])
+def test_it_stops_where_no_trigger_fires_in_its_sessions(app, database, institutions, make_daemon, how):
+    """A setting that was meant for one load of data, and was left."""
+    app.subscriptions(app.integration(institutions.url()), 5)
+    place = how.format(d=database.name)
+    if how != "options":
+        database.query(f"alter {place} set session_replication_role = replica")
+    settings = {"database": {"conninfo": database.conninfo() + " options='-c session_replication_role=replica'"}}
+    daemon = make_daemon(settings if how == "options" else None).start()
+    try:
+        said = daemon.wait_log("changes would leave no trace: triggers do not fire in our sessions, .*; (run \"(.*)\", and then|"
+                               "take it out of .*database.conninfo)")
+        assert app.states() == {"pending": 5}
+        if how != "options":
+            assert said[2].lower() == f"alter {place} reset session_replication_role"
+            database.query(said[2])
+            app.wait_states(sent=5)
+        assert daemon.term() == 0
+    finally:
+        database.query("alter role postgres reset session_replication_role")
 
 
 def test_rows_that_were_written_without_triggers_are_named(app, institutions, make_daemon, broker):
@@ -68,3 +90,74 @@ def test_sequences_behind_their_tables(app, institutions, make_daemon):
     assert app.value("select max(id) from {s}.subscriptions") > ids[0]
     assert app.value("select min(id) from {s}.subscription_events where event_type = 'updated'") > ids[1]
     assert daemon.term() == 0
+
+
+# --- tables that are not those that were made ---
+
+REPLACED = ("alter table {s}.TABLE rename to before", "create table {s}.TABLE as select * from {s}.before")
+NEWEST = "(select name from {s}.ledger_partitions, {s}.ledger_id_seq where last_value between first_id and last_id)"
+
+
+@pytest.mark.parametrize("changes, named, mend", [
+    (["do $$ begin execute format('alter table {s}.subscription_events detach partition {s}.%I', "
+      + NEWEST + "); end $$"],
+     r'partition "subscription_events_\d+" is detached', "migrate"),
+    (["delete from {s}.ledger_partitions where name = " + NEWEST],
+     r'partition "subscription_events_\d+" is not in the table "ledger_partitions"', "migrate"),
+    (["alter table {s}.subscription_events_1 set unlogged"], r'partition "subscription_events_1" is unlogged', "said"),
+    (["alter table {s}.subscription_events rename to before",
+      "create table {s}.subscription_events (like {s}.before including all)"], "the ledger.* it is named .*before now",
+     "migrate"),
+    (["alter table {s}.subscription_events rename to before",
+      "create table {s}.subscription_events as select * from {s}.before"],
+     "the ledger.* it is named .*before now", "migrate"),
+    (["alter table {s}.subscription_events rename to before"], "the ledger.* it is named .*before now", "gone"),
+    (["delete from {s}.relay_state"], 'table "relay_state" has no row', "migrate"),
+    (["delete from {s}.installation"], 'table "installation" has no row', "migrate"),
+    ([s.replace("TABLE", "relay_state") for s in REPLACED], 'table "relay_state" is named .*before now', "migrate"),
+    ([s.replace("TABLE", "consumer_bitmaps") for s in REPLACED], 'table "consumer_bitmaps" is named .*before now',
+     "migrate"),
+    ([s.replace("TABLE", "dead_letters") for s in REPLACED], 'table "dead_letters" is named .*before now', "migrate"),
+    (["alter table {s}.consumer_offsets set unlogged"], 'table "consumer_offsets" is unlogged', "said"),
+    (["drop view {s}.subscription_event_messages"],
+     "a view that anubisd needs is missing: subscription_event_messages", "migrate"),
+    (["alter sequence {s}.ledger_id_seq cache 20"], "draws 20 ids at once", "said"),
+], ids=["detached", "not listed", "unlogged", "look-alike", "plain copy", "renamed", "relay_state", "installation",
+        "copy of relay_state", "copy of marks", "copy of dead letters", "unlogged offsets", "view", "sequence"])
+def test_it_stops_where_a_table_is_another_one(app, institutions, make_daemon, broker, changes, named, mend):
+    """Until it is mended as the journal says; nothing is lost, sent twice or counted twice, and the name stays."""
+    integration = app.integration(institutions.url("/good/tables"))
+    name = app.value("select namespace from {s}.installation")
+    daemon = make_daemon().start()
+    verify = Ctl(database=app.database, kafka=broker)
+    app.subscriptions(integration, 5)
+    app.wait_states(sent=5)
+    for change in changes:
+        app.query(change)
+    said = daemon.wait_log(rf'error: the tables are not as anubisd made them: .*{named}|error: {named}', 60)
+    line = daemon.log[said.start():].partition("\n")[0]
+    insert = "insert into {s}.subscriptions (integration_id) select %s from generate_series(1, 5)"
+    if mend != "gone":
+        app.query(insert, (integration,))
+    for statement in re.findall(r'run "((?!anubisctl).*?)"(?:[;,]|$)', line) if mend == "said" else ():
+        app.query(statement)
+    migrated = verify("migrate").expect(0).stdout
+    assert mend == "said" or "brought back" in migrated or "applied" in migrated
+    assert "up to date" in verify("migrate").expect(0).stdout
+    if mend == "gone":
+        app.query(insert, (integration,))
+    app.wait_states(sent=10)
+    wait_for(lambda: verify("verify").code == 0, 60, lambda: f"the proof: {verify('verify')}", interval=0.5)
+    assert app.value("select sum(sent) from {s}.integration_runtime") == 10
+    assert app.value("select namespace from {s}.installation") == name
+    assert [key.received for key in institutions.keys("/good/tables").values()] == [1] * 10
+    assert daemon.term() == 0
+
+
+def test_the_tables_that_are_looked_at_are_all(database):
+    """But for those that the application may own, and the partitions of the ledger."""
+    theirs = "^(subscription_events.*|subscriptions|integrations|integration_filters)$"
+    assert database.query("select relname::text, relkind::text from pg_class where relnamespace = 'anubis'::regnamespace "
+                          "and relkind in ('r', 'p') and relname !~ %s order by 1", (theirs,)) == \
+        database.query("select name, kind::text from anubis.tables_needed() order by 1")
+    assert database.value("select anubis.tables_amiss() is null and anubis.views_amiss() is null")

@@ -1,11 +1,13 @@
 """Whose database it is: copies send and publish nothing until somebody says what they are, and two installations on one Kafka
 leave each other's events alone."""
+import contextlib
 import os
 import subprocess
 
 import pytest
 from harness.anubis import Ctl, Daemon, merged
 from harness.application import Application
+from harness.postgres import Database
 from harness.processes import wait_for
 
 WAITS = r"this database was copied or moved: .* \"anubisctl installation --same\".* \"anubisctl installation --copy\""
@@ -81,6 +83,25 @@ def test_a_copy_waits_until_it_is_told(original, broker, institutions, how):
         assert daemon.term() == 0
     assert installation(copy.database)["installation"] == before["installation"]
     assert Ctl(database=copy.database, kafka=broker)("verify").code == 0
+
+
+def test_a_physical_copy_under_another_port(own_postgres, broker, institutions):
+    """Started beside the original, or in its place elsewhere: it has no timeline of its own, as a promoted standby has."""
+    server = own_postgres(settings={"wal_level": "replica", "max_wal_senders": "4"})
+    app = Application(server.create_database("original"))
+    Ctl(database=app.database).migrate()
+    app.subscriptions(app.integration(institutions.url("/good")), 10)
+    with contextlib.closing(server.standby()) as other:
+        os.unlink(os.path.join(other.data, "standby.signal"))
+        other.start()
+        copy = Application(Database(other, "original"))
+        with Daemon(QUICK, database=copy.database, kafka=broker) as daemon:
+            daemon.wait_log(WAITS)
+            assert installation(app.database)["elsewhere"] is False and institutions.counts()["total"]["requests"] == 0
+            Ctl(database=copy.database)("installation", "--same").expect(0)
+            copy.wait_states(sent=10)
+            assert daemon.term() == 0
+        assert copy.value("select max(id) from {s}.subscription_events") == 30
 
 
 def test_a_copy_with_a_name_of_its_own(original, broker, institutions):

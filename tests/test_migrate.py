@@ -37,7 +37,9 @@ def dump(database):
     text = subprocess.run([program_, "--schema-only", "--no-owner", "--schema=anubis", database.conninfo()], check=True,
                           capture_output=True, text=True, timeout=60).stdout
     text = re.sub(r"'\d+'::bigint", "'…'::bigint", re.sub(r"anubisd_[0-9a-f]{8,}", "anubisd_…", text))
+    text = re.sub(r"'[0-9a-f]{64}'", "'…'", text)
     text = re.sub(r"textcat\('[0-9a-f]{16}'", "textcat('…'", text)
+    text = re.sub(r"select '[0-9a-f-]{36}'::uuid", "select '…'::uuid", text)
     lines = [line for line in text.splitlines() if line and not re.match(r"--|SET |SELECT pg_catalog|\\(un)?restrict", line)]
     return "\n".join(lines) + "\n"
 
@@ -68,7 +70,7 @@ def test_kinds_of_locks(database):
     assert used == set(known) and len(used) > 5
     keys = [database.value("select anubis.lock_key(%s)", (kind,)) for kind in known]
     assert len(set(keys)) == len(keys) and keys[known.index("bell")] == database.value("select anubis.lock_base()")
-    for kind in ("replay", "Relay", "r", ""):
+    for kind in ("replays", "Relay", "r", ""):
         assert "no such kind of lock" in refused(database.query, "select anubis.lock_key(%s)", (kind,))[1]
 
 
@@ -729,6 +731,22 @@ def test_settings_that_are_not_known(app):
     state, words = refused(app.query, "update {s}.integrations set delivery_settings = '{\"heders\": {}}' where id = %s",
                            (number,))
     assert state == "23514" and '"heders"' in words and "headers" in words
+    assert refused(app.query, "update {s}.integrations set delivery_settings = '[]' where id = %s", (number,))[0] == "23514"
+    state, words = refused(app.query, "update {s}.integrations set delivery_settings = "
+                                      "jsonb_build_object('tls', repeat('x', 65536)) where id = %s", (number,))
+    assert state == "23514" and "65536" in words
+
+
+def test_columns_without_effect_are_said_when_they_are_written(app):
+    connection = app.database.connect()
+    cursor = connection.cursor()
+    cursor.execute("insert into anubis.integrations (name, delivery_settings) values ('x', '{\"confirmation\": {}}')")
+    assert [n[10:].split(" in this")[0] for n in connection.notices] == ["delivery_settings.confirmation has no effect"]
+    cursor.execute("update anubis.integrations set delivery_settings = '{\"confirmation\": {}}', auth_token = 'x'")
+    assert len(connection.notices) == 1
+    cursor.execute("update anubis.integrations set delivery_settings = '{\"confirmation\": {\"within\": \"2d\"}}'")
+    assert "delivery_settings.confirmation has no effect" in connection.notices[1] and len(connection.notices) == 2
+    connection.close()
 
 
 # --- adoption ---

@@ -1,9 +1,12 @@
 """Institutions that ask for time, refuse the credentials or are silent; and what this machine itself lacks."""
 import re
 import resource
+import threading
+import time
 
 import pytest
 from harness.processes import wait_for
+from harness.recording import RecordingServer
 
 def backoff(app, integration):
     rows = app.query("select extract(epoch from backoff_until - now()), backoff_reason from {s}.integration_runtime "
@@ -23,8 +26,33 @@ def test_a_limited_api_takes_a_large_batch(app, institutions, make_daemon, slots
     assert app.value("select max(attempts) from {s}.subscriptions") == 1
 
 
+@pytest.mark.parametrize("status", [429, 503])
+def test_what_an_institution_can_take_at_once_is_found_and_kept(app, make_daemon, status):
+    """Six at once, the others are pushed back: few are, once it is known how many are enough, and it is used to the full."""
+    free, lock, most = 6, threading.Lock(), []
+
+    def answer(_):
+        nonlocal free
+        with lock:
+            if free == 0:
+                return status, {"Retry-After": "0"}, b""
+            free -= 1
+            most.append(6 - free)
+        time.sleep(0.03)
+        with lock:
+            free += 1
+        return 200, {}, b""
+
+    with RecordingServer(answer) as server:
+        make_daemon({"retry": {"base_delay": "100ms", "max_delay": "100ms", "max_attempts": 2}, "log_level": "info"}).start()
+        app.subscriptions(app.integration(server.url + "/"), 1000)
+        app.wait_states(sent=1000, deadline=300)
+        assert len(server.received) < 1000 * 1.1 and max(most) == 6
+        assert app.value("select max(attempts) from {s}.subscriptions") == 1
+
+
 @pytest.mark.parametrize("path, reason", [("/reject/429?retry_after=30", "HTTP 429"), ("/reject/503?retry_after=30", "HTTP 503"),
-                                          ("/reject/429", "HTTP 429"), ("/reject/401", "HTTP 401")])
+                                          ("/reject/429", "HTTP 429")])
 def test_the_whole_integration_waits(app, institutions, make_daemon, ctl, path, reason):
     settings = {"retry": {"base_delay": "20s", "max_delay": "60s"}, "log_level": "info"}
     first = make_daemon(settings).start()
@@ -44,7 +72,7 @@ def test_the_whole_integration_waits(app, institutions, make_daemon, ctl, path, 
     assert app.query("select distinct attempts from {s}.subscriptions where integration_id = %s", (integration,)) == [(0,)]
     status = ctl("status", "--json").expect().json
     row = next(i for i in status["integrations"] if i["id"] == integration)
-    assert row["state"].startswith("waits until 20") and row["reason"] == reason and row["backoff_until"]
+    assert row["state"] == "waits" and row["reason"] == reason and row["backoff_until"]
     last = app.value("select max(id) from {s}.subscriptions where integration_id = %s", (integration,))
     explained = ctl("explain", last).expect().stdout
     assert f"its integration waits ({reason}) until" in explained
@@ -69,24 +97,13 @@ def test_afterwards_it_begins_gently(app, institutions, make_daemon):
 def test_a_mended_one_is_tried_at_once(app, institutions, make_daemon, column, value):
     make_daemon({"retry": {"base_delay": "1h", "max_delay": "2h"}, "log_level": "info",
                  "delivery": {"poll_interval": "60s"}}).start()
-    integration = app.integration(institutions.url("/reject/401"), max_in_flight=2)
+    integration = app.integration(institutions.url("/reject/429"), max_in_flight=2)
     app.subscriptions(integration, 50)
     wait_for(lambda: backoff(app, integration), 30, "the integration to wait")
     if column == "auth_token":
-        institutions.become("/reject/401", "/good")
+        institutions.become("/reject/429", "/good")
     app.query(f"update {{s}}.integrations set {column} = %s where id = %s", (value or institutions.url("/good"), integration))
     app.wait_states(sent=50, deadline=30)
-
-
-def test_refused_credentials_are_tried_seldom(app, institutions, make_daemon):
-    """401 costs no attempt, so the wait has to grow for the integration: 20 rows, and but a few requests."""
-    make_daemon({"retry": {"base_delay": "100ms", "max_delay": "1h"}, "log_level": "info"}).start()
-    integration = app.integration(institutions.url("/reject/401"))
-    app.subscriptions(integration, 20)
-    wait_for(lambda: (backoff(app, integration) or [0])[0] > 3, 60, "the wait to grow")
-    # The first twenty together, then one after 0.1, 0.2, 0.4 … seconds.
-    assert institutions.counts("/reject/401")["requests"] <= 20 + 8
-    assert app.value("select max(attempts) from {s}.subscriptions") == 0
 
 
 @pytest.mark.parametrize("path, before", [("/reject/409", "HTTP 409"), ("/close", "connection")])
@@ -111,8 +128,8 @@ def test_a_refusal_after_an_ambiguous_attempt_is_marked(app, institutions, make_
 
 @pytest.mark.parametrize("silent, path", [(20, "/silent"), (60, "/silent"), (16, "/slow/60000")])
 def test_silent_ones_leave_room(app, institutions, make_daemon, silent, path):
-    """More of them than could have all slots: rows of a healthy one do not wait for their timeouts."""
-    make_daemon({"delivery": {"timeout": "10s", "lease": "60s", "max_in_flight": 256}, "log_level": "info",
+    """More of them than could have all slots: rows of a healthy one do not wait for their timeouts, a minute."""
+    make_daemon({"delivery": {"timeout": "60s", "lease": "120s", "max_in_flight": 256}, "log_level": "info",
                  "retry": {"base_delay": "1s", "max_delay": "2s"}}).start()
     for i in range(silent):
         app.subscriptions(app.integration(institutions.url(f"{path}/{i}")), 100)
@@ -120,7 +137,7 @@ def test_silent_ones_leave_room(app, institutions, make_daemon, silent, path):
     good = app.integration(institutions.url("/good"))
     for i in range(30):
         row = app.subscription(good)
-        wait_for(lambda row=row: app.row(row)["status"] == "sent", 5, "a healthy row", interval=0.01)
+        wait_for(lambda row=row: app.row(row)["status"] == "sent", 30, "a healthy row", interval=0.01)
 
 
 def test_known_silent_ones_get_two_slots(app, institutions, make_daemon):
@@ -130,11 +147,12 @@ def test_known_silent_ones_get_two_slots(app, institutions, make_daemon):
     app.subscriptions(integration, 200)
     wait_for(lambda: app.value("select count(*) from {s}.subscription_events where event_type = 'retried'") >= 40, 60,
              "timeouts")
-    most = 0
-    for _ in range(20):
-        most = max(most, app.states()["processing"])
+    seen = []
+    for _ in range(30):
+        seen.append(app.states()["processing"])
         app.query("select pg_sleep(0.1)")
-    assert most <= 2
+    # Beside the two may stand two whose time is over, until the database has that.
+    assert sorted(seen)[len(seen) // 2] <= 2 and max(seen) <= 4, seen
     institutions.become("/silent", "/good")
     app.wait_states(sent=200, deadline=60)
 
@@ -157,7 +175,7 @@ def test_too_few_descriptors_cost_nobody_an_attempt(app, institutions, make_daem
     assert app.value("select max(attempts) from {s}.subscriptions") == 1
     assert app.value("select count(*) from {s}.subscription_events where event_type in ('failed', 'retried')") == 0
     said = re.findall(
-        r"this machine, not an institution, keeps requests from being sent, to integration \d+ for one: .*", daemon.log)
+        r"this machine, not an institution, keeps requests from being sent, to integration \d+ \".*\" for one: .*", daemon.log)
     assert len(said) == 1 and "descriptors" in said[0] or "open files" in said[0], said
 
 
@@ -224,7 +242,7 @@ def test_a_lock_does_not_lose_what_was_asked_for(app, institutions, make_daemon)
     connection.autocommit = False
     connection.cursor().execute("select from anubis.integration_runtime for update")
     app.subscriptions(integration, 50)
-    daemon.wait_log("could not write that integration 1 waits")
+    daemon.wait_log(r"could not write that integration 1 \".*\" waits")
     app.query("select pg_sleep(3)")
     assert institutions.counts("/reject/429")["requests"] == 2
     connection.rollback()
@@ -260,3 +278,31 @@ def test_another_daemon_comes_back_gently_too(app, institutions, make_daemon):
     app.subscriptions(integration, 40)
     app.query("select pg_sleep(1)")
     assert institutions.counts("/reject/429")["requests"] == before + 4 and second.is_running()
+
+
+@pytest.mark.parametrize("status", [400, 422])
+def test_a_burst_of_refusals_pauses_an_institution_that_took_some(app, institutions, make_daemon, status):
+    """Twenty fail, those under way are spared, and all others wait until somebody resumes it."""
+    daemon = make_daemon({"log_level": "info"}).start()
+    integration = app.integration(institutions.url(f"/good/{status}"), max_in_flight=30)
+    app.subscriptions(integration, 10)
+    app.wait_states(sent=10)
+    institutions.become(f"/good/{status}", f"/reject/{status}")
+    app.subscriptions(integration, 300)
+    daemon.wait_log("is paused until somebody resumes it: 20 subscriptions in a row were refused")
+    wait_for(lambda: not app.states()["processing"], 30, "the answers under way")
+    assert app.states()["failed"] == 20 and app.states()["sent"] == 10
+    requests = institutions.counts(f"/good/{status}")["requests"]
+    assert requests <= 10 + 20 + 30
+    assert app.value("select max(attempts) from {s}.subscriptions where status = 'retry'") in (None, 0)
+    institutions.become(f"/good/{status}", "")
+    app.query("update {s}.integrations set paused_until = null, pause_reason = null")
+    app.query("update {s}.subscriptions set status = 'retry' where status = 'failed'")
+    app.wait_states(sent=310)
+
+
+def test_one_that_never_took_any_fails_them_all(app, institutions, make_daemon):
+    daemon = make_daemon({"log_level": "info"}).start()
+    app.subscriptions(app.integration(institutions.url("/reject/422")), 100)
+    app.wait_states(failed=100)
+    assert "paused" not in daemon.log

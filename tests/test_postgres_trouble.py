@@ -55,6 +55,7 @@ def test_claims_that_wait_for_a_lock(app, institutions, make_daemon, table):
     holder = app.database.connect(autocommit=False)
     holder.cursor().execute(f"lock table {app.schema}.{table} in access exclusive mode")
     daemon.wait_log("subscriptions cannot be claimed for another session's lock", 20)
+    wait_for(lambda: "DELIVERIES STAND STILL: claims wait for" in daemon.status(), 20, "systemctl status to say so")
     tried = claimed_at(app)
     wait_for(lambda: claimed_at(app) > tried, 20, "another try, which must not say it again")
     holder.rollback()
@@ -141,9 +142,13 @@ def test_full_disk(own_postgres, institutions, make_daemon, broker):
         app.subscriptions(integration, 200)
         under_way(app, 20)
         with no_space(os.path.dirname(space)):
-            daemon.wait_log("No space left on device", deadline=60)
+            daemon.wait_log("the database refuses deliveries, .*No space left on device.*: free space on the database server's",
+                            deadline=60)
+            wait_for(lambda: "DELIVERIES STAND STILL: could not" in daemon.status(), 20, "systemctl status to say so")
             assert daemon.is_running()
         app.wait_states(sent=200, deadline=120)
+        daemon.wait_log("the database takes deliveries again")
+        wait_for(lambda: "STAND STILL" not in daemon.status(), 20, "systemctl status to be well")
         assert app.value("select max(attempts) from {s}.subscriptions") == 1
         assert institutions.counts("/slow/2000")["requests"] == 200
         ctl = Ctl(database=database, kafka=broker)
@@ -151,12 +156,39 @@ def test_full_disk(own_postgres, institutions, make_daemon, broker):
         assert daemon.term() == 0
 
 
+REFUSED = ("create function {s}.refuse() returns trigger language plpgsql as $$ begin "
+           "raise exception using errcode = '%s', message = 'permission denied for table subscriptions'; end $$; "
+           "create trigger refuse before update on {s}.subscriptions for each row execute function {s}.refuse()")
+
+
+@pytest.mark.parametrize("sqlstate, helps", [("42501", "anubis.anubisd_grant\\('ROLE'\\)"), ("53200", "lacks memory"),
+                                             ("XX001", "")])
+def test_statements_that_are_refused(app, institutions, make_daemon, sqlstate, helps):
+    """An outage: said once with what helps, shown by systemctl status, and once when it is over."""
+    daemon = make_daemon({"log_level": "info"}).start()
+    app.subscriptions(app.integration(institutions.url("/slow/1000")), 20)
+    under_way(app, 20)
+    app.query(REFUSED % sqlstate)
+    daemon.wait_log(f"the database refuses deliveries, could not settle .* results?: .* \\(SQLSTATE {sqlstate}\\).*{helps}")
+    app.subscriptions(1, 20)  # nor can they be claimed, for the same reason
+    wait_for(lambda: "DELIVERIES STAND STILL: could not claim subscriptions" in daemon.status(), 20, "systemctl status to say so")
+    tried = claimed_at(app)
+    wait_for(lambda: claimed_at(app) > tried, 20, "another try, which must not say it again")
+    app.query("drop trigger refuse on {s}.subscriptions")
+    daemon.wait_log("the database takes deliveries again, which it refused for")
+    app.wait_states(sent=40)
+    wait_for(lambda: "STAND STILL" not in daemon.status(), 20, "systemctl status to be well")
+    assert daemon.log.count("the database refuses deliveries") == daemon.log.count("the database takes deliveries again") == 1
+    assert app.value("select max(attempts) from {s}.subscriptions") == 1
+
+
 def test_column_widened_while_it_works(app, institutions, daemon):
     """Prepared statements outlive what a migration of the application's does to its columns."""
     integration = app.integration(institutions.url("/good"))
     app.subscriptions(integration, 10)
     app.wait_states(sent=10)
-    app.query("alter table {s}.integrations alter timeout_ms type bigint, alter max_attempts type bigint")
+    app.query("select {s}.anubis_alter('alter table anubis.integrations alter timeout_ms type bigint, "
+              "alter max_attempts type bigint')")
     app.subscriptions(integration, 10)
     app.wait_states(sent=20)
 
@@ -279,3 +311,23 @@ def test_application_is_no_deadlocks_victim(app, institutions, make_daemon):
         time.sleep(0.03 * n)
         app.query("select {s}.descend(%s)", (ids,))
         app.wait_states(sent=400 * (n + 1))
+
+
+def test_a_clock_that_is_set_back_parks_nothing(app, institutions, make_daemon):
+    """What was written while the server's clock was five hours ahead waits as long as any other, not until that time."""
+    integration = app.integration(institutions.url("/good"))
+    rows = app.subscriptions(integration, 3)
+    ahead = "now() + interval '5 hours'"
+    app.query(f"update {{s}}.subscriptions set status = 'retry', attempts = 1, next_attempt_at = {ahead} + interval '1 s', "
+              f"updated_at = {ahead} where id = %s", (rows[0],))
+    app.query("update {s}.subscriptions set status = 'processing', attempts = 1, claimed_by = 'x', claim_token = 1, "
+              f"lease_expires_at = {ahead} + interval '1 s', updated_at = {ahead} where id = %s", (rows[1],))
+    app.query("update {s}.subscriptions set status = 'retry', attempts = 1, next_attempt_at = now() + interval '5 hours' "
+              "where id = %s", (rows[2],))
+    app.query("insert into {s}.integration_runtime (integration_id, backoff_until, backoff_since, backoff_reason) "
+              f"values (%s, {ahead} + interval '1 s', {ahead}, 'HTTP 429') on conflict (integration_id) do update "
+              "set backoff_until = excluded.backoff_until, backoff_since = excluded.backoff_since", (integration,))
+    daemon = make_daemon().start()
+    daemon.wait_log("warning: the database server's clock was set back: 2 subscriptions ")
+    app.wait_states(sent=2, retry=1)
+    assert app.row(rows[2])["attempts"] == 1 and daemon.log.count("was set back") == 1

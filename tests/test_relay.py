@@ -67,6 +67,11 @@ class Ledger:
         wait_for(lambda: self.value("select high >= %s and gap_first = '{}' from {s}.relay_state", (last,)), deadline,
                  lambda: f"ledger id {last} to be published: {self.query('select * from {s}.relay_state')}")
 
+    def wait_published_but_gaps(self):
+        """The same, but for the gaps that open transactions hold."""
+        last = self.last_id()
+        wait_for(lambda: self.value("select high >= %s from {s}.relay_state", (last,)), 60, f"ledger id {last} to be published")
+
     def messages(self):
         """{id: (topic, key, headers, value)} of every event, as the view shows them."""
         return {r[0]: r[1:] for r in self.query("select id, topic, key, headers, value::text "
@@ -400,6 +405,37 @@ def test_a_late_commit_behind_thousands(ledger, broker, make_daemon):
     check_published(ledger, broker)
 
 
+@pytest.mark.real_kafka
+@pytest.mark.parametrize("neighbours", [True, False], ids=["left behind in a gap", "in one piece"])
+def test_what_comes_behind_a_large_transaction_overtakes_it(ledger, real_kafka, topic_prefix, make_daemon, neighbours):
+    """Events of other subscriptions go out while its own are being published; its subscriptions keep their order."""
+    rows, integration = 60000, ledger.integration()
+    insert = f"insert into anubis.subscriptions (integration_id) select {integration} from generate_series(1, %s) returning id"
+    make_daemon({**RELAY_ALONE, "kafka": {"topic_prefix": topic_prefix}}, kafka=real_kafka).start()
+    ledger.query(insert, (100,))
+    with contextlib.closing(ledger.connect()) as large:
+        cursor = large.cursor()
+        cursor.execute("update subscriptions set status = 'processing' where id <= 50")
+        cursor.execute(f"insert into subscriptions (integration_id, status) select {integration}, 'processing' "
+                       "from generate_series(1, %s)", (rows,))
+        cursor.execute("update subscriptions set status = 'pending' where id > 100")
+        if neighbours:
+            ledger.query(insert, (10,))
+            ledger.wait_published_but_gaps()
+        large.commit()
+    for _ in range(3):
+        # Of the large transaction's subscriptions, the last of which are published last, and of others.
+        ledger.query("update {s}.subscriptions set status = 'retry' where id between %s and %s", (rows + 60, rows + 90))
+        ledger.query("update {s}.subscriptions set status = 'pending' where id between %s and %s", (rows + 60, rows + 90))
+        ledger.query(insert, (10,))
+        last = ledger.last_id()
+        wait_for(lambda last=last: ledger.value("select high >= %s from {s}.relay_state", (last,)), 60, "the newest to go out")
+    assert ledger.value("select count(*) from {s}.relay_state, unnest(gap_first, gap_last) as g (first, last), "
+                        "{s}.subscription_events where id between first and last") > rows / 10, "the large one came first"
+    ledger.wait_published(120)
+    check_published(ledger, real_kafka, topic_prefix)
+
+
 def test_a_wide_gap_is_filled_in_steps(ledger, broker, make_daemon):
     """A bulk of more rows than one read takes commits late; meanwhile its subscriptions' neighbours go on."""
     integration = ledger.integration()
@@ -675,7 +711,7 @@ def test_kafka_with_password_and_certificate(ledger, make_daemon):
                     "sasl_username": "anubis", "sasl_password": "wr0ng-word", "properties": {"ssl_ca_location": cert}}
         daemon = make_daemon({**RELAY_ALONE, "kafka": settings}, kafka=kafka.addresses["SASL_SSL"]).start()
         ledger.app.subscriptions(ledger.integration(), 20)
-        daemon.wait_log("could not reach Kafka: .*(?i:authentication)")
+        daemon.wait_log("could not reach Kafka: .*(?i:authentication)", deadline=90)
         assert "wr0ng-word" not in daemon.log
         daemon.term()
         daemon.write(kafka={"sasl_password": "s3cr3t-word"})
@@ -843,8 +879,7 @@ def test_a_restored_database_forgets_horizons(ledger, broker, make_daemon):
 
 
 def test_a_new_timeline_gives_no_id_out_twice(own_postgres, broker, make_daemon):
-    """As when a standby is promoted that lacks the end: here the ids that were drawn last are lost. No daemon works before
-    somebody has moved the sequence on."""
+    """As when a standby is promoted that lacks the end: here the ids that were drawn last are lost."""
     server = own_postgres()
     database = server.create_database("relay")
     migrate(database)
@@ -855,17 +890,13 @@ def test_a_new_timeline_gives_no_id_out_twice(own_postgres, broker, make_daemon)
     ledger.wait_published()
     published = ledger.last_id()
     ledger.query("select setval('{s}.ledger_id_seq', 20)")
-    server.stop()
-    with open(os.path.join(server.data, "recovery.signal"), "w", encoding="ascii"):
-        pass
-    server.settings["restore_command"] = "false"
-    server.start()
-    wait_for(lambda: not server.value("select pg_is_in_recovery()"), 30, "the end of the recovery")
-    ledger.query(daemon.wait_log('ids would be given out twice: .*; run "(.*)"')[1])
-    daemon.wait_log("restored or promoted")
-    assert ledger.value("select last_value >= %s from {s}.ledger_id_seq", (published,))
+    server.set_back(server.save())
+    daemon.wait_log("restored or promoted since the last event was published. Ledger ids go on at 20000000001")
+    assert "given out twice:" not in daemon.log
     ledger.app.subscriptions(integration, 10)
     ledger.wait_published()
+    assert ledger.value("select min(id) from {s}.subscription_events where id > %s", (published,)) == 20000000001
+    assert ledger.query("select first_id, last_id from {s}.ledger_leaps") == [(21, 20000000000)]
     check_published(ledger, broker)
     assert ledger.value("select timeline from {s}.relay_state") == 2
 
@@ -898,7 +929,7 @@ def test_events_that_kafka_has_lost_are_published_again(ledger, broker, make_dae
             wait_for(lambda: ledger.value("select successful_sends from {s}.integrations") == 10, 60,
                      "the new ones to be counted")
             wait_for(lambda: ledger.value("select gap_first <> '{}' from {s}.relay_state"), 30, "the gap to be seen")
-            assert "100 to be handled" in ctl("verify").expect(2).stdout
+            wait_for(lambda: "200 to be handled" in ctl("verify").expect(2).stdout, 30, "what was lost")  # created and sent
             ledger.query(publish_again_since(f"{began}Z"))
             ledger.app.subscriptions(integration, 10)
             wait_for(lambda: ledger.value("select successful_sends from {s}.integrations") == 120, 60,
@@ -990,6 +1021,48 @@ def test_topic_that_grows_under_a_batch(app, real_kafka, topic_prefix, make_daem
     wait_for(lambda: app.value("select successful_sends >= %s from {s}.integrations", (sent,)), 60, "the counter")
     time.sleep(2)
     assert app.value("select successful_sends from {s}.integrations") == sent
+
+
+def test_a_forbidden_topic_is_no_missing_one(ledger, broker, make_daemon, institutions, ctl):
+    broker.refuse_topic("anubis.subscriptions.sent", 29)
+    daemon = make_daemon(RELAY_ALONE).start()
+    daemon.wait_log('alert: the relay cannot publish: Kafka forbids topic "anubis.subscriptions.sent" to this client: '
+                    "let its user Describe and Write the topic")
+    said = wait_for(lambda: re.search("WAITS: a topic is forbidden since .*Z; .*Describe and Write", ctl("status").stdout))
+    assert said and "no topic" not in daemon.log
+    ledger.app.subscriptions(ledger.app.integration(institutions.url("/good")), 20)
+    ledger.app.wait_states(sent=20)
+    broker.refuse_topic("anubis.subscriptions.sent", 0)
+    daemon.wait_log("the relay's topics are there")
+    ledger.wait_published()
+    wait_for(lambda: (j := ctl("status", "--json").json) and j["relay_waits_for"] is None is j["relay_waits_since"],
+             what="the end of it")
+
+
+@pytest.mark.parametrize("stall", ["replicas", "position"])
+def test_no_stall_is_silent(ledger, broker, make_daemon, institutions, ctl, stall):
+    """Too few replicas in sync; somebody holds the row of the position."""
+    daemon = make_daemon(RELAY_ALONE).start()
+    integration = ledger.app.integration(institutions.url("/good"))
+    ledger.app.subscriptions(integration, 20)
+    ledger.wait_published()
+    holder = ledger.app.database.connect(autocommit=False)
+    if stall == "replicas":
+        broker.error(0, 19, 100000)
+    else:
+        holder.cursor().execute("select from anubis.relay_state for update")
+    ledger.app.subscriptions(integration, 20)
+    daemon.wait_log({"replicas": "warning: could not reach Kafka: no answer",
+                     "position": "warning: the relay could not use the database: canceling statement"}[stall], 40)
+    if stall == "replicas":
+        wait_for(lambda: "WAITS: Kafka is away since " in ctl("status").stdout, 30, lambda: ctl("status").stdout)
+        broker.command("clear 0")
+    else:
+        wait_for(lambda: "WAITS: " in ctl("status").stdout, 30, lambda: ctl("status").stdout)
+    holder.rollback()
+    holder.close()
+    ledger.wait_published()
+    wait_for(lambda: ctl("status", "--json").json["relay_waits_for"] is None, 30, "the end of it")
 
 
 @pytest.mark.real_kafka
@@ -1145,3 +1218,18 @@ def test_a_leader_without_kafka_lets_another_one_lead(app, broker, institutions,
     assert len(re.findall("the relay lets another daemon lead: it could not reach Kafka for", cut_off.log)) == 1
     wait_for(lambda: ctl("status", "--json").json["relay_leader"] == "anubisd2", what="the leader's name")
     assert healthy.term() == 0 and cut_off.term() == 0
+
+
+def test_a_server_that_does_not_tell_its_wal(database, app, institutions, broker, make_daemon):
+    """Managed servers forbid these functions. The relay says once what it does instead, and publishes all the same."""
+    app.query("revoke execute on function pg_current_wal_insert_lsn(), pg_current_wal_flush_lsn() from public; "
+              "drop role if exists managed; create role managed login; select {s}.anubisd_grant('managed')")
+    daemon = make_daemon({"database": {"conninfo": database.conninfo().replace("user=postgres", "user=managed")}}).start()
+    integration = app.integration(institutions.url("/good"))
+    for n in range(1, 4):
+        app.subscription(integration)
+        wait_for(lambda n=n: len(broker.read_all("anubis.subscriptions.sent")) == n, 30, f"event {n}")
+    assert daemon.log.count("does not tell where its WAL ends") == 1
+    assert "the relay could not use the database" not in daemon.log
+    assert daemon.term() == 0
+    app.query("drop owned by managed; drop role managed")

@@ -25,7 +25,7 @@ NEW_IDS = {"id zero": ("id", "0", "subscriptions_id_is_positive"),
 def rules(app):
     app.integration("https://x.example/")
     app.integration("https://filtered.example/")
-    app.query("insert into {s}.integration_filters (integration_id) values (2)")
+    app.query("insert into {s}.integration_filters (integration_id, enabled) values (2, false)")
     app.subscriptions(1, 10)
     return app
 
@@ -231,7 +231,7 @@ def spare(app, target):
     """An integration or a filter without subscriptions."""
     if target == "integration":
         return app.integration("https://y.example/")
-    return app.value("insert into {s}.integration_filters (integration_id) values (2) returning id")
+    return app.value("insert into {s}.integration_filters (integration_id, enabled) values (2, false) returning id")
 
 
 @TARGETS

@@ -1,6 +1,8 @@
 """The statements of the programs: each can be prepared on a migrated schema, with the parameters that its head names."""
 import contextlib
+import datetime
 import os
+import random
 import re
 import subprocess
 
@@ -98,3 +100,43 @@ def test_the_oldest_snapshot_stays_the_same_while_it_is_held(app):
         assert len(seen) == 1 and seen.pop() > 0
         other.rollback()
     assert oldest() == 0
+
+
+def test_rows_that_were_put_back_are_looked_for_once(app):
+    """Not for each integration: with millions of events and hundreds of integrations the table never came."""
+    plan = "\n".join(line for (line,) in app.query(
+        "set search_path = anubis; prepare integrations (bigint, bigint, bigint, bigint, bigint) as "
+        + STATEMENTS["status_integrations"] + "; explain execute integrations (1, 1, 1, 1, 1)"))
+    assert plan.count("CTE put_back") == 1 and "CTE Scan on put_back" in plan, plan
+
+
+def test_both_comparisons_with_the_ledger_find_the_same(app):
+    """Ids that lie side by side are read at once, in a plan that takes no row twice; those far apart are looked up."""
+    rng = random.Random(7)
+    one, two = app.integration("https://a.example/"), app.integration("https://b.example/")
+    app.query("insert into {s}.subscriptions (integration_id) select case when mod(n, 3) = 0 then %s else %s end "
+              "from generate_series(1, 300) n", (one, two))
+    app.query("update {s}.subscriptions set status = 'failed' where mod(id, 5) = 0")
+    true = app.query("select id, event_type, subscription_id, coalesce(integration_id, 0), created_at "
+                     "from {s}.subscription_events order by id")
+    forged = [(5000, *true[0][1:]), (true[1][0], "sent", *true[1][2:]), (*true[2][:2], 99999, *true[2][3:]),
+              (*true[3][:3], 0, true[3][4]), (*true[4][:4], true[4][4] + datetime.timedelta(microseconds=1))]
+    with contextlib.closing(app.database.connect()) as session:
+        cursor = session.cursor()
+        cursor.execute("set search_path = anubis; set jit = off; set enable_seqscan = off; "
+                       "set plan_cache_mode = force_generic_plan")
+        for name in ("find_unknown", "find_unknown_near"):
+            cursor.execute(f"prepare {name} as {STATEMENTS[name]}")
+        for _ in range(20):
+            events = rng.sample(true[5:], rng.randint(1, 200)) + rng.sample(forged, rng.randint(0, 5))
+            rng.shuffle(events)
+            columns = [list(column) for column in zip(*events)]
+            found = []
+            for name in ("find_unknown", "find_unknown_near"):
+                cursor.execute(f"execute {name} (%s, %s, %s, %s, %s::timestamptz[], %s, %s)",
+                               (*columns, min(columns[0]), max(columns[0])))
+                found.append(sorted(n for n, in cursor.fetchall()))
+            assert found[0] == found[1] == [n for n, event in enumerate(events, 1) if event in forged]
+        cursor.execute("explain execute find_unknown_near ('{1}', '{created}', '{1}', '{1}', '{now}', 1, 1)")
+        plan = "\n".join(line for line, in cursor.fetchall())
+        assert "Full Join" in plan and "Nested Loop" not in plan, plan

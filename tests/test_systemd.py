@@ -257,6 +257,42 @@ def test_it_is_restarted_after_a_crash(running, institutions):
     wait_status(machine, subscription(machine, integration(machine, institutions("/good/again"))), "sent")
 
 
+def test_a_stray_sigterm_is_no_stop(running):
+    machine = running
+    pid, since = machine.show("MainPID"), time.time()
+    machine("kill", "-TERM", pid).expect()
+    assert re.search(r"\(SIGTERM from process \d+\)", machine.wait_message(MSG["MSG_STOPPING"], since)[0]["MESSAGE"])
+    wait_for(lambda: machine.show("ActiveState") == "active" and machine.show("MainPID") not in ("0", pid), 60,
+             "the restart")
+
+
+def test_a_missing_credential_is_said_once(installed):
+    machine = installed
+    machine.drop_in("[Service]\nLoadCredential=conninfo:/etc/credstore/missing\n")
+    assert machine("systemctl", "start", "anubisd").code != 0
+    wait_for(lambda: machine.show("ActiveState") == "failed", what="the unit to have failed")
+    assert machine.show("NRestarts") == "0" and "243/CREDENTIALS" in machine("systemctl", "status", "anubisd").stdout
+    machine.write("/etc/credstore/missing", "dbname=anubis\n", 0o600)
+    machine("systemctl", "start", "anubisd").expect()
+
+
+def test_a_stopped_journald_holds_nothing_up(installed, settings, institutions):
+    machine = installed
+    machine.configure({**settings, "log_level": "debug"})
+    machine("systemctl", "start", "anubisd").expect()
+    first = integration(machine, institutions("/good/quiet"))
+    journald = machine("systemctl", "show", "-P", "MainPID", "systemd-journald").stdout.strip()
+    machine("kill", "-STOP", journald).expect()
+    try:
+        machine.sql(f"insert into anubis.subscriptions (integration_id) select {first} from generate_series(1, 4000)")
+        wait_for(lambda: machine.sql("select count(*) from anubis.subscriptions where status = 'sent' and "
+                                     f"integration_id = {first}") == [["4000"]], 60, "all to be sent")
+    finally:
+        machine("kill", "-CONT", journald).expect()
+    wait_for(lambda: "lines of this log were lost here: journald took none" in
+             machine("journalctl", "-q", "-u", "anubisd").stdout, 30, "the journal to say what is missing")
+
+
 def test_the_watchdog_ends_a_process_that_hangs(installed):
     machine = installed
     machine.drop_in("[Service]\nWatchdogSec=2\n")
@@ -285,6 +321,20 @@ def test_secrets_come_as_credentials(installed, settings, institutions):
     machine.configure({**settings, "database": {"conninfo": "credential:conninfo"}})
     machine("systemctl", "start", "anubisd").expect()
     wait_status(machine, subscription(machine, integration(machine, institutions("/good/credential"))), "sent")
+
+
+def test_a_credential_that_changed_is_taken_over_by_a_reload(installed, institutions):
+    machine = installed
+    machine.write("/etc/credstore/usp", "old\n", 0o600)
+    machine.drop_in("[Service]\nLoadCredential=usp:/etc/credstore/usp\n")
+    machine("systemctl", "start", "anubisd").expect()
+    first = integration(machine, institutions("/good/rotated"))
+    machine.sql(f"update anubis.integrations set auth_token = 'credential:usp' where id = {first}")
+    wait_status(machine, subscription(machine, first), "sent")
+    machine.write("/etc/credstore/usp", "new\n", 0o600)
+    machine("systemctl", "reload", "anubisd").expect()
+    assert machine("cat", "/run/credentials/anubisd.service/usp").stdout == "new\n"
+    wait_status(machine, subscription(machine, first), "sent")
 
 
 def test_variables_of_the_default_file_override(installed, settings, institutions):

@@ -57,11 +57,12 @@ def merged(*layers):
     return result
 
 
-# What every test wants: loopback institutions without TLS, quick polls and retries.
+# What every test wants: loopback institutions without TLS, quick polls and retries, which no open circuit ends.
 TEST_SETTINGS = {
     "log_level": "debug",
     "delivery": {"poll_interval": "200ms", "allow_http": True, "allow_private_networks": True},
     "retry": {"base_delay": "200ms", "max_delay": "2s"},
+    "circuit_breaker": {"failure_threshold": 100000},
     "status": {"listen": ""},
 }
 
@@ -69,7 +70,7 @@ TEST_SETTINGS = {
 FOREIGN = ("DATABASE_URL", "NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "JOURNAL_STREAM", "INVOCATION_ID",
            "WATCHDOG_USEC", "WATCHDOG_PID", "CREDENTIALS_DIRECTORY", "PGHOST", "PGPORT", "PGUSER", "PGDATABASE",
            "PGPASSWORD", "PGOPTIONS", "PGSERVICE", "http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY",
-           "all_proxy")
+           "all_proxy", "COLUMNS")
 
 
 def clean_environment(more=None):

@@ -5,7 +5,8 @@ import subprocess
 from .processes import scratch_folder
 
 AUTHORITY = "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign,cRLSign\n"
-SERVER = "basicConstraints=CA:FALSE\nextendedKeyUsage=serverAuth\nsubjectAltName=IP:127.0.0.1,DNS:localhost\n"
+CLIENT = "basicConstraints=CA:FALSE\nextendedKeyUsage=clientAuth\n"
+SERVER = "basicConstraints=CA:FALSE\nextendedKeyUsage=serverAuth\nsubjectAltName=IP:127.0.0.1,DNS:localhost,DNS:school.example\n"
 
 
 def _openssl(*arguments):
@@ -18,6 +19,7 @@ class Certificates:
 
     def __init__(self):
         self.folder = scratch_folder()
+        self._serial = 0
         self.root, self.chain, self.key = self._path("root.crt"), self._path("chain.crt"), self._path("server.key")
         self._make("root", AUTHORITY)
         self._make("middle", AUTHORITY, "root")
@@ -27,16 +29,25 @@ class Certificates:
                 with open(self._path(name), encoding="ascii") as f:
                     chain.write(f.read())
 
+    def client(self, name):
+        """(certificate, key) of a client by that name, both in PEM; the certificate ends with the one that signed it."""
+        self._make(name, CLIENT, "middle", f"/CN={name}")
+        texts = []
+        for file in (f"{name}.crt", "middle.crt", f"{name}.key"):
+            with open(self._path(file), encoding="ascii") as f:
+                texts.append(f.read())
+        return texts[0] + texts[1], texts[2]
+
     def _path(self, name):
         return os.path.join(self.folder, name)
 
-    def _make(self, name, extensions, issuer=None):
+    def _make(self, name, extensions, issuer=None, subject=None):
         key, request, made = (self._path(f"{name}.{kind}") for kind in ("key", "csr", "crt"))
         with open(self._path("extensions"), "w", encoding="ascii") as f:
             f.write(extensions)
         _openssl("ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", key)
-        _openssl("req", "-new", "-key", key, "-subj", f"/CN=anubisd test {name}", "-out", request)
+        _openssl("req", "-new", "-key", key, "-subj", subject or f"/CN=anubisd test {name}", "-out", request)
         signer = ["-CA", self._path(issuer + ".crt"), "-CAkey", self._path(issuer + ".key")] if issuer else ["-signkey", key]
-        serial = str({"root": 1, "middle": 2, "server": 3}[name])
-        _openssl("x509", "-req", "-in", request, *signer, "-set_serial", serial, "-days", "2",
+        self._serial += 1
+        _openssl("x509", "-req", "-in", request, *signer, "-set_serial", str(self._serial), "-days", "2",
                  "-extfile", self._path("extensions"), "-out", made)

@@ -4,6 +4,8 @@ import collections
 import os
 import shutil
 import signal
+import socket
+import struct
 import subprocess
 import uuid
 
@@ -187,6 +189,10 @@ class EmbeddedBroker(Cluster):
     def create_topic(self, topic, partitions=1):
         self.command(f"topic {topic} {partitions}")
 
+    def refuse_topic(self, topic, code):
+        """Who asks for it gets this code (29: not allowed); 0 ends it."""
+        self.command(f"refuse {topic} {code}")
+
     def stop(self):
         self.child.stop()
 
@@ -243,6 +249,14 @@ LOG4J = """<?xml version="1.0" encoding="UTF-8"?>
 """
 
 
+OPERATIONS = {"read": 3, "write": 4, "create": 5, "describe": 8}
+
+
+def _string(text):
+    """As Kafka's protocol has it."""
+    return struct.pack(">h", -1) if text is None else struct.pack(">h", len(text.encode())) + text.encode()
+
+
 class RealKafka(Cluster):
     """Apache Kafka, one node, KRaft. The same data and ports across restarts.
 
@@ -269,6 +283,14 @@ class RealKafka(Cluster):
                            name="kafka", folder=self.folder)
         self._write_properties()
         self._format()
+
+    @classmethod
+    def authorized(cls):
+        """With Kafka's own authorizer. A daemon is the user "anubis", who may do nothing until allow_all()."""
+        listener = {"sasl.enabled.mechanisms": "PLAIN", "plain.sasl.jaas.config":
+                    "org.apache.kafka.common.security.plain.PlainLoginModule required user_anubis=\"word\";"}
+        return cls(settings={"authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+                             "super.users": "User:ANONYMOUS"}, listeners={"SASL_PLAINTEXT": listener})
 
     @property
     def bootstrap(self):
@@ -311,17 +333,18 @@ class RealKafka(Cluster):
                  for a in ("--add-scram", f"{mechanism}=[name={user},password={password}]")]
         tool = Child([*self.java, "kafka.tools.StorageTool", "format", "--standalone", "-t", name, *users, "-c",
                       self.properties], name="format", folder=self.folder).start()
-        if tool.wait(60) != 0:
+        if tool.wait(240) != 0:
             raise Unavailable(f"Kafka's storage could not be formatted: {tool.output[-2000:]}")
         tool.close()
 
-    def start(self, wait=True, deadline=60):
+    def start(self, wait=True, deadline=240):
         self.child.start()
         if wait:
             self.wait_ready(deadline)
         return self
 
-    def wait_ready(self, deadline=60):
+    def wait_ready(self, deadline=240):
+        """Four seconds on an idle machine; Java's start takes all of two cores, so twenty beside six others."""
         def ready():
             assert self.child.is_running(), f"Kafka ended:\n{self.child.tail()}"
             return AdminClient(self._settings()).list_topics(timeout=1).brokers
@@ -385,6 +408,31 @@ class RealKafka(Cluster):
         admin = self._admin()
         admin.delete_topics([topic])[topic].result(30 * PATIENCE)
         wait_for(lambda: topic not in self.topics(), what=f"topic {topic} to be gone")
+
+    def forbid(self, operation, topic=None, group=None, user="anubis"):
+        """By a rule of StandardAuthorizer, see authorized()."""
+        kind, name = (2, topic) if topic else (3, group)
+        rule = struct.pack(">b", kind) + _string(name) + b"\x03" + _string(f"User:{user}") + _string("*")
+        self._ask(30, rule + struct.pack(">bb", OPERATIONS[operation], 2))
+
+    def allow_again(self, user="anubis"):
+        """Takes back what was forbidden."""
+        self._ask(31, b"\x01" + _string(None) + b"\x01" + _string(f"User:{user}") + _string(None) + b"\x01\x02")
+
+    def allow_all(self, user="anubis"):
+        """All topics and groups, but for what is forbidden."""
+        for kind, name in ((2, "*"), (3, "*")):
+            self._ask(30, struct.pack(">b", kind) + _string(name) + b"\x03" + _string(f"User:{user}") + _string("*")
+                      + b"\x02\x03")
+
+    def _ask(self, request, item):
+        """CreateAcls (30) and DeleteAcls (31), version 1, for one item; this client library has neither."""
+        body = struct.pack(">hhi", request, 1, 1) + _string("harness") + struct.pack(">i", 1) + item
+        with socket.create_connection(("127.0.0.1", self.ports["PLAINTEXT"]), 30 * PATIENCE) as s, s.makefile("rb") as answer:
+            s.sendall(struct.pack(">i", len(body)) + body)
+            length, = struct.unpack(">i", answer.read(4))
+            _, _, count, error = struct.unpack_from(">iiih", answer.read(length))
+            assert (count, error) == (1, 0), f"Kafka refuses a rule: error {error}"
 
     def close(self):
         self.child.signal(signal.SIGCONT)

@@ -6,34 +6,40 @@ import threading
 
 class NameServers:
     """One socket for each of `alive` on port 53 of a loopback address; those that are not alive take queries and never
-    answer. Every name is 127.0.0.1."""
+    answer, and those that are "failing" answer SERVFAIL. Every name is 127.0.0.1. `alive` may change."""
 
     def __init__(self, folder, alive, net="127.53.0"):
         self.path = f"{folder}/resolv.conf"
+        self.alive = list(alive)
         self.asked = [0] * len(alive)
         self._sockets = []
         with open(self.path, "w", encoding="ascii") as f:
-            for i, answers in enumerate(alive):
+            for i in range(len(alive)):
                 address = f"{net}.{i + 1}"
                 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
                 s.bind((address, 53))
                 self._sockets.append(s)
                 f.write(f"nameserver {address}\n")
-                threading.Thread(target=self._serve, args=(i, s, answers), daemon=True).start()
+                threading.Thread(target=self._serve, args=(i, s), daemon=True).start()
 
     def wrapper(self):
         """A command before a command, which then asks these."""
         return ("unshare", "--mount", "sh", "-c", 'mount --bind "$0" "$(readlink -f /etc/resolv.conf)" && exec "$@"', self.path)
 
-    def _serve(self, i, s, answers):
+    def _serve(self, i, s):
         while True:
             try:
                 query, client = s.recvfrom(4096)
             except OSError:
                 return
             self.asked[i] += 1
-            if answers:
-                s.sendto(self._answer(query), client)
+            if self.alive[i]:
+                s.sendto(self._refusal(query) if self.alive[i] == "failing" else self._answer(query), client)
+
+    @staticmethod
+    def _refusal(query):
+        end = query.index(b"\0", 12) + 5
+        return query[:2] + b"\x81\x82" + b"\0\1\0\0\0\0\0\0" + query[12:end]
 
     @staticmethod
     def _answer(query):

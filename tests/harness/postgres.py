@@ -191,6 +191,26 @@ class Postgres:
                         "-D", other.data, "-R", "-c", "fast"], check=True, cwd="/", **owner)
         return other
 
+    def save(self):
+        """A copy of the files as they are now, for set_back(): the server is stopped meanwhile."""
+        self.stop()
+        saved = os.path.join(self.folder, "saved")
+        subprocess.run(["cp", "-a", self.data, saved], check=True)
+        self.start()
+        return saved
+
+    def set_back(self, saved, recover=True):
+        """To what was saved: recovered to that time, as from a base backup, or only the files, as by a snapshot of the disks."""
+        self.stop("immediate")
+        shutil.rmtree(self.data)
+        os.rename(saved, self.data)
+        if recover:
+            with open(os.path.join(self.data, "recovery.signal"), "w", encoding="ascii"):
+                pass
+            self.settings["restore_command"] = "false"
+        self.start()
+        wait_for(lambda: not self.value("select pg_is_in_recovery()"), 30, "the end of the recovery")
+
     def is_running(self):
         return self.child.is_running()
 

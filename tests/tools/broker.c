@@ -171,12 +171,23 @@ static bool command_topic(struct broker *b, char *arguments)
     return topic_create(b, arguments, (int) partitions) == 0;
 }
 
+static bool command_refuse(struct broker *b, char *arguments)
+{
+    char *space = strchr(arguments, ' ');
+    int64_t code;
+    if (!space || parse_i64(space + 1, -1000, 1000, &code) < 0)
+        return false;
+    *space = 0;
+    rd_kafka_mock_topic_set_error(b->cluster, arguments, (rd_kafka_resp_err_t) code);
+    return true;
+}
+
 static const struct command {
     const char *name;
     bool (*run)(struct broker *b, char *arguments);
 } commands[] = {
-    {"down", command_down},   {"up", command_up},       {"rtt", command_rtt},
-    {"error", command_error}, {"clear", command_clear}, {"topic", command_topic},
+    {"down", command_down},   {"up", command_up},       {"rtt", command_rtt},       {"error", command_error},
+    {"clear", command_clear}, {"topic", command_topic}, {"refuse", command_refuse},
 };
 
 static void command_run(struct broker *b, char *line)
@@ -193,7 +204,7 @@ static void command_run(struct broker *b, char *line)
         return;
     }
     puts("error: the commands are down [ID], up [ID], rtt MS, error APIKEY CODE COUNT, clear APIKEY, "
-         "topic NAME PARTITIONS");
+         "topic NAME PARTITIONS, refuse TOPIC CODE");
     fflush(stdout);
 }
 

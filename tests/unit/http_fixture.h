@@ -50,6 +50,7 @@ struct server {
     SSL_CTX *tls;                /* NULL = clear text */
     const struct reply *replies; /* the last one serves all further requests */
     size_t reply_count;
+    int idle_ms; /* a connection is ended when no request comes for so long; 0 = never */
     int listen_fd;
     uint16_t port;
     pthread_t thread;
@@ -179,6 +180,21 @@ static inline bool give_reply(struct server *s, struct connection *c, const stru
     return false;
 }
 
+/* False when the connection is to end, since it was idle for too long. The end is on its way for a moment, as
+ * from afar. */
+static inline bool request_comes(const struct server *s, struct connection *c)
+{
+    struct pollfd p = {c->fd, POLLIN, 0};
+    bool comes = s->idle_ms == 0 || (c->ssl && SSL_has_pending(c->ssl)) || poll(&p, 1, s->idle_ms) > 0;
+
+    if (comes)
+        return true;
+    usleep(20000);
+    if (c->ssl)
+        SSL_shutdown(c->ssl);
+    return false;
+}
+
 static inline void *connection_run(void *userdata)
 {
     struct connection *c = userdata;
@@ -195,7 +211,7 @@ static inline void *connection_run(void *userdata)
         const struct reply *reply = &s->replies[MIN((size_t) s->requests, s->reply_count - 1)];
         size_t number;
 
-        if (!reply->early && !read_request(s, c))
+        if (!reply->early && (!request_comes(s, c) || !read_request(s, c)))
             break;
         number = (size_t) atomic_fetch_add(&s->requests, 1);
         open = give_reply(s, c, &s->replies[MIN(number, s->reply_count - 1)]);

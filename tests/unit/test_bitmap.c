@@ -19,7 +19,9 @@ TEST(test_bits_lie_as_get_bit_counts)
     struct bitmap_chunk *chunk = bitmap_add(&b, 2);
 
     assert_true(bitmap_set(chunk, 2 * 8192));
+    assert_false(bitmap_has(chunk, 2 * 8192 + 7));
     assert_true(bitmap_set(chunk, 2 * 8192 + 7));
+    assert_true(bitmap_has(chunk, 2 * 8192 + 7));
     assert_true(bitmap_set(chunk, 2 * 8192 + 8));
     assert_true(bitmap_set(chunk, 3 * 8192 - 1));
     assert_int_equal(chunk->bits[0], 0x81);

@@ -4,6 +4,7 @@
 #include <syslog.h>
 
 #include "base/timeutil.h"
+#include "config/config_internal.h"
 #include "config_fixture.h"
 
 static void test_an_empty_file_gives_the_defaults(void **state)
@@ -236,14 +237,64 @@ static const struct {
     {"kafka: { security_protocol = \"sasl_ssl\"; sasl_mechanism = \"PLAIN\"; };",
      "1: kafka.sasl_username must be set: sasl_mechanism \"PLAIN\" sends it\n"
      "1: kafka.sasl_password must be set: sasl_mechanism \"PLAIN\" needs it\n"},
+    {"kafka: { brokers = \"a:9092,SSL://b:9092\"; };",
+     "1: kafka.brokers names a broker as \"SSL://\", but kafka.security_protocol is \"plaintext\": leave the "
+     "protocol out there, and set security_protocol\n"},
+    {"delivery: { timeout = \"2s\"; connect_timeout = \"3s\"; };",
+     "1: delivery.connect_timeout (3s) must be at most delivery.timeout (2s): the whole request has no more time\n"},
+    {"retry: { max_age = \"10s\"; base_delay = \"30s\"; };",
+     "1: retry.base_delay (30s) must be at most retry.max_age (10s): nothing would ever be tried again\n"},
     /* one mistake, one message: no rule judges a value that is wrong already */
     {"delivery: { timeout = \"x\"; lease = \"1s\"; };",
      "1: delivery.timeout must be a whole number and a unit (ms, s, m, h or d) such as \"30s\", not \"x\"\n"},
     /* syntax */
-    {"a = ;", "1: syntax error; a key is written  name = value;  and a group  name: { … };\n"},
+    {"a = ;", "1: syntax error; the value of \"a\" is missing: a key is written  name = value;\n"},
     {"instance = \"a\";\ninstance = \"b\";",
-     "2: this key or group is set a second time; keep one of the two\n"},
-    {"retry: { };\nretry: { };", "2: this key or group is set a second time; keep one of the two\n"},
+     "2: \"instance\" is set a second time; it stands in line 1 already: keep one of the two\n"},
+    {"retry: { };\n/* retry: */\nretry: { };",
+     "3: \"retry\" is set a second time; it stands in line 1 already: keep one of the two\n"},
+    {"kafka:\n{ properties: { linger.ms = 1;\nlinger_ms = 2; }; };",
+     "3: \"kafka.properties.linger_ms\" is set a second time; it stands in line 2 already: keep one of the two\n"},
+    {"log_level = info;", "1: syntax error; a text stands in double quotes: write  log_level = \"info\";\n"},
+    {"log_level = 'info'; # x",
+     "1: syntax error; a text stands in double quotes: write  log_level = \"info\";\n"},
+    {"log_level = info // x\n",
+     "1: syntax error; a text stands in double quotes: write  log_level = \"info\";\n"},
+    {"retry: {\n  base_delay = 30s;\n};",
+     "2: syntax error; a text stands in double quotes: write  base_delay = \"30s\";\n"},
+    {"status: { listen = 127.0.0.1:9617; };",
+     "1: syntax error; a text stands in double quotes: write  listen = \"127.0.0.1:9617\";\n"},
+    {"kafka: {\nbrokers = a:9092, b:9092;\n};",
+     "2: syntax error; a text stands in double quotes: write  brokers = \"a:9092, b:9092\";\n"},
+    {"kafka: { sasl_password = hush; };",
+     "1: syntax error; a text stands in double quotes: write  sasl_password = \"…\";\n"},
+    {"database: { conninfo = host=h; };",
+     "1: syntax error; a text stands in double quotes: write  conninfo = \"…\";\n"},
+    {"consumers: { integration = yes; };",
+     "1: syntax error; \"yes\" is no value here: write  integration = true;\n"},
+    {"delivery: { allow_http = Off }",
+     "1: syntax error; \"Off\" is no value here: write  allow_http = false;\n"},
+    {"instance = null;", "1: syntax error; to have no value is written  instance = \"\";\n"},
+    {"kafka: { brokers = \"a:9092\", \"b:9092\"; };",
+     "1: syntax error; several values of one key are one string, with commas in it: \"a,b\"\n"},
+    {"kafka: { brokers = (\"a:9092\", \"b:9092\"); };",
+     "1: kafka.brokers must be a string, not a list: several values are one string, with commas in it: \"a,b\"\n"},
+    {"kafka: { brokers = [\"a:9092\"]; };",
+     "1: kafka.brokers must be a string, not an array: several values are one string, with commas in it: \"a,b\"\n"},
+    {"retry:\n  base_delay: 30s\n", "1: syntax error; a group is written  retry: { … };\n"},
+    {"\n[retry]\nbase_delay = 30s", "2: syntax error; a group is written  name: { … };  and not  [name]\n"},
+    {"{ \"retry\": { } }",
+     "1: syntax error; there is no bracket around the whole, and a group is written  name: { … };\n"},
+    {"retry: { \"base_delay\": \"30s\" }",
+     "1: syntax error; a name stands without quotes: a key is written  name = value;\n"},
+    {"retry {\n base_delay = \"30s\"; }",
+     "1: syntax error; a group is written  retry: { … };  with a colon\n"},
+    {"instance \"a\";",
+     "1: syntax error; there is no \"=\" behind \"instance\": a key is written  name = value;\n"},
+    {"\nretry: {\n base_delay = \"30s\";\n",
+     "2: the group \"retry\" that starts here has no end; close it with };\n"},
+    {"retry: { };\n};",
+     "2: syntax error; this bracket closes nothing: one too many, or a \"{\" is missing above\n"},
     {"\n@include \"/etc/passwd\"",
      "2: cannot use @include here: the configuration is one file; copy the settings into it\n"},
     {"instance = \"a;\nlog_level = \"info\";\n",
@@ -553,11 +604,48 @@ static void test_the_dump_hides_secrets(void **state)
     assert_non_null(
         strstr(dump.data, "conninfo = \"host=db user=u password=*** sslpassword=*** dbname=x\";"));
     assert_non_null(strstr(dump.data, "proxy = \"http://user:***@proxy:3128\";"));
-    assert_non_null(strstr(dump.data, "webhook_url = \"https://u:***@h/x?token=***&a=b\";"));
+    assert_non_null(strstr(dump.data, "webhook_url = \"https://***@h/***\";"));
     assert_non_null(strstr(dump.data, "sasl_password = \"***\";"));
     assert_non_null(strstr(dump.data, "ssl_key_pem = \"***\";"));
     assert_non_null(strstr(dump.data, "linger_ms = \"5\";"));
     assert_non_null(strstr(dump.data, "instance = \"a\\\"b\\\\\";"));
+}
+
+static void test_urls_without_their_secrets(void **state)
+{
+    static const struct {
+        const char *url, *shown;
+    } cases[] = {
+        {"https://hush@h/x", "https://***@h/x"},
+        {"https://h/x?a=1;token=hush;more&b=2", "https://h/x?a=1;token=***&b=2"},
+        {"https://h/x?token=hu;sh#hush", "https://h/x?token=***"},
+        {"https://h/x#access_token=hush&b", "https://h/x#access_token=***&b"},
+        {"https://h/x?a=1;b#c", "https://h/x?a=1;b#c"},
+    };
+    (void) state;
+
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        CLEANUP(strbuf_free) struct strbuf shown = STRBUF_INIT(STRBUF_MAX_DEFAULT);
+        config_url_scrub(cases[i].url, &shown);
+        assert_string_equal(strbuf_str(&shown), cases[i].shown);
+    }
+}
+
+/* As --check-config reads it: nothing but whether it is there. */
+static void test_a_file_is_there_to_be_read(void **state)
+{
+    struct fixture *f = *state;
+    static const char text[] = "kafka: { sasl_password = \"file:%s\"; };\n# the end";
+    CLEANUP(freep) char *good = xasprintf(text, "/etc/hostname");
+    CLEANUP(freep) char *bad = xasprintf(text, "/nonexistent");
+
+    fixture_write(f->path, good, strlen(good));
+    fixture_load_path(f, f->path, CONFIG_SECRETS_CHECK);
+    assert_int_equal(f->result, 0);
+    fixture_write(f->path, bad, strlen(bad));
+    fixture_load_path(f, f->path, CONFIG_SECRETS_CHECK);
+    assert_non_null(
+        strstr(strbuf_str(&f->problems), ":1: kafka.sasl_password: file:/nonexistent: could not open"));
 }
 
 static void test_the_dump_hides_passwords_in_urls(void **state)
@@ -573,6 +661,8 @@ static void test_the_dump_hides_passwords_in_urls(void **state)
         {"postgres://u@h/db", "postgres://u@h/db"},
         {"postgres:///db?host=/run&password=hush&user=u", "postgres:///db?host=/run&password=***&user=u"},
         {"postgres:///db?password=hush", "postgres:///db?password=***"},
+        {"postgres://u@h/db", "postgres://u@h/db"},
+        {"host=h;password=hush", "host=***"},
         {"password=hush", "password=***"},
         {" password = 'hush' ", "password=***"},
         {"host=h password=hu\\\\ sh dbname=x", "host=h password=*** dbname=x"},
@@ -658,10 +748,11 @@ static void test_differences_and_keys_without_effect(void **state)
            "min_samples = 20; }; consumers: { external = false; };");
     config_diff(before, f->config, &live, &restart);
     config_unused(f->config, &unused);
-    assert_string_equal(strbuf_str(&live),
-                        "log_level\ndelivery.timeout\ndelivery.allow_http\nalerts.remediation\n");
+    assert_string_equal(
+        strbuf_str(&live),
+        "log_level\ndelivery.timeout\ndelivery.allow_http\nalerts.min_samples\nalerts.remediation\n");
     assert_string_equal(strbuf_str(&restart), "kafka.brokers\nkafka.properties\nconsumers.external\n");
-    assert_string_equal(strbuf_str(&unused), "consumers.external\nalerts.remediation\n");
+    assert_string_equal(strbuf_str(&unused), "consumers.external\n");
 }
 
 static void test_sasl_without_use_is_a_notice(void **state)
@@ -715,6 +806,8 @@ int main(void)
         WITH_FIXTURE(test_references_that_lead_nowhere),
         WITH_FIXTURE(test_the_dump_hides_secrets),
         WITH_FIXTURE(test_the_dump_hides_passwords_in_urls),
+        WITH_FIXTURE(test_urls_without_their_secrets),
+        WITH_FIXTURE(test_a_file_is_there_to_be_read),
         WITH_FIXTURE(test_the_dump_names_where_values_come_from),
         WITH_FIXTURE(test_the_dump_reads_back_as_the_same),
         WITH_FIXTURE(test_differences_and_keys_without_effect),

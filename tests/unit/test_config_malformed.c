@@ -62,6 +62,14 @@ static bool names_line(const struct fixture *f, unsigned line)
 
 /* --- damage that must always be found in its own line ----------------------------------------- */
 
+/* A list may be empty: damaged to another one it is right. */
+static bool is_list_line(const char *line)
+{
+    size_t len = strcspn(line, "\n");
+
+    return len > 4 && memcmp(line + len - 4, "( );", 4) == 0;
+}
+
 static bool is_key_line(const char *p)
 {
     p += strspn(p, " ");
@@ -126,7 +134,7 @@ static void test_damaged_keys_are_found_in_their_line(void **state)
         unsigned line = 1 + (unsigned) draw(lines);
         size_t at = position_of_line(shipped.data, line);
 
-        if (!is_key_line(shipped.data + at))
+        if (!is_key_line(shipped.data + at) || is_list_line(shipped.data + at))
             continue;
         if (draw(2))
             damage_name(&text, shipped.data, at);

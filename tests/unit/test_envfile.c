@@ -32,7 +32,7 @@ static void load(const char *text)
     assert_int_equal(fclose(f), 0);
     unsetenv("A");
     unsetenv("B");
-    assert_int_equal(envfile_load(path, &err), 0);
+    assert_int_equal(envfile_load(path, true, &err), 0);
 }
 
 static void expect(const char *name, const char *value)
@@ -103,7 +103,7 @@ TEST(test_the_environment_comes_first)
 
     load("A=file\n");
     setenv("A", "before", 1);
-    assert_int_equal(envfile_load(path, &err), 0);
+    assert_int_equal(envfile_load(path, true, &err), 0);
     expect("A", "before");
 }
 
@@ -111,8 +111,9 @@ TEST(test_files_that_cannot_be_read)
 {
     struct error err;
 
-    assert_int_equal(envfile_load("/nowhere/at/all", &err), 0);
-    assert_int_equal(envfile_load("/", &err), -EISDIR);
+    assert_int_equal(envfile_load("/nowhere/at/all", false, &err), 0);
+    assert_int_equal(envfile_load("/nowhere/at/all", true, &err), -ENOENT);
+    assert_int_equal(envfile_load("/", false, &err), -EISDIR);
     assert_string_equal(err.text, "could not read \"/\": Is a directory");
 }
 
@@ -123,7 +124,7 @@ TEST(test_a_long_file_is_refused)
     load("A=x\n");
     assert_int_equal(truncate(path, (1 << 20) + 1), 0);
     unsetenv("A");
-    assert_int_equal(envfile_load(path, &err), -EFBIG);
+    assert_int_equal(envfile_load(path, true, &err), -EFBIG);
     expect("A", NULL);
 }
 

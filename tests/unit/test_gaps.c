@@ -47,6 +47,26 @@ TEST(test_no_gap)
     gaps_free(&g);
 }
 
+TEST(test_rows_that_overtake_gaps)
+{
+    struct gaps g = {.high = 10};
+    const struct gaps_read read = {
+        .xmin = 900, .above = (const int64_t[]){20, 22}, .above_count = 2, .overtakes = true};
+
+    assert_int_equal(take(&g, 100, ALL, NONE, IDS(16)), 0); /* 11 to 15 is a gap, of which not all is read */
+    gaps_stamp(&g, 105);
+    assert_int_equal(take(&g, 200, 13, IDS(13), NONE), 0);
+    assert_gap(&g, 0, 14, 15, 105);
+    assert_int_equal(take(&g, 200, 13, NONE, IDS(20)), -EINVAL);
+    assert_int_equal(gaps_take(&g, &read), 0);
+    assert_int_equal(g.high, 22);
+    assert_int_equal(g.count, 3);
+    assert_gap(&g, 0, 14, 15, 105);
+    assert_gap(&g, 1, 17, 19, 0);
+    assert_gap(&g, 2, 21, 21, 0);
+    gaps_free(&g);
+}
+
 TEST(test_gap_opens_and_closes)
 {
     struct gaps g = {.high = 10};
@@ -495,6 +515,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_no_gap),
+        cmocka_unit_test(test_rows_that_overtake_gaps),
         cmocka_unit_test(test_gap_opens_and_closes),
         cmocka_unit_test(test_giving_up),
         cmocka_unit_test(test_stamps_only_new_gaps),

@@ -135,7 +135,7 @@ static bool socket_address_is_public(const char *text)
 
 static void check(const char *text, bool expected)
 {
-    if (socket_address_is_public(text) != expected || http_address_text_is_public(text) != expected)
+    if (socket_address_is_public(text) != expected)
         fail_msg("%s should be %s", text, expected ? "public" : "refused");
 }
 
@@ -163,18 +163,6 @@ TEST(test_whole_network)
     }
 }
 
-TEST(test_text_is_an_address_only)
-{
-    static const char *const texts[] = {
-        "",          "localhost", "8.8.8",      "8.8.8.8 ",   " 8.8.8.8",          "08.8.8.8.8",
-        "0x8.8.8.8", "134744072", "fe80::1%lo", "8.8.8.8%lo", "[2606:4700::1111]", "2606:4700::1111/64",
-    };
-
-    for (size_t i = 0; i < ARRAY_SIZE(texts); i++)
-        if (http_address_text_is_public(texts[i]))
-            fail_msg("\"%s\" is no address", texts[i]);
-}
-
 TEST(test_other_families_and_short_addresses)
 {
     struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(0x08080808)};
@@ -198,7 +186,6 @@ int main(void)
         cmocka_unit_test(test_public),
         cmocka_unit_test(test_refused),
         cmocka_unit_test(test_whole_network),
-        cmocka_unit_test(test_text_is_an_address_only),
         cmocka_unit_test(test_other_families_and_short_addresses),
     };
 

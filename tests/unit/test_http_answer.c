@@ -211,7 +211,7 @@ TEST(headers_that_matter)
 {
     static const char text[] =
         "HTTP/1.1 503 Busy\r\nRetry-After: soon\r\nRetry-After: \r\nRetry-After:  12 \r\nRetry-After: nonsense\r\n"
-        "Keep-Alive: max=5, timeout=7\r\nContent-Length: 0\r\n\r\n";
+        "Keep-Alive: max=5, timeout=7\r\nContent-Length: 0\r\nContent-Type: Text/HTML ; charset=\"x\"\r\n\r\n";
     struct http_answer a = {0};
 
     http_answer_begin(&a, BODY_MAX);
@@ -221,6 +221,7 @@ TEST(headers_that_matter)
     assert_int_equal(a.retry_after_len, 2);
     assert_memory_equal(a.retry_after, "12", 2);
     assert_int_equal(a.keep_alive_sec, 7);
+    assert_string_equal(a.content_type, "text/html");
     http_answer_free(&a);
 }
 

@@ -510,7 +510,7 @@ TEST(test_answer_before_the_request_is_read)
     uint16_t port;
     int fd = listen_on_loopback(&port);
     char *body = calloc(1, SIZE), url[64];
-    struct http_request request = {url, json_headers(), body, SIZE, TIMEOUT_USEC};
+    struct http_request request = {url, json_headers(), body, SIZE, TIMEOUT_USEC, false, NULL};
     struct outcome *o = outcome_new();
 
     pthread_create(&thread, NULL, early_answer_run, &fd);
@@ -574,7 +574,7 @@ TEST(test_request_that_nobody_reads)
     uint16_t port;
     int fd = listen_on_loopback(&port);
     char *body = calloc(1, SIZE), url[64];
-    struct http_request request = {url, json_headers(), body, SIZE, USEC_PER_SEC};
+    struct http_request request = {url, json_headers(), body, SIZE, USEC_PER_SEC, false, NULL};
     struct outcome *o = outcome_new();
 
     snprintf(url, sizeof(url), "http://127.0.0.1:%d/", port);

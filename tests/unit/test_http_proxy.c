@@ -123,9 +123,16 @@ static const struct scene scenes[] = {
          "more than"),
     HTTP("chunked", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", STAY,
          HTTP_CONNECT, "more than"),
-    HTTP("403", "HTTP/1.1 403 No\r\nContent-Length: 2\r\n\r\nok", STAY, HTTP_CONNECT, "403"),
+    HTTP("403", "HTTP/1.1 403 No\r\nContent-Length: 2\r\n\r\nok", STAY, HTTP_INTERNAL, "403"),
+    HTTP("404", "HTTP/1.1 404 No\r\n\r\n", LEAVE, HTTP_CONNECT, "404"),
+    HTTP("405", "HTTP/1.1 405 No\r\n\r\n", LEAVE, HTTP_INTERNAL, "405"),
+    HTTP("429", "HTTP/1.1 429 No\r\nRetry-After: 60\r\nContent-Length: 0\r\n\r\n", STAY, HTTP_INTERNAL,
+         "429"),
     HTTP("302", "HTTP/1.1 302 No\r\nLocation: http://127.0.0.1/SECRET\r\n\r\n", LEAVE, HTTP_CONNECT, "302"),
     HTTP("502", "HTTP/1.1 502 No\r\n\r\n", LEAVE, HTTP_CONNECT, "502"),
+    HTTP("503", "HTTP/1.1 503 No\r\nRetry-After: 60\r\nContent-Length: 2\r\n\r\nno", STAY, HTTP_CONNECT,
+         "503"),
+    HTTP("504", "HTTP/1.1 504 No\r\n\r\n", LEAVE, HTTP_CONNECT, "504"),
     HTTP("407", "HTTP/1.1 407 Who\r\nProxy-Authenticate: Basic realm=\"SECRET\"\r\nContent-Length: 0\r\n\r\n",
          STAY, HTTP_INTERNAL, "407"),
     HTTP("407 chunked",
@@ -138,10 +145,10 @@ static const struct scene scenes[] = {
     HTTP("nothing", "", STAY, HTTP_CONNECT, "in time"),
     HTTP("the end", "", LEAVE, HTTP_CONNECT, ""),
     HTTP("an endless head", "HTTP/1.1 200 OK\r\n", FLOOD, HTTP_CONNECT, "too long"),
-    HTTP("an endless refusal", "HTTP/1.1 403 No\r\n\r\n", FLOOD, HTTP_CONNECT, "403"),
-    HTTP("an endless body", "HTTP/1.1 403 No\r\nContent-Length: 100000000000\r\n\r\n", FLOOD, HTTP_CONNECT,
-         "403"),
-    HTTP("endless chunks", "HTTP/1.1 403 No\r\nTransfer-Encoding: chunked\r\n\r\n", FLOOD, HTTP_CONNECT, ""),
+    HTTP("an endless refusal", "HTTP/1.1 502 No\r\n\r\n", FLOOD, HTTP_CONNECT, "502"),
+    HTTP("an endless body", "HTTP/1.1 502 No\r\nContent-Length: 100000000000\r\n\r\n", FLOOD, HTTP_CONNECT,
+         "502"),
+    HTTP("endless chunks", "HTTP/1.1 502 No\r\nTransfer-Encoding: chunked\r\n\r\n", FLOOD, HTTP_CONNECT, ""),
     {"socks5",
      "socks5h",
      {BYTES("\x05\x00"), BYTES("\x05\x00\x00\x01\0\0\0\0\0\0"), {ANSWER, 0, false}},
@@ -250,12 +257,45 @@ TEST(test_proxy_is_away)
     }
 }
 
+/* A stop, wherever the way through the proxy has come to. */
+TEST(test_cancelled_on_the_way)
+{
+    static const struct scene silent[] = {
+        HTTP("silent", "", STAY, HTTP_CANCELLED, ""),
+        HTTP("half an answer", "HTTP/1.1 200 OK\r\nX: y", STAY, HTTP_CANCELLED, ""),
+        {"socks5", "socks5h", {BYTES("\x05\x00")}, STAY, HTTP_CANCELLED, ""},
+        HTTP("a tunnel, and no more", ESTABLISHED, STAY, HTTP_CANCELLED, ""),
+    };
+    struct client *c = *state;
+
+    for (size_t i = 0; i < 2 * ARRAY_SIZE(silent); i++) {
+        struct proxy *p = proxy_start(c, &silent[i / 2]);
+        struct outcome *o = post(c, "https://institution.test/");
+
+        for (uint64_t until = now_monotonic_usec() + 100 * USEC_PER_MSEC; now_monotonic_usec() < until;)
+            turn(c);
+        assert_false(o->done);
+        if (i % 2 == 0) {
+            http_cancel(c->http, o->transfer);
+            expect_cause(finished(c, o), HTTP_CANCELLED);
+            assert_false(o->result.body_handed_over);
+        } else { /* the end of the process */
+            http_free(TAKE_PTR(c->http));
+            assert_int_equal(http_new(&c->http, c->event, &c->params, &(struct error){0}), 0);
+        }
+        assert_int_equal(p->posts, 0);
+        free(o);
+        proxy_stop(p);
+    }
+}
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
         WITH_CLIENT(test_scenes),
         WITH_CLIENT(test_scenes_before_tls),
         WITH_CLIENT(test_proxy_is_away),
+        WITH_CLIENT(test_cancelled_on_the_way),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

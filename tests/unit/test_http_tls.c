@@ -200,6 +200,41 @@ TEST(test_handshakes_that_fail)
     }
 }
 
+/* The client's certificate is missed during the handshake (TLS 1.2), or when the request is there already. */
+TEST(test_server_that_wants_a_client_certificate)
+{
+    static const struct reply ok = {"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", KEEP, NULL, false};
+    static const struct {
+        int version, mode;
+        bool wants;
+    } scenes[] = {
+        {TLS1_2_VERSION, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, true},
+        {TLS1_3_VERSION, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, true},
+        {TLS1_2_VERSION, SSL_VERIFY_PEER, false}, /* asks, and goes on without */
+        {TLS1_3_VERSION, SSL_VERIFY_PEER, false},
+    };
+    struct client *c = *state;
+
+    for (size_t i = 0; i < 2 * ARRAY_SIZE(scenes); i++) {
+        size_t scene = i % ARRAY_SIZE(scenes);
+        struct server *s = tls_server(c, &ok, 1);
+
+        SSL_CTX_set_max_proto_version(s->tls, scenes[scene].version);
+        SSL_CTX_set_min_proto_version(s->tls, scenes[scene].version);
+        SSL_CTX_set_verify(s->tls, scenes[scene].mode, NULL);
+        struct outcome *o = post_to(c, s);
+        if (scenes[scene].wants) {
+            expect_cause(o, HTTP_TLS);
+            assert_string_equal(o->detail, "the server wants a client certificate");
+            assert_int_equal(s->requests, 0);
+        } else {
+            expect_status(o, 200);
+        }
+        free(o);
+        server_stop(s);
+    }
+}
+
 /* --- a server of our own ---------------------------------------------------------------------- */
 
 #define ANSWER "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -308,7 +343,8 @@ TEST(test_large_body_over_tls)
 
     memset(body, 'x', SIZE);
     for (int i = 0; i < 2; i++) {
-        struct http_request request = {server_url(s, "/"), json_headers(), body, SIZE, TIMEOUT_USEC};
+        struct http_request request = {server_url(s, "/"), json_headers(), body, SIZE,
+                                       TIMEOUT_USEC,       false,          NULL};
         struct outcome *o = outcome_new();
 
         http_post(c->http, &request, on_result, o);
@@ -747,6 +783,7 @@ int main(void)
         WITH_CLIENT(test_certificate),
         WITH_CLIENT(test_no_such_ca_file),
         WITH_CLIENT(test_handshakes_that_fail),
+        WITH_CLIENT(test_server_that_wants_a_client_certificate),
         WITH_CLIENT(test_tls_connection_is_reused),
         WITH_CLIENT(test_tls_idle_connection_closed_by_the_server),
         WITH_CLIENT(test_tls_unasked_answers),

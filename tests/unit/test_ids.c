@@ -2,7 +2,8 @@
 
 #include <string.h>
 
-#include "crypto/ids.h"
+#include "crypto/idempotency_key.h"
+#include "crypto/traceparent.h"
 #include "unit.h"
 
 /* RFC 9562, appendix B.2: the DNS name space and "www.example.com". */
@@ -42,9 +43,9 @@ TEST(test_uuid)
 
 static void key(int64_t id, const char *seed, const char *payload, char ret[IDS_UUID_TEXT])
 {
-    ids_idempotency_key(
+    idempotency_key_derive(
         ids,
-        &(struct ids_message){
+        &(struct idempotency_message){
             .name_space = dns, .subscription_id = id, .seed = seed, .payload = {payload, strlen(payload)}},
         ret);
 }
@@ -78,15 +79,15 @@ TEST(test_idempotency_key)
 
 TEST(test_traceparent)
 {
-    char a[IDS_TRACEPARENT_TEXT], b[IDS_TRACEPARENT_TEXT];
+    char a[TRACEPARENT_TEXT], b[TRACEPARENT_TEXT];
 
-    ids_traceparent(ids, dns, 42, 0x1234, a);
-    assert_true(ids_is_traceparent(a, strlen(a)));
+    traceparent_derive(ids, dns, 42, 0x1234, a);
+    assert_true(traceparent_is_valid(a, strlen(a)));
     assert_string_equal(a + 35, "-0000000000001234-01");
-    ids_traceparent(ids, dns, 42, 0, b);
-    assert_true(ids_is_traceparent(b, strlen(b)));
+    traceparent_derive(ids, dns, 42, 0, b);
+    assert_true(traceparent_is_valid(b, strlen(b)));
     assert_memory_equal(a, b, 35);
-    ids_traceparent(ids, dns, 43, 0x1234, b);
+    traceparent_derive(ids, dns, 43, 0x1234, b);
     assert_memory_not_equal(a, b, 35);
 }
 
@@ -106,9 +107,9 @@ TEST(test_is_traceparent)
         "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-0x",
     };
 
-    assert_true(ids_is_traceparent(good, strlen(good)));
+    assert_true(traceparent_is_valid(good, strlen(good)));
     for (size_t i = 0; i < ARRAY_SIZE(wrong); i++)
-        assert_false(ids_is_traceparent(wrong[i], strlen(wrong[i])));
+        assert_false(traceparent_is_valid(wrong[i], strlen(wrong[i])));
 }
 
 int main(void)

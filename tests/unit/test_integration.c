@@ -15,7 +15,9 @@ static struct store_claimed row(int64_t integration_id, int64_t id, int64_t due)
                                   .integration_id = integration_id,
                                   .due = due,
                                   .endpoint_url = "https://example.com/a",
+                                  .name = "",
                                   .auth_token = "",
+                                  .settings = "",
                                   .timeout_usec = 1000};
 }
 
@@ -32,19 +34,29 @@ TEST(test_settings_follow_each_claim)
     struct integrations *all = integrations_new();
     struct store_claimed r = first_row(7, 1, 0, false);
     struct integration *i = integrations_note(all, &r);
+    bool lacks_credential;
     assert_string_equal(i->endpoint_url, "https://example.com/a");
-    assert_null(i->authorization);
+    assert_null(i->token.line);
 
     r.endpoint_url = "https://example.com/b";
     r.auth_token = "s3cret";
     assert_ptr_equal(integrations_note(all, &r), i);
     assert_string_equal(i->endpoint_url, "https://example.com/b");
-    assert_string_equal(i->authorization, "Authorization: Bearer s3cret");
+    assert_string_equal(i->token.line, "Authorization: Bearer s3cret");
 
     r.auth_token = "evil\r\nX-Admin: 1";
     integrations_note(all, &r);
-    assert_string_equal(i->problem, "its auth_token cannot be used: it holds control characters");
-    assert_null(i->authorization);
+    assert_string_equal(i->token.problem, "its auth_token cannot be used: it holds control characters");
+    assert_null(i->token.line);
+
+    r.auth_token = "";
+    r.settings = "{\"campus\": 1}";
+    integrations_note(all, &r);
+    assert_string_equal(integration_problem(i, &lacks_credential),
+                        "its delivery_settings cannot be used: campus is not known to this version");
+    r.settings = "{\"tls\": {}}";
+    integrations_note(all, &r);
+    assert_null(integration_problem(i, &lacks_credential));
 
     /* What has been seen of the institution stays, whatever a claim brings. */
     i->outage.attempts = 3;
@@ -84,12 +96,12 @@ TEST(test_tokens)
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
         r.auth_token = cases[i].token;
         const struct integration *is = integrations_note(all, &r);
-        assert_int_equal(is->authorization != NULL, cases[i].authorization != NULL);
-        assert_int_equal(is->problem != NULL, cases[i].problem != NULL);
-        if (is->authorization)
-            assert_string_equal(is->authorization + strlen("Authorization: "), cases[i].authorization);
-        if (is->problem)
-            assert_non_null(strstr(is->problem, cases[i].problem));
+        assert_int_equal(is->token.line != NULL, cases[i].authorization != NULL);
+        assert_int_equal(is->token.problem != NULL, cases[i].problem != NULL);
+        if (is->token.line)
+            assert_string_equal(is->token.line + strlen("Authorization: "), cases[i].authorization);
+        if (is->token.problem)
+            assert_non_null(strstr(is->token.problem, cases[i].problem));
     }
     integrations_free(all);
 }
@@ -103,11 +115,11 @@ TEST(test_the_longest_token)
     memset(token, 'x', CONFIG_SECRET_MAX);
     r.auth_token = token;
     const struct integration *i = integrations_note(all, &r);
-    assert_int_equal(strlen(i->authorization), strlen("Authorization: Bearer ") + CONFIG_SECRET_MAX);
+    assert_int_equal(strlen(i->token.line), strlen("Authorization: Bearer ") + CONFIG_SECRET_MAX);
     token[CONFIG_SECRET_MAX] = 'x';
     integrations_note(all, &r);
-    assert_null(i->authorization);
-    assert_string_equal(i->problem, "its auth_token cannot be used: the value is longer than 64 KiB");
+    assert_null(i->token.line);
+    assert_string_equal(i->token.problem, "its auth_token cannot be used: the value is longer than 64 KiB");
     integrations_free(all);
 }
 
@@ -120,7 +132,7 @@ TEST(test_place_is_the_last_row_in_index_order)
     for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
         integrations_note(all, &rows[i]);
     /* Integration 2 did not use all its slots: nothing more waits there. */
-    assert_int_equal(integrations_take_places(all, &places), 2);
+    assert_int_equal(integrations_take_places(all, 1, &places), 2);
     assert_int_equal(places[0].integration_id, 1);
     assert_int_equal(places[0].fresh_id, 50);
     assert_int_equal(places[0].due, 900);
@@ -130,14 +142,14 @@ TEST(test_place_is_the_last_row_in_index_order)
     assert_int_equal(places[1].due, INT64_MIN);
     assert_int_equal(places[1].id, INT64_MAX);
     /* Taken once, it counts as exhausted until a claim says otherwise. */
-    assert_int_equal(integrations_take_places(all, &places), 0);
+    assert_int_equal(integrations_take_places(all, 1, &places), 0);
     struct integration *first = integrations_note(all, &rows[0]);
     /* While all its slots are taken a claim would find nothing there, and tell nothing. */
     first->in_flight = 3;
-    assert_int_equal(integrations_take_places(all, &places), 0);
+    assert_int_equal(integrations_take_places(all, 1, &places), 0);
     first->in_flight = 2;
     first->slot_freed = true;
-    assert_int_equal(integrations_take_places(all, &places), 1);
+    assert_int_equal(integrations_take_places(all, 1, &places), 1);
     assert_int_equal(places[0].fresh_id, 50);
     integrations_free(all);
 }
@@ -166,7 +178,7 @@ TEST(test_a_near_place_is_a_little_before_the_furthest_claim)
     assert_int_equal(places[1].due, 4005000);
     assert_int_equal(places[1].id, 0);
     /* A claim goes on with the rows that were put back. */
-    assert_int_equal(integrations_take_places(all, &places), 3);
+    assert_int_equal(integrations_take_places(all, 1, &places), 3);
     assert_int_equal(places[0].fresh_id, 7);
     integrations_forget_places(all);
     assert_int_equal(integrations_near_places(all, &places), 0);
@@ -224,9 +236,29 @@ TEST(test_another_endpoint_or_token_begins_anew)
     integrations_free(all);
 }
 
+TEST(test_probes_of_several_circuits_are_due_at_their_times)
+{
+    struct integrations *all = integrations_new();
+    struct store_claimed rows[] = {first_row(1, 50, INT64_MIN, true), first_row(2, 5, 0, false)};
+
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
+        integrations_note(all, &rows[i]);
+    assert_true(integrations_next_probe(all, 100) == USEC_INFINITY);
+    integrations_circuit_stored(all, 1, 500);
+    integrations_circuit_stored(all, 2, 800);
+    assert_int_equal(integrations_next_probe(all, 100), 500);
+    assert_int_equal(integrations_next_probe(all, 500), 800);
+    assert_true(integration_is_held(integrations_find(all, 1), 100));
+    integrations_circuit_stored(all, 1, 0);
+    assert_int_equal(integrations_next_probe(all, 100), 800);
+    assert_false(integration_is_held(integrations_find(all, 1), 100));
+    integrations_free(all);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_probes_of_several_circuits_are_due_at_their_times),
         cmocka_unit_test(test_settings_follow_each_claim),
         cmocka_unit_test(test_tokens),
         cmocka_unit_test(test_the_longest_token),

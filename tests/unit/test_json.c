@@ -1,4 +1,5 @@
-/* The strict JSON check against lists of good and bad texts, and against cuts and changes of good ones. */
+/* The strict JSON check against lists of good and bad texts, and against cuts and changes of good ones; what
+ * is read out of good ones. */
 #include <string.h>
 
 #include "base/json.h"
@@ -262,6 +263,108 @@ TEST(test_any_bytes_make_a_valid_string)
     }
 }
 
+#define DOCUMENT                                                                                             \
+    " {\"a\": [10, {\"b\": \"x\"}, [ ], true] , \"\": 0.50, \"m~n\":1e2, \"c/d\" : null, \"a\": 2, "         \
+    "\"e\\u00e9\\\"\\n\\uD83D\\uDE00\": \"\\u0041\\/\\t\\u20ac\\u00e9\", \"big\": 12345678901234567890.10, \"o\": {\"o\": {}}}"
+
+TEST(test_values_are_found_by_pointers)
+{
+    static const struct {
+        const char *pointer, *text; /* NULL = absent */
+    } cases[] = {
+        {"/a/0", "10"},
+        {"/a/1/b", "x"},
+        {"/a/1", "{\"b\": \"x\"}"},
+        {"/a/2", "[ ]"},
+        {"/a/3", "true"},
+        {"/a/2/0", NULL},
+        {"/a/4", NULL},
+        {"/a/-", NULL},
+        {"/a/-1", NULL},
+        {"/a/01", NULL},
+        {"/a/+1", NULL},
+        {"/a/ 1", NULL},
+        {"/a/", NULL},
+        {"/a/99999999999999999999", NULL},
+        {"/a/b", NULL},
+        {"/", "0.50"},
+        {"//x", NULL},
+        {"/m~0n", "1e2"},
+        {"/m~n", "1e2"},
+        {"/c~1d", "null"},
+        {"/c/d", NULL},
+        {"/e\xC3\xA9\"\n\xF0\x9F\x98\x80", "A/\t\xE2\x82\xAC\xC3\xA9"},
+        {"/big", "12345678901234567890.10"},
+        {"/o/o", "{}"},
+        {"/o/o/o", NULL},
+        {"/none", NULL},
+        {"/A", NULL},
+    };
+    struct json_value root, found;
+    assert_true(json_read(DOCUMENT, strlen(DOCUMENT), &root));
+    assert_true(json_find(&root, "", &found));
+    assert_int_equal(found.len, root.len);
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        CLEANUP(strbuf_free) struct strbuf text = STRBUF_INIT(1000);
+        bool there = json_find(&root, cases[i].pointer, &found);
+        if (there)
+            json_add_text(&text, &found);
+        if (there != (cases[i].text != NULL) || (there && strcmp(strbuf_str(&text), cases[i].text) != 0))
+            fail_msg("%s: %s", cases[i].pointer, there ? strbuf_str(&text) : "absent");
+        if (there)
+            assert_true(json_is_text(&found, cases[i].text) && !json_is_text(&found, "other"));
+    }
+    assert_false(json_read("{\"a\": 1", 7, &root));
+    assert_true(json_is_pointer("") && json_is_pointer("/~0~1/") && json_is_pointer("/"));
+    assert_false(json_is_pointer("a") || json_is_pointer("/~") || json_is_pointer("/~2"));
+}
+
+TEST(test_the_deepest_value_is_found_and_no_deeper_one)
+{
+    CLEANUP(strbuf_free) struct strbuf text = STRBUF_INIT(1 << 20), pointer = STRBUF_INIT(1 << 20);
+    struct json_value root, found;
+
+    for (int i = 0; i < JSON_MAX_DEPTH; i++) {
+        strbuf_adds(&text, "[0,");
+        strbuf_adds(&pointer, "/1");
+    }
+    strbuf_adds(&text, "7");
+    for (int i = 0; i < JSON_MAX_DEPTH; i++)
+        strbuf_adds(&text, "]");
+    assert_true(json_read(text.data, text.len, &root));
+    assert_true(json_find(&root, pointer.data, &found) && json_is_text(&found, "7"));
+    strbuf_adds(&pointer, "/1");
+    assert_false(json_find(&root, pointer.data, &found));
+}
+
+TEST(test_walks)
+{
+    static const struct {
+        const char *text, *seen;
+    } cases[] = {
+        {"[]", ""},
+        {"{ }", ""},
+        {"7", ""},
+        {"\"[1]\"", ""},
+        {" [1 , \"a,]\",[2,[3]] ,{}]", "1;a,];[2,[3]];{};"},
+        {"{\"a\":1, \"b\" : {\"c\":[]},\"\":null}", "a=1;b={\"c\":[]};=null;"},
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        CLEANUP(strbuf_free) struct strbuf seen = STRBUF_INIT(1000);
+        struct json_value root, name, value;
+        assert_true(json_read(cases[i].text, strlen(cases[i].text), &root));
+        for (struct json_walk w = json_walk(&root); json_next(&w, &name, &value);) {
+            if (w.is_object) {
+                json_add_text(&seen, &name);
+                strbuf_adds(&seen, "=");
+            }
+            json_add_text(&seen, &value);
+            strbuf_adds(&seen, ";");
+        }
+        assert_string_equal(strbuf_str(&seen), cases[i].seen);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -272,6 +375,9 @@ int main(void)
         cmocka_unit_test(test_every_cut_of_an_object_is_invalid),
         cmocka_unit_test(test_strings_are_escaped),
         cmocka_unit_test(test_any_bytes_make_a_valid_string),
+        cmocka_unit_test(test_values_are_found_by_pointers),
+        cmocka_unit_test(test_the_deepest_value_is_found_and_no_deeper_one),
+        cmocka_unit_test(test_walks),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -97,9 +97,9 @@ TEST(test_hostile_text_stays_one_line)
     CLEANUP(strbuf_free) struct strbuf out = STRBUF_INIT(STRBUF_MAX_DEFAULT);
 
     log_info("a\nerror: forged\x1b[2J\x7f \xff \xc2\x9b"
-             "31m \xc3\xa9");
+             "31m \xc3\xa9 \u202enimda\u2069");
     read_capture(*state, &out);
-    assert_string_equal(strbuf_str(&out), "info: a error: forged?[2J? \xEF\xBF\xBD ??31m \xc3\xa9\n");
+    assert_string_equal(strbuf_str(&out), "info: a error: forged?[2J? \xEF\xBF\xBD ?31m \xc3\xa9 ?nimda?\n");
 }
 
 TEST(test_long_text_is_cut)
@@ -134,6 +134,54 @@ TEST(test_a_flood_is_folded)
                                           "warning: once\n"
                                           "warning: last message repeated 1 time\n"
                                           "error: end\n");
+}
+
+/* Two that take turns, too. */
+TEST(test_lines_that_take_turns_are_folded)
+{
+    CLEANUP(strbuf_free) struct strbuf out = STRBUF_INIT(STRBUF_MAX_DEFAULT);
+
+    for (int i = 0; i < 1000; i++) {
+        log_warning("gone");
+        log_notice("back");
+    }
+    log_finish();
+    read_capture(*state, &out);
+    assert_string_equal(strbuf_str(&out), "warning: gone\nnotice: back\nwarning: gone\nnotice: back\n"
+                                          "warning: gone\nnotice: back\n"
+                                          "warning: 997 more times: gone\nnotice: 997 more times: back\n");
+}
+
+/* A pipe that nobody reads: no line waits, and the loss is said once somebody reads. */
+TEST(test_a_pipe_that_nobody_reads)
+{
+    CLEANUP(strbuf_free) struct strbuf out = STRBUF_INIT(STRBUF_MAX_DEFAULT);
+    int ends[2], saved = dup(STDERR_FILENO), seen = -1, lost = 0, number;
+    char buffer[4096], *save = NULL;
+
+    assert_int_equal(pipe(ends), 0);
+    dup2(ends[1], STDERR_FILENO);
+    log_init();
+    for (int i = 0; i < 20000; i++)
+        log_info("line %d is long enough to fill the pipe soon", i);
+    fcntl(ends[0], F_SETFL, O_NONBLOCK);
+    for (ssize_t n; (n = read(ends[0], buffer, sizeof(buffer))) > 0; log_tick())
+        strbuf_add(&out, buffer, (size_t) n);
+    assert_int_equal(fcntl(STDERR_FILENO, F_GETFL) & O_NONBLOCK, 0); /* others share it */
+    dup2(saved, STDERR_FILENO);
+    close(saved);
+    close(ends[0]);
+    close(ends[1]);
+    log_init();
+    for (char *line = strtok_r(out.data, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+        assert_int_equal(lost, 0); /* nothing behind it */
+        if (sscanf(line, "info: line %d is long enough to fill the pipe soon", &number) == 1)
+            assert_int_equal(number, ++seen);
+        else
+            assert_int_equal(sscanf(line, "warning: %d lines of this log were lost here", &lost), 1);
+    }
+    assert_int_equal(seen + 1 + lost, 20000);
+    assert_in_range(seen, 1000, 19000);
 }
 
 TEST(test_fields_tell_lines_apart)
@@ -179,6 +227,8 @@ int main(void)
         CAPTURED(test_hostile_text_stays_one_line),
         CAPTURED(test_long_text_is_cut),
         CAPTURED(test_a_flood_is_folded),
+        CAPTURED(test_lines_that_take_turns_are_folded),
+        CAPTURED(test_a_pipe_that_nobody_reads),
         CAPTURED(test_fields_tell_lines_apart),
         CAPTURED(test_lines_of_threads_stay_whole),
     };

@@ -105,6 +105,9 @@ TEST(test_an_event)
     assert_true(e.sequence == INT64_C(9007199254740993));
     assert_int_equal(e.subscription_id, 42);
     assert_int_equal(e.integration_id, 7);
+    assert_true(e.created_at == INT64_C(1795517979123456));
+    assert_int_equal(e.attempt, 3);
+    assert_false(e.apart);
     drop(&m);
 }
 
@@ -219,6 +222,7 @@ TEST(test_headers_that_are_malformed)
         {"version", "2.0"},
         {"version", "1"},
         {"timestamp", ""},
+        {"timestamp", "2026-11-24T10:59:39Z"},
         {"service", NULL},
         {"integration_id", "x"},
         {"integration_id", "0"},
@@ -367,10 +371,104 @@ TEST(test_headers_as_json)
     drop(&m);
 }
 
+TEST(test_failures_that_say_nothing_about_an_institution)
+{
+    static const struct {
+        const char *type, *message;
+        bool apart, may_cost_nothing;
+    } cases[] = {
+        {"retried", "HTTP 429: slow down", true, false},
+        {"retried", "HTTP 500: HTTP 429", false, false},
+        {"retried", "lease expired: …", true, false},
+        {"failed", "HTTP 422: no", false, false},
+        {"failed", "status set to failed", true, false},
+        {"retried", "timeout", false, false},
+        {"retried", "cut off when the daemon stopped", true, false},
+        {"retried", "HTTP 503: come back", false, true},
+        {"retried", "HTTP 401", false, true},
+        {"retried", "no credentials: HTTP 503", false, true},
+        {"failed", "put back by root", true, false},
+        {"failed", "operator root: they have it not", true, false},
+        {"sent", "HTTP 429", false, false},
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        struct kafka_message m;
+        struct message_event e;
+        const char *fault;
+        enum event_type type;
+        CLEANUP(freep)
+        char *value =
+            xasprintf("{\"subscription\":{\"id\":42,\"error_message\":\"HTTP 429\"},\"error_message\":\"%s\","
+                      "\"next_attempt_at\":\"2026-11-24T10:59:39.123456Z\"}",
+                      cases[i].message);
+
+        make_good(&m);
+        free((void *) (uintptr_t) m.value.p);
+        set_value(&m, value, strlen(value));
+        remove_header(&m, "event_type");
+        add_header(&m, "event_type", cases[i].type);
+        assert_true(event_type_find((struct bytes){cases[i].type, strlen(cases[i].type)}, &type));
+        assert_int_equal(message_parse(&m, type, OURS, &e, &fault), MESSAGE_EVENT);
+        assert_int_equal(e.apart, cases[i].apart);
+        assert_int_equal(e.may_cost_nothing, cases[i].may_cost_nothing);
+        drop(&m);
+    }
+}
+
+static struct message_event parsed_value(const char *type, const char *value)
+{
+    struct kafka_message m;
+    struct message_event e;
+    const char *fault;
+    enum event_type event_type;
+
+    make_good(&m);
+    free((void *) (uintptr_t) m.value.p);
+    set_value(&m, value, strlen(value));
+    remove_header(&m, "event_type");
+    add_header(&m, "event_type", type);
+    assert_true(event_type_find((struct bytes){type, strlen(type)}, &event_type));
+    assert_int_equal(message_parse(&m, event_type, OURS, &e, &fault), MESSAGE_EVENT);
+    drop(&m);
+    return e;
+}
+
+/* A held row is tried at no time. */
+TEST(test_what_waits_for_a_person_stands_apart)
+{
+    assert_true(
+        parsed_value("retried", "{\"subscription\":{\"id\":42},\"error_message\":\"HTTP 500\"}").apart);
+    assert_true(parsed_value("retried", "{\"subscription\":{\"id\":42,\"next_attempt_at\":\"x\"},"
+                                        "\"error_message\":\"timeout\"}")
+                    .apart);
+    assert_false(
+        parsed_value("failed", "{\"subscription\":{\"id\":42},\"error_message\":\"HTTP 500\"}").apart);
+}
+
+TEST(test_sent_without_an_answer)
+{
+    static const struct {
+        const char *type, *end;
+        bool unanswered;
+    } cases[] = {{"sent", "\"response_data\":null}", true},
+                 {"sent", "\"response_data\":\"\"}", false},
+                 {"sent", "\"response_data\":{\"response_data\":null}}", false},
+                 {"failed", "\"response_data\":null}", false}};
+
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        CLEANUP(freep) char *value = xasprintf("{\"subscription\":{\"id\":42},%s", cases[i].end);
+        assert_int_equal(parsed_value(cases[i].type, value).unanswered, cases[i].unanswered);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_an_event),
+        cmocka_unit_test(test_failures_that_say_nothing_about_an_institution),
+        cmocka_unit_test(test_what_waits_for_a_person_stands_apart),
+        cmocka_unit_test(test_sent_without_an_answer),
         cmocka_unit_test(test_headers_that_may_be_null),
         cmocka_unit_test(test_headers_that_must_be_there),
         cmocka_unit_test(test_of_another_installation_it_is_foreign),

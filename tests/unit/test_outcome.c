@@ -55,6 +55,53 @@ TEST(test_every_status_has_its_outcome)
     }
 }
 
+TEST(test_what_says_something_about_the_institution_counts_for_its_circuit)
+{
+    static const struct {
+        enum http_cause cause;
+        int status;
+        bool asks;
+        enum circuit_event expected;
+    } rows[] = {
+        {HTTP_ANSWERED, 200, false, CIRCUIT_ALIVE},
+        {HTTP_ANSWERED, 302, false, CIRCUIT_FAILED},
+        {HTTP_ANSWERED, 400, false, CIRCUIT_ALIVE},
+        {HTTP_ANSWERED, 401, false, CIRCUIT_REFUSED},
+        {HTTP_ANSWERED, 401, true, CIRCUIT_REFUSED},
+        {HTTP_ANSWERED, 403, false, CIRCUIT_FORBIDDEN},
+        {HTTP_ANSWERED, 404, false, CIRCUIT_ALIVE},
+        {HTTP_ANSWERED, 408, false, CIRCUIT_ALIVE},
+        {HTTP_ANSWERED, 409, false, CIRCUIT_NEUTRAL},
+        {HTTP_ANSWERED, 410, false, CIRCUIT_NEUTRAL},
+        {HTTP_ANSWERED, 422, false, CIRCUIT_ALIVE},
+        {HTTP_ANSWERED, 429, false, CIRCUIT_NEUTRAL},
+        {HTTP_ANSWERED, 500, false, CIRCUIT_FAILED},
+        {HTTP_ANSWERED, 503, false, CIRCUIT_FAILED},
+        {HTTP_ANSWERED, 503, true, CIRCUIT_NEUTRAL},
+        {HTTP_ANSWERED, 999, false, CIRCUIT_FAILED},
+        {HTTP_DNS, 0, false, CIRCUIT_FAILED},
+        {HTTP_CONNECT, 0, false, CIRCUIT_FAILED},
+        {HTTP_TLS, 0, false, CIRCUIT_FAILED},
+        {HTTP_TIMEOUT, 0, false, CIRCUIT_FAILED},
+        {HTTP_CONNECTION_LOST, 0, false, CIRCUIT_FAILED},
+        {HTTP_URL_INVALID, 0, false, CIRCUIT_NEUTRAL},
+        {HTTP_ADDRESS_REFUSED, 0, false, CIRCUIT_NEUTRAL},
+        {HTTP_UNAUTHENTICATED, 0, false, CIRCUIT_REFUSED},
+        {HTTP_CANCELLED, 0, false, CIRCUIT_NEUTRAL},
+        {HTTP_INTERNAL, 0, false, CIRCUIT_NEUTRAL},
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        const struct http_result result = {.cause = rows[i].cause,
+                                           .status = rows[i].status,
+                                           .has_retry_after = rows[i].asks,
+                                           .body_handed_over = true,
+                                           .body = "",
+                                           .detail = ""};
+        assert_int_equal(decide(&result, 1, 0).circuit, rows[i].expected);
+        assert_int_equal(decide(&result, 10, 0).circuit, rows[i].expected); /* the last attempt, too */
+    }
+}
+
 TEST(test_without_an_answer_the_body_decides_on_ambiguity)
 {
     static const struct {
@@ -69,6 +116,7 @@ TEST(test_without_an_answer_the_body_decides_on_ambiguity)
         {HTTP_CONNECTION_LOST, OUTCOME_RETRY, OUTCOME_RETRY, true, false},
         {HTTP_URL_INVALID, OUTCOME_RETRY, OUTCOME_RETRY, false, true},
         {HTTP_ADDRESS_REFUSED, OUTCOME_RETRY, OUTCOME_RETRY, false, true},
+        {HTTP_UNAUTHENTICATED, OUTCOME_RETRY, OUTCOME_RETRY, false, false},
     };
     for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
         struct http_result result = {.cause = rows[i].cause, .body = "", .detail = ""};
@@ -126,6 +174,29 @@ TEST(test_delays_double_up_to_the_maximum)
     assert_int_equal(decide(&busy, 9, 0).delay_usec, 3600 * USEC_PER_SEC);
 }
 
+/* With the configuration's defaults an outage from Friday evening to Monday morning fails no subscription,
+ * however its jitter falls; usually it is the age that ends it. */
+TEST(test_a_weekend_is_survived)
+{
+    const struct http_result away = {.cause = HTTP_CONNECT, .body = "", .detail = ""};
+    struct outcome_rules defaults = rules;
+    const uint64_t hour = 3600 * USEC_PER_SEC;
+
+    defaults.max_attempts = 100;
+    for (int i = 0; i < 2; i++) {
+        struct outcome o = {.state = OUTCOME_RETRY};
+        uint64_t age = 0;
+
+        for (int attempts = 1; o.state == OUTCOME_RETRY; attempts++, age += o.delay_usec)
+            o = outcome_decide(
+                &defaults,
+                &(struct outcome_attempt){
+                    .result = &away, .attempts = attempts, .backoffs = 1, .age_usec = age, .unit = i * 0.5});
+        assert_int_equal(o.state, OUTCOME_FAILED);
+        assert_true(age >= (i ? 72 : 63) * hour);
+    }
+}
+
 TEST(test_retry_after_is_heeded_up_to_the_maximum)
 {
     static const struct {
@@ -160,7 +231,7 @@ TEST(test_whoever_asks_for_time_again_and_again_gets_more)
         bool asks;
         bool waits;
     } rows[] = {
-        {429, false, true}, {429, true, true}, {401, false, true}, {503, true, true}, {503, false, false}};
+        {429, false, true}, {429, true, true}, {401, false, false}, {503, true, true}, {503, false, false}};
     for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
         const struct http_result result = {.cause = HTTP_ANSWERED,
                                            .status = rows[i].status,
@@ -249,10 +320,12 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_status_has_its_outcome),
+        cmocka_unit_test(test_what_says_something_about_the_institution_counts_for_its_circuit),
         cmocka_unit_test(test_without_an_answer_the_body_decides_on_ambiguity),
         cmocka_unit_test(test_a_cut_request_goes_back_unless_it_was_handed_over),
         cmocka_unit_test(test_the_last_attempt_fails),
         cmocka_unit_test(test_delays_double_up_to_the_maximum),
+        cmocka_unit_test(test_a_weekend_is_survived),
         cmocka_unit_test(test_retry_after_is_heeded_up_to_the_maximum),
         cmocka_unit_test(test_whoever_asks_for_time_again_and_again_gets_more),
         cmocka_unit_test(test_our_own_shortage_costs_nobody),

@@ -111,6 +111,11 @@ void log_about(int level, const char *message_id, const struct log_about *about,
     said.count++;
 }
 
+void strbuf_add_duration_human(struct strbuf *s, uint64_t usec)
+{
+    strbuf_addf(s, "%d s", (int) (usec / USEC_PER_SEC));
+}
+
 static void expect_said(const char *message_id, int level)
 {
     assert_int_equal(said.count, 1);
@@ -140,7 +145,7 @@ static struct {
 
 const struct pg_statement sql_settle = {"settle", ""}, sql_settle_unlocked = {"settle_unlocked", ""},
                           sql_still_claimed = {"still_claimed", ""}, sql_pause_integration = {"pause", ""},
-                          sql_back_off = {"back_off", ""};
+                          sql_back_off = {"back_off", ""}, sql_circuit_note = {"circuit_note", ""};
 
 int pg_async_new(struct pg_async **ret, sd_event *event, const struct pg_params *params,
                  const struct pg_async_callbacks *callbacks, void *userdata)
@@ -235,6 +240,32 @@ void store_back_off_args(struct pg_args *args, const struct store_wait *wait)
     store_pause_integration_args(args, wait);
 }
 
+static struct store_circuit noted[8]; /* by the last statement */
+
+void store_circuit_args(struct pg_args *args, const struct store_circuit_rules *rules, size_t count,
+                        const struct store_circuit *notes, bool avoid_locked)
+{
+    (void) args, (void) avoid_locked;
+    assert_int_equal(rules->failure_threshold, 5);
+    session.count = count;
+    for (size_t i = 0; i < count; i++) {
+        session.ids[i] = notes[i].integration_id;
+        noted[i] = notes[i];
+    }
+}
+
+/* The circuit of integration 77 has opened, those of the others are closed. */
+void store_circuit_row(const struct pg_result *result, int row, struct store_circuit_change *ret)
+{
+    bool opens = result->ids[row] == 77;
+
+    *ret = (struct store_circuit_change){.integration_id = result->ids[row],
+                                         .state_before = "closed",
+                                         .state = opens ? "open" : "closed",
+                                         .reason = opens ? "failures" : "",
+                                         .probe_usec = opens ? 30 * USEC_PER_SEC : USEC_INFINITY};
+}
+
 /* The statement under way ends with `result`, or with an error. */
 static void end_statement(struct pg_result *result, int r, const char *sqlstate)
 {
@@ -277,6 +308,7 @@ static void expect_statement(const struct pg_statement *statement, const int64_t
 /* --- the owner -------------------------------------------------------------------------------- */
 
 static struct settler *settler;
+static struct notes *notes;
 static size_t settled;
 
 static void on_settled(size_t count, void *userdata)
@@ -293,10 +325,33 @@ static void on_waits(int64_t integration_id, void *userdata)
     waits = integration_id;
 }
 
+static void on_note_added(void *userdata)
+{
+    (void) userdata;
+    settler_has_notes(settler);
+}
+
+static int64_t circuit;
+static uint64_t probe_usec; /* what was said of it */
+
+static void on_circuit(int64_t integration_id, uint64_t usec, void *userdata)
+{
+    (void) userdata;
+    circuit = integration_id;
+    probe_usec = usec;
+}
+
+static void on_noted(void *userdata)
+{
+    (void) userdata;
+    settler_flush(settler);
+}
+
 static int scene_start(void **state)
 {
-    static const struct settler_callbacks callbacks = {on_settled, on_waits};
-    const struct pg_params params = {0};
+    static const struct settler_callbacks callbacks = {on_settled};
+    static const struct notes_callbacks note_callbacks = {on_note_added, on_waits, on_circuit, on_noted};
+    static struct standstill standstill;
 
     (void) state;
     now = USEC_PER_SEC;
@@ -305,8 +360,10 @@ static int scene_start(void **state)
     memset(&said, 0, sizeof(said));
     memset(&session, 0, sizeof(session));
     settled = 0;
-    waits = 0;
-    assert_int_equal(settler_new(&settler, NULL, &params, BATCH_MAX, &callbacks, NULL), 0);
+    waits = circuit = 0;
+    notes = notes_new(&note_callbacks, NULL);
+    const struct settler_params params = {.batch_size = BATCH_MAX, .notes = notes, .standstill = &standstill};
+    assert_int_equal(settler_new(&settler, NULL, &params, &callbacks, NULL), 0);
     come_up();
     return 0;
 }
@@ -315,6 +372,7 @@ static int scene_end(void **state)
 {
     (void) state;
     settler_free(settler);
+    notes_free(notes);
     return 0;
 }
 
@@ -516,13 +574,13 @@ TEST(test_a_lock_leads_to_the_statement_that_passes_over_locked_rows)
 
 /* --- integrations that wait ------------------------------------------------------------------- */
 
-static const struct store_wait paused_for_good = {77, 1, USEC_INFINITY, "a reason"};
+static const struct store_wait paused_for_good = {77, "x", 1, USEC_INFINITY, "a reason"};
 
 TEST(test_an_integration_is_paused_after_its_results)
 {
     add(1);
-    settler_wait(settler, &paused_for_good);
-    settler_wait(settler, &paused_for_good);
+    notes_wait(notes, &paused_for_good);
+    notes_wait(notes, &paused_for_good);
     pass(MSEC(10));
     EXPECT(sql_settle, 1);
     ANSWER(1);
@@ -534,7 +592,7 @@ TEST(test_an_integration_is_paused_after_its_results)
 
 TEST(test_a_pause_survives_a_lost_answer)
 {
-    settler_wait(settler, &paused_for_good);
+    notes_wait(notes, &paused_for_good);
     pass(MSEC(10));
     EXPECT(sql_pause_integration, 77);
     end_statement(NULL, -ECONNRESET, "");
@@ -547,12 +605,13 @@ TEST(test_a_pause_survives_a_lost_answer)
 
 TEST(test_the_longest_backoff_counts)
 {
-    const struct store_wait shorter = {77, 1, 1000, "HTTP 429"}, longer = {77, 1, 2000, "HTTP 429"},
-                            other = {78, 1, 500, "HTTP 429"}, other_token = {77, 2, 500, "HTTP 401"};
-    settler_wait(settler, &longer);
-    settler_wait(settler, &shorter);
-    settler_wait(settler, &other);
-    settler_wait(settler, &other_token);
+    const struct store_wait shorter = {77, "x", 1, 1000, "HTTP 429"}, longer = {77, "x", 1, 2000, "HTTP 429"},
+                            other = {78, "x", 1, 500, "HTTP 429"},
+                            other_token = {77, "x", 2, 500, "HTTP 401"};
+    notes_wait(notes, &longer);
+    notes_wait(notes, &shorter);
+    notes_wait(notes, &other);
+    notes_wait(notes, &other_token);
     pass(MSEC(10));
     EXPECT(sql_back_off, 77);
     ANSWER_NOTHING();
@@ -567,9 +626,9 @@ TEST(test_the_longest_backoff_counts)
 
 TEST(test_a_wait_that_a_lock_keeps_is_written_later)
 {
-    const struct store_wait first = {77, 1, 1000, "HTTP 429"}, other = {78, 1, 500, "HTTP 429"};
-    settler_wait(settler, &first);
-    settler_wait(settler, &other);
+    const struct store_wait first = {77, "x", 1, 1000, "HTTP 429"}, other = {78, "x", 1, 500, "HTTP 429"};
+    notes_wait(notes, &first);
+    notes_wait(notes, &other);
     pass(MSEC(10));
     EXPECT(sql_back_off, 77);
     end_statement(NULL, -EBADMSG, "55P03");
@@ -585,6 +644,100 @@ TEST(test_a_wait_that_a_lock_keeps_is_written_later)
     EXPECT(sql_back_off, 77);
     ANSWER_NOTHING();
     assert_int_equal(waits, 77);
+    EXPECT_IDLE();
+}
+
+/* --- circuits --------------------------------------------------------------------------------- */
+
+static void note(int64_t integration_id, int64_t generation, enum circuit_event event)
+{
+    const struct store_circuit_rules rules = {.failure_threshold = 5};
+    const struct store_circuit n = {.integration_id = integration_id,
+                                    .generation = generation,
+                                    .event = event,
+                                    .failures = circuit_event_fails(event)};
+    notes_circuit(notes, &rules, &n);
+}
+
+static void expect_note(size_t i, int64_t integration_id, enum circuit_event event, int failures)
+{
+    assert_int_equal(noted[i].integration_id, integration_id);
+    assert_int_equal(noted[i].event, event);
+    assert_int_equal(noted[i].failures, failures);
+}
+
+TEST(test_failures_in_a_row_are_one_note)
+{
+    note(78, 0, CIRCUIT_FAILED);
+    note(77, 0, CIRCUIT_FAILED);
+    note(77, 0, CIRCUIT_FORBIDDEN);
+    note(78, 0, CIRCUIT_ALIVE);
+    note(77, 0, CIRCUIT_FAILED);
+    note(78, 0, CIRCUIT_FAILED);
+    add(1);
+    pass(MSEC(10));
+    EXPECT(sql_settle, 1);
+    ANSWER(1);
+    EXPECT(sql_circuit_note, 78, 77, 78);
+    expect_note(0, 78, CIRCUIT_ALIVE, 0);
+    expect_note(1, 77, CIRCUIT_FAILED, 3);
+    expect_note(2, 78, CIRCUIT_FAILED, 1);
+    ANSWER(77, 78, 78);
+    expect_said(MSG_CIRCUIT_OPEN, LOG_WARNING);
+    EXPECT_IDLE();
+}
+
+TEST(test_refused_credentials_outdo_failures_and_generations_stay_apart)
+{
+    note(77, 1, CIRCUIT_FAILED);
+    note(77, 1, CIRCUIT_REFUSED);
+    note(77, 1, CIRCUIT_FAILED);
+    note(77, 2, CIRCUIT_NEUTRAL);
+    note(77, 2, CIRCUIT_FAILED);
+    pass(MSEC(10));
+    EXPECT(sql_circuit_note, 77, 77, 77);
+    expect_note(0, 77, CIRCUIT_REFUSED, 3);
+    expect_note(1, 77, CIRCUIT_NEUTRAL, 0);
+    expect_note(2, 77, CIRCUIT_FAILED, 1);
+}
+
+TEST(test_notes_that_a_lock_keeps_hold_up_no_others)
+{
+    note(78, 0, CIRCUIT_FAILED);
+    note(77, 0, CIRCUIT_FAILED);
+    pass(MSEC(10));
+    EXPECT(sql_circuit_note, 78, 77);
+    end_statement(NULL, -EBADMSG, "55P03");
+    pass(MSEC(200));
+    EXPECT(sql_circuit_note, 78, 77);
+    note(78, 1, CIRCUIT_FAILED); /* the first is under way */
+    ANSWER(77);
+    assert_int_equal(circuit, 77);
+    pass(MSEC(200));
+    EXPECT(sql_circuit_note, 78, 78);
+    ANSWER(78, 78);
+    assert_int_equal(circuit, 78);
+    EXPECT_IDLE();
+}
+
+TEST(test_a_note_whose_answer_is_lost_or_refused_is_written_again)
+{
+    note(77, 0, CIRCUIT_FAILED);
+    pass(MSEC(10));
+    EXPECT(sql_circuit_note, 77);
+    note(77, 0, CIRCUIT_FAILED); /* the first is under way */
+    note(5, 0, CIRCUIT_FAILED);
+    end_statement(NULL, -ECONNRESET, "");
+    come_up();
+    EXPECT(sql_circuit_note, 77, 77, 5);
+    end_statement(NULL, -EBADMSG, "55P03");
+    EXPECT_IDLE();
+    pass(MSEC(1000));
+    EXPECT(sql_circuit_note, 77, 77, 5);
+    assert_int_equal(circuit, 0);
+    ANSWER(5, 77, 77);
+    assert_int_equal(circuit, 77);
+    assert_int_equal(probe_usec, 30 * USEC_PER_SEC);
     EXPECT_IDLE();
 }
 
@@ -610,6 +763,10 @@ int main(void)
         SCENE(test_a_pause_survives_a_lost_answer),
         SCENE(test_the_longest_backoff_counts),
         SCENE(test_a_wait_that_a_lock_keeps_is_written_later),
+        SCENE(test_failures_in_a_row_are_one_note),
+        SCENE(test_refused_credentials_outdo_failures_and_generations_stay_apart),
+        SCENE(test_notes_that_a_lock_keeps_hold_up_no_others),
+        SCENE(test_a_note_whose_answer_is_lost_or_refused_is_written_again),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

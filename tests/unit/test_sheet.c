@@ -19,12 +19,17 @@ static int teardown(void **state)
     return 0;
 }
 
-static void assert_words(const struct sheet *s, const char *expected)
+static void assert_words_within(const struct sheet *s, size_t width, const char *expected)
 {
     CLEANUP(strbuf_free) struct strbuf out = STRBUF_INIT(1 << 20);
 
-    sheet_add_words(s, &out);
+    sheet_add_words(s, width, &out);
     assert_string_equal(strbuf_str(&out), expected);
+}
+
+static void assert_words(const struct sheet *s, const char *expected)
+{
+    assert_words_within(s, 0, expected);
 }
 
 /* Without the white space between the parts. */
@@ -144,7 +149,7 @@ TEST(test_tables)
 /* No byte of a text may drive a terminal, nor make the JSON malformed. */
 TEST(test_hostile_text)
 {
-    static const char hostile[] = "\x1b[31m\n\"\\\x7f\xc2\x9b\x9b\xc3(é\xc2\xa0";
+    static const char hostile[] = "\x1b[31m\n\"\\\x7f\xc2\x9b\x9b\xc3(é\xc2\xa0\u202e";
     struct sentences items = {0};
     struct table *t = sheet_table(*state, "rows", "Rows", "none", &columns[1], 1);
 
@@ -154,10 +159,59 @@ TEST(test_hostile_text)
     sentences_add(&items, "%s", hostile);
     sheet_list(*state, "items", &items);
     sentences_free(&items);
-#define SHOWN "?[31m?\"\\??\uFFFD\uFFFD(é\u00A0"
-#define JSON "\"\\u001b[31m\\n\\\"\\\\\\u007f\\u009b\uFFFD\uFFFD(é\u00A0\""
+#define SHOWN "?[31m \"\\??\uFFFD\uFFFD(é\u00A0?"
+#define JSON "\"\\u001b[31m\\n\\\"\\\\\\u007f\\u009b\uFFFD\uFFFD(é\u00A0\\u202e\""
     assert_words(*state, "Rows\n  NAME\n  " SHOWN "\ntext  " SHOWN "\nsaid  " SHOWN "\n  " SHOWN "\n");
     assert_json(*state, "{\"rows\":[{\"name\":" JSON "}],\"text\":" JSON ",\"items\":[" JSON "]}");
+}
+
+/* JSON has all of it. */
+TEST(test_a_long_text_is_cut_for_people)
+{
+    static const struct table_column named[] = {
+        {"id", "ID", true}, {"name", "NAME", false}, {"note", "NOTE", false}};
+    char *name = xcalloc(1, 1000001);
+    CLEANUP(strbuf_free) struct strbuf words = STRBUF_INIT(STRBUF_MAX_DEFAULT), json = words;
+    struct table *t = sheet_table(*state, "rows", "Rows", "none", named, 3);
+
+    memset(name, 'x', 1000000);
+    table_add(t, value_i64(1));
+    table_add(t, value_text(name));
+    table_add(t, value_text("seen"));
+    sheet_add(*state, "text", "text", value_text(name));
+    sheet_add_words(*state, 0, &words);
+    sheet_add_json(*state, &json);
+    assert_in_range(words.len, 1000, 1300);
+    assert_non_null(strstr(words.data, "xx…  seen\n"));
+    assert_non_null(strstr(json.data, name));
+    free(name);
+}
+
+TEST(test_narrow_lines)
+{
+    struct table *t = sheet_table(*state, "rows", "Rows", "none", columns, ARRAY_SIZE(columns));
+
+    sheet_say(*state, "label", "one two three four five six");
+    sheet_say(*state, NULL, "  seven eight nine ten eleven");
+    table_make_elastic(t, "name");
+    for (int i = 0; i < 2; i++) {
+        table_add(t, value_i64(i));
+        table_add(t, value_text(i ? "Faculdade São João da Boa Vista" : "short"));
+        table_add(t, value_null());
+        table_add(t, value_text("note"));
+    }
+    table_remark(t, "%s", "a remark that is longer than the line");
+    assert_words_within(*state, 26,
+                        "Rows\n"
+                        "  ID  NAME            NOTE\n"
+                        "   0  short           note\n"
+                        "   1  Faculdade São…  note\n"
+                        "      a remark that is\n"
+                        "      longer than the line\n"
+                        "label  one two three four\n"
+                        "       five six\n"
+                        "  seven eight nine ten\n"
+                        "    eleven\n");
 }
 
 int main(void)
@@ -171,6 +225,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_lists, setup, teardown),
         cmocka_unit_test_setup_teardown(test_tables, setup, teardown),
         cmocka_unit_test_setup_teardown(test_hostile_text, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_long_text_is_cut_for_people, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_narrow_lines, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -19,6 +19,43 @@ static void assert_timestamp(int64_t usec, const char *text)
     assert_string_equal(strbuf_str(&sb), text);
 }
 
+static void assert_timestamp_is_read(int64_t usec)
+{
+    CLEANUP(strbuf_free) struct strbuf sb = STRBUF_INIT(100);
+    int64_t back;
+
+    strbuf_add_timestamp(&sb, usec);
+    assert_int_equal(parse_timestamp(strbuf_str(&sb), sb.len, &back), 0);
+    assert_true(back == usec);
+}
+
+TEST(test_timestamps_of_another_form)
+{
+    static const char *const texts[] = {
+        "",
+        "1970-01-01T00:00:00Z",
+        "1970-01-01T00:00:00.000000",
+        "1970-01-01 00:00:00.000000Z",
+        "1970-01-01T00:00:00.000000+",
+        "1970-01-01T00:00:00,000000Z",
+        "1970-01-01T00:00:00.00000xZ",
+        "1970-1--01T00:00:00.000000Z",
+        "0000-01-01T00:00:00.000000Z",
+        "1970-00-01T00:00:00.000000Z",
+        "1970-13-01T00:00:00.000000Z",
+        "1970-01-32T00:00:00.000000Z",
+        "1970-01-01T24:00:00.000000Z",
+        "1970-01-01T00:60:00.000000Z",
+        "1970-01-01T00:00:60.000000Z",
+        "+970-01-01T00:00:00.000000Z",
+    };
+    int64_t usec = 7;
+
+    for (size_t i = 0; i < ARRAY_SIZE(texts); i++)
+        assert_int_equal(parse_timestamp(texts[i], strlen(texts[i]), &usec), -EINVAL);
+    assert_int_equal(usec, 7);
+}
+
 TEST(test_timestamps)
 {
     assert_timestamp(0, "1970-01-01T00:00:00.000000Z");
@@ -43,6 +80,7 @@ TEST(test_timestamps_agree_with_the_library)
                  tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec);
         strbuf_add_timestamp_sec(&sb, sec * 1000000);
         assert_string_equal(strbuf_str(&sb), text);
+        assert_timestamp_is_read(sec * 1000000);
     }
 }
 
@@ -165,9 +203,13 @@ TEST(test_durations_for_people)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_timestamps), cmocka_unit_test(test_timestamps_agree_with_the_library),
-        cmocka_unit_test(test_clocks),     cmocka_unit_test(test_durations),
-        cmocka_unit_test(test_sizes),      cmocka_unit_test(test_durations_for_people),
+        cmocka_unit_test(test_timestamps),
+        cmocka_unit_test(test_timestamps_agree_with_the_library),
+        cmocka_unit_test(test_timestamps_of_another_form),
+        cmocka_unit_test(test_clocks),
+        cmocka_unit_test(test_durations),
+        cmocka_unit_test(test_sizes),
+        cmocka_unit_test(test_durations_for_people),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

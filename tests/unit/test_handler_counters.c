@@ -1,7 +1,7 @@
 /* The integration status handler's pure part: a batch of events becomes one delta for each integration. */
 #include <string.h>
 
-#include "handlers/handler_integration.h"
+#include "handlers/handler_counters.h"
 #include "unit.h"
 
 #define EVENTS 5000

@@ -1,7 +1,7 @@
 /* Where a partition goes on. */
 #include "unit.h"
 
-#include "consumers/offset.h"
+#include "consumers/offset_decision.h"
 
 TEST(test_decisions)
 {

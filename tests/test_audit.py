@@ -1,0 +1,183 @@
+"""The audit log: every event that came back from Kafka is a leaf of a Merkle tree, once, whatever happens."""
+import datetime
+import hashlib
+import re
+
+import pytest
+from harness.processes import wait_for
+
+SENT = "select id from {s}.audit_trees where topic like '%%.sent' and partition = 0"
+
+
+COLUMNS = ('select leaf, "offset", sequence, event_id, event_type, subscription_id, integration_id, created_at, commitment, hash')
+
+
+def sha256(*parts):
+    return hashlib.sha256(b"".join(parts)).digest()
+
+
+def root(leaves):
+    """RFC 9162, 2.1.1."""
+    if len(leaves) <= 1:
+        return leaves[0] if leaves else sha256()
+    half = 1
+    while 2 * half < len(leaves):
+        half *= 2
+    return sha256(b"\x01", root(leaves[:half]), root(leaves[half:]))
+
+
+def entry(installation, tree, row):
+    """As the manual says it."""
+    time = row["created_at"].astimezone(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    lines = ["anubisd audit leaf 1", installation, tree["topic"], tree["partition"], row["offset"], row["sequence"],
+             row["event_id"], row["event_type"], row["subscription_id"], row["integration_id"] or 0, time,
+             bytes(row["commitment"]).hex()]
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def rows(app, query, arguments=None):
+    text = query.split("from", 1)[0].partition("select ")[2]
+    names = [n.strip().strip('"') for n in text.split(",")]
+    return [dict(zip(names, r)) for r in app.query(query, arguments)]
+
+
+def check(app):
+    """Every event of the ledger that was published has its leaf, and the trees are what their rows give. The leaves."""
+    installation = app.value("select namespace::text from {s}.installation")
+    leaves = []
+    for tree in rows(app, "select id, topic, partition, size, roots from {s}.audit_trees order by id"):
+        found = rows(app, COLUMNS + " from {s}.audit_log where tree = %s order by leaf", (tree["id"],))
+        assert [r["leaf"] for r in found] == list(range(tree["size"]))
+        assert [r["offset"] for r in found] == sorted(r["offset"] for r in found)
+        hashes = [sha256(b"\x00", entry(installation, tree, r)) for r in found]
+        assert hashes == [bytes(r["hash"]) for r in found]
+        roots, at = [], 0
+        for bit in reversed(range(tree["size"].bit_length())):
+            if tree["size"] >> bit & 1:
+                roots.append(root(hashes[at:at + (1 << bit)]))
+                at += 1 << bit
+        assert bytes(tree["roots"]) == b"".join(roots)
+        tiles = {(r["level"], r["tile"]): bytes(r["hash"])
+                 for r in rows(app, "select level, tile, hash from {s}.audit_tiles where tree = %s", (tree["id"],))}
+        assert tiles == {(1, n): root(hashes[256 * n:256 * (n + 1)]) for n in range(tree["size"] // 256)}
+        leaves += found
+    return leaves
+
+
+def wait_for_leaves(app, count):
+    wait_for(lambda: app.value("select count(*) from {s}.audit_log") == count, 60,
+             lambda: f"{count} leaves, there are {app.value('select count(*) from {s}.audit_log')}")
+
+
+@pytest.fixture
+def audited(app, make_daemon, institutions):
+    """Some hundred events, and the daemon that has written them into the log."""
+    good, bad = app.integration(institutions.url("/good")), app.integration(institutions.url("/reject/422"))
+    app.subscriptions(good, 300)
+    app.subscriptions(bad, 40)
+    daemon = make_daemon().start()
+    app.wait_states(sent=300, failed=40)
+    wait_for_leaves(app, 3 * 340)
+    yield app, daemon
+    daemon.term()
+
+
+def test_every_event_is_a_leaf(audited):
+    app, _ = audited
+    leaves = check(app)
+    ledger = rows(app, "select id, event_id, event_type, subscription_id, integration_id, created_at "
+                       "from {s}.subscription_events")
+    same = ("event_id", "event_type", "subscription_id", "integration_id", "created_at")
+    assert {(e["id"], *(e[k] for k in same)) for e in ledger} == {(v["sequence"], *(v[k] for k in same)) for v in leaves}
+    assert app.value("select count(*) from {s}.audit_salts") == 340
+
+
+def wait_for_checkpoint(app, daemon):
+    """Of all the leaves; as the journal tells it."""
+    def look():
+        note = app.query("select note from {s}.audit_checkpoints order by id desc limit 1")
+        return note and sum(int(line.split()[2]) for line in note[0][0].splitlines()[2:]) == 3 * 340 and note[0][0]
+    # It comes once a minute: a look at a quieter moment is asked for by a new session of the monitor.
+    app.query("select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'anubisd monitor' "
+              "and datname = current_database()")
+    note = wait_for(look, 60, "a checkpoint of all leaves")
+    daemon.wait_log(rf"audit log: checkpoint of 1020 leaves, SHA-256 {sha256(note.encode()).hex()}")
+
+
+def test_proof_and_what_begins_at_the_last_one(audited, ctl):
+    app, daemon = audited
+    wait_for_checkpoint(app, daemon)
+    first = ctl("verify", "--audit", "--json").expect(0).json
+    assert (first["verdict"], first["leaves"], first["differences"]) == ("proven", 1020, [])
+    assert ctl("verify", "--audit", "--json").expect(0).json["leaves"] == 0
+    app.subscriptions(1, 10)
+    wait_for_leaves(app, 1050)
+    assert ctl("verify", "--audit", "--json").expect(0).json["leaves"] == 30
+    assert ctl("verify", "--audit", "--full", "--json").expect(0).json["leaves"] == 1050
+    assert "proven: the audit log" in ctl("verify", "--audit").expect(0).stdout
+
+
+SET = "update {s}.audit_log set "
+SEVENTH = " where tree = (" + SENT + ") and leaf = 7"
+TAMPERINGS = {
+    "subscription": (SET + "subscription_id = subscription_id + 1" + SEVENTH, "leaf 7 .* was changed"),
+    "time": (SET + "created_at = created_at + interval '1 us'" + SEVENTH, "leaf 7 .* was changed"),
+    "offset": (SET + '"offset" = "offset" + 1' + SEVENTH, "leaf 7 .* was changed"),
+    "commitment": (SET + "commitment = sha256(commitment)" + SEVENTH, "leaf 7 .* was changed"),
+    "hash": (SET + "hash = sha256(hash)" + SEVENTH, "leaf 7 .* was changed"),
+    "removed": ("delete from {s}.audit_log where tree = (" + SENT + ") and leaf between 7 and 8", "leaves 7 to 8 are missing"),
+    "cut off": ("delete from {s}.audit_log where tree = (" + SENT + ") and leaf > 20", "leaves 21 to [0-9]+ are missing"),
+    "cut off with its tree": (
+        "delete from {s}.audit_log where tree = (" + SENT + ") and leaf >= 64; update {s}.audit_trees t set size = 64, "
+        "roots = substr(roots, 1, 32) where id = (" + SENT + ")", "it has 64 leaves, checkpoint [0-9]+ had [0-9]+ already"),
+    "put in": ("insert into {s}.audit_log select tree, leaf + 10000, \"offset\", sequence, event_id, event_type, "
+               "subscription_id, integration_id, created_at, commitment, hash from {s}.audit_log" + SEVENTH,
+               "leaf 10007 .* was put in behind its"),
+    "moved": (SET + "leaf = -leaf where tree = (" + SENT + ") and leaf in (7, 9); " +
+              SET + "leaf = case leaf when -7 then 9 else 7 end where tree = (" + SENT + ") and leaf < 0",
+              "leaf 8 .* lies before the leaf before it"),
+    "tree gone": ("delete from {s}.audit_log where tree = (" + SENT + "); delete from {s}.audit_trees where topic like '%%.sent' "
+                  "and partition = 0", "the tree is gone"),
+    "roots": ("update {s}.audit_trees set roots = set_byte(roots, 40, get_byte(roots, 40) # 1) "
+              "where id = (" + SENT + ")", "its roots are not those of its leaves"),
+    "note": ("update {s}.audit_checkpoints set note = replace(note, 'sent 0', 'sent 9')", "sent/9: the tree is gone"),
+    "ledger": ("set session_replication_role = replica; update {s}.subscription_events set integration_id = 2 where id = "
+               "(select sequence from {s}.audit_log where tree = (" + SENT + ") and leaf = 7)",
+               "leaf 7: it is not as the ledger has event"),
+}
+
+
+def test_what_was_tampered_with_is_named(audited, ctl):
+    """Everything that one can do to a row or a tree."""
+    app, daemon = audited
+    wait_for_checkpoint(app, daemon)
+    ctl("verify", "--audit").expect(0)
+    for name, (statement, words) in TAMPERINGS.items():
+        saved = save(app)
+        try:
+            app.query(statement)
+            result = ctl("verify", "--audit", "--full", "--json").expect(1).json
+            text = "\n".join(result["differences"])
+            assert result["verdict"] == "wrong" and re.search(words, text), f"{name}: {text}"
+            assert len(result["differences"]) <= 25, f"{name}: {text}"
+        finally:
+            restore(app, saved)
+    ctl("verify", "--audit", "--full").expect(0)
+
+
+def save(app):
+    tables = ("audit_trees", "audit_log", "audit_tiles", "audit_checkpoints")
+    for table in tables:
+        app.query(f"create table {{s}}.saved_{table} as select * from {{s}}.{table}")
+    app.query("create table {s}.saved_event as select id, integration_id from {s}.subscription_events")
+    return tables
+
+
+def restore(app, tables):
+    for table in tables:
+        app.query(f"delete from {{s}}.{table}; "
+                  f"insert into {{s}}.{table} overriding system value select * from {{s}}.saved_{table}; "
+                  f"drop table {{s}}.saved_{table}")
+    app.query("set session_replication_role = replica; update {s}.subscription_events e set integration_id = v.integration_id "
+              "from {s}.saved_event v where v.id = e.id and v.integration_id is distinct from e.integration_id; "
+              "drop table {s}.saved_event")

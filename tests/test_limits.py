@@ -1,0 +1,174 @@
+"""What an institution is promised: rate_limit, as it sees it, whatever becomes of the daemons."""
+import contextlib
+import threading
+import time
+
+import pytest
+from harness.processes import wait_for
+
+QUICK = {"delivery": {"timeout": "2s", "connect_timeout": "1s", "lease": "5s", "poll_interval": "200ms"}, "log_level": "info",
+         "retry": {"base_delay": "100ms", "max_delay": "200ms"}}
+# What is sent apart may arrive together: so long, or twice as long as this machine has stood still meanwhile.
+JITTER = 0.1
+
+
+class Stalls:
+    longest = 0
+
+    def watch(self, end):
+        while not end.is_set():
+            before = time.monotonic()
+            time.sleep(0.005)
+            self.longest = max(self.longest, time.monotonic() - before)
+
+
+@pytest.fixture
+def stalls():
+    found, end = Stalls(), threading.Event()
+    thread = threading.Thread(target=found.watch, args=(end,))
+    thread.start()
+    with contextlib.ExitStack() as stack:
+        stack.callback(thread.join)
+        stack.callback(end.set)
+        yield found
+
+
+def arrivals(institutions, path):
+    return sorted(key.first_usec / 1e6 for key in institutions.keys(path).values())
+
+
+def check_windows(times, rate, stalls):
+    """No window of any length has more than rate * T and max(1, 0.1 s worth)."""
+    burst, jitter = max(1, 0.1 * rate), max(JITTER, 2 * stalls.longest)
+    for i, first in enumerate(times):
+        for j in range(i, len(times)):
+            seconds = times[j] - first
+            assert j - i + 1 <= rate * (seconds + jitter) + burst, f"{j - i + 1} requests within {seconds:.3f} s"
+
+
+def used(times, rate):
+    return (len(times) - 1) / (times[-1] - times[0]) / rate
+
+
+@pytest.mark.timeout(200)
+def test_no_window_has_more_than_the_rate(app, institutions, make_daemon, stalls):
+    """Three daemons, one of them restarted and all of them killed in turn."""
+    rate = 40
+    integration = app.integration(institutions.url("/good"), rate_limit=rate, max_in_flight=64)
+    app.subscriptions(integration, 500)
+    daemons = [make_daemon(QUICK, name=f"anubisd{i}").start() for i in range(3)]
+
+    def sent(rows):
+        wait_for(lambda: institutions.counts("/good")["requests"] >= rows, 60, f"{rows} requests")
+    sent(60)
+    daemons[0].restart()
+    for n, daemon in enumerate(daemons):
+        sent(140 + 80 * n)
+        daemon.kill9()
+        daemon.start()
+    app.wait_states(sent=500)
+    check_windows(arrivals(institutions, "/good"), rate, stalls)
+
+
+@pytest.mark.parametrize("rate, rows, daemons", [(30, 120, 3), (5, 15, 2), (300, 900, 1)])
+def test_the_rate_is_used(app, institutions, make_daemon, stalls, rate, rows, daemons):
+    integration = app.integration(institutions.url("/good"), rate_limit=rate, max_in_flight=400)
+    app.subscriptions(integration, rows)
+    for i in range(daemons):
+        make_daemon({**QUICK, "delivery": {"poll_interval": "1s"}}, name=f"anubisd{i}").start()
+    app.wait_states(sent=rows)
+    times = arrivals(institutions, "/good")
+    print(f"{used(times, rate):.3f} of the rate")
+    check_windows(times, rate, stalls)
+    assert used(times, rate) > 0.8
+
+
+def test_another_rate_counts_at_once(app, institutions, make_daemon):
+    make_daemon(QUICK).start()
+    integration = app.integration(institutions.url("/good"), rate_limit=0.001)
+    app.subscriptions(integration, 5)
+    app.wait_states(sent=1, pending=4)
+    app.query("update {s}.integrations set rate_limit = 20")
+    app.wait_states(sent=5, deadline=20)
+    app.query("update {s}.integrations set rate_limit = 0.001")
+    app.subscriptions(integration, 5)
+    app.query("update {s}.integrations set rate_limit = null")
+    app.wait_states(sent=10, deadline=20)
+
+
+@pytest.mark.parametrize("step", ["1 hour", "-1 hour"])
+def test_a_step_of_the_clock_neither_stops_it_nor_lets_all_out(app, institutions, make_daemon, step):
+    """As if the server's clock had been set back or forward: the last time that was taken is elsewhere."""
+    for i in range(2):
+        make_daemon(QUICK, name=f"anubisd{i}").start()
+    integration = app.integration(institutions.url("/good"), rate_limit=20)
+    app.subscriptions(integration, 100)
+    wait_for(lambda: institutions.counts("/good")["requests"] >= 20, 30, "some requests")
+    app.query("update {s}.integration_runtime set rate_at = rate_at + %s::interval", (step,))
+    app.wait_states(sent=100)
+    times = arrivals(institutions, "/good")
+    assert times[-1] - times[0] > 3  # 0.4 s worth may go out twice
+
+
+def test_what_is_claimed_waits_for_nobody_else(app, institutions, make_daemon):
+    """A slow rate holds no slots of others, and few rows at once."""
+    make_daemon({**QUICK, "delivery": {"max_in_flight": 8}}).start()
+    slow = [app.integration(institutions.url(f"/good/slow{i}"), rate_limit=0.1) for i in range(10)]
+    for integration in slow:
+        app.subscriptions(integration, 50)
+    good = app.integration(institutions.url("/good"))
+    app.subscriptions(good, 100)
+    app.wait_states(integration_id=good, sent=100)
+    assert app.states()["processing"] <= 8
+    assert all(app.states(i)["sent"] <= 4 for i in slow)
+
+
+def test_probes_have_the_rate_too(app, institutions, make_daemon, stalls):
+    breaker = {"failure_threshold": 3, "recovery_timeout": "100ms", "max_recovery_timeout": "100ms"}
+    make_daemon({**QUICK, "circuit_breaker": breaker}).start()
+    integration = app.integration(institutions.url("/reject/500"), rate_limit=1)
+    app.subscriptions(integration, 50)
+    wait_for(lambda: institutions.counts("/reject/500")["requests"] >= 6, 60, "probes")
+    check_windows(arrivals(institutions, "/reject/500"), 1, stalls)
+    state = app.value("select circuit_state from {s}.integration_runtime where integration_id = %s", (integration,))
+    assert state != "closed"
+    institutions.become("/reject/500", "/good")
+    wait_for(lambda: app.states()["sent"] >= 3, 30, "the circuit to be closed")
+    check_windows(arrivals(institutions, "/reject/500"), 1, stalls)
+
+
+def test_a_daemon_that_stood_still_sends_nothing_late(app, institutions, make_daemon, stalls):
+    first, second = (make_daemon(QUICK, name=name).start() for name in ("first", "second"))
+    integration = app.integration(institutions.url("/good"), rate_limit=20, max_in_flight=100)
+    app.subscriptions(integration, 160)
+    wait_for(lambda: institutions.counts("/good")["requests"] >= 20, 30, "some requests")
+    owner = app.value("select claimed_by from {s}.subscriptions where status = 'processing' limit 1")
+    holder = first if owner == "first" else second
+    holder.stop()
+    before = institutions.counts("/good")["requests"]
+    wait_for(lambda: institutions.counts("/good")["requests"] >= before + 20, 30, "the other one to take over")
+    holder.cont()
+    app.wait_states(sent=160)
+    check_windows(arrivals(institutions, "/good"), 20, stalls)
+
+
+def test_an_answer_that_a_daemon_reads_late_sends_nothing(app, institutions, make_daemon, stalls):
+    """It stands still while the database carries its claim out: the rows are for times that are over."""
+    integration = app.integration(institutions.url("/good"), rate_limit=40, max_in_flight=100)
+    app.query("""create function public.wait_for_it() returns trigger language plpgsql as
+        $$ begin perform pg_advisory_xact_lock_shared(1); return new; end $$""")
+    app.query("create trigger wait_for_it before update on {s}.subscriptions for each row execute function public.wait_for_it()")
+    app.subscriptions(integration, 160)
+    with app.database.connect(autocommit=False) as other, other.cursor() as cursor:
+        cursor.execute("select pg_advisory_xact_lock(1)")
+        first = make_daemon(QUICK, name="first").start()
+        wait_for(lambda: app.value("""select count(*) from pg_stat_activity where application_name = 'anubisd claim'
+            and datname = current_database() and wait_event_type = 'Lock'"""), 30, "a claim that waits")
+        first.stop()
+        other.rollback()
+    wait_for(lambda: app.states().get("processing", 0) > 0, 30, "the claim to be carried out")
+    make_daemon(QUICK, name="second").start()
+    wait_for(lambda: institutions.counts("/good")["requests"] >= 40, 30, "the other one to take over")
+    first.cont()
+    app.wait_states(sent=160)
+    check_windows(arrivals(institutions, "/good"), 40, stalls)

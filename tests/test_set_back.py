@@ -1,0 +1,302 @@
+"""The database goes back to an earlier time while Kafka stays: no id is given out twice, and only what the ledger has counts."""
+import collections
+import concurrent.futures
+import contextlib
+import os
+import subprocess
+
+import psycopg2
+import pytest
+from harness.anubis import Ctl, Daemon, merged
+from harness.application import Application
+from harness.postgres import Database
+from harness.processes import wait_for
+from harness.toxic import Proxy
+
+TOPICS = [f"subscriptions.{kind}" for kind in ("created", "updated", "sent", "failed", "retried")]
+QUICK = {"consumers": {"session_timeout": "6s", "heartbeat_interval": "500ms"}}
+SAID = "the database was restored or promoted since the last event was published. Ledger ids go on at "
+
+
+class World:
+    """An installation whose database is set back: 50 rows stay, 40 are lost, 30 come then."""
+
+    def __init__(self, server, kafka, institutions, prefix="anubis."):
+        self.server, self.kafka, self.prefix = server, kafka, prefix
+        self.app = Application(server.create_database("anubis"))
+        Ctl(database=self.app.database).migrate()
+        self.integration = self.app.integration(institutions.url("/good"))
+        self.settings = merged(QUICK, {"kafka": {"topic_prefix": prefix},
+                                       "consumers": {"group_prefix": prefix.rstrip("."), "monitoring": False}})
+
+    def daemon(self, conninfo=None):
+        return Daemon(merged(self.settings, {"database": {"conninfo": conninfo}} if conninfo else {}),
+                      database=self.app.database, kafka=self.kafka)
+
+    def send(self, rows, total):
+        self.app.subscriptions(self.integration, rows)
+        self.wait(total)
+
+    def wait(self, total):
+        self.app.wait_states(sent=total, deadline=60)
+        wait_for(lambda: self.counted() == total, 60, lambda: f"{total} to be counted, now {self.counted()}")
+        wait_for(lambda: self.verify().code == 0, 60, lambda: f"the proof: {self.verify()}", interval=0.3)
+
+    def verify(self):
+        return Ctl(database=self.app.database, kafka=self.kafka)("verify")
+
+    def counted(self):
+        return int(self.app.value("select coalesce(sum(sent), 0) from {s}.integration_runtime"))
+
+    def events(self):
+        """{ledger id: the events that Kafka has of it}, each as (event id, type, subscription, time)."""
+        found = collections.defaultdict(set)
+        for topic in TOPICS:
+            for m in self.kafka.read_all(self.prefix + topic):
+                found[int(m.headers["sequence"])].add((m.headers["event_id"], topic, m.key, m.headers["timestamp"]))
+        return found
+
+    def check(self, lost, institutions):
+        """After everything; `lost` is what Kafka had before."""
+        wait_for(lambda: self.app.value("select high >= (select max(id) from {s}.subscription_events) and gap_first = '{}' "
+                                        "from {s}.relay_state"), 60, "all to be published")
+        events = self.events()
+        assert all(len(of_one) == 1 for of_one in events.values()), [e for e in events.items() if len(e[1]) > 1][:3]
+        assert len({event for (event, *_), in events.values()}) == len(events)
+        assert min(events.keys() - lost.keys()) > max(lost)
+        ledger = dict(self.app.query("select id, event_id::text from {s}.subscription_events"))
+        assert ledger.items() <= {number: event for number, ((event, *_),) in events.items()}.items()
+        orphans = lost.keys() - ledger.keys()
+        assert len(orphans) == 40 * 3
+        assert self.app.value("select sum(unknown_events) from {s}.consumer_offsets where topic like '%%.sent'", ()) == 40
+        unknown = self.app.value("select sum(unknown_events) from {s}.consumer_offsets")
+        keys = institutions.keys()
+        assert len(keys) == 120 and all(key.received == 1 for key in keys.values())
+        verified = self.verify()
+        assert verified.code == 0, verified.stdout
+        assert f"{unknown} events in Kafka that the ledger does not have count for nothing" in verified.stdout
+        status = Ctl(database=self.app.database)("status", "--json").expect(0).json
+        assert status["unpublished_about"] == 0 and status["relay_gap_ids"] == 0
+        assert sum(c["unknown_events"] for c in status["consumers"]) == unknown
+
+
+@pytest.fixture
+def world(own_postgres, broker, institutions):
+    server = own_postgres(settings={"wal_level": "replica", "max_wal_senders": "4", "hot_standby": "on"})
+    return World(server, broker, institutions)
+
+
+def say_and_count(world, daemon):
+    """What a daemon does whose database was set back: the rows of before stay, those that come then are sent and counted."""
+    world.wait(80)
+    daemon.wait_log(SAID)
+    daemon.wait_log(r"passes over \d+ events? in the name of this installation that are not in its ledger", 60)
+
+
+@pytest.mark.parametrize("running", [True, False], ids=["under the daemon", "without it"])
+def test_a_server_that_was_recovered_to_an_earlier_time(world, institutions, running):
+    """The application writes before the daemon is back, and draws no id that Kafka has."""
+    with world.daemon() as daemon:
+        world.send(50, 50)
+        saved = world.server.save()
+        world.send(40, 90)
+        lost = world.events()
+        if not running:
+            assert daemon.term() == 0
+        world.server.set_back(saved)
+        world.app.subscriptions(world.integration, 30)
+        if not running:
+            assert world.app.states() == {"sent": 50, "pending": 30}
+            daemon.start()
+        say_and_count(world, daemon)
+        assert daemon.term() == 0
+    world.check(lost, institutions)
+    with world.daemon() as daemon:
+        world.send(10, 90)
+        assert SAID not in daemon.log and daemon.term() == 0
+
+
+def test_a_standby_that_lacks_the_end_is_promoted(world, institutions):
+    with contextlib.closing(world.server.standby()) as standby, Proxy(f"127.0.0.1:{world.server.port}") as proxy:
+        standby.start()
+        with world.daemon(f"host=127.0.0.1 port={proxy.port} dbname=anubis user=postgres") as daemon:
+            world.send(50, 50)
+            copy = Application(Database(standby, "anubis"))
+            wait_for(lambda: copy.value("select sum(sent) from {s}.integration_runtime") == 50 and
+                     copy.value("select high >= (select max(id) from {s}.subscription_events) from {s}.relay_state"), 60,
+                     "the standby to follow")
+            standby.stop()
+            with open(os.path.join(standby.data, "postgresql.auto.conf"), "a", encoding="ascii") as settings:
+                settings.write("primary_conninfo = ''\n")
+            standby.start()
+            world.send(40, 90)
+            lost = world.events()
+            proxy.target = ("127.0.0.1", standby.port)
+            world.server.kill9()
+            standby.query("select pg_promote()")
+            world.app = copy
+            copy.subscriptions(world.integration, 30)
+            say_and_count(world, daemon)
+            assert daemon.term() == 0
+        world.check(lost, institutions)
+
+
+def test_a_dump_is_restored_in_place(world, institutions):
+    with world.daemon() as daemon:
+        world.send(50, 50)
+        assert daemon.term() == 0
+        dump = os.path.join(world.server.folder, "dump")
+        tool = os.path.join(world.server.bin, "pg_dump")
+        subprocess.run([tool, "-Fc", "-f", dump, world.app.database.conninfo()], check=True)
+        daemon.start()
+        world.send(40, 90)
+        lost = world.events()
+        assert daemon.term() == 0
+        world.app.database.drop()
+        world.server.create_database("anubis")
+        subprocess.run([tool.replace("pg_dump", "pg_restore"), "-d", world.app.database.conninfo(), "-j", "2", dump], check=True)
+        world.app.subscriptions(world.integration, 30)
+        daemon.start()
+        daemon.wait_log("this database was copied or moved")
+        Ctl(database=world.app.database)("installation", "--same").expect(0)
+        say_and_count(world, daemon)
+        assert daemon.term() == 0
+    world.check(lost, institutions)
+
+
+def test_files_that_were_set_back(world, institutions):
+    """The same timeline: only Kafka tells. The relay asks it before it publishes anything."""
+    with world.daemon() as daemon:
+        world.send(50, 50)
+        saved = world.server.save()
+        world.send(40, 90)
+        lost = world.events()
+        world.server.set_back(saved, recover=False)
+        newest = max(lost)
+        said = daemon.wait_log(f"Kafka has events of this installation up to ledger id {newest}, which this database does not "
+                               r"have: it was set back to an earlier time. Ids go on at (\d+)", 60)
+        assert int(said[1]) > newest
+        world.send(30, 80)
+        daemon.wait_log("that are not in its ledger", 60)
+        assert daemon.term() == 0
+    world.check(lost, institutions)
+
+
+@pytest.mark.parametrize("rows", [30, 200], ids=["fewer than were lost", "more"])
+def test_files_that_were_set_back_and_written_to(world, rows):
+    """Before anybody could ask Kafka. What was written gets other ids before it is published; who writes meanwhile waits."""
+    with world.daemon() as daemon:
+        world.send(50, 50)
+        saved = world.server.save()
+        world.send(40, 90)
+        lost = world.events()
+        assert daemon.term() == 0
+        world.server.set_back(saved, recover=False)
+        world.app.subscriptions(world.integration, rows - 1)
+        first, last = world.app.query("select max(id) - %s, max(id) from {s}.subscription_events", (rows - 2,))[0]
+        assert first <= max(lost) and (last > max(lost)) == (rows == 200)
+        late = world.app.database.connect(autocommit=False)
+        world.app.subscriptions(world.integration, 1, connection=late)
+        daemon.start()
+        daemon.wait_log("could not use the database: canceling statement due to lock timeout", 60)
+        late.commit()
+        said = daemon.wait_log(rf"up to ledger id {max(lost)}, .* events {first} to \d+, which were written since and are not "
+                               r"published yet, are (\d+) to \d+ from now on", 60)
+        assert int(said[1]) > max(lost)
+        world.wait(50 + rows)
+        wait_for(lambda: world.app.value("select high >= (select max(id) from {s}.subscription_events) from {s}.relay_state"), 60,
+                 "all to be published")
+        assert daemon.term() == 0
+    events = world.events()
+    assert all(len(of_one) == 1 for of_one in events.values()), [e for e in events.items() if len(e[1]) > 1][:3]
+    assert set(range(first, last + 1)) & events.keys() <= lost.keys()
+    assert len({event for (event, *_), in events.values()}) == len(events)
+    ledger = dict(world.app.query("select id, event_id::text from {s}.subscription_events"))
+    assert ledger.items() <= {number: event for number, ((event, *_),) in events.items()}.items()
+    assert Ctl(database=world.app.database, kafka=world.kafka)("verify").code == 0
+    with pytest.raises(psycopg2.Error, match="append-only"):
+        world.app.query("update {s}.subscription_events set id = id + 1")
+
+
+def test_the_first_to_write_holds_nobody_up(own_postgres):
+    """Many sessions find at once that the server was set back; the first leaves its transaction open, and then undoes it."""
+    server = own_postgres()
+    app = Application(server.create_database("anubis"))
+    Ctl(database=app.database).migrate()
+    insert = "insert into anubis.subscriptions (origin) values ('x')"
+    app.query(insert)
+    saved = server.save()
+    app.query(insert.replace("values ('x')", "select 'x' from generate_series(1, 1000)"))
+    lost = app.value("select max(id) from {s}.subscription_events")
+    server.set_back(saved)
+    first = app.database.connect(autocommit=False)
+    first.cursor().execute(insert)
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        for done in [pool.submit(app.query, insert) for _ in range(200)]:
+            done.result(60)
+    first.rollback()
+    app.query(insert)
+    ids = [row[0] for row in app.query("select id from {s}.subscription_events order by id")]
+    assert len(ids) == 202 and ids[0] < lost < ids[1] and ids[-1] - ids[1] < 1000
+
+
+def test_on_other_servers(own_postgres, postgres_version):
+    """A recovered server leaves ids out once; one that tells nobody its timeline leaves none out, and works."""
+    server = own_postgres(version=postgres_version)
+    app = Application(server.create_database("anubis"))
+    server.query("create role manager login")
+    server.query("create database managed owner manager")
+    server.query("revoke execute on function pg_current_wal_insert_lsn(), pg_walfile_name(pg_lsn), pg_control_system() "
+                 "from public", database="managed")
+    managed = Application(Database(server, "managed"))
+    Ctl(database=app.database).migrate()
+    Ctl(database=managed.database.conninfo(user="manager"))("migrate").expect(0)
+    insert = "insert into anubis.subscriptions (origin) values ('x')"
+
+    def ids(of):
+        return [row[0] for row in of.query("select id from {s}.subscription_events order by id")]
+    for one in (app, managed):
+        one.query(insert)
+    server.set_back(server.save())
+    for _ in range(2):
+        for one in (app, managed):
+            one.query(insert)
+        server.restart()
+    assert ids(app) == [1, 20000000001, 20000000002] and ids(managed) == [1, 2, 3]
+
+
+def test_what_others_write_moves_no_ids(world):
+    """Events of another installation, without a header, or with ids that nobody can have given out."""
+    def message(sequence, installation):
+        return {"key": "1", "value": "{}", "partition": 0,
+                "headers": [("sequence", sequence)] + ([("installation", installation)] if installation else [])}
+    ours = world.app.value("select namespace::text from {s}.installation")
+    with world.daemon() as daemon:
+        world.send(10, 10)
+        assert daemon.term() == 0
+        drawn = world.app.value("select last_value from {s}.ledger_id_seq")
+        world.kafka.produce("anubis.subscriptions.sent", [
+            message("1000000", "7a1d2c3b-0000-8000-8000-000000000001"), message("1000000", None), message("x", ours),
+            message("-5", ours), message(str(2 ** 63 - 1), ours), message(str(2 ** 70), ours), message("", ours)])
+        daemon.start()
+        world.send(10, 20)
+        assert daemon.term() == 0 and "was set back" not in daemon.log
+    assert drawn < world.app.value("select last_value from {s}.ledger_id_seq") < 1000
+
+
+@pytest.mark.real_kafka
+@pytest.mark.parametrize("recover", [True, False], ids=["recovered", "files"])
+def test_real_kafka_stays(own_postgres, real_kafka, topic_prefix, institutions, recover):
+    world = World(own_postgres(), real_kafka, institutions, topic_prefix)
+    with world.daemon() as daemon:
+        world.send(50, 50)
+        saved = world.server.save()
+        world.send(40, 90)
+        lost = world.events()
+        world.server.set_back(saved, recover)
+        if not recover:
+            daemon.wait_log("Kafka has events of this installation up to", 60)
+        world.app.subscriptions(world.integration, 30)
+        world.wait(80)
+        assert daemon.term() == 0
+    world.check(lost, institutions)
