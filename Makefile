@@ -34,7 +34,7 @@ HARDEN   := -fstack-protector-strong -fPIE -fno-common
 ALL_CFLAGS  = -std=gnu17 -D_GNU_SOURCE -pthread -Isrc -I$(BUILD)/generated $(WARNINGS) $(HARDEN) $(OPT) $(SANITIZE) \
               $(shell pkg-config --cflags $(LIBRARIES)) $(CFLAGS)
 ALL_LDFLAGS = -pthread -pie -Wl,-z,relro,-z,now -Wl,--as-needed $(SANITIZE) $(LDFLAGS)
-LIBS        = $(shell pkg-config --libs $(LIBRARIES))
+LIBS        = $(shell pkg-config --libs $(LIBRARIES)) -lm
 
 MAINS     := src/anubisd.c src/anubisctl.c
 SOURCES   := $(filter-out $(MAINS),$(wildcard src/*.c src/*/*.c))
@@ -115,7 +115,7 @@ $(TOOLS): $(BUILD)/tools/%: $(BUILD)/tests/tools/%.o $(ARCHIVE)
 $(UNIT_TESTS): $(BUILD)/unit/%: $(BUILD)/tests/unit/%.o $(ARCHIVE)
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(@D)
-	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS) $(shell pkg-config --libs $(UNIT_LIBS)) -lm
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS) $(shell pkg-config --libs $(UNIT_LIBS))
 
 .SECONDARY:
 
@@ -168,7 +168,7 @@ install: all ## install below $(DESTDIR)$(PREFIX); an existing anubisd.conf stay
 	install -D -m 644 -t $(DESTDIR)$(MANDIR)/man5 man/anubisd.conf.5
 	install -D -m 644 systemd/anubisd.sysusers.conf $(DESTDIR)$(SYSUSERDIR)/anubisd.conf
 	install -D -m 644 systemd/anubisd.tmpfiles.conf $(DESTDIR)$(TMPFILEDIR)/anubisd.conf
-	install -D -m 644 -t $(DESTDIR)$(CATALOGDIR) systemd/anubisd.catalog
+	install -D -m 644 -t $(DESTDIR)$(CATALOGDIR) systemd/anubisd.catalog systemd/anubisd.pt_BR.catalog
 	install -d $(DESTDIR)$(UNITDIR)
 	sed 's,/usr/sbin/,$(SBINDIR)/,' systemd/anubisd.service >$(DESTDIR)$(UNITDIR)/anubisd.service
 	chmod 644 $(DESTDIR)$(UNITDIR)/anubisd.service
@@ -180,7 +180,8 @@ install: all ## install below $(DESTDIR)$(PREFIX); an existing anubisd.conf stay
 uninstall: ## remove what install put there, but the configuration
 	rm -f $(DESTDIR)$(SBINDIR)/anubisd $(DESTDIR)$(BINDIR)/anubisctl $(DESTDIR)$(UNITDIR)/anubisd.service
 	rm -f $(DESTDIR)$(MANDIR)/man8/anubisd.8 $(DESTDIR)$(MANDIR)/man8/anubisctl.8 $(DESTDIR)$(MANDIR)/man5/anubisd.conf.5
-	rm -f $(DESTDIR)$(SYSUSERDIR)/anubisd.conf $(DESTDIR)$(TMPFILEDIR)/anubisd.conf $(DESTDIR)$(CATALOGDIR)/anubisd.catalog
+	rm -f $(DESTDIR)$(SYSUSERDIR)/anubisd.conf $(DESTDIR)$(TMPFILEDIR)/anubisd.conf
+	rm -f $(DESTDIR)$(CATALOGDIR)/anubisd.catalog $(DESTDIR)$(CATALOGDIR)/anubisd.pt_BR.catalog
 	rm -rf $(DESTDIR)$(DATADIR)/anubisd $(DESTDIR)$(DATADIR)/doc/anubisd
 
 clean: ## remove the build folder
