@@ -120,6 +120,8 @@ CREATE TABLE anubis.integration_runtime (
     backoff_reason text,
     rate_at timestamp with time zone,
     rate_by bigint,
+    served_by text,
+    served_until timestamp with time zone,
     sent bigint DEFAULT 0 NOT NULL,
     failed bigint DEFAULT 0 NOT NULL,
     sent_folded bigint DEFAULT 0 NOT NULL,
@@ -746,6 +748,14 @@ CREATE FUNCTION anubis.integration_fingerprint(endpoint_url text, auth_token tex
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
     select hashtextextended(concat_ws(' ', endpoint_url, auth_token, nullif(delivery_settings, '{}')::text), 0) $$;
+CREATE FUNCTION anubis.integration_limited() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    insert into anubis.integration_runtime (integration_id) values (new.id) on conflict do nothing;
+    return null;
+end $$;
 CREATE FUNCTION anubis.integration_mended() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1058,14 +1068,10 @@ CREATE FUNCTION anubis.lock_key(kind text) RETURNS bigint
         when 'replay' then 8    -- the session that rebuilds read models
         else ('no such kind of lock: ' || kind)::bigint end
 $$;
-CREATE FUNCTION anubis.rate_limited() RETURNS trigger
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
+CREATE FUNCTION anubis.may_serve(served_by text, served_until timestamp with time zone, instance text, at timestamp with time zone) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
-begin
-    insert into anubis.integration_runtime (integration_id) values (new.id) on conflict do nothing;
-    return null;
-end $$;
+    select coalesce(served_by = instance or served_until <= at or served_until > at + interval '1 day', true) $$;
 CREATE FUNCTION anubis.rate_next(rate_at timestamp with time zone, rate_by bigint, rate double precision, process bigint, at timestamp with time zone) RETURNS timestamp with time zone
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
@@ -1741,7 +1747,7 @@ CREATE FUNCTION anubis.triggers_amiss() RETURNS text
                    ('subscriptions', 'anubis_no_delete'), ('subscriptions', 'anubis_no_truncate'),
                    ('subscriptions', 'anubis_inserted'), ('subscriptions', 'anubis_updated'),
                    ('integrations', 'anubis_integration_woken'), ('integrations', 'anubis_integration_mended'),
-                   ('integrations', 'anubis_integration_check'), ('integrations', 'anubis_rate_limited'), ('integration_runtime', 'anubis_circuit_changed'),
+                   ('integrations', 'anubis_integration_check'), ('integrations', 'anubis_integration_limited'), ('integration_runtime', 'anubis_circuit_changed'),
                    ('integration_filters', 'anubis_filter_check'),
                    ('subscription_events', 'ledger_append_only')) as w (relation, name)
       left join pg_class c on c.relname = w.relation and c.relnamespace = 'anubis'::regnamespace
@@ -2578,11 +2584,11 @@ CREATE TRIGGER anubis_circuit_changed AFTER UPDATE OF circuit_state ON anubis.in
 CREATE TRIGGER anubis_filter_check BEFORE INSERT OR UPDATE OF criteria ON anubis.integration_filters FOR EACH ROW EXECUTE FUNCTION anubis.integration_filter_check();
 CREATE TRIGGER anubis_inserted AFTER INSERT ON anubis.subscriptions REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION anubis.subscription_inserted();
 CREATE TRIGGER anubis_integration_check BEFORE INSERT OR UPDATE OF id, endpoint_url, auth_token, delivery_settings ON anubis.integrations FOR EACH ROW EXECUTE FUNCTION anubis.integration_check();
+CREATE TRIGGER anubis_integration_limited AFTER INSERT OR UPDATE OF rate_limit, max_in_flight ON anubis.integrations FOR EACH ROW WHEN (((new.rate_limit IS NOT NULL) OR (new.max_in_flight IS NOT NULL))) EXECUTE FUNCTION anubis.integration_limited();
 CREATE TRIGGER anubis_integration_mended AFTER UPDATE OF endpoint_url, auth_token, delivery_settings ON anubis.integrations FOR EACH ROW WHEN (((old.endpoint_url IS DISTINCT FROM new.endpoint_url) OR (old.auth_token IS DISTINCT FROM new.auth_token) OR (old.delivery_settings IS DISTINCT FROM new.delivery_settings))) EXECUTE FUNCTION anubis.integration_mended();
 CREATE TRIGGER anubis_integration_woken AFTER UPDATE OF enabled, paused_until, max_in_flight, rate_limit ON anubis.integrations FOR EACH ROW WHEN ((new.enabled AND ((NOT old.enabled) OR (old.paused_until IS DISTINCT FROM new.paused_until) OR (old.max_in_flight IS DISTINCT FROM new.max_in_flight) OR (old.rate_limit IS DISTINCT FROM new.rate_limit)))) EXECUTE FUNCTION anubis.integration_changed();
 CREATE TRIGGER anubis_no_delete BEFORE DELETE ON anubis.subscriptions FOR EACH ROW EXECUTE FUNCTION anubis.subscription_deletion_refused();
 CREATE TRIGGER anubis_no_truncate BEFORE TRUNCATE ON anubis.subscriptions FOR EACH STATEMENT EXECUTE FUNCTION anubis.subscription_deletion_refused();
-CREATE TRIGGER anubis_rate_limited AFTER INSERT OR UPDATE OF rate_limit ON anubis.integrations FOR EACH ROW WHEN ((new.rate_limit IS NOT NULL)) EXECUTE FUNCTION anubis.rate_limited();
 CREATE TRIGGER anubis_reference_id_kept AFTER UPDATE OF id ON anubis.integration_filters FOR EACH ROW WHEN ((old.id <> new.id)) EXECUTE FUNCTION anubis.reference_kept();
 CREATE TRIGGER anubis_reference_id_kept AFTER UPDATE OF id ON anubis.integrations FOR EACH ROW WHEN ((old.id <> new.id)) EXECUTE FUNCTION anubis.reference_kept();
 CREATE TRIGGER anubis_reference_kept AFTER DELETE ON anubis.integration_filters FOR EACH ROW EXECUTE FUNCTION anubis.reference_kept();
@@ -2614,12 +2620,12 @@ REVOKE ALL ON FUNCTION anubis.anubis_alter(command text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.anubisd_grant(role name) FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.installation_settle(is_copy boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.integration_changed() FROM PUBLIC;
+REVOKE ALL ON FUNCTION anubis.integration_limited() FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.integration_mended() FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.ledger_extend(width bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.ledger_index() FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.ledger_leap(beyond bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.ledger_renumber(published bigint, newest bigint, since timestamp with time zone, OUT next_id bigint, OUT moved bigint, OUT old_first bigint, OUT new_first bigint) FROM PUBLIC;
-REVOKE ALL ON FUNCTION anubis.rate_limited() FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.reference_kept() FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.structure_mend(by text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.structure_note() FROM PUBLIC;

@@ -565,10 +565,14 @@ def test_explain_slots_and_queue(app, ctl):
     claim(app, *ids[:2])
     reasons = ctl("explain", str(ids[4]), "--json").json["reasons"]
     assert "all 2 slots of its integration are taken (max_in_flight)" in reasons
+    assert not any("alone" in reason for reason in reasons)
     assert "subscriptions of the same integration that are due before it: 2" in reasons
     app.query("update {s}.integrations set rate_limit = 0.1")
     reasons = ctl("explain", str(ids[4]), "--json").json["reasons"]
     assert "its integration's rate_limit keeps requests apart: they take at least 20 s" in reasons
+    app.query("update {s}.integration_runtime set served_by = 'usp-2', served_until = now() + interval '1 min'")
+    reasons = ctl("explain", str(ids[4]), "--json").json["reasons"]
+    assert any(reason.startswith('"usp-2" alone serves its integration (max_in_flight) until ') for reason in reasons)
 
 
 def test_explain_published(app, ctl):

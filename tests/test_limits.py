@@ -1,10 +1,11 @@
-"""What an institution is promised: rate_limit, as it sees it, whatever becomes of the daemons."""
+"""What an institution is promised: rate_limit and max_in_flight, as it sees them, whatever becomes of the daemons."""
 import contextlib
 import threading
 import time
 
 import pytest
 from harness.processes import wait_for
+from harness.recording import RecordingServer
 
 QUICK = {"delivery": {"timeout": "2s", "connect_timeout": "1s", "lease": "5s", "poll_interval": "200ms"}, "log_level": "info",
          "retry": {"base_delay": "100ms", "max_delay": "200ms"}}
@@ -172,3 +173,80 @@ def test_an_answer_that_a_daemon_reads_late_sends_nothing(app, institutions, mak
     first.cont()
     app.wait_states(sent=160)
     check_windows(arrivals(institutions, "/good"), 40, stalls)
+
+
+class Counter:
+    """An institution that counts its requests under way."""
+
+    def __init__(self):
+        self.now, self.most, self.lock = 0, 0, threading.Lock()
+
+    def answer(self, _):
+        with self.lock:
+            self.now += 1
+            self.most = max(self.most, self.now)
+        time.sleep(0.05)
+        with self.lock:
+            self.now -= 1
+        return 200, {}, b""
+
+
+@pytest.mark.timeout(200)
+@pytest.mark.parametrize("rate", [None, 200])
+def test_no_more_requests_at_once_than_all_daemons_may_have_together(app, make_daemon, rate):
+    """Three daemons; the one that serves the integration is stopped, and the next one is killed and stays away."""
+    count = Counter()
+    with RecordingServer(count.answer) as server:
+        integration = app.integration(server.url + "/", max_in_flight=3, rate_limit=rate)
+        daemons = {f"anubisd{i}": make_daemon(QUICK, name=f"anubisd{i}").start() for i in range(3)}
+
+        def serving():
+            return app.value("select served_by from {s}.integration_runtime where integration_id = %s", (integration,))
+
+        app.subscriptions(integration, 100)
+        wait_for(lambda: app.states()["sent"] >= 30, 60, "some to be sent")
+        first = serving()
+        daemons[first].term()
+        app.wait_states(sent=100)
+        app.subscriptions(integration, 100)
+        wait_for(lambda: app.states()["sent"] >= 130, 60, "the next one to go on")
+        second = serving()
+        assert second and second != first
+        daemons[second].kill9()
+        app.wait_states(sent=200, deadline=60)
+        assert serving() not in (first, second)
+    assert count.most == 3
+
+
+def test_what_another_one_serves_is_left_to_it_until_its_time_is_over(app, institutions, make_daemon, ctl):
+    integration = app.integration(institutions.url("/good"), max_in_flight=2)
+    other = app.integration(institutions.url("/good/other"))
+
+    def served(by, until):
+        app.query("update {s}.integration_runtime set served_by = %s, served_until = now() + %s::interval "
+                  "where integration_id = %s", (by, until, integration))
+
+    def sends(rows):
+        number = app.subscriptions(integration, 1)[0]
+        app.subscriptions(other, 1)
+        app.wait_states(integration_id=other, sent=rows)
+        return number
+    served("gone", "1 hour")
+    daemon = make_daemon({**QUICK, "instance": "here"}).start()
+    number = sends(1)
+    assert '"gone" alone serves its integration (max_in_flight) until' in ctl("explain", number).expect(0).stdout
+    assert app.row(number)["status"] == "pending"
+    served("gone", "0 s")
+    app.wait_states(sent=2)
+    # As the server's clock was set back: nobody has leases that long.
+    served("gone", "2 days")
+    sends(2)
+    app.wait_states(sent=4)
+    served("here", "1 hour")
+    daemon.kill9()
+    daemon.start()
+    sends(3)
+    app.wait_states(sent=6)
+    daemon.term()
+    assert app.query("select served_by, served_until from {s}.integration_runtime where integration_id = %s",
+                     (integration,)) == [(None, None)]

@@ -63,11 +63,11 @@ create trigger anubis_integration_mended after update of endpoint_url, auth_toke
     for each row when (old.endpoint_url is distinct from new.endpoint_url or old.auth_token is distinct from new.auth_token
                        or old.delivery_settings is distinct from new.delivery_settings)
     execute function @extschema@.integration_mended();
-drop trigger if exists anubis_rate_limited on @extschema@.integrations;
-create trigger anubis_rate_limited after insert or update of rate_limit on @extschema@.integrations
-    for each row when (new.rate_limit is not null) execute function @extschema@.rate_limited();
+drop trigger if exists anubis_integration_limited on @extschema@.integrations;
+create trigger anubis_integration_limited after insert or update of rate_limit, max_in_flight on @extschema@.integrations
+    for each row when (new.rate_limit is not null or new.max_in_flight is not null) execute function @extschema@.integration_limited();
 insert into @extschema@.integration_runtime (integration_id)
-select id from @extschema@.integrations where rate_limit is not null on conflict do nothing;
+select id from @extschema@.integrations where rate_limit is not null or max_in_flight is not null on conflict do nothing;
 drop trigger if exists anubis_circuit_changed on @extschema@.integration_runtime;
 create trigger anubis_circuit_changed after update of circuit_state on @extschema@.integration_runtime
     for each row when (old.circuit_state <> new.circuit_state and new.circuit_state = 'closed')

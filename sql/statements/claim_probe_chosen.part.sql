@@ -10,6 +10,7 @@ with chosen as materialized (
      and i.enabled and (i.paused_until is null or i.paused_until <= now())
      and (r.backoff_until is null or r.backoff_until <= now())
      and (rate_of(i.rate_limit) is null or rate_next(r.rate_at, r.rate_by, rate_of(i.rate_limit), $19, now()) is not null)
+     and ((i.max_in_flight > 0) is not true or may_serve(r.served_by, r.served_until, $7, now()))
      and ($13[width_bucket(i.id::bigint, $3)] = 0 and $3[width_bucket(i.id::bigint, $3)] = i.id) is not true
      and exists (select from subscriptions s
                   where s.integration_id = r.integration_id and s.status in ('pending', 'retry') and s.held_at is null
@@ -21,7 +22,7 @@ with chosen as materialized (
 ), free as (
   select i.id, i.name, i.endpoint_url, i.auth_token,
          nullif(i.delivery_settings, '{}') as delivery_settings, coalesce(nullif(greatest(i.timeout_ms, 0), 0), $10) as timeout_ms,
-         i.max_attempts, true as recovers, c.generation, true as has_failures, 1 as slots, c.rate, c.send_at,
+         i.max_attempts, true as recovers, c.generation, true as has_failures, 1 as slots, c.rate, c.send_at, false as takes,
          0::bigint as fresh_id, '-infinity'::timestamptz as due, 9223372036854775807 as after_id
     from chosen c join integrations i on i.id = c.integration_id
 )

@@ -10,6 +10,13 @@ update subscriptions set status = as_state(case when attempts <= 1 then 'pending
        updated_at = now()
  where status = 'processing' and lease_expires_at is not null and claim_token = any ($1)
 
+-- name: leave_integrations
+-- Others may serve the integrations that this instance had for itself, as may_serve() tells.
+-- $1 text: instance
+update integration_runtime set served_by = null, served_until = null
+ where integration_id in (select integration_id from integration_runtime where served_by = $1
+                           order by integration_id for no key update)
+
 -- name: still_claimed
 -- Which of these claims still stand: ids.
 -- $1 bigint[]: subscriptions

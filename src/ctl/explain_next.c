@@ -124,6 +124,12 @@ static bool add_reasons(struct explanation *e)
     if (s->integration.in_flight >= slots)
         sentences_add(&e->reasons, "all %" PRId64 " slots of its integration are taken (max_in_flight)",
                       slots);
+    if (*s->integration.served_by) {
+        CLEANUP(freep)
+        char *what =
+            xasprintf("\"%s\" alone serves its integration (max_in_flight)", s->integration.served_by);
+        add_until(e, what, s->integration.served_until);
+    }
     if (s->ahead)
         sentences_add(&e->reasons,
                       "subscriptions of the same integration that are due before it: %" PRId64 "%s", s->ahead,

@@ -188,6 +188,8 @@ static void read_route(struct pg_row *row, struct store_route *ret)
     ret->backoff_reason = pg_next_text(row);
     ret->max_in_flight = pg_next_i64(row);
     ret->max_attempts = pg_next_i64(row);
+    ret->served_by = pg_next_text(row);
+    ret->served_until = pg_next_time(row);
     ret->interval_usec = pg_next_i64(row);
     ret->in_flight = pg_next_i64(row);
 }

@@ -112,7 +112,9 @@ struct store_route {
     int64_t backoff_until;
     const char *backoff_reason;
     int64_t max_in_flight, max_attempts; /* 0 = the default */
-    int64_t interval_usec;               /* by its rate_limit; 0 = there is none */
+    const char *served_by;               /* "" = nobody alone; until `served_until` */
+    int64_t served_until;
+    int64_t interval_usec; /* by its rate_limit; 0 = there is none */
     int64_t in_flight;
 };
 

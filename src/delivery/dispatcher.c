@@ -34,12 +34,6 @@ static bool is_running(const struct dispatcher *d)
     return d->drain.phase == DRAIN_NOT_BEGUN;
 }
 
-static void advance_stop(struct dispatcher *d)
-{
-    if (drain_advance(&d->drain))
-        d->callbacks.stopped(d->userdata);
-}
-
 /* --- the session ------------------------------------------------------------------------------ */
 
 static void on_session_up(bool again, void *userdata)
@@ -68,7 +62,7 @@ static void on_claimed(int rows, void *userdata)
 
     if (rows > 0)
         d->callbacks.progress(d->userdata);
-    advance_stop(d);
+    drain_advance(&d->drain);
 }
 
 /* During a stop nobody is left to send the rows of an answer that still comes. */
@@ -113,7 +107,7 @@ static void on_swept(int rows, void *userdata)
     if (rows > 0)
         d->callbacks.progress(d->userdata);
     claimer_soon(d->claimer, 0);
-    advance_stop(d);
+    drain_advance(&d->drain);
 }
 
 /* --- doorbell, deliveries, settler ------------------------------------------------------------ */
@@ -152,7 +146,7 @@ static void on_delivered(struct store_settlement *settlement, bool integration_h
     if (deliveries_count(d->deliveries) == 0)
         settler_flush(d->settler);
     claimer_slots_freed(d->claimer, integration_has_more);
-    advance_stop(d);
+    drain_advance(&d->drain);
 }
 
 static void on_settled(size_t count, void *userdata)
@@ -162,7 +156,7 @@ static void on_settled(size_t count, void *userdata)
     if (count > 0)
         d->callbacks.progress(d->userdata);
     claimer_slots_freed(d->claimer, false);
-    advance_stop(d);
+    drain_advance(&d->drain);
 }
 
 /* --- notes about integrations ----------------------------------------------------------------- */
@@ -213,7 +207,7 @@ static void on_noted(void *userdata)
     struct dispatcher *d = userdata;
 
     settler_flush(d->settler);
-    advance_stop(d);
+    drain_advance(&d->drain);
 }
 
 static void on_wait_stored(int64_t integration_id, void *userdata)
@@ -295,13 +289,15 @@ void dispatcher_free(struct dispatcher *d)
 
 void dispatcher_stop(struct dispatcher *d)
 {
-    const struct drain_parts parts = {d->deliveries, d->settler, d->notes, d->session, d->leases};
+    const struct drain_parts parts = {d->deliveries,        d->settler, d->notes,
+                                      d->session,           d->leases,  d->config->instance,
+                                      d->callbacks.stopped, d->userdata};
 
     if (!is_running(d))
         return;
     doorbell_release(d->doorbell);
     drain_begin(&d->drain, d->event, d->config->delivery.drain_timeout_usec, &parts);
-    advance_stop(d);
+    drain_advance(&d->drain);
 }
 
 void dispatcher_reload(struct dispatcher *d, struct config *config)

@@ -12,6 +12,7 @@ enum drain_phase {
     DRAIN_NOT_BEGUN,
     DRAIN_SENDING,  /* no claims; waiting for requests in flight */
     DRAIN_SETTLING, /* nothing in flight; waiting for the database to take the results */
+    DRAIN_LEAVING,  /* they are taken; other daemons may have the integrations that this one served alone */
     DRAIN_DONE,
 };
 
@@ -21,15 +22,19 @@ struct drain_parts {
     struct notes *notes;
     struct queue_session *session;
     struct leases *leases;
+    const char *instance;
+    void (*done)(void *userdata);
+    void *userdata;
 };
 
 struct drain {
     enum drain_phase phase;
     struct drain_parts parts;
+    char *instance; /* a copy: the configuration may change */
     sd_event_source *timer;
 };
 
 void drain_begin(struct drain *d, sd_event *event, uint64_t timeout_usec, const struct drain_parts *parts);
-/* Something has ended. True when this was the last: nothing is in flight or unsettled any more. */
-bool drain_advance(struct drain *d);
+/* Something has ended. `done` is called once nothing is in flight or unsettled any more. */
+void drain_advance(struct drain *d);
 void drain_free(struct drain *d); /* what it holds; legal on a zeroed one */
