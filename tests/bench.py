@@ -13,6 +13,7 @@ import threading
 import time
 
 import bench_insert
+import bench_isolation
 import bench_soak
 import bench_throughput
 import bench_tls
@@ -188,8 +189,10 @@ CASES = {"throughput": lambda b, a: bench_throughput.throughput(b, a.rows, a.tur
          "memory": lambda b, a: {**b.memory(a.waiting), "table": bench_tls.memory(b)},
          "institutions": lambda b, a: bench_tls.institutions(b, a.institutions, a.turns),
          "bad": lambda b, a: bench_tls.bad(b, a.turns),
+         "isolation": lambda b, a: bench_isolation.isolation(b, a.turns),
+         "outage": lambda b, a: bench_isolation.outage(b, a.rows, a.seconds),
          "soak": lambda b, a: bench_soak.soak(b, a.requests)}
-NOT_BY_DEFAULT = ("soak",)
+NOT_BY_DEFAULT = ("outage", "soak")
 
 
 def arguments():
@@ -200,6 +203,7 @@ def arguments():
     parser.add_argument("--waiting", type=int, default=1000000, help="rows of memory")
     parser.add_argument("--institutions", type=int, default=1000, help="of institutions")
     parser.add_argument("--requests", type=int, default=100000, help="of soak")
+    parser.add_argument("--seconds", type=int, default=600, help="of outage")
     parser.add_argument("--kafka", choices=["real", "embedded"], default=None)
     parser.add_argument("--json", action="store_true")
     a = parser.parse_args()
