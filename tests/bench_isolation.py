@@ -19,7 +19,7 @@ RECOVERY = 20       # seconds, without growing
 
 
 def isolation_turn(bench):
-    """Dead, silent, slow by 30 s, flooding with 429, and with a certificate that nobody trusts; all with rows that are always due."""
+    """Dead, silent, slow by 30 s, flooding with 429, and with a certificate that nobody trusts: all with rows that are due."""
     app, _ = bench.fresh(integrations=0)
     untrusted = Institutions(count=False, name="untrusted", certificates=Certificates()).start()
     neighbour = Neighbour(app)
