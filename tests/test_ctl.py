@@ -855,7 +855,7 @@ def test_failed_subscriptions_are_put_back(app, ctl):
               "last_error = case when id %% 2 = 0 then 'HTTP 400: CPF' else 'HTTP 422: course' end where id <> %s", (ids[0],))
     app.query("update {s}.subscriptions set updated_at = now() - interval '3 days' where id = %s", (ids[5],))
     assert ctl("retry", "--integration", usp, "--dry-run", "--json").expect(0).json == {
-        "chosen": 1199, "integrations": 1, "put_back": 0}
+        "chosen": 1199, "integrations": 1, "put_back": 0, "refused": []}
     assert app.states() == {"failed": 1202, "pending": 1}
     for choice, count in ((["--ids", f"{ids[1]},{ids[2]},{ids[0]}"], 2), (["--status", "422", "--integration", puc], 2),
                           (["--error", "CPF", "--integration", puc], 1), (["--since", "1h"], 1199 - 2 - 1),
@@ -873,6 +873,35 @@ def test_they_are_put_back_gently(app, ctl):
     ctl("retry", "--status", "999").expect(0)
     assert ctl("retry", "--since", "1d", "--rate", "10", "--json").expect(0).json["put_back"] == 600
     assert 59 <= app.value("select extract(epoch from max(next_attempt_at) - min(next_attempt_at)) from {s}.subscriptions") < 75
+
+
+def test_one_that_a_trigger_refuses_keeps_no_other_back(app, ctl):
+    """Each command that changes many subscriptions names it, and does the others."""
+    ids = app.subscriptions(app.integration("https://usp.example/"), 600)
+    app.query("create function {s}.f() returns trigger language plpgsql as $$ begin raise 'Maria'; end $$")
+
+    def refuse(event, condition):
+        app.query("drop trigger if exists mine on {s}.subscriptions; "
+                  f"create trigger mine before {event} on {{s}}.subscriptions for each row when ({condition}) "
+                  "execute function {s}.f()")
+
+    def done(key, *words):
+        found = ctl(*words, "--json").expect(1)
+        assert "Maria" not in found.stdout
+        return len(found.json[key]) if isinstance(found.json[key], list) else found.json[key], found.json["refused"]
+    said = [f"subscription {n}: a rule or a trigger of the application refuses the change (SQLSTATE P0001)"
+            for n in (ids[3], ids[555])]
+    app.query("update {s}.subscriptions set status = 'failed', last_http_status = 422")
+    refuse("update", f"new.id in ({ids[3]}, {ids[555]})")
+    assert done("put_back", "retry", "--status", "422") == (598, said)
+    refuse("update", "false")
+    app.query("update {s}.subscriptions set status = 'retry', held_at = now()")
+    refuse("update", f"new.id in ({ids[3]}, {ids[555]})")
+    assert done("settled", "settle", *ids, "--as", "sent", "--reason", "they have it") == (598, said)
+    refuse("update", "false")
+    app.query("update {s}.subscriptions set status = 'sent', held_at = null where status <> 'sent'")
+    refuse("insert", f"new.resend_of in ({ids[3]}, {ids[555]})")
+    assert done("resent", "resend", *ids) == (598, said)
 
 
 # --- resend, integrations ---

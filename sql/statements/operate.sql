@@ -28,9 +28,15 @@ select count(*), count(distinct s.integration_id)
 -- include: ctl_retry_where.part.sql
    and s.id > $6 and ($7::integer, $8::text, $9::bigint, $10::bigint) is not null
 
+-- name: retry_next :once
+-- The next of them, in the order of their ids.
+-- include: ctl_retry_choice.part.sql
+select s.id::bigint from subscriptions s
+-- include: ctl_retry_where.part.sql
+   and s.id > $6 and ($8::text, $9::bigint, $10::bigint) is not null order by s.id limit $7
+
 -- name: retry_some :once
--- Puts some of them back, in the order of their ids: how many, and the last id that was looked at (NULL = there are no more).
--- Rows that somebody else has locked are left out.
+-- Puts some of them back, in the order of their ids: how many. Rows that somebody else has locked are left out.
 -- include: ctl_retry_choice.part.sql
 with found as materialized (
   select s.id, row_number() over (order by s.id) as number
@@ -44,7 +50,7 @@ with found as materialized (
     from found f where s.id = f.id
   returning s.id
 )
-select (select count(*) from put_back), (select max(id) from found)
+select count(*) from put_back
 
 -- name: settle_by_hand :once
 -- What a person says of held subscriptions. For each id: its status before (NULL = there is no such row), whether it was held,

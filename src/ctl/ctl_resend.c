@@ -1,16 +1,12 @@
 /* anubisctl resend: sends subscriptions once more that an institution had only seemed to take. See
  * subscriptions_resend() in 16_resend.sql. */
 #include <inttypes.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sysexits.h>
 
-#include "ctl/ctl.h"
+#include "ctl/ctl_batches.h"
 #include "sql/statements.h"
-
-/* In one transaction: short enough that nobody waits for its locks. */
-#define BATCH 500
 
 struct resending {
     struct ctl *ctl;
@@ -49,8 +45,9 @@ static void note(struct resending *r, struct pg_row row)
         sentences_add(&r->refused, "subscription %" PRId64 " is locked by another session: try again", id);
 }
 
-static int resend(struct resending *r, const int64_t *ids, size_t count)
+static int resend(const int64_t *ids, size_t count, void *userdata)
 {
+    struct resending *r = userdata;
     CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
     CLEANUP(pg_result_freep) struct pg_result *rows = NULL;
 
@@ -65,18 +62,6 @@ static int resend(struct resending *r, const int64_t *ids, size_t count)
     return res;
 }
 
-/* Each batch is a transaction of its own; a signal ends the work between two of them. */
-static int resend_all(struct resending *r)
-{
-    struct pollfd stop = {.fd = r->ctl->stop_fd, .events = POLLIN};
-    size_t count = (size_t) r->ctl->arg_count;
-    int res = PG_DONE;
-
-    for (size_t i = 0; res == PG_DONE && i < count && poll(&stop, 1, 0) == 0; i += BATCH)
-        res = resend(r, r->ids + i, MIN(count - i, (size_t) BATCH));
-    return res;
-}
-
 static int work(struct resending *r)
 {
     static const struct table_column columns[] = {{"id", "SUBSCRIPTION", true},
@@ -84,7 +69,7 @@ static int work(struct resending *r)
 
     sheet_new(&r->sheet);
     r->copies = sheet_table(r->sheet, "resent", "Sent again", "none", columns, ARRAY_SIZE(columns));
-    int res = resend_all(r);
+    int res = ctl_in_batches(r->ctl, r->pg, r->ids, (size_t) r->ctl->arg_count, resend, r, &r->refused);
     /* What was done before it stays done. */
     if (res != PG_DONE && r->resent == 0)
         return ctl_refused(res, "send subscriptions again", &r->err);

@@ -1,17 +1,13 @@
 /* anubisctl retry: puts failed subscriptions back. See ctl_retry_choice.part.sql. */
 #include <inttypes.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sysexits.h>
 #include <time.h>
 
 #include "base/timeutil.h"
-#include "ctl/ctl.h"
+#include "ctl/ctl_batches.h"
 #include "sql/statements.h"
-
-/* In one transaction: short enough that nobody waits for its locks. */
-#define BATCH 500
 
 struct retry {
     struct ctl *ctl;
@@ -22,6 +18,7 @@ struct retry {
     size_t id_count;
     char *words; /* what the events say */
     int64_t chosen, integrations, put_back, last;
+    struct sentences refused;
     struct error err;
 };
 
@@ -79,7 +76,7 @@ static int read_choice(struct retry *r)
 
 /* --- putting back ----------------------------------------------------------------------------- */
 
-static void fill_args(const struct retry *r, struct pg_args *args)
+static void fill_args(const struct retry *r, const int64_t *ids, size_t id_count, struct pg_args *args)
 {
     static const int64_t none;
 
@@ -88,9 +85,9 @@ static void fill_args(const struct retry *r, struct pg_args *args)
     pg_arg_text(args, r->since);
     pg_arg_text(args, r->ctl->choice.error);
     pg_arg_i32(args, (int32_t) r->status);
-    pg_arg_i64s(args, r->ids ? r->ids : &none, sizeof(none), r->id_count);
+    pg_arg_i64s(args, ids ? ids : &none, sizeof(none), id_count);
     pg_arg_i64(args, r->last);
-    pg_arg_i32(args, BATCH);
+    pg_arg_i32(args, CTL_BATCH);
     pg_arg_text(args, r->words);
     pg_arg_i64(args, r->rate);
     pg_arg_i64(args, r->put_back);
@@ -102,7 +99,7 @@ static int count_chosen(struct retry *r)
     CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
     CLEANUP(pg_result_freep) struct pg_result *rows = NULL;
 
-    fill_args(r, &args);
+    fill_args(r, r->ids, r->id_count, &args);
     int res = pg_query(r->pg, &sql_retry_count, &args, &rows, &r->err);
     if (res != PG_DONE)
         return res;
@@ -112,27 +109,50 @@ static int count_chosen(struct retry *r)
     return PG_DONE;
 }
 
-/* Each batch is a transaction of its own; a signal ends the work between two of them. */
-static int put_back(struct retry *r)
+static int put_back(const int64_t *ids, size_t count, void *userdata)
 {
-    struct pollfd stop = {.fd = r->ctl->stop_fd, .events = POLLIN};
+    struct retry *r = userdata;
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+    CLEANUP(pg_result_freep) struct pg_result *rows = NULL;
 
-    while (poll(&stop, 1, 0) == 0) {
-        CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
-        CLEANUP(pg_result_freep) struct pg_result *rows = NULL;
-        fill_args(r, &args);
-        int res = pg_query(r->pg, &sql_retry_some, &args, &rows, &r->err);
-        if (res != PG_DONE)
-            return res;
-        struct pg_row row = {rows, 0, 0};
-        r->put_back += pg_next_i64(&row);
-        if (pg_is_null(rows, 0, 1))
-            break;
-        r->last = pg_next_i64(&row);
-        ctl_progress("put back: %" PRId64 " of %" PRId64, r->put_back, r->chosen);
-    }
-    ctl_progress(NULL);
+    fill_args(r, ids, count, &args);
+    int res = pg_query(r->pg, &sql_retry_some, &args, &rows, &r->err);
+    if (res != PG_DONE)
+        return res;
+    r->put_back += pg_get_i64(rows, 0, 0);
+    ctl_progress("put back: %" PRId64 " of %" PRId64, r->put_back, r->chosen);
     return PG_DONE;
+}
+
+/* The next ids that are chosen; none after the last one. */
+static int find_next(struct retry *r, int64_t ids[CTL_BATCH], size_t *ret_count)
+{
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+    CLEANUP(pg_result_freep) struct pg_result *rows = NULL;
+
+    fill_args(r, r->ids, r->id_count, &args);
+    int res = pg_query(r->pg, &sql_retry_next, &args, &rows, &r->err);
+    *ret_count = res == PG_DONE ? (size_t) pg_rows(rows) : 0;
+    for (size_t i = 0; i < *ret_count; i++)
+        ids[i] = pg_get_i64(rows, (int) i, 0);
+    return res;
+}
+
+static int put_back_all(struct retry *r)
+{
+    int64_t ids[CTL_BATCH];
+    size_t count;
+    int res;
+
+    do {
+        res = find_next(r, ids, &count);
+        if (res == PG_DONE)
+            res = ctl_in_batches(r->ctl, r->pg, ids, count, put_back, r, &r->refused);
+        if (count > 0)
+            r->last = ids[count - 1];
+    } while (res == PG_DONE && count > 0 && !ctl_is_stopped(r->ctl));
+    ctl_progress(NULL);
+    return res;
 }
 
 static int show(const struct retry *r)
@@ -145,9 +165,10 @@ static int show(const struct retry *r)
     sheet_add(sheet, "put_back", "put back", value_i64(r->put_back));
     if (r->ctl->dry_run)
         sheet_say(sheet, "", "Nothing was changed (--dry-run).");
-    else if (r->put_back < r->chosen)
+    else if (r->put_back + (int64_t) r->refused.count < r->chosen)
         sheet_say(sheet, "", "The others were locked, or changed meanwhile: call it again.");
-    int code = ctl_show(r->ctl, sheet, 0);
+    sheet_list(sheet, "refused", &r->refused);
+    int code = ctl_show(r->ctl, sheet, r->refused.count ? CTL_DIFFERENT : 0);
     sheet_free(sheet);
     return code;
 }
@@ -163,7 +184,7 @@ static int work(struct retry *r)
         return code;
     int res = count_chosen(r);
     if (res == PG_DONE && !r->ctl->dry_run)
-        res = put_back(r);
+        res = put_back_all(r);
     return res == PG_DONE ? show(r) : ctl_refused(res, "put subscriptions back", &r->err);
 }
 
@@ -177,6 +198,7 @@ int ctl_retry(struct ctl *c)
     if (!code)
         code = work(&r);
     pg_close(r.pg);
+    sentences_free(&r.refused);
     free(r.since);
     free(r.until);
     free(r.ids);

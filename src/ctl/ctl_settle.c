@@ -1,15 +1,11 @@
 /* anubisctl settle: a person says what became of held subscriptions. See settle_by_hand in operate.sql. */
 #include <inttypes.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sysexits.h>
 
-#include "ctl/ctl.h"
+#include "ctl/ctl_batches.h"
 #include "sql/statements.h"
-
-/* In one transaction: short enough that nobody waits for its locks. */
-#define BATCH 500
 
 struct settling {
     struct ctl *ctl;
@@ -56,8 +52,9 @@ static void note(struct settling *s, struct pg_row row)
         sentences_add(&s->refused, "subscription %" PRId64 " is locked by another session: try again", id);
 }
 
-static int settle(struct settling *s, const int64_t *ids, size_t count)
+static int settle(const int64_t *ids, size_t count, void *userdata)
 {
+    struct settling *s = userdata;
     CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
     CLEANUP(pg_result_freep) struct pg_result *rows = NULL;
 
@@ -68,17 +65,6 @@ static int settle(struct settling *s, const int64_t *ids, size_t count)
     int r = pg_query(s->pg, &sql_settle_by_hand, &args, &rows, &s->err);
     for (int i = 0; r == PG_DONE && i < pg_rows(rows); i++)
         note(s, (struct pg_row){rows, i, 0});
-    return r;
-}
-
-/* Each batch is a transaction of its own; a signal ends the work between two of them. */
-static int settle_all(struct settling *s)
-{
-    struct pollfd stop = {.fd = s->ctl->stop_fd, .events = POLLIN};
-    int r = PG_DONE;
-
-    for (size_t i = 0; r == PG_DONE && i < s->count && poll(&stop, 1, 0) == 0; i += BATCH)
-        r = settle(s, s->ids + i, MIN(s->count - i, (size_t) BATCH));
     return r;
 }
 
@@ -109,7 +95,7 @@ int ctl_settle(struct ctl *c)
         code = ctl_connect(c, &params, &s.pg);
     if (!code) {
         s.words = xasprintf("operator %s: %s", user, c->reason);
-        int r = settle_all(&s);
+        int r = ctl_in_batches(c, s.pg, s.ids, s.count, settle, &s, &s.refused);
         code = r == PG_DONE ? show(&s) : ctl_refused(r, "settle subscriptions", &s.err);
     }
     pg_close(s.pg);
