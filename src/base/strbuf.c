@@ -60,6 +60,7 @@ char *strbuf_reserve(struct strbuf *sb, size_t len)
             capacity = capacity > sb->max / 2 ? sb->max + 1 : capacity * 2;
         sb->data = xreallocarray(sb->data, MAX(capacity, wanted), 1);
         sb->capacity = MAX(capacity, wanted);
+        sb->data[sb->len] = '\0';
     }
     return sb->data + sb->len;
 }

@@ -103,6 +103,26 @@ TEST(test_reserve_lets_the_caller_write)
     assert_string_equal(strbuf_str(&sb), "xyz!");
 }
 
+/* Filled memory comes back from free(), so an end that was not written shows without a sanitizer, too. */
+TEST(test_room_without_bytes_is_an_empty_text)
+{
+    for (size_t room = 1; room < 3000; room = room * 2 + 1) {
+        void *filled[4];
+        for (int i = 0; i < 4; i++) {
+            filled[i] = xcalloc(room + 64, 1);
+            memset(filled[i], 'x', room + 64);
+        }
+        for (int i = 0; i < 4; i++)
+            free(filled[i]);
+        CLEANUP(strbuf_free) struct strbuf sb = STRBUF_INIT(10000);
+        assert_non_null(strbuf_reserve(&sb, room));
+        assert_string_equal(strbuf_str(&sb), "");
+        strbuf_adds(&sb, "abc");
+        assert_non_null(strbuf_reserve(&sb, room * 3));
+        assert_string_equal(strbuf_str(&sb), "abc");
+    }
+}
+
 TEST(test_decimals)
 {
     static const struct {
@@ -136,6 +156,7 @@ int main(void)
         cmocka_unit_test(test_lengths_near_the_end_of_size_t),
         cmocka_unit_test(test_take_hands_over),
         cmocka_unit_test(test_reserve_lets_the_caller_write),
+        cmocka_unit_test(test_room_without_bytes_is_an_empty_text),
         cmocka_unit_test(test_decimals),
     };
 
