@@ -1,4 +1,5 @@
 """The benchmark's throughput: waiting rows through everything, over HTTP and HTTPS in turn; and races against peers."""
+import json
 import resource
 import statistics
 import sys
@@ -17,6 +18,7 @@ WARM_PART = 0.2     # of a run's rows, after which connections are kept
 ALL_SENT = """select not exists (select from {s}.subscriptions where status in ('pending', 'retry') and held_at is null)
     and not exists (select from {s}.subscriptions where status = 'processing')"""
 RATIO_GOAL = -0.85             # HTTPS to HTTP, at least
+SETTINGS_GOAL = -0.95
 MAIN_GOALS = [("first", 28), ("second", 40)]  # µs of the main thread
 
 
@@ -58,9 +60,10 @@ def cpu_by_session(app):
     return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 
-def once(bench, rows, scheme, in_flight):
-    """From the daemon's start until all is sent and counted."""
+def once(bench, rows, scheme, in_flight, prepare=lambda app: None):
+    """From the daemon's start until all is sent and counted; prepare(app) sets what the integrations have."""
     app, ids = bench.fresh(scheme=scheme)
+    prepare(app)
     bench.fill(app, rows)
     daemon = bench.daemon(app, delivery={"max_in_flight": in_flight, "max_in_flight_per_integration": in_flight // len(ids)})
     parts = {"postgres": bench.server.child.pid, "kafka": bench.kafka.child.pid, "institution": bench.sinks[scheme].child.pid}
@@ -125,6 +128,33 @@ def throughput(bench, rows, turns):
         row("µs of the institution", lambda t: t["CPU µs a subscription"]["institution"])
     return {"rows": rows, "turns": turns, "table": rows_of_table,
             **{f"{scheme}, {in_flight} in flight": medians(values) for (scheme, in_flight), values in found.items()}}
+
+
+def set_all(app):
+    """Rules that do not match, limits that do not hold it back, a signature of two secrets, a header of its own."""
+    settings = {"outcomes": [{"status": [400], "contains": "UNABLE_TO_LOCK_ROW", "then": "retry"},
+                             {"status": "2xx", "content_type": "text/html", "then": "retry"},
+                             {"status": 200, "field": "/statusCode", "is": "9", "then": "failed"}],
+                "signing_secret": f"whsec_{'A' * 43}= whsec_{'B' * 42}A=", "headers": {"X-Partner": "anubis"}}
+    app.query("update {s}.integrations set rate_limit = 100000, max_in_flight = 512, delivery_settings = %s",
+              (json.dumps(settings),))
+
+
+def with_settings(bench, rows, turns):
+    """The same work without and with all of an integration's settings, by turns."""
+    warm_up(bench)
+    cases, found = {"without": lambda app: None, "with": set_all}, {}
+    for turn in range(turns):
+        for name in sorted(cases, reverse=turn % 2 == 0):
+            found.setdefault(name, []).append(once(bench, rows, "http", IN_FLIGHT[0], cases[name]))
+
+    def row(name, value, goals=()):
+        return Row.of_turns(f"rules, limits, signing: {name}, without → with", list(map(value, found["without"])),
+                            list(map(value, found["with"])), goals)
+    return {"rows": rows, "turns": turns, **{name: medians(values) for name, values in found.items()},
+            "table": [row("subscriptions/s", lambda t: t["subscriptions/s"], [("ratio", SETTINGS_GOAL)]),
+                      row("µs of anubisd", lambda t: t["CPU µs a subscription"]["anubisd"]),
+                      row("µs of Postgres", lambda t: t["CPU µs a subscription"]["postgres"])]}
 
 
 def race_once(bench, rows, scheme, schema, command):
