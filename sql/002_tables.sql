@@ -256,6 +256,11 @@ create table @extschema@.relay_state (
     gap_first bigint[] not null default '{}',
     gap_last bigint[] not null default '{}',
     gap_horizon bigint[] not null default '{}',
+    -- The same as the relay saved it: a hand may set the position back, but not ahead.
+    saved_high bigint,
+    saved_gap_first bigint[],
+    saved_gap_last bigint[],
+    saved_gap_horizon bigint[],
     system_identifier bigint,
     timeline integer,
     leader text,

@@ -1149,6 +1149,7 @@ CREATE FUNCTION anubis.sequences_behind() RETURNS text
 declare
     target text;
     statements text := '';
+    missed bigint;
 begin
     if not exists (select from anubis.subscription_events e where e.id > (select last_value from anubis.ledger_id_seq))
        and not exists (select from anubis.relay_state r where r.high > (select last_value from anubis.ledger_id_seq)) then
@@ -1156,6 +1157,13 @@ begin
     end if;
     statements := format('select setval(%L, greatest((select max(id) from %s), (select high from %s)));',
                          'anubis.ledger_id_seq', 'anubis.subscription_events', 'anubis.relay_state');
+    select min(e.id) into missed from anubis.subscription_events e
+      join (select id, created_at from anubis.subscription_events order by id desc limit 1) n on e.created_at >= n.created_at
+      join anubis.ledger_id_seq s on s.last_value between e.id and n.id - 1;
+    if missed is not null then
+        statements := statements || format(' update %s set epoch = epoch + 1, high = least(high, %s), gap_first = ''{}'', gap_last = ''{}'', '
+                                           'gap_horizon = ''{}'';', 'anubis.relay_state', missed - 1);
+    end if;
     foreach target in array '{subscriptions,integrations,integration_filters}'::text[] loop
         statements := statements || coalesce(format(' select setval(%L, (select coalesce(max(id), 1) from %s));',
             pg_get_serial_sequence('anubis.' || target, 'id'), 'anubis.' || target), '');
@@ -2232,6 +2240,10 @@ CREATE TABLE anubis.relay_state (
     gap_first bigint[] DEFAULT '{}'::bigint[] NOT NULL,
     gap_last bigint[] DEFAULT '{}'::bigint[] NOT NULL,
     gap_horizon bigint[] DEFAULT '{}'::bigint[] NOT NULL,
+    saved_high bigint,
+    saved_gap_first bigint[],
+    saved_gap_last bigint[],
+    saved_gap_horizon bigint[],
     system_identifier bigint,
     timeline integer,
     leader text,

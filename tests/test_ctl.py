@@ -763,6 +763,32 @@ def test_what_helps_when_the_proof_is_wrong(proven, ctl, name):
     assert left.code == (2 if place.startswith("A subscription is not") and number == 0 else 0)
 
 
+@pytest.mark.parametrize("lost", ["true", "event_type = 'created'", "event_type = 'sent'", "partition = 0"])
+def test_marks_that_were_lost_are_told_apart_and_come_back(proven, ctl, make_daemon, lost):
+    """Emptied by a hand, or restored from an older dump than the counters."""
+    proven.query("delete from {s}.consumer_bitmaps where read_model = 'integration' and " + lost)
+    found = ctl("verify", "--json").expect(1).json
+    assert any("Marks of events that are counted are gone" in r for r in found["remedies"]), found
+    assert not any("Something besides anubisd counts" in r for r in found["remedies"]), found
+    make_daemon().start()
+    ctl("replay", "--group", "integration", "--from-ledger").expect(0)
+    ctl("replay", "--group", "integration").expect(0)
+    wait_for(lambda: ctl("verify").code == 0, 60, lambda: f"the proof:\n{ctl('verify')}", interval=0.3)
+    wait_for(lambda: proven.value("select sum(successful_sends + failed_sends) from {s}.integrations") == 80, 60, "the counters")
+
+
+def test_an_old_backlog_is_no_work_that_goes_on(proven, ctl):
+    """Marks, counters and analytics from the same older dump, but not the offsets: nothing contradicts, and nothing comes."""
+    proven.query("delete from {s}.consumer_bitmaps where read_model = 'integration'")
+    ctl("replay", "--group", "integration", "--from-ledger").expect(0)
+    assert "nothing is wrong" in ctl("verify").expect(2).stdout
+    without_triggers(proven, "alter table {s}.subscription_events disable trigger user; "
+                             "update {s}.subscription_events set created_at = created_at - interval '1 hour'; "
+                             "alter table {s}.subscription_events enable trigger user")
+    said = ctl("verify").expect(2).stdout
+    assert "nothing is wrong" not in said and "WHEN KAFKA HAS LOST EVENTS" in said
+
+
 def test_verify_waits_for_the_work(app, ctl, make_daemon, institutions):
     """Until all that is due is sent, published and counted; what is not due is not waited for."""
     good = app.integration(institutions.url("/slow/200"))

@@ -865,7 +865,7 @@ def test_a_restored_database_forgets_horizons(ledger, broker, make_daemon):
     ledger.wait_published()
     daemon.term()
     ledger.query("update {s}.relay_state set system_identifier = 1, timeline = 77, high = 5000, gap_first = '{4000}', "
-                 "gap_last = '{4001}', gap_horizon = '{99999999999}'")
+                 "gap_last = '{4001}', gap_horizon = '{99999999999}', saved_high = null")
     daemon.start()
     ledger.query(daemon.wait_log('ids would be given out twice: .*; run "(.*)"')[1])
     daemon.wait_log("restored or promoted")
@@ -876,6 +876,57 @@ def test_a_restored_database_forgets_horizons(ledger, broker, make_daemon):
     ledger.wait_published()
     assert ledger.value("select system_identifier = (select system_identifier from pg_control_system()) from {s}.relay_state")
     check_published(ledger, broker)
+
+
+NO_GAPS = "gap_first = '{}', gap_last = '{}', gap_horizon = '{}'"
+
+
+@pytest.mark.parametrize("change", ["high = high + 1000", "high = high + 7", NO_GAPS, "high = high + 7, " + NO_GAPS])
+def test_a_position_that_was_set_ahead_leaves_no_event_out(ledger, broker, make_daemon, change):
+    """By a hand, while an open transaction keeps a gap open and events wait."""
+    integration = ledger.integration()
+    daemon = make_daemon(RELAY_ALONE).start()
+    ledger.app.subscriptions(integration, 10)
+    writer = ledger.connect()
+    writer.cursor().execute("insert into subscriptions (integration_id) values (%s)", (integration,))
+    ledger.app.subscriptions(integration, 10)
+    ledger.wait_published_but_gaps()
+    daemon.term()
+    writer.commit()
+    writer.close()
+    ledger.app.subscriptions(integration, 20)
+    if "1000" in change:
+        ledger.query("select setval('{s}.ledger_id_seq', last_value + 2000) from {s}.ledger_id_seq")
+    ledger.query("update {s}.relay_state set " + change)
+    daemon.start()
+    daemon.wait_log(r"warning: somebody has set the relay's position ahead \(relay_state, up to ledger id \d+\)")
+    ledger.wait_published()
+    check_published(ledger, broker, once=False)
+    # Back is what an operator may want.
+    daemon.term()
+    ledger.query("update {s}.relay_state set high = 0, " + NO_GAPS)
+    daemon.start()
+    ledger.wait_published()
+    assert "set the relay's position ahead" not in daemon.log
+    check_published(ledger, broker, once=False)
+
+
+def test_events_with_ids_that_the_relay_has_behind_it_are_published(ledger, broker, make_daemon):
+    """The sequence is set back under a running daemon, into ids that nobody had."""
+    integration = ledger.integration()
+    daemon = make_daemon(RELAY_ALONE).start()
+    ledger.app.subscriptions(integration, 10)
+    before = ledger.last_id()
+    ledger.query("select nextval('{s}.ledger_id_seq') from generate_series(1, 20)")
+    ledger.app.subscriptions(integration, 10)
+    ledger.wait_published()
+    ledger.query("select setval('{s}.ledger_id_seq', %s)", (before + 5,))
+    ledger.app.subscriptions(integration, 3)
+    assert ledger.value("select count(*) from {s}.subscription_events where id between %s and %s", (before + 6, before + 8)) == 3
+    ledger.query(daemon.wait_log('ids would be given out twice: .*; run "(.*)"')[1])
+    ledger.app.subscriptions(integration, 3)
+    ledger.wait_published()
+    check_published(ledger, broker, once=False)
 
 
 def test_a_new_timeline_gives_no_id_out_twice(own_postgres, broker, make_daemon):

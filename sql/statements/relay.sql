@@ -37,11 +37,23 @@ with lost as (
 select t.newest, t.drawn, r.next_id, r.moved, r.old_first, r.new_first from lost t, ledger_renumber($1, t.newest, t.since) r
 
 -- name: relay_begin
--- Takes the saved position over.
+-- Takes the saved position over; the last column tells where somebody had set it ahead, or taken gaps away, which would
+-- leave events out.
 -- $1 text: the new leader
-update relay_state set epoch = epoch + 1, leader = $1, updated_at = now()
- returning epoch, high, gap_first, gap_last, gap_horizon, system_identifier, timeline,
-           uuid_send((select namespace from installation))
+with found as (
+  select *, high >= saved_high and (high, gap_first, gap_last, gap_horizon)
+            is distinct from (saved_high, saved_gap_first, saved_gap_last, saved_gap_horizon) as is_ahead
+    from relay_state
+)
+update relay_state s set epoch = s.epoch + 1, leader = $1, updated_at = now(),
+       (high, gap_first, gap_last, gap_horizon) =
+       (select case when f.is_ahead then f.saved_high else f.high end,
+               case when f.is_ahead then f.saved_gap_first else f.gap_first end,
+               case when f.is_ahead then f.saved_gap_last else f.gap_last end,
+               case when f.is_ahead then f.saved_gap_horizon else f.gap_horizon end)
+  from found f
+ returning s.epoch, s.high, s.gap_first, s.gap_last, s.gap_horizon, s.system_identifier, s.timeline,
+           uuid_send((select namespace from installation)), case when f.is_ahead then f.high end
 
 -- name: relay_knows_wal
 -- May this session ask where the WAL ends?
@@ -69,6 +81,7 @@ update relay_state set updated_at = now() where epoch = $1 returning pg_current_
 -- $7 bigint: system identifier
 -- $8 integer: timeline
 update relay_state set high = $2, gap_first = $3, gap_last = $4, gap_horizon = $5,
+       saved_high = $2, saved_gap_first = $3, saved_gap_last = $4, saved_gap_horizon = $5,
        system_identifier = case when $6 then $7 else system_identifier end,
        timeline = case when $6 then $8 else timeline end,
        stopped_on = null, stopped_reason = null, updated_at = now()

@@ -14,6 +14,9 @@
 #include "ctl/proof.h"
 #include "sql/statements.h"
 
+/* How long a consumer may be behind before that is more than work to be done. */
+#define LATE_USEC (10 * 60 * (int64_t) USEC_PER_SEC)
+
 /* --- what helps ------------------------------------------------------------------------------- */
 
 static const char *const remedies[] = {
@@ -33,6 +36,10 @@ static const char *const remedies[] = {
     [KIND_MARKS] =
         "Ledger rows that were counted are gone or were given to other events (a restore of single tables): clear "
         "those marks; an id that is marked in two partitions stays in the one where Kafka has it",
+    [KIND_MARKS_LOST] =
+        "Marks of events that are counted are gone (consumer_bitmaps was emptied, or restored from another time "
+        "than the rest): \"anubisctl replay --group integration --from-ledger\" takes counters and analytics back "
+        "to the marks, and then \"anubisctl replay --group integration\" has the events read again and counted",
     [KIND_STATS] = "\"anubisctl replay --group integration --from-ledger\" corrects integration_stats",
 };
 
@@ -42,6 +49,9 @@ static void add_remedies(struct proof *p)
 
     if (p->differences.count && !p->kinds)
         proof_note_kind(p, KIND_UNTRACED);
+    /* What is told of lost marks does for the rest. */
+    if (p->kinds & 1U << KIND_MARKS_LOST)
+        p->kinds &= ~(1U << KIND_STATS);
     for (size_t kind = 0; kind < ARRAY_SIZE(remedies); kind++)
         if (p->kinds & (1U << kind))
             sentences_add(&s, "%s.", remedies[kind]);
@@ -220,6 +230,7 @@ static int add_verdict(struct proof *p)
     const struct backlog *b = &p->backlog;
     CLEANUP(strbuf_free) struct strbuf text = STRBUF_INIT(4096);
     bool is_behind = b->unpublished || b->behind;
+    bool is_late = b->behind && now_realtime_usec() - b->behind_at > LATE_USEC;
     int64_t found = (int64_t) d->count + p->unnamed;
 
     sheet_empty_line(p->sheet);
@@ -232,10 +243,13 @@ static int add_verdict(struct proof *p)
     if (found)
         strbuf_addf(&text, "WRONG: %" PRId64 " difference%s", found, plural(found));
     else if (is_behind)
-        strbuf_addf(&text,
-                    "not yet caught up: %" PRId64 " events to be published, %" PRId64
-                    " to be handled; nothing is wrong",
-                    b->unpublished, b->behind);
+        strbuf_addf(
+            &text, "not yet caught up: %" PRId64 " events to be published, %" PRId64 " to be handled; %s",
+            b->unpublished, b->behind,
+            is_late ? "the oldest of these has been published for long. When the consumers run "
+                      "(\"anubisctl status\") and it stays, Kafka does not have it, or they have read "
+                      "beyond it: see WHEN KAFKA HAS LOST EVENTS in anubisctl(8)"
+                    : "nothing is wrong");
     else
         strbuf_adds(&text, "proven: subscriptions, ledger, published events and counters agree");
     if (b->foreign)

@@ -8,6 +8,7 @@
 
 struct integration_count {
     int64_t id, sent, failed;
+    int64_t behind; /* published, not handled */
 };
 
 /* Work that is not done yet. */
@@ -44,6 +45,7 @@ enum kind {
     KIND_RELAY_STATE,
     KIND_COUNTER,
     KIND_MARKS,
+    KIND_MARKS_LOST,
     KIND_STATS,
 };
 

@@ -82,7 +82,8 @@ static void add_handled(struct proof *p, const struct handled *row)
         b->behind_id = row->oldest_behind;
         b->behind_at = row->oldest_behind_at;
     }
-    p->counts[p->count++] = (struct integration_count){row->integration_id, row->sent, row->failed};
+    p->counts[p->count++] =
+        (struct integration_count){row->integration_id, row->sent, row->failed, row->behind};
 }
 
 int proof_read_handled(struct proof *p)
@@ -120,14 +121,15 @@ static int by_id(const void *a, const void *b)
     return (x->id > y->id) - (x->id < y->id);
 }
 
-/* Reads a counter and its baseline. */
+/* Reads a counter and its baseline. Events are marked and counted in one transaction: when more are counted
+ * than marked, and as many look as if they had not been handled yet, it is the marks that were lost. */
 static void compare_counter(struct proof *p, int64_t id, const char *name, const char *column,
-                            struct pg_row *row, int64_t events)
+                            struct pg_row *row, int64_t events, int64_t behind)
 {
     int64_t found = pg_next_i64(row), expected = pg_next_i64(row) + events;
 
     if (found != expected)
-        proof_note_kind(p, KIND_COUNTER);
+        proof_note_kind(p, found > expected && found - expected <= behind ? KIND_MARKS_LOST : KIND_COUNTER);
     if (found != expected)
         sentences_add(&p->differences,
                       "integration %" PRId64 " \"%s\": %s is %" PRId64 ", but %" PRId64
@@ -153,10 +155,10 @@ int proof_verify_counters(struct proof *p)
         if (!c)
             c = &none;
         const char *name = pg_next_text(&row);
-        compare_counter(p, key.id, name, "successful_sends", &row, c->sent);
-        compare_counter(p, key.id, name, "failed_sends", &row, c->failed);
-        compare_counter(p, key.id, name, "integration_runtime.sent", &row, c->sent);
-        compare_counter(p, key.id, name, "integration_runtime.failed", &row, c->failed);
+        compare_counter(p, key.id, name, "successful_sends", &row, c->sent, c->behind);
+        compare_counter(p, key.id, name, "failed_sends", &row, c->failed, c->behind);
+        compare_counter(p, key.id, name, "integration_runtime.sent", &row, c->sent, c->behind);
+        compare_counter(p, key.id, name, "integration_runtime.failed", &row, c->failed, c->behind);
     }
     sheet_add(p->sheet, "integrations", "integrations", value_i64(pg_rows(rows)));
     return PG_DONE;
@@ -239,6 +241,8 @@ int proof_verify_stats(struct proof *p)
         static const char *const columns[] = {"created", "sent", "failed", "retried", "attempts"};
         for (size_t n = 0; n < ARRAY_SIZE(columns); n++) {
             int64_t lacks = pg_next_i64(&row);
+            if (lacks < 0 && p->backlog.behind)
+                proof_note_kind(p, KIND_MARKS_LOST);
             if (lacks)
                 strbuf_addf(&by, "%s%s by %+" PRId64, by.len ? ", " : "", columns[n], lacks);
         }

@@ -135,6 +135,11 @@ static void lead(struct relay *relay, const struct store_relay_start *start)
     relay->sending.stopped_on = 0;
     event_builder_free(&relay->sending.builder);
     event_builder_init(&relay->sending.builder, start->name_space, 0);
+    if (start->was_ahead)
+        log_line(LOG_WARNING, MSG_RELAY_LEADER,
+                 "somebody has set the relay's position ahead (relay_state, up to ledger id %" PRId64
+                 "): it goes on where it was, so that no event is left out",
+                 start->found_at);
     log_line(LOG_NOTICE, MSG_RELAY_LEADER,
              "the relay leads: it publishes events from ledger id %" PRId64 " on", gaps->high + 1);
 }

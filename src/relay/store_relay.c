@@ -97,6 +97,8 @@ static int read_start(struct pg_row *row, struct gaps *gaps, struct store_relay_
     if (len != sizeof(ret->name_space))
         return -EINVAL;
     memcpy(ret->name_space, name_space, len);
+    ret->was_ahead = !pg_next_is_null(row);
+    ret->found_at = pg_next_i64(row);
     return 0;
 }
 

@@ -46,6 +46,8 @@ struct store_relay_start {
     int64_t epoch; /* ours from now on: it fences off the former leader */
     struct store_relay_identity saved;
     unsigned char name_space[16];
+    bool was_ahead; /* of what was saved: somebody had changed it, up to this id; nothing is left out */
+    int64_t found_at;
 };
 /* Takes the saved position over, and loads *gaps. -EBADMSG also when the position makes no sense. */
 int store_relay_begin(struct pg *pg, const char *leader, struct gaps *gaps, struct store_relay_start *ret,
