@@ -250,3 +250,13 @@ def test_what_another_one_serves_is_left_to_it_until_its_time_is_over(app, insti
     daemon.term()
     assert app.query("select served_by, served_until from {s}.integration_runtime where integration_id = %s",
                      (integration,)) == [(None, None)]
+
+
+@pytest.mark.slow
+def test_a_runtime_row_that_a_hand_deleted_comes_back(app, institutions, make_daemon):
+    make_daemon(QUICK).start()
+    limited = [app.integration(institutions.url("/good"), **limit) for limit in ({"rate_limit": 100}, {"max_in_flight": 2})]
+    app.query("delete from {s}.integration_runtime")
+    for integration in limited:
+        app.subscriptions(integration, 3)
+    app.wait_states(sent=6, deadline=60)

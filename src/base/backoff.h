@@ -1,4 +1,5 @@
-/* How long to wait before trying again: one policy for deliveries, connections and probes. */
+/* How long to wait before trying again: one policy for deliveries, connections and probes.
+ * When a subscription is tried again is decided by set_delays() in delivery/outcome.c. */
 #pragma once
 
 #include "base/util.h"

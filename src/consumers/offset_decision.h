@@ -1,4 +1,5 @@
-/* Where a partition goes on: the database's offset against the log and what the group has committed. Pure. */
+/* Where a partition goes on: the database's offset against the log and what the group has committed. What is
+ * committed: consumer_commit_offsets() in consumer_position.c. Pure. */
 #pragma once
 
 #include "base/util.h"

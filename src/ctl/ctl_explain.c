@@ -1,4 +1,4 @@
-/* anubisctl explain: the whole story of one subscription.
+/* anubisctl explain: the whole story of one subscription. What will happen next: explain_next.c.
  *
  * The answer of an institution may echo personal data, so an error is shown as its status code or the class
  * of its cause, never in the words that were stored. */

@@ -1,4 +1,5 @@
-/* Leases: ends claims that no daemon works on any more.
+/* Leases: ends claims that no daemon works on any more. A claim begins its own: claim_take.part.sql; what
+ * becomes of the row when it is over: lease_over.part.sql (both in sql/statements/).
  *
  * Leases that are over become retries, marked ambiguous. Claims whose answer got lost on the way were never
  * sent: their rows go back to the queue, first thing when the database is back.
