@@ -15,12 +15,13 @@ class Script:
     `early`, else once it is whole, the reply (bytes, or what it returns for the body),
     after `delay` seconds, in pieces of `piece` bytes (None: at once), then `endless`
     without end; then `after`: "keep" the connection for the next request, "close" it, "cut" it (without TLS's farewell),
-    "reset" it, or "hold" it in silence."""
+    "reset" it, or "hold" it in silence. `unread`: what the head announces is never read."""
     reply: bytes = b""
     after: str = "keep"
     piece: int = None
     delay: float = 0
     early: bool = False
+    unread: bool = False
     endless: bytes = b""
 
 
@@ -71,6 +72,8 @@ class ScriptedServer:
         head, body = request.split(b"\r\n\r\n", 1)
         if script.early:
             self._reply(connection, body)
+        if script.unread:
+            return False
         length = int(re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)[1])
         while len(body) < length:
             body += self._more(connection)

@@ -1,5 +1,7 @@
 /* Servers that end idle connections: after a time of their own, at the moment of the next request, and those
  * that take one connection at a time. */
+#include <fcntl.h>
+
 #include "http_fixture.h"
 
 #define OK "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -186,79 +188,102 @@ TEST(test_a_server_that_keeps_connections)
     }
 }
 
-/* It takes one connection at a time, and ends it after `idle_ms`. */
-static void *serial_run(void *userdata)
+/* Takes one connection at a time, and ends it when no request comes for `idle_usec`. It lives in the client's
+ * own thread: where that stands still, so does the server, and what is late is late for both. */
+struct serial {
+    int listen_fd, fd; /* -1 = no connection */
+    uint16_t port;
+    const char *text;
+    uint64_t idle_usec, idle_since_usec;
+    int connections, requests;
+};
+
+static struct serial serial_start(const char *text, uint64_t idle_usec)
 {
-    struct server *s = userdata;
+    struct serial s = {.fd = -1, .text = text, .idle_usec = idle_usec};
+
+    s.listen_fd = listen_on_loopback(&s.port);
+    fcntl(s.listen_fd, F_SETFL, O_NONBLOCK);
+    return s;
+}
+
+static void serial_serve(struct serial *s)
+{
     char sink[4096];
 
-    for (int fd; (fd = accept4(s->listen_fd, NULL, NULL, SOCK_CLOEXEC)) >= 0; close(fd)) {
-        struct pollfd p = {fd, POLLIN, 0};
-        s->connections++;
-        while (poll(&p, 1, s->idle_ms) > 0 && recv(fd, sink, sizeof(sink), 0) > 0) {
-            s->requests++;
-            send(fd, s->replies->text, strlen(s->replies->text), MSG_NOSIGNAL);
-        }
+    if (s->fd < 0) {
+        s->fd = accept4(s->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        s->connections += s->fd >= 0;
+        s->idle_since_usec = now_monotonic_usec();
     }
-    return NULL;
+    ssize_t n = s->fd >= 0 ? recv(s->fd, sink, sizeof(sink), 0) : -1;
+    if (n > 0) {
+        s->requests++;
+        send(s->fd, s->text, strlen(s->text), MSG_NOSIGNAL);
+        s->idle_since_usec = now_monotonic_usec();
+    } else if (s->fd >= 0 && (n == 0 || now_monotonic_usec() - s->idle_since_usec >= s->idle_usec)) {
+        closep(&s->fd);
+    }
 }
 
-static void serial_start(struct server *s, const struct reply *reply, int idle_ms)
+static void serial_expect_ok(struct client *c, struct serial *s)
 {
-    *s = (struct server){.replies = reply, .idle_ms = idle_ms};
-    s->listen_fd = listen_on_loopback(&s->port);
-    assert_int_equal(pthread_create(&s->thread, NULL, serial_run, s), 0);
+    char url[64];
+
+    snprintf(url, sizeof(url), "http://127.0.0.1:%d/", s->port);
+    serial_serve(s); /* the end of a connection comes before the request */
+    struct outcome *o = post(c, url);
+    for (uint64_t end = now_monotonic_usec() + PATIENCE_USEC; !o->done; turn_now(c)) {
+        serial_serve(s);
+        assert_true(now_monotonic_usec() < end);
+    }
+    expect_status(o, 200);
+    free(o);
 }
 
-static void serial_stop(struct client *c, struct server *s)
+static void serial_rest(struct client *c, struct serial *s, uint64_t usec)
 {
-    shutdown(s->listen_fd, SHUT_RDWR);
-    http_set_params(c->http, &c->params); /* ends what is idle */
-    pthread_join(s->thread, NULL);
+    for (uint64_t until = now_monotonic_usec() + usec; now_monotonic_usec() < until; turn_now(c))
+        serial_serve(s);
+}
+
+static void serial_stop(struct serial *s)
+{
+    closep(&s->fd);
     close(s->listen_fd);
 }
 
 /* The connection that is watched does not keep it from taking the next one for long. */
 TEST(test_a_server_that_takes_one_connection_at_a_time)
 {
-    static const struct reply ok = {OK, KEEP, NULL, false};
     struct client *c = *state;
-    struct server s;
+    struct serial s = serial_start(OK, 100 * USEC_PER_SEC);
 
-    serial_start(&s, &ok, 100 * 1000);
     for (int n = 1; n <= 8; n++) {
-        struct outcome *o = post_within(c, server_url(&s, "/"), 60 * USEC_PER_SEC);
-        expect_status(finished(c, o), 200);
+        serial_expect_ok(c, &s);
         assert_int_equal(s.requests, n);
-        free(o);
-        turn_for(c, 600 * USEC_PER_MSEC);
+        serial_rest(c, &s, 600 * USEC_PER_MSEC);
     }
-    serial_stop(c, &s);
+    serial_stop(&s);
 }
 
 /* Who ends connections after a second, as said or as seen, meets no request at that moment. */
 TEST(test_a_request_at_the_end_of_the_time_that_is_kept)
 {
-    static const struct reply ways[] = {
-        {OK, KEEP, NULL, false},
-        {"HTTP/1.1 200 OK\r\nKeep-Alive: timeout=1\r\nContent-Length: 2\r\n\r\nok", KEEP, NULL, false},
-    };
+    static const char *const ways[] = {
+        OK, "HTTP/1.1 200 OK\r\nKeep-Alive: timeout=1\r\nContent-Length: 2\r\n\r\nok"};
     struct client *c = *state;
 
     for (size_t i = 0; i < ARRAY_SIZE(ways); i++) {
-        struct server s;
-        serial_start(&s, &ways[i], 1000);
+        struct serial s = serial_start(ways[i], USEC_PER_SEC);
         for (int n = 0; n < 5; n++) {
-            struct outcome *o = post_to(c, &s);
-            expect_status(o, 200);
-            free(o);
+            serial_expect_ok(c, &s);
             /* The first time it shows how long it waits, if it has not said so. */
-            uint64_t wait = n == 0 && i == 0 ? 1100 : 999;
-            turn_for(c, wait * USEC_PER_MSEC);
+            serial_rest(c, &s, (n == 0 && i == 0 ? 1100 : 999) * USEC_PER_MSEC);
         }
         assert_int_equal(s.requests, 5);
         assert_int_equal(s.connections, 5); /* the moment itself is avoided */
-        serial_stop(c, &s);
+        serial_stop(&s);
     }
 }
 
