@@ -116,8 +116,10 @@ int http_connection_look(struct http_connection *c)
     bool empty = n < 0 && errno == EAGAIN;
 
     c->readable = !empty;
-    if (c->ssl)
-        return empty && http_tls_is_between_records(c->ssl) ? HTTP_QUIET : http_tls_look(c->ssl);
+    if (c->ssl) {
+        int r = empty && http_tls_is_between_records(c->ssl) ? HTTP_QUIET : http_tls_look(c->ssl);
+        return c->peer.was_refused ? HTTP_ENDED : r;
+    }
     if (empty)
         return HTTP_QUIET;
     return n > 0 ? HTTP_MOVED : n == 0 ? HTTP_ENDED : HTTP_LOST;

@@ -46,6 +46,15 @@ static int on_certificate_request(SSL *ssl, void *userdata)
     return 1;
 }
 
+/* Called at each step of a handshake, and with each alert: a warning and its kind in two bytes. */
+static void on_step(const SSL *ssl, int where, int value)
+{
+    struct http_tls_peer *peer = SSL_get_app_data(ssl);
+
+    if (where == SSL_CB_WRITE_ALERT && (value & UINT8_MAX) == SSL_AD_NO_RENEGOTIATION)
+        peer->was_refused = true;
+}
+
 static void words(struct error *err, const char *what)
 {
     unsigned long code = ERR_peek_last_error();
@@ -109,6 +118,7 @@ static struct http_tls *context_new(void)
     SSL_CTX_sess_set_new_cb(tls->context, on_session);
     SSL_CTX_set_cert_cb(tls->context, on_certificate_request, NULL);
     SSL_CTX_set_options(tls->context, SSL_OP_NO_RENEGOTIATION);
+    SSL_CTX_set_info_callback(tls->context, on_step);
     /* A certificate in ca_file is trusted, root or not. */
     X509_VERIFY_PARAM_set_flags(SSL_CTX_get0_param(tls->context), X509_V_FLAG_PARTIAL_CHAIN);
     SSL_CTX_set_read_ahead(tls->context, 1);

@@ -43,6 +43,7 @@ struct http_tls_peer {
     bool asks_for_certificate; /* of the client's */
     bool has_certificate;      /* the client, to show */
     int alert;                 /* that ended it (RFC 8446, 6.2); 0 = none */
+    bool was_refused;          /* it asked for a new handshake amid the connection: many end it then */
 };
 /* A client on a connected socket that trusts `host` (a name or a numeric address), keeps the session in
  * *peer->session and notes the rest in *peer; both must live as long. NULL = out of memory. */
