@@ -237,7 +237,7 @@ def test_a_lock_does_not_lose_what_was_asked_for(app, institutions, make_daemon)
     """Nobody is asked again while the wait cannot be written, and then it is."""
     daemon = make_daemon({"log_level": "info", "retry": {"base_delay": "100ms", "max_delay": "1h"}}).start()
     integration = app.integration(institutions.url("/reject/429?retry_after=600"), max_in_flight=2)
-    app.query("insert into {s}.integration_runtime (integration_id) values (%s)", (integration,))
+    app.query("insert into {s}.integration_runtime (integration_id) values (%s) on conflict do nothing", (integration,))
     connection = app.database.connect()
     connection.autocommit = False
     connection.cursor().execute("select from anubis.integration_runtime for update")

@@ -167,21 +167,31 @@ static void take_content_type(struct http_answer *a, const char *value, size_t l
     a->content_type[len] = '\0';
 }
 
-/* "Keep-Alive: timeout=5, max=100", an old convention that many servers still speak. */
+/* The number of "name=number"; -1 = the word is something else. */
+static int number_of(const char *word, size_t len, const char *name)
+{
+    size_t at = strlen(name);
+    int number = -1;
+
+    if (len <= at || strncasecmp(word, name, at) != 0)
+        return -1;
+    for (; at < len && word[at] >= '0' && word[at] <= '9' && number < 100000; at++)
+        number = MAX(number, 0) * 10 + (word[at] - '0');
+    return number;
+}
+
+/* "Keep-Alive: timeout=5, max=100", an old convention that many servers still speak. No time, or no further
+ * request, is the connection's end. */
 static void take_keep_alive(struct http_answer *a, const char *value, size_t len)
 {
-    static const char name[] = "timeout=";
     const char *word;
     size_t word_len;
 
     while (next_element(&value, &len, &word, &word_len)) {
-        if (word_len < sizeof(name) || strncasecmp(word, name, sizeof(name) - 1) != 0)
-            continue;
-        int seconds = 0;
-        for (size_t i = sizeof(name) - 1;
-             i < word_len && word[i] >= '0' && word[i] <= '9' && seconds < 100000; i++)
-            seconds = seconds * 10 + (word[i] - '0');
-        a->keep_alive_sec = seconds;
+        int seconds = number_of(word, word_len, "timeout="), requests = number_of(word, word_len, "max=");
+        if (seconds > 0)
+            a->keep_alive_sec = seconds;
+        a->framing.says_close |= seconds == 0 || requests == 0;
     }
 }
 

@@ -1,6 +1,7 @@
 /* An HTTP answer, whole and cut at every byte: what is taken from it, and where it ends. */
 #include "unit.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "http/http_answer.h"
@@ -225,6 +226,37 @@ TEST(headers_that_matter)
     http_answer_free(&a);
 }
 
+/* What a server says of the connection's future, in whatever words. */
+TEST(whether_the_connection_stays)
+{
+    static const struct {
+        const char *headers;
+        bool stays;
+        int sec;
+    } said[] = {
+        {"", true, 0},
+        {"Keep-Alive: timeout=5, max=100\r\n", true, 5},
+        {"Keep-Alive: timeout=0\r\n", false, 0},
+        {"Keep-Alive: timeout=5, max=0\r\n", false, 5},
+        {"keep-alive: MAX=1,TIMEOUT=00\r\n", false, 0},
+        {"Keep-Alive: timeout=-1, max=x, timeout=, max=\r\n", true, 0},
+        {"Keep-Alive: timeout=99999999999999999999\r\n", true, 100000},
+        {"Connection: Keep-Alive, Close\r\n", false, 0},
+    };
+    char text[256];
+
+    for (size_t i = 0; i < ARRAY_SIZE(said); i++) {
+        struct http_answer a = {0};
+        http_answer_begin(&a, BODY_MAX);
+        snprintf(text, sizeof(text), "HTTP/1.1 200 OK\r\n%sContent-Length: 0\r\n\r\n", said[i].headers);
+        http_answer_feed(&a, text, strlen(text));
+        assert_int_equal(a.state, HTTP_ANSWER_COMPLETE);
+        if (a.keep_alive != said[i].stays || MIN(a.keep_alive_sec, 100000) != said[i].sec)
+            fail_msg("%s: %d, %d s", said[i].headers, a.keep_alive, a.keep_alive_sec);
+        http_answer_free(&a);
+    }
+}
+
 /* Cut off, an end that may have been forged is none. */
 TEST(an_end_that_is_not_clean)
 {
@@ -248,6 +280,7 @@ int main(void)
         cmocka_unit_test(what_counts_towards_the_limits),
         cmocka_unit_test(a_body_beyond_the_limit_is_read_away),
         cmocka_unit_test(headers_that_matter),
+        cmocka_unit_test(whether_the_connection_stays),
         cmocka_unit_test(an_end_that_is_not_clean),
     };
 
