@@ -1,5 +1,5 @@
-/* TLS's own messages at odd moments: behind the handshake, amid an answer, between two requests. Each request is
- * answered by its own answer, on this connection or on another one, and is sent once. */
+/* TLS's own messages at odd moments: behind the handshake, amid an answer, between two requests. Each request
+ * is answered by its own answer, on this connection or on another one, and is sent once. */
 #include "http_fixture.h"
 
 #define HALF "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nha"
@@ -68,7 +68,7 @@ static void *peer_run(void *userdata)
     return NULL;
 }
 
-/* --- what it does ------------------------------------------------------------------------------ */
+/* --- what it does ----------------------------------------------------------------------------- */
 
 static void ask_for_renegotiation(SSL *ssl)
 {
@@ -167,7 +167,7 @@ static void know_no_sessions(SSL_CTX *tls)
     SSL_CTX_set_session_cache_mode(tls, SSL_SESS_CACHE_OFF);
 }
 
-/* ------------------------------------------------------------------------------------------------ */
+/* --- the moments ------------------------------------------------------------------------------ */
 
 #define OLD TLS1_2_VERSION
 #define NEW TLS1_3_VERSION
