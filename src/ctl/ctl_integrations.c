@@ -113,7 +113,6 @@ static int show(struct ctl *c, const struct pg_result *rows)
 int ctl_integrations(struct ctl *c)
 {
     struct pg_params params = ctl_session(c, "anubisctl integrations");
-    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
     CLEANUP(pg_result_freep) struct pg_result *rows = NULL;
     struct pg *pg = NULL;
     struct error err;
@@ -121,7 +120,7 @@ int ctl_integrations(struct ctl *c)
     int code = ctl_connect(c, &params, &pg);
     if (code)
         return code;
-    int r = pg_query(pg, &sql_integrations_list, &args, &rows, &err);
+    int r = pg_query(pg, &sql_integrations_list, NULL, &rows, &err);
     code = r == PG_DONE ? show(c, rows) : ctl_refused(r, "read the integrations", &err);
     pg_close(pg);
     return code;
