@@ -2,6 +2,7 @@
 import os
 import types
 
+import bench
 import bench_measure
 import bench_soak
 import bench_throughput
@@ -62,13 +63,22 @@ def test_the_machine_is_named():
     assert found["Postgres"] == "15.1" and found["OpenSSL"].startswith("OpenSSL") and found["kernel"] == os.uname().release
 
 
+def test_memory_is_that_of_as_few_rows_as_are_asked_for(app, make_daemon, institutions):
+    some = types.SimpleNamespace(fresh=lambda: (app, [app.integration(institutions.url("/good"))]),
+                                 fill=lambda app, rows: [app.subscription(1) for _ in range(rows)],
+                                 daemon=lambda app, **settings: make_daemon(settings))
+    found = bench.Bench.memory(some, 50)
+    assert found["rows waiting"] == 50 and 1 < found["peak RSS MiB"] < 1000
+    assert app.states()["sent"] == 50
+
+
 @pytest.mark.slow
 def test_broken_peers_leave_nothing_behind(app, make_daemon):
     """Thousands of requests to institutions that break connections in every way, in clear text and over TLS."""
     certificates = Certificates()
-    bench = types.SimpleNamespace(fresh=lambda integrations: (app, []), certificates=certificates,
-                                  daemon=lambda app, **settings: make_daemon(settings))
-    found = bench_soak.soak(bench, 5000)
+    stand_in = types.SimpleNamespace(fresh=lambda integrations: (app, []), certificates=certificates,
+                                     daemon=lambda app, **settings: make_daemon(settings))
+    found = bench_soak.soak(stand_in, 5000)
     # Sessions with Postgres and Kafka come and go; with the first alert there is a producer for them, with its threads.
     assert found["quiet"]["descriptors"] <= found["start"]["descriptors"] + 10
     assert found["quiet"]["threads"] <= found["start"]["threads"] + 4
