@@ -1,7 +1,8 @@
 """The demo's last page: what happened to whom, and whether all was right."""
 import collections
+import textwrap
 
-from demo_screen import NAME, WHAT, number
+from demo_screen import NAME, WHAT, WIDTH, number
 from demo_world import CHARACTERS, TOTAL
 
 Findings = collections.namedtuple("Findings", "sample ids keys messages sequences ledger verify troubles")
@@ -45,8 +46,7 @@ def institutions_table(screen, f):
     states = ", ".join(f"{number(total[s])} {s}" for s in ("sent", "failed", "retry", "processing", "pending") if total[s])
     screen.line()
     screen.line(f"  {number(TOTAL)} subscriptions: {states}")
-    screen.line("  Meanwhile: " + "; ".join(f.troubles.happened[:3]) + ";")
-    screen.line("  " + "; ".join(f.troubles.happened[3:]))
+    screen.line(textwrap.fill("Meanwhile: " + "; ".join(f.troubles.happened), WIDTH, initial_indent="  ", subsequent_indent="  "))
 
 
 def topics_table(screen, f):

@@ -2,6 +2,7 @@
 import os
 import shutil
 import sys
+import textwrap
 import time
 
 from demo_world import CHARACTERS, TOTAL
@@ -97,9 +98,10 @@ class Screen:
         elif elapsed - self.last_plain >= PLAIN_EVERY:
             self.last_plain = elapsed
             total = sample.total
-            self.line(f"  {elapsed:4.0f} s  {number(total['sent'])} sent, {number(total['failed'])} failed, "
-                      f"{number(total['retry'])} to retry, {number(total['pending'] + total['processing'])} waiting; "
-                      f"{number(sample.read_back)} in Kafka, {number(sample.counted_sent)} counted")
+            text = (f"  {elapsed:4.0f} s  {number(total['sent'])} sent, {number(total['failed'])} failed, "
+                    f"{number(total['retry'])} to retry, {number(total['pending'] + total['processing'])} waiting; "
+                    f"{number(sample.read_back)} in Kafka, {number(sample.counted_sent)} counted")
+            self.line(textwrap.fill(text, WIDTH, subsequent_indent=10 * " "))
 
     def trouble(self, what, elapsed):
         self.last_trouble = what

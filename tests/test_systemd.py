@@ -198,6 +198,9 @@ def test_the_journal_tells_by_fields_and_explains(running, institutions):
     entry = machine.wait_message(MSG["MSG_DELIVERY_FAILED"], since)[0]
     assert entry["SUBSCRIPTION_ID"] == str(refused) and entry["HTTP_STATUS"] == "422" and entry["PRIORITY"] == "4"
     assert entry["_SYSTEMD_UNIT"] == "anubisd.service"
+    assert entry["INTEGRATION_NAME"] == "x"
+    named = machine("journalctl", "-q", "-u", "anubisd", "INTEGRATION_NAME=x", "-o", "cat").expect().stdout
+    assert f"ubscription {refused}" in named
     found = machine("journalctl", "-q", "-x", "-u", "anubisd", f"SUBSCRIPTION_ID={refused}").expect().stdout
     assert f"Subscription {refused} has failed" in found and f"anubisctl explain {refused}" in found
     assert "52998224725" not in machine("journalctl", "-q", "-o", "export", "-u", "anubisd").stdout
