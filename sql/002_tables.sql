@@ -266,6 +266,7 @@ create table @extschema@.relay_state (
     leader text,
     stopped_on bigint,
     stopped_reason text,
+    topic_prefix text,                  -- the leader's
     updated_at timestamptz not null default now(),
     check (cardinality(gap_first) = cardinality(gap_last) and cardinality(gap_first) = cardinality(gap_horizon))
 ) with (fillfactor = 10);

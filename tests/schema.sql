@@ -2249,6 +2249,7 @@ CREATE TABLE anubis.relay_state (
     leader text,
     stopped_on bigint,
     stopped_reason text,
+    topic_prefix text,
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
     CONSTRAINT relay_state_check CHECK (((cardinality(gap_first) = cardinality(gap_last)) AND (cardinality(gap_first) = cardinality(gap_horizon)))),
     CONSTRAINT relay_state_one_check CHECK (one)

@@ -662,6 +662,21 @@ def test_kafka_is_away_from_the_start(ledger, broker, make_daemon):
     check_published(ledger, broker)
 
 
+def test_the_reason_is_said_as_soon_as_it_is_known(ledger, broker, make_daemon):
+    """The first look may end without one: then there is a second line, and no third."""
+    broker.stop()
+    daemon = make_daemon(RELAY_ALONE).start()
+    ledger.app.subscriptions(ledger.integration(), 10)
+    daemon.wait_log("could not reach Kafka")
+    broker.cont()
+    broker.down()
+    daemon.wait_log("could not reach Kafka: .*(refused|[Dd]isconnected)")
+    broker.up()
+    ledger.wait_published()
+    lines = [line for line in daemon.log.splitlines() if "could not reach Kafka" in line]
+    assert len(lines) == 2 and "refused" not in lines[0], lines
+
+
 def test_a_broker_that_hangs(ledger, broker, make_daemon):
     integration = ledger.integration()
     daemon = make_daemon(RELAY_ALONE).start()
@@ -840,6 +855,26 @@ def test_two_daemons_one_leader(ledger, broker, make_daemon):
     assert ledger.value("select leader from {s}.relay_state") == "anubisd2"
     assert ledger.value("select epoch from {s}.relay_state") > epoch
     check_published(ledger, broker, once=False)
+
+
+def test_topics_of_another_name_are_said(ledger, make_daemon):
+    """By the daemon that does not publish, with both names; and by the one that publishes elsewhere than before."""
+    first, like, other = (make_daemon({**RELAY_ALONE, "kafka": {"topic_prefix": p}}) for p in ("one.", "one.", "two."))
+    first.start().wait_log("the relay leads")
+    ledger.app.subscriptions(ledger.integration(), 10)
+    ledger.wait_published()
+    like.start()
+    other.start().wait_log('the daemon "anubisd1" publishes .* begin with "one.", .* begin with "two.": set kafka.topic_prefix')
+    like.term()
+    first.term()
+    other.wait_log('topics that begin with "two." from now on, and no longer to those with "one."')
+    ledger.app.subscriptions(ledger.integration(), 10)
+    ledger.wait_published()
+    other.term()
+    assert other.log.count("kafka.topic_prefix") == 2 and "kafka.topic_prefix" not in first.log + like.log
+    other.start().wait_log("the relay leads")
+    other.term()
+    assert "kafka.topic_prefix" not in other.log
 
 
 def test_a_former_leader_is_fenced_off(ledger, broker, make_daemon):

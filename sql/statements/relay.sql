@@ -1,8 +1,17 @@
 -- The relay's short statements; what it reads is in relay_read.sql.
 
 -- name: relay_try_lead
--- Asks for the leader's lock, which the session then holds until it ends.
-select pg_try_advisory_lock(lock_key('relay'))
+-- Asks for the leader's lock, which the session then holds until it ends: whether it was given; who led last and the
+-- prefix of his topics.
+select l.given, coalesce(r.leader, ''), r.topic_prefix
+  from (select pg_try_advisory_lock(lock_key('relay')) as given) l left join relay_state r on true
+
+-- name: relay_note_prefix
+-- Writes the prefix of the leader's topics; the one that was there before, no row when it is the same.
+-- $1 bigint: our epoch
+-- $2 text: the prefix
+update relay_state r set topic_prefix = $2 from relay_state o
+ where r.one = o.one and r.epoch = $1 and r.topic_prefix is distinct from $2 returning o.topic_prefix
 
 -- name: relay_others
 -- Has another daemon a relay that could lead?

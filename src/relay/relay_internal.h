@@ -42,8 +42,9 @@ struct relay_session {
     uint64_t patience_usec;   /* how long it goes on leading; doubles each time */
     uint64_t stand_back_until;
     struct trouble refused, unidentified, without_wal;
-    bool refused_leading; /* it was refused what a leader does, not the session */
-    int64_t refused_at;   /* real time */
+    struct trouble unlike; /* another daemon leads, and its topics have other names */
+    bool refused_leading;  /* it was refused what a leader does, not the session */
+    int64_t refused_at;    /* real time */
 };
 
 /* The look at what Kafka has already, once for each lead. */

@@ -4,6 +4,7 @@
  * fences off a leader who does not know yet that he has lost the lead. */
 #include <errno.h>
 #include <inttypes.h>
+#include <string.h>
 
 #include "base/log.h"
 #include "base/message_ids.h"
@@ -15,6 +16,8 @@
 #define STANDBY_USEC (2 * USEC_PER_SEC) /* between tries to become the leader */
 #define CHECK_USEC (5 * USEC_PER_SEC)   /* between checks of session and schema */
 #define STATEMENT_USEC (10 * USEC_PER_SEC)
+/* A new leader has not written at once where it publishes. */
+#define UNLIKE_USEC (5 * USEC_PER_SEC)
 /* How long a leader that cannot reach Kafka goes on leading, and then leaves the lead to others. */
 #define PATIENCE_USEC (15 * USEC_PER_SEC)
 #define PATIENCE_MAX_USEC (10 * 60 * USEC_PER_SEC)
@@ -144,6 +147,60 @@ static void lead(struct relay *relay, const struct store_relay_start *start)
              "the relay leads: it publishes events from ledger id %" PRId64 " on", gaps->high + 1);
 }
 
+/* Events go to the topics of whoever leads: other names part them, or leave what reads them without any. */
+static void compare_prefix(struct relay *relay, const char *leader, const char *prefix)
+{
+    const char *own = relay->config->kafka.topic_prefix;
+    struct trouble *unlike = &relay->session.unlike;
+    uint64_t now = now_monotonic_usec();
+
+    if (!prefix || strcmp(prefix, own) == 0) {
+        (void) trouble_ends(unlike);
+        return;
+    }
+    if (trouble_lasts(unlike, now, now, UNLIKE_USEC))
+        log_warning(
+            "the daemon \"%s\" publishes this database's events in topics that begin with \"%s\", and "
+            "this one would in topics that begin with \"%s\": set kafka.topic_prefix alike",
+            leader, prefix, own);
+}
+
+static int try_lead(struct relay *relay, bool *ret_leads, struct error *err)
+{
+    CLEANUP(pg_result_freep) struct pg_result *result = NULL;
+    int r = pg_query(relay->session.pg, &sql_relay_try_lead, NULL, &result, err);
+
+    if (r < 0)
+        return r;
+    struct pg_row row = {.result = result};
+    *ret_leads = pg_next_bool(&row);
+    const char *leader = pg_next_text(&row);
+    bool known = !pg_next_is_null(&row);
+    const char *prefix = pg_next_text(&row);
+    compare_prefix(relay, leader, known && !*ret_leads ? prefix : NULL);
+    return 0;
+}
+
+static int note_prefix(struct relay *relay, struct error *err)
+{
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+    CLEANUP(pg_result_freep) struct pg_result *before = NULL;
+    const char *own = relay->config->kafka.topic_prefix;
+
+    pg_arg_i64(&args, relay->session.epoch);
+    pg_arg_text(&args, own);
+    int r = pg_query(relay->session.pg, &sql_relay_note_prefix, &args, &before, err);
+    if (r < 0 || pg_rows(before) == 0)
+        return r;
+    struct pg_row row = {.result = before};
+    if (!pg_next_is_null(&row))
+        log_notice(
+            "events go to topics that begin with \"%s\" from now on, and no longer to those with \"%s\" "
+            "(kafka.topic_prefix): what reads them has to follow",
+            own, pg_next_text(&row));
+    return 0;
+}
+
 uint64_t relay_take_lead(struct relay *relay)
 {
     struct relay_session *s = &relay->session;
@@ -153,7 +210,7 @@ uint64_t relay_take_lead(struct relay *relay)
 
     if (now_monotonic_usec() < s->stand_back_until)
         return stand_by(relay);
-    int r = pg_query_bool(s->pg, &sql_relay_try_lead, NULL, &leader, &err);
+    int r = try_lead(relay, &leader, &err);
 
     if (r == 0 && !leader)
         return stand_by(relay);
@@ -168,7 +225,8 @@ uint64_t relay_take_lead(struct relay *relay)
     if (r < 0)
         return relay_lose_session(relay, r, &err);
     lead(relay, &start);
-    return NOW;
+    r = note_prefix(relay, &err);
+    return r < 0 ? relay_lose_session(relay, r, &err) : NOW;
 }
 
 uint64_t relay_check_session(struct relay *relay)
