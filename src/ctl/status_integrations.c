@@ -235,15 +235,15 @@ static void add_until(struct strbuf *out, int64_t until, int64_t now)
 static void add_failing(struct strbuf *out, const struct fleet *f, const struct fleet_row *r)
 {
     const struct store_health *h = &r->h;
-    CLEANUP(freep)
-    char *since = time_words(h->failing_since), *lasts = duration_words(f->now - h->failing_since);
-    CLEANUP(freep)
-    char *ago = duration_words(f->now - h->failed_at), *error = ctl_error_class(h->error, h->http_status);
 
     if (!h->failed_in_row) {
         strbuf_adds(out, "it has never accepted a subscription");
         return;
     }
+    CLEANUP(freep)
+    char *since = time_words(h->failing_since), *lasts = duration_words(f->now - h->failing_since);
+    CLEANUP(freep)
+    char *ago = duration_words(f->now - h->failed_at), *error = ctl_error_class(h->error, h->http_status);
     strbuf_addf(out, "%" PRId64 " attempts in a row since %s (%s), the last one %s ago: %s; ",
                 h->failed_in_row, since, lasts, ago, error ? error : "no reason given");
     if (h->sent_at != INT64_MIN) {
