@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 
+import bench_claims
 import bench_insert
 import bench_isolation
 import bench_soak
@@ -186,6 +187,8 @@ CASES = {"throughput": lambda b, a: bench_throughput.throughput(b, a.rows, a.tur
          "latency": lambda b, a: b.latency(100, 10),
          "insert": lambda b, a: {**b.insert_cost(16, 1000), **bench_insert.beside(b, 1, 3, 2),
                                  **bench_insert.beside(b, 16, 3, 2)},
+         "claims": lambda b, a: bench_claims.claims(b, a.waiting),
+         "snapshot": lambda b, a: bench_claims.snapshot(b, a.rows),
          "publish": lambda b, a: {f"{n}/s": bench_insert.publish(b, n, 10) for n in (1, 100, 1000)},
          "idle": lambda b, a: b.idle(60),
          "memory": lambda b, a: {**b.memory(a.waiting), "table": bench_tls.memory(b)},
