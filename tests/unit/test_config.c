@@ -51,6 +51,17 @@ static void test_values_are_read(void **state)
     assert_string_equal(c->kafka.security_protocol, "ssl");
 }
 
+static void test_a_file_may_end_in_any_way(void **state)
+{
+    static const char *const ends[] = {"", "\n", "\r\n", "# end", "// end", "/* end */", "#", " \t"};
+
+    for (size_t i = 0; i < ARRAY_SIZE(ends); i++) {
+        CLEANUP(freep) char *text = xasprintf("instance = \"a\";%s", ends[i]);
+        assert_string_equal(fixture_load_good(*state, text)->instance, "a");
+    }
+    assert_int_equal(fixture_load_good(*state, "# nothing but a comment")->log_level, LOG_INFO);
+}
+
 static void test_the_shipped_file_is_the_defaults(void **state)
 {
     CLEANUP(strbuf_free) struct strbuf shipped = STRBUF_INIT(STRBUF_MAX_DEFAULT);
@@ -790,6 +801,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         WITH_FIXTURE(test_an_empty_file_gives_the_defaults),
         WITH_FIXTURE(test_values_are_read),
+        WITH_FIXTURE(test_a_file_may_end_in_any_way),
         WITH_FIXTURE(test_the_shipped_file_is_the_defaults),
         WITH_FIXTURE(test_mistakes_are_named),
         WITH_FIXTURE(test_all_mistakes_are_reported_at_once),
