@@ -346,11 +346,18 @@ def test_a_long_wait_is_said_at_once(app, institutions, make_daemon):
     assert re.findall(BACK % integration, daemon.log) == ["1"], daemon.log
 
 
-def test_refusals_by_the_thousand_make_few_lines(app, institutions, make_daemon):
+def test_refusals_by_the_thousand_make_few_lines(app, institutions, broker, make_daemon):
+    """And what is said of Kafka meanwhile is not among what is left out."""
     daemon = make_daemon({"log_level": "info"}).start()
     integration = app.integration(institutions.url("/reject/422"), name="Faculdade A")
-    app.subscriptions(integration, 5000)
+    app.subscriptions(integration, 1000)
+    app.wait_states(failed=1000)
+    broker.down()
+    app.subscriptions(integration, 4000)
     app.wait_states(failed=5000)
+    daemon.wait_log("could not reach Kafka")
+    broker.up()
+    daemon.wait_log("Kafka is back")
     assert daemon.term() == 0  # what was counted is told at the end, too
     assert len(daemon.log.splitlines()) < 100
     single = re.findall(rf'subscription \d+, integration {integration} "Faculdade A", attempt 1: HTTP 422, failed', daemon.log)
