@@ -12,7 +12,7 @@ import time
 @dataclasses.dataclass
 class Script:
     """What a server does with each connection: for each request, once its head is there when
-    `early`, else once it is whole, the reply (bytes, or what it returns for the body),
+    `early`, else once it is whole, the reply (bytes, a list of pieces, or what it returns for the body),
     after `delay` seconds, in pieces of `piece` bytes (None: at once), then `endless`
     without end; then `after`: "keep" the connection for the next request, "close" it, "cut" it (without TLS's farewell),
     "reset" it, or "hold" it in silence. `unread`: what the head announces is never read."""
@@ -93,9 +93,11 @@ class ScriptedServer:
         script = self.script
         reply = script.reply(body) if callable(script.reply) else script.reply
         time.sleep(script.delay)
-        size = script.piece or max(len(reply), 1)
-        for at in range(0, len(reply), size):
-            connection.sendall(reply[at:at + size])
+        if isinstance(reply, bytes):
+            size = script.piece or max(len(reply), 1)
+            reply = [reply[at:at + size] for at in range(0, len(reply), size)]
+        for piece in reply:
+            connection.sendall(piece)
         many = script.endless * (65536 // max(len(script.endless), 1))
         while many:
             connection.sendall(many)
