@@ -235,9 +235,10 @@ def test_one_that_was_silent_is_tried_again_while_others_are_slow(app, instituti
 
 def test_a_lock_does_not_lose_what_was_asked_for(app, institutions, make_daemon):
     """Nobody is asked again while the wait cannot be written, and then it is."""
-    daemon = make_daemon({"log_level": "info", "retry": {"base_delay": "100ms", "max_delay": "1h"}}).start()
-    integration = app.integration(institutions.url("/reject/429?retry_after=600"), max_in_flight=2)
-    app.query("insert into {s}.integration_runtime (integration_id) values (%s) on conflict do nothing", (integration,))
+    daemon = make_daemon({"log_level": "info", "retry": {"base_delay": "100ms", "max_delay": "1h"},
+                          "delivery": {"max_in_flight_per_integration": 2}}).start()
+    integration = app.integration(institutions.url("/reject/429?retry_after=600"))
+    app.query("insert into {s}.integration_runtime (integration_id) values (%s)", (integration,))
     connection = app.database.connect()
     connection.autocommit = False
     connection.cursor().execute("select from anubis.integration_runtime for update")
