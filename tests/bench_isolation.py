@@ -27,7 +27,8 @@ def isolation_turn(bench):
     bad = [app.integration(url) for url in (*map(bench.sink.url, ("/dead", "/silent", "/slow/30000", "/reject/429")),
                                             untrusted.url("/good"))]
     daemon = bench.daemon(app, delivery={"max_in_flight": 512, "max_in_flight_per_integration": 32},
-                          retry={"base_delay": "1s", "max_delay": "1s", "max_attempts": 100}).start()
+                          retry={"base_delay": "1s", "max_delay": "1s", "max_attempts": 100},
+                          circuit_breaker={"failure_threshold": THRESHOLD, "recovery_timeout": "30s"}).start()
     neighbour.warm(healthy)
     alone = neighbour.delays(for_seconds(SECONDS), healthy)
     app.query(INSERT, (bad * BAD_WAITING,))
