@@ -60,6 +60,11 @@ class Peer:
         """The end of this side, as TCP has it; the other one is still read."""
         self.plain.shutdown(socket.SHUT_WR)
 
+    def send_before_the_end(self, data):
+        """The end of this side follows: to the client both come at once, and no request of its own lies between them."""
+        self.plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+        self.send(data)
+
     def reset(self):
         self.plain.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         if self.s is not self.plain:
@@ -243,7 +248,7 @@ def say_goodbye_and_stay(p):
 
 def half_close_behind(p):
     p.request()
-    p.send(OK)
+    p.send_before_the_end(OK)
     p.half_close()
     p.hold()
 
@@ -293,7 +298,7 @@ def answer_and_next_request_meet(p):
     p.request()
     p.send(OK[:-1])
     time.sleep(0.01)
-    p.send(OK[-1:])
+    p.send_before_the_end(OK[-1:])
     p.plain.close() if p.s is p.plain else (p.s.farewell(), p.plain.close())
 
 
