@@ -271,6 +271,13 @@ create table @extschema@.relay_state (
     check (cardinality(gap_first) = cardinality(gap_last) and cardinality(gap_first) = cardinality(gap_horizon))
 ) with (fillfactor = 10);
 
+-- Ids that the relay has passed without an event: who drew them rolled back. Nobody draws them again, unless the sequence is set back;
+-- so the relay looks into them now and then.
+create table @extschema@.relay_holes (
+    first_id bigint primary key,
+    last_id bigint not null
+);
+
 -- The partition count that a topic had for ledger ids from from_sequence on: an event's partition never changes.
 create table @extschema@.relay_topics (
     topic text not null,

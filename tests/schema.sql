@@ -57,8 +57,8 @@ begin
                     anubis.ledger_baseline, anubis.ledger_leaps, anubis.stats_events, anubis.ledger_id_seq to %I', role);
     execute format('grant select, update on anubis.subscriptions, anubis.integrations to %I', role);
     execute format('grant select, insert, update, delete on anubis.integration_runtime, anubis.dead_letters,
-                    anubis.relay_state, anubis.relay_topics, anubis.consumer_offsets, anubis.consumer_bitmaps,
-                    anubis.integration_stats_spans, anubis.integration_stats, anubis.integration_stats_days,
+                    anubis.relay_state, anubis.relay_holes, anubis.relay_topics, anubis.consumer_offsets,
+                    anubis.consumer_bitmaps, anubis.integration_stats_spans, anubis.integration_stats, anubis.integration_stats_days,
                     anubis.integration_stats_months, anubis.alerts, anubis.alert_silences, anubis.alert_outbox,
                     anubis.alert_evidence, anubis.alert_firsts, anubis.alert_buckets to %I', role);
     execute format('grant select, insert on anubis.audit_log, anubis.audit_tiles to %I', role);
@@ -1149,7 +1149,6 @@ CREATE FUNCTION anubis.sequences_behind() RETURNS text
 declare
     target text;
     statements text := '';
-    missed bigint;
 begin
     if not exists (select from anubis.subscription_events e where e.id > (select last_value from anubis.ledger_id_seq))
        and not exists (select from anubis.relay_state r where r.high > (select last_value from anubis.ledger_id_seq)) then
@@ -1157,13 +1156,6 @@ begin
     end if;
     statements := format('select setval(%L, greatest((select max(id) from %s), (select high from %s)));',
                          'anubis.ledger_id_seq', 'anubis.subscription_events', 'anubis.relay_state');
-    select min(e.id) into missed from anubis.subscription_events e
-      join (select id, created_at from anubis.subscription_events order by id desc limit 1) n on e.created_at >= n.created_at
-      join anubis.ledger_id_seq s on s.last_value between e.id and n.id - 1;
-    if missed is not null then
-        statements := statements || format(' update %s set epoch = epoch + 1, high = least(high, %s), gap_first = ''{}'', gap_last = ''{}'', '
-                                           'gap_horizon = ''{}'';', 'anubis.relay_state', missed - 1);
-    end if;
     foreach target in array '{subscriptions,integrations,integration_filters}'::text[] loop
         statements := statements || coalesce(format(' select setval(%L, (select coalesce(max(id), 1) from %s));',
             pg_get_serial_sequence('anubis.' || target, 'id'), 'anubis.' || target), '');
@@ -1731,7 +1723,7 @@ CREATE FUNCTION anubis.tables_needed(OUT name text, OUT kind "char", OUT key tex
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
     values ('anubis_migrations', 'r'::"char", '{version}'::text[]), ('anubis_repeatables', 'r', '{name}'),
-           ('installation', 'r', '{one}'), ('relay_state', 'r', '{one}'), ('relay_topics', 'r', '{topic,from_sequence}'),
+           ('installation', 'r', '{one}'), ('relay_state', 'r', '{one}'), ('relay_holes', 'r', '{first_id}'), ('relay_topics', 'r', '{topic,from_sequence}'),
            ('ledger_partitions', 'r', '{name}'), ('ledger_leaps', 'r', '{first_id}'), ('ledger_baseline', 'r', null),
            ('consumer_offsets', 'r', '{consumer_group,topic,partition}'),
            ('consumer_bitmaps', 'r', '{read_model,event_type,partition,chunk}'),
@@ -2233,6 +2225,10 @@ CREATE SEQUENCE anubis.ledger_place_seq
     MINVALUE -9223372036854775808
     NO MAXVALUE
     CACHE 1;
+CREATE TABLE anubis.relay_holes (
+    first_id bigint NOT NULL,
+    last_id bigint NOT NULL
+);
 CREATE TABLE anubis.relay_state (
     one boolean DEFAULT true NOT NULL,
     epoch bigint DEFAULT 0 NOT NULL,
@@ -2548,6 +2544,8 @@ ALTER TABLE ONLY anubis.ledger_leaps
     ADD CONSTRAINT ledger_leaps_pkey PRIMARY KEY (first_id);
 ALTER TABLE ONLY anubis.ledger_partitions
     ADD CONSTRAINT ledger_partitions_pkey PRIMARY KEY (name);
+ALTER TABLE ONLY anubis.relay_holes
+    ADD CONSTRAINT relay_holes_pkey PRIMARY KEY (first_id);
 ALTER TABLE ONLY anubis.relay_state
     ADD CONSTRAINT relay_state_pkey PRIMARY KEY (one);
 ALTER TABLE ONLY anubis.relay_topics

@@ -14,6 +14,7 @@ import uuid
 import zlib
 
 import jsonschema
+import psycopg2
 import pytest
 from confluent_kafka.admin import AdminClient, ConfigResource
 
@@ -960,8 +961,45 @@ def test_events_with_ids_that_the_relay_has_behind_it_are_published(ledger, brok
     assert ledger.value("select count(*) from {s}.subscription_events where id between %s and %s", (before + 6, before + 8)) == 3
     ledger.query(daemon.wait_log('ids would be given out twice: .*; run "(.*)"')[1])
     ledger.app.subscriptions(integration, 3)
+    wait_for(lambda: broker.count("anubis.subscriptions.created") >= 26, 30, "all to be published")
     ledger.wait_published()
-    check_published(ledger, broker, once=False)
+    check_published(ledger, broker)
+
+
+@pytest.mark.parametrize("running", [True, False], ids=["under the daemon", "without it"])
+def test_a_hole_that_is_filled_before_anybody_looks(ledger, broker, make_daemon, ctl, running):
+    """The sequence is set back into ids that nobody had, and when somebody looks, it is past all that there are."""
+    integration = ledger.integration()
+    daemon = make_daemon(RELAY_ALONE).start()
+    ledger.app.subscriptions(integration, 10)
+    before = ledger.last_id()
+    ledger.query("select nextval('{s}.ledger_id_seq') from generate_series(1, 20)")
+    ledger.app.subscriptions(integration, 1)
+    ledger.wait_published()
+    if not running:
+        daemon.term()
+    ledger.query("select setval('{s}.ledger_id_seq', %s)", (before + 5,))
+    while ledger.value("select last_value from {s}.ledger_id_seq") < before + 30:
+        try:
+            ledger.app.subscriptions(integration, 1)
+        except psycopg2.Error:
+            pass  # the id of the last one
+    written = ledger.value("select count(*) from {s}.subscription_events")
+    first, last = before + 6, before + 20
+    assert ledger.value("select count(*) from {s}.subscription_events where id between %s and %s", (first, last)) == 15
+    if not running:
+        proof = ctl("verify", "--json").expect(2).json
+        assert proof["passed"] == 15 and proof["unpublished"] == written - 11
+        assert f"15 events came with ledger ids that the relay had passed because nobody had them ({first} to {last})" in \
+            ctl("verify").expect(2).stdout
+        daemon.start()
+    daemon.wait_log("events have ledger ids that the relay had passed because nobody had them")
+    wait_for(lambda: broker.count("anubis.subscriptions.created") >= written, 30, "all to be published")
+    ledger.wait_published()
+    check_published(ledger, broker)
+    assert ctl("verify", "--json").expect(2).json["passed"] == 0
+    holes = ledger.query("select first_id, last_id from {s}.relay_holes where first_id <= %s", (last,))
+    assert holes == [(before + 1, first - 1)]
 
 
 def test_a_new_timeline_gives_no_id_out_twice(own_postgres, broker, make_daemon):

@@ -43,12 +43,11 @@ $$;
 
 -- Statements that bring sequences up to their tables; NULL = the ledger's is not behind, so the others are the application's matter.
 -- Rows that come by logical replication draw no ids. Where the sequence was set back, events may have come since then with ids that the
--- relay has behind it, because nobody had them: then it turns back to the first one.
+-- relay has behind it, because nobody had them: it finds them by itself, see relay_holes.
 create or replace function @extschema@.sequences_behind() returns text language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
     target text;
     statements text := '';
-    missed bigint;
 begin
     if not exists (select from @extschema@.subscription_events e where e.id > (select last_value from @extschema@.ledger_id_seq))
        and not exists (select from @extschema@.relay_state r where r.high > (select last_value from @extschema@.ledger_id_seq)) then
@@ -56,13 +55,6 @@ begin
     end if;
     statements := format('select setval(%L, greatest((select max(id) from %s), (select high from %s)));',
                          '@extschema@.ledger_id_seq', '@extschema@.subscription_events', '@extschema@.relay_state');
-    select min(e.id) into missed from @extschema@.subscription_events e
-      join (select id, created_at from @extschema@.subscription_events order by id desc limit 1) n on e.created_at >= n.created_at
-      join @extschema@.ledger_id_seq s on s.last_value between e.id and n.id - 1;
-    if missed is not null then
-        statements := statements || format(' update %s set epoch = epoch + 1, high = least(high, %s), gap_first = ''{}'', gap_last = ''{}'', '
-                                           'gap_horizon = ''{}'';', '@extschema@.relay_state', missed - 1);
-    end if;
     foreach target in array '{subscriptions,integrations,integration_filters}'::text[] loop
         statements := statements || coalesce(format(' select setval(%L, (select coalesce(max(id), 1) from %s));',
             pg_get_serial_sequence('@extschema@.' || target, 'id'), '@extschema@.' || target), '');

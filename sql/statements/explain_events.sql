@@ -8,7 +8,8 @@ select e.id, e.created_at::timestamptz, e.event_type::text, e.operation_name::te
        coalesce(e.ambiguous, false), coalesce(e.decided_by, ''),
        case when e.event_type is null or e.id <= coalesce(a.last_id, 0) then 2
             when e.id <= r.high and not exists (select from unnest(r.gap_first, r.gap_last) as g (first, last)
-                                                 where e.id between g.first and g.last) then 0
+                                                 where e.id between g.first and g.last)
+                 and not exists (select from relay_holes h where e.id between h.first_id and h.last_id) then 0
             else 1 end
   from subscription_events e cross join relay_state r
   left join ledger_partitions a on a.name = 'subscription_events_adopted'

@@ -64,6 +64,24 @@ update relay_state s set epoch = s.epoch + 1, leader = $1, updated_at = now(),
  returning s.epoch, s.high, s.gap_first, s.gap_last, s.gap_horizon, s.system_identifier, s.timeline,
            uuid_send((select namespace from installation)), case when f.is_ahead then f.high end
 
+-- name: relay_trim_holes
+-- Holes above the position, which was set back, and those within its gaps, are looked into anyway.
+with cut as (
+  update relay_holes h set last_id = r.high from relay_state r where r.high between h.first_id and h.last_id - 1
+)
+delete from relay_holes h using relay_state r
+ where h.first_id > r.high or exists (select from unnest(r.gap_first, r.gap_last) g (first, last)
+                                       where g.first <= h.last_id and g.last >= h.first_id)
+
+-- name: relay_holes
+-- The last holes below an id, downward: first and last id, and whether an event is there.
+-- $1 bigint: the id
+-- $2 bigint: how many
+select h.first_id, h.last_id, e.id is not null
+  from (select first_id, last_id from relay_holes where first_id < $1 order by first_id desc limit $2) h
+  left join lateral (select id from subscription_events where id between h.first_id and h.last_id limit 1) e on true
+ order by h.first_id desc
+
 -- name: relay_knows_wal
 -- May this session ask where the WAL ends?
 select ledger_wal_position() is not null
@@ -79,8 +97,8 @@ select pg_current_wal_flush_lsn() - '0/0'::pg_lsn >= $1
 update relay_state set updated_at = now() where epoch = $1 returning pg_current_xact_id()::text::bigint
 
 -- name: relay_save
--- Saves the position. No row is changed when another relay leads, or when a part of the ledger was taken away: what was
--- not found then may be there all the same.
+-- Saves the position, and the ids that it has passed without an event. No row when another relay leads, or when a part of
+-- the ledger was taken away: what was not found then may be there all the same.
 -- $1 bigint: our epoch
 -- $2 bigint: all ids up to this one are published but for the gaps
 -- $3 bigint[]: first ids of the gaps
@@ -89,12 +107,23 @@ update relay_state set updated_at = now() where epoch = $1 returning pg_current_
 -- $6 boolean: the next two are known
 -- $7 bigint: system identifier
 -- $8 integer: timeline
-update relay_state set high = $2, gap_first = $3, gap_last = $4, gap_horizon = $5,
-       saved_high = $2, saved_gap_first = $3, saved_gap_last = $4, saved_gap_horizon = $5,
-       system_identifier = case when $6 then $7 else system_identifier end,
-       timeline = case when $6 then $8 else timeline end,
-       stopped_on = null, stopped_reason = null, updated_at = now()
- where epoch = $1 and ledger_amiss() is null
+-- $9 bigint[]: first ids of the holes that were left
+-- $10 bigint[]: their last ids
+-- $11 bigint[]: first ids of the holes that are gaps again
+with saved as (
+  update relay_state set high = $2, gap_first = $3, gap_last = $4, gap_horizon = $5,
+         saved_high = $2, saved_gap_first = $3, saved_gap_last = $4, saved_gap_horizon = $5,
+         system_identifier = case when $6 then $7 else system_identifier end,
+         timeline = case when $6 then $8 else timeline end,
+         stopped_on = null, stopped_reason = null, updated_at = now()
+   where epoch = $1 and ledger_amiss() is null returning epoch
+), left_holes as (
+  insert into relay_holes (first_id, last_id) select h.first, h.last from saved, unnest($9::bigint[], $10::bigint[]) h (first, last)
+   on conflict (first_id) do update set last_id = greatest(relay_holes.last_id, excluded.last_id)
+), reopened as (
+  delete from relay_holes h using saved where h.first_id = any ($11)
+)
+select epoch from saved
 
 -- name: relay_stop
 -- Writes that the relay is stopped on an event. No row is changed when another relay leads.

@@ -71,7 +71,10 @@ select (select count(*)
        (select count(*) from subscriptions where status = 'processing'),
        (select count(*) from (select from subscription_events e where e.id > r.high and e.event_type is not null limit $1) x)
        + (select count(*) from unnest(r.gap_first, r.gap_last) as g (first, last)
-            join subscription_events e on e.id between g.first and g.last where e.event_type is not null),
+            join subscription_events e on e.id between g.first and g.last where e.event_type is not null)
+       + (select count(*) from relay_holes h
+           cross join lateral (select from subscription_events e
+                                where e.id between h.first_id and h.last_id and e.event_type is not null limit 1) e),
        coalesce(r.stopped_on, 0),
        (select count(*) from pg_stat_activity where datname = current_database() and application_name = $2)
   from relay_state r

@@ -10,6 +10,10 @@ with state as (
   select e.id
     from state s, unnest(s.gap_first, s.gap_last) as g (first, last)
     join subscription_events e on e.id between g.first and g.last
+  union all
+  select p.id from (
+-- include: verify_passed.part.sql
+  ) p
 ), dead as materialized (
   select distinct (headers ->> 'sequence')::bigint as id
     from dead_letters

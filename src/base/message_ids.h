@@ -71,6 +71,8 @@
 #define MSG_RELAY_STOPPED "f9f214be35cb4f3f8e8de60fad9faf86"
 /* The database was set back, perhaps: ids are left out, so that none is given out twice. */
 #define MSG_DATABASE_SET_BACK "2bf41cbe6b374be8b4973abac26751be"
+/* Events have come with ledger ids that the relay had passed because nobody had them; it publishes them. */
+#define MSG_LEDGER_REFILLED "948827bc33b546e28f88ff902dd2cacc"
 /* Kafka lacks a topic, or forbids a topic or a group, or no longer does. */
 #define MSG_KAFKA_TOPIC "114aab56a9064092a3608682998277db"
 /* A Kafka message could not be handled and was put aside. */

@@ -252,6 +252,13 @@ static int add_verdict(struct proof *p)
                     : "nothing is wrong");
     else
         strbuf_adds(&text, "proven: subscriptions, ledger, published events and counters agree");
+    if (b->passed)
+        strbuf_addf(&text,
+                    "; %" PRId64 " event%s came with ledger ids that the relay had passed because nobody had "
+                    "them (%" PRId64 " to %" PRId64
+                    "): the sequence of the ledger was set back, or rows were "
+                    "brought in. A relay that runs finds them by itself",
+                    b->passed, plural(b->passed), b->passed_first, b->passed_last);
     if (b->foreign)
         strbuf_addf(&text,
                     "; %" PRId64

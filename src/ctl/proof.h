@@ -13,7 +13,9 @@ struct integration_count {
 
 /* Work that is not done yet. */
 struct backlog {
-    int64_t unpublished;          /* events of the ledger */
+    int64_t unpublished; /* events of the ledger */
+    int64_t passed;      /* of those: with ids that the relay has passed because nobody had them */
+    int64_t passed_first, passed_last;
     int64_t behind, dead;         /* published, but not handled */
     int64_t behind_at, behind_id; /* the oldest of them */
     int64_t foreign;              /* messages of others that lay between */

@@ -41,7 +41,12 @@ int proof_read_published(struct proof *p)
     sheet_add_known(p->sheet, "oldest_unpublished_at", "the oldest of",
                     unpublished ? value_time(oldest) : value_null());
     if (!pg_next_is_null(&row))
-        sheet_add(p->sheet, "relay_stopped_on", "relay STOPPED on", value_i64(pg_next_i64(&row)));
+        sheet_add(p->sheet, "relay_stopped_on", "relay STOPPED on", value_i64(pg_get_i64(rows, 0, 2)));
+    p->backlog.passed = pg_get_i64(rows, 0, 3);
+    p->backlog.passed_first = pg_get_i64(rows, 0, 4);
+    p->backlog.passed_last = pg_get_i64(rows, 0, 5);
+    sheet_add(p->sheet, "passed", p->backlog.passed ? "with ids that were passed" : NULL,
+              value_i64(p->backlog.passed));
     return PG_DONE;
 }
 

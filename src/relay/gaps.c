@@ -2,11 +2,23 @@
 #include "relay/gaps.h"
 
 #include <errno.h>
+#include <string.h>
 
 void gaps_free(struct gaps *g)
 {
     free(g->items);
+    free(g->passed.items);
+    free(g->reopened.items);
     *g = (struct gaps){0};
+}
+
+static void note(struct gap_notes *n, int64_t first, int64_t last)
+{
+    if (n->count == n->capacity) {
+        n->capacity = n->capacity ? n->capacity * 2 : 16;
+        n->items = xreallocarray(n->items, n->capacity, sizeof(*n->items));
+    }
+    n->items[n->count++] = (struct gap){first, last, 0};
 }
 
 static void append(struct gaps *g, int64_t first, int64_t last, int64_t horizon)
@@ -65,16 +77,17 @@ static bool fits(const struct gaps *g, const struct gaps_read *read)
 /* The read has shown no id from first to last: the rest of them, or all, stays a gap. */
 static void keep(struct gaps *to, int64_t first, int64_t last, int64_t horizon, const struct gaps_read *read)
 {
-    bool over = horizon > 0 && read->xmin >= horizon;
+    bool over = horizon > 0 && read->xmin >= horizon && read->probed_through >= first;
+    int64_t passed_to = over ? MIN(last, read->probed_through) : first - 1;
 
-    if (over && read->probed_through >= last)
-        return;
-    append(to, over && read->probed_through >= first ? read->probed_through + 1 : first, last, horizon);
+    if (over)
+        note(&to->passed, first, passed_to);
+    append(to, passed_to + 1, last, horizon);
 }
 
 int gaps_take(struct gaps *g, const struct gaps_read *read)
 {
-    struct gaps next = {.high = g->high};
+    struct gaps next = {.high = g->high, .passed = g->passed, .reopened = g->reopened};
     size_t found = 0;
 
     if (!fits(g, read))
@@ -94,9 +107,30 @@ int gaps_take(struct gaps *g, const struct gaps_read *read)
         append(&next, next.high + 1, read->above[i] - 1, 0);
         next.high = read->above[i];
     }
-    gaps_free(g);
+    free(g->items);
     *g = next;
     return 0;
+}
+
+bool gaps_reopen(struct gaps *g, int64_t first, int64_t last)
+{
+    size_t at = 0;
+
+    while (at < g->count && g->items[at].last < first)
+        at++;
+    if (last > g->high || (at < g->count && g->items[at].first <= last))
+        return false;
+    append(g, first, last, 0);
+    memmove(g->items + at + 1, g->items + at, (g->count - 1 - at) * sizeof(*g->items));
+    g->items[at] = (struct gap){first, last, 0};
+    note(&g->reopened, first, last);
+    return true;
+}
+
+void gaps_were_saved(struct gaps *g)
+{
+    g->passed.count = 0;
+    g->reopened.count = 0;
 }
 
 bool gaps_need_horizon(const struct gaps *g)

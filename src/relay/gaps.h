@@ -25,10 +25,17 @@ struct gap {
     int64_t horizon;     /* a transaction id; 0 = not stamped yet */
 };
 
+struct gap_notes {
+    struct gap *items;
+    size_t count, capacity;
+};
+
 struct gaps {
     int64_t high;
     struct gap *items; /* ascending, disjoint, all at or below high */
     size_t count, capacity;
+    struct gap_notes passed;   /* given up since the last gaps_were_saved(): no event has these ids */
+    struct gap_notes reopened; /* open again since then, see gaps_reopen() */
 };
 
 /* The rows that one statement showed, under one snapshot. */
@@ -50,6 +57,12 @@ int gaps_load(struct gaps *g, int64_t high, const int64_t *first, const int64_t 
  * found later in a gap could belong to the same subscription, and would come after the row above; or when the
  * caller has seen that there is none. 0, or -EINVAL when the ids do not fit (nothing is changed then). */
 int gaps_take(struct gaps *g, const struct gaps_read *read);
+
+/* Opens a range again that was given up: an event has one of its ids all the same, as happens when the
+ * sequence is set back. False when it is above high, or a gap is open there: it is looked into anyway. */
+bool gaps_reopen(struct gaps *g, int64_t first, int64_t last);
+/* With passed and reopened. */
+void gaps_were_saved(struct gaps *g);
 
 bool gaps_need_horizon(const struct gaps *g); /* a gap is not stamped */
 /* `xid` was taken by a statement after the one that first showed the unstamped gaps. */

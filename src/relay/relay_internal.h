@@ -2,6 +2,7 @@
  *
  * relay.c           the thread, and the order of its turns
  * relay_publish.c   a batch: read, flushed, sent, saved
+ * relay_holes.c     have events come with ids that were passed?
  * relay_tail.c      is Kafka ahead of the database?
  * relay_producer.c  the producer and its topics
  * relay_session.c   the session with Postgres, and the lead
@@ -81,6 +82,9 @@ struct relay_position {
     enum { NOTHING_WAITS, WITHIN_GAPS, ABOVE_GAPS } waiting;
     uint64_t backlog_since; /* monotonic; rows above the gaps wait, 0 = they do not */
     uint64_t overtake_at;
+    uint64_t holes_at;       /* monotonic; the next look into holes */
+    int64_t holes_below;     /* where the walk through all of them goes on; 0 = at the newest */
+    struct trouble refilled; /* events have ids that had been passed */
 };
 
 /* The batch on its way to Kafka. */
@@ -142,6 +146,12 @@ void relay_kafka_back(struct relay *relay);
  * ids, ids are left out. */
 uint64_t relay_look_at_tail(struct relay *relay);
 void relay_end_tail(struct relay *relay); /* the next lead looks again */
+
+/* --- relay_holes.c ---------------------------------------------------------------------------- */
+
+/* Between batches, now and then: ids that were passed without an event, and that one has now, become gaps
+ * again. 0, or an error of pg_query(). */
+int relay_look_into_holes(struct relay *relay, struct error *err);
 
 /* --- relay_publish.c -------------------------------------------------------------------------- */
 

@@ -131,8 +131,10 @@ uint64_t relay_read_batch(struct relay *relay)
     struct error err;
     uint64_t start = now_monotonic_usec();
     size_t gaps_before = position->gaps.count;
-    int r = read_rows(relay, &err);
+    int r = relay_look_into_holes(relay, &err);
 
+    if (r == 0)
+        r = read_rows(relay, &err);
     if (r == 0)
         r = relay_names_ask(&relay->sending.names, relay->session.pg, b->result, b->rows, start, &err);
     if (r < 0)
@@ -176,6 +178,7 @@ static uint64_t save(struct relay *relay)
 
     if (r != 0)
         return relay_lose_session(relay, r, &err);
+    gaps_were_saved(&relay->position.gaps);
     bool rows = relay_batch_has_rows(&sending->batch);
     relay_batch_free(&sending->batch);
     session->identity.known = false; /* it is saved */

@@ -113,6 +113,8 @@ int store_relay_begin(struct pg *pg, const char *leader, struct gaps *gaps, stru
     pg_arg_text(&args, leader);
     if (r == 0)
         r = pg_query(pg, &sql_relay_begin, &args, &result, err);
+    if (r == 0)
+        r = pg_query(pg, &sql_relay_trim_holes, NULL, NULL, err);
     if (r < 0)
         return r;
     struct pg_row row = {result, 0, 0};
@@ -139,6 +141,14 @@ static const struct gap *items_of(const struct gaps *gaps)
     static const struct gap nothing;
 
     return gaps->items ? gaps->items : &nothing;
+}
+
+static void add_notes(struct pg_args *args, const struct gap_notes *n, bool last)
+{
+    static const struct gap nothing;
+    const struct gap *first = n->items ? n->items : &nothing;
+
+    pg_arg_i64s(args, last ? &first->last : &first->first, sizeof(struct gap), n->count);
 }
 
 static void add_firsts(struct pg_args *args, const struct gaps *gaps)
@@ -295,6 +305,15 @@ void store_relay_row(const struct pg_result *result, int number, struct event *r
     ret->traceparent = next_text_of(&row, TRACEPARENT_MAX);
 }
 
+int store_relay_holes(struct pg *pg, int64_t below, int limit, struct pg_result **ret, struct error *err)
+{
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+
+    pg_arg_i64(&args, below);
+    pg_arg_i64(&args, limit);
+    return pg_query(pg, &sql_relay_holes, &args, ret, err);
+}
+
 int store_relay_names(struct pg *pg, const int64_t *ids, size_t count, struct pg_result **ret,
                       struct error *err)
 {
@@ -349,6 +368,9 @@ int store_relay_save(struct pg *pg, int64_t epoch, const struct gaps *gaps,
     pg_arg_bool(&args, identity->known);
     pg_arg_i64(&args, identity->system);
     pg_arg_i32(&args, identity->timeline);
+    add_notes(&args, &gaps->passed, false);
+    add_notes(&args, &gaps->passed, true);
+    add_notes(&args, &gaps->reopened, false);
     return execute_fenced(pg, &sql_relay_save, &args, err);
 }
 

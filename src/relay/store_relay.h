@@ -77,6 +77,10 @@ struct event_number store_relay_row_integration(const struct pg_result *result, 
  * are cut as the view subscription_event_feed cuts them, so that no event is too large for Kafka. */
 void store_relay_row(const struct pg_result *result, int row, struct event *ret);
 
+/* The last holes (ids that the relay has passed without an event) below an id. Columns: first and last id, is
+ * an event there? Descending. */
+int store_relay_holes(struct pg *pg, int64_t below, int limit, struct pg_result **ret, struct error *err);
+
 /* Names and types of integrations, as events show them. Columns: id, name, type; ids ascend, and those that
  * do not exist are left out. */
 int store_relay_names(struct pg *pg, const int64_t *ids, size_t count, struct pg_result **ret,
@@ -92,7 +96,7 @@ enum {
 /* Commits a small change with a transaction id of its own; this flushes all earlier commits too. */
 int store_relay_mark(struct pg *pg, int64_t epoch, int64_t *ret_xid, struct error *err);
 /* Saves the position: all of the ledger up to gaps->high is published but for the gaps, and no event stops
- * the relay. */
+ * the relay. With it go the ranges that were passed or reopened; gaps_were_saved() is the caller's. */
 int store_relay_save(struct pg *pg, int64_t epoch, const struct gaps *gaps,
                      const struct store_relay_identity *identity, struct error *err);
 /* Writes that the relay is stopped on this event. */

@@ -150,6 +150,39 @@ TEST(test_partial_probe)
     gaps_free(&g);
 }
 
+TEST(test_what_was_passed_is_noted_and_can_be_reopened)
+{
+    struct gaps g = {.high = 10};
+
+    take(&g, 100, ALL, NONE, IDS(15, 18, 30)); /* 11 to 14, 16 to 17, 19 to 29 */
+    gaps_stamp(&g, 105);
+    take(&g, 105, 20, IDS(12), NONE);
+    assert_int_equal(g.passed.count, 4);
+    assert_int_equal(g.passed.items[1].first, 13);
+    assert_int_equal(g.passed.items[1].last, 14);
+    assert_int_equal(g.passed.items[3].first, 19);
+    assert_int_equal(g.passed.items[3].last, 20);
+    assert_int_equal(g.count, 1);
+    assert_gap(&g, 0, 21, 29, 105);
+    gaps_were_saved(&g);
+    assert_int_equal(g.passed.count, 0);
+
+    assert_true(gaps_reopen(&g, 16, 17));
+    assert_true(gaps_reopen(&g, 13, 14));
+    assert_false(gaps_reopen(&g, 14, 16));
+    assert_false(gaps_reopen(&g, 29, 29));
+    assert_false(gaps_reopen(&g, 31, 32));
+    assert_int_equal(g.reopened.count, 2);
+    assert_int_equal(g.count, 3);
+    assert_gap(&g, 0, 13, 14, 0);
+    assert_gap(&g, 1, 16, 17, 0);
+    assert_gap(&g, 2, 21, 29, 105);
+    assert_int_equal(take(&g, 110, ALL, IDS(13, 16, 17), IDS(31)), 0);
+    assert_int_equal(g.count, 1);
+    assert_gap(&g, 0, 14, 14, 0);
+    gaps_free(&g);
+}
+
 TEST(test_refuses_nonsense)
 {
     struct gaps g = {.high = 10};
@@ -227,9 +260,9 @@ struct model {
     int locked_by[SUBSCRIPTIONS]; /* session + 1 */
     struct gaps gaps, saved;
     int64_t old_horizon;
-    unsigned published[IDS_MAX];
+    unsigned published[IDS_MAX], passed[IDS_MAX];
     int64_t newest[SUBSCRIPTIONS]; /* published */
-    unsigned lost, twice, invented, disordered;
+    unsigned lost, twice, invented, disordered, forgotten;
 };
 
 static unsigned draw(struct model *m, unsigned below)
@@ -359,6 +392,7 @@ static void copy_gaps(struct gaps *to, const struct gaps *from)
     *to = *from;
     to->items = from->count ? copy_of(from->items, from->count * sizeof(*from->items)) : NULL;
     to->capacity = from->count;
+    to->passed = to->reopened = (struct gap_notes){0};
 }
 
 /* One turn of the relay. */
@@ -396,6 +430,10 @@ static void turn(struct model *m)
         publish(m, found[i]);
     for (size_t i = 0; i < read.above_count; i++)
         publish(m, above[i]);
+    for (size_t i = 0; i < m->gaps.passed.count; i++)
+        for (int64_t id = m->gaps.passed.items[i].first; id <= m->gaps.passed.items[i].last; id++)
+            m->passed[id]++;
+    gaps_were_saved(&m->gaps);
     copy_gaps(&m->saved, &m->gaps);
 }
 
@@ -423,6 +461,7 @@ static void settle(struct model *m)
     for (int64_t id = 1; id <= m->last_id; id++) {
         m->lost += m->fates[id] == COMMITTED && m->published[id] == 0;
         m->twice += m->published[id] > 1;
+        m->forgotten += id <= m->gaps.high && m->published[id] + m->passed[id] != 1;
         m->invented += m->fates[id] != COMMITTED && m->published[id] > 0;
     }
 }
@@ -447,6 +486,7 @@ static void play(uint64_t seed, enum fault fault, struct model *sum)
     sum->twice += m->twice;
     sum->invented += m->invented;
     sum->disordered += m->disordered;
+    sum->forgotten += m->forgotten;
     assert_int_equal(fault == NO_FAULT ? m->gaps.count : 0, 0);
     gaps_free(&m->gaps);
     gaps_free(&m->saved);
@@ -469,6 +509,7 @@ TEST(test_nothing_is_lost)
     assert_int_equal(sum.twice, 0);
     assert_int_equal(sum.invented, 0);
     assert_int_equal(sum.disordered, 0);
+    assert_int_equal(sum.forgotten, 0); /* each id was published or noted as passed, once */
 }
 
 TEST(test_each_condition_is_needed)
@@ -520,6 +561,7 @@ int main(void)
         cmocka_unit_test(test_giving_up),
         cmocka_unit_test(test_stamps_only_new_gaps),
         cmocka_unit_test(test_partial_probe),
+        cmocka_unit_test(test_what_was_passed_is_noted_and_can_be_reopened),
         cmocka_unit_test(test_refuses_nonsense),
         cmocka_unit_test(test_load),
         cmocka_unit_test(test_nothing_is_lost),
