@@ -785,7 +785,7 @@ CREATE FUNCTION anubis.integration_required() RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$ select 't'::boolean $$;
 CREATE FUNCTION anubis.latency_index(usec bigint) RETURNS smallint
-    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
     select case when usec <= 1 then 0
                 when usec >= 35184372088832 then 1440
@@ -2264,11 +2264,11 @@ CREATE VIEW anubis.stats_events AS
     date_trunc('hour'::text, (anubis.as_instant(e.created_at) AT TIME ZONE 'UTC'::text)) AS hour,
     ((e.duration_ms IS NOT NULL))::integer AS attempts,
     anubis.latency_index(((e.duration_ms)::bigint * 1000)) AS http_index,
-    anubis.latency_index(((EXTRACT(epoch FROM
+    anubis.latency_index(((date_part('epoch'::text,
         CASE
             WHEN (e.event_type = 'sent'::text) THEN (anubis.as_instant(e.created_at) - e.subscription_created_at)
             ELSE NULL::interval
-        END) * (1000000)::numeric))::bigint) AS delivery_index
+        END) * (1000000)::double precision))::bigint) AS delivery_index
    FROM anubis.subscription_events e
   WHERE ((e.event_type = ANY (ARRAY['created'::text, 'sent'::text, 'failed'::text, 'retried'::text])) AND (e.integration_id IS NOT NULL));
 CREATE VIEW anubis.subscription_event_feed AS

@@ -92,6 +92,24 @@ def test_every_event_is_a_leaf(audited):
     assert app.value("select count(*) from {s}.audit_salts") == 340
 
 
+def test_leaves_that_the_database_refuses(app, make_daemon, institutions):
+    """One for what it says: that event is put aside. All of them for a while: they come later."""
+    integration = app.integration(institutions.url("/good"))
+    daemon = make_daemon().start()
+    app.query("alter table {s}.audit_log add check (subscription_id <> 7)")
+    app.subscriptions(integration, 20)
+    wait_for_leaves(app, 3 * 19)
+    assert app.query("select distinct read_model, error from {s}.dead_letters") == [
+        ("monitoring", "the database refuses it (SQLSTATE 23514)")]
+    app.query("alter table {s}.audit_log rename column hash to hash_away")
+    app.subscriptions(integration, 20)
+    daemon.wait_log('column "hash"')
+    app.query("alter table {s}.audit_log rename column hash_away to hash")
+    wait_for_leaves(app, 3 * 39)
+    assert len(check(app)) == 3 * 39
+    assert daemon.term() == 0
+
+
 def wait_for_checkpoint(app, daemon):
     """Of all the leaves; as the journal tells it."""
     def look():

@@ -24,28 +24,18 @@ select a.id, a.salt from unnest($1::bigint[], $2::bytea[]) as a (id, salt) order
     on conflict do nothing
 
 -- name: audit_salts
--- The salt of each, or NULL, in the order of the array.
--- $1 bigint[]: subscriptions
-select s.salt from unnest($1::bigint[]) with ordinality as a (id, n) left join audit_salts s on s.subscription_id = a.id order by a.n
-
--- name: audit_append
--- $1 integer[]: trees
--- $2 bigint[]: leaves
--- $3 bigint[]: offsets
--- $4 bigint[]: ledger ids
--- $5 bytea[]: ids of the events
--- $6 text[]: event types
--- $7 bigint[]: subscriptions
--- $8 bigint[]: integrations, 0 = none
--- $9 timestamptz[]: times of the events
--- $10 bytea[]: commitments
--- $11 bytea[]: hashes
-insert into audit_log (tree, leaf, "offset", sequence, event_id, event_type, subscription_id, integration_id, created_at, commitment, hash)
-select tree, leaf, position, sequence, encode(event_id, 'hex')::uuid, event_type, subscription_id, nullif(integration_id, 0), created_at,
-       commitment, hash
-  from unnest($1::int[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bytea[], $6::text[], $7::bigint[], $8::bigint[], $9::timestamptz[],
-              $10::bytea[], $11::bytea[])
-       as a (tree, leaf, position, sequence, event_id, event_type, subscription_id, integration_id, created_at, commitment, hash)
+-- The salts that there are: place, salt. Read as count_known reads the ledger.
+-- $1 bigint[]: first subscriptions of the runs
+-- $2 bigint[]: last ones
+-- $3 bigint[]: the places of the first ones, from 0 on
+-- $4 bigint: the lowest subscription
+-- $5 bigint: the highest
+-- $6 bytea: 1 at the places of these subscriptions, else 0
+select s.subscription_id - r.first + r.place, s.salt
+  from unnest($1::bigint[], $2::bigint[], $3::bigint[]) as r (first, last, place)
+ cross join lateral (select a.subscription_id, a.salt from audit_salts a
+                      where a.subscription_id between r.first and r.last and a.subscription_id between $4 and $5 offset 0) s
+ where get_byte($6::bytea, (s.subscription_id - r.first + r.place)::int) = 1
 
 -- name: audit_new_tiles
 -- $1 integer[]: trees

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/timeutil.h"
+#include "consumers/id_runs.h"
 #include "sql/statements.h"
 
 /* --- members ---------------------------------------------------------------------------------- */
@@ -143,8 +144,57 @@ int store_write_chunks(struct pg *pg, const char *model, const struct store_chun
 
 /* --- the ledger ------------------------------------------------------------------------------- */
 
+/* What a message says of an event, at the event's place among the ledger's ids. */
+struct said {
+    int64_t subscription_id, integration_id, created_at;
+    char type; /* its place among the words, from 1 on; 0 = no event */
+};
+
+static void add_said(struct pg_args *args, const struct message_event *const *events, size_t count,
+                     const struct id_runs *runs)
+{
+    CLEANUP(freep) struct said *said = xcalloc(runs->width, sizeof(*said));
+    CLEANUP(freep) char *types = xcalloc(runs->width, 1);
+
+    for (size_t i = 0; i < count; i++) {
+        const struct message_event *e = events[i];
+        said[runs->places[i]] = (struct said){.subscription_id = e->subscription_id,
+                                              .integration_id = e->integration_id,
+                                              .created_at = e->created_at};
+        types[runs->places[i]] = (char) (e->type + 1);
+    }
+    pg_array_begin(args, PG_TEXT);
+    for (enum event_type type = 0; type < EVENT_TYPES; type++)
+        pg_array_bytes(args, event_type_word(type), strlen(event_type_word(type)));
+    pg_arg_blob(args, types, runs->width);
+    pg_arg_i64s(args, &said->subscription_id, sizeof(*said), runs->width);
+    pg_arg_i64s(args, &said->integration_id, sizeof(*said), runs->width);
+    pg_arg_times(args, &said->created_at, sizeof(*said), runs->width);
+}
+
+/* How many of the events the ledger has as they are; 0 also when one of them comes twice. */
+static int count_known(struct pg *pg, const struct message_event *const *events, size_t count, int64_t *ret,
+                       struct error *err)
+{
+    CLEANUP(id_runs_free) struct id_runs runs = {0};
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+    CLEANUP(freep) int64_t *ids = xcalloc(count, sizeof(*ids));
+
+    for (size_t i = 0; i < count; i++)
+        ids[i] = events[i]->sequence;
+    id_runs_make(&runs, ids, sizeof(*ids), count);
+    *ret = 0;
+    if (runs.twice)
+        return PG_DONE;
+    id_runs_args(&runs, &args);
+    add_said(&args, events, count, &runs);
+    return pg_query_i64(pg, &sql_count_known, &args, ret, err);
+}
+
 static void add_events(struct pg_args *args, const struct message_event *const *events, size_t count)
 {
+    int64_t first = INT64_MAX, last = 0;
+
     pg_array_begin(args, PG_INT8);
     for (size_t i = 0; i < count; i++)
         pg_array_i64(args, events[i]->sequence);
@@ -160,8 +210,13 @@ static void add_events(struct pg_args *args, const struct message_event *const *
     for (size_t i = 0; i < count; i++)
         pg_array_i64(args, events[i]->integration_id);
     pg_array_begin(args, PG_TIMESTAMPTZ);
-    for (size_t i = 0; i < count; i++)
+    for (size_t i = 0; i < count; i++) {
         pg_array_i64(args, events[i]->created_at - PG_EPOCH_USEC);
+        first = MIN(first, events[i]->sequence);
+        last = MAX(last, events[i]->sequence);
+    }
+    pg_arg_i64(args, first);
+    pg_arg_i64(args, last);
 }
 
 /* A partition may have been detached, or another table may be in the ledger's place, since this session was
@@ -177,28 +232,29 @@ static int check_ledger(struct pg *pg, struct error *err)
     return -ECONNRESET;
 }
 
-/* So many rows are read in the time that one is looked up. */
-#define NEAR_ROWS 4
-
-int store_find_unknown(struct pg *pg, const struct message_event *const *events, size_t count,
-                       bool *ret_unknown, struct error *err)
+static int find_unknown(struct pg *pg, const struct message_event *const *events, size_t count,
+                        bool *ret_unknown, struct error *err)
 {
     CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
     CLEANUP(pg_result_freep) struct pg_result *result = NULL;
-    int64_t first = INT64_MAX, last = 0;
 
-    for (size_t i = 0; i < count; i++) {
-        first = MIN(first, events[i]->sequence);
-        last = MAX(last, events[i]->sequence);
-    }
     add_events(&args, events, count);
-    pg_arg_i64(&args, first);
-    pg_arg_i64(&args, last);
-    bool near = last - first < NEAR_ROWS * (int64_t) count;
-    int r = pg_query(pg, near ? &sql_find_unknown_near : &sql_find_unknown, &args, &result, err);
+    int r = pg_query(pg, &sql_find_unknown, &args, &result, err);
     for (int row = 0; r == PG_DONE && row < pg_rows(result); row++)
         ret_unknown[pg_get_i64(result, row, 0) - 1] = true;
     return r == PG_DONE && pg_rows(result) > 0 ? check_ledger(pg, err) : r;
+}
+
+/* Nearly always the ledger has them all, which costs a third of finding out which. */
+int store_find_unknown(struct pg *pg, const struct message_event *const *events, size_t count,
+                       bool *ret_unknown, struct error *err)
+{
+    int64_t known;
+    int r = count_known(pg, events, count, &known, err);
+
+    if (r != PG_DONE || known == (int64_t) count)
+        return r;
+    return find_unknown(pg, events, count, ret_unknown, err);
 }
 
 int store_count_unknown(struct pg *pg, const char *group, const struct store_offset *items, size_t count,

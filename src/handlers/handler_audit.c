@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/timeutil.h"
+#include "consumers/id_runs.h"
 #include "crypto/audit_leaf.h"
 #include "sql/statements.h"
 
@@ -30,6 +31,7 @@ struct tile {
 };
 
 struct leaf {
+    const struct message_event *event;
     struct tree *tree;
     int64_t number;
     unsigned char commitment[SHA256_BYTES];
@@ -41,7 +43,8 @@ struct book {
     struct error *err;
     struct sha256 *sha256;
     const struct message_event *const *events;
-    struct leaf *leaves; /* of the events */
+    struct leaf *leaves;    /* of the events */
+    int64_t *subscriptions; /* of the events */
     size_t count;
     struct tree *trees, **by_id;
     size_t tree_count;
@@ -128,61 +131,90 @@ static int take_trees(struct book *b)
 
 /* --- commitments ------------------------------------------------------------------------------ */
 
-/* Commits those events that have a salt, and names the others: missing[0 … *count - 1]. */
-static int commit_salted(struct book *b, size_t *missing, size_t *count)
+/* The salts of a batch's subscriptions, by their places. */
+struct salts {
+    struct id_runs runs;
+    struct salt {
+        bool known;
+        unsigned char bytes[AUDIT_SALT_BYTES];
+    } * items;
+};
+
+static void salts_free(struct salts *s)
+{
+    id_runs_free(&s->runs);
+    free(s->items);
+}
+
+/* Those that the database has. */
+static int read_salts(const struct book *b, struct salts *s)
 {
     CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
     CLEANUP(pg_result_freep) struct pg_result *rows = NULL;
-    size_t asked = *count;
 
-    pg_array_begin(&args, PG_INT8);
-    for (size_t i = 0; i < asked; i++)
-        pg_array_i64(&args, b->events[missing[i]]->subscription_id);
+    id_runs_args(&s->runs, &args);
+    id_runs_given_arg(&s->runs, b->count, &args);
     int r = pg_query(b->pg, &sql_audit_salts, &args, &rows, b->err);
-    if (r != PG_DONE)
-        return r;
-    *count = 0;
-    for (size_t i = 0; i < asked; i++) {
-        size_t len, at = missing[i];
-        const char *salt = pg_get_bytes(rows, (int) i, 0, &len);
-        if (len == AUDIT_SALT_BYTES)
-            audit_commit(b->sha256, (const unsigned char *) salt, b->events[at]->value_hash,
-                         b->leaves[at].commitment);
-        else
-            missing[(*count)++] = at;
+    for (int i = 0; r == PG_DONE && i < pg_rows(rows); i++) {
+        size_t len;
+        struct salt *salt = &s->items[pg_get_i64(rows, i, 0)];
+        const char *bytes = pg_get_bytes(rows, i, 1, &len);
+        salt->known = len == sizeof(salt->bytes);
+        if (salt->known)
+            memcpy(salt->bytes, bytes, sizeof(salt->bytes));
     }
-    return PG_DONE;
+    return r;
 }
 
-static int add_salts(struct book *b, const size_t *missing, size_t count)
+/* Makes those that are missing, in the order of the subscriptions. *ret_met: another writer had made one, so
+ * it is to be read. */
+static int make_salts(const struct book *b, struct salts *s, bool *ret_met)
 {
     CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
-    unsigned char salt[AUDIT_SALT_BYTES];
+    CLEANUP(freep) int64_t *ids = xcalloc(s->runs.width, sizeof(*ids));
+    CLEANUP(pg_result_freep) struct pg_result *made = NULL;
+    size_t count = 0;
 
+    for (size_t i = 0; i < b->count; i++)
+        ids[s->runs.places[i]] = b->events[i]->subscription_id;
     pg_array_begin(&args, PG_INT8);
-    for (size_t i = 0; i < count; i++)
-        pg_array_i64(&args, b->events[missing[i]]->subscription_id);
+    for (size_t at = 0; at < s->runs.width; at++)
+        if (ids[at] && !s->items[at].known)
+            pg_array_i64(&args, ids[at]);
     pg_array_begin(&args, PG_BYTEA);
-    for (size_t i = 0; i < count; i++) {
-        random_bytes(salt, sizeof(salt));
-        pg_array_bytes(&args, (const char *) salt, sizeof(salt));
+    for (size_t at = 0; at < s->runs.width; at++) {
+        if (!ids[at] || s->items[at].known)
+            continue;
+        random_bytes(s->items[at].bytes, sizeof(s->items[at].bytes));
+        s->items[at].known = true;
+        pg_array_bytes(&args, (const char *) s->items[at].bytes, sizeof(s->items[at].bytes));
+        count++;
     }
-    return pg_query(b->pg, &sql_audit_new_salts, &args, NULL, b->err);
+    if (count == 0)
+        return PG_DONE;
+    int r = pg_query(b->pg, &sql_audit_new_salts, &args, &made, b->err);
+    *ret_met = r == PG_DONE && pg_affected(made) != (int64_t) count;
+    return r;
 }
 
 static int commit_values(struct book *b)
 {
-    CLEANUP(freep) size_t *missing = xcalloc(b->count, sizeof(*missing));
-    size_t count = b->count;
+    CLEANUP(salts_free) struct salts s = {0};
+    bool met = false;
 
-    for (size_t i = 0; i < count; i++)
-        missing[i] = i;
-    int r = commit_salted(b, missing, &count);
-    if (r == PG_DONE && count > 0)
-        r = add_salts(b, missing, count);
-    if (r == PG_DONE && count > 0)
-        r = commit_salted(b, missing, &count);
-    return r;
+    id_runs_make(&s.runs, b->subscriptions, sizeof(*b->subscriptions), b->count);
+    s.items = xcalloc(s.runs.width, sizeof(*s.items));
+    int r = read_salts(b, &s);
+    if (r == PG_DONE)
+        r = make_salts(b, &s, &met);
+    if (r == PG_DONE && met)
+        r = read_salts(b, &s);
+    if (r != PG_DONE)
+        return r;
+    for (size_t i = 0; i < b->count; i++)
+        audit_commit(b->sha256, s.items[s.runs.places[i]].bytes, b->events[i]->value_hash,
+                     b->leaves[i].commitment);
+    return PG_DONE;
 }
 
 /* --- leaves ----------------------------------------------------------------------------------- */
@@ -218,6 +250,7 @@ static void append_leaves(struct book *b)
                                     .created_at = e->created_at};
         memcpy(entry.event_id, e->id, sizeof(entry.event_id));
         memcpy(entry.commitment, leaf->commitment, sizeof(entry.commitment));
+        leaf->event = e;
         leaf->tree = b->growing = tree_of(b, e);
         leaf->number = (int64_t) leaf->tree->range.size;
         leaf->hash = audit_leaf(b->sha256, &entry, &scratch);
@@ -225,44 +258,50 @@ static void append_leaves(struct book *b)
     }
 }
 
+static int by_tree(const void *a, const void *b)
+{
+    const struct leaf *x = a, *y = b;
+
+    if (x->tree->id != y->tree->id)
+        return x->tree->id < y->tree->id ? -1 : 1;
+    return (x->number > y->number) - (x->number < y->number);
+}
+
+static void add_row(struct strbuf *rows, const struct leaf *leaf)
+{
+    const struct message_event *e = leaf->event;
+    const char *word = event_type_word(e->type);
+
+    pg_copy_row(rows, 11);
+    pg_copy_i32(rows, leaf->tree->id);
+    pg_copy_i64(rows, leaf->number);
+    pg_copy_i64(rows, e->offset);
+    pg_copy_i64(rows, e->sequence);
+    pg_copy_bytes(rows, e->id, sizeof(e->id));
+    pg_copy_bytes(rows, word, strlen(word));
+    pg_copy_i64(rows, e->subscription_id);
+    if (e->integration_id)
+        pg_copy_i64(rows, e->integration_id);
+    else
+        pg_copy_null(rows);
+    pg_copy_i64(rows, e->created_at - PG_EPOCH_USEC);
+    pg_copy_bytes(rows, leaf->commitment, sizeof(leaf->commitment));
+    pg_copy_bytes(rows, leaf->hash.bytes, SHA256_BYTES);
+}
+
+/* In the order of the index, whose pages are each found once then. */
 static int write_leaves(struct book *b)
 {
-    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+    CLEANUP(strbuf_free) struct strbuf rows = STRBUF_INIT(STRBUF_MAX_DEFAULT);
 
-    pg_array_begin(&args, PG_INT4);
+    qsort(b->leaves, b->count, sizeof(*b->leaves), by_tree);
+    pg_copy_begin(&rows);
     for (size_t i = 0; i < b->count; i++)
-        pg_array_i32(&args, b->leaves[i].tree->id);
-    pg_arg_i64s(&args, &b->leaves->number, sizeof(*b->leaves), b->count);
-    pg_array_begin(&args, PG_INT8);
-    for (size_t i = 0; i < b->count; i++)
-        pg_array_i64(&args, b->events[i]->offset);
-    pg_array_begin(&args, PG_INT8);
-    for (size_t i = 0; i < b->count; i++)
-        pg_array_i64(&args, b->events[i]->sequence);
-    pg_array_begin(&args, PG_BYTEA);
-    for (size_t i = 0; i < b->count; i++)
-        pg_array_bytes(&args, (const char *) b->events[i]->id, sizeof(b->events[i]->id));
-    pg_array_begin(&args, PG_TEXT);
-    for (size_t i = 0; i < b->count; i++) {
-        const char *word = event_type_word(b->events[i]->type);
-        pg_array_bytes(&args, word, strlen(word));
-    }
-    pg_array_begin(&args, PG_INT8);
-    for (size_t i = 0; i < b->count; i++)
-        pg_array_i64(&args, b->events[i]->subscription_id);
-    pg_array_begin(&args, PG_INT8);
-    for (size_t i = 0; i < b->count; i++)
-        pg_array_i64(&args, b->events[i]->integration_id);
-    pg_array_begin(&args, PG_TIMESTAMPTZ);
-    for (size_t i = 0; i < b->count; i++)
-        pg_array_i64(&args, b->events[i]->created_at - PG_EPOCH_USEC);
-    pg_array_begin(&args, PG_BYTEA);
-    for (size_t i = 0; i < b->count; i++)
-        pg_array_bytes(&args, (const char *) b->leaves[i].commitment, SHA256_BYTES);
-    pg_array_begin(&args, PG_BYTEA);
-    for (size_t i = 0; i < b->count; i++)
-        pg_array_bytes(&args, (const char *) b->leaves[i].hash.bytes, SHA256_BYTES);
-    return pg_query(b->pg, &sql_audit_append, &args, NULL, b->err);
+        add_row(&rows, &b->leaves[i]);
+    return pg_copy(b->pg,
+                   "copy audit_log (tree, leaf, \"offset\", sequence, event_id, event_type, subscription_id, "
+                   "integration_id, created_at, commitment, hash) from stdin (format binary)",
+                   &rows, b->err);
 }
 
 static int write_tiles(struct book *b)
@@ -302,6 +341,7 @@ static int write_trees(struct book *b)
 static void book_done(struct book *b)
 {
     free(b->leaves);
+    free(b->subscriptions);
     free(b->trees);
     free(b->by_id);
     free(b->tiles);
@@ -316,6 +356,9 @@ static int apply(struct pg *pg, const struct message_event *const *events, size_
     (void) faults;
     b.sha256 = sha256_new();
     b.leaves = xcalloc(count, sizeof(*b.leaves));
+    b.subscriptions = xcalloc(count, sizeof(*b.subscriptions));
+    for (size_t i = 0; i < count; i++)
+        b.subscriptions[i] = events[i]->subscription_id;
     find_trees(&b);
     int r = take_trees(&b);
     if (r == PG_DONE)

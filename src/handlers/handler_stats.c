@@ -5,23 +5,22 @@
  * update for each integration, span and batch. */
 #include "handlers/handler_stats.h"
 
+#include "consumers/id_runs.h"
 #include "sql/statements.h"
 
 static int apply(struct pg *pg, const struct message_event *const *events, size_t count, const char **faults,
                  struct error *err)
 {
     CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
-    int64_t first = INT64_MAX, last = 0;
+    CLEANUP(id_runs_free) struct id_runs runs = {0};
+    CLEANUP(freep) int64_t *ids = xcalloc(count, sizeof(*ids));
 
     (void) faults;
-    pg_array_begin(&args, PG_INT8);
-    for (size_t i = 0; i < count; i++) {
-        pg_array_i64(&args, events[i]->sequence);
-        first = MIN(first, events[i]->sequence);
-        last = MAX(last, events[i]->sequence);
-    }
-    pg_arg_i64(&args, first);
-    pg_arg_i64(&args, last);
+    for (size_t i = 0; i < count; i++)
+        ids[i] = events[i]->sequence;
+    id_runs_make(&runs, ids, sizeof(*ids), count);
+    id_runs_args(&runs, &args);
+    id_runs_given_arg(&runs, count, &args);
     return pg_query(pg, &sql_stats_count, &args, NULL, err);
 }
 

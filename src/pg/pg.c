@@ -4,8 +4,10 @@
  * end them. Everything waits in poll(2) on the socket and the stop descriptor. */
 #include "pg/pg.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
@@ -447,4 +449,40 @@ int pg_execute(struct pg *pg, const char *sql, struct error *err)
     int r = begin(pg, err);
 
     return r == PG_DONE ? finish(pg, PQsendQuery(pg->conn, sql), NULL, err) : r;
+}
+
+/* The server refuses the statement itself, or waits for the rows. */
+static int begin_copy(struct pg *pg, const char *sql, struct error *err)
+{
+    int r = begin(pg, err);
+
+    if (r != PG_DONE)
+        return r;
+    if (!PQsendQuery(pg->conn, sql))
+        return broken(pg, -ECONNRESET, err);
+    r = wait_result(pg, query_deadline(pg), err);
+    if (r != PG_DONE)
+        return r;
+    PGresult *first = PQgetResult(pg->conn), *rest = NULL;
+    if (PQresultStatus(first) != PGRES_COPY_IN) {
+        r = judge(pg, first, err);
+        if (drain(pg, query_deadline(pg), &rest, NULL) != PG_DONE)
+            r = -ECONNRESET;
+    }
+    PQclear(first);
+    PQclear(rest);
+    return r;
+}
+
+int pg_copy(struct pg *pg, const char *sql, struct strbuf *rows, struct error *err)
+{
+    pg_copy_row(rows, -1);
+    assert(!rows->overflowed && rows->len <= INT_MAX);
+    int r = begin_copy(pg, sql, err);
+    if (r != PG_DONE)
+        return r;
+    /* libpq keeps what the socket does not take yet. */
+    bool sent =
+        PQputCopyData(pg->conn, rows->data, (int) rows->len) == 1 && PQputCopyEnd(pg->conn, NULL) == 1;
+    return finish(pg, sent, NULL, err);
 }

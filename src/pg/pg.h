@@ -82,7 +82,8 @@ void pg_args_free(struct pg_args *a);
 void pg_arg_i64(struct pg_args *a, int64_t value);
 void pg_arg_i32(struct pg_args *a, int32_t value);
 void pg_arg_bool(struct pg_args *a, bool value);
-void pg_arg_text(struct pg_args *a, const char *value); /* NULL = NULL; valid UTF-8 without NUL */
+void pg_arg_text(struct pg_args *a, const char *value);             /* NULL = NULL; valid UTF-8 without NUL */
+void pg_arg_blob(struct pg_args *a, const void *bytes, size_t len); /* bytea */
 /* One-dimensional arrays: begin, then the elements. */
 enum pg_element {
     PG_BOOL,
@@ -102,6 +103,8 @@ void pg_array_null(struct pg_args *a);
  * `stride` the size of a struct. */
 void pg_arg_i64s(struct pg_args *a, const int64_t *first, size_t stride, size_t count);
 void pg_arg_i32s(struct pg_args *a, const int32_t *first, size_t stride, size_t count);
+/* timestamptz; ours are microseconds since 1970. */
+void pg_arg_times(struct pg_args *a, const int64_t *first, size_t stride, size_t count);
 void pg_arg_texts(struct pg_args *a, const char *const *first, size_t stride, size_t count); /* no NULL */
 /* PG_TEXT or PG_BYTEA; absent bytes are NULL. */
 void pg_arg_bytes(struct pg_args *a, enum pg_element type, const struct bytes *first, size_t stride,
@@ -119,6 +122,17 @@ int pg_query_bool(struct pg *pg, const struct pg_statement *statement, const str
                   struct error *err);
 /* Several statements in text without parameters, as one simple query: BEGIN, COMMIT, migrations. */
 int pg_execute(struct pg *pg, const char *sql, struct error *err);
+
+/* Rows by COPY: cheaper than INSERT, in time and in WAL. `sql` is COPY … FROM STDIN (FORMAT BINARY), a
+ * constant; the rows are built by the calls below, in the order of its columns: begin, then for each row its
+ * number of columns and the columns. PG_DONE or an error from above. */
+void pg_copy_begin(struct strbuf *rows);
+void pg_copy_row(struct strbuf *rows, int16_t columns);
+void pg_copy_i32(struct strbuf *rows, int32_t value);
+void pg_copy_i64(struct strbuf *rows, int64_t value);
+void pg_copy_bytes(struct strbuf *rows, const void *value, size_t len); /* text, bytea, uuid */
+void pg_copy_null(struct strbuf *rows);
+int pg_copy(struct pg *pg, const char *sql, struct strbuf *rows, struct error *err);
 
 void pg_result_free(struct pg_result *r);
 void pg_result_freep(struct pg_result **r);

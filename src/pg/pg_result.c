@@ -72,6 +72,11 @@ void pg_arg_text(struct pg_args *a, const char *value)
     add_arg(a, OID_TEXT, value, value ? strlen(value) : 0);
 }
 
+void pg_arg_blob(struct pg_args *a, const void *bytes, size_t len)
+{
+    add_arg(a, OID_BYTEA, bytes, len);
+}
+
 /* Array header (array_recv): dimensions, has-NULLs, element type, then length and lower bound of the one
  * dimension. Each element is counted there as it comes. */
 struct array_header {
@@ -128,11 +133,35 @@ static const void *field(const void *first, size_t stride, size_t i)
     return (const char *) first + i * stride;
 }
 
+/* All at once: batches have tens of thousands of them. */
+static void add_i64s(struct pg_args *a, enum pg_element type, const int64_t *first, size_t stride,
+                     size_t count, int64_t epoch)
+{
+    const uint32_t wire_len = htobe32(sizeof(int64_t)), wire_count = htobe32((uint32_t) count);
+
+    pg_array_begin(a, type);
+    char *to = strbuf_reserve(&a->bytes, count * (sizeof(wire_len) + sizeof(int64_t)));
+    assert(to);
+    for (size_t i = 0; i < count; i++) {
+        uint64_t wire = htobe64((uint64_t) (*(const int64_t *) field(first, stride, i) - epoch));
+        memcpy(to, &wire_len, sizeof(wire_len));
+        memcpy(to + sizeof(wire_len), &wire, sizeof(wire));
+        to += sizeof(wire_len) + sizeof(wire);
+    }
+    a->bytes.len = (size_t) (to - a->bytes.data);
+    char *header = a->bytes.data + a->offsets[a->count - 1];
+    memcpy(header + offsetof(struct array_header, count), &wire_count, sizeof(wire_count));
+    a->lengths[a->count - 1] = (int) (a->bytes.len - a->offsets[a->count - 1]);
+}
+
 void pg_arg_i64s(struct pg_args *a, const int64_t *first, size_t stride, size_t count)
 {
-    pg_array_begin(a, PG_INT8);
-    for (size_t i = 0; i < count; i++)
-        pg_array_i64(a, *(const int64_t *) field(first, stride, i));
+    add_i64s(a, PG_INT8, first, stride, count, 0);
+}
+
+void pg_arg_times(struct pg_args *a, const int64_t *first, size_t stride, size_t count)
+{
+    add_i64s(a, PG_TIMESTAMPTZ, first, stride, count, PG_EPOCH_USEC);
 }
 
 void pg_arg_i32s(struct pg_args *a, const int32_t *first, size_t stride, size_t count)
@@ -159,6 +188,46 @@ void pg_arg_bytes(struct pg_args *a, enum pg_element type, const struct bytes *f
         const struct bytes *bytes = field(first, stride, i);
         pg_array_bytes(a, bytes->p, bytes->len);
     }
+}
+
+/* --- rows of COPY ----------------------------------------------------------------------------- */
+
+void pg_copy_begin(struct strbuf *rows)
+{
+    /* Signature, flags, length of the header's extension. */
+    static const char header[] = "PGCOPY\n\377\r\n\0\0\0\0\0\0\0\0";
+
+    strbuf_add(rows, header, sizeof(header));
+}
+
+void pg_copy_row(struct strbuf *rows, int16_t columns)
+{
+    uint16_t wire = htobe16((uint16_t) columns);
+    strbuf_add(rows, &wire, sizeof(wire));
+}
+
+void pg_copy_bytes(struct strbuf *rows, const void *value, size_t len)
+{
+    uint32_t wire = htobe32((uint32_t) len);
+    strbuf_add(rows, &wire, sizeof(wire));
+    strbuf_add(rows, value, len);
+}
+
+void pg_copy_i32(struct strbuf *rows, int32_t value)
+{
+    uint32_t wire = htobe32((uint32_t) value);
+    pg_copy_bytes(rows, &wire, sizeof(wire));
+}
+
+void pg_copy_i64(struct strbuf *rows, int64_t value)
+{
+    uint64_t wire = htobe64((uint64_t) value);
+    pg_copy_bytes(rows, &wire, sizeof(wire));
+}
+
+void pg_copy_null(struct strbuf *rows)
+{
+    strbuf_add(rows, "\377\377\377\377", 4);
 }
 
 /* --- sending ---------------------------------------------------------------------------------- */
