@@ -134,16 +134,15 @@ static int take_trees(struct book *b)
 /* The salts of a batch's subscriptions, by their places. */
 struct salts {
     struct id_runs runs;
-    struct salt {
-        bool known;
-        unsigned char bytes[AUDIT_SALT_BYTES];
-    } * items;
+    unsigned char (*bytes)[AUDIT_SALT_BYTES]; /* of chance, until the database says another one */
+    bool *known;                              /* the database has it */
 };
 
 static void salts_free(struct salts *s)
 {
     id_runs_free(&s->runs);
-    free(s->items);
+    free(s->bytes);
+    free(s->known);
 }
 
 /* Those that the database has. */
@@ -157,11 +156,11 @@ static int read_salts(const struct book *b, struct salts *s)
     int r = pg_query(b->pg, &sql_audit_salts, &args, &rows, b->err);
     for (int i = 0; r == PG_DONE && i < pg_rows(rows); i++) {
         size_t len;
-        struct salt *salt = &s->items[pg_get_i64(rows, i, 0)];
+        int64_t place = pg_get_i64(rows, i, 0);
         const char *bytes = pg_get_bytes(rows, i, 1, &len);
-        salt->known = len == sizeof(salt->bytes);
-        if (salt->known)
-            memcpy(salt->bytes, bytes, sizeof(salt->bytes));
+        s->known[place] = len == AUDIT_SALT_BYTES;
+        if (s->known[place])
+            memcpy(s->bytes[place], bytes, AUDIT_SALT_BYTES);
     }
     return r;
 }
@@ -179,15 +178,13 @@ static int make_salts(const struct book *b, struct salts *s, bool *ret_met)
         ids[s->runs.places[i]] = b->events[i]->subscription_id;
     pg_array_begin(&args, PG_INT8);
     for (size_t at = 0; at < s->runs.width; at++)
-        if (ids[at] && !s->items[at].known)
+        if (ids[at] && !s->known[at])
             pg_array_i64(&args, ids[at]);
     pg_array_begin(&args, PG_BYTEA);
     for (size_t at = 0; at < s->runs.width; at++) {
-        if (!ids[at] || s->items[at].known)
+        if (!ids[at] || s->known[at])
             continue;
-        random_bytes(s->items[at].bytes, sizeof(s->items[at].bytes));
-        s->items[at].known = true;
-        pg_array_bytes(&args, (const char *) s->items[at].bytes, sizeof(s->items[at].bytes));
+        pg_array_bytes(&args, (const char *) s->bytes[at], AUDIT_SALT_BYTES);
         count++;
     }
     if (count == 0)
@@ -203,7 +200,9 @@ static int commit_values(struct book *b)
     bool met = false;
 
     id_runs_make(&s.runs, b->subscriptions, sizeof(*b->subscriptions), b->count);
-    s.items = xcalloc(s.runs.width, sizeof(*s.items));
+    s.known = xcalloc(s.runs.width, sizeof(*s.known));
+    s.bytes = xcalloc(s.runs.width, sizeof(*s.bytes));
+    random_bytes(s.bytes, s.runs.width * sizeof(*s.bytes)); /* one call, whether they are wanted or not */
     int r = read_salts(b, &s);
     if (r == PG_DONE)
         r = make_salts(b, &s, &met);
@@ -212,8 +211,7 @@ static int commit_values(struct book *b)
     if (r != PG_DONE)
         return r;
     for (size_t i = 0; i < b->count; i++)
-        audit_commit(b->sha256, s.items[s.runs.places[i]].bytes, b->events[i]->value_hash,
-                     b->leaves[i].commitment);
+        audit_commit(b->sha256, s.bytes[s.runs.places[i]], b->events[i]->value_hash, b->leaves[i].commitment);
     return PG_DONE;
 }
 
