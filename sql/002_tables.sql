@@ -400,6 +400,43 @@ create table @extschema@.dead_letters (
 create index dead_letters_open on @extschema@.dead_letters (id) where replayed_at is null;
 
 -- ---------------------------------------------------------------------------------------------------------------------
+-- Confirmations: what institutions say later of what they took.
+
+-- A row for each subscription that is to be confirmed, or of which somebody has said something. The first word counts: what contradicts
+-- it changes nothing but "contradicting", which has a hash of each different one, at most 100 of them. So the same messages come to the
+-- same row however often they are read, and whether they come before or after the event "sent".
+create table @extschema@.confirmations (
+    subscription_id bigint primary key,
+    integration_id bigint,
+    status text not null default 'expected' check (status in ('expected', 'confirmed', 'rejected', 'overdue')),
+    external_id text,                           -- the institution's own
+    expected_by timestamptz,                    -- NULL: none is expected, or it is not sent yet
+    confirmed_at timestamptz,                   -- as the institution says, by its own clock
+    received_at timestamptz,                    -- by ours
+    contradicting bigint[] not null default '{}',
+    contradictions integer not null generated always as (cardinality(contradicting)) stored,
+    created_at timestamptz not null default now(),
+    check ((status in ('confirmed', 'rejected')) = (received_at is not null)),
+    check (received_at is not null or expected_by is not null)
+) with (fillfactor = 80);
+-- Those that will be overdue, the next one first; those that are; and those that a person has to look at.
+create index confirmations_expected on @extschema@.confirmations (expected_by) where status = 'expected';
+create index confirmations_overdue on @extschema@.confirmations (integration_id, subscription_id) where status = 'overdue';
+create index confirmations_contradicted on @extschema@.confirmations (integration_id, subscription_id) where contradictions > 0;
+
+-- Since when what is sent to an integration is to be confirmed, and within which time (NULL = no longer): a row for each change of
+-- delivery_settings.confirmation, so that an event is judged by what was set when it happened, however late it is read. known_at: by
+-- then every session saw the change.
+create table @extschema@.confirmation_terms (
+    integration_id bigint not null references @extschema@.integrations (id) on delete cascade,
+    since timestamptz not null,
+    within_usec bigint,
+    known_at timestamptz,
+    primary key (integration_id, since)
+);
+create index confirmation_terms_new on @extschema@.confirmation_terms (integration_id) where known_at is null;
+
+-- ---------------------------------------------------------------------------------------------------------------------
 -- Alerts: what is wrong with an integration, or with the installation.
 
 -- integration_id is NULL for alerts of the installation. last_notified_at: a resolved alert is told as long as this is earlier than

@@ -60,7 +60,8 @@ begin
                     anubis.relay_state, anubis.relay_holes, anubis.relay_topics, anubis.consumer_offsets,
                     anubis.consumer_bitmaps, anubis.integration_stats_spans, anubis.integration_stats, anubis.integration_stats_days,
                     anubis.integration_stats_months, anubis.alerts, anubis.alert_silences, anubis.alert_outbox,
-                    anubis.alert_evidence, anubis.alert_firsts, anubis.alert_buckets to %I', role);
+                    anubis.alert_evidence, anubis.alert_firsts, anubis.alert_buckets,
+                    anubis.confirmations, anubis.confirmation_terms to %I', role);
     execute format('grant select, insert on anubis.audit_log, anubis.audit_tiles to %I', role);
     execute format('grant select, insert, update, delete on anubis.audit_trees, anubis.audit_salts, anubis.audit_checkpoints to %I', role);
     execute format('grant execute on function anubis.ledger_extend(bigint), anubis.ledger_index(), anubis.ledger_renumber(bigint, bigint, timestamptz),
@@ -263,6 +264,26 @@ CREATE FUNCTION anubis.columns_needed(OUT relation text, OUT name text) RETURNS 
           duration_ms,request,response,error_message,from_status,to_status,created_at,order_id,origin,cpf,sent_at,scheduled_to,
           next_attempt_at,subscription_created_at,subscription_updated_at,ambiguous,response_truncated,traceparent,decided_by}')) as c (relation, names)
 $$;
+CREATE FUNCTION anubis.confirmation_changed() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    insert into anubis.confirmation_terms as t (integration_id, since, within_usec)
+    values (new.id, clock_timestamp(), anubis.confirmation_usec(new.delivery_settings -> 'confirmation'))
+        on conflict (integration_id, since) do update set within_usec = excluded.within_usec, known_at = null;
+    return null;
+end $$;
+CREATE FUNCTION anubis.confirmation_usec(value jsonb) RETURNS bigint
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+    select usec::bigint
+      from (select m[1]::numeric * ('{"us": 1, "ms": 1000, "s": 1000000, "m": 60000000, "h": 3600000000, "d": 86400000000}'::jsonb
+                                    ->> m[2])::numeric as usec
+              from regexp_match(value ->> 'within', '^0*([1-9][0-9]{0,17})(us|ms|s|m|h|d)$') m) x
+     where usec <= 315360000000000
+$_$;
 CREATE FUNCTION anubis.delivery_settings_auth(value jsonb) RETURNS text
     LANGUAGE plpgsql IMMUTABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -336,9 +357,13 @@ begin
     end loop;
 end $$;
 CREATE FUNCTION anubis.delivery_settings_confirmation(value jsonb) RETURNS text
-    LANGUAGE sql
+    LANGUAGE sql IMMUTABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$ select anubis.delivery_settings_without_effect('confirmation') $$;
+    AS $$
+    select 'is an object such as {"within": "2d"}, with a duration of at most 3650 days'
+     where not case when jsonb_typeof(value) = 'object' and value - 'within' = '{}' and jsonb_typeof(value -> 'within') = 'string'
+                    then anubis.confirmation_usec(value) is not null else false end
+$$;
 CREATE FUNCTION anubis.delivery_settings_header_fault(name text, value text) RETURNS text
     LANGUAGE sql IMMUTABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -540,14 +565,6 @@ CREATE FUNCTION anubis.delivery_settings_tls(value jsonb) RETURNS text
                 then 'has a "min_version" that must be the text 1.0, 1.1, 1.2 or 1.3'
                 when value ? 'legacy_renegotiation' and jsonb_typeof(value -> 'legacy_renegotiation') <> 'boolean'
                 then 'has a "legacy_renegotiation" that must be true or false' end $$;
-CREATE FUNCTION anubis.delivery_settings_without_effect(key text) RETURNS text
-    LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-begin
-    raise warning 'delivery_settings.% has no effect in this version', key;
-    return null;
-end $$;
 CREATE FUNCTION anubis.doorbell_channel() RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$ select 'anubisd_…' $$;
@@ -1733,7 +1750,8 @@ CREATE FUNCTION anubis.tables_needed(OUT name text, OUT kind "char", OUT key tex
            ('audit_trees', 'r', '{id}'), ('audit_log', 'r', '{tree,leaf}'), ('audit_tiles', 'r', '{tree,level,tile}'),
            ('audit_checkpoints', 'r', '{id}'), ('audit_salts', 'r', '{subscription_id}'),
            ('alerts', 'r', '{id}'), ('alert_silences', 'r', '{id}'), ('alert_outbox', 'r', '{id}'),
-           ('alert_evidence', 'r', '{integration_id}'), ('alert_firsts', 'r', '{subscription_id}'), ('alert_buckets', 'r', '{integration_id,bucket}')
+           ('alert_evidence', 'r', '{integration_id}'), ('alert_firsts', 'r', '{subscription_id}'), ('alert_buckets', 'r', '{integration_id,bucket}'),
+           ('confirmations', 'r', '{subscription_id}'), ('confirmation_terms', 'r', '{integration_id,since}')
 $$;
 CREATE FUNCTION anubis.triggers_amiss() RETURNS text
     LANGUAGE sql STABLE
@@ -1747,7 +1765,8 @@ CREATE FUNCTION anubis.triggers_amiss() RETURNS text
                    ('subscriptions', 'anubis_no_delete'), ('subscriptions', 'anubis_no_truncate'),
                    ('subscriptions', 'anubis_inserted'), ('subscriptions', 'anubis_updated'),
                    ('integrations', 'anubis_integration_woken'), ('integrations', 'anubis_integration_mended'),
-                   ('integrations', 'anubis_integration_check'), ('integrations', 'anubis_integration_limited'), ('integration_runtime', 'anubis_circuit_changed'),
+                   ('integrations', 'anubis_integration_check'), ('integrations', 'anubis_integration_limited'),
+                   ('integrations', 'anubis_confirmation_set'), ('integrations', 'anubis_confirmation_changed'), ('integration_runtime', 'anubis_circuit_changed'),
                    ('integration_filters', 'anubis_filter_check'),
                    ('subscription_events', 'ledger_append_only')) as w (relation, name)
       left join pg_class c on c.relname = w.relation and c.relnamespace = 'anubis'::regnamespace
@@ -2061,6 +2080,28 @@ CREATE VIEW anubis.change_with_anubis_alter AS
     anubis.subscription_events,
     anubis.subscriptions
   WHERE false;
+CREATE TABLE anubis.confirmation_terms (
+    integration_id bigint NOT NULL,
+    since timestamp with time zone NOT NULL,
+    within_usec bigint,
+    known_at timestamp with time zone
+);
+CREATE TABLE anubis.confirmations (
+    subscription_id bigint NOT NULL,
+    integration_id bigint,
+    status text DEFAULT 'expected'::text NOT NULL,
+    external_id text,
+    expected_by timestamp with time zone,
+    confirmed_at timestamp with time zone,
+    received_at timestamp with time zone,
+    contradicting bigint[] DEFAULT '{}'::bigint[] NOT NULL,
+    contradictions integer GENERATED ALWAYS AS (cardinality(contradicting)) STORED NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT confirmations_check CHECK (((status = ANY (ARRAY['confirmed'::text, 'rejected'::text])) = (received_at IS NOT NULL))),
+    CONSTRAINT confirmations_check1 CHECK (((received_at IS NOT NULL) OR (expected_by IS NOT NULL))),
+    CONSTRAINT confirmations_status_check CHECK ((status = ANY (ARRAY['expected'::text, 'confirmed'::text, 'rejected'::text, 'overdue'::text])))
+)
+WITH (fillfactor='80');
 CREATE TABLE anubis.consumer_bitmaps (
     read_model text NOT NULL,
     event_type text NOT NULL,
@@ -2516,6 +2557,10 @@ ALTER TABLE ONLY anubis.audit_trees
     ADD CONSTRAINT audit_trees_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY anubis.audit_trees
     ADD CONSTRAINT audit_trees_topic_partition_key UNIQUE (topic, partition);
+ALTER TABLE ONLY anubis.confirmation_terms
+    ADD CONSTRAINT confirmation_terms_pkey PRIMARY KEY (integration_id, since);
+ALTER TABLE ONLY anubis.confirmations
+    ADD CONSTRAINT confirmations_pkey PRIMARY KEY (subscription_id);
 ALTER TABLE ONLY anubis.consumer_bitmaps
     ADD CONSTRAINT consumer_bitmaps_pkey PRIMARY KEY (read_model, event_type, partition, chunk);
 ALTER TABLE ONLY anubis.consumer_offsets
@@ -2569,6 +2614,10 @@ CREATE UNIQUE INDEX alerts_firing ON anubis.alerts USING btree (kind, COALESCE(i
 CREATE INDEX alerts_integration ON anubis.alerts USING btree (integration_id);
 CREATE INDEX alerts_resolved ON anubis.alerts USING btree (resolved_at) WHERE (state = 'resolved'::text);
 CREATE INDEX audit_log_sequence ON anubis.audit_log USING brin (sequence) WITH (pages_per_range='32');
+CREATE INDEX confirmation_terms_new ON anubis.confirmation_terms USING btree (integration_id) WHERE (known_at IS NULL);
+CREATE INDEX confirmations_contradicted ON anubis.confirmations USING btree (integration_id, subscription_id) WHERE (contradictions > 0);
+CREATE INDEX confirmations_expected ON anubis.confirmations USING btree (expected_by) WHERE (status = 'expected'::text);
+CREATE INDEX confirmations_overdue ON anubis.confirmations USING btree (integration_id, subscription_id) WHERE (status = 'overdue'::text);
 CREATE INDEX dead_letters_open ON anubis.dead_letters USING btree (id) WHERE (replayed_at IS NULL);
 CREATE INDEX integration_runtime_backoff ON anubis.integration_runtime USING btree (backoff_until, integration_id) WHERE (backoff_until IS NOT NULL);
 CREATE INDEX integration_runtime_open ON anubis.integration_runtime USING btree (integration_id) WHERE (circuit_state <> 'closed'::text);
@@ -2592,6 +2641,8 @@ CREATE TRIGGER anubis_2_foreign_change BEFORE UPDATE ON anubis.subscriptions FOR
 CREATE TRIGGER anubis_3_seed_kept BEFORE UPDATE OF idempotency_seed ON anubis.subscriptions FOR EACH ROW WHEN (((new.idempotency_seed IS DISTINCT FROM old.idempotency_seed) AND ((old.idempotency_seed IS NOT NULL) OR (pg_trigger_depth() = 0)))) EXECUTE FUNCTION anubis.subscription_seeded();
 CREATE TRIGGER anubis_4_change_refused BEFORE UPDATE OF integration_id, payload ON anubis.subscriptions FOR EACH ROW WHEN (((old.status = 'processing'::text) AND (old.claim_token IS NOT NULL) AND ((new.integration_id IS DISTINCT FROM old.integration_id) OR ((new.payload)::text IS DISTINCT FROM (old.payload)::text)))) EXECUTE FUNCTION anubis.subscription_change_refused();
 CREATE TRIGGER anubis_circuit_changed AFTER UPDATE OF circuit_state ON anubis.integration_runtime FOR EACH ROW WHEN (((old.circuit_state <> new.circuit_state) AND (new.circuit_state = 'closed'::text))) EXECUTE FUNCTION anubis.integration_changed();
+CREATE TRIGGER anubis_confirmation_changed AFTER UPDATE OF delivery_settings ON anubis.integrations FOR EACH ROW WHEN (((new.delivery_settings -> 'confirmation'::text) IS DISTINCT FROM (old.delivery_settings -> 'confirmation'::text))) EXECUTE FUNCTION anubis.confirmation_changed();
+CREATE TRIGGER anubis_confirmation_set AFTER INSERT ON anubis.integrations FOR EACH ROW WHEN ((new.delivery_settings ? 'confirmation'::text)) EXECUTE FUNCTION anubis.confirmation_changed();
 CREATE TRIGGER anubis_filter_check BEFORE INSERT OR UPDATE OF criteria ON anubis.integration_filters FOR EACH ROW EXECUTE FUNCTION anubis.integration_filter_check();
 CREATE TRIGGER anubis_inserted AFTER INSERT ON anubis.subscriptions REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION anubis.subscription_inserted();
 CREATE TRIGGER anubis_integration_check BEFORE INSERT OR UPDATE OF id, endpoint_url, auth_token, delivery_settings ON anubis.integrations FOR EACH ROW EXECUTE FUNCTION anubis.integration_check();
@@ -2623,12 +2674,15 @@ ALTER TABLE ONLY anubis.alert_silences
     ADD CONSTRAINT alert_silences_integration_id_fkey FOREIGN KEY (integration_id) REFERENCES anubis.integrations(id) ON DELETE CASCADE;
 ALTER TABLE ONLY anubis.alerts
     ADD CONSTRAINT alerts_integration_id_fkey FOREIGN KEY (integration_id) REFERENCES anubis.integrations(id) ON DELETE CASCADE;
+ALTER TABLE ONLY anubis.confirmation_terms
+    ADD CONSTRAINT confirmation_terms_integration_id_fkey FOREIGN KEY (integration_id) REFERENCES anubis.integrations(id) ON DELETE CASCADE;
 ALTER TABLE ONLY anubis.integration_filters
     ADD CONSTRAINT integration_filters_integration_id_fkey FOREIGN KEY (integration_id) REFERENCES anubis.integrations(id);
 ALTER TABLE ONLY anubis.integration_runtime
     ADD CONSTRAINT integration_runtime_integration_id_fkey FOREIGN KEY (integration_id) REFERENCES anubis.integrations(id) ON DELETE CASCADE;
 REVOKE ALL ON FUNCTION anubis.anubis_alter(command text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.anubisd_grant(role name) FROM PUBLIC;
+REVOKE ALL ON FUNCTION anubis.confirmation_changed() FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.installation_settle(is_copy boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.integration_changed() FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.integration_limited() FROM PUBLIC;

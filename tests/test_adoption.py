@@ -324,7 +324,8 @@ def test_a_daemon_that_owns_nothing(empty_database, broker, institutions):
                             ["retry", "--since", "1d"], ["report"], ["alerts"],
                             ["alerts", "silence", "--integration", "1", "--for", "1s", "--reason", "x"],
                             ["alerts", "unsilence", "--integration", "1"], ["replay", "--group", "integration"],
-                            ["replay", "--group", "integration", "--from-ledger"]):
+                            ["replay", "--group", "integration", "--from-ledger"],
+                            ["replay", "--group", "external", "--from-ledger"], ["report", "--reconciliation"]):
                 ctl(*command).expect(0)
             assert daemon.term() == 0
             assert "permission denied" not in daemon.log

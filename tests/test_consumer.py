@@ -22,7 +22,7 @@ TIMESTAMP = "2026-11-24T10:59:39.123456Z"
 PUBLISHED = 10 ** 15
 
 # Quick to notice a member that died; a Kafka of the tests allows it. One group alone: what is counted here is what one does.
-SETTINGS = {"consumers": {"session_timeout": "6s", "heartbeat_interval": "500ms", "monitoring": False}}
+SETTINGS = {"consumers": {"session_timeout": "6s", "heartbeat_interval": "500ms", "monitoring": False, "external": False}}
 
 
 def event(kind, subscription, sequence, integration, **changes):

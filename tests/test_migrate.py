@@ -737,18 +737,6 @@ def test_settings_that_are_not_known(app):
     assert state == "23514" and "65536" in words
 
 
-def test_columns_without_effect_are_said_when_they_are_written(app):
-    connection = app.database.connect()
-    cursor = connection.cursor()
-    cursor.execute("insert into anubis.integrations (name, delivery_settings) values ('x', '{\"confirmation\": {}}')")
-    assert [n[10:].split(" in this")[0] for n in connection.notices] == ["delivery_settings.confirmation has no effect"]
-    cursor.execute("update anubis.integrations set delivery_settings = '{\"confirmation\": {}}', auth_token = 'x'")
-    assert len(connection.notices) == 1
-    cursor.execute("update anubis.integrations set delivery_settings = '{\"confirmation\": {\"within\": \"2d\"}}'")
-    assert "delivery_settings.confirmation has no effect" in connection.notices[1] and len(connection.notices) == 2
-    connection.close()
-
-
 # --- adoption ---
 
 

@@ -221,7 +221,7 @@ def check_forms(ctl, one):
     assert ctl("report", "--integration", "99", "--since", "2026-01-01", "--format", "json").expect(0).json["integrations"] == []
     for wrong in (["--format", "xml"], ["--since", "soon"], ["--integration", "x"], ["--format", "csv", "--json"]):
         ctl("report", *wrong).expect(64)
-    for wrong in ([], ["--group", "all"], ["--group", "external", "--from-ledger"]):
+    for wrong in ([], ["--group", "all"], ["--group", "monitoring", "--from-ledger"]):
         ctl("replay", *wrong).expect(64)
 
 

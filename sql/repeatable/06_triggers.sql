@@ -68,6 +68,17 @@ create trigger anubis_integration_limited after insert or update of rate_limit, 
     for each row when (new.rate_limit is not null or new.max_in_flight is not null) execute function @extschema@.integration_limited();
 insert into @extschema@.integration_runtime (integration_id)
 select id from @extschema@.integrations where rate_limit is not null or max_in_flight is not null on conflict do nothing;
+drop trigger if exists anubis_confirmation_set on @extschema@.integrations;
+create trigger anubis_confirmation_set after insert on @extschema@.integrations
+    for each row when (new.delivery_settings ? 'confirmation') execute function @extschema@.confirmation_changed();
+drop trigger if exists anubis_confirmation_changed on @extschema@.integrations;
+create trigger anubis_confirmation_changed after update of delivery_settings on @extschema@.integrations
+    for each row when (new.delivery_settings -> 'confirmation' is distinct from old.delivery_settings -> 'confirmation')
+    execute function @extschema@.confirmation_changed();
+
+insert into @extschema@.confirmation_terms (integration_id, since, within_usec)
+select i.id, clock_timestamp(), @extschema@.confirmation_usec(i.delivery_settings -> 'confirmation') from @extschema@.integrations i
+ where i.delivery_settings ? 'confirmation' and not exists (select from @extschema@.confirmation_terms t where t.integration_id = i.id);
 drop trigger if exists anubis_circuit_changed on @extschema@.integration_runtime;
 create trigger anubis_circuit_changed after update of circuit_state on @extschema@.integration_runtime
     for each row when (old.circuit_state <> new.circuit_state and new.circuit_state = 'closed')

@@ -14,7 +14,8 @@ begin
                     @extschema@.relay_state, @extschema@.relay_holes, @extschema@.relay_topics, @extschema@.consumer_offsets,
                     @extschema@.consumer_bitmaps, @extschema@.integration_stats_spans, @extschema@.integration_stats, @extschema@.integration_stats_days,
                     @extschema@.integration_stats_months, @extschema@.alerts, @extschema@.alert_silences, @extschema@.alert_outbox,
-                    @extschema@.alert_evidence, @extschema@.alert_firsts, @extschema@.alert_buckets to %I', role);
+                    @extschema@.alert_evidence, @extschema@.alert_firsts, @extschema@.alert_buckets,
+                    @extschema@.confirmations, @extschema@.confirmation_terms to %I', role);
     execute format('grant select, insert on @extschema@.audit_log, @extschema@.audit_tiles to %I', role);
     execute format('grant select, insert, update, delete on @extschema@.audit_trees, @extschema@.audit_salts, @extschema@.audit_checkpoints to %I', role);
     execute format('grant execute on function @extschema@.ledger_extend(bigint), @extschema@.ledger_index(), @extschema@.ledger_renumber(bigint, bigint, timestamptz),

@@ -39,14 +39,6 @@ begin
     end loop;
 end $$;
 
--- Of a key that this version does nothing with.
-create or replace function @extschema@.delivery_settings_without_effect(key text) returns text language plpgsql
-    set search_path = pg_catalog, pg_temp as $$
-begin
-    raise warning 'delivery_settings.% has no effect in this version', key;
-    return null;
-end $$;
-
 -- What is wrong with a text: "plain" is no secret and no credential; "secret" and "pem" (of several lines) may be "credential:NAME".
 create or replace function @extschema@.delivery_settings_text_fault(value jsonb, kind text) returns text language sql immutable
     set search_path = pg_catalog, pg_temp as $$
@@ -119,8 +111,12 @@ begin
     end case;
 end $$;
 
-create or replace function @extschema@.delivery_settings_confirmation(value jsonb) returns text language sql
-    set search_path = pg_catalog, pg_temp as $$ select @extschema@.delivery_settings_without_effect('confirmation') $$;
+create or replace function @extschema@.delivery_settings_confirmation(value jsonb) returns text language sql immutable
+    set search_path = pg_catalog, pg_temp as $$
+    select 'is an object such as {"within": "2d"}, with a duration of at most 3650 days'
+     where not case when jsonb_typeof(value) = 'object' and value - 'within' = '{}' and jsonb_typeof(value -> 'within') = 'string'
+                    then @extschema@.confirmation_usec(value) is not null else false end
+$$;
 
 create or replace function @extschema@.delivery_settings_headers(value jsonb) returns text language plpgsql immutable
     set search_path = pg_catalog, pg_temp as $$

@@ -45,6 +45,13 @@ with own as materialized (
              and (classid::bigint << 32) | objid::bigint = lock_key('relay')) as k (leads, trouble)
 ), letters as (
   select count(*) as count from (select from dead_letters where replayed_at is null limit 10000) d
+), unconfirmed as (
+  select o.id, c.count
+    from own o
+   cross join lateral (select within_usec from confirmation_terms t where t.integration_id = o.id order by t.since desc limit 1) t
+   cross join lateral (select count(*) as count from (select from confirmations c where c.integration_id = o.id and c.status = 'overdue'
+                                                       limit 10000) x) c
+   where t.within_usec is not null and c.count > 0
 ), held (integration_id, kind, fires, value, threshold, message) as (
   select id, case circuit_reason when 'authentication' then 'authentication' else 'circuit_open' end, not paused,
          circuit_failures::double precision, $3::double precision,
@@ -70,6 +77,10 @@ with own as materialized (
     from relay where stopped_on is not null or age >= $1 * interval '0.5 ms'
   union all
   select null, 'dead_letters', true, count, 0, format('%s of Kafka''s messages could not be handled', count) from letters where count > 0
+  union all
+  select id, 'unconfirmed', true, count, 0,
+         format('%s subscription%s that were sent were not confirmed in time', case when count < 10000 then count::text else 'more than 9999' end,
+                case when count > 1 then 's' end) from unconfirmed
   union all
   select null, 'network', true, count, 0,
          format('most institutions were lost at once, so the network of %s is to blame',

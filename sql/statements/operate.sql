@@ -60,14 +60,11 @@ select count(*) from put_back
 -- $2 text: sent or failed; NULL = nothing is changed
 -- $3 text: who says so, and why
 with found as materialized (
-  select id from subscriptions where id = any ($1) and held_at is not null and status in ('pending', 'retry') and $2::text is not null
+  select id, $2::text as result, $3::text as words from subscriptions
+   where id = any ($1) and held_at is not null and status in ('pending', 'retry') and $2 is not null
    order by id for no key update skip locked
 ), settled as (
-  update subscriptions s
-     set status = as_state($2, s.status), held_at = null, last_decided_by = $3, last_error = case $2 when 'failed' then $3 end,
-         ambiguous_since = case $2 when 'sent' then s.ambiguous_since end, last_ambiguous = false, updated_at = now()
-    from found f where s.id = f.id
-  returning s.id
+-- include: settle_held.part.sql
 )
 select u.id, s.status::text, coalesce(s.held_at is not null and s.status in ('pending', 'retry'), false),
        u.id in (select x.id from settled x)

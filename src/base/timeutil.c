@@ -122,6 +122,91 @@ int parse_timestamp(const char *s, size_t len, int64_t *ret_usec)
     return 0;
 }
 
+/* At exactly `width` digits; *p goes behind them. */
+static bool take_digits(const char **p, const char *end, int width, unsigned min, unsigned max, unsigned *ret)
+{
+    unsigned value = 0;
+
+    if (end - *p < width)
+        return false;
+    for (int i = 0; i < width; i++) {
+        unsigned digit = (unsigned) (*(*p)++ - '0');
+        if (digit > 9)
+            return false;
+        value = value * 10 + digit;
+    }
+    *ret = value;
+    return value >= min && value <= max;
+}
+
+static bool take_one_of(const char **p, const char *end, const char *characters)
+{
+    return *p < end && **p && strchr(characters, *(*p)++);
+}
+
+/* One to nine digits; those behind the sixth are passed over. */
+static bool take_fraction(const char **p, const char *end, unsigned *ret_usec)
+{
+    unsigned value = 0;
+    int digits = 0;
+
+    for (; *p < end && **p >= '0' && **p <= '9'; ++*p, digits++)
+        if (digits < 6)
+            value = value * 10 + (unsigned) (**p - '0');
+    for (int i = digits; i < 6; i++)
+        value *= 10;
+    *ret_usec = value;
+    return digits >= 1 && digits <= 9;
+}
+
+/* "Z" or "-03:00", to the end. */
+static bool take_zone(const char *p, const char *end, int64_t *ret_minutes)
+{
+    unsigned hours, minutes;
+
+    *ret_minutes = 0;
+    if (end - p == 1)
+        return *p == 'Z' || *p == 'z';
+    bool west = p < end && *p == '-';
+    if (!take_one_of(&p, end, "+-") || !take_digits(&p, end, 2, 0, 23, &hours) ||
+        !take_one_of(&p, end, ":") || !take_digits(&p, end, 2, 0, 59, &minutes) || p != end)
+        return false;
+    *ret_minutes = (int64_t) (hours * 60 + minutes) * (west ? -1 : 1);
+    return true;
+}
+
+static bool take_date(const char **p, const char *end, int64_t *ret_days)
+{
+    struct date d;
+
+    if (!take_digits(p, end, 4, 1, 9999, &d.year) || !take_one_of(p, end, "-") ||
+        !take_digits(p, end, 2, 1, 12, &d.month) || !take_one_of(p, end, "-") ||
+        !take_digits(p, end, 2, 1, 31, &d.day))
+        return false;
+    *ret_days = days_from_date(d);
+    return date_from_days(*ret_days).day == d.day;
+}
+
+int parse_rfc3339(const char *s, size_t len, int64_t *ret_usec)
+{
+    const char *p = s, *end = s + len;
+    unsigned hour, minute, second, usec = 0;
+    int64_t days, zone;
+
+    if (!take_date(&p, end, &days) || !take_one_of(&p, end, "Tt ") ||
+        !take_digits(&p, end, 2, 0, 23, &hour) || !take_one_of(&p, end, ":") ||
+        !take_digits(&p, end, 2, 0, 59, &minute) || !take_one_of(&p, end, ":") ||
+        !take_digits(&p, end, 2, 0, 60, &second))
+        return -EINVAL;
+    if (p < end && *p == '.' && (p++, !take_fraction(&p, end, &usec)))
+        return -EINVAL;
+    if (!take_zone(p, end, &zone))
+        return -EINVAL;
+    int64_t minutes = ((int64_t) hour * 60 + minute) - zone;
+    *ret_usec = days * USEC_PER_DAY + (minutes * 60 + second) * 1000000 + usec;
+    return 0;
+}
+
 static void add_timestamp(struct strbuf *sb, int64_t usec, bool with_fraction)
 {
     char text[sizeof("9999-12-31T23:59:59.999999Z")];

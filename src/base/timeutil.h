@@ -26,6 +26,9 @@ void strbuf_add_timestamp_sec(struct strbuf *sb, int64_t usec);
 
 /* Reads what strbuf_add_timestamp() writes, and no other form. 0 or -EINVAL. */
 int parse_timestamp(const char *s, size_t len, int64_t *ret_usec);
+/* Reads any time of RFC 3339 (2026-11-24T07:59:39.5-03:00) in the years 0001 to 9999; of the fraction, which
+ * may have nine digits, the microseconds count; a leap second is the next one. 0 or -EINVAL. */
+int parse_rfc3339(const char *s, size_t len, int64_t *ret_usec);
 
 /* "250ms", "30s", "5m", "2h", "3d": one non-negative integer and one unit. 0, -EINVAL or -ERANGE. */
 int parse_duration(const char *s, uint64_t *ret_usec);

@@ -108,7 +108,7 @@ const struct config_key config_keys[] = {
      RANGE("1", "100000"), .environment = "KAFKA_MAX_POLL_RECORDS", .flags = KEY_RESTART},
     {"consumers", "integration", TYPE_BOOL, AT(consumers.integration), "true", .flags = KEY_RESTART},
     {"consumers", "monitoring", TYPE_BOOL, AT(consumers.monitoring), "true", .flags = KEY_RESTART},
-    {"consumers", "external", TYPE_BOOL, AT(consumers.external), "true", .flags = KEY_RESTART | KEY_UNUSED},
+    {"consumers", "external", TYPE_BOOL, AT(consumers.external), "true", .flags = KEY_RESTART},
 
     {"alerts", "failure_rate", TYPE_FLOAT, AT(alerts.failure_rate), "0.5",
      RANGE("0", "1")},

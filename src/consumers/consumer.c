@@ -21,10 +21,10 @@ static bool is_enabled(const struct consumer_group *group, const struct config *
 {
     const bool *enabled = (const bool *) ((const char *) config + group->enabled);
 
-    return *enabled && group->handlers[0];
+    return *enabled && (group->handlers[0] || group->inbox);
 }
 
-/* The topics of all types that its handlers want. */
+/* The topics of all types that its handlers want, and its inbox. */
 static void choose_topics(struct consumer *c)
 {
     unsigned types = 0;
@@ -32,13 +32,17 @@ static void choose_topics(struct consumer *c)
 
     for (size_t i = 0; c->group->handlers[i]; i++)
         types |= c->group->handlers[i]->types;
-    c->topics = xcalloc(EVENT_TYPES + 1, sizeof(char *));
+    c->topics = xcalloc(EVENT_TYPES + 2, sizeof(char *));
     for (enum event_type type = 0; type < EVENT_TYPES; type++) {
         if (!(types >> type & 1))
             continue;
         c->topic_types[count] = type;
         c->topics[count++] = event_type_topic(type, c->config->kafka.topic_prefix);
     }
+    if (!c->group->inbox)
+        return;
+    c->topic_types[count] = EVENT_TYPES;
+    c->topics[count] = xasprintf("%s%s", c->config->kafka.topic_prefix, c->group->inbox->topic);
 }
 
 static bool wants_hashes(const struct consumer_group *group)

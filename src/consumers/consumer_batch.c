@@ -29,7 +29,7 @@
 
 static bool is_event(const struct consumer_item *item)
 {
-    return !item->foreign && !item->fault;
+    return !item->foreign && !item->fault && !item->entry;
 }
 
 static struct consumer_item *append(struct consumer_batch *b)
@@ -55,6 +55,11 @@ void consumer_take(struct consumer *c, const struct kafka_message *message)
     bool careful = message->offset < p->careful_until;
     item->partition = p;
     item->offset = message->offset;
+    if (p->type == EVENT_TYPES) {
+        consumer_read_inbox(c, item, message);
+        b->bytes += message->key.len + message->value.len + KEPT_OVERHEAD;
+        return;
+    }
     item->foreign = message_parse(message, p->type, c->session.installation, &item->event, &item->fault) ==
                     MESSAGE_FOREIGN;
     item->event.topic = p->topic;
@@ -90,8 +95,10 @@ uint64_t consumer_batch_due(const struct consumer *c)
 
 void consumer_batch_drop(struct consumer *c)
 {
-    for (size_t i = 0; i < c->batch.count; i++)
+    for (size_t i = 0; i < c->batch.count; i++) {
         kafka_kept_free(c->batch.items[i].kept);
+        free(c->batch.items[i].entry);
+    }
     c->batch.count = c->batch.bytes = 0;
     c->batch.careful = false;
 }
@@ -317,6 +324,14 @@ static int run_handler(struct consumer *c, const struct handler *h, struct windo
     return r;
 }
 
+static int run_inbox(struct consumer *c, struct window *w, struct error *err)
+{
+    bool rejected = false;
+    int r = consumer_apply_inbox(c, w->items, w->count, &rejected, err);
+
+    return r == PG_DONE && rejected ? WINDOW_REJECTED : r;
+}
+
 static int transact(struct consumer *c, struct window *w, struct error *err)
 {
     int r = pg_execute(c->session.pg, "begin", err);
@@ -332,6 +347,8 @@ static int transact(struct consumer *c, struct window *w, struct error *err)
     /* Handlers last: the rows they lock are wanted by others too. */
     for (size_t i = 0; r == PG_DONE && c->group->handlers[i]; i++)
         r = run_handler(c, c->group->handlers[i], w, err);
+    if (r == PG_DONE)
+        r = run_inbox(c, w, err);
     if (r == PG_DONE)
         r = pg_execute(c->session.pg, "commit", err);
     if (r == PG_DONE)

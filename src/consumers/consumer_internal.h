@@ -4,6 +4,7 @@
  * consumer_loop.c      a thread's turns: its session, its member, and when to do what
  * consumer_position.c  which partitions are ours, and where each goes on
  * consumer_batch.c     from messages to one transaction
+ * inbox.c              messages that are no events of ours
  * strangers.c          what is said of messages that are passed over
  * dead_letters.c       what becomes of a message that cannot be handled */
 #pragma once
@@ -22,8 +23,8 @@
 struct consumer_partition {
     char *topic;
     int32_t number;
-    enum event_type type;
-    bool started;   /* it is being read, from `next` on */
+    enum event_type type; /* EVENT_TYPES = it is one of the group's inbox */
+    bool started;         /* it is being read, from `next` on */
     int64_t next;   /* consumer_offsets.next_offset as we left it; no one else changes it while we own it */
     bool committed; /* Kafka was seen to hold an offset of the group */
     bool told;      /* and it is ours */
@@ -37,7 +38,7 @@ struct consumer_partition {
     int64_t window_unknown; /* and those of them that are unknown */
 };
 
-/* A message that was read: an event, foreign, or (with a fault) a dead letter. */
+/* A message that was read: an event, an entry of the inbox, foreign, or (with a fault) a dead letter. */
 struct consumer_item {
     struct consumer_partition *partition;
     int64_t offset;
@@ -47,6 +48,7 @@ struct consumer_item {
     bool unknown;            /* foreign, but in our name: the ledger does not have it */
     bool bare;               /* the database refuses even to put it aside whole */
     struct kafka_kept *kept; /* dead letters need it; NULL = let go */
+    void *entry;             /* of the inbox */
 };
 
 /* In the order of arrival, which is that of each partition. */
@@ -96,8 +98,8 @@ struct consumer {
     char *group_id;                  /* anubis-integration-group */
     char *instance;                  /* of this thread, in any group */
     char *name;                      /* for the journal: the group, and the thread where there are several */
-    char **topics;                   /* NULL at the end; topic_types alike */
-    enum event_type topic_types[EVENT_TYPES];
+    char **topics;                   /* NULL at the end; topic_types alike, EVENT_TYPES = the inbox */
+    enum event_type topic_types[EVENT_TYPES + 1];
     _Atomic bool has_database; /* and works with it; other threads read it */
 
     struct consumer_session session;
@@ -156,6 +158,15 @@ enum {
  * returns, the batch is empty afterwards, and what was not applied lies behind next_offset in the database:
  * but for APPLY_DONE, park everything and start over. An outcome of above or an error of pg_query(). */
 int consumer_apply(struct consumer *c, struct error *err);
+
+/* --- inbox.c ---------------------------------------------------------------------------------- */
+
+/* Reads a message of the inbox into its item. It is kept: nothing that comes again would tell its fault. */
+void consumer_read_inbox(struct consumer *c, struct consumer_item *item, const struct kafka_message *message);
+/* Hands the entries to the inbox, in the transaction under way. *ret_rejected: some have got their fault, and
+ * the transaction is to be rolled back and done again without them. PG_DONE or as pg_query(). */
+int consumer_apply_inbox(struct consumer *c, struct consumer_item *items, size_t item_count,
+                         bool *ret_rejected, struct error *err);
 
 /* --- strangers.c ------------------------------------------------------------------------------ */
 

@@ -18,6 +18,17 @@ struct handler {
                  struct error *err);
 };
 
+/* A topic that others write to, beside those of the events. Its messages have no sequence by which one that
+ * comes again is known: what is done with a message must come to the same when it is done twice. */
+struct inbox {
+    const char *topic; /* its name behind kafka.topic_prefix */
+    /* What a message says, which the consumer frees; or NULL, and why it cannot be handled (a constant).
+     * Pure. Whoever may write to the topic wrote it. */
+    void *(*read)(const struct kafka_message *message, const char **ret_fault);
+    /* As a handler's: in the order of each partition. */
+    int (*apply)(struct pg *pg, void *const *entries, size_t count, const char **faults, struct error *err);
+};
+
 #define GROUP_HANDLERS_MAX 4
 
 /* A consumer group: which handlers see its events. */
@@ -25,4 +36,5 @@ struct consumer_group {
     const char *model; /* what it keeps up to date; its id is consumers.group_prefix, "-", this, "-group" */
     size_t enabled;    /* offset of its switch in struct config */
     const struct handler *handlers[GROUP_HANDLERS_MAX + 1];
+    const struct inbox *inbox; /* NULL = it has none */
 };

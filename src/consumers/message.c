@@ -229,9 +229,10 @@ static bool find_member(struct span object, const char *name, struct span *ret)
 }
 
 /* How the error_message of an event begins: what anubisd itself writes there, see outcome.c, http_cause.c,
- * expire_leases.sql, subscription_updated(), and anubisctl retry and settle. */
-static const char *const apart[] = {"\"HTTP 429", "\"lease expired", "\"cut off when", "\"shortage on this",
-                                    "\"not sent", "\"status set to", "\"put back by ", "\"operator "};
+ * expire_leases.sql, subscription_updated(), anubisctl retry and settle, confirmations_settle.part.sql. */
+static const char *const apart[] = {"\"HTTP 429",         "\"lease expired", "\"cut off when",
+                                    "\"shortage on this", "\"not sent",      "\"status set to",
+                                    "\"put back by ",     "\"operator ",     "\"confirmation: "};
 /* 503 does with Retry-After. */
 static const char *const may_cost_nothing[] = {
     "\"HTTP 503", "\"HTTP 401", "\"HTTP 410", "\"invalid URL", "\"address not allowed", "\"no credentials"};

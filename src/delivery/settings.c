@@ -32,7 +32,7 @@ static int read_lookup(struct settings *s, const struct json_value *value, struc
 
 static const struct key {
     const char *name;
-    settings_parser *parse; /* NULL = without effect in this version */
+    settings_parser *parse; /* NULL = nothing that a request needs */
 } keys[] = {
     {"auth", settings_read_auth},
     {"confirmation", NULL},

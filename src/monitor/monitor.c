@@ -33,7 +33,10 @@
 
 #define TIMES_USEC (60 * USEC_PER_SEC)
 
-#define JOBS 9
+/* Confirmations that become overdue, and held subscriptions that are settled by one, in one transaction. */
+#define CONFIRMATIONS_MAX 1000
+
+#define JOBS 10
 
 struct monitor;
 
@@ -300,15 +303,41 @@ static uint64_t write_checkpoint(struct monitor *m)
     return TIMES_USEC;
 }
 
+/* How many rows a statement has changed, -1 = it could not. */
+static int64_t sweep(struct monitor *m, const struct pg_statement *statement)
+{
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+    int64_t changed = -1;
+
+    pg_arg_i64(&args, CONFIRMATIONS_MAX);
+    (void) pg_query_i64(m->pg, statement, &args, &changed, NULL);
+    return changed;
+}
+
+/* Those to come stand in the order of time in an index: while none is late, looking costs nothing. */
+static uint64_t watch_confirmations(struct monitor *m)
+{
+    if (pg_query(m->pg, &sql_confirmations_known, NULL, NULL, NULL) != PG_DONE)
+        return LOOK_USEC;
+    int64_t overdue = sweep(m, &sql_confirmations_overdue);
+    int64_t settled = pg_usable(m->pg) ? sweep(m, &sql_confirmations_sweep) : -1;
+    if (settled > 0)
+        log_notice("%" PRId64 " held subscription%s settled by what institutions had said before", settled,
+                   settled == 1 ? " was" : "s were");
+    return overdue == CONFIRMATIONS_MAX || settled == CONFIRMATIONS_MAX ? 0 : TURN_USEC;
+}
+
 static uint64_t route_unrouted(struct monitor *m)
 {
     return router_run(&m->router, m->pg);
 }
 
 static const struct job jobs[JOBS] = {
-    {"schema", check_schema},  {"backlog", read_backlog},        {"name", take_name},
-    {"ledger", extend_ledger}, {"index", index_ledger},          {"counters", fold_counts},
-    {"times", mend_times},     {"checkpoint", write_checkpoint}, {"routing", route_unrouted},
+    {"schema", check_schema},    {"backlog", read_backlog},
+    {"name", take_name},         {"ledger", extend_ledger},
+    {"index", index_ledger},     {"counters", fold_counts},
+    {"times", mend_times},       {"checkpoint", write_checkpoint},
+    {"routing", route_unrouted}, {"confirmations", watch_confirmations},
 };
 
 /* --- the thread ------------------------------------------------------------------------------- */

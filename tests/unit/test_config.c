@@ -756,14 +756,15 @@ static void test_differences_and_keys_without_effect(void **state)
     fixture_load_good(
         f, "log_level = \"debug\"; delivery: { timeout = \"20s\"; allow_http = true; lease = \"90s\"; };"
            "kafka: { properties: { linger_ms = 6; }; brokers = \"b\"; }; alerts: { remediation = \"pause\"; "
-           "min_samples = 20; }; consumers: { external = false; };");
+           "min_samples = 20; }; consumers: { external = false; }; status: { listen = \"127.0.0.1:1\"; };");
     config_diff(before, f->config, &live, &restart);
     config_unused(f->config, &unused);
     assert_string_equal(
         strbuf_str(&live),
         "log_level\ndelivery.timeout\ndelivery.allow_http\nalerts.min_samples\nalerts.remediation\n");
-    assert_string_equal(strbuf_str(&restart), "kafka.brokers\nkafka.properties\nconsumers.external\n");
-    assert_string_equal(strbuf_str(&unused), "consumers.external\n");
+    assert_string_equal(strbuf_str(&restart),
+                        "kafka.brokers\nkafka.properties\nconsumers.external\nstatus.listen\n");
+    assert_string_equal(strbuf_str(&unused), "status.listen\n");
 }
 
 static void test_sasl_without_use_is_a_notice(void **state)

@@ -200,12 +200,60 @@ TEST(test_durations_for_people)
     }
 }
 
+TEST(test_times_of_others)
+{
+    static const struct {
+        const char *text;
+        int64_t usec; /* -1 = none */
+    } cases[] = {
+        {"1970-01-01T00:00:00Z", 0},
+        {"1970-01-01t00:00:00z", 0},
+        {"1970-01-01 00:00:00+00:00", 0},
+        {"1970-01-01T00:00:00-00:00", 0},
+        {"1969-12-31T21:00:00-03:00", 0},
+        {"1970-01-01T05:45:00.000001+05:45", 1},
+        {"1970-01-01T00:00:00.5Z", 500000},
+        {"1970-01-01T00:00:00.123456789Z", 123456},
+        {"2000-02-29T00:00:00.123456Z", INT64_C(951782400123456)},
+        {"1970-01-01T00:00:60Z", 60000000},
+        {"9999-12-31T23:59:59.999999-23:59", INT64_C(253402387139999999)},
+        {"1970-01-01T00:00:00", -1},
+        {"1970-01-01T00:00Z", -1},
+        {"1970-01-01", -1},
+        {"", -1},
+        {"2001-02-29T00:00:00Z", -1},
+        {"1970-00-01T00:00:00Z", -1},
+        {"1970-01-00T00:00:00Z", -1},
+        {"0000-01-01T00:00:00Z", -1},
+        {"1970-01-01T24:00:00Z", -1},
+        {"1970-01-01T00:60:00Z", -1},
+        {"1970-01-01T00:00:61Z", -1},
+        {"1970-01-01T00:00:00.Z", -1},
+        {"1970-01-01T00:00:00.1234567890Z", -1},
+        {"1970-01-01T00:00:00+0300", -1},
+        {"1970-01-01T00:00:00+24:00", -1},
+        {"1970-01-01T00:00:00+03:60", -1},
+        {"1970-01-01T00:00:00Zx", -1},
+        {"1970-01-01T00:00:00 Z", -1},
+        {"+970-01-01T00:00:00Z", -1},
+        {"infinity", -1},
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        CLEANUP(freep) char *text = copy_of(cases[i].text, strlen(cases[i].text));
+        int64_t usec = -1;
+        assert_int_equal(parse_rfc3339(text, strlen(cases[i].text), &usec), cases[i].usec < 0 ? -EINVAL : 0);
+        assert_true(usec == cases[i].usec);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_timestamps),
         cmocka_unit_test(test_timestamps_agree_with_the_library),
         cmocka_unit_test(test_timestamps_of_another_form),
+        cmocka_unit_test(test_times_of_others),
         cmocka_unit_test(test_clocks),
         cmocka_unit_test(test_durations),
         cmocka_unit_test(test_sizes),

@@ -1,0 +1,87 @@
+-- Confirmations. The first four belong to the transaction of a consumer's batch.
+
+-- name: confirmations_expect
+-- What was sent is to be confirmed, if that was set then. A word that came before stays.
+-- $1 bigint[]: subscriptions
+-- $2 bigint[]: their integrations
+-- $3 timestamptz[]: when they were sent
+insert into confirmations as c (subscription_id, integration_id, expected_by, created_at)
+select e.subscription_id, e.integration_id, e.created_at + t.within_usec * interval '1 us', e.created_at
+  from unnest($1::bigint[], $2::bigint[], $3::timestamptz[]) as e (subscription_id, integration_id, created_at)
+ cross join lateral (select within_usec from confirmation_terms
+                      where integration_id = e.integration_id and since <= e.created_at order by since desc limit 1) t
+ where t.within_usec is not null
+ order by 1
+    on conflict (subscription_id) do update set expected_by = excluded.expected_by where c.expected_by is null
+
+-- name: confirmations_take
+-- The first word on each subscription, unless there is one already. Subscriptions that do not exist.
+-- $1 bigint[]: subscriptions, each once
+-- $2 text[]: confirmed or rejected
+-- $3 text[]: the institution's ids, NULL = none
+-- $4 timestamptz[]: when, as the institution says; NULL = it does not
+with known as materialized (
+  select a.*, s.integration_id
+    from unnest($1::bigint[], $2::text[], $3::text[], $4::timestamptz[]) as a (id, status, external_id, confirmed_at)
+   cross join lateral (select integration_id::bigint from subscriptions where id = a.id offset 0) s
+), taken as (
+  insert into confirmations as c (subscription_id, integration_id, status, external_id, confirmed_at, received_at)
+  select id, integration_id, status, external_id, confirmed_at, now() from known order by id
+      on conflict (subscription_id) do update
+     set status = excluded.status, external_id = excluded.external_id, confirmed_at = excluded.confirmed_at, received_at = excluded.received_at
+   where c.received_at is null
+)
+select u.id from unnest($1::bigint[]) as u (id) where not exists (select from known k where k.id = u.id)
+
+-- name: confirmations_contradict
+-- Words that say something else than the first one: another status, or another id. Their rows are locked already.
+-- $1 bigint[]: subscriptions
+-- $2 text[]: confirmed or rejected
+-- $3 text[]: the institution's ids, NULL = none
+with against as materialized (
+  select c.subscription_id,
+         array_agg(('x' || encode(substr(sha256(convert_to(a.status || ' ' || coalesce(a.external_id, ''), 'UTF8')), 1, 8), 'hex'))::bit(64)::bigint) as hashes
+    from unnest($1::bigint[], $2::text[], $3::text[]) as a (id, status, external_id)
+    join confirmations c on c.subscription_id = a.id
+   where a.status <> c.status or a.external_id <> c.external_id
+   group by 1
+)
+update confirmations c set contradicting = array(select distinct h from unnest(c.contradicting || a.hashes) h order by h limit 100)
+  from against a where c.subscription_id = a.subscription_id and not c.contradicting @> a.hashes
+
+-- name: confirmations_settle
+-- Settles those of these subscriptions that are held; how many. What somebody else has locked is left to confirmations_sweep.
+-- $1 bigint[]: subscriptions
+with found as materialized (
+-- include: confirmations_settle.part.sql
+     and s.id = any ($1) order by s.id for no key update of s skip locked
+), settled as (
+-- include: settle_held.part.sql
+)
+select count(*) from settled
+
+-- name: confirmations_sweep
+-- The same for held subscriptions on which the word came before they were held.
+-- $1 bigint: at most so many
+with found as materialized (
+-- include: confirmations_settle.part.sql
+   order by s.id limit $1 for no key update of s skip locked
+), settled as (
+-- include: settle_held.part.sql
+)
+select count(*) from settled
+
+-- name: confirmations_overdue
+-- Those that were to come by now and have not: how many.
+-- $1 bigint: at most so many
+with late as materialized (
+  select subscription_id from confirmations where status = 'expected' and expected_by <= now()
+   order by expected_by limit $1 for no key update skip locked
+), changed as (
+  update confirmations c set status = 'overdue' from late l where c.subscription_id = l.subscription_id and c.status = 'expected' returning 1
+)
+select count(*) from changed
+
+-- name: confirmations_known
+-- Every session sees these terms now.
+update confirmation_terms set known_at = clock_timestamp() where known_at is null

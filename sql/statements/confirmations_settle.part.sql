@@ -1,0 +1,5 @@
+-- Who says so stands in the event's decided_by, and in error_message of those that failed: a message of Kafka's begins like that for the alerts.
+  select s.id, case c.status when 'confirmed' then 'sent' else 'failed' end as result,
+         case c.status when 'confirmed' then 'confirmation: the institution has it' else 'confirmation: the institution has rejected it' end as words
+    from subscriptions s join confirmations c on c.subscription_id = s.id
+   where s.held_at is not null and s.status in ('pending', 'retry') and c.status in ('confirmed', 'rejected')

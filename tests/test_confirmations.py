@@ -1,0 +1,190 @@
+"""Confirmations: what institutions say later of what they took, in any order and number."""
+import json
+import random
+
+from harness.processes import wait_for
+
+TOPIC = "anubis.confirmations"
+FAST = {"delivery": {"timeout": "300ms"}, "log_level": "debug"}
+HOLD = {"on_ambiguous": "hold"}
+
+
+def said(subscription, status="confirmed", **more):
+    return (str(subscription), json.dumps({"subscription_id": subscription, "status": status, **more}))
+
+
+def confirmations(app):
+    """{subscription: (status, external id, contradictions)}"""
+    return {i: tuple(rest) for i, *rest in app.query(
+        "select subscription_id, status, external_id, contradictions from {s}.confirmations")}
+
+
+def wait_confirmations(app, wanted, deadline=60):
+    wait_for(lambda: confirmations(app) == wanted, deadline, lambda: f"{wanted}, now {confirmations(app)}", interval=0.05)
+
+
+def hold_some(app, institutions, count, **settings):
+    """Ids of subscriptions that are held: nobody answered."""
+    integration = app.integration(institutions.url("/silent"), name="Silent", delivery_settings={**HOLD, **settings})
+    ids = app.subscriptions(integration, count)
+    wait_for(lambda: app.value("select count(*) from {s}.subscriptions where held_at is not null") == count, 60,
+             "them to be held")
+    return ids
+
+
+# --- from the topic to the subscription ---
+
+
+def test_a_word_of_the_institution_settles_what_is_held(app, institutions, broker, make_daemon, ctl):
+    daemon = make_daemon(FAST).start()
+    has, has_not, quiet, early = hold_some(app, institutions, 4)
+    broker.produce(TOPIC, [said(has, external_id="E-1", confirmed_at="2026-11-27T00:30:00.5-03:00"), said(has_not, "rejected"),
+                           said(has_not, "confirmed")])
+    app.wait_states(sent=1, failed=1, retry=2)
+    wait_confirmations(app, {has: ("confirmed", "E-1", 0), has_not: ("rejected", None, 1)})
+    assert app.value("select confirmed_at = '2026-11-27 03:30:00.5Z' and received_at > now() - interval '5 min' "
+                     "from {s}.confirmations where external_id is not null")
+    event = app.events(has)[-1]
+    assert (event["event_type"], event["decided_by"]) == ("sent", "confirmation: the institution has it"), event
+    assert app.row(has)["sent_at"]
+    event = app.events(has_not)[-1]
+    assert (event["event_type"], event["error_message"]) == ("failed", "confirmation: the institution has rejected it"), event
+    # The word may come before the subscription is held, or while somebody has it locked.
+    app.query("insert into {s}.confirmations (subscription_id, status, received_at) values (%s, 'confirmed', now())", (early,))
+    daemon.wait_log("1 held subscription was settled by what institutions had said before")
+    app.wait_states(sent=2, failed=1, retry=1)
+    assert app.row(quiet)["held_at"]
+    ctl("verify", "--wait").expect(0)
+
+
+def test_messages_that_say_nothing_are_put_aside(app, broker, make_daemon):
+    integration = app.integration("https://x.example/", enabled=False)
+    ids = app.subscriptions(integration, 3)
+    bad = [(b"1", b"{", "the value is not JSON"), (b"1", None, "the value is empty"),
+           (b"1", b" " * 70000, "the value is longer than 65536 bytes"),
+           (b"9", said(ids[0])[1].encode(), "the key is not the subscription's id"),
+           (None, said(ids[0])[1].encode(), "the key is not the subscription's id"),
+           *((str(n).encode(), said(n)[1].encode(), "the subscription does not exist") for n in (10 ** 9, 2 ** 63 - 1)),
+           (str(ids[0]).encode(), b'{"subscription_id": %d, "status": "lost"}' % ids[0],
+            '"status" is neither "confirmed" nor "rejected"')]
+    daemon = make_daemon({"log_level": "debug"}).start()
+    for n in range(2):
+        broker.produce(TOPIC, [said(ids[n]), *((key, value) for key, value, _ in bad)])
+        wait_confirmations(app, {i: ("confirmed", None, 0) for i in ids[:n + 1]})
+    broker.produce(TOPIC, [said(ids[2])])
+    wait_confirmations(app, {i: ("confirmed", None, 0) for i in ids})
+    letters = app.query("select key, value, error from {s}.dead_letters where read_model = 'external' order by \"offset\"")
+    assert [(k and bytes(k), v and bytes(v), e) for k, v, e in letters] == 2 * bad
+    assert daemon.log.count("cannot handle the message") == 2 * len(bad)
+
+
+# --- what is expected ---
+
+
+def test_a_subscription_is_expected_then_overdue_and_confirmed_late(app, institutions, broker, make_daemon, ctl):
+    integration = app.integration(institutions.url("/good"), delivery_settings={"confirmation": {"within": "1h"}})
+    other = app.integration(institutions.url("/good"))
+    make_daemon(FAST).start()
+    first, second = app.subscriptions(integration, 2)
+    app.subscription(other)
+    app.wait_states(sent=3)
+    wait_confirmations(app, {first: ("expected", None, 0), second: ("expected", None, 0)})
+    assert app.value("select bool_and(c.expected_by = e.created_at + interval '1 hour') from {s}.confirmations c join "
+                     "{s}.subscription_events e on e.subscription_id = c.subscription_id and e.event_type = 'sent'")
+    app.query("update {s}.confirmations set expected_by = expected_by - interval '1 hour'")
+    wait_confirmations(app, {first: ("overdue", None, 0), second: ("overdue", None, 0)})
+    wait_for(lambda: app.query("select kind, integration_id, value, message from {s}.alerts") == [
+        ("unconfirmed", integration, 2, "2 subscriptions that were sent were not confirmed in time")], 60, "the alert")
+    app.query("update {s}.confirmations set expected_by = expected_by + interval '1 hour'")
+    broker.produce(TOPIC, [said(first), said(second, "rejected")])
+    wait_confirmations(app, {first: ("confirmed", None, 0), second: ("rejected", None, 0)})
+    wait_for(lambda: app.query("select kind, state from {s}.alerts") == [("unconfirmed", "resolved")], 60, "its end")
+    # What is no longer expected, and what was sent before it was.
+    app.query("update {s}.integrations set delivery_settings = '{}' where id = %s", (integration,))
+    app.query("update {s}.integrations set delivery_settings = %s where id = %s",
+              (json.dumps({"confirmation": {"within": "1ms"}}), other))
+    wait_for(lambda: app.value("select bool_and(known_at is not null) from {s}.confirmation_terms"), 30, "the terms to be known")
+    app.subscription(integration)
+    third = app.subscription(other)
+    wanted = {first: ("confirmed", None, 0), second: ("rejected", None, 0), third: ("overdue", None, 0)}
+    wait_confirmations(app, wanted)
+    ctl("verify", "--wait").expect(0)
+    check_report(ctl, {integration: (0, 0, 1, 1, 0, 1, 0), other: (0, 1, 0, 0, 0, 0, 0)},
+                 [(second, "sent", "rejected"), (third, "sent", "overdue")])
+    story = ctl("explain", str(third), "--json").expect(0).json
+    assert (story["confirmation"], story["external_id"]) == ("overdue", None) and story["expected_by"]
+    assert "confirmation" not in ctl("explain", str(app.subscription(integration))).expect(0).stdout
+    # Somebody writes there: the proof says so, and the ledger knows better.
+    app.wait_states(sent=6)
+    waiting = app.subscription(app.integration("https://x.example/", enabled=False))
+    app.query("delete from {s}.confirmations where subscription_id = %s", (third,))
+    app.query("insert into {s}.confirmations (subscription_id, expected_by) values (%s, now() + interval '1 day')", (waiting,))
+    said_wrong = ctl("verify", "--wait").expect(1).stdout
+    for words in (f"confirmations: subscription {third}: it is to be confirmed, and is not in the table", "--group external",
+                  f"confirmations: subscription {waiting}: the table expects its confirmation, though it is not sent"):
+        assert words in said_wrong, said_wrong
+    assert ctl("replay", "--group", "external", "--from-ledger", "--json").expect(0).json == {"confirmations": 2}
+    wait_confirmations(app, wanted)
+    ctl("verify", "--wait").expect(0)
+
+
+def check_report(ctl, counts, cases):
+    """Counts by integration, and the subscriptions that a person has to look at; in each form."""
+    found = ctl("report", "--reconciliation", "--json").expect(0).json
+    columns = ("expected", "overdue", "confirmed", "rejected", "not_sent", "sent_but_rejected", "contradicted")
+    assert {i["integration_id"]: tuple(i[c] for c in columns) for i in found["integrations"]} == counts
+    assert tuple(found["total"][0][c] for c in columns) == tuple(map(sum, zip(*counts.values())))
+    assert [(c["subscription_id"], c["status"], c["confirmation"]) for c in found["cases"]] == cases
+    lines = ctl("report", "--reconciliation", "--format", "csv").expect(0).stdout.splitlines()
+    assert lines[0] == ",".join(("integration_id", "name", *columns)) and len(lines) == 1 + len(counts)
+    one = next(iter(counts))
+    found = ctl("report", "--reconciliation", "--integration", str(one), "--since", "1h", "--json").expect(0).json
+    assert [i["integration_id"] for i in found["integrations"]] == [one]
+    found = ctl("report", "--reconciliation", "--until", "1h", "--json").expect(0).json
+    assert found["integrations"] == found["cases"] == []
+    assert "To be looked at" in ctl("report", "--reconciliation").expect(0).stdout
+
+
+def model(subscriptions, sent, messages):
+    """The table that must come of it, in whatever order both streams were read."""
+    rows = {i: ["expected", None, set()] for i in sent}
+    for i, status, external_id in messages:
+        if i not in subscriptions:
+            continue
+        row = rows.setdefault(i, ["expected", None, set()])
+        if row[0] == "expected":
+            row[:2] = status, external_id
+        elif status != row[0] or (row[1] and external_id and external_id != row[1]):
+            row[2].add((status, external_id))
+    return {i: (status, external_id, len(against)) for i, (status, external_id, against) in rows.items()}
+
+
+def test_the_order_and_number_of_messages_does_not_matter(app, institutions, broker, make_daemon, ctl):
+    """Only the order of those on one subscription does. Daemons are killed meanwhile, and all is read again."""
+    pick = random.Random(12)
+    integration = app.integration(institutions.url("/good"), delivery_settings={"confirmation": {"within": "1d"}})
+    consumers = {"session_timeout": "6s", "heartbeat_interval": "500ms", "threads": 2}
+    daemons = [make_daemon({**FAST, "consumers": consumers}, name=f"d{n}").start() for n in range(2)]
+    ids, messages = [], []
+    for turn in range(6):
+        ids += app.subscriptions(integration, 40)
+        batch = [(i, pick.choice(("confirmed", "confirmed", "rejected")), pick.choice((None, "A", "B", "C")))
+                 for i in pick.choices([*ids, 10 ** 9], k=120)]
+        messages += batch
+        broker.produce(TOPIC, [said(i, status, external_id=e) for i, status, e in batch + batch[-30:]])
+        daemons[turn % 2].kill9()
+        daemons[turn % 2].start()
+    app.wait_states(sent=240)
+    wanted = model(set(ids), ids, messages)
+    assert sum(n for _, _, n in wanted.values()) > 20
+    wait_confirmations(app, wanted, 120)
+    ctl("verify", "--wait").expect(0)
+    ctl("replay", "--group", "external").expect(0)
+    last = app.subscription(integration)
+    broker.produce(TOPIC, [said(last)])
+    wanted[last] = ("confirmed", None, 0)
+    wait_confirmations(app, wanted)
+    wait_for(lambda: app.value("select next_offset from {s}.consumer_offsets where topic = %s", (TOPIC,)) == broker.count(TOPIC),
+             60, "the messages to be read again")
+    assert confirmations(app) == wanted
+    ctl("verify", "--wait").expect(0)
