@@ -100,6 +100,8 @@ static const struct command_option {
     {"status", TEXT(choice.status, "CODE"), TAKES_CHOICE, "of retry: with this HTTP status"},
     {"ids", TEXT(choice.ids, "ID,ID"), TAKES_CHOICE, "of retry: these; all that are given must hold"},
     {"format", TEXT(stats.format, "FORMAT"), TAKES_REPORT, "of report: table, json or csv"},
+    {"reconciliation", FLAG(stats.reconciliation), TAKES_REPORT,
+     "of report: what institutions have confirmed, beside what was sent"},
     {"group", TEXT(stats.group, "GROUP"), TAKES_REPLAY, "of replay: integration, monitoring or external"},
     {"from-ledger", FLAG(stats.from_ledger), TAKES_REPLAY, "of replay: not from Kafka, but from the ledger"},
     {"rate", TEXT(choice.rate, "NUMBER"), TAKES_RATE,

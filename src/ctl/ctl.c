@@ -263,3 +263,16 @@ int ctl_show(const struct ctl *c, const struct sheet *sheet, int code)
     }
     return code;
 }
+
+void ctl_print_csv(const char *text)
+{
+    putchar('"');
+    if (strchr("=+-@\t\r", *text) && *text)
+        putchar('\'');
+    for (const char *p = text; *p; p++) {
+        if (*p == '"')
+            putchar('"');
+        putchar(*p);
+    }
+    putchar('"');
+}

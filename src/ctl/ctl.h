@@ -37,8 +37,9 @@ struct ctl {
         const char *kind; /* of alerts alone */
     } choice;             /* of retry; NULL = any */
     struct {
-        const char *format; /* of report */
-        const char *group;  /* of replay */
+        const char *format;  /* of report */
+        bool reconciliation; /* of report */
+        const char *group;   /* of replay */
         bool from_ledger;
     } stats;
     struct {
@@ -64,6 +65,7 @@ int ctl_settle(struct ctl *c);
 int ctl_resend(struct ctl *c);
 int ctl_integrations(struct ctl *c);
 int ctl_report(struct ctl *c);
+int ctl_reconcile(struct ctl *c, bool csv); /* report --reconciliation */
 int ctl_replay(struct ctl *c);
 int ctl_filters(struct ctl *c);
 int ctl_alerts(struct ctl *c);
@@ -97,6 +99,9 @@ int ctl_read_ids(const struct ctl *c, int64_t **ret);
 
 /* Who does it: the user, as far as sudo tells. The caller frees. */
 char *ctl_operator(void);
+
+/* A text in CSV (RFC 4180). One that a spreadsheet would take for a formula is not to be one. */
+void ctl_print_csv(const char *text);
 
 /* One line on stderr, "anubisctl: …". */
 void ctl_say(const char *fmt, ...) PRINTF(1, 2);

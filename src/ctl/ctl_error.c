@@ -15,6 +15,7 @@ static const char *const own_sentences[] = {
     "the answer's text could not be stored",
     "status set to failed by the application",
     "status set to retry by the application",
+    "confirmation: the institution has rejected it",
 };
 
 /* And what the machine lacked: of these, or of http_shortage_words(). */

@@ -9,6 +9,7 @@
 #include "base/timeutil.h"
 #include "crypto/idempotency_key.h"
 #include "ctl/explain.h"
+#include "sql/statements.h"
 
 /* --- the rest of the sheet -------------------------------------------------------------------- */
 
@@ -143,6 +144,25 @@ static void add_events(struct explanation *e)
     }
 }
 
+static int add_confirmation(struct explanation *e)
+{
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+    CLEANUP(pg_result_freep) struct pg_result *found = NULL;
+
+    pg_arg_i64(&args, e->id);
+    int r = pg_query(e->pg, &sql_explain_confirmation, &args, &found, &e->err);
+    if (r != PG_DONE || pg_rows(found) == 0)
+        return r;
+    struct pg_row row = {.result = found};
+    sheet_add(e->sheet, "confirmation", "confirmation", value_text(pg_next_text(&row)));
+    sheet_add_known(e->sheet, "external_id", "its id there", value_text_or_null(pg_next_text(&row)));
+    sheet_add_known(e->sheet, "expected_by", "to be confirmed by", value_time(pg_next_time(&row)));
+    sheet_add_known(e->sheet, "confirmed_at", "they say at", value_time(pg_next_time(&row)));
+    sheet_add_known(e->sheet, "received_at", "they said so at", value_time(pg_next_time(&row)));
+    sheet_add_known(e->sheet, "contradictions", "contradictions", value_i64_or_null(pg_next_i64(&row), 0));
+    return PG_DONE;
+}
+
 static int explain(struct explanation *e)
 {
     bool found = false;
@@ -158,6 +178,9 @@ static int explain(struct explanation *e)
         return ctl_refused(r, "read the subscription", &e->err);
     sheet_new(&e->sheet);
     add_head(e);
+    r = add_confirmation(e);
+    if (r != PG_DONE)
+        return ctl_refused(r, "read the confirmation", &e->err);
     explain_next(e);
     sheet_empty_line(e->sheet);
     add_events(e);

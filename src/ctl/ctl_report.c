@@ -110,27 +110,13 @@ static int show_sheet(struct ctl *c, const struct pg_result *rows)
 
 /* --- CSV -------------------------------------------------------------------------------------- */
 
-/* RFC 4180. A name that a spreadsheet would take for a formula is not to be one. */
-static void print_name(const char *name)
-{
-    putchar('"');
-    if (strchr("=+-@\t\r", *name) && *name)
-        putchar('\'');
-    for (const char *p = name; *p; p++) {
-        if (*p == '"')
-            putchar('"');
-        putchar(*p);
-    }
-    putchar('"');
-}
-
 static int show_csv(const struct pg_result *rows)
 {
     for (size_t i = 0; i < ARRAY_SIZE(names); i++)
         printf("%s%s", i ? "," : "", names[i]);
     for (int row = 0; row < pg_rows(rows) - 1; row++) {
         printf("\r\n%" PRId64 ",", pg_get_i64(rows, row, ID));
-        print_name(pg_get_text(rows, row, NAME));
+        ctl_print_csv(pg_get_text(rows, row, NAME));
         for (int column = CREATED; column < SINCE; column++)
             printf(",%s", pg_get_text(rows, row, column));
     }
@@ -192,6 +178,8 @@ int ctl_report(struct ctl *c)
     bool csv;
 
     int code = read_format(c, &csv);
+    if (!code && c->stats.reconciliation)
+        return ctl_reconcile(c, csv);
     if (!code)
         code = read_args(c, &args);
     if (!code)

@@ -41,6 +41,7 @@ static const char *const remedies[] = {
         "than the rest): \"anubisctl replay --group integration --from-ledger\" takes counters and analytics back "
         "to the marks, and then \"anubisctl replay --group integration\" has the events read again and counted",
     [KIND_STATS] = "\"anubisctl replay --group integration --from-ledger\" corrects integration_stats",
+    [KIND_CONFIRMATIONS] = "\"anubisctl replay --group external --from-ledger\" corrects what is expected",
 };
 
 static void add_remedies(struct proof *p)
@@ -194,6 +195,7 @@ static const struct step {
     {"comparing the counters", proof_verify_counters},
     {"comparing what consumers have marked", proof_verify_bits},
     {"comparing the analytics", proof_verify_stats},
+    {"comparing the confirmations", proof_verify_confirmations},
 };
 
 static void show_step(void *userdata)

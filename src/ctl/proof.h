@@ -49,6 +49,7 @@ enum kind {
     KIND_MARKS,
     KIND_MARKS_LOST,
     KIND_STATS,
+    KIND_CONFIRMATIONS,
 };
 
 static inline void proof_note_kind(struct proof *p, enum kind kind)
@@ -62,3 +63,4 @@ int proof_read_handled(struct proof *p);
 int proof_verify_counters(struct proof *p);
 int proof_verify_bits(struct proof *p);
 int proof_verify_stats(struct proof *p);
+int proof_verify_confirmations(struct proof *p);
