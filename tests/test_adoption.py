@@ -187,7 +187,8 @@ def test_some_of_the_tables(empty_database):
                                  "where contype = 'f' and connamespace = 'public'::regnamespace order by 1, 2")
     assert found == [("alert_buckets", "alert_evidence"), ("alert_evidence", "integrations"), ("alert_outbox", "alerts"),
                      ("alert_silences", "integrations"), ("alerts", "integrations"),
-                     ("integration_filters", "integrations"), ("integration_runtime", "integrations")]
+                     ("confirmation_terms", "integrations"), ("integration_filters", "integrations"),
+                     ("integration_runtime", "integrations")]
     app = Application(empty_database, "public")
     number = app.subscription(1)
     assert app.query("select event_type, to_status from subscription_events") == [("created", "pending")]

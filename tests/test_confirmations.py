@@ -1,8 +1,12 @@
 """Confirmations: what institutions say later of what they took, in any order and number."""
+import contextlib
 import json
 import random
 
+import psycopg2
+import pytest
 from harness.processes import wait_for
+from test_statements import STATEMENTS
 
 TOPIC = "anubis.confirmations"
 FAST = {"delivery": {"timeout": "300ms"}, "log_level": "debug"}
@@ -81,6 +85,20 @@ def test_messages_that_say_nothing_are_put_aside(app, broker, make_daemon):
 # --- what is expected ---
 
 
+def test_what_the_setting_may_say(app):
+    number = app.integration("https://x.example/")
+    change = "update {s}.integrations set delivery_settings = %s where id = %s"
+    for value in ({}, "2d", None, [], {"within": "2 days"}, {"within": 2}, {"within": "0d"}, {"within": "-1d"}, {"within": ""},
+                  {"within": "3651d"}, {"within": "99999999999999999999d"}, {"within": None}, {"within": "2d", "by": "mail"}):
+        with pytest.raises(psycopg2.errors.CheckViolation, match="delivery_settings.confirmation is an object such as"):
+            app.query(change, (json.dumps({"confirmation": value}), number))
+    for within in ("2d", "3650d", "1us", "24h", "00090m"):
+        app.query(change, (json.dumps({"confirmation": {"within": within}}), number))
+    app.query(change, ("{}", number))
+    assert [n for (n,) in app.query("select within_usec from {s}.confirmation_terms order by since")] == [
+        172800000000, 315360000000000, 1, 86400000000, 5400000000, None]
+
+
 def test_a_subscription_is_expected_then_overdue_and_confirmed_late(app, institutions, broker, make_daemon, ctl):
     integration = app.integration(institutions.url("/good"), delivery_settings={"confirmation": {"within": "1h"}})
     other = app.integration(institutions.url("/good"))
@@ -126,6 +144,34 @@ def test_a_subscription_is_expected_then_overdue_and_confirmed_late(app, institu
     assert ctl("replay", "--group", "external", "--from-ledger", "--json").expect(0).json == {"confirmations": 2}
     wait_confirmations(app, wanted)
     ctl("verify", "--wait").expect(0)
+
+
+def test_those_that_wait_cost_nothing(app):
+    """However many are expected: who looks for late ones reads the few pages that lead to them."""
+    integration = app.integration("https://x.example/", delivery_settings={"confirmation": {"within": "2d"}})
+    app.query("insert into {s}.confirmations (subscription_id, integration_id, expected_by) "
+              "select n, %s, now() + interval '1 day' + n * interval '1 s' from generate_series(1, 100000) n", (integration,))
+    app.query("vacuum analyze {s}.confirmations")
+
+    def pages(name, *arguments):
+        for _ in range(2):  # the first one looks into the catalogs
+            cursor.execute(f"explain (analyze, buffers, format json) execute {name} {arguments}".replace(",)", ")"))
+            plan = cursor.fetchone()[0][0]["Plan"]
+        return plan["Shared Hit Blocks"] + plan["Shared Read Blocks"], plan
+    with contextlib.closing(app.database.connect()) as session:
+        cursor = session.cursor()
+        cursor.execute("set search_path = anubis; set jit = off; set plan_cache_mode = force_generic_plan")
+        for name, types in (("confirmations_overdue", "bigint"), ("confirmations_sweep", "bigint"),
+                            ("alerts_look", "bigint, bigint, integer, bigint, text")):
+            cursor.execute(f"prepare {name} ({types}) as {STATEMENTS[name]}")
+        for name, arguments, most in (("confirmations_overdue", (1000,), 20), ("confirmations_sweep", (1000,), 20),
+                                      ("alerts_look", (10 ** 9, 1, 5, 1, "x"), 200)):
+            found = pages(name, *arguments)
+            assert found[0] < most, (name, found)
+        cursor.execute("update confirmations set expected_by = now() where subscription_id = 99999")
+        cursor.execute("execute confirmations_overdue (1000)")
+        cursor.execute("select subscription_id from confirmations where status = 'overdue'")
+        assert cursor.fetchall() == [(99999,)]
 
 
 def check_report(ctl, counts, cases):

@@ -23,7 +23,9 @@ select c.integration_id, i.name, c.expected, c.overdue, c.confirmed, c.rejected,
 -- name: reconciliation_cases :once
 -- Those that a person has to look at: subscription, integration, its status, what the institution says, by when it was to say so, and
 -- contradictions; how many there are in all.
--- $1 text, $2 text, $3 bigint: as above
+-- $1 text: since, as above
+-- $2 text: until
+-- $3 bigint: integration, 0 = all
 -- $4 bigint: at most so many
 select c.subscription_id, c.integration_id, s.status::text, c.status, c.expected_by, c.contradictions, count(*) over ()
   from confirmations c left join subscriptions s on s.id = c.subscription_id

@@ -12,8 +12,8 @@ with
   returning c.subscription_id
 ), wrong as materialized (
   select c.subscription_id, c.received_at is not null as is_said
-    from confirmations c left join subscriptions s on s.id = c.subscription_id
-   where c.expected_by is not null and s.status::text is distinct from 'sent'
+    from confirmations c join subscriptions s on s.id = c.subscription_id
+   where c.expected_by is not null and s.status::text <> 'sent'
    order by 1 for no key update of c
 ), dropped as (
   delete from confirmations c using wrong w where c.subscription_id = w.subscription_id and not w.is_said

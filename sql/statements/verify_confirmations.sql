@@ -13,8 +13,8 @@ select d.id, d.words, count(*) over ()
          where d.is_handled and d.is_sure and c.expected_by is distinct from d.expected_by
         union all
         select c.subscription_id, 'the table expects its confirmation, though it is not sent'
-          from confirmations c left join subscriptions s on s.id = c.subscription_id
-         where c.expected_by is not null and s.status::text is distinct from 'sent') d
+          from confirmations c join subscriptions s on s.id = c.subscription_id
+         where c.expected_by is not null and s.status::text <> 'sent') d
  order by 1 limit $1
 
 -- name: verify_unhandled :once
