@@ -13,7 +13,7 @@ ROWS, INTEGRATIONS = 3000, 8
 TRANSACTIONS = 1        # 0.1 to 0.3 by batches; one by one they would be three and more
 WAL_BYTES = 3500        # 2,700 to 2,900, what the consumers write with it, without images of whole pages
 SYSTEM_CALLS = 25       # 10: of all threads, over HTTP
-ALLOCATIONS = 170       # 156: of all threads; libpq's rows and the headers of three messages that two groups read
+ALLOCATIONS = 193       # 176: of all threads; libpq's rows, and headers of three messages that two groups read, one a third, too
 NOTIFICATIONS = 0.1     # none, as good as: a daemon at work is not rung for
 READS_AND_WRITES = 15   # 6 over TLS, the handshakes among them; libpq, Kafka's client and clear text use other calls
 
