@@ -27,7 +27,7 @@ class World:
         Ctl(database=self.app.database).migrate()
         self.integration = self.app.integration(institutions.url("/good"))
         self.settings = merged(QUICK, {"kafka": {"topic_prefix": prefix},
-                                       "consumers": {"group_prefix": prefix.rstrip("."), "monitoring": False}})
+                                       "consumers": {"group_prefix": prefix.rstrip("."), "monitoring": False, "external": False}})
 
     def daemon(self, conninfo=None):
         return Daemon(merged(self.settings, {"database": {"conninfo": conninfo}} if conninfo else {}),
