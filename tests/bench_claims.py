@@ -1,5 +1,8 @@
 """The benchmark's cases of what claims and inserts cost: by the rows that wait, by the integrations that they wait for, and
-beside a snapshot that somebody holds."""
+beside a snapshot that somebody holds; and of what a consumer compares with the ledger."""
+import os
+import re
+
 from bench_measure import Row, cpu_of_thread
 from bench_throughput import cpu_by_session
 from harness.processes import wait_for
@@ -8,6 +11,9 @@ SIZES = ((1000, 10), (100000, 10), (100000, 1000), (100000, 10000), (1000000, 10
 SENT = 20000        # rows of a measurement, at most
 INSERTS = 2000
 SNAPSHOT_GOAL = 1.5
+STATEMENTS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "sql/statements")
+BATCH = 500         # events
+COMPARE_GOAL = 1.0  # µs
 INSERT = """insert into anubis.subscriptions (integration_id, order_id, origin, cpf, payload)
     values ($1, 1, 'site', '12345678909', '{"name": "Maria", "course": 7}')"""
 
@@ -64,6 +70,68 @@ def costs(app, ids):
               (ids, len(ids), SENT))
     wait_for(lambda: sent(app) == first + INSERTS + SENT, 300, "all to be sent")
     return inserting / INSERTS * 1e6, (claiming(app) - claimed) / (INSERTS + SENT) * 1e6
+
+
+COMPARED = """create or replace function pg_temp.run(batches int, times int, step int) returns void language plpgsql as $f$
+    declare
+        kinds constant text[] := '{created,updated,sent,failed,retried}';
+        ids bigint[]; types text[]; numbers bytea; rows bigint[]; owners bigint[]; at timestamptz[]; known bigint;
+    begin
+        for batch in 1 .. batches loop
+            select array_agg(id order by id), array_agg(event_type order by id), array_agg(subscription_id order by id),
+                   array_agg(integration_id order by id), array_agg(created_at order by id),
+                   decode(string_agg(lpad(to_hex(array_position(kinds, event_type)), 2, '0'), '' order by id), 'hex')
+              into ids, types, rows, owners, at, numbers from anubis.subscription_events
+             where id between batch * BATCH and (batch + step) * BATCH - 1 and id % step = 0;
+            for time in 1 .. times loop
+                if step = 1 then
+                    known := pg_temp.count_known(array[ids[1]], array[ids[BATCH]], '{0}', ids[1], ids[BATCH], kinds, numbers,
+                                                 rows, owners, at);
+                    assert known = BATCH;
+                else
+                    perform from pg_temp.find_unknown(ids, types, rows, owners, at, ids[1], ids[BATCH]);
+                    assert not found;
+                end if;
+            end loop;
+        end loop;
+    end $f$"""
+PARAMETERS = {"count_known": "bigint[], bigint[], bigint[], bigint, bigint, text[], bytea, bigint[], bigint[], timestamptz[]",
+              "find_unknown": "bigint[], text[], bigint[], bigint[], timestamptz[], bigint, bigint"}
+
+
+def comparing(cursor, pid, batches, step):
+    """µs of Postgres for an event of a batch, whose ids have this distance."""
+    used = []
+    for times in (1, 1, 11):  # the first one warms
+        before = cpu_of_thread(pid, pid)
+        cursor.execute("select pg_temp.run(%s, %s, %s)", (batches, times, step))
+        used.append(cpu_of_thread(pid, pid) - before)
+    return (used[2] - used[1]) / 10 / batches / BATCH * 1e6
+
+
+def compare(bench, rows, turns):
+    """What a consumer pays so that no event counts which the ledger does not have: of ids side by side, and far apart."""
+    app, _ = bench.fresh()
+    bench.fill(app, rows)
+    app.query("vacuum analyze {s}.subscription_events")
+    connection, found = app.database.connect(), {1: [], 20: []}
+    with connection.cursor() as cursor, open(os.path.join(STATEMENTS, "consumer.sql"), encoding="utf-8") as f:
+        cursor.execute("set search_path = anubis; set jit = off; select pg_backend_pid()")
+        pid, = cursor.fetchone()
+        statements = f.read()
+        for name, parameters in PARAMETERS.items():
+            statement = re.search(rf"(?ms)^-- name: {name}\n(?:--.*?\n)*(.*?)(?=^-- name)", statements)[1]
+            cursor.execute(f"create function pg_temp.{name}({parameters}) returns setof bigint language plpgsql as "
+                           f"$f$ begin return query {statement}; end $f$")
+        cursor.execute(COMPARED.replace("BATCH", str(BATCH)))
+        for _ in range(turns):
+            for step, costs_of_turns in found.items():
+                costs_of_turns.append(comparing(cursor, pid, max(rows // BATCH - 20, 1), step))
+    connection.close()
+    app.database.drop()
+    return {"events of a batch": BATCH,
+            "table": [Row.of_turns("µs to compare an event with the ledger: ids side by side → far apart",
+                                   *found.values(), goals=[("first", COMPARE_GOAL)])]}
 
 
 def snapshot(bench, rows):

@@ -601,17 +601,24 @@ def test_the_databases_offset_wins_over_kafkas(scene, make_daemon):
     scene.check()
 
 
-@pytest.mark.parametrize("change", [{"consumers": {"group_prefix": "novo"}}, {"instance": "other", "consumers": {"threads": 3}}],
-                         ids=["group", "threads"])
+# As an application that published by itself may have them: see test_another_group_counts_nothing_twice().
+THEIR_ENVIRONMENT = {"KAFKA_CLIENT_ID": "anubis-development", "KAFKA_GROUP_ID": "anubis-consumers-dev",
+                     "KAFKA_HEARTBEAT_INTERVAL": "5000", "KAFKA_SESSION_TIMEOUT": "15000", "KAFKA_MAX_POLL_RECORDS": "50",
+                     "KAFKA_SECURITY_PROTOCOL": "plaintext"}
+
+
+@pytest.mark.parametrize("change", [{"consumers": {"group_prefix": "novo"}}, {"instance": "other", "consumers": {"threads": 3}},
+                                    THEIR_ENVIRONMENT], ids=["group", "threads", "environment"])
 def test_another_group_counts_nothing_twice(scene, make_daemon, change):
     """The marks are the counters', not the group's: what another name reads from the beginning is handled already."""
     scene.publish(500)
     daemon = make_daemon(SETTINGS).start()
     scene.check()
     daemon.term()
-    scene.group = f"{change['consumers'].get('group_prefix', 'anubis')}-integration-group"
+    settings, env = ({}, change) if change is THEIR_ENVIRONMENT else (change, {})
+    scene.group = f"{env.get('KAFKA_GROUP_ID') or settings['consumers'].get('group_prefix', 'anubis')}-integration-group"
     scene.app.query("delete from {s}.consumer_offsets")
-    daemon = make_daemon(merged(SETTINGS, change)).start()
+    daemon = make_daemon(merged(SETTINGS, settings), env=env).start()
     scene.publish(100)
     scene.check()
 

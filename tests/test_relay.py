@@ -7,6 +7,8 @@ import os
 import random
 import re
 import signal
+import socket
+import struct
 import subprocess
 import threading
 import time
@@ -676,6 +678,49 @@ def test_the_reason_is_said_as_soon_as_it_is_known(ledger, broker, make_daemon):
     ledger.wait_published()
     lines = [line for line in daemon.log.splitlines() if "could not reach Kafka" in line]
     assert len(lines) == 2 and "refused" not in lines[0], lines
+
+
+def refuse_the_password(listener, may_answer):
+    """A broker as far as a password goes, which it refuses, each time when it may."""
+    def answer(connection):
+        with contextlib.suppress(OSError, struct.error), connection, connection.makefile("rb") as stream:
+            while True:
+                length, = struct.unpack(">i", stream.read(4))
+                api, version, number = struct.unpack(">hhi", stream.read(length)[:8])
+                if api == 18:  # ApiVersions, whose version 0 only is known
+                    apis = ((0, 3, 7), (3, 0, 4), (17, 0, 1), (18, 0, 0), (36, 0, 0))
+                    body = struct.pack(">hi", 35 if version > 0 else 0, len(apis))
+                    body += b"".join(struct.pack(">hhh", *a) for a in apis)
+                elif api == 17:
+                    body = struct.pack(">hih", 0, 1, 5) + b"PLAIN"
+                else:
+                    may_answer.wait(60)
+                    words = b"Authentication failed: Invalid username or password"
+                    body = struct.pack(">hh", 58, len(words)) + words + struct.pack(">i", 0)
+                connection.sendall(struct.pack(">ii", len(body) + 4, number) + body)
+    with contextlib.suppress(OSError):
+        while True:
+            threading.Thread(target=answer, args=(listener.accept()[0],), daemon=True).start()
+
+
+@pytest.mark.parametrize("at_once", [True, False], ids=["before the first look ends", "after it"])
+def test_a_refused_password_is_said(ledger, make_daemon, at_once):
+    """With Kafka's own words, once; when the broker takes longer than the first look, in a second line."""
+    may_answer = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=refuse_the_password, args=(listener, may_answer), daemon=True).start()
+        kafka = {"brokers": f"127.0.0.1:{listener.getsockname()[1]}", "security_protocol": "sasl_plaintext",
+                 "sasl_mechanism": "PLAIN", "sasl_username": "anubis", "sasl_password": "wr0ng-word"}
+        if at_once:
+            may_answer.set()
+        daemon = make_daemon({**RELAY_ALONE, "kafka": kafka}, kafka=None).start()
+        daemon.wait_log("could not reach Kafka")
+        may_answer.set()
+        daemon.wait_log("could not reach Kafka: .*Invalid username or password")
+        ledger.app.subscriptions(ledger.integration(), 10)
+        assert daemon.term() == 0
+        lines = [line for line in daemon.log.splitlines() if "could not reach Kafka" in line]
+        assert len(lines) <= 2 and "Invalid username" in lines[-1] and "wr0ng-word" not in daemon.log, lines
 
 
 def test_a_broker_that_hangs(ledger, broker, make_daemon):
