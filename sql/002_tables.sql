@@ -382,10 +382,13 @@ create table @extschema@.audit_salts (
     salt bytea not null check (octet_length(salt) = 32)
 );
 
--- Messages that no consumer can handle.
+-- Messages that no consumer can handle. A group of another prefix reads the same messages for the same read model: they are put aside
+-- once. replays: how often an operator had it tried again; failed_at and last_error: when it failed last, and why. published_at: when it
+-- went to the topic <topic_prefix>dead_letters.
 create table @extschema@.dead_letters (
     id bigint generated always as identity primary key,
-    read_model text not null,
+    consumer_group text not null,
+    read_model text,
     topic text not null,
     partition integer not null,
     "offset" bigint not null,
@@ -394,10 +397,26 @@ create table @extschema@.dead_letters (
     value bytea,
     error text not null,
     created_at timestamptz not null default now(),
+    failed_at timestamptz not null default now(),
     replayed_at timestamptz,
+    replays integer not null default 0,
+    last_error text,
+    discarded_at timestamptz,
+    discard_reason text,
+    published_at timestamptz,
     unique (read_model, topic, partition, "offset")
 );
-create index dead_letters_open on @extschema@.dead_letters (id) where replayed_at is null;
+create index dead_letters_open on @extschema@.dead_letters (id) where replayed_at is null and discarded_at is null;
+create index dead_letters_unpublished on @extschema@.dead_letters (id) where published_at is null;
+
+-- Groups that have stopped by themselves, because most messages of a batch could not be handled: that looks like our own fault.
+-- passes_until: an operator lets it go on, and until then such messages are put aside all the same.
+create table @extschema@.consumer_stops (
+    read_model text primary key,
+    reason text not null,
+    stopped_at timestamptz not null default now(),
+    passes_until timestamptz
+);
 
 -- ---------------------------------------------------------------------------------------------------------------------
 -- Confirmations: what institutions say later of what they took.

@@ -30,6 +30,8 @@ enum {
     TAKES_AUDIT = 1 << 14,
     TAKES_PAYLOAD = 1 << 15,
     TAKES_SILENCE = 1 << 16, /* --integration, --kind, --for and --reason */
+    TAKES_GROUP = 1 << 17,
+    TAKES_LETTERS = 1 << 18, /* --group, --all, --reason and --rate */
 };
 
 /* How they look behind a command in the help. */
@@ -51,6 +53,8 @@ static const struct {
     {TAKES_AS, "--as"},
     {TAKES_REPORT, "[PERIOD]"},
     {TAKES_REPLAY, "--group"},
+    {TAKES_GROUP, "[--group]"},
+    {TAKES_LETTERS, "[CHOICE]"},
     {TAKES_PAYLOAD, "--payload [--origin]"},
     {TAKES_SILENCE, "[SILENCE]"},
 };
@@ -84,8 +88,8 @@ static const struct command_option {
     {"order", TEXT(order, "ID"), TAKES_SEARCH,
      "of explain: the subscription of this order, in place of its own id"},
     {"cpf", TEXT(cpf, "CPF"), TAKES_SEARCH, "of explain: the subscription of this person"},
-    {"reason", TEXT(reason, "TEXT"), TAKES_REASON | TAKES_SILENCE,
-     "of pause, settle, resend, silence: why, for those who come after you"},
+    {"reason", TEXT(reason, "TEXT"), TAKES_REASON | TAKES_SILENCE | TAKES_LETTERS,
+     "of pause, settle, resend, silence, discard: why, for those who come after you"},
     {"as", TEXT(as, "sent|failed"), TAKES_AS, "of settle: whether the institution has them, or has not"},
     {"for", TEXT(period, "DURATION"), TAKES_PERIOD | TAKES_SILENCE,
      "of pause and silence: it ends by itself after so long (30m, 2h)"},
@@ -102,10 +106,15 @@ static const struct command_option {
     {"format", TEXT(stats.format, "FORMAT"), TAKES_REPORT, "of report: table, json or csv"},
     {"reconciliation", FLAG(stats.reconciliation), TAKES_REPORT,
      "of report: what institutions have confirmed, beside what was sent"},
-    {"group", TEXT(stats.group, "GROUP"), TAKES_REPLAY, "of replay: integration, monitoring or external"},
+    {"group", TEXT(stats.group, "GROUP"), TAKES_REPLAY | TAKES_GROUP | TAKES_LETTERS,
+     "of replay, resume and dead-letters: integration, monitoring or external"},
+    {"put-aside", FLAG(choice.put_aside), TAKES_GROUP,
+     "of resume --group: for an hour what it cannot handle goes to dead_letters"},
+    {"all", FLAG(choice.all), TAKES_LETTERS,
+     "of dead-letters: also those that are over; of its replay and discard: all that are open"},
     {"from-ledger", FLAG(stats.from_ledger), TAKES_REPLAY, "of replay: not from Kafka, but from the ledger"},
-    {"rate", TEXT(choice.rate, "NUMBER"), TAKES_RATE,
-     "of retry and resend: so many a second, not all at once"},
+    {"rate", TEXT(choice.rate, "NUMBER"), TAKES_RATE | TAKES_LETTERS,
+     "of retry, resend and dead-letters replay: so many a second, not all at once"},
     {"payload", TEXT(sample.payload, "FILE"), TAKES_PAYLOAD,
      "of filters: the payload; - is the standard input"},
     {"origin", TEXT(sample.origin, "TEXT"), TAKES_PAYLOAD, "of filters: the subscription's origin"},
@@ -137,7 +146,8 @@ static const struct command commands[] = {
      ctl_integrations},
     {"pause", "ID", "the integration's id", 1, 1, "send nothing to an integration",
      TAKES_JSON | TAKES_DRY_RUN | TAKES_REASON | TAKES_PERIOD, ctl_pause},
-    {"resume", "ID", "the integration's id", 1, 1, "end its pause", TAKES_JSON | TAKES_DRY_RUN, ctl_resume},
+    {"resume", "[ID]", NULL, 0, 1, "end its pause, or the stop of a consumer group",
+     TAKES_JSON | TAKES_DRY_RUN | TAKES_GROUP, ctl_resume},
     {"retry", NULL, NULL, 0, 0, "put failed subscriptions back",
      TAKES_JSON | TAKES_DRY_RUN | TAKES_CHOICE | TAKES_RATE, ctl_retry},
     {"settle", "ID ...", "a subscription's id", 1, INT_MAX, "say what became of held subscriptions",
@@ -152,6 +162,8 @@ static const struct command commands[] = {
      TAKES_JSON | TAKES_PAYLOAD, ctl_filters},
     {"alerts", "ACTION", "an action", 0, 2, "list, ack ID, silence, unsilence or test",
      TAKES_JSON | TAKES_DRY_RUN | TAKES_SILENCE, ctl_alerts},
+    {"dead-letters", "ACTION", "an action", 0, INT_MAX, "list, show ID, replay ID ... or discard ID ...",
+     TAKES_JSON | TAKES_DRY_RUN | TAKES_LETTERS, ctl_dead_letters},
 };
 
 static const struct command *find_command(const char *name)

@@ -56,7 +56,7 @@ begin
                     anubis.subscription_event_feed, anubis.subscription_event_messages, anubis.ledger_partitions,
                     anubis.ledger_baseline, anubis.ledger_leaps, anubis.stats_events, anubis.ledger_id_seq to %I', role);
     execute format('grant select, update on anubis.subscriptions, anubis.integrations to %I', role);
-    execute format('grant select, insert, update, delete on anubis.integration_runtime, anubis.dead_letters,
+    execute format('grant select, insert, update, delete on anubis.integration_runtime, anubis.dead_letters, anubis.consumer_stops,
                     anubis.relay_state, anubis.relay_holes, anubis.relay_topics, anubis.consumer_offsets,
                     anubis.consumer_bitmaps, anubis.integration_stats_spans, anubis.integration_stats, anubis.integration_stats_days,
                     anubis.integration_stats_months, anubis.alerts, anubis.alert_silences, anubis.alert_outbox,
@@ -1745,6 +1745,7 @@ CREATE FUNCTION anubis.tables_needed(OUT name text, OUT kind "char", OUT key tex
            ('consumer_offsets', 'r', '{consumer_group,topic,partition}'),
            ('consumer_bitmaps', 'r', '{read_model,event_type,partition,chunk}'),
            ('integration_runtime', 'r', '{integration_id}'), ('dead_letters', 'r', '{id}'),
+           ('consumer_stops', 'r', '{read_model}'),
            ('integration_stats_spans', 'p', '{bucket,integration_id,span}'), ('integration_stats', 'r', '{bucket,integration_id,span}'),
            ('integration_stats_days', 'r', '{bucket,integration_id,span}'), ('integration_stats_months', 'r', '{bucket,integration_id,span}'),
            ('audit_trees', 'r', '{id}'), ('audit_log', 'r', '{tree,leaf}'), ('audit_tiles', 'r', '{tree,level,tile}'),
@@ -2124,9 +2125,16 @@ CREATE TABLE anubis.consumer_offsets (
     updated_at timestamp with time zone DEFAULT now() NOT NULL
 )
 WITH (fillfactor='20');
+CREATE TABLE anubis.consumer_stops (
+    read_model text NOT NULL,
+    reason text NOT NULL,
+    stopped_at timestamp with time zone DEFAULT now() NOT NULL,
+    passes_until timestamp with time zone
+);
 CREATE TABLE anubis.dead_letters (
     id bigint NOT NULL,
-    read_model text NOT NULL,
+    consumer_group text NOT NULL,
+    read_model text,
     topic text NOT NULL,
     partition integer NOT NULL,
     "offset" bigint NOT NULL,
@@ -2135,7 +2143,13 @@ CREATE TABLE anubis.dead_letters (
     value bytea,
     error text NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
-    replayed_at timestamp with time zone
+    failed_at timestamp with time zone DEFAULT now() NOT NULL,
+    replayed_at timestamp with time zone,
+    replays integer DEFAULT 0 NOT NULL,
+    last_error text,
+    discarded_at timestamp with time zone,
+    discard_reason text,
+    published_at timestamp with time zone
 );
 ALTER TABLE anubis.dead_letters ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME anubis.dead_letters_id_seq
@@ -2565,6 +2579,8 @@ ALTER TABLE ONLY anubis.consumer_bitmaps
     ADD CONSTRAINT consumer_bitmaps_pkey PRIMARY KEY (read_model, event_type, partition, chunk);
 ALTER TABLE ONLY anubis.consumer_offsets
     ADD CONSTRAINT consumer_offsets_pkey PRIMARY KEY (consumer_group, topic, partition);
+ALTER TABLE ONLY anubis.consumer_stops
+    ADD CONSTRAINT consumer_stops_pkey PRIMARY KEY (read_model);
 ALTER TABLE ONLY anubis.dead_letters
     ADD CONSTRAINT dead_letters_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY anubis.dead_letters
@@ -2618,7 +2634,8 @@ CREATE INDEX confirmation_terms_new ON anubis.confirmation_terms USING btree (in
 CREATE INDEX confirmations_contradicted ON anubis.confirmations USING btree (integration_id, subscription_id) WHERE (contradictions > 0);
 CREATE INDEX confirmations_expected ON anubis.confirmations USING btree (expected_by) WHERE (status = 'expected'::text);
 CREATE INDEX confirmations_overdue ON anubis.confirmations USING btree (integration_id, subscription_id) WHERE (status = 'overdue'::text);
-CREATE INDEX dead_letters_open ON anubis.dead_letters USING btree (id) WHERE (replayed_at IS NULL);
+CREATE INDEX dead_letters_open ON anubis.dead_letters USING btree (id) WHERE ((replayed_at IS NULL) AND (discarded_at IS NULL));
+CREATE INDEX dead_letters_unpublished ON anubis.dead_letters USING btree (id) WHERE (published_at IS NULL);
 CREATE INDEX integration_runtime_backoff ON anubis.integration_runtime USING btree (backoff_until, integration_id) WHERE (backoff_until IS NOT NULL);
 CREATE INDEX integration_runtime_open ON anubis.integration_runtime USING btree (integration_id) WHERE (circuit_state <> 'closed'::text);
 CREATE INDEX integrations_claimable ON anubis.integrations USING btree (id) WHERE (enabled AND (paused_until IS NULL));

@@ -324,7 +324,10 @@ def test_a_daemon_that_owns_nothing(empty_database, broker, institutions):
                             ["pause", "1", "--reason", "x"], ["resume", "1"],
                             ["retry", "--since", "1d"], ["report"], ["alerts"],
                             ["alerts", "silence", "--integration", "1", "--for", "1s", "--reason", "x"],
-                            ["alerts", "unsilence", "--integration", "1"], ["replay", "--group", "integration"],
+                            ["alerts", "unsilence", "--integration", "1"],
+                            ["dead-letters"], ["dead-letters", "replay", "--all"],
+                            ["dead-letters", "discard", "--all", "--reason", "x"],
+                            ["replay", "--group", "integration"],
                             ["replay", "--group", "integration", "--from-ledger"],
                             ["replay", "--group", "external", "--from-ledger"], ["report", "--reconciliation"]):
                 ctl(*command).expect(0)

@@ -109,7 +109,7 @@ def test_a_relay_without_kafka_is_an_alert_and_so_are_dead_letters(app, institut
     daemon.wait_log("alert: alert 1: relay: the oldest event that is not published has waited for")
     broker.cont()
     wait_alerts(app, ("relay", None, "resolved"))
-    app.query("insert into {s}.dead_letters (read_model, topic, partition, \"offset\", error) values ('x', 't', 0, 0, 'e')")
+    app.query("insert into {s}.dead_letters (consumer_group, topic, partition, \"offset\", error) values ('x', 't', 0, 0, 'e')")
     wait_alerts(app, ("dead_letters", None, "firing"), kind="dead_letters")
     app.query("update {s}.dead_letters set replayed_at = now()")
     wait_alerts(app, ("dead_letters", None, "resolved"), kind="dead_letters")
@@ -151,7 +151,7 @@ def test_a_lost_network_silences_what_waits_and_what_fails(app, ctl, database, i
 
 
 def test_an_alert_is_repeated_until_somebody_takes_it_on(app, make_daemon):
-    app.query("insert into {s}.dead_letters (read_model, topic, partition, \"offset\", error) values ('x', 't', 0, 0, 'e')")
+    app.query("insert into {s}.dead_letters (consumer_group, topic, partition, \"offset\", error) values ('x', 't', 0, 0, 'e')")
     daemon = make_daemon({**QUIET, "alerts": {"repeat_interval": "1s"}}).start()
     daemon.wait_log("alert 1 goes on: dead_letters", count=3)
     assert len(lines([daemon], "alert 1: dead_letters")) == 1
@@ -366,7 +366,7 @@ SECRET = "whsec_" + base64.b64encode(b"nobody guesses what stands here").decode(
 
 
 def dead_letter(app):
-    app.query("insert into {s}.dead_letters (read_model, topic, partition, \"offset\", error) values ('x', 't', 0, 0, 'e')")
+    app.query("insert into {s}.dead_letters (consumer_group, topic, partition, \"offset\", error) values ('x', 't', 0, 0, 'e')")
 
 
 def test_every_sink_learns_of_it_also_when_it_was_away(app, institutions, make_daemon, broker, receiver, managers):

@@ -691,8 +691,8 @@ def test_verify_keeps_behind_apart_from_wrong(proven, ctl):
     assert behind() == {"created": 0, "failed": 1, "retried": 0, "sent": 0}
     assert result["oldest_unhandled_at"] and "not yet caught up" in ctl("verify").stdout
     # Known, and waiting for somebody.
-    proven.query("insert into {s}.dead_letters (read_model, topic, partition, \"offset\", headers, error) values "
-                 "('integration', 'anubis.subscriptions.failed', 0, 1, %s, 'x')",
+    proven.query("insert into {s}.dead_letters (consumer_group, read_model, topic, partition, \"offset\", headers, error) values "
+                 "('anubis-integration-group', 'integration', 'anubis.subscriptions.failed', 0, 1, %s, 'x')",
                  (json.dumps({"sequence": str(handled)}),))
     assert ctl("verify", "--json").expect(0).json["dead_letters"] == 1
     assert behind() == {"created": 0, "failed": 0, "retried": 0, "sent": 0}

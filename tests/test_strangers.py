@@ -240,9 +240,10 @@ def answer_before(p):
 def say_goodbye_and_stay(p):
     """TLS's farewell behind each answer; the socket stays open."""
     p.request()
-    p.send(OK)
+    p.send_before_the_end(OK)
     if p.s is not p.plain:
         p.s.farewell()
+    p.plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
     time.sleep(60)
 
 

@@ -49,6 +49,7 @@ create or replace function @extschema@.tables_needed(out name text, out kind "ch
            ('consumer_offsets', 'r', '{consumer_group,topic,partition}'),
            ('consumer_bitmaps', 'r', '{read_model,event_type,partition,chunk}'),
            ('integration_runtime', 'r', '{integration_id}'), ('dead_letters', 'r', '{id}'),
+           ('consumer_stops', 'r', '{read_model}'),
            ('integration_stats_spans', 'p', '{bucket,integration_id,span}'), ('integration_stats', 'r', '{bucket,integration_id,span}'),
            ('integration_stats_days', 'r', '{bucket,integration_id,span}'), ('integration_stats_months', 'r', '{bucket,integration_id,span}'),
            ('audit_trees', 'r', '{id}'), ('audit_log', 'r', '{tree,leaf}'), ('audit_tiles', 'r', '{tree,level,tile}'),

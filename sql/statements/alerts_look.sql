@@ -44,7 +44,7 @@ with own as materialized (
              and database = (select oid from pg_database where datname = current_database())
              and (classid::bigint << 32) | objid::bigint = lock_key('relay')) as k (leads, trouble)
 ), letters as (
-  select count(*) as count from (select from dead_letters where replayed_at is null limit 10000) d
+  select count(*) as count from (select from dead_letters where replayed_at is null and discarded_at is null limit 10000) d
 ), unconfirmed as (
   select o.id, c.count
     from own o
@@ -52,6 +52,10 @@ with own as materialized (
    cross join lateral (select count(*) as count from (select from confirmations c where c.integration_id = o.id and c.status = 'overdue'
                                                        limit 10000) x) c
    where t.within_usec is not null and c.count > 0
+), stops as (
+  select count(*) as count, string_agg(format('the group %s has stopped: %s. Run "anubisctl resume --group %s"', read_model, reason, read_model),
+                                       '; ' order by stopped_at) as words
+    from consumer_stops where passes_until is null
 ), held (integration_id, kind, fires, value, threshold, message) as (
   select id, case circuit_reason when 'authentication' then 'authentication' else 'circuit_open' end, not paused,
          circuit_failures::double precision, $3::double precision,
@@ -76,7 +80,9 @@ with own as materialized (
                           coalesce(trouble, case when leads then 'the relay is behind' else 'no daemon publishes' end)) end
     from relay where stopped_on is not null or age >= $1 * interval '0.5 ms'
   union all
-  select null, 'dead_letters', true, count, 0, format('%s of Kafka''s messages could not be handled', count) from letters where count > 0
+  select null, 'dead_letters', true, l.count, 0,
+         coalesce(s.words, format('%s of Kafka''s messages could not be handled', l.count))
+    from letters l, stops s where l.count > 0 or s.count > 0
   union all
   select id, 'unconfirmed', true, count, 0,
          format('%s subscription%s that were sent were not confirmed in time', case when count < 10000 then count::text else 'more than 9999' end,
@@ -93,6 +99,14 @@ with own as materialized (
    where a.state = 'firing'
      and not exists (select from held h where h.kind = a.kind and h.integration_id is not distinct from a.integration_id)
   returning a.id
+), reworded as (
+  -- That a group has stopped is told although messages were put aside before; that it goes on is not.
+  update alerts a set message = coalesce(s.words, format('%s of Kafka''s messages could not be handled', l.count)),
+                      last_notified_at = case when s.count > 0 then least(a.last_notified_at, '-infinity') else a.last_notified_at end
+    from stops s, letters l
+   where a.state = 'firing' and a.kind = 'dead_letters' and l.count + s.count > 0
+     and case when s.count > 0 then a.message <> s.words else a.message like 'the group %' end
+  returning a.id
 ), fired as (
   insert into alerts (integration_id, kind, value, threshold, message)
   -- Those that fire already would use up ids.
@@ -103,4 +117,4 @@ with own as materialized (
       on conflict (kind, coalesce(integration_id, 0)) where state = 'firing' do nothing
   returning id
 )
-select (select count(*) from resolved) + (select count(*) from fired)
+select (select count(*) from resolved) + (select count(*) from reworded) + (select count(*) from fired)

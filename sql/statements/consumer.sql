@@ -41,11 +41,41 @@ values ($1, $2, $3, $5, $6)
 -- $4 bigint[]: from these offsets
 -- $5 bigint[]: to these
 -- $6 bigint[]: foreign messages between them
+-- $7 text: the group's read model; when it is stopped, no row is changed
 update consumer_offsets o
    set next_offset = a.next, foreign_messages = o.foreign_messages + a.foreign_messages, updated_at = now()
   from unnest($2::text[], $3::int[], $4::bigint[], $5::bigint[], $6::bigint[])
        as a (topic, partition, expected, next, foreign_messages)
  where o.consumer_group = $1 and o.topic = a.topic and o.partition = a.partition and o.next_offset = a.expected
+   and not exists (select from consumer_stops s where s.read_model = $7 and s.passes_until is null)
+
+-- name: read_stop
+-- Why a group has stopped, and for how many milliseconds it may put messages aside, however many; NULL = it stands still. No row: it
+-- has not stopped, or no longer.
+-- $1 text: read model
+select reason, (extract(epoch from passes_until - now()) * 1000)::bigint
+  from consumer_stops where read_model = $1 and (passes_until is null or passes_until > now())
+
+-- name: letters_known
+-- Messages that were put aside before: their places in the arrays.
+-- $1 text: read model
+-- $2 text[]: topics
+-- $3 integer[]: partitions
+-- $4 bigint[]: offsets
+select a.n
+  from unnest($2::text[], $3::int[], $4::bigint[]) with ordinality as a (topic, partition, position, n)
+  join dead_letters d on d.read_model = $1 and d.topic = a.topic and d.partition = a.partition and d."offset" = a.position
+
+-- name: stop_group
+-- Stops a group in all daemons; true: it was not stopped before.
+-- $1 text: read model
+-- $2 text: why
+with stopped as (
+  insert into consumer_stops as s (read_model, reason) values ($1, $2)
+      on conflict (read_model) do update set reason = excluded.reason, stopped_at = now(), passes_until = null
+   where s.passes_until <= now()
+  returning 1)
+select exists (select from stopped)
 
 -- name: read_chunks
 -- The chunks that have a row: the chunk's place in the arrays, version, bits.
@@ -134,7 +164,7 @@ update consumer_offsets o set unknown_events = o.unknown_events + a.more
 
 -- name: dead_letters
 -- Puts messages aside; what is there already stays.
--- $1 text: read model
+-- $1 text: consumer group
 -- $2 text[]: topics
 -- $3 integer[]: partitions
 -- $4 bigint[]: offsets
@@ -142,8 +172,9 @@ update consumer_offsets o set unknown_events = o.unknown_events + a.more
 -- $6 text[]: headers, each a JSON object
 -- $7 bytea[]: values
 -- $8 text[]: what is wrong with them
-insert into dead_letters (read_model, topic, partition, "offset", key, headers, value, error)
-  select $1, a.topic, a.partition, a.position, a.key, a.headers::jsonb, a.value, a.error
+-- $9 text: read model
+insert into dead_letters (consumer_group, read_model, topic, partition, "offset", key, headers, value, error)
+  select $1, $9, a.topic, a.partition, a.position, a.key, a.headers::jsonb, a.value, a.error
     from unnest($2::text[], $3::int[], $4::bigint[], $5::bytea[], $6::text[], $7::bytea[], $8::text[])
          as a (topic, partition, position, key, headers, value, error)
   on conflict do nothing

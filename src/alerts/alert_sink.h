@@ -13,6 +13,11 @@ struct alert_topic *alert_topic_new(void);
 void alert_topic_free(struct alert_topic *t);
 int alert_topic_turn(struct alerts *a, struct alert_topic *t, struct error *err);
 
+/* Not alerts, but told by the same thread: dead letters. */
+struct letter_topic *letter_topic_new(void);
+void letter_topic_free(struct letter_topic *t);
+int letter_topic_turn(struct alerts *a, struct letter_topic *t, struct error *err);
+
 /* Alertmanager's clock is another one: see alertmanager.c. */
 struct alertmanagers *alertmanagers_new(void);
 void alertmanagers_free(struct alertmanagers *m);

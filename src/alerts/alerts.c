@@ -107,11 +107,13 @@ static int lead(struct alerts *a, struct error *err)
     if (r == PG_DONE)
         r = alert_journal_turn(a, err);
     if (r == PG_DONE)
-        r = alert_topic_turn(a, a->topic, err);
+        r = alert_topic_turn(a, a->sinks.topic, err);
     if (r == PG_DONE)
-        r = alert_webhook_turn(a, a->webhook, err);
+        r = letter_topic_turn(a, a->sinks.letters, err);
     if (r == PG_DONE)
-        r = alertmanagers_turn(a, a->managers, changed, err);
+        r = alert_webhook_turn(a, a->sinks.webhook, err);
+    if (r == PG_DONE)
+        r = alertmanagers_turn(a, a->sinks.managers, changed, err);
     if (r == PG_DONE && began >= a->prune_at)
         r = prune(a, err);
     return r;
@@ -205,9 +207,10 @@ static void alerts_free(struct alerts *a)
     config_unref(a->rules);
     config_unref(a->next);
     http_free(a->http);
-    alert_webhook_free(a->webhook);
-    alert_topic_free(a->topic);
-    alertmanagers_free(a->managers);
+    alert_webhook_free(a->sinks.webhook);
+    alert_topic_free(a->sinks.topic);
+    letter_topic_free(a->sinks.letters);
+    alertmanagers_free(a->sinks.managers);
     sd_event_unref(a->event);
     free(a);
 }
@@ -222,9 +225,10 @@ int alerts_start(struct alerts **ret, const struct alerts_params *params, struct
     a->network_lost = params->network_lost;
     a->backoff = BACKOFF_RECONNECT;
     a->firing = -1;
-    a->webhook = alert_webhook_new();
-    a->topic = alert_topic_new();
-    a->managers = alertmanagers_new();
+    a->sinks.webhook = alert_webhook_new();
+    a->sinks.topic = alert_topic_new();
+    a->sinks.letters = letter_topic_new();
+    a->sinks.managers = alertmanagers_new();
     const struct http_params http = http_params(a->rules);
     error_set(err, "could not set the alerts' event loop up");
     int r = sd_event_new(&a->event);

@@ -4,7 +4,9 @@
  * alerts_look.c     what is wrong, and whether it is to be told
  * alerts_rate.c     is the failure rate of an integration too high?
  * alerts_outbox.c   what the sinks are to be told, and what they have taken
- * alert_journal.c, alert_topic.c, alert_webhook.c, alertmanager.c: the sinks, see alert_sink.h */
+ * alert_journal.c, alert_topic.c, alert_webhook.c, alertmanager.c: the sinks, see alert_sink.h
+ * letter_topic.c    dead letters go to their topic
+ * topic_sender.c    rows that go to a topic */
 #pragma once
 
 #include <systemd/sd-event.h>
@@ -30,16 +32,18 @@ struct alerts {
     const _Atomic bool *network_lost;
     sd_event *event;
     struct http *http;
-    struct alert_webhook *webhook;
-    struct alert_topic *topic;
-    struct alertmanagers *managers;
+    struct {
+        struct alert_webhook *webhook;
+        struct alert_topic *topic;
+        struct letter_topic *letters;
+        struct alertmanagers *managers;
+    } sinks;
     struct pg *pg;
     struct backoff backoff;
-    uint64_t open_at;           /* monotonic: no session is opened before */
-    uint64_t look_at, prune_at; /* monotonic */
-    bool leading, shows_lost;   /* of the session */
-    bool hurry;                 /* a sink can go on: the next turn comes at once */
-    struct trouble look;        /* the database refuses it */
+    uint64_t open_at, look_at, prune_at; /* monotonic: nothing of it before */
+    bool leading, shows_lost;            /* of the session */
+    bool hurry;                          /* a sink can go on: the next turn comes at once */
+    struct trouble look;                 /* the database refuses it */
     _Atomic int64_t firing;
 };
 

@@ -77,6 +77,8 @@
 #define MSG_KAFKA_TOPIC "114aab56a9064092a3608682998277db"
 /* A Kafka message could not be handled and was put aside. */
 #define MSG_DEAD_LETTER "d0103b15d38749c99343fb750be58f84"
+/* A consumer group could not handle most of a batch and has stopped, or goes on. */
+#define MSG_GROUP_STOPPED "5c4260e15b514ef7a38a2e28a5a69eba"
 /* Another installation publishes to our topics. */
 #define MSG_SHARED_TOPICS "c1f5b1f2e8c14d0a8a5c5f2a9c4d7e36"
 /* Kafka has events in our name that are not in the ledger: they are passed over. */

@@ -145,4 +145,6 @@ void consumers_describe(const struct consumers *cs, struct strbuf *out)
     for (size_t i = 0; cs && i < cs->count; i++)
         if (!cs->items[i]->has_database)
             strbuf_addf(out, "%s waits for the database; ", cs->items[i]->group_id);
+        else if (cs->items[i]->stop.is_stopped)
+            strbuf_addf(out, "%s has stopped (anubisctl resume --group); ", cs->items[i]->group_id);
 }

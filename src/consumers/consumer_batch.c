@@ -194,7 +194,7 @@ static int advance(struct consumer *c, const struct window *w, struct error *err
                                                      .next = p->window_next,
                                                      .foreign = p->window_foreign};
     }
-    int r = store_advance(c->session.pg, c->group_id, offsets, count, &fenced, err);
+    int r = store_advance(c->session.pg, c->group_id, c->group->model, offsets, count, &fenced, err);
     return r == PG_DONE && fenced ? APPLY_FENCED : r;
 }
 
@@ -332,7 +332,14 @@ static int run_inbox(struct consumer *c, struct window *w, struct error *err)
     return r == PG_DONE && rejected ? WINDOW_REJECTED : r;
 }
 
-static int transact(struct consumer *c, struct window *w, struct error *err)
+/* How the windows of a batch are gone through. */
+enum pass {
+    PASS_WHOLE, /* ends at the first that the database refuses */
+    PASS_PROBE, /* nothing is committed: which events does the database refuse? */
+    PASS_SPLIT, /* commits what can be, piece by piece */
+};
+
+static int transact(struct consumer *c, struct window *w, enum pass pass, struct error *err)
 {
     int r = pg_execute(c->session.pg, "begin", err);
 
@@ -349,12 +356,12 @@ static int transact(struct consumer *c, struct window *w, struct error *err)
         r = run_handler(c, c->group->handlers[i], w, err);
     if (r == PG_DONE)
         r = run_inbox(c, w, err);
-    if (r == PG_DONE)
+    if (r == PG_DONE && pass != PASS_PROBE)
         r = pg_execute(c->session.pg, "commit", err);
-    if (r == PG_DONE)
+    if (r == PG_DONE && pass != PASS_PROBE)
         return r;
     if (r < 0 && pg_blames_value(pg_error_sqlstate(c->session.pg))) {
-        snprintf(c->refusal, sizeof(c->refusal), "the database refuses it (SQLSTATE %s)",
+        snprintf(c->batch.refusal, sizeof(c->batch.refusal), "the database refuses it (SQLSTATE %s)",
                  pg_error_sqlstate(c->session.pg));
         r = WINDOW_REFUSED;
     }
@@ -422,7 +429,7 @@ static int narrow(struct consumer *c, struct window *w, size_t *width)
     if (w->items[0].fault)
         w->items[0].bare = true;
     else
-        w->items[0].fault = c->refusal;
+        w->items[0].fault = c->batch.refusal;
     return APPLY_DONE;
 }
 
@@ -432,26 +439,47 @@ static void be_careful(struct consumer_item *items, size_t count)
         items[i].partition->careful_until = MAX(items[i].partition->careful_until, items[i].offset + 1);
 }
 
-int consumer_apply(struct consumer *c, struct error *err)
+/* The windows from *done on, which moves on with each. 0, an outcome of consumer_apply(), in PASS_WHOLE
+ * WINDOW_REFUSED, or an error of pg_query(). */
+static int go_through(struct consumer *c, size_t *done, enum pass pass, struct error *err)
 {
     struct consumer_batch *b = &c->batch;
-    size_t done = 0, width = b->count;
+    size_t width = b->count;
     int r = APPLY_DONE;
 
-    while (done < b->count && r == APPLY_DONE) {
-        struct window *w = window_new(b->items + done, MIN(width, b->count - done));
+    while (*done < b->count && r == APPLY_DONE) {
+        if (consumer_must_stop(c) && (r = consumer_stop(c, err)) != PG_DONE)
+            return r;
+        struct window *w = window_new(b->items + *done, MIN(width, b->count - *done));
         heartbeat_beat(c->worker.heartbeat);
-        r = transact(c, w, err);
+        r = transact(c, w, pass, err);
         if (r == PG_DONE) {
-            settle(c, w);
-            done += w->count;
+            if (pass != PASS_PROBE)
+                settle(c, w);
+            *done += w->count;
             width = MIN(width * 2, b->count);
         } else if (r == WINDOW_REJECTED) {
             r = set_aside_rejected(w);
-        } else if (r == WINDOW_REFUSED) {
+        } else if (r == WINDOW_REFUSED && pass != PASS_WHOLE) {
             r = narrow(c, w, &width);
         }
         window_free(w);
+    }
+    return r;
+}
+
+int consumer_apply(struct consumer *c, struct error *err)
+{
+    struct consumer_batch *b = &c->batch;
+    size_t done = 0;
+    int r = go_through(c, &done, PASS_WHOLE, err);
+
+    /* All that is to be put aside is known before the first of it is. */
+    if (r == WINDOW_REFUSED) {
+        size_t probed = done;
+        r = go_through(c, &probed, PASS_PROBE, err);
+        if (r == APPLY_DONE)
+            r = go_through(c, &done, PASS_SPLIT, err);
     }
     if (r == APPLY_CAREFUL)
         be_careful(b->items + done, b->count - done);

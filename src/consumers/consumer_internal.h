@@ -5,6 +5,7 @@
  * consumer_position.c  which partitions are ours, and where each goes on
  * consumer_batch.c     from messages to one transaction
  * inbox.c              messages that are no events of ours
+ * stop.c               a group that cannot handle most of a batch stops
  * strangers.c          what is said of messages that are passed over
  * dead_letters.c       what becomes of a message that cannot be handled */
 #pragma once
@@ -43,9 +44,10 @@ struct consumer_item {
     struct consumer_partition *partition;
     int64_t offset;
     struct message_event event;
-    const char *fault;       /* a constant, or consumer.refusal */
+    const char *fault;       /* a constant, or the batch's refusal */
     bool foreign;            /* passed over */
     bool unknown;            /* foreign, but in our name: the ledger does not have it */
+    bool known;              /* it was put aside before, and counts for no stop */
     bool bare;               /* the database refuses even to put it aside whole */
     struct kafka_kept *kept; /* dead letters need it; NULL = let go */
     void *entry;             /* of the inbox */
@@ -59,6 +61,7 @@ struct consumer_batch {
     bool careful;
     uint64_t first_at;
     struct sha256 *sha256; /* of the values; NULL = no handler wants them */
+    char refusal[64];
 };
 
 /* The session with the database. */
@@ -111,7 +114,10 @@ struct consumer {
 
     struct consumer_batch batch;
     uint64_t applied_at;
-    char refusal[64];
+    struct consumer_stop {
+        _Atomic bool is_stopped; /* other threads read it */
+        uint64_t passes_until;   /* what cannot be handled is put aside, however much; 0 = not */
+    } stop;                      /* of the group, see stop.c */
     struct consumer_unknown {
         uint64_t count; /* of unknown events that were passed over and not said yet */
         uint64_t quiet_until;
@@ -153,6 +159,7 @@ enum {
     APPLY_DONE = 0,
     APPLY_FENCED = 1, /* somebody else owns a partition, or an operator moved its offset */
     APPLY_CAREFUL,    /* to be read again with care: something in it cannot be handled */
+    APPLY_STOPPED,    /* nothing of it: the group has stopped */
 };
 /* Applies the batch: one transaction, or several when the database refuses something in it. Whatever it
  * returns, the batch is empty afterwards, and what was not applied lies behind next_offset in the database:
@@ -167,6 +174,17 @@ void consumer_read_inbox(struct consumer *c, struct consumer_item *item, const s
  * the transaction is to be rolled back and done again without them. PG_DONE or as pg_query(). */
 int consumer_apply_inbox(struct consumer *c, struct consumer_item *items, size_t item_count,
                          bool *ret_rejected, struct error *err);
+
+/* --- stop.c ----------------------------------------------------------------------------------- */
+
+/* Whether most of the batch cannot be handled. That looks like our own fault, not the messages': so they are
+ * not put aside, and the group stops in all daemons until an operator has looked. */
+bool consumer_must_stop(const struct consumer *c);
+/* Stops it, unless it finds that so many were put aside before and are only read again: PG_DONE then, or
+ * APPLY_STOPPED, or an error of pg_query(). */
+int consumer_stop(struct consumer *c, struct error *err);
+/* Finds out whether the group is stopped: then nothing is to be started. As pg_query(). */
+int consumer_ask_stopped(struct consumer *c, struct error *err);
 
 /* --- strangers.c ------------------------------------------------------------------------------ */
 

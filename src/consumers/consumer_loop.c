@@ -301,9 +301,12 @@ static void after_apply(struct consumer *c, int r, const struct error *err)
         return;
     case -ECANCELED:
     case APPLY_CAREFUL:
+    case APPLY_STOPPED:
         break;
     case APPLY_FENCED:
-        log_notice("%s: somebody else has moved the offset of a partition; starting over from it", c->name);
+        log_notice(
+            "%s: somebody else has moved the offset of a partition, or stopped the group; starting over",
+            c->name);
         break;
     default:
         database_trouble(c, r, true, err);

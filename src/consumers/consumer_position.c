@@ -312,8 +312,13 @@ int consumer_start_parked(struct consumer *c, struct error *err)
     CLEANUP(freep) struct consumer_partition **parked = xcalloc(c->partition_count + 1, sizeof(*parked));
     CLEANUP(freep) struct store_offset *offsets = xcalloc(c->partition_count + 1, sizeof(*offsets));
     size_t count;
-    int r = PLACED;
+    int r = consumer_ask_stopped(c, err);
 
+    if (r != PG_DONE || c->stop.is_stopped) {
+        c->start_at = now_monotonic_usec() + USEC_PER_SEC;
+        return r;
+    }
+    r = PLACED;
     for (int pass = 1; pass <= 2 && r == PLACED; pass++) {
         r = read_parked(c, parked, offsets, &count, err);
         if (r == PG_DONE)

@@ -51,7 +51,7 @@ int consumer_put_aside(struct consumer *c, const struct consumer_item *items, si
             fill_dead_letter(&letters[count], &items[i], &headers[count]);
             count++;
         }
-    int r = store_dead_letters(c->session.pg, c->group->model, letters, count, err);
+    int r = store_dead_letters(c->session.pg, c->group_id, c->group->model, letters, count, err);
     for (size_t i = 0; i < count; i++)
         strbuf_free(&headers[i]);
     return r;

@@ -73,8 +73,8 @@ int store_place_offset(struct pg *pg, const char *group, const char *model, cons
     return pg_query(pg, &sql_place_offset, &args, NULL, err);
 }
 
-int store_advance(struct pg *pg, const char *group, const struct store_offset *items, size_t count,
-                  bool *ret_fenced, struct error *err)
+int store_advance(struct pg *pg, const char *group, const char *model, const struct store_offset *items,
+                  size_t count, bool *ret_fenced, struct error *err)
 {
     CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
     CLEANUP(pg_result_freep) struct pg_result *result = NULL;
@@ -85,10 +85,37 @@ int store_advance(struct pg *pg, const char *group, const struct store_offset *i
     pg_arg_i64s(&args, &items->expected, sizeof(*items), count);
     pg_arg_i64s(&args, &items->next, sizeof(*items), count);
     pg_arg_i64s(&args, &items->foreign, sizeof(*items), count);
+    pg_arg_text(&args, model);
     int r = pg_query(pg, &sql_advance, &args, &result, err);
     if (r == PG_DONE)
         *ret_fenced = pg_affected(result) != (int64_t) count;
     return r;
+}
+
+/* --- groups that have stopped ----------------------------------------------------------------- */
+
+int store_read_stop(struct pg *pg, const char *model, char **ret_reason, int64_t *ret_passes_ms,
+                    struct error *err)
+{
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+    CLEANUP(pg_result_freep) struct pg_result *result = NULL;
+
+    pg_arg_text(&args, model);
+    int r = pg_query(pg, &sql_read_stop, &args, &result, err);
+    if (r != PG_DONE)
+        return r;
+    *ret_reason = pg_rows(result) > 0 ? xstrdup(pg_get_text(result, 0, 0)) : NULL;
+    *ret_passes_ms = pg_rows(result) > 0 ? pg_get_i64(result, 0, 1) : 0;
+    return PG_DONE;
+}
+
+int store_stop_group(struct pg *pg, const char *model, const char *reason, bool *ret, struct error *err)
+{
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+
+    pg_arg_text(&args, model);
+    pg_arg_text(&args, reason);
+    return pg_query_bool(pg, &sql_stop_group, &args, ret, err);
 }
 
 /* --- bitmaps ---------------------------------------------------------------------------------- */
@@ -271,12 +298,28 @@ int store_count_unknown(struct pg *pg, const char *group, const struct store_off
 
 /* --- dead letters ----------------------------------------------------------------------------- */
 
-int store_dead_letters(struct pg *pg, const char *model, const struct store_dead_letter *items, size_t count,
-                       struct error *err)
+int store_letters_known(struct pg *pg, const char *model, const struct store_offset *items, size_t count,
+                        bool *ret_known, struct error *err)
+{
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+    CLEANUP(pg_result_freep) struct pg_result *result = NULL;
+
+    pg_arg_text(&args, model);
+    pg_arg_texts(&args, &items->topic, sizeof(*items), count);
+    pg_arg_i32s(&args, &items->partition, sizeof(*items), count);
+    pg_arg_i64s(&args, &items->next, sizeof(*items), count);
+    int r = pg_query(pg, &sql_letters_known, &args, &result, err);
+    for (int row = 0; r == PG_DONE && row < pg_rows(result); row++)
+        ret_known[pg_get_i64(result, row, 0) - 1] = true;
+    return r;
+}
+
+int store_dead_letters(struct pg *pg, const char *group, const char *model,
+                       const struct store_dead_letter *items, size_t count, struct error *err)
 {
     CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
 
-    pg_arg_text(&args, model);
+    pg_arg_text(&args, group);
     pg_arg_texts(&args, &items->topic, sizeof(*items), count);
     pg_arg_i32s(&args, &items->partition, sizeof(*items), count);
     pg_arg_i64s(&args, &items->offset, sizeof(*items), count);
@@ -284,5 +327,6 @@ int store_dead_letters(struct pg *pg, const char *model, const struct store_dead
     pg_arg_bytes(&args, PG_TEXT, &items->headers, sizeof(*items), count);
     pg_arg_bytes(&args, PG_BYTEA, &items->value, sizeof(*items), count);
     pg_arg_texts(&args, &items->error, sizeof(*items), count);
+    pg_arg_text(&args, model);
     return pg_query(pg, &sql_dead_letters, &args, NULL, err);
 }

@@ -36,9 +36,16 @@ int store_place_offset(struct pg *pg, const char *group, const char *model, cons
                        struct error *err);
 
 /* Moves each row from `expected` to `next`. *ret_fenced: one of them was elsewhere, so somebody else owns the
- * partition (or an operator moved it), and the transaction must be rolled back. */
-int store_advance(struct pg *pg, const char *group, const struct store_offset *items, size_t count,
-                  bool *ret_fenced, struct error *err);
+ * partition (or an operator moved it), or the group is stopped; the transaction must be rolled back. */
+int store_advance(struct pg *pg, const char *group, const char *model, const struct store_offset *items,
+                  size_t count, bool *ret_fenced, struct error *err);
+
+/* *ret_reason: why the group has stopped, NULL = it has not; the caller frees. *ret_passes_ms: for how long
+ * it goes on all the same and puts messages aside, 0 = not. */
+int store_read_stop(struct pg *pg, const char *model, char **ret_reason, int64_t *ret_passes_ms,
+                    struct error *err);
+/* *ret: it was not stopped before. */
+int store_stop_group(struct pg *pg, const char *model, const char *reason, bool *ret, struct error *err);
 
 /* A chunk of a read model's marks, and the partition that its events come by. */
 struct store_chunk {
@@ -72,6 +79,9 @@ struct store_dead_letter {
     const char *error;
 };
 
+/* Which of the messages were put aside before: sets their places in ret_known, which is zeroed. */
+int store_letters_known(struct pg *pg, const char *model, const struct store_offset *items, size_t count,
+                        bool *ret_known, struct error *err);
 /* What is there already stays. */
-int store_dead_letters(struct pg *pg, const char *model, const struct store_dead_letter *items, size_t count,
-                       struct error *err);
+int store_dead_letters(struct pg *pg, const char *group, const char *model,
+                       const struct store_dead_letter *items, size_t count, struct error *err);

@@ -247,6 +247,16 @@ int ctl_read_ids(const struct ctl *c, int64_t **ret)
     return 0;
 }
 
+bool ctl_is_group(const char *name)
+{
+    static const char *const groups[] = {CONFIG_INTEGRATION_MODEL, "monitoring", "external"};
+
+    for (size_t i = 0; i < ARRAY_SIZE(groups); i++)
+        if (strcmp(name, groups[i]) == 0)
+            return true;
+    return false;
+}
+
 int ctl_show(const struct ctl *c, const struct sheet *sheet, int code)
 {
     CLEANUP(strbuf_free) struct strbuf text = STRBUF_INIT(STRBUF_MAX_DEFAULT);

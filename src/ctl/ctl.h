@@ -35,12 +35,14 @@ struct ctl {
         const char *error, *status, *ids;
         const char *rate; /* of resend, too: how many a second; NULL = all at once */
         const char *kind; /* of alerts alone */
+        bool all;         /* of dead-letters: also those that are over; to work on: all that are open */
+        bool put_aside;   /* of resume --group: for an hour */
     } choice;             /* of retry; NULL = any */
     struct {
         const char *format;  /* of report */
+        const char *group;   /* of replay, resume and dead-letters; NULL = none, all */
         bool reconciliation; /* of report */
-        const char *group;   /* of replay */
-        bool from_ledger;
+        bool from_ledger;    /* of replay */
     } stats;
     struct {
         const char *payload, *origin;
@@ -69,6 +71,7 @@ int ctl_reconcile(struct ctl *c, bool csv); /* report --reconciliation */
 int ctl_replay(struct ctl *c);
 int ctl_filters(struct ctl *c);
 int ctl_alerts(struct ctl *c);
+int ctl_dead_letters(struct ctl *c);
 
 /* Waits until no work is due: every subscription that can be sent is, and its events are published and
  * counted. Says meanwhile how much is left. PG_DONE or an error of pg_query(). */
@@ -96,6 +99,9 @@ int ctl_read_time(const char *text, const char *option, char **ret);
 /* The arguments, each the id of a subscription; *ret has arg_count of them and is the caller's to free in any
  * case. 0, or an exit code after it said why. */
 int ctl_read_ids(const struct ctl *c, int64_t **ret);
+
+/* Whether there is such a consumer group: integration, monitoring or external. */
+bool ctl_is_group(const char *name);
 
 /* Who does it: the user, as far as sudo tells. The caller frees. */
 char *ctl_operator(void);

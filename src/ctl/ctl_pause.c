@@ -1,10 +1,13 @@
-/* anubisctl pause and resume: whether anything is sent to an integration. */
+/* anubisctl pause and resume: whether anything is sent to an integration; and whether a consumer group that
+ * has stopped goes on. */
 #include <inttypes.h>
 #include <sysexits.h>
 
 #include "base/timeutil.h"
 #include "ctl/ctl.h"
 #include "sql/statements.h"
+
+#define NO_INTEGRATION "there is no integration"
 
 static int read_id(const struct ctl *c, int64_t *ret)
 {
@@ -51,7 +54,8 @@ static void add_resumed(struct sheet *sheet, const struct pg_result *rows)
 }
 
 static int work(struct ctl *c, const struct pg_statement *statement, const struct pg_args *args,
-                void (*add)(struct sheet *sheet, const struct pg_result *rows))
+                void (*add)(struct sheet *sheet, const struct pg_result *rows), const char *missing,
+                const char *which)
 {
     struct pg_params params = ctl_session(c, "anubisctl");
     CLEANUP(pg_result_freep) struct pg_result *rows = NULL;
@@ -65,9 +69,9 @@ static int work(struct ctl *c, const struct pg_statement *statement, const struc
     int r = change(c, pg, statement, args, &rows, &err);
     pg_close(pg);
     if (r != PG_DONE)
-        return ctl_refused(r, "change the integration", &err);
+        return ctl_refused(r, "change it", &err);
     if (pg_rows(rows) == 0) {
-        ctl_say("there is no integration %s", c->args[0]);
+        ctl_say("%s %s", missing, which);
         return CTL_DIFFERENT;
     }
     struct sheet *sheet;
@@ -102,7 +106,27 @@ int ctl_pause(struct ctl *c)
     pg_arg_i64(&args, id);
     pg_arg_text(&args, reason);
     pg_arg_i64(&args, (int64_t) (usec / USEC_PER_MSEC));
-    return work(c, &sql_pause_by_hand, &args, add_paused);
+    return work(c, &sql_pause_by_hand, &args, add_paused, NO_INTEGRATION, c->args[0]);
+}
+
+/* --- a consumer group that has stopped -------------------------------------------------------- */
+
+static void add_group(struct sheet *sheet, const struct pg_result *rows)
+{
+    sheet_add(sheet, "had_stopped", "had stopped, because", value_text(pg_get_text(rows, 0, 0)));
+}
+
+static int resume_group(struct ctl *c)
+{
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+
+    if (!ctl_is_group(c->stats.group)) {
+        ctl_say("--group takes integration, monitoring or external, not \"%s\"", c->stats.group);
+        return EX_USAGE;
+    }
+    pg_arg_text(&args, c->stats.group);
+    pg_arg_bool(&args, c->choice.put_aside);
+    return work(c, &sql_resume_group, &args, add_group, "not stopped is the group", c->stats.group);
 }
 
 int ctl_resume(struct ctl *c)
@@ -110,9 +134,15 @@ int ctl_resume(struct ctl *c)
     CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
     int64_t id;
 
+    if ((c->arg_count > 0) == (c->stats.group != NULL)) {
+        ctl_say("resume needs the integration's id, or --group NAME for a consumer group that has stopped");
+        return EX_USAGE;
+    }
+    if (c->stats.group)
+        return resume_group(c);
     int code = read_id(c, &id);
     if (code)
         return code;
     pg_arg_i64(&args, id);
-    return work(c, &sql_resume, &args, add_resumed);
+    return work(c, &sql_resume, &args, add_resumed, NO_INTEGRATION, c->args[0]);
 }

@@ -74,12 +74,7 @@ static int show(const struct replay *r)
 
 static int check(const struct ctl *c)
 {
-    static const char *const groups[] = {CONFIG_INTEGRATION_MODEL, "monitoring", "external"};
-    size_t at = 0;
-
-    while (at < ARRAY_SIZE(groups) && (!c->stats.group || strcmp(c->stats.group, groups[at]) != 0))
-        at++;
-    if (at == ARRAY_SIZE(groups)) {
+    if (!c->stats.group || !ctl_is_group(c->stats.group)) {
         ctl_say("replay needs --group integration, monitoring or external");
         return EX_USAGE;
     }

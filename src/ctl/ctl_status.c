@@ -7,6 +7,7 @@
 
 #include "base/timeutil.h"
 #include "ctl/ctl.h"
+#include "ctl/letters.h"
 #include "ctl/status_integrations.h"
 #include "ctl/store_ctl.h"
 #include "sql/statements.h"
@@ -21,7 +22,7 @@ struct status {
     struct sheet *sheet;
     struct store_overview overview;
     int64_t limit; /* waiting subscriptions are counted up to this; 0 = all */
-    struct pg_result *states, *lags;
+    struct pg_result *states, *lags, *stops;
     struct fleet fleet;
     int64_t unrouted, alerts;
     struct store_snapshot snapshot;
@@ -50,6 +51,8 @@ static int read_all(struct status *s)
         r = store_snapshot(s->pg, &s->snapshot, &s->err);
     if (r == PG_DONE)
         r = store_lags(s->pg, &s->lags, &s->err);
+    if (r == PG_DONE)
+        r = pg_query(s->pg, &sql_letters_stops, NULL, &s->stops, &s->err);
     return r;
 }
 
@@ -285,6 +288,7 @@ static void fill(struct status *s)
     add_states(s);
     sheet_empty_line(s->sheet);
     add_consumers(s);
+    letters_add_stops(s->sheet, s->stops);
 }
 
 int ctl_status(struct ctl *c)
@@ -302,6 +306,7 @@ int ctl_status(struct ctl *c)
         code = r == PG_DONE ? ctl_show(c, s.sheet, 0) : ctl_refused(r, "read the database's state", &s.err);
     }
     pg_result_free(s.lags);
+    pg_result_free(s.stops);
     pg_result_free(s.snapshot.result);
     fleet_free(&s.fleet);
     pg_result_free(s.states);

@@ -1,0 +1,125 @@
+/* Dead letters that are tried again. See letter.h. */
+#include "consumers/letter.h"
+
+#include <string.h>
+
+#include "consumers/store_consumer.h"
+#include "crypto/sha256.h"
+
+static const char *parse(const struct kafka_message *m, const char *installation, struct message_event *ret)
+{
+    const char *fault = NULL, *word = strrchr(m->topic, '.');
+    enum event_type type;
+
+    /* Also of a topic_prefix that was in force before. */
+    if (!word || !event_type_find((struct bytes){word + 1, strlen(word + 1)}, &type))
+        return "its topic is not one of events";
+    if (message_parse(m, type, installation, ret, &fault) == MESSAGE_FOREIGN)
+        return "it is another installation's";
+    ret->topic = m->topic;
+    ret->partition = m->partition;
+    ret->offset = m->offset;
+    return fault;
+}
+
+static void hash(const struct consumer_group *group, const struct kafka_message *m, struct message_event *e)
+{
+    bool wanted = false;
+
+    for (size_t i = 0; group->handlers[i]; i++)
+        wanted |= group->handlers[i]->hashes;
+    if (!wanted)
+        return;
+    CLEANUP(sha256_freep) struct sha256 *sha256 = sha256_new();
+    sha256_digest(sha256, &m->value, 1, e->value_hash);
+}
+
+/* When the database blames the data: PG_DONE, and why. */
+static int refused(struct pg *pg, int r, const char **ret_fault, struct error *err)
+{
+    if (r >= 0 || !pg_blames_value(pg_error_sqlstate(pg)))
+        return r;
+    error_set(err, "the database refuses it (SQLSTATE %s)", pg_error_sqlstate(pg));
+    *ret_fault = err->text;
+    return PG_DONE;
+}
+
+static int run_handlers(struct pg *pg, const struct consumer_group *group, const struct message_event *e,
+                        const char **ret_fault, struct error *err)
+{
+    int r = PG_DONE;
+
+    for (size_t i = 0; r == PG_DONE && !*ret_fault && group->handlers[i]; i++)
+        if (group->handlers[i]->types >> e->type & 1)
+            r = group->handlers[i]->apply(pg, &e, 1, ret_fault, err);
+    return refused(pg, r, ret_fault, err);
+}
+
+/* The chunk of its mark; the handlers' effects come with the mark. */
+static int mark_and_run(struct pg *pg, const struct consumer_group *group, const struct message_event *e,
+                        struct bitmap_chunk *chunk, const char **ret_fault, struct error *err)
+{
+    const struct store_chunk place = {event_type_word(e->type), e->partition, chunk};
+    bool moved = false;
+
+    int r = store_read_chunks(pg, group->model, &place, 1, err);
+    if (r != PG_DONE)
+        return r;
+    if (!bitmap_set(chunk, e->sequence))
+        return LETTER_BEFORE;
+    r = store_write_chunks(pg, group->model, &place, 1, &moved, err);
+    if (r != PG_DONE || moved)
+        return r == PG_DONE ? LETTER_MOVED : r;
+    r = run_handlers(pg, group, e, ret_fault, err);
+    if (r != PG_DONE)
+        return r;
+    return *ret_fault ? LETTER_FAILED : LETTER_HANDLED;
+}
+
+/* A message of the group's inbox: it has no mark, and what is done twice comes to the same. */
+static int handle_entry(struct pg *pg, const struct inbox *inbox, const struct kafka_message *message,
+                        const char **ret_fault, struct error *err)
+{
+    CLEANUP(freep) void *entry = inbox->read(message, ret_fault);
+    int r = entry && !*ret_fault ? inbox->apply(pg, &entry, 1, ret_fault, err) : PG_DONE;
+
+    r = refused(pg, r, ret_fault, err);
+    if (r != PG_DONE)
+        return r;
+    return *ret_fault ? LETTER_FAILED : LETTER_HANDLED;
+}
+
+/* Also of a topic_prefix that was in force before. */
+static bool is_inbox(const struct inbox *inbox, const char *topic)
+{
+    size_t len = strlen(topic), end = inbox ? strlen(inbox->topic) : 0;
+
+    return inbox && len >= end && strcmp(topic + len - end, inbox->topic) == 0;
+}
+
+int letter_handle(struct pg *pg, const struct consumer_group *group, const char *installation,
+                  const struct kafka_message *message, const char **ret_fault, struct error *err)
+{
+    struct message_event event = {0};
+    const struct message_event *e = &event;
+    bool unknown = false;
+
+    if (is_inbox(group->inbox, message->topic)) {
+        *ret_fault = NULL;
+        return handle_entry(pg, group->inbox, message, ret_fault, err);
+    }
+    *ret_fault = parse(message, installation, &event);
+    if (*ret_fault)
+        return LETTER_FAILED;
+    hash(group, message, &event);
+    int r = store_find_unknown(pg, &e, 1, &unknown, err);
+    if (r != PG_DONE)
+        return r;
+    if (unknown) {
+        *ret_fault = "the ledger does not have this event";
+        return LETTER_FAILED;
+    }
+    CLEANUP(freep) struct bitmap_chunk *chunk = xcalloc(1, sizeof(*chunk));
+    chunk->number = bitmap_chunk_of(e->sequence);
+    return mark_and_run(pg, group, e, chunk, ret_fault, err);
+}

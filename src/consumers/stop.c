@@ -1,0 +1,120 @@
+/* A group that cannot handle most of a batch stops, instead of putting all of it aside. See
+ * consumer_internal.h. On the consumer's thread. */
+#include <inttypes.h>
+
+#include "base/log.h"
+#include "base/message_ids.h"
+#include "base/timeutil.h"
+#include "consumers/consumer_internal.h"
+#include "consumers/store_consumer.h"
+
+#define FAULTS_MIN 20
+
+/* What strangers write to an inbox tells nothing of us. */
+static bool counts(const struct consumer_item *item)
+{
+    return !item->foreign && !item->known && item->partition->type < EVENT_TYPES;
+}
+
+/* Of the batch's events that are new: how many, and how many cannot be handled. */
+static size_t count_faults(const struct consumer_batch *b, size_t *ret_ours)
+{
+    size_t faults = 0;
+
+    *ret_ours = 0;
+    for (size_t i = 0; i < b->count; i++) {
+        *ret_ours += counts(&b->items[i]);
+        faults += counts(&b->items[i]) && b->items[i].fault;
+    }
+    return faults;
+}
+
+static bool most_fail(const struct consumer_batch *b)
+{
+    size_t ours, faults = count_faults(b, &ours);
+
+    return faults >= FAULTS_MIN && faults > ours / 2;
+}
+
+bool consumer_must_stop(const struct consumer *c)
+{
+    return now_monotonic_usec() >= c->stop.passes_until && most_fail(&c->batch);
+}
+
+static void say_stopped(const struct consumer *c, const char *reason)
+{
+    log_line(
+        LOG_ALERT, MSG_GROUP_STOPPED,
+        "%s: has stopped: %s. Nothing of it was put aside. When the cause is mended, run \"anubisctl resume "
+        "--group %s\"; with --put-aside such messages go to dead_letters",
+        c->name, reason, c->group->model);
+}
+
+static int find_known(struct consumer *c, struct error *err)
+{
+    CLEANUP(freep) struct store_offset *at = xcalloc(c->batch.count, sizeof(*at));
+    CLEANUP(freep) struct consumer_item **of = xcalloc(c->batch.count, sizeof(*of));
+    CLEANUP(freep) bool *known = xcalloc(c->batch.count, sizeof(*known));
+    size_t count = 0;
+
+    for (size_t i = 0; i < c->batch.count; i++) {
+        struct consumer_item *item = &c->batch.items[i];
+        if (!item->fault)
+            continue;
+        at[count] = (struct store_offset){
+            .topic = item->partition->topic, .partition = item->partition->number, .next = item->offset};
+        of[count++] = item;
+    }
+    int r = store_letters_known(c->session.pg, c->group->model, at, count, known, err);
+    for (size_t i = 0; r == PG_DONE && i < count; i++)
+        of[i]->known = known[i];
+    return r;
+}
+
+static char *reason_of(const struct consumer_batch *b)
+{
+    size_t ours, faults = count_faults(b, &ours);
+    const struct consumer_item *first = b->items;
+
+    while (!first->fault || !counts(first))
+        first++;
+    return xasprintf(
+        "%zu of %zu messages cannot be handled, the first at offset %" PRId64 " of \"%s\", partition %d: %s",
+        faults, ours, first->offset, first->partition->topic, (int) first->partition->number, first->fault);
+}
+
+int consumer_stop(struct consumer *c, struct error *err)
+{
+    bool fresh;
+    int r = find_known(c, err);
+
+    if (r != PG_DONE || !most_fail(&c->batch))
+        return r;
+    CLEANUP(freep) char *reason = reason_of(&c->batch);
+    r = store_stop_group(c->session.pg, c->group->model, reason, &fresh, err);
+    if (r != PG_DONE)
+        return r;
+    c->stop.is_stopped = true;
+    if (fresh)
+        say_stopped(c, reason);
+    return APPLY_STOPPED;
+}
+
+int consumer_ask_stopped(struct consumer *c, struct error *err)
+{
+    CLEANUP(freep) char *reason = NULL;
+    int64_t passes_ms;
+    int r = store_read_stop(c->session.pg, c->group->model, &reason, &passes_ms, err);
+
+    if (r != PG_DONE)
+        return r;
+    bool stopped = reason && passes_ms <= 0;
+    c->stop.passes_until = passes_ms > 0 ? now_monotonic_usec() + (uint64_t) passes_ms * USEC_PER_MSEC : 0;
+    if (stopped && !c->stop.is_stopped)
+        say_stopped(c, reason);
+    else if (!stopped && c->stop.is_stopped)
+        log_line(LOG_NOTICE, MSG_GROUP_STOPPED, "%s: goes on%s", c->name,
+                 reason ? ", and puts messages aside that cannot be handled" : "");
+    c->stop.is_stopped = stopped;
+    return PG_DONE;
+}
