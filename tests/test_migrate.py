@@ -598,7 +598,7 @@ def test_new_partitions_stall_nobody(ledger):
     except psycopg2.errors.LockNotAvailable:  # the reader holds the default partition: tried again later
         pass
     ledger.subscription(1)
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < 30
     writer.rollback()
     writer.close()
     extender.cursor().execute("select anubis.ledger_extend()")
