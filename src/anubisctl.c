@@ -111,7 +111,7 @@ static const struct command_option {
     {"put-aside", FLAG(choice.put_aside), TAKES_GROUP,
      "of resume --group: for an hour what it cannot handle goes to dead_letters"},
     {"all", FLAG(choice.all), TAKES_LETTERS,
-     "of dead-letters: also those that are over; of its replay and discard: all that are open"},
+     "of dead-letters: also those that are over; of its replay and discard: all open ones"},
     {"from-ledger", FLAG(stats.from_ledger), TAKES_REPLAY, "of replay: not from Kafka, but from the ledger"},
     {"rate", TEXT(choice.rate, "NUMBER"), TAKES_RATE | TAKES_LETTERS,
      "of retry, resend and dead-letters replay: so many a second, not all at once"},

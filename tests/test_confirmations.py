@@ -220,7 +220,7 @@ def test_the_order_and_number_of_messages_does_not_matter(app, institutions, bro
         broker.produce(TOPIC, [said(i, status, external_id=e) for i, status, e in batch + batch[-30:]])
         daemons[turn % 2].kill9()
         daemons[turn % 2].start()
-    app.wait_states(sent=240)
+    app.wait_states(sent=240, deadline=180)  # the leases of the killed run out
     wanted = model(set(ids), ids, messages)
     assert sum(n for _, _, n in wanted.values()) > 20
     wait_confirmations(app, wanted, 120)

@@ -812,7 +812,7 @@ def test_verify_is_not_silent(proven, ctl):
     proven.query("create or replace function {s}.integration_required() returns boolean language sql immutable parallel safe "
                  "as $$ select pg_sleep(33) is not null $$")
     result = ctl("verify", deadline=120).expect(0)
-    line = r"anubisctl: 3/8 looking for integrations that are gone … \((29|3\d) s\)\n"
+    line = r"anubisctl: 3/9 looking for integrations that are gone … \((29|3\d) s\)\n"
     assert re.fullmatch(line, result.stderr), result.stderr
 
 
@@ -837,7 +837,7 @@ def test_terminal_sees_progress(proven, ctl):
         while part := os.read(ours, 65536):  # the kernel hands it over in parts
             shown += part.decode()
     os.close(ours)
-    assert done.returncode == 0 and "1/8 counting" in shown and shown.endswith("\r\x1b[K")
+    assert done.returncode == 0 and "1/9 counting" in shown and shown.endswith("\r\x1b[K")
 
 
 # --- pause, resume, retry ---

@@ -94,9 +94,9 @@ int consumer_stop(struct consumer *c, struct error *err)
     r = store_stop_group(c->session.pg, c->group->model, reason, &fresh, err);
     if (r != PG_DONE)
         return r;
-    c->stop.is_stopped = true;
     if (fresh)
         say_stopped(c, reason);
+    c->stop.is_stopped = fresh; /* else it is found, and said, at the next start */
     return APPLY_STOPPED;
 }
 
