@@ -187,13 +187,10 @@ def test_a_letter_that_is_too_large_with_its_headers_goes_without_its_value(app,
                   "('x', 't', 0, %s, (select string_agg(decode(md5(n::text), 'hex'), '') from generate_series(1, %s) n), 'e')",
                   (number, 1000 if number == 1 else 1))
     make_daemon({"kafka": {"topic_prefix": topic_prefix}}, kafka=real_kafka).start()
-    wait_for(lambda: letters_of(app) == 0, 60, "them to be published")
+    waiting = "select count(*) from {s}.dead_letters where published_at is null"
+    wait_for(lambda: app.value(waiting) == 0, 60, "them to be published")
     sizes = [m.value and len(m.value) for m in real_kafka.read_all(topic_prefix + "dead_letters")]
     assert sizes == [16, None, 16]
-
-
-def letters_of(app):
-    return app.value("select count(*) from {s}.dead_letters where published_at is null")
 
 
 # --- what operators do ---

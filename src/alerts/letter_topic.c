@@ -48,16 +48,6 @@ static void add_header(struct headers *h, const char *name, const char *value)
         h->items[h->count++] = (struct kafka_header){name, {value, value ? strlen(value) : 0}};
 }
 
-static struct bytes next_bytes(struct pg_row *row)
-{
-    struct bytes b = {0};
-    bool absent = pg_next_is_null(row);
-    const char *p = pg_next_bytes(row, &b.len);
-
-    b.p = absent ? NULL : p;
-    return b;
-}
-
 /* The rows of one letter: each has one of its headers. Returns the row behind the last. */
 static int send(struct letter_topic *t, const struct pg_result *rows, int first)
 {
@@ -72,7 +62,7 @@ static int send(struct letter_topic *t, const struct pg_result *rows, int first)
     add_header(&h, "dead_letter_offset", pg_next_text(&row));
     add_header(&h, "dead_letter_error", pg_next_text(&row));
     add_header(&h, "dead_letter_at", pg_next_text(&row));
-    struct bytes key = next_bytes(&row), value = next_bytes(&row);
+    struct bytes key = pg_next_blob(&row), value = pg_next_blob(&row);
     for (; next < pg_rows(rows) && pg_get_i64(rows, next, 0) == id; next++)
         if (!pg_is_null(rows, next, 9))
             add_header(&h, pg_get_text(rows, next, 9),

@@ -129,6 +129,22 @@ int parse_i64(const char *s, int64_t min, int64_t max, int64_t *ret)
     return 0;
 }
 
+bool parse_digits(const char *text, size_t len, int64_t max, int64_t *ret)
+{
+    int64_t value = 0;
+
+    if (len == 0 || len > 19)
+        return false;
+    for (size_t i = 0; i < len; i++) {
+        int digit = text[i] - '0';
+        if (digit < 0 || digit > 9 || value > (max - digit) / 10)
+            return false;
+        value = value * 10 + digit;
+    }
+    *ret = value;
+    return true;
+}
+
 /* Longer words than ours are no misspelling of them. */
 #define WORD_MAX_LEN 40
 

@@ -61,6 +61,9 @@ void error_set(struct error *err, const char *fmt, ...) PRINTF(2, 3);
  * then. */
 int parse_i64(const char *s, int64_t min, int64_t max, int64_t *ret);
 
+/* The same of text[0..len) in digits alone: no sign, no space. False = it is none, or above `max`. */
+bool parse_digits(const char *text, size_t len, int64_t max, int64_t *ret);
+
 /* The end of a word that counts `n` things. */
 static inline const char *plural(int64_t n)
 {

@@ -22,18 +22,6 @@ static const char *parse(const struct kafka_message *m, const char *installation
     return fault;
 }
 
-static void hash(const struct consumer_group *group, const struct kafka_message *m, struct message_event *e)
-{
-    bool wanted = false;
-
-    for (size_t i = 0; group->handlers[i]; i++)
-        wanted |= group->handlers[i]->hashes;
-    if (!wanted)
-        return;
-    CLEANUP(sha256_freep) struct sha256 *sha256 = sha256_new();
-    sha256_digest(sha256, &m->value, 1, e->value_hash);
-}
-
 /* When the database blames the data: PG_DONE, and why. */
 static int refused(struct pg *pg, int r, const char **ret_fault, struct error *err)
 {
@@ -111,7 +99,8 @@ int letter_handle(struct pg *pg, const struct consumer_group *group, const char 
     *ret_fault = parse(message, installation, &event);
     if (*ret_fault)
         return LETTER_FAILED;
-    hash(group, message, &event);
+    CLEANUP(sha256_freep) struct sha256 *sha256 = sha256_new();
+    sha256_digest(sha256, &message->value, 1, event.value_hash);
     int r = store_find_unknown(pg, &e, 1, &unknown, err);
     if (r != PG_DONE)
         return r;

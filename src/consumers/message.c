@@ -12,23 +12,6 @@
 
 /* --- plain values ----------------------------------------------------------------------------- */
 
-/* Decimal digits only: no sign, no space. */
-static bool read_decimal(const char *text, size_t len, int64_t max, int64_t *ret)
-{
-    int64_t value = 0;
-
-    if (len == 0 || len > 19)
-        return false;
-    for (size_t i = 0; i < len; i++) {
-        int digit = text[i] - '0';
-        if (digit < 0 || digit > 9 || value > (max - digit) / 10)
-            return false;
-        value = value * 10 + digit;
-    }
-    *ret = value;
-    return true;
-}
-
 /* RFC 9562's text form. */
 static bool is_uuid(const char *text, size_t len)
 {
@@ -62,7 +45,7 @@ static bool read_uuid(const char *text, size_t len, unsigned char ret[16])
 
 static bool take_sequence(struct message_event *e, const char *value, size_t len)
 {
-    return read_decimal(value, len, INT64_MAX, &e->sequence) && e->sequence > 0;
+    return parse_digits(value, len, INT64_MAX, &e->sequence) && e->sequence > 0;
 }
 
 static bool take_event_id(struct message_event *e, const char *value, size_t len)
@@ -80,12 +63,12 @@ static bool take_event_type(struct message_event *e, const char *value, size_t l
 
 static bool take_integration_id(struct message_event *e, const char *value, size_t len)
 {
-    return read_decimal(value, len, INT64_MAX, &e->integration_id) && e->integration_id > 0;
+    return parse_digits(value, len, INT64_MAX, &e->integration_id) && e->integration_id > 0;
 }
 
 static bool take_attempt(struct message_event *e, const char *value, size_t len)
 {
-    return read_decimal(value, len, INT32_MAX, &e->attempt);
+    return parse_digits(value, len, INT32_MAX, &e->attempt);
 }
 
 /* A later minor version only adds. */
@@ -281,7 +264,7 @@ static const char *check_value(const struct kafka_message *m, struct message_eve
         judge_failure(value, e);
     e->unanswered = e->type == EVENT_SENT && ends_unanswered(value);
     if (!find_member(value, "subscription", &value) || !find_member(value, "id", &value) ||
-        !read_decimal(value.p, (size_t) (value.end - value.p), INT64_MAX, &id))
+        !parse_digits(value.p, (size_t) (value.end - value.p), INT64_MAX, &id))
         return "the value is no event of a subscription";
     return id == e->subscription_id ? NULL : "the key is not the subscription's id";
 }
@@ -319,7 +302,7 @@ enum message_verdict message_parse(const struct kafka_message *message, enum eve
         !is_installation(found_by_rule(&installation_rule, message), installation))
         return MESSAGE_FOREIGN;
     fault = read_headers(message, &e);
-    if (!fault && (!read_decimal(message->key.p, message->key.len, INT64_MAX, &e.subscription_id) ||
+    if (!fault && (!parse_digits(message->key.p, message->key.len, INT64_MAX, &e.subscription_id) ||
                    e.subscription_id == 0))
         fault = "the key is not the subscription's id";
     if (!fault)

@@ -247,6 +247,47 @@ int ctl_read_ids(const struct ctl *c, int64_t **ret)
     return 0;
 }
 
+int ctl_read_part(const struct ctl *c, const char *since, const char *until, struct pg_args *args)
+{
+    CLEANUP(freep) char *from = NULL;
+    CLEANUP(freep) char *to = NULL;
+    int64_t id = 0;
+
+    int code = ctl_read_time(c->choice.since ? c->choice.since : since, "--since", &from);
+    if (!code)
+        code = ctl_read_time(c->choice.until ? c->choice.until : until, "--until", &to);
+    if (!code && c->choice.integration && parse_i64(c->choice.integration, 1, INT64_MAX, &id) < 0) {
+        ctl_say("--integration takes a positive whole number, not \"%s\"", c->choice.integration);
+        code = EX_USAGE;
+    }
+    if (code)
+        return code;
+    pg_arg_text(args, from);
+    pg_arg_text(args, to);
+    pg_arg_i64(args, id);
+    return 0;
+}
+
+int ctl_read_id(const char *text, const char *whose, int64_t *ret)
+{
+    if (parse_i64(text, 1, INT64_MAX, ret) == 0)
+        return 0;
+    ctl_say("%s id is a positive whole number, not \"%s\"", whose, text);
+    return EX_USAGE;
+}
+
+int ctl_change(const struct ctl *c, struct pg *pg, const struct pg_statement *statement,
+               const struct pg_args *args, struct pg_result **ret, struct error *err)
+{
+    int r = pg_execute(pg, "begin", err);
+
+    if (r == PG_DONE)
+        r = pg_query(pg, statement, args, ret, err);
+    if (r == PG_DONE)
+        r = pg_execute(pg, c->dry_run ? "rollback" : "commit", err);
+    return r;
+}
+
 bool ctl_is_group(const char *name)
 {
     static const char *const groups[] = {CONFIG_INTEGRATION_MODEL, "monitoring", "external"};

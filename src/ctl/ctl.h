@@ -100,6 +100,17 @@ int ctl_read_time(const char *text, const char *option, char **ret);
  * case. 0, or an exit code after it said why. */
 int ctl_read_ids(const struct ctl *c, int64_t **ret);
 
+/* `whose` as in "an integration's". 0, or an exit code after it said what an id is. */
+int ctl_read_id(const char *text, const char *whose, int64_t *ret);
+
+/* Adds --since, --until and --integration to the arguments; without an option its default, NULL = none, 0 =
+ * all integrations. 0, or an exit code after it said why. */
+int ctl_read_part(const struct ctl *c, const char *since, const char *until, struct pg_args *args);
+
+/* Sends a statement in a transaction, which a dry run takes back. Outcomes and errors of pg_query(). */
+int ctl_change(const struct ctl *c, struct pg *pg, const struct pg_statement *statement,
+               const struct pg_args *args, struct pg_result **ret, struct error *err);
+
 /* Whether there is such a consumer group: integration, monitoring or external. */
 bool ctl_is_group(const char *name);
 

@@ -21,11 +21,7 @@ static int change(struct ctl *c, const struct pg_statement *statement, const str
     int code = ctl_connect(c, &params, &pg);
     if (code)
         return code;
-    int r = pg_execute(pg, "begin", &err);
-    if (r == PG_DONE)
-        r = pg_query(pg, statement, args, ret, &err);
-    if (r == PG_DONE)
-        r = pg_execute(pg, c->dry_run ? "rollback" : "commit", &err);
+    int r = ctl_change(c, pg, statement, args, ret, &err);
     pg_close(pg);
     return r == PG_DONE ? 0 : ctl_refused(r, "change what is told of alerts", &err);
 }
@@ -40,17 +36,6 @@ static int show_change(const struct ctl *c, struct sheet *sheet)
     return code;
 }
 
-static int read_id(const char *text, const char *whose, int64_t *ret)
-{
-    if (text && parse_i64(text, 1, INT64_MAX, ret) == 0)
-        return 0;
-    if (text)
-        ctl_say("%s id is a positive whole number, not \"%s\"", whose, text);
-    else
-        ctl_say("%s id is missing", whose);
-    return EX_USAGE;
-}
-
 /* --- ack, silence, unsilence ------------------------------------------------------------------ */
 
 static int acknowledge(struct ctl *c)
@@ -61,7 +46,11 @@ static int acknowledge(struct ctl *c)
     struct sheet *sheet;
     int64_t id;
 
-    int code = read_id(c->arg_count > 1 ? c->args[1] : NULL, "an alert's", &id);
+    if (c->arg_count < 2) {
+        ctl_say("an alert's id is missing");
+        return EX_USAGE;
+    }
+    int code = ctl_read_id(c->args[1], "an alert's", &id);
     if (code)
         return code;
     pg_arg_i64(&args, id);
@@ -111,7 +100,7 @@ static int read_silence(struct ctl *c, int64_t *ret_id)
         ctl_say("%s needs --integration ID", c->args[0]);
         return EX_USAGE;
     }
-    int code = read_id(c->choice.integration, "an integration's", ret_id);
+    int code = ctl_read_id(c->choice.integration, "an integration's", ret_id);
     return code ? code : check_kind(c->choice.kind);
 }
 

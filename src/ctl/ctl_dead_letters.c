@@ -38,12 +38,12 @@ static void add_reasons(struct sheet *sheet, const struct pg_result *rows)
 static struct value value_of_bytes(struct pg_row *row)
 {
     CLEANUP(strbuf_free) struct strbuf text = STRBUF_INIT(STRBUF_MAX_DEFAULT);
-    bool absent = pg_next_is_null(row);
-    size_t len;
-    const char *bytes = pg_next_bytes(row, &len);
+    struct bytes b = pg_next_blob(row);
 
-    strbuf_add_utf8(&text, bytes, len);
-    return absent ? value_null() : value_text(strbuf_str(&text));
+    if (!b.p)
+        return value_null();
+    strbuf_add_utf8(&text, b.p, b.len);
+    return value_text(strbuf_str(&text));
 }
 
 static void add_letter(struct table *t, struct pg_row row)
@@ -151,7 +151,7 @@ static int show(struct ctl *c)
         ctl_say("show needs one dead letter's id");
         return EX_USAGE;
     }
-    int code = letters_read_id(c->args[1], &id);
+    int code = ctl_read_id(c->args[1], "a dead letter's", &id);
     if (!code)
         code = ctl_connect(c, &params, &pg);
     if (code)
@@ -180,21 +180,17 @@ static int give_up(struct ctl *c, struct pg *pg, const int64_t *ids, size_t coun
     CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
     CLEANUP(freep) char *user = ctl_operator();
     CLEANUP(freep) char *reason = xasprintf("%s (%s)", c->reason, user);
+    CLEANUP(pg_result_freep) struct pg_result *rows = NULL;
     struct error err;
-    int64_t discarded = 0;
 
     pg_arg_i64s(&args, ids, sizeof(*ids), count);
     pg_arg_text(&args, reason);
-    int r = pg_execute(pg, "begin", &err);
-    if (r == PG_DONE)
-        r = pg_query_i64(pg, &sql_letters_discard, &args, &discarded, &err);
-    if (r == PG_DONE)
-        r = pg_execute(pg, c->dry_run ? "rollback" : "commit", &err);
+    int r = ctl_change(c, pg, &sql_letters_discard, &args, &rows, &err);
     if (r != PG_DONE)
         return ctl_refused(r, "discard dead letters", &err);
     struct sheet *sheet;
     sheet_new(&sheet);
-    sheet_add(sheet, "discarded", "discarded", value_i64(discarded));
+    sheet_add(sheet, "discarded", "discarded", value_i64(pg_get_i64(rows, 0, 0)));
     if (c->dry_run)
         sheet_say(sheet, "", "Nothing was changed (--dry-run).");
     int code = ctl_show(c, sheet, 0);

@@ -9,28 +9,6 @@
 
 #define NO_INTEGRATION "there is no integration"
 
-static int read_id(const struct ctl *c, int64_t *ret)
-{
-    if (parse_i64(c->args[0], 1, INT64_MAX, ret) == 0)
-        return 0;
-    ctl_say("an integration's id is a positive whole number, not \"%s\"", c->args[0]);
-    return EX_USAGE;
-}
-
-/* Sends the statement in a transaction, which a dry run takes back. The result has no row where there is no
- * such integration. */
-static int change(struct ctl *c, struct pg *pg, const struct pg_statement *statement,
-                  const struct pg_args *args, struct pg_result **ret, struct error *err)
-{
-    int r = pg_execute(pg, "begin", err);
-
-    if (r == PG_DONE)
-        r = pg_query(pg, statement, args, ret, err);
-    if (r == PG_DONE)
-        r = pg_execute(pg, c->dry_run ? "rollback" : "commit", err);
-    return r;
-}
-
 static void add_paused(struct sheet *sheet, const struct pg_result *rows)
 {
     struct pg_row row = {rows, 0, 0};
@@ -53,6 +31,7 @@ static void add_resumed(struct sheet *sheet, const struct pg_result *rows)
         sheet_say(sheet, "", "It is disabled: nothing is sent to it all the same.");
 }
 
+/* `add` shows the row of the result; without a row: "`missing` `which`". */
 static int work(struct ctl *c, const struct pg_statement *statement, const struct pg_args *args,
                 void (*add)(struct sheet *sheet, const struct pg_result *rows), const char *missing,
                 const char *which)
@@ -66,10 +45,10 @@ static int work(struct ctl *c, const struct pg_statement *statement, const struc
     int code = ctl_connect(c, &params, &pg);
     if (code)
         return code;
-    int r = change(c, pg, statement, args, &rows, &err);
+    int r = ctl_change(c, pg, statement, args, &rows, &err);
     pg_close(pg);
     if (r != PG_DONE)
-        return ctl_refused(r, "change it", &err);
+        return ctl_refused(r, c->stats.group ? "let the group go on" : "change the integration", &err);
     if (pg_rows(rows) == 0) {
         ctl_say("%s %s", missing, which);
         return CTL_DIFFERENT;
@@ -90,7 +69,7 @@ int ctl_pause(struct ctl *c)
     uint64_t usec = 0;
     int64_t id;
 
-    int code = read_id(c, &id);
+    int code = ctl_read_id(c->args[0], "an integration's", &id);
     if (code)
         return code;
     if (!c->reason || !*c->reason) {
@@ -140,7 +119,7 @@ int ctl_resume(struct ctl *c)
     }
     if (c->stats.group)
         return resume_group(c);
-    int code = read_id(c, &id);
+    int code = ctl_read_id(c->args[0], "an integration's", &id);
     if (code)
         return code;
     pg_arg_i64(&args, id);

@@ -100,27 +100,6 @@ static int show(struct ctl *c, const struct pg_result *rows, const struct pg_res
     return code;
 }
 
-static int read_args(const struct ctl *c, struct pg_args *args)
-{
-    CLEANUP(freep) char *since = NULL;
-    CLEANUP(freep) char *until = NULL;
-    int64_t id = 0;
-
-    int code = ctl_read_time(c->choice.since, "--since", &since);
-    if (!code)
-        code = ctl_read_time(c->choice.until, "--until", &until);
-    if (!code && c->choice.integration && parse_i64(c->choice.integration, 1, INT64_MAX, &id) < 0) {
-        ctl_say("--integration takes a positive whole number, not \"%s\"", c->choice.integration);
-        code = EX_USAGE;
-    }
-    if (code)
-        return code;
-    pg_arg_text(args, since);
-    pg_arg_text(args, until);
-    pg_arg_i64(args, id);
-    return 0;
-}
-
 int ctl_reconcile(struct ctl *c, bool csv)
 {
     CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
@@ -131,7 +110,7 @@ int ctl_reconcile(struct ctl *c, bool csv)
     struct error err;
 
     params.statement_timeout_usec = 0;
-    int code = read_args(c, &args);
+    int code = ctl_read_part(c, NULL, NULL, &args);
     if (!code)
         code = ctl_connect(c, &params, &pg);
     if (code)

@@ -130,27 +130,6 @@ static int show_csv(const struct pg_result *rows)
 
 /* --- the command ------------------------------------------------------------------------------ */
 
-static int read_args(const struct ctl *c, struct pg_args *args)
-{
-    CLEANUP(freep) char *since = NULL;
-    CLEANUP(freep) char *until = NULL;
-    int64_t id = 0;
-
-    int code = ctl_read_time(c->choice.since ? c->choice.since : "24h", "--since", &since);
-    if (!code)
-        code = ctl_read_time(c->choice.until ? c->choice.until : "0s", "--until", &until);
-    if (!code && c->choice.integration && parse_i64(c->choice.integration, 1, INT64_MAX, &id) < 0) {
-        ctl_say("--integration takes a positive whole number, not \"%s\"", c->choice.integration);
-        code = EX_USAGE;
-    }
-    if (code)
-        return code;
-    pg_arg_text(args, since);
-    pg_arg_text(args, until);
-    pg_arg_i64(args, id);
-    return 0;
-}
-
 /* JSON by --format is the same as by --json. */
 static int read_format(struct ctl *c, bool *ret_csv)
 {
@@ -181,7 +160,7 @@ int ctl_report(struct ctl *c)
     if (!code && c->stats.reconciliation)
         return ctl_reconcile(c, csv);
     if (!code)
-        code = read_args(c, &args);
+        code = ctl_read_part(c, "24h", "0s", &args);
     if (!code)
         code = ctl_connect(c, &params, &pg);
     if (code)

@@ -3,8 +3,6 @@
 
 #include "ctl/ctl.h"
 
-/* 0, or an exit code after it said what an id is. */
-int letters_read_id(const char *text, int64_t *ret);
 /* The letters that the arguments name, or with --all those that are open. *ret has *ret_count of them and is
  * the caller's to free. 0, or an exit code after it said why. */
 int letters_choose(struct ctl *c, struct pg *pg, int64_t **ret, size_t *ret_count);

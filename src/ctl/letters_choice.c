@@ -6,21 +6,13 @@
 #include "ctl/letters.h"
 #include "sql/statements.h"
 
-int letters_read_id(const char *text, int64_t *ret)
-{
-    if (parse_i64(text, 1, INT64_MAX, ret) == 0)
-        return 0;
-    ctl_say("a dead letter's id is a positive whole number, not \"%s\"", text);
-    return EX_USAGE;
-}
-
 static int read_ids(const struct ctl *c, int64_t **ret)
 {
     int code = 0;
 
     *ret = xcalloc((size_t) c->arg_count, sizeof(**ret));
     for (int i = 1; !code && i < c->arg_count; i++)
-        code = letters_read_id(c->args[i], &(*ret)[i - 1]);
+        code = ctl_read_id(c->args[i], "a dead letter's", &(*ret)[i - 1]);
     return code;
 }
 

@@ -40,19 +40,8 @@ static void read_headers(const struct pg_result *rows, struct kafka_message *m)
         struct kafka_header *h = &m->headers[m->header_count++];
         struct pg_row row = {rows, i, 0};
         h->name = pg_next_text(&row);
-        if (!pg_next_is_null(&row))
-            h->value.p = pg_next_bytes(&row, &h->value.len);
+        h->value = pg_next_blob(&row);
     }
-}
-
-static struct bytes next_bytes(struct pg_row *row)
-{
-    struct bytes b = {0};
-    bool absent = pg_next_is_null(row);
-    const char *p = pg_next_bytes(row, &b.len);
-
-    b.p = absent ? NULL : p;
-    return b;
 }
 
 /* In the transaction under way. 0 = it is not open, or somebody else is at it. */
@@ -71,8 +60,8 @@ static int handle(struct replaying *r, const struct pg_args *id, const char **re
     m->topic = pg_next_text(&row);
     m->partition = (int32_t) pg_next_i64(&row);
     m->offset = pg_next_i64(&row);
-    m->key = next_bytes(&row);
-    m->value = next_bytes(&row);
+    m->key = pg_next_blob(&row);
+    m->value = pg_next_blob(&row);
     read_headers(headers, m);
     if (group)
         return letter_handle(r->pg, group, r->installation, m, ret_fault, &r->err);

@@ -6,21 +6,10 @@
 #include "base/json.h"
 #include "base/timeutil.h"
 
-/* Decimal digits of a positive number, without leading zeros. */
+/* Of a positive number, without leading zeros. */
 static bool read_id(const char *text, size_t len, int64_t *ret)
 {
-    int64_t value = 0;
-
-    if (!text || len == 0 || len > 19 || text[0] == '0')
-        return false;
-    for (size_t i = 0; i < len; i++) {
-        int digit = text[i] - '0';
-        if (digit < 0 || digit > 9 || value > (INT64_MAX - digit) / 10)
-            return false;
-        value = value * 10 + digit;
-    }
-    *ret = value;
-    return true;
+    return len > 0 && text[0] != '0' && parse_digits(text, len, INT64_MAX, ret);
 }
 
 /* --- members of the value --------------------------------------------------------------------- */

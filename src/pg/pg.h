@@ -157,6 +157,7 @@ int64_t pg_next_i64(struct pg_row *row);
 bool pg_next_bool(struct pg_row *row);
 const char *pg_next_text(struct pg_row *row);
 const char *pg_next_bytes(struct pg_row *row, size_t *ret_len);
+struct bytes pg_next_blob(struct pg_row *row); /* p NULL = NULL */
 size_t pg_next_i64_array(struct pg_row *row, int64_t **ret);
 /* timestamptz as microseconds since 1970; INT64_MIN and INT64_MAX are the infinities, and NULL reads as
  * INT64_MIN. */

@@ -429,6 +429,16 @@ const char *pg_next_bytes(struct pg_row *row, size_t *ret_len)
     return pg_get_bytes(row->result, row->row, row->column++, ret_len);
 }
 
+struct bytes pg_next_blob(struct pg_row *row)
+{
+    struct bytes b = {0};
+    bool absent = pg_next_is_null(row);
+    const char *p = pg_next_bytes(row, &b.len);
+
+    b.p = absent ? NULL : p;
+    return b;
+}
+
 int64_t pg_next_time(struct pg_row *row)
 {
     int64_t t = pg_next_is_null(row) ? INT64_MIN : pg_get_i64(row->result, row->row, row->column);
