@@ -8,8 +8,6 @@ from harness.processes import wait_for
 
 # Longer than any test: only the bell wakes.
 BY_BELL = {"delivery": {"poll_interval": "5m", "timeout": "60s", "lease": "120s"}}
-# As many slots as are written. Not by a limit of the integration's own: its rows wait for the poll while its counters are locked.
-MANY = {"delivery": {**BY_BELL["delivery"], "max_in_flight_per_integration": 500}}
 SESSIONS = "select count(*) from pg_stat_activity where datname = current_database() and application_name = %s"
 
 
@@ -164,8 +162,8 @@ def test_rings_that_bring_nothing_are_not_wanted(app, bell, institutions, make_d
 
 
 def test_a_busy_daemon_is_not_rung(app, bell, institutions, make_daemon):
-    make_daemon(MANY).start()
-    integration = app.integration(institutions.url("/good"))
+    make_daemon(BY_BELL).start()
+    integration = app.integration(institutions.url("/good"), max_in_flight=500)
     bell.wait_held()
     write(app, integration, clients=3, each=400)
     rings = bell.rings()
@@ -226,8 +224,8 @@ def test_rows_are_found_without_the_bell(app, institutions, make_daemon):
 
 
 def test_two_daemons_of_which_one_has_the_seat(app, bell, institutions, make_daemon):
-    daemons = [make_daemon({**MANY, "instance": f"daemon{n}"}).start() for n in range(2)]
-    integration = app.integration(institutions.url("/good"))
+    daemons = [make_daemon({**BY_BELL, "instance": f"daemon{n}"}).start() for n in range(2)]
+    integration = app.integration(institutions.url("/good"), max_in_flight=500)
     wait_for(lambda: app.value(SESSIONS, ("anubisd doorbell",)) == 2, 30, "both")
     bell.wait_held()
     for n in range(1, 20):

@@ -3,19 +3,24 @@
 -- may_serve(). It "takes" them, under the same lock, when it did not have them for long enough. They come in the order of their
 -- places ("offset 0": no other join keeps it). A setting that is not positive (an adopted table may hold one) counts as not set. An
 -- integration that has just backed off, or whose circuit has just closed, begins with one request where this daemon knows no limit.
+-- One whose row somebody else has locked gives no rows now, and is "passed": counting takes such locks, each for a moment.
 free as (
   select i.id, i.name, i.endpoint_url, i.auth_token, i.delivery_settings,
          coalesce(nullif(greatest(i.timeout_ms, 0), 0), $10) as timeout_ms,
          i.max_attempts, i.recovers, i.generation, i.has_failures,
          case when i.rate is null and not i.takes then n.slots else least(n.slots, coalesce(t.tokens, 0)) end as slots, i.rate, t.send_at,
          i.takes,
-         p.fresh_id, p.due, p.id as after_id
+         p.fresh_id, p.due, p.id as after_id,
+         (i.rate is not null or i.takes) and n.slots > 0 and t.tokens is null
+         and (i.rate is null or rate_next(i.rate_at, i.rate_by, i.rate, $19, now()) is not null)
+         and (not i.takes or may_serve(i.served_by, i.served_until, $7, now())) as passed
     from place p
    cross join lateral (
      select i.id, i.name, i.endpoint_url, i.auth_token, nullif(i.delivery_settings, '{}') as delivery_settings,
             i.timeout_ms, i.max_attempts, i.max_in_flight, rate_of(i.rate_limit) as rate,
             r.backoff_until > now() - interval '1 minute' or r.circuit_since > now() - interval '1 minute' as recovers,
-            coalesce(r.circuit_generation, 0) as generation, r.circuit_failures > 0 as has_failures, width_bucket(i.id::bigint, $3) as n,
+            coalesce(r.circuit_generation, 0) as generation, r.circuit_failures > 0 as has_failures,
+            r.rate_at, r.rate_by, r.served_by, r.served_until, width_bucket(i.id::bigint, $3) as n,
             (i.max_in_flight > 0) is true
             and (r.served_by = $7
                  and r.served_until >= now() + greatest($9, coalesce(nullif(greatest(i.timeout_ms, 0), 0), $10) + $11)

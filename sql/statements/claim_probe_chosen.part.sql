@@ -23,6 +23,7 @@ with chosen as materialized (
   select i.id, i.name, i.endpoint_url, i.auth_token,
          nullif(i.delivery_settings, '{}') as delivery_settings, coalesce(nullif(greatest(i.timeout_ms, 0), 0), $10) as timeout_ms,
          i.max_attempts, true as recovers, c.generation, true as has_failures, 1 as slots, c.rate, c.send_at, false as takes,
-         0::bigint as fresh_id, '-infinity'::timestamptz as due, 9223372036854775807 as after_id
+         0::bigint as fresh_id, '-infinity'::timestamptz as due, 9223372036854775807 as after_id,
+         false as passed
     from chosen c join integrations i on i.id = c.integration_id
 )

@@ -2,7 +2,7 @@
 -- update does not see: it stays for the next claim. So the first row of an integration, which brings the settings
 -- along, is known only after the update. The casts keep the result's types when the application changes a column's
 -- type: else the server would refuse the prepared statement from then on. found_at tells for how long rows were
--- looked for.
+-- looked for. A row of NULLs alone says that nothing was claimed, and that an integration was passed because its row was locked.
 , claimed as (
   update subscriptions s set status = 'processing', attempts = s.attempts + 1, claimed_by = $7, claim_token = $8,
          lease_expires_at = now() + greatest($9, w.timeout_ms + $11) * interval '1 ms', updated_at = now()
@@ -26,5 +26,7 @@ select id::bigint, integration_id::bigint, attempts::integer, concat_ws('+', ide
        order_id::text,
        (1000000000 / rate)::bigint,
        (extract(epoch from send_at + (number - 1) / rate * interval '1 s' - now()) * 1000000)::bigint
-  from (select *, row_number() over (partition by integration_id order by due, id) as number from claimed) c
+  from (values (1)) one
+  left join (select *, row_number() over (partition by integration_id order by due, id) as number from claimed) c on true
+ where id is not null or (select bool_or(passed) from free)
  order by number

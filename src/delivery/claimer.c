@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <limits.h>
 
+#include "base/backoff.h"
 #include "base/timeutil.h"
 #include "delivery/deaf.h"
 #include "delivery/look.h"
@@ -27,6 +28,8 @@
 /* While rings are not wanted, rows of other integrations are found by polling. */
 #define DEAF_POLL_USEC (100 * USEC_PER_MSEC)
 #define ERROR_PAUSE_USEC USEC_PER_SEC
+/* While somebody else has an integration's row locked: counting does, for some milliseconds. */
+#define LOCKED_OUT ((struct backoff){.base_usec = 5 * USEC_PER_MSEC, .max_usec = USEC_PER_SEC})
 /* Between two looks for circuits that may be probed, when a ring says that one may. */
 #define PROBES_APART_USEC (100 * USEC_PER_MSEC)
 
@@ -56,6 +59,7 @@ struct claimer {
     bool rung;              /* since the claim under way was sent */
     bool missed;            /* a turn was due while a statement was under way */
     bool cut;               /* the last claim took all it could: more may wait */
+    struct backoff locked_out;
     uint64_t starved_since; /* monotonic; no room for a worthwhile claim since; 0 = there was */
     /* At everything, from the start of each integration or from a little before the last claims. */
     struct look everywhere, nearby;
@@ -157,21 +161,21 @@ static void note_fruitless_ring(struct claimer *c)
 }
 
 /* How long it looked, without the time that it took to claim what it found. */
-static uint64_t look_took(const struct claimer *c, const struct pg_result *result)
+static uint64_t look_took(const struct claimer *c, const struct pg_result *result, int rows)
 {
     struct store_claimed row;
 
-    if (pg_rows(result) == 0)
+    if (rows == 0)
         return now_boottime_usec() - c->now.sent_at;
     store_claim_row(result, 0, &row);
     return row.found_usec;
 }
 
-static void note_look(struct claimer *c, const struct pg_result *result)
+static void note_look(struct claimer *c, const struct pg_result *result, int rows)
 {
-    uint64_t now = now_monotonic_usec(), took = look_took(c, result);
+    uint64_t now = now_monotonic_usec(), took = look_took(c, result, rows);
     uint64_t pause = look_pause(c->now.look, took);
-    bool found = pg_rows(result) > 0;
+    bool found = rows > 0;
 
     c->now.look->again_at = found ? 0 : now + pause;
     if (c->now.look == &c->everywhere) {
@@ -183,7 +187,7 @@ static void note_look(struct claimer *c, const struct pg_result *result)
     }
 }
 
-static void plan_next(struct claimer *c, int rows)
+static void plan_next(struct claimer *c, int rows, bool locked_out)
 {
     if (c->now.is_probe) {
         uint64_t now = now_monotonic_usec(),
@@ -195,6 +199,11 @@ static void plan_next(struct claimer *c, int rows)
             claimer_probe_soon(c, PROBES_APART_USEC);
         return;
     }
+    if (locked_out) {
+        claimer_soon(c, backoff_next_usec(&c->locked_out));
+        return;
+    }
+    c->locked_out = LOCKED_OUT;
     /* A claim for the slots that are kept says nothing about the integrations that have some. */
     c->cut = rows >= c->now.limit || (c->now.reserve && (c->cut || rows > 0));
     if (rows > 0) {
@@ -272,9 +281,8 @@ static bool was_done(struct claimer *c, const struct pg_answer *answer)
     return true;
 }
 
-static void send_rows(struct claimer *c, const struct pg_result *result)
+static void send_rows(struct claimer *c, const struct pg_result *result, int rows)
 {
-    int rows = pg_rows(result);
     int64_t *last = &c->last_integration[c->now.is_probe];
 
     refusals_widen(c->now.is_probe ? &c->probes.search : &c->refusals, c->now.limit, rows);
@@ -301,7 +309,8 @@ static bool leases_last(const struct claimer *c)
 static void on_claimed(struct pg_answer *answer, void *userdata)
 {
     struct claimer *c = userdata;
-    int rows = answer->r == 0 ? pg_rows(answer->result) : 0;
+    bool locked_out = answer->r == 0 && store_claim_was_locked_out(answer->result);
+    int rows = answer->r == 0 && !locked_out ? pg_rows(answer->result) : 0;
     bool may_send = c->callbacks.may_send(c->userdata) && leases_last(c);
 
     if (answer->r == -ECONNRESET || (!may_send && rows > 0)) {
@@ -309,10 +318,10 @@ static void on_claimed(struct pg_answer *answer, void *userdata)
         claimer_soon(c, 0);
         rows = 0;
     } else if (may_send && was_done(c, answer)) {
-        send_rows(c, answer->result);
+        send_rows(c, answer->result, rows);
         if (c->now.look)
-            note_look(c, answer->result);
-        plan_next(c, rows);
+            note_look(c, answer->result, rows);
+        plan_next(c, rows, locked_out);
     } else {
         rows = 0;
     }
@@ -461,6 +470,7 @@ int claimer_new(struct claimer **ret, sd_event *event, struct config *config,
     c->callbacks = *callbacks;
     c->userdata = userdata;
     c->probes.due = USEC_INFINITY;
+    c->locked_out = LOCKED_OUT;
     c->process = (int64_t) (random_u64() >> 1);
     int r = sd_event_add_time(event, &c->timer, CLOCK_MONOTONIC, 0, 500, on_timer, c);
     if (r >= 0)

@@ -50,6 +50,11 @@ void store_claim_probe_args(struct pg_args *args, uint64_t max_recovery_usec)
     pg_arg_i64(args, (int64_t) (max_recovery_usec / USEC_PER_MSEC));
 }
 
+bool store_claim_was_locked_out(const struct pg_result *r)
+{
+    return pg_rows(r) == 1 && pg_is_null(r, 0, 0);
+}
+
 void store_claim_row(const struct pg_result *r, int row, struct store_claimed *ret)
 {
     ret->id = pg_get_i64(r, row, 0);
