@@ -5,8 +5,11 @@ import gzip
 import http.client
 import json
 import os
+import pathlib
+import shutil
 import socket
 import ssl
+import subprocess
 import time
 import uuid
 import zlib
@@ -571,3 +574,30 @@ def test_proxy_before_postgres(own_postgres):
         proxy.cut()
         with pytest.raises(psycopg2.DatabaseError):
             connection.cursor().execute("select 1")
+
+
+@pytest.mark.parametrize("fickle, broken, said", [
+    (0, 0, "1 passed, 0 failed"), (1, 0, "2 passed, 0 failed"), (3, 0, "4 passed, 0 failed"), (4, 0, "1 passed, 4 failed"),
+    (1, 1, "2 passed, 1 failed")])
+def test_a_test_that_failed_beside_others_is_run_once_more_alone(tmp_path, fickle, broken, said):
+    tests = tmp_path / "tests"
+    tests.mkdir()
+    shutil.copy(pathlib.Path(__file__).with_name("run-checks"), tests)
+    for program in ("anubisd", "anubisctl"):
+        (tmp_path / "build").mkdir(exist_ok=True)
+        (tmp_path / "build" / program).symlink_to("/bin/true")
+    fickle_test = ("import pathlib, pytest\n"
+                   f"@pytest.mark.parametrize('name', {[f'a.b[{i}]' for i in range(fickle)]})\n"
+                   "def test_fickle(name):\n"
+                   "    marker = pathlib.Path(__file__).with_name(name)\n"
+                   "    was_here = marker.exists()\n"
+                   "    marker.touch()\n"
+                   "    assert was_here\n")
+    (tests / "test_some.py").write_text("def test_good(): pass\n" + fickle_test * bool(fickle)
+                                        + "def test_broken(): assert False\n" * broken, encoding="utf-8")
+    done = subprocess.run([tests / "run-checks"], env={"PATH": os.environ["PATH"]}, text=True, capture_output=True, check=False,
+                          timeout=300)
+    assert done.stdout.splitlines()[-1] == said, done.stdout
+    assert (done.returncode == 0) == ("0 failed" in said)
+    assert done.stdout.count("failed beside others and passed alone") == (fickle if fickle <= 3 else 0)
+    assert done.stdout.count("fails alone, too") == broken
