@@ -169,6 +169,8 @@ def test_too_few_descriptors_cost_nobody_an_attempt(app, institutions, make_daem
     daemon = make_daemon({"delivery": {"max_in_flight": 500, "max_in_flight_per_integration": 500}, "log_level": "info",
                           "retry": {"base_delay": "1h", "max_delay": "1h"}})
     daemon.start()
+    # What is left is for requests alone: Kafka's connections have theirs.
+    wait_for(lambda: daemon.log.count("has taken over") == 3, 120, "the consumer groups")
     resource.prlimit(daemon.child.pid, resource.RLIMIT_NOFILE, (daemon.child.descriptors() + 20,) * 2)
     app.subscriptions(app.integration(institutions.url("/slow/100")), 300)
     app.wait_states(sent=300, deadline=120)
