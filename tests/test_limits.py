@@ -92,7 +92,7 @@ def test_the_rate_is_used(app, institutions, make_daemon, stalls, rate, rows, da
 
 @pytest.mark.parametrize("limit", [{"rate_limit": 1000}, {"max_in_flight": 3}, {"rate_limit": 1000, "max_in_flight": 3}])
 def test_rows_do_not_wait_for_the_poll_while_their_counters_are_locked(app, institutions, make_daemon, limit):
-    """Counting locks the row of integration_runtime that a claim needs for such an integration. Nothing rings when it is free again."""
+    """Counting locks the row of integration_runtime that a claim needs for them. Nothing rings when it is free again."""
     daemon = make_daemon({**QUICK, "delivery": {"poll_interval": "5m"}}).start()
     limited, other = app.integration(institutions.url("/good"), **limit), app.integration(institutions.url("/good/other"))
     app.subscription(limited)
@@ -101,7 +101,7 @@ def test_rows_do_not_wait_for_the_poll_while_their_counters_are_locked(app, inst
     app.query("update {s}.integration_runtime set served_until = now() - interval '1 s'")
     counting = app.database.connect()
     counting.autocommit = False
-    counting.cursor().execute(f"select from {app.schema}.integration_runtime where integration_id = %s for no key update", (limited,))
+    counting.cursor().execute(f"select from {app.schema}.integration_runtime where integration_id = {limited} for no key update")
     app.subscriptions(limited, 5)
     app.subscription(other)
     app.wait_states(sent=2, pending=5)

@@ -188,6 +188,7 @@ def test_one_shortage_hides_no_other(app, institutions, make_daemon, tmp_path):
                     "log_level": "info", "retry": {"base_delay": "1s", "max_delay": "1s"}}
         daemon = make_daemon(settings, wrapper=servers.wrapper()).start()
         daemon.wait_log(rf"keeps requests from being sent, to integration {nameless} \".*\" for one: no name server answers", 60)
+        wait_for(lambda: daemon.log.count("has taken over") == 3, 120, "the consumer groups")
         resource.prlimit(daemon.child.pid, resource.RLIMIT_NOFILE, (daemon.child.descriptors() + 20,) * 2)
         many = app.integration(institutions.url("/slow/100"))
         app.subscriptions(many, 300)

@@ -59,7 +59,6 @@ struct claimer {
     bool rung;              /* since the claim under way was sent */
     bool missed;            /* a turn was due while a statement was under way */
     bool cut;               /* the last claim took all it could: more may wait */
-    struct backoff locked_out;
     uint64_t starved_since; /* monotonic; no room for a worthwhile claim since; 0 = there was */
     /* At everything, from the start of each integration or from a little before the last claims. */
     struct look everywhere, nearby;
@@ -70,6 +69,7 @@ struct claimer {
     } probes;
     uint64_t found_at; /* monotonic: the last find; 0 = never */
     struct deaf deaf;
+    struct backoff locked_out;
 };
 
 void claimer_soon(struct claimer *c, uint64_t delay_usec)

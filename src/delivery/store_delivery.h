@@ -56,8 +56,8 @@ void store_claim_probe_args(struct pg_args *args, uint64_t max_recovery_usec);
 void store_claim_places(struct pg_args *args, int64_t process, size_t count,
                         const struct store_place *places);
 
-/* True when nothing was claimed, though an integration may have rows: the row that says how many of them it may
- * give was locked by somebody else. The result has one row then, which is none of a subscription. */
+/* True when nothing was claimed, though an integration may have rows: the row with its limits was locked by
+ * somebody else. The result has one row then, which is none of a subscription. */
 bool store_claim_was_locked_out(const struct pg_result *result);
 /* One row of the result; pointers live as long as the result. The integration's columns are given in the
  * first of its rows. */
