@@ -164,6 +164,8 @@ static const struct command commands[] = {
      TAKES_JSON | TAKES_DRY_RUN | TAKES_SILENCE, ctl_alerts},
     {"dead-letters", "ACTION", "an action", 0, INT_MAX, "list, show ID, replay ID ... or discard ID ...",
      TAKES_JSON | TAKES_DRY_RUN | TAKES_LETTERS, ctl_dead_letters},
+    {"audit", "ACTION", "an action", 1, 2, "head, or prove EVENT: the audit log for third parties",
+     TAKES_JSON, ctl_audit},
 };
 
 static const struct command *find_command(const char *name)

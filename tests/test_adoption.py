@@ -325,7 +325,7 @@ def test_a_daemon_that_owns_nothing(empty_database, broker, institutions):
                             ["retry", "--since", "1d"], ["report"], ["alerts"],
                             ["alerts", "silence", "--integration", "1", "--for", "1s", "--reason", "x"],
                             ["alerts", "unsilence", "--integration", "1"],
-                            ["dead-letters"], ["dead-letters", "replay", "--all"],
+                            ["audit", "head"], ["dead-letters"], ["dead-letters", "replay", "--all"],
                             ["dead-letters", "discard", "--all", "--reason", "x"],
                             ["replay", "--group", "integration"],
                             ["replay", "--group", "integration", "--from-ledger"],

@@ -1,11 +1,16 @@
 """The audit log: every event that came back from Kafka is a leaf of a Merkle tree, once, whatever happens."""
 import datetime
 import hashlib
+import json
+import pathlib
 import re
+import subprocess
+import sys
 
 import pytest
 from harness.processes import wait_for
 
+ROOT = pathlib.Path(__file__).parent.parent
 SENT = "select id from {s}.audit_trees where topic like '%%.sent' and partition = 0"
 
 
@@ -133,6 +138,70 @@ def test_proof_and_what_begins_at_the_last_one(audited, ctl):
     assert ctl("verify", "--audit", "--json").expect(0).json["leaves"] == 30
     assert ctl("verify", "--audit", "--full", "--json").expect(0).json["leaves"] == 1050
     assert "proven: the audit log" in ctl("verify", "--audit").expect(0).stdout
+
+
+def checker(tmp_path):
+    """The lines of the manual that check a proof, in a file."""
+    manual = (ROOT / "man/anubisctl.8").read_text(encoding="utf-8")
+    lines = manual.split("is the\nargument:\n.Bd -literal -offset indent\n")[1].split(".Ed\n")[0]
+    assert len([line for line in lines.splitlines() if line]) <= 30 and "\\" not in lines
+    path = tmp_path / "check.py"
+    path.write_text(lines, encoding="utf-8")
+
+    def holds(proof, *note):
+        result = subprocess.run([sys.executable, path, *note], input=json.dumps(proof), text=True, capture_output=True,
+                                check=False)
+        assert result.stderr in ("", "this proves nothing\n")
+        return result.returncode == 0
+    return holds
+
+
+def test_proof_of_one_event_for_others(audited, ctl, tmp_path):
+    """Anybody can check it with the lines of the manual, against a checkpoint that was kept elsewhere, too; and no other
+    event has this proof. What has no proof says why."""
+    app, daemon = audited
+    wait_for_checkpoint(app, daemon)
+    assert daemon.term() == 0
+    holds = checker(tmp_path)
+    head = ctl("audit", "head", "--json").expect(0).json
+    assert (head["leaves"], [t["in_checkpoint"] for t in head["trees"]]) == (1020, [t["size"] for t in head["trees"]])
+    kept = tmp_path / "note"
+    kept.write_text(head["note"], encoding="utf-8")
+    chosen = app.query("select sequence from {s}.audit_log l where leaf = 7 or leaf = (select max(leaf) from "
+                       "{s}.audit_log m where m.tree = l.tree) order by 1")
+    proofs = [ctl("audit", "prove", event, "--json").expect(0).json for event, in chosen]
+    for proof in proofs:
+        assert holds(proof) and holds(proof, kept) and len(proof["path"]) * 32 < 1024
+        assert proof["entry"].splitlines()[5] == str(proof["event"])
+    for proof in proofs[-3:]:
+        path = ["0" * 64, *proof["path"][1:]] if proof["path"] else ["0" * 64]
+        entry = re.sub("\n(sent|failed|updated|created)\n", "\nretried\n", proof["entry"])
+        note = head["note"].replace(f"{proof['topic']} {proof['partition']} ", f"{proof['topic']} 99 ")
+        for false in ({"leaf": proof["leaf"] + 1}, {"path": path}, {"path": proof["path"] + ["0" * 64]}, {"entry": entry},
+                      {"size": proof["size"] + 1}, {"note": note}):
+            assert not holds(proof | false), (proof, false)
+    assert "proven: the checkpoint has this event" in ctl("audit", "prove", chosen[0][0]).expect(0).stdout
+    event = proofs[-1]["event"]
+    prove_what_cannot_be_proven(app, ctl, event, proofs[-1])
+
+
+def prove_what_cannot_be_proven(app, ctl, event, proof):
+    assert (ctl("audit", "prove", 999999, "--json").expect(1).json["verdict"]) == "unknown"
+    app.subscriptions(1, 1)
+    waiting = ctl("audit", "prove", app.value("select max(id) from {s}.subscription_events"), "--json").expect(2).json
+    assert (waiting["verdict"], "come back from Kafka" in waiting["why"]) == ("not yet", True)
+    app.query("delete from {s}.audit_salts where subscription_id = (select subscription_id from {s}.audit_log "
+              "where sequence = %s)", (event,))
+    erased = ctl("audit", "prove", event).expect(0).stdout
+    assert "erased: the salt is gone" in erased and "proven" in erased
+    assert ctl("audit", "prove", event, "--json").expect(0).json == proof | {"salt": None}
+    app.query("update {s}.audit_log set hash = sha256(hash) where tree = (select tree from {s}.audit_log where sequence = %s) "
+              "and leaf <> (select leaf from {s}.audit_log where sequence = %s)", (event, event))
+    assert "WRONG: the leaf does not lead" in ctl("audit", "prove", event).expect(1).stdout
+    app.query("delete from {s}.audit_checkpoints")
+    assert "not yet: the last checkpoint does not have it" in ctl("audit", "prove", event).expect(2).stdout
+    assert ctl("audit", "head", "--json").expect(0).json["checkpoint"] is None
+    ctl("audit", "head").expect(0)
 
 
 SET = "update {s}.audit_log set "

@@ -869,6 +869,10 @@ def test_an_integration_is_paused_and_resumed(app, ctl):
     (["retry", "--since", "2026-13-45"], 69, "2026-13-45"), (["retry", "--status", "0"], 64, "--status"),
     (["status", "--ids", "1"], 64, "--ids"), (["retry", "--until", "soon"], 64, "--until"),
     (["resend"], 64, "is missing"), (["resend", "x"], 64, '"x"'), (["resend", "1", "--rate", "0"], 64, "--rate"),
+    (["audit"], 64, "is missing"),
+    (["audit", "prove"], 64, "is missing"), (["audit", "prove", "x"], 64, '"x"'),
+    (["audit", "tail"], 64, '"tail"'), (["audit", "head", "1"], 64, "too many"),
+    (["audit", "head", "--reason", "x"], 64, "--reason"),
     (["resend", "1", "--reason", ""], 64, "--reason"), (["integrations", "1"], 64, "too many")])
 def test_wrong_orders_are_refused(app, ctl, words, code, said):
     assert said in ctl(*words).expect(code).stderr

@@ -46,3 +46,19 @@ select l.tree, l.leaf, l.sequence, e.id is null
    and (e.id is null or e.event_id <> l.event_id or e.event_type <> l.event_type or e.subscription_id <> l.subscription_id
         or e.integration_id is distinct from l.integration_id or as_instant(e.created_at) <> l.created_at)
  order by 1, 2 limit $3
+
+-- name: audit_last_checkpoint
+-- Of all: id, note, when, how long ago in microseconds, and how many there are. No row: none.
+select id, note, created_at, (extract(epoch from now() - created_at) * 1000000)::bigint, count(*) over ()
+  from audit_checkpoints order by id desc limit 1
+
+-- name: audit_find_event
+-- Whether the ledger has an event, and its leaf, NULL = there is none: tree, leaf, the columns of audit_read_leaves without the hash,
+-- then the salt, NULL = it was erased.
+-- $1 bigint: the event's number in the ledger
+select exists (select from subscription_events where id = $1 and event_type is not null), l.tree, l.leaf, l."offset", l.sequence,
+       uuid_send(l.event_id), l.event_type, l.subscription_id, coalesce(l.integration_id, 0), l.created_at, l.commitment, s.salt
+  from (values (1)) as one
+  left join audit_log l on l.sequence = $1
+  left join audit_salts s on s.subscription_id = l.subscription_id
+ order by l.tree, l.leaf limit 1

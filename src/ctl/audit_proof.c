@@ -153,25 +153,6 @@ static void find_broken_promises(struct proof_of_audit *p)
 
 /* --- leaves ----------------------------------------------------------------------------------- */
 
-static void read_entry(struct proof_of_audit *p, struct pg_row *row, struct audit_entry *e)
-{
-    size_t len;
-
-    *e = (struct audit_entry){.installation = p->audit->installation,
-                              .topic = p->tree->state.topic,
-                              .partition = p->tree->state.partition};
-    e->offset = pg_next_i64(row);
-    e->sequence = pg_next_i64(row);
-    const char *bytes = pg_next_bytes(row, &len);
-    memcpy(e->event_id, bytes, MIN(len, sizeof(e->event_id)));
-    e->event_type = pg_next_text(row);
-    e->subscription_id = pg_next_i64(row);
-    e->integration_id = pg_next_i64(row);
-    e->created_at = pg_next_time(row);
-    bytes = pg_next_bytes(row, &len);
-    memcpy(e->commitment, bytes, MIN(len, sizeof(e->commitment)));
-}
-
 /* A tile is full: it must stand in the table. */
 static void check_tile(void *userdata, unsigned level, uint64_t index, const struct merkle_hash *root)
 {
@@ -212,7 +193,7 @@ static bool take_leaf(struct proof_of_audit *p, struct pg_row *row)
     struct audit_entry e;
     size_t len;
 
-    read_entry(p, row, &e);
+    audit_entry_read(p->audit, p->tree, row, &e);
     const char *stored = pg_next_bytes(row, &len);
     if ((uint64_t) number >= p->tree->state.size) {
         differs(p, "leaf %" PRId64 " (event %" PRId64 ") was put in behind its %" PRIu64 " leaves", number,

@@ -23,6 +23,11 @@ struct audit {
     struct error err;
 };
 
+/* The columns of audit_read_leaves behind the number of the leaf, up to the hash. What it refers to lives as
+ * long as the row and the tree. */
+void audit_entry_read(const struct audit *a, const struct audit_tree *tree, struct pg_row *row,
+                      struct audit_entry *ret);
+
 /* Reads the trees. PG_DONE or an error of pg_query(); *a can be freed either way. */
 int audit_open(struct audit *a, struct pg *pg);
 void audit_close(struct audit *a);
@@ -30,6 +35,11 @@ struct audit_tree *audit_find(const struct audit *a, const char *topic, int32_t 
 
 /* The root of the first `size` leaves, by the hashes that are stored; a hash that is missing is zero. */
 int audit_root_at(struct audit *a, const struct audit_tree *tree, uint64_t size, struct merkle_range *ret);
+
+/* The inclusion path of a leaf in the first `size` leaves, by the hashes that are stored. The number of
+ * hashes, or an error of pg_query(). */
+int audit_path(struct audit *a, const struct audit_tree *tree, uint64_t leaf, uint64_t size,
+               struct merkle_hash ret[MERKLE_PATH_MAX]);
 
 struct audit_result {
     struct sentences differences;

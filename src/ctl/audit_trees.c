@@ -54,6 +54,25 @@ struct audit_tree *audit_find(const struct audit *a, const char *topic, int32_t 
     return NULL;
 }
 
+void audit_entry_read(const struct audit *a, const struct audit_tree *tree, struct pg_row *row,
+                      struct audit_entry *ret)
+{
+    size_t len;
+
+    *ret = (struct audit_entry){
+        .installation = a->installation, .topic = tree->state.topic, .partition = tree->state.partition};
+    ret->offset = pg_next_i64(row);
+    ret->sequence = pg_next_i64(row);
+    const char *bytes = pg_next_bytes(row, &len);
+    memcpy(ret->event_id, bytes, MIN(len, sizeof(ret->event_id)));
+    ret->event_type = pg_next_text(row);
+    ret->subscription_id = pg_next_i64(row);
+    ret->integration_id = pg_next_i64(row);
+    ret->created_at = pg_next_time(row);
+    bytes = pg_next_bytes(row, &len);
+    memcpy(ret->commitment, bytes, MIN(len, sizeof(ret->commitment)));
+}
+
 /* The hashes that are stored, of a subtree of 2^level leaves. */
 static int read_subtree(struct audit *a, const struct audit_tree *tree, unsigned level, uint64_t index,
                         struct merkle_hash *ret)
@@ -98,4 +117,22 @@ int audit_root_at(struct audit *a, const struct audit_tree *tree, uint64_t size,
     }
     *ret = range;
     return PG_DONE;
+}
+
+struct place {
+    struct audit *audit;
+    const struct audit_tree *tree;
+};
+
+static int on_subtree(void *userdata, unsigned level, uint64_t index, struct merkle_hash *ret)
+{
+    struct place *p = userdata;
+
+    return read_subtree(p->audit, p->tree, level, index, ret);
+}
+
+int audit_path(struct audit *a, const struct audit_tree *tree, uint64_t leaf, uint64_t size,
+               struct merkle_hash ret[MERKLE_PATH_MAX])
+{
+    return merkle_inclusion(a->sha256, leaf, size, on_subtree, &(struct place){a, tree}, ret);
 }

@@ -72,6 +72,7 @@ int ctl_replay(struct ctl *c);
 int ctl_filters(struct ctl *c);
 int ctl_alerts(struct ctl *c);
 int ctl_dead_letters(struct ctl *c);
+int ctl_audit(struct ctl *c);
 
 /* Waits until no work is due: every subscription that can be sent is, and its events are published and
  * counted. Says meanwhile how much is left. PG_DONE or an error of pg_query(). */
