@@ -256,11 +256,6 @@ create table @extschema@.relay_state (
     gap_first bigint[] not null default '{}',
     gap_last bigint[] not null default '{}',
     gap_horizon bigint[] not null default '{}',
-    -- The same as the relay saved it: a hand may set the position back, but not ahead.
-    saved_high bigint,
-    saved_gap_first bigint[],
-    saved_gap_last bigint[],
-    saved_gap_horizon bigint[],
     system_identifier bigint,
     timeline integer,
     leader text,
@@ -269,6 +264,17 @@ create table @extschema@.relay_state (
     topic_prefix text,                  -- the leader's
     updated_at timestamptz not null default now(),
     check (cardinality(gap_first) = cardinality(gap_last) and cardinality(gap_first) = cardinality(gap_horizon))
+) with (fillfactor = 10);
+
+-- The same as the relay saved it, and the latest time at which it did: a hand may set the position back, but not ahead, nor a restore of
+-- the table above alone; and no event up to the position is later.
+create table @extschema@.relay_saved (
+    one boolean primary key default true check (one),
+    high bigint not null,
+    gap_first bigint[] not null,
+    gap_last bigint[] not null,
+    gap_horizon bigint[] not null,
+    saved_at timestamptz not null default now()
 ) with (fillfactor = 10);
 
 -- Ids that the relay has passed without an event: who drew them rolled back. Nobody draws them again, unless the sequence is set back;

@@ -57,7 +57,7 @@ begin
                     anubis.ledger_baseline, anubis.ledger_leaps, anubis.stats_events, anubis.ledger_id_seq to %I', role);
     execute format('grant select, update on anubis.subscriptions, anubis.integrations to %I', role);
     execute format('grant select, insert, update, delete on anubis.integration_runtime, anubis.dead_letters, anubis.consumer_stops,
-                    anubis.relay_state, anubis.relay_holes, anubis.relay_topics, anubis.consumer_offsets,
+                    anubis.relay_state, anubis.relay_saved, anubis.relay_holes, anubis.relay_topics, anubis.consumer_offsets,
                     anubis.consumer_bitmaps, anubis.integration_stats_spans, anubis.integration_stats, anubis.integration_stats_days,
                     anubis.integration_stats_months, anubis.alerts, anubis.alert_silences, anubis.alert_outbox,
                     anubis.alert_evidence, anubis.alert_firsts, anubis.alert_buckets,
@@ -1740,7 +1740,8 @@ CREATE FUNCTION anubis.tables_needed(OUT name text, OUT kind "char", OUT key tex
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
     values ('anubis_migrations', 'r'::"char", '{version}'::text[]), ('anubis_repeatables', 'r', '{name}'),
-           ('installation', 'r', '{one}'), ('relay_state', 'r', '{one}'), ('relay_holes', 'r', '{first_id}'), ('relay_topics', 'r', '{topic,from_sequence}'),
+           ('installation', 'r', '{one}'), ('relay_state', 'r', '{one}'), ('relay_saved', 'r', '{one}'), ('relay_holes', 'r', '{first_id}'),
+           ('relay_topics', 'r', '{topic,from_sequence}'),
            ('ledger_partitions', 'r', '{name}'), ('ledger_leaps', 'r', '{first_id}'), ('ledger_baseline', 'r', null),
            ('consumer_offsets', 'r', '{consumer_group,topic,partition}'),
            ('consumer_bitmaps', 'r', '{read_model,event_type,partition,chunk}'),
@@ -2284,6 +2285,16 @@ CREATE TABLE anubis.relay_holes (
     first_id bigint NOT NULL,
     last_id bigint NOT NULL
 );
+CREATE TABLE anubis.relay_saved (
+    one boolean DEFAULT true NOT NULL,
+    high bigint NOT NULL,
+    gap_first bigint[] NOT NULL,
+    gap_last bigint[] NOT NULL,
+    gap_horizon bigint[] NOT NULL,
+    saved_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT relay_saved_one_check CHECK (one)
+)
+WITH (fillfactor='10');
 CREATE TABLE anubis.relay_state (
     one boolean DEFAULT true NOT NULL,
     epoch bigint DEFAULT 0 NOT NULL,
@@ -2291,10 +2302,6 @@ CREATE TABLE anubis.relay_state (
     gap_first bigint[] DEFAULT '{}'::bigint[] NOT NULL,
     gap_last bigint[] DEFAULT '{}'::bigint[] NOT NULL,
     gap_horizon bigint[] DEFAULT '{}'::bigint[] NOT NULL,
-    saved_high bigint,
-    saved_gap_first bigint[],
-    saved_gap_last bigint[],
-    saved_gap_horizon bigint[],
     system_identifier bigint,
     timeline integer,
     leader text,
@@ -2607,6 +2614,8 @@ ALTER TABLE ONLY anubis.ledger_partitions
     ADD CONSTRAINT ledger_partitions_pkey PRIMARY KEY (name);
 ALTER TABLE ONLY anubis.relay_holes
     ADD CONSTRAINT relay_holes_pkey PRIMARY KEY (first_id);
+ALTER TABLE ONLY anubis.relay_saved
+    ADD CONSTRAINT relay_saved_pkey PRIMARY KEY (one);
 ALTER TABLE ONLY anubis.relay_state
     ADD CONSTRAINT relay_state_pkey PRIMARY KEY (one);
 ALTER TABLE ONLY anubis.relay_topics

@@ -44,7 +44,8 @@ end $$;
 create or replace function @extschema@.tables_needed(out name text, out kind "char", out key text[]) returns setof record language sql immutable
     set search_path = pg_catalog, pg_temp as $$
     values ('anubis_migrations', 'r'::"char", '{version}'::text[]), ('anubis_repeatables', 'r', '{name}'),
-           ('installation', 'r', '{one}'), ('relay_state', 'r', '{one}'), ('relay_holes', 'r', '{first_id}'), ('relay_topics', 'r', '{topic,from_sequence}'),
+           ('installation', 'r', '{one}'), ('relay_state', 'r', '{one}'), ('relay_saved', 'r', '{one}'), ('relay_holes', 'r', '{first_id}'),
+           ('relay_topics', 'r', '{topic,from_sequence}'),
            ('ledger_partitions', 'r', '{name}'), ('ledger_leaps', 'r', '{first_id}'), ('ledger_baseline', 'r', null),
            ('consumer_offsets', 'r', '{consumer_group,topic,partition}'),
            ('consumer_bitmaps', 'r', '{read_model,event_type,partition,chunk}'),

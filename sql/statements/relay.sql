@@ -46,23 +46,44 @@ with lost as (
 select t.newest, t.drawn, r.next_id, r.moved, r.old_first, r.new_first from lost t, ledger_renumber($1, t.newest, t.since) r
 
 -- name: relay_begin
--- Takes the saved position over; the last column tells where somebody had set it ahead, or taken gaps away, which would
--- leave events out.
+-- Takes the saved position over. Where somebody had set it ahead, or taken gaps away, which would leave events out, it is what the relay
+-- saved last; the last column but one tells what was found. Events up to the position that were written since it was saved were never
+-- published: single tables come from another time, or the ledger went back with its sequence. Then the relay turns back before them, and
+-- the last column tells the newest of them.
 -- $1 text: the new leader
 with found as (
-  select *, high >= saved_high and (high, gap_first, gap_last, gap_horizon)
-            is distinct from (saved_high, saved_gap_first, saved_gap_last, saved_gap_horizon) as is_ahead
-    from relay_state
+  select r.high as was, r.high >= s.high is true and (r.high, r.gap_first, r.gap_last, r.gap_horizon)
+                        is distinct from (s.high, s.gap_first, s.gap_last, s.gap_horizon) as is_ahead, r, s, s.saved_at,
+         coalesce((select max(last_id) from ledger_partitions where name = 'subscription_events_adopted'), 0) as adopted
+    from relay_state r left join relay_saved s on true
+), taken as (
+  select f.*, case when f.is_ahead then (f.s).high else (f.r).high end as high,
+         case when f.is_ahead then (f.s).gap_first else (f.r).gap_first end as gap_first,
+         case when f.is_ahead then (f.s).gap_last else (f.r).gap_last end as gap_last,
+         case when f.is_ahead then (f.s).gap_horizon else (f.r).gap_horizon end as gap_horizon
+    from found f
+), missed as (
+  select e.id as newest,
+         coalesce((select o.id from subscription_events o
+                    where o.id > t.adopted and o.id < e.id and as_instant(o.created_at) <= t.saved_at
+                    order by o.id desc limit 1), t.adopted) as before
+    from taken t,
+         lateral (select id, created_at from subscription_events where id > t.adopted and id <= t.high order by id desc limit 1) e
+   where as_instant(e.created_at) > t.saved_at
+), turned as (
+  select t.was, t.is_ahead, m.newest, least(t.high, m.before) as high, g.*
+    from taken t left join missed m on true,
+         lateral (select coalesce(array_agg(u.first order by u.first), '{}') as gap_first,
+                         coalesce(array_agg(least(u.last, m.before) order by u.first), '{}') as gap_last,
+                         coalesce(array_agg(u.horizon order by u.first), '{}') as gap_horizon
+                    from unnest(t.gap_first, t.gap_last, t.gap_horizon) u (first, last, horizon)
+                   where u.first <= m.before is not false) g
 )
 update relay_state s set epoch = s.epoch + 1, leader = $1, updated_at = now(),
-       (high, gap_first, gap_last, gap_horizon) =
-       (select case when f.is_ahead then f.saved_high else f.high end,
-               case when f.is_ahead then f.saved_gap_first else f.gap_first end,
-               case when f.is_ahead then f.saved_gap_last else f.gap_last end,
-               case when f.is_ahead then f.saved_gap_horizon else f.gap_horizon end)
-  from found f
+       high = t.high, gap_first = t.gap_first, gap_last = t.gap_last, gap_horizon = t.gap_horizon
+  from turned t
  returning s.epoch, s.high, s.gap_first, s.gap_last, s.gap_horizon, s.system_identifier, s.timeline,
-           uuid_send((select namespace from installation)), case when f.is_ahead then f.high end
+           uuid_send((select namespace from installation)), case when t.is_ahead then t.was end, t.newest
 
 -- name: relay_trim_holes
 -- Holes above the position, which was set back, and those within its gaps, are looked into anyway.
@@ -112,11 +133,14 @@ update relay_state set updated_at = now() where epoch = $1 returning pg_current_
 -- $11 bigint[]: first ids of the holes that are gaps again
 with saved as (
   update relay_state set high = $2, gap_first = $3, gap_last = $4, gap_horizon = $5,
-         saved_high = $2, saved_gap_first = $3, saved_gap_last = $4, saved_gap_horizon = $5,
          system_identifier = case when $6 then $7 else system_identifier end,
          timeline = case when $6 then $8 else timeline end,
          stopped_on = null, stopped_reason = null, updated_at = now()
    where epoch = $1 and ledger_amiss() is null returning epoch
+), copy as (
+  insert into relay_saved (high, gap_first, gap_last, gap_horizon) select $2, $3, $4, $5 from saved
+   on conflict (one) do update set high = excluded.high, gap_first = excluded.gap_first, gap_last = excluded.gap_last,
+                                   gap_horizon = excluded.gap_horizon, saved_at = greatest(excluded.saved_at, relay_saved.saved_at)
 ), left_holes as (
   insert into relay_holes (first_id, last_id) select h.first, h.last from saved, unnest($9::bigint[], $10::bigint[]) h (first, last)
    on conflict (first_id) do update set last_id = greatest(relay_holes.last_id, excluded.last_id)
@@ -124,6 +148,11 @@ with saved as (
   delete from relay_holes h using saved where h.first_id = any ($11)
 )
 select epoch from saved
+
+-- name: relay_leads
+-- Do we lead? Who sets the position back raises the epoch.
+-- $1 bigint: our epoch
+select exists (select from relay_state where epoch = $1)
 
 -- name: relay_stop
 -- Writes that the relay is stopped on an event. No row is changed when another relay leads.

@@ -143,6 +143,12 @@ static void lead(struct relay *relay, const struct store_relay_start *start)
                  "somebody has set the relay's position ahead (relay_state, up to ledger id %" PRId64
                  "): it goes on where it was, so that no event is left out",
                  start->found_at);
+    if (start->missed > 0)
+        log_line(LOG_WARNING, MSG_LEDGER_REFILLED,
+                 "events up to ledger id %" PRId64
+                 " were written after the relay had saved a position beyond them, as when single tables are "
+                 "restored or the sequence of the ledger is set back: it turns back to them",
+                 start->missed);
     log_line(LOG_NOTICE, MSG_RELAY_LEADER,
              "the relay leads: it publishes events from ledger id %" PRId64 " on", gaps->high + 1);
 }
@@ -235,9 +241,10 @@ uint64_t relay_check_session(struct relay *relay)
     int r = schema_check_for_work(relay->session.pg, &err);
 
     relay->session.check_at = now_monotonic_usec() + CHECK_USEC;
+    r = r == PG_SCHEMA_MISFIT ? -ECONNRESET : r;
     if (r == 0)
-        return NOW;
-    return relay_lose_session(relay, r == PG_SCHEMA_MISFIT ? -ECONNRESET : r, &err);
+        r = store_relay_leads(relay->session.pg, relay->session.epoch, &err);
+    return r == 0 ? NOW : relay_lose_session(relay, r, &err);
 }
 
 void relay_show_trouble(struct relay *relay)

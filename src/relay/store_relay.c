@@ -99,6 +99,7 @@ static int read_start(struct pg_row *row, struct gaps *gaps, struct store_relay_
     memcpy(ret->name_space, name_space, len);
     ret->was_ahead = !pg_next_is_null(row);
     ret->found_at = pg_next_i64(row);
+    ret->missed = pg_next_i64(row);
     return 0;
 }
 
@@ -335,6 +336,16 @@ int store_relay_is_flushed(struct pg *pg, int64_t wal_position, bool *ret, struc
     }
     pg_arg_i64(&args, wal_position);
     return pg_query_bool(pg, &sql_relay_is_flushed, &args, ret, err);
+}
+
+int store_relay_leads(struct pg *pg, int64_t epoch, struct error *err)
+{
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+    bool leads = false;
+
+    pg_arg_i64(&args, epoch);
+    int r = pg_query_bool(pg, &sql_relay_leads, &args, &leads, err);
+    return r == 0 && !leads ? STORE_RELAY_FENCED : r;
 }
 
 int store_relay_mark(struct pg *pg, int64_t epoch, int64_t *ret_xid, struct error *err)

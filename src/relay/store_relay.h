@@ -48,6 +48,9 @@ struct store_relay_start {
     unsigned char name_space[16];
     bool was_ahead; /* of what was saved: somebody had changed it, up to this id; nothing is left out */
     int64_t found_at;
+    /* The newest event up to the saved position that was written after it, and the position is before it;
+     * 0 = none. */
+    int64_t missed;
 };
 /* Takes the saved position over, and loads *gaps. -EBADMSG also when the position makes no sense. */
 int store_relay_begin(struct pg *pg, const char *leader, struct gaps *gaps, struct store_relay_start *ret,
@@ -93,6 +96,8 @@ int store_relay_is_flushed(struct pg *pg, int64_t wal_position, bool *ret, struc
 enum {
     STORE_RELAY_FENCED = 1, /* another daemon's relay leads; nothing was written */
 };
+/* Without work a relay writes nothing, and would not notice that its position was set back. */
+int store_relay_leads(struct pg *pg, int64_t epoch, struct error *err);
 /* Commits a small change with a transaction id of its own; this flushes all earlier commits too. */
 int store_relay_mark(struct pg *pg, int64_t epoch, int64_t *ret_xid, struct error *err);
 /* Saves the position: all of the ledger up to gaps->high is published but for the gaps, and no event stops
