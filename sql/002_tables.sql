@@ -379,9 +379,12 @@ create table @extschema@.audit_tiles (
 create table @extschema@.audit_checkpoints (
     id bigint generated always as identity primary key,
     note text not null,
+    signed_by text,             -- the public key, see src/crypto/note_key.h; NULL = it is not signed
     created_at timestamptz not null default now(),
+    published_at timestamptz,   -- in the topic <topic_prefix>audit
     verified_at timestamptz     -- by "anubisctl verify --audit": the leaves up to here were found to be right
 );
+create index audit_checkpoints_unpublished on @extschema@.audit_checkpoints (id) where published_at is null;
 -- What makes a commitment impossible to guess. Without its salt a leaf still proves that there was an event, and says nothing of a person.
 create table @extschema@.audit_salts (
     subscription_id bigint primary key,

@@ -24,6 +24,7 @@
 #include "base/timeutil.h"
 #include "base/version.h"
 #include "consumers/consumer.h"
+#include "crypto/note_key.h"
 #include "crypto/signature.h"
 #include "delivery/dispatcher.h"
 #include "handlers/groups.h"
@@ -221,9 +222,22 @@ static bool check_signing(const char *secrets, struct strbuf *why)
     return right;
 }
 
+static bool check_note_key(const char *pem, struct strbuf *why)
+{
+    struct note_key *key = NULL;
+    struct error err;
+
+    if (note_key_new(&key, pem, &err) < 0)
+        strbuf_adds(why, err.text);
+    bool right = key != NULL;
+    note_key_free(key);
+    return right;
+}
+
 const struct config_judges daemon_judges = {.conninfo = pg_conninfo_check,
                                             .certificates = http_check_ca_file,
                                             .signing = check_signing,
+                                            .note_key = check_note_key,
                                             .properties = kafka_conf_check};
 
 /* As many descriptors as the daemon may have: the lower, soft limit is for programs that use select(2).
@@ -268,6 +282,7 @@ static void reload(struct daemon *d)
     log_set_level(next->log_level);
     dispatcher_reload(d->dispatcher, next);
     alerts_reload(d->alerts, next);
+    monitor_reload(d->monitor, next);
     config_unref(d->config);
     d->config = next;
 }

@@ -1922,7 +1922,9 @@ CREATE TABLE anubis.anubis_repeatables (
 CREATE TABLE anubis.audit_checkpoints (
     id bigint NOT NULL,
     note text NOT NULL,
+    signed_by text,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
+    published_at timestamp with time zone,
     verified_at timestamp with time zone
 );
 ALTER TABLE anubis.audit_checkpoints ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
@@ -2638,6 +2640,7 @@ CREATE UNIQUE INDEX alert_silences_key ON anubis.alert_silences USING btree (int
 CREATE UNIQUE INDEX alerts_firing ON anubis.alerts USING btree (kind, COALESCE(integration_id, (0)::bigint)) WHERE (state = 'firing'::text);
 CREATE INDEX alerts_integration ON anubis.alerts USING btree (integration_id);
 CREATE INDEX alerts_resolved ON anubis.alerts USING btree (resolved_at) WHERE (state = 'resolved'::text);
+CREATE INDEX audit_checkpoints_unpublished ON anubis.audit_checkpoints USING btree (id) WHERE (published_at IS NULL);
 CREATE INDEX audit_log_sequence ON anubis.audit_log USING brin (sequence) WITH (pages_per_range='32');
 CREATE INDEX confirmation_terms_new ON anubis.confirmation_terms USING btree (integration_id) WHERE (known_at IS NULL);
 CREATE INDEX confirmations_contradicted ON anubis.confirmations USING btree (integration_id, subscription_id) WHERE (contradictions > 0);

@@ -1,4 +1,5 @@
 """The audit log: every event that came back from Kafka is a leaf of a Merkle tree, once, whatever happens."""
+import base64
 import datetime
 import hashlib
 import json
@@ -115,14 +116,79 @@ def test_leaves_that_the_database_refuses(app, make_daemon, institutions):
     assert daemon.term() == 0
 
 
+def openssl(*words, text=None):
+    return subprocess.run(["openssl", *words], input=text, capture_output=True, check=True).stdout
+
+
+def signing_key(path):
+    """A new one, in a file; its public half in DER."""
+    path.write_bytes(openssl("genpkey", "-algorithm", "ed25519"))
+    return openssl("pkey", "-in", path, "-pubout", "-outform", "DER")
+
+
+def holds(note, public, tmp_path):
+    """Does openssl find that the note is signed by this key? What is signed ends before the empty line."""
+    text, _, lines = note.partition("\n\n")
+    (tmp_path / "text").write_text(text + "\n", encoding="utf-8")
+    (tmp_path / "key").write_bytes(public)
+    _, name, value = lines.split()
+    number, signature = base64.b64decode(value)[:4], base64.b64decode(value)[4:]
+    (tmp_path / "signature").write_bytes(signature)
+    is_its_number = number == sha256(name.encode(), b"\n\x01", public[-32:])[:4]
+    found = subprocess.run(["openssl", "pkeyutl", "-verify", "-rawin", "-pubin", "-keyform", "DER", "-inkey", tmp_path / "key",
+                            "-in", tmp_path / "text", "-sigfile", tmp_path / "signature"], capture_output=True, check=False)
+    assert is_its_number == (found.returncode == 0)
+    return is_its_number
+
+
+def test_checkpoints_are_signed_and_go_to_their_topic(app, make_daemon, institutions, broker, ctl, tmp_path):
+    """By the key of the configuration; a reload takes another one, and none. Outsiders check them with openssl."""
+    keys = [tmp_path / "one.pem", tmp_path / "two.pem"]
+    public = [signing_key(path) for path in keys]
+    app.subscriptions(app.integration(institutions.url("/good")), 20)
+    daemon = make_daemon({"audit": {"signing_key": f"file:{keys[0]}"}}).start()
+    newest = "select note from {s}.audit_checkpoints where signed_by = %s order by id desc limit 1"
+    notes = []
+    for key in public:
+        end = base64.b64encode(b"\x01" + key[-32:]).decode()
+        signer = "select signed_by from {s}.audit_checkpoints where right(signed_by, %s) = %s limit 1"
+        who = wait_for(lambda e=end, q=signer: app.query(q, (len(e), e)), 90, "a signed checkpoint")[0][0]
+        assert who.split("+", 2)[2] == end
+        notes.append(app.query(newest, (who,))[0][0])
+        daemon.wait_log("signed by " + re.escape(who))
+        if key == public[0]:
+            daemon.reload(audit={"signing_key": f"file:{keys[1]}"})
+            daemon.wait_log("changed: audit.signing_key")
+            app.subscriptions(1, 5)
+            look_again(app)
+    assert [[holds(note, key, tmp_path) for key in public] for note in notes] == [[True, False], [False, True]]
+    wait_for_leaves(app, 75)
+    head = ctl("audit", "head", "--json").expect(0).json
+    assert head["signed_by"] == who
+    done = ctl("verify", "--audit", "--full", "--json").expect(0).json
+    assert (done["verdict"], done["unsigned_checkpoints"]) == ("proven", 0)
+    wait_for(lambda: app.value("select count(*) from {s}.audit_checkpoints where published_at is null") == 0, 60,
+             "the topic to have all")
+    messages = broker.read_all("anubis.audit")
+    assert {bytes(m.value).decode() for m in messages} >= set(notes)
+    assert messages[-1].headers["checkpoint_signed_by"] == who
+    app.query("update {s}.audit_checkpoints set note = replace(note, 'sent 0', 'sent 9')")
+    assert "is not signed by the key that it names" in ctl("verify", "--audit", "--full").expect(1).stdout
+    assert daemon.term() == 0
+
+
+def look_again(app):
+    """Checkpoints come once a minute: a new session of the monitor looks at once."""
+    app.query("select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'anubisd monitor' "
+              "and datname = current_database()")
+
+
 def wait_for_checkpoint(app, daemon):
     """Of all the leaves; as the journal tells it."""
     def look():
         note = app.query("select note from {s}.audit_checkpoints order by id desc limit 1")
         return note and sum(int(line.split()[2]) for line in note[0][0].splitlines()[2:]) == 3 * 340 and note[0][0]
-    # It comes once a minute: a look at a quieter moment is asked for by a new session of the monitor.
-    app.query("select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'anubisd monitor' "
-              "and datname = current_database()")
+    look_again(app)
     note = wait_for(look, 60, "a checkpoint of all leaves")
     daemon.wait_log(rf"audit log: checkpoint of 1020 leaves, SHA-256 {sha256(note.encode()).hex()}")
 
@@ -148,12 +214,12 @@ def checker(tmp_path):
     path = tmp_path / "check.py"
     path.write_text(lines, encoding="utf-8")
 
-    def holds(proof, *note):
+    def proves(proof, *note):
         result = subprocess.run([sys.executable, path, *note], input=json.dumps(proof), text=True, capture_output=True,
                                 check=False)
         assert result.stderr in ("", "this proves nothing\n")
         return result.returncode == 0
-    return holds
+    return proves
 
 
 def test_proof_of_one_event_for_others(audited, ctl, tmp_path):
@@ -162,7 +228,7 @@ def test_proof_of_one_event_for_others(audited, ctl, tmp_path):
     app, daemon = audited
     wait_for_checkpoint(app, daemon)
     assert daemon.term() == 0
-    holds = checker(tmp_path)
+    proves = checker(tmp_path)
     head = ctl("audit", "head", "--json").expect(0).json
     assert (head["leaves"], [t["in_checkpoint"] for t in head["trees"]]) == (1020, [t["size"] for t in head["trees"]])
     kept = tmp_path / "note"
@@ -171,7 +237,7 @@ def test_proof_of_one_event_for_others(audited, ctl, tmp_path):
                        "{s}.audit_log m where m.tree = l.tree) order by 1")
     proofs = [ctl("audit", "prove", event, "--json").expect(0).json for event, in chosen]
     for proof in proofs:
-        assert holds(proof) and holds(proof, kept) and len(proof["path"]) * 32 < 1024
+        assert proves(proof) and proves(proof, kept) and len(proof["path"]) * 32 < 1024
         assert proof["entry"].splitlines()[5] == str(proof["event"])
     for proof in proofs[-3:]:
         path = ["0" * 64, *proof["path"][1:]] if proof["path"] else ["0" * 64]
@@ -179,7 +245,7 @@ def test_proof_of_one_event_for_others(audited, ctl, tmp_path):
         note = head["note"].replace(f"{proof['topic']} {proof['partition']} ", f"{proof['topic']} 99 ")
         for false in ({"leaf": proof["leaf"] + 1}, {"path": path}, {"path": proof["path"] + ["0" * 64]}, {"entry": entry},
                       {"size": proof["size"] + 1}, {"note": note}):
-            assert not holds(proof | false), (proof, false)
+            assert not proves(proof | false), (proof, false)
     assert "proven: the checkpoint has this event" in ctl("audit", "prove", chosen[0][0]).expect(0).stdout
     event = proofs[-1]["event"]
     prove_what_cannot_be_proven(app, ctl, event, proofs[-1])

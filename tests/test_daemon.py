@@ -2,6 +2,7 @@
 import os
 import random
 import re
+import subprocess
 
 import pytest
 from conftest import migrate
@@ -109,6 +110,30 @@ def test_files_with_secrets_are_there_to_be_read(tmp_path):
         anubisd("--check-config", "-c", conf).expect(78).stderr
     secret.write_text("")
     anubisd("--check-config", "-c", conf).expect(0)
+
+
+def test_key_that_cannot_sign_checkpoints(tmp_path):
+    """--check-config reads the file, and says what would be right."""
+    conf, key = tmp_path / "a.conf", tmp_path / "key"
+    conf.write_text(f'audit: {{ signing_key = "file:{key}"; }};')
+
+    def make(*words):
+        return subprocess.run(["openssl", *words], capture_output=True, check=True, text=True).stdout
+    good = make("genpkey", "-algorithm", "ed25519")
+    key.write_text(good)
+    anubisd("--check-config", "-c", conf).expect(0)
+    public = subprocess.run(["openssl", "pkey", "-pubout"], input=good, capture_output=True, check=True, text=True).stdout
+    cases = [(public, "must be the private key, not the public one"), ("s3cret", "must be an Ed25519 private key in PEM"),
+             (make("genpkey", "-algorithm", "ed25519", "-aes256", "-pass", "pass:s3cret"), "must have no passphrase"),
+             (make("genpkey", "-algorithm", "rsa", "-pkeyopt", "rsa_keygen_bits:512"), "must be an Ed25519 key"),
+             ("", "is empty")]
+    for text, words in cases:
+        key.write_text(text)
+        found = anubisd("--check-config", "-c", conf).expect(78).stderr
+        assert "a.conf:1: audit.signing_key" in found and words in found and "s3cret" not in found, found
+        assert "s3cret" not in anubisd("--dump-config", "-c", conf).expect(0).stdout
+    key.unlink()
+    assert "could not open the file" in anubisd("--check-config", "-c", conf).expect(78).stderr
 
 
 # --- any order ---

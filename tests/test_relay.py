@@ -1128,7 +1128,7 @@ def test_topics_are_made_and_grow(ledger, real_kafka, topic_prefix, make_daemon)
     numbers = ledger.app.subscriptions(integration, 60)
     ledger.wait_published()
     made = {t[len(topic_prefix):]: n for t, n in real_kafka.topics().items() if t.startswith(topic_prefix)}
-    assert made == {**EVENT_TOPICS, "alerts": 1, "dead_letters": 1, "metrics": 1, "confirmations": 1}
+    assert made == {**EVENT_TOPICS, "alerts": 1, "dead_letters": 1, "metrics": 1, "confirmations": 1, "audit": 1}
     check_published(ledger, real_kafka, topic_prefix)
     old = ledger.last_id()
 

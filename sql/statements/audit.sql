@@ -51,3 +51,14 @@ select * from unnest($1::int[], $2::int[], $3::bigint[], $4::bytea[])
 -- $3 bytea[]: the roots of their full subtrees
 update audit_trees t set size = a.size, roots = a.roots
   from unnest($1::int[], $2::bigint[], $3::bytea[]) as a (id, size, roots) where t.id = a.id
+
+-- name: checkpoints_unpublished
+-- Those that are still to go to their topic, in order: id, when, who signed it, note.
+-- $1 bigint: at most so many
+select id, to_char(created_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), signed_by, note
+  from audit_checkpoints where published_at is null order by id limit $1
+
+-- name: checkpoints_published
+-- Kafka has taken these.
+-- $1 bigint[]: ids
+update audit_checkpoints set published_at = now() where id = any ($1)

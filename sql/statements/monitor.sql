@@ -77,18 +77,21 @@ with limited as (
 select count(*) from mended
 
 -- name: add_checkpoint
--- Unless the last one says the same: whether it was added.
+-- Unless the last one says the same, perhaps with a signature more: whether it was added.
 -- $1 text: the note
+-- $2 text: the public key that it is signed with; NULL = it is not
 with added as (
-  insert into audit_checkpoints (note)
-  select $1 where $1 is distinct from (select note from audit_checkpoints order by id desc limit 1) returning 1
+  insert into audit_checkpoints (note, signed_by)
+  select $1, $2
+   where not exists (select from (select note from audit_checkpoints order by id desc limit 1) l where starts_with(l.note, $1))
+  returning 1
 )
 select exists (select from added)
 
 -- name: thin_checkpoints
--- Of those that are older than an hour the last of each hour stays, and the last that was verified.
+-- Of those that are older than an hour the last of each hour stays, and the last that was verified; and what is still to go to Kafka.
 delete from audit_checkpoints c
- where c.created_at < now() - interval '1 hour'
+ where c.created_at < now() - interval '1 hour' and c.published_at is not null
    and c.id <> coalesce((select max(id) from audit_checkpoints where verified_at is not null), 0)
    and exists (select from audit_checkpoints l
                 where l.id > c.id and date_trunc('hour', l.created_at) = date_trunc('hour', c.created_at))

@@ -23,9 +23,9 @@ select hash from (select leaf as n, hash from audit_log where $2 = 0 and tree = 
  order by n
 
 -- name: audit_checkpoints
--- Those since the last one that was verified, that included; or all: id, note, whether it was verified.
+-- Those since the last one that was verified, that included; or all: id, note, whether it was verified, who signed it.
 -- $1 boolean: all of them
-select id, note, verified_at is not null from audit_checkpoints
+select id, note, verified_at is not null, signed_by from audit_checkpoints
  where $1 or id >= coalesce((select max(id) from audit_checkpoints where verified_at is not null), 0) order by id
 
 -- name: audit_note_verified
@@ -48,8 +48,8 @@ select l.tree, l.leaf, l.sequence, e.id is null
  order by 1, 2 limit $3
 
 -- name: audit_last_checkpoint
--- Of all: id, note, when, how long ago in microseconds, and how many there are. No row: none.
-select id, note, created_at, (extract(epoch from now() - created_at) * 1000000)::bigint, count(*) over ()
+-- Of all: id, note, when, how long ago in microseconds, how many there are, who signed it. No row: none.
+select id, note, created_at, (extract(epoch from now() - created_at) * 1000000)::bigint, count(*) over (), signed_by
   from audit_checkpoints order by id desc limit 1
 
 -- name: audit_find_event

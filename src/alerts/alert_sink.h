@@ -18,6 +18,11 @@ struct letter_topic *letter_topic_new(void);
 void letter_topic_free(struct letter_topic *t);
 int letter_topic_turn(struct alerts *a, struct letter_topic *t, struct error *err);
 
+/* Nor are these: checkpoints of the audit log. */
+struct checkpoint_topic *checkpoint_topic_new(void);
+void checkpoint_topic_free(struct checkpoint_topic *t);
+int checkpoint_topic_turn(struct alerts *a, struct checkpoint_topic *t, struct error *err);
+
 /* Alertmanager's clock is another one: see alertmanager.c. */
 struct alertmanagers *alertmanagers_new(void);
 void alertmanagers_free(struct alertmanagers *m);

@@ -6,6 +6,7 @@
  * alerts_outbox.c   what the sinks are to be told, and what they have taken
  * alert_journal.c, alert_topic.c, alert_webhook.c, alertmanager.c: the sinks, see alert_sink.h
  * letter_topic.c    dead letters go to their topic
+ * checkpoint_topic.c  checkpoints of the audit log go to theirs
  * topic_sender.c    rows that go to a topic */
 #pragma once
 
@@ -36,6 +37,7 @@ struct alerts {
         struct alert_webhook *webhook;
         struct alert_topic *topic;
         struct letter_topic *letters;
+        struct checkpoint_topic *checkpoints;
         struct alertmanagers *managers;
     } sinks;
     struct pg *pg;

@@ -85,6 +85,9 @@ struct config {
     struct {
         uint64_t events_usec, dead_letters_usec;
     } retention;
+    struct {
+        char *signing_key; /* PEM; "" = checkpoints are not signed */
+    } audit;
     struct config_origins *origins; /* where each value comes from: the config files' own business */
     unsigned refs;                  /* atomic; config_ref() and config_unref() only */
 };
@@ -105,6 +108,8 @@ struct config_judges {
     bool (*certificates)(const char *path, struct strbuf *why);
     /* The same for secrets that sign; `why` holds nothing of them. */
     bool (*signing)(const char *secrets, struct strbuf *why);
+    /* The same for a private key that signs checkpoints. */
+    bool (*note_key)(const char *pem, struct strbuf *why);
     /* As kafka_conf_check(): adds lines to `problems`; negative when it added any. Called also when there are
      * problems already: each wrong value is at its default or absent then. */
     int (*properties)(const struct config *c, const char *path, struct strbuf *problems);

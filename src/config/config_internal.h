@@ -27,6 +27,7 @@ enum {
     KEY_UNUSED = 1 << 3,       /* accepted, without effect in this version */
     KEY_WEBHOOK = 1 << 5,      /* a URL whose path may be a secret */
     KEY_SIGNING = 1 << 6,      /* a secret that signs */
+    KEY_NOTE_KEY = 1 << 7,     /* a private key that signs checkpoints */
 };
 
 struct config_choice {

@@ -29,6 +29,8 @@ static bool judge(const struct config_loader *l, const struct config_key *key, c
         return l->judges->conninfo(text, why);
     if ((key->flags & KEY_SIGNING) && l->judges->signing)
         return !*text || l->judges->signing(text, why);
+    if ((key->flags & KEY_NOTE_KEY) && l->judges->note_key)
+        return !*text || l->judges->note_key(text, why);
     if ((key->flags & KEY_CERTIFICATES) && l->judges->certificates)
         return !*text || l->judges->certificates(text, why);
     return true;
@@ -54,6 +56,22 @@ static void set_plain(struct config_loader *l, const struct config_key *key, con
     origin->unknown = false;
 }
 
+/* References stay as they are written when a configuration is only checked; a file that can be read is judged
+ * all the same, where somebody can judge it. */
+static void judge_file(struct config_loader *l, const struct config_key *key, const char *reference,
+                       const struct config_origin *where)
+{
+    CLEANUP(strbuf_wipe) struct strbuf value = STRBUF_INIT(2 * CONFIG_SECRET_MAX);
+    CLEANUP(strbuf_free) struct strbuf why = STRBUF_INIT(STRBUF_MAX_DEFAULT);
+
+    if (!(key->flags & (KEY_SIGNING | KEY_NOTE_KEY)) || strncmp(reference, "file:", strlen("file:")) != 0)
+        return;
+    if (config_resolve(reference, CONFIG_SECRETS_RESOLVE, &value, &why) < 0)
+        config_problem(l, where, "%s.%s: %s: %s", key->group, key->name, reference, strbuf_str(&why));
+    else if (!judge(l, key, strbuf_str(&value), &why))
+        config_problem(l, where, "%s.%s %s (%s)", key->group, key->name, strbuf_str(&why), reference);
+}
+
 static void set_reference(struct config_loader *l, const struct config_key *key, const char *reference,
                           const struct config_origin *where)
 {
@@ -69,6 +87,8 @@ static void set_reference(struct config_loader *l, const struct config_key *key,
         set_plain(l, key, strbuf_str(&value), where);
     else if (key->type == TYPE_STRING || key->type == TYPE_URLS)
         config_value_set(l->config, key, (union config_value){.s = reference});
+    if (secrets == CONFIG_SECRETS_CHECK)
+        judge_file(l, key, reference, where);
 }
 
 void config_key_set(struct config_loader *l, const struct config_key *key, const char *text,

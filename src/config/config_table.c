@@ -142,6 +142,8 @@ const struct config_key config_keys[] = {
     {"retention", "dead_letters", TYPE_DURATION, AT(retention.dead_letters_usec), "90d",
      RANGE("1h", "36500d"),
      .flags = KEY_UNUSED},
+
+    {"audit", "signing_key", TYPE_STRING, AT(audit.signing_key), "", .flags = KEY_SECRET | KEY_NOTE_KEY},
 };
 /* clang-format on */
 const size_t config_keys_count = ARRAY_SIZE(config_keys);

@@ -21,6 +21,11 @@ void audit_note_add(struct strbuf *out, const struct audit_tree_state *tree)
     strbuf_addc(out, '\n');
 }
 
+char *audit_note_signer(const char *installation)
+{
+    return xasprintf("anubisd/%s", installation);
+}
+
 /* A number without sign, at *p, and the blank behind it. */
 static bool take_number(const char **p, int64_t max, int64_t *ret)
 {

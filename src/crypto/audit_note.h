@@ -4,6 +4,7 @@
  *     INSTALLATION
  *     TOPIC PARTITION SIZE ROOT         a line for each tree, the root in hexadecimal digits
  *
+ * Signatures may follow, see note_key.h.
  * Pure. */
 #pragma once
 
@@ -21,6 +22,10 @@ struct audit_tree_state {
 
 void audit_note_begin(struct strbuf *out, const char *installation);
 void audit_note_add(struct strbuf *out, const struct audit_tree_state *tree);
+
+/* Under what name an installation signs its notes, see note_key.h: "anubisd/INSTALLATION". The caller frees.
+ */
+char *audit_note_signer(const char *installation);
 
 /* Reads the trees of a note; the caller frees *ret. 0, or -EINVAL when it is none of this installation's. */
 int audit_note_read(const char *note, const char *installation, struct audit_tree_state **ret,

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/timeutil.h"
+#include "crypto/note_key.h"
 #include "sql/statements.h"
 
 #define ROWS_AT_ONCE 20000
@@ -81,6 +82,18 @@ static void add_promises(struct proof_of_audit *p, const struct promise *checkpo
     }
 }
 
+/* One without a signature is counted, no more: the installation may have had no key. */
+static void check_signature(struct proof_of_audit *p, int64_t checkpoint, const struct pg_result *rows, int i)
+{
+    CLEANUP(freep) char *name = audit_note_signer(p->audit->installation);
+
+    if (pg_is_null(rows, i, 3))
+        p->result->unsigned_checkpoints++;
+    else if (!note_is_signed(pg_get_text(rows, i, 1), name, pg_get_text(rows, i, 3)))
+        sentences_add(&p->result->differences,
+                      "audit log: checkpoint %" PRId64 " is not signed by the key that it names", checkpoint);
+}
+
 static int read_checkpoints(struct proof_of_audit *p)
 {
     CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
@@ -94,6 +107,7 @@ static int read_checkpoints(struct proof_of_audit *p)
                                      .verified = pg_get_bool(rows, i, 2)};
         size_t count = 0;
         p->result->checkpoints++;
+        check_signature(p, checkpoint.checkpoint, rows, i);
         p->result->last_checkpoint = checkpoint.checkpoint;
         if (audit_note_read(pg_get_text(rows, i, 1), p->audit->installation, &trees, &count) < 0)
             sentences_add(&p->result->differences,

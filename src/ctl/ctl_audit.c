@@ -10,7 +10,8 @@
 struct head {
     struct pg_result *rows;
     int64_t id, created_at, age_usec, count;
-    const char *note; /* NULL = there is none */
+    const char *note;      /* NULL = there is none */
+    const char *signed_by; /* the public key, "" = nobody */
     struct audit_tree_state *trees;
     size_t tree_count;
     bool is_foreign; /* no note of this installation */
@@ -43,6 +44,7 @@ static int read_head(struct audit *a, struct head *h)
     h->created_at = pg_next_time(&row);
     h->age_usec = pg_next_i64(&row);
     h->count = pg_next_i64(&row);
+    h->signed_by = pg_next_text(&row);
     h->is_foreign = audit_note_read(h->note, a->installation, &h->trees, &h->tree_count) < 0;
     return PG_DONE;
 }
@@ -97,6 +99,8 @@ static void add_checkpoint(struct inquiry *q)
     CLEANUP(freep) char *age = duration_words(h->age_usec);
     struct value seconds = value_i64(h->age_usec / 1000000);
     sheet_add(q->sheet, "checkpoint_age", "age", h->note ? value_words(seconds, "%s", age) : seconds);
+    sheet_add(q->sheet, "signed_by", "signed by",
+              h->signed_by && *h->signed_by ? value_text(h->signed_by) : value_words(value_null(), "nobody"));
     sheet_add(q->sheet, "note", NULL, value_text(h->note));
 }
 

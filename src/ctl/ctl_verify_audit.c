@@ -11,6 +11,7 @@ static int add_verdict(struct sheet *sheet, const struct audit *a, const struct 
     sheet_add(sheet, "trees", "trees", value_i64((int64_t) a->count));
     sheet_add(sheet, "leaves", "leaves verified", value_i64(result->leaves));
     sheet_add(sheet, "checkpoints", "checkpoints", value_i64(result->checkpoints));
+    sheet_add(sheet, "unsigned_checkpoints", "of which unsigned", value_i64(result->unsigned_checkpoints));
     sheet_empty_line(sheet);
     if (found)
         sheet_say(sheet, NULL, "Differences");

@@ -3,7 +3,15 @@
 
 #include "pg/pg.h"
 
+struct checkpoint {
+    bool is_new;     /* it was written; all else is only set then */
+    int64_t leaves;  /* of all trees */
+    char digest[65]; /* the note's SHA-256 in hexadecimal digits */
+    char *signed_by; /* the public key, see crypto/note_key.h; NULL = it is not signed */
+};
+void checkpoint_done(struct checkpoint *c); /* frees what it holds; for CLEANUP, too */
+
 /* Writes what the trees are, unless the last checkpoint says the same; of those before the last hour one an
- * hour stays. *ret_leaves = -1 when nothing was written; else all leaves, and `ret_digest` gets the note's
- * SHA-256 in hexadecimal digits. PG_DONE or an error of pg_query(). */
-int checkpoint_write(struct pg *pg, int64_t *ret_leaves, char ret_digest[65], struct error *err);
+ * hour stays. `signing_key` is PEM that was found to be right, "" = it is not signed. PG_DONE or an error of
+ * pg_query(). */
+int checkpoint_write(struct pg *pg, const char *signing_key, struct checkpoint *ret, struct error *err);

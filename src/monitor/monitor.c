@@ -2,6 +2,7 @@
 #include "monitor/monitor.h"
 
 #include <inttypes.h>
+#include <stdatomic.h>
 #include <string.h>
 
 #include "base/backoff.h"
@@ -48,7 +49,9 @@ struct job {
 
 struct monitor {
     struct monitor_params params;
-    struct config *config;
+    struct config *config;         /* as of the start: sessions */
+    struct config *rules;          /* the latest: what the group "audit" says */
+    _Atomic(struct config *) next; /* a reload's, not taken over yet */
     struct worker worker;
     struct monitor_stats stats;
     struct pg *pg;
@@ -292,14 +295,13 @@ static uint64_t mend_times(struct monitor *m)
 /* Said in the journal, which may be kept where nobody can change it. */
 static uint64_t write_checkpoint(struct monitor *m)
 {
-    char digest[65];
-    int64_t leaves;
+    CLEANUP(checkpoint_done) struct checkpoint c = {0};
     struct error err;
 
-    if (checkpoint_write(m->pg, &leaves, digest, &err) != PG_DONE || leaves < 0)
+    if (checkpoint_write(m->pg, m->rules->audit.signing_key, &c, &err) != PG_DONE || !c.is_new)
         return LOOK_USEC;
-    log_line(LOG_INFO, MSG_AUDIT_CHECKPOINT, "audit log: checkpoint of %" PRId64 " leaves, SHA-256 %s",
-             leaves, digest);
+    log_line(LOG_INFO, MSG_AUDIT_CHECKPOINT, "audit log: checkpoint of %" PRId64 " leaves, SHA-256 %s%s%s",
+             c.leaves, c.digest, c.signed_by ? ", signed by " : "", c.signed_by ? c.signed_by : "");
     return TIMES_USEC;
 }
 
@@ -366,11 +368,22 @@ static uint64_t until_next_job(const struct monitor *m)
     return next - now;
 }
 
+static void take_over(struct monitor *m)
+{
+    struct config *next = atomic_exchange(&m->next, NULL);
+
+    if (!next)
+        return;
+    config_unref(m->rules);
+    m->rules = next;
+}
+
 static void *run(void *userdata)
 {
     struct monitor *m = userdata;
 
     do {
+        take_over(m);
         if (!m->pg && now_monotonic_usec() >= m->open_at)
             open_session(m);
         run_jobs(m);
@@ -380,19 +393,28 @@ static void *run(void *userdata)
     return NULL;
 }
 
+static void monitor_free(struct monitor *m)
+{
+    router_free(&m->router);
+    config_unref(m->config);
+    config_unref(m->rules);
+    config_unref(m->next);
+    free(m);
+}
+
 int monitor_start(struct monitor **ret, const struct monitor_params *params, struct error *err)
 {
     struct monitor *m = xcalloc(1, sizeof(*m));
 
     m->params = *params;
     m->config = config_ref(params->config);
+    m->rules = config_ref(params->config);
     m->worker = (struct worker){.stop_fd = params->stop_fd, .heartbeat = params->heartbeat};
     m->backoff = BACKOFF_RECONNECT;
     m->stats.waiting = m->stats.unrouted = -1;
     int r = worker_start(&m->worker, "monitor", run, m, err);
     if (r < 0) {
-        config_unref(m->config);
-        free(m);
+        monitor_free(m);
         return r;
     }
     *ret = m;
@@ -404,9 +426,12 @@ void monitor_join(struct monitor *m)
     if (!m)
         return;
     pthread_join(m->worker.thread, NULL);
-    router_free(&m->router);
-    config_unref(m->config);
-    free(m);
+    monitor_free(m);
+}
+
+void monitor_reload(struct monitor *m, struct config *config)
+{
+    config_unref(atomic_exchange(&m->next, config_ref(config)));
 }
 
 const struct monitor_stats *monitor_stats(const struct monitor *m)

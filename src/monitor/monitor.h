@@ -30,4 +30,6 @@ struct monitor_stats {
 
 int monitor_start(struct monitor **ret, const struct monitor_params *params, struct error *err);
 void monitor_join(struct monitor *m); /* after stop_fd was raised; NULL is legal */
+/* Main thread: the group "audit" is taken over at the next turn. */
+void monitor_reload(struct monitor *m, struct config *config);
 const struct monitor_stats *monitor_stats(const struct monitor *m);

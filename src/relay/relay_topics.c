@@ -6,7 +6,7 @@
 #define LOOK_MS 1000
 #define CREATE_MS 3000
 
-static const char *const others[] = {"alerts", "dead_letters", "metrics", "confirmations"};
+static const char *const others[] = {"alerts", "dead_letters", "metrics", "confirmations", "audit"};
 
 static int wanted_partitions(size_t topic)
 {

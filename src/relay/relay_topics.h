@@ -9,7 +9,7 @@
 #include "relay/event.h"
 
 /* The topics of events, then those of other messages. */
-#define RELAY_TOPICS (EVENT_TYPES + 4)
+#define RELAY_TOPICS (EVENT_TYPES + 5)
 
 struct relay_topic {
     char *name;

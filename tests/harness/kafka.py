@@ -18,7 +18,8 @@ from .processes import PATIENCE, Child, build_folder, cache_folder, free_port, s
 KAFKA_VERSION = "4.1.0"
 MAVEN_COPY = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies"
 TOPICS = {"subscriptions.created": 3, "subscriptions.updated": 3, "subscriptions.sent": 3, "subscriptions.failed": 3,
-          "subscriptions.retried": 2, "alerts": 1, "dead_letters": 1, "metrics": 1, "confirmations": 1}
+          "subscriptions.retried": 2, "alerts": 1, "dead_letters": 1, "metrics": 1, "confirmations": 1,
+          "audit": 1}
 
 Message = collections.namedtuple("Message", "topic partition offset key value headers timestamp_ms")
 

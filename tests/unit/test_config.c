@@ -603,7 +603,7 @@ static const char with_secrets[] =
     "kafka: { sasl_password = \"hush\"; properties: { linger.ms = 5; ssl_key_pem = \"hush\\nhush\"; check_crcs = true; };\n"
     "  consumer_properties: { ssl_keystore_password = \"hush\"; sasl_oauthbearer_client_secret = \"hush\"; }; };\n"
     "alerts: { webhook_url = \"https://u:hush@h/x?token=hush&a=b\"; webhook_secret = \"hush\"; failure_rate = 0.3; };\n"
-    "status: { token = \"hush\"; };\n";
+    "status: { token = \"hush\"; }; audit: { signing_key = \"hush\"; };\n";
 
 static void test_the_dump_hides_secrets(void **state)
 {
@@ -737,7 +737,7 @@ static void test_the_dump_reads_back_as_the_same(void **state)
                                 ? ""
                                 : "database.conninfo\ndelivery.proxy\nkafka.sasl_password\nkafka.properties\n"
                                   "kafka.consumer_properties\nalerts.webhook_url\nalerts.webhook_secret\n"
-                                  "status.token\n");
+                                  "status.token\naudit.signing_key\n");
         config_dump(f->config, &again);
         assert_true(again.len > 1000);
     }
