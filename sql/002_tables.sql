@@ -342,6 +342,15 @@ create table @extschema@.integration_stats partition of @extschema@.integration_
 create table @extschema@.integration_stats_days partition of @extschema@.integration_stats_spans for values in ('day') with (fillfactor = 60);
 create table @extschema@.integration_stats_months partition of @extschema@.integration_stats_spans for values in ('month') with (fillfactor = 60);
 
+-- The hours that have changed since they went to the topic <topic_prefix>metrics. changes: how often, so that what comes while a message
+-- is under way makes another one.
+create table @extschema@.integration_stats_changes (
+    integration_id bigint not null,
+    bucket timestamptz not null,
+    changes bigint not null default 1,
+    primary key (bucket, integration_id)
+) with (fillfactor = 50);
+
 -- The audit log: each event as it came back from Kafka, a leaf of one Merkle tree for each partition (RFC 9162, section 2.1; the entry
 -- stands in src/crypto/audit_leaf.h). roots: those of the full subtrees, the largest first.
 create table @extschema@.audit_trees (

@@ -59,7 +59,7 @@ begin
     execute format('grant select, insert, update, delete on anubis.integration_runtime, anubis.dead_letters, anubis.consumer_stops,
                     anubis.relay_state, anubis.relay_saved, anubis.relay_holes, anubis.relay_topics, anubis.consumer_offsets,
                     anubis.consumer_bitmaps, anubis.integration_stats_spans, anubis.integration_stats, anubis.integration_stats_days,
-                    anubis.integration_stats_months, anubis.alerts, anubis.alert_silences, anubis.alert_outbox,
+                    anubis.integration_stats_months, anubis.integration_stats_changes, anubis.alerts, anubis.alert_silences, anubis.alert_outbox,
                     anubis.alert_evidence, anubis.alert_firsts, anubis.alert_buckets,
                     anubis.confirmations, anubis.confirmation_terms to %I', role);
     execute format('grant select, insert on anubis.audit_log, anubis.audit_tiles to %I', role);
@@ -600,6 +600,14 @@ CREATE FUNCTION anubis.histogram_add(index1 smallint[], count1 bigint[], index2 
       from (select x.i, sum(x.n)::bigint as n
               from (select * from unnest(index1, count1) union all select * from unnest(index2, count2)) x (i, n)
              group by 1 having sum(x.n) <> 0) y
+$$;
+CREATE FUNCTION anubis.histogram_ms(index smallint[], counts bigint[], share numeric) RETURNS numeric
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    select round((case min(i) when 0 then 0 else 2 * power(2::double precision, min(i) / 32.0::double precision)
+                                                 / (1 + power(2::double precision, 1 / 32.0::double precision)) / 1000 end)::numeric, 3)
+      from (select i, sum(n) over (order by i) as up_to, sum(n) over () as total from unnest(index, counts) as u (i, n)) x
+     where up_to >= ceil(total * share)
 $$;
 CREATE FUNCTION anubis.installation_here(OUT server bigint, OUT database oid, OUT tables oid) RETURNS record
     LANGUAGE plpgsql STABLE
@@ -1749,6 +1757,7 @@ CREATE FUNCTION anubis.tables_needed(OUT name text, OUT kind "char", OUT key tex
            ('consumer_stops', 'r', '{read_model}'),
            ('integration_stats_spans', 'p', '{bucket,integration_id,span}'), ('integration_stats', 'r', '{bucket,integration_id,span}'),
            ('integration_stats_days', 'r', '{bucket,integration_id,span}'), ('integration_stats_months', 'r', '{bucket,integration_id,span}'),
+           ('integration_stats_changes', 'r', '{bucket,integration_id}'),
            ('audit_trees', 'r', '{id}'), ('audit_log', 'r', '{tree,leaf}'), ('audit_tiles', 'r', '{tree,level,tile}'),
            ('audit_checkpoints', 'r', '{id}'), ('audit_salts', 'r', '{subscription_id}'),
            ('alerts', 'r', '{id}'), ('alert_silences', 'r', '{id}'), ('alert_outbox', 'r', '{id}'),
@@ -2210,6 +2219,12 @@ CREATE TABLE anubis.integration_stats (
     http_count bigint[] DEFAULT '{}'::bigint[] NOT NULL
 )
 WITH (fillfactor='60');
+CREATE TABLE anubis.integration_stats_changes (
+    integration_id bigint NOT NULL,
+    bucket timestamp with time zone NOT NULL,
+    changes bigint DEFAULT 1 NOT NULL
+)
+WITH (fillfactor='50');
 CREATE TABLE anubis.integration_stats_days (
     integration_id bigint NOT NULL,
     span text DEFAULT 'hour'::text NOT NULL,
@@ -2600,6 +2615,8 @@ ALTER TABLE ONLY anubis.integration_filters
     ADD CONSTRAINT integration_filters_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY anubis.integration_runtime
     ADD CONSTRAINT integration_runtime_pkey PRIMARY KEY (integration_id);
+ALTER TABLE ONLY anubis.integration_stats_changes
+    ADD CONSTRAINT integration_stats_changes_pkey PRIMARY KEY (bucket, integration_id);
 ALTER TABLE ONLY anubis.integration_stats_spans
     ADD CONSTRAINT integration_stats_spans_pkey PRIMARY KEY (bucket, integration_id, span);
 ALTER TABLE ONLY anubis.integration_stats_days

@@ -3,6 +3,9 @@ import collections
 import csv
 import datetime
 import io
+import itertools
+import json
+import math
 import random
 import zlib
 
@@ -171,6 +174,65 @@ def check_replay(stream, daemon, ctl, expected):
     assert ctl("replay", "--group", "integration", "--json").expect(0).json["partitions"] >= 11
     stream.wait_read()
     assert counted(app) == model(stream.ledger())
+    # What was counted, corrected and invented went to its topic.
+    wait_published(stream)
+
+
+# --- their topic ---
+
+
+def in_topic(stream):
+    """{(integration, hour): the latest message}"""
+    latest = {}
+    for message in stream.cluster.read_all("anubis.metrics"):
+        value = json.loads(message.value)
+        assert message.key == str(value["integration_id"]) and message.headers["content_type"] == "application/json"
+        assert message.headers["installation"] == stream.app.value("select namespace::text from {s}.installation")
+        latest[value["integration_id"], value["hour"]] = value
+    return latest
+
+
+def in_table(stream):
+    cells = {}
+    for integration, hour, *rest in stream.app.query(
+            f"select integration_id, bucket at time zone 'UTC', {', '.join(COLUMNS)}, delivery_index, delivery_count, http_index, "
+            "http_count from {s}.integration_stats"):
+        cells[integration, hour.strftime("%Y-%m-%dT%H:%M:%SZ")] = rest
+    return cells
+
+
+def percentile(indexes, counts, share):
+    up_to = list(itertools.accumulate(counts))
+    i = next((i for i, n in zip(indexes, up_to) if n >= math.ceil(up_to[-1] * share)), None)
+    return i and 2 * 2 ** (i / 32) / (1 + 2 ** (1 / 32)) / 1000
+
+
+def wait_published(stream):
+    wait_for(lambda: stream.app.value("select count(*) from {s}.integration_stats_changes") == 0, 120, "the hours to be published")
+    published, names = in_topic(stream), dict(stream.app.query("select id, name from {s}.integrations"))
+    table = in_table(stream)
+    assert (published.keys() - table.keys(), table.keys() - published.keys()) == (set(), set())
+    for (integration, hour), (*counts, d_index, d_count, h_index, h_count) in table.items():
+        value = published[integration, hour]
+        assert [value[c] for c in COLUMNS] == counts
+        assert value["integration"] == ({"id": integration, "name": names[integration]} if integration in names else None)
+        for kind, index, count in (("delivery", d_index, d_count), ("http", h_index, h_count)):
+            assert (value[kind]["index"], value[kind]["count"]) == (index, count)
+            for share in (50, 95, 99):
+                ms = percentile(index, count, share / 100)
+                assert value[kind][f"p{share}_ms"] == (ms if not ms else pytest.approx(ms, abs=0.001))
+
+
+def test_an_hour_that_goes_on_is_published_again_and_kafka_may_be_away(stream, make_daemon):
+    stream.send_shuffled(stream.random_events(50))
+    stream.cluster.error(0, 29)  # the daemon's first message is refused
+    daemon = make_daemon(SETTINGS).start()
+    daemon.wait_log("Kafka does not take metrics", 60)
+    daemon.wait_log("Kafka takes metrics again", 120)
+    wait_published(stream)
+    stream.send_shuffled(stream.random_events(700))
+    stream.wait_read()
+    wait_published(stream)
 
 
 def test_a_report_adds_up_any_period(app, ctl):

@@ -13,7 +13,7 @@ begin
     execute format('grant select, insert, update, delete on @extschema@.integration_runtime, @extschema@.dead_letters, @extschema@.consumer_stops,
                     @extschema@.relay_state, @extschema@.relay_saved, @extschema@.relay_holes, @extschema@.relay_topics, @extschema@.consumer_offsets,
                     @extschema@.consumer_bitmaps, @extschema@.integration_stats_spans, @extschema@.integration_stats, @extschema@.integration_stats_days,
-                    @extschema@.integration_stats_months, @extschema@.alerts, @extschema@.alert_silences, @extschema@.alert_outbox,
+                    @extschema@.integration_stats_months, @extschema@.integration_stats_changes, @extschema@.alerts, @extschema@.alert_silences, @extschema@.alert_outbox,
                     @extschema@.alert_evidence, @extschema@.alert_firsts, @extschema@.alert_buckets,
                     @extschema@.confirmations, @extschema@.confirmation_terms to %I', role);
     execute format('grant select, insert on @extschema@.audit_log, @extschema@.audit_tiles to %I', role);

@@ -53,6 +53,7 @@ create or replace function @extschema@.tables_needed(out name text, out kind "ch
            ('consumer_stops', 'r', '{read_model}'),
            ('integration_stats_spans', 'p', '{bucket,integration_id,span}'), ('integration_stats', 'r', '{bucket,integration_id,span}'),
            ('integration_stats_days', 'r', '{bucket,integration_id,span}'), ('integration_stats_months', 'r', '{bucket,integration_id,span}'),
+           ('integration_stats_changes', 'r', '{bucket,integration_id}'),
            ('audit_trees', 'r', '{id}'), ('audit_log', 'r', '{tree,leaf}'), ('audit_tiles', 'r', '{tree,level,tile}'),
            ('audit_checkpoints', 'r', '{id}'), ('audit_salts', 'r', '{subscription_id}'),
            ('alerts', 'r', '{id}'), ('alert_silences', 'r', '{id}'), ('alert_outbox', 'r', '{id}'),

@@ -34,6 +34,16 @@ create or replace function @extschema@.histogram_add(index1 smallint[], count1 b
              group by 1 having sum(x.n) <> 0) y
 $$;
 
+-- The latency in ms that this share (0 to 1) of a histogram does not exceed: the middle of its index, 2 lu/(l+u), so that it is off by at
+-- most 1.09 percent. NULL = the histogram is empty.
+create or replace function @extschema@.histogram_ms(index smallint[], counts bigint[], share numeric) returns numeric
+    language sql immutable parallel safe as $$
+    select round((case min(i) when 0 then 0 else 2 * power(2::double precision, min(i) / 32.0::double precision)
+                                                 / (1 + power(2::double precision, 1 / 32.0::double precision)) / 1000 end)::numeric, 3)
+      from (select i, sum(n) over (order by i) as up_to, sum(n) over () as total from unnest(index, counts) as u (i, n)) x
+     where up_to >= ceil(total * share)
+$$;
+
 -- From the ledger's row alone: the message only says that it may be counted.
 create or replace view @extschema@.stats_events as
 select e.id, e.event_type::text as event_type, e.integration_id::bigint as integration_id,

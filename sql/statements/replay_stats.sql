@@ -5,7 +5,9 @@
 -- include: stats_handled.part.sql
 , added as (
   select * from differences
-), written as (
+)
+-- include: stats_changed.part.sql
+, written as (
 -- include: stats_add.part.sql
   returning 1
 )

@@ -16,4 +16,5 @@ with e as materialized (
 , added as (
   select * from cells
 )
+-- include: stats_changed.part.sql
 -- include: stats_add.part.sql

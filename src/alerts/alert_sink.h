@@ -23,6 +23,11 @@ struct checkpoint_topic *checkpoint_topic_new(void);
 void checkpoint_topic_free(struct checkpoint_topic *t);
 int checkpoint_topic_turn(struct alerts *a, struct checkpoint_topic *t, struct error *err);
 
+/* Nor these: the hours of integration_stats. */
+struct metrics_topic *metrics_topic_new(void);
+void metrics_topic_free(struct metrics_topic *t);
+int metrics_topic_turn(struct alerts *a, struct metrics_topic *t, struct error *err);
+
 /* Alertmanager's clock is another one: see alertmanager.c. */
 struct alertmanagers *alertmanagers_new(void);
 void alertmanagers_free(struct alertmanagers *m);

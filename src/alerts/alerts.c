@@ -113,6 +113,8 @@ static int lead(struct alerts *a, struct error *err)
     if (r == PG_DONE)
         r = checkpoint_topic_turn(a, a->sinks.checkpoints, err);
     if (r == PG_DONE)
+        r = metrics_topic_turn(a, a->sinks.metrics, err);
+    if (r == PG_DONE)
         r = alert_webhook_turn(a, a->sinks.webhook, err);
     if (r == PG_DONE)
         r = alertmanagers_turn(a, a->sinks.managers, changed, err);
@@ -213,6 +215,7 @@ static void alerts_free(struct alerts *a)
     alert_topic_free(a->sinks.topic);
     letter_topic_free(a->sinks.letters);
     checkpoint_topic_free(a->sinks.checkpoints);
+    metrics_topic_free(a->sinks.metrics);
     alertmanagers_free(a->sinks.managers);
     sd_event_unref(a->event);
     free(a);
@@ -232,6 +235,7 @@ int alerts_start(struct alerts **ret, const struct alerts_params *params, struct
     a->sinks.topic = alert_topic_new();
     a->sinks.letters = letter_topic_new();
     a->sinks.checkpoints = checkpoint_topic_new();
+    a->sinks.metrics = metrics_topic_new();
     a->sinks.managers = alertmanagers_new();
     const struct http_params http = http_params(a->rules);
     error_set(err, "could not set the alerts' event loop up");

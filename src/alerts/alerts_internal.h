@@ -7,6 +7,7 @@
  * alert_journal.c, alert_topic.c, alert_webhook.c, alertmanager.c: the sinks, see alert_sink.h
  * letter_topic.c    dead letters go to their topic
  * checkpoint_topic.c  checkpoints of the audit log go to theirs
+ * metrics_topic.c   hours of integration_stats go to their topic
  * topic_sender.c    rows that go to a topic */
 #pragma once
 
@@ -38,6 +39,7 @@ struct alerts {
         struct alert_topic *topic;
         struct letter_topic *letters;
         struct checkpoint_topic *checkpoints;
+        struct metrics_topic *metrics;
         struct alertmanagers *managers;
     } sinks;
     struct pg *pg;

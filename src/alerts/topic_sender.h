@@ -6,7 +6,7 @@
 #include "config/config.h"
 #include "kafka/kafka_producer.h"
 
-#define TOPIC_SENDER_MAX 100
+#define TOPIC_SENDER_MAX 500
 
 struct topic_sender;
 

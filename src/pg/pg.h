@@ -103,7 +103,7 @@ void pg_array_null(struct pg_args *a);
  * `stride` the size of a struct. */
 void pg_arg_i64s(struct pg_args *a, const int64_t *first, size_t stride, size_t count);
 void pg_arg_i32s(struct pg_args *a, const int32_t *first, size_t stride, size_t count);
-/* timestamptz; ours are microseconds since 1970. */
+/* timestamptz; ours are microseconds since 1970, INT64_MIN and INT64_MAX the infinities. */
 void pg_arg_times(struct pg_args *a, const int64_t *first, size_t stride, size_t count);
 void pg_arg_texts(struct pg_args *a, const char *const *first, size_t stride, size_t count); /* no NULL */
 /* PG_TEXT or PG_BYTEA; absent bytes are NULL. */

@@ -143,7 +143,9 @@ static void add_i64s(struct pg_args *a, enum pg_element type, const int64_t *fir
     char *to = strbuf_reserve(&a->bytes, count * (sizeof(wire_len) + sizeof(int64_t)));
     assert(to);
     for (size_t i = 0; i < count; i++) {
-        uint64_t wire = htobe64((uint64_t) (*(const int64_t *) field(first, stride, i) - epoch));
+        int64_t value = *(const int64_t *) field(first, stride, i);
+        bool is_infinite = epoch != 0 && (value == INT64_MIN || value == INT64_MAX);
+        uint64_t wire = htobe64((uint64_t) (is_infinite ? value : value - epoch));
         memcpy(to, &wire_len, sizeof(wire_len));
         memcpy(to + sizeof(wire_len), &wire, sizeof(wire));
         to += sizeof(wire_len) + sizeof(wire);

@@ -84,22 +84,22 @@ TEST(test_columns)
 {
     static const struct {
         int64_t a, b;
-    } rows[] = {{1, -1}, {0, INT64_MAX}, {INT64_MIN + 1000000000000000, 5}};
+    } rows[] = {{1, -1}, {0, INT64_MAX}, {INT64_MIN + 1000000000000000, 5}, {INT64_MIN, 0}, {INT64_MAX, 0}};
     struct pg_args args = PG_ARGS_INIT;
 
     pg_arg_i64s(&args, &rows->b, sizeof(*rows), 3);
     pg_array_begin(&args, PG_INT8);
-    pg_arg_times(&args, &rows->a, sizeof(*rows), 3);
+    pg_arg_times(&args, &rows->a, sizeof(*rows), 5);
     pg_array_begin(&args, PG_TIMESTAMPTZ);
-    for (int i = 0; i < 3; i++)
-        pg_array_i64(&args, rows[i].a - 946684800000000);
+    for (int i = 0; i < 5; i++)
+        pg_array_i64(&args, i < 3 ? rows[i].a - 946684800000000 : rows[i].a);
     pg_arg_i64s(&args, &rows->b, sizeof(*rows), 0);
     pg_arg_blob(&args, "\0\1", 2);
     assert_int_equal(args.lengths[0], 20 + 3 * 12);
     assert_memory_equal(value(&args, 0) + 44, "\0\0\0\x8\0\0\0\0\0\0\0\5", 12);
     assert_int_equal(args.types[2], args.types[3]);
     assert_int_equal(args.lengths[2], args.lengths[3]);
-    assert_memory_equal(value(&args, 2), value(&args, 3), 20 + 3 * 12);
+    assert_memory_equal(value(&args, 2), value(&args, 3), 20 + 5 * 12);
     assert_int_equal(args.lengths[4], args.lengths[1]);
     assert_memory_equal(value(&args, 4), value(&args, 1), 20);
     assert_int_equal(args.types[5], 17);
