@@ -195,8 +195,8 @@ def in_topic(stream):
 def in_table(stream):
     cells = {}
     for integration, hour, *rest in stream.app.query(
-            f"select integration_id, bucket at time zone 'UTC', {', '.join(COLUMNS)}, delivery_index, delivery_count, http_index, "
-            "http_count from {s}.integration_stats"):
+            f"select integration_id, bucket at time zone 'UTC', {', '.join(COLUMNS)}, delivery_index, delivery_count, "
+            "http_index, http_count from {s}.integration_stats"):
         cells[integration, hour.strftime("%Y-%m-%dT%H:%M:%SZ")] = rest
     return cells
 
@@ -208,7 +208,7 @@ def percentile(indexes, counts, share):
 
 
 def wait_published(stream):
-    wait_for(lambda: stream.app.value("select count(*) from {s}.integration_stats_changes") == 0, 120, "the hours to be published")
+    wait_for(lambda: stream.app.value("select count(*) from {s}.integration_stats_changes") == 0, 120, "hours to be published")
     published, names = in_topic(stream), dict(stream.app.query("select id, name from {s}.integrations"))
     table = in_table(stream)
     assert (published.keys() - table.keys(), table.keys() - published.keys()) == (set(), set())

@@ -1,5 +1,5 @@
-/* The topic <kafka.topic_prefix>metrics: each hour of integration_stats that has changed, as it is by now. The
- * rows of integration_stats_changes are the outbox; Kafka's report removes them. See alert_sink.h. */
+/* The topic <kafka.topic_prefix>metrics: each hour of integration_stats that has changed, as it is by now.
+ * The rows of integration_stats_changes are the outbox; Kafka's report removes them. See alert_sink.h. */
 #include <string.h>
 
 #include "alerts/alert_sink.h"
