@@ -334,10 +334,17 @@ def test_a_credential_that_changed_is_taken_over_by_a_reload(installed, institut
     first = integration(machine, institutions("/good/rotated"))
     machine.sql(f"update anubis.integrations set auth_token = 'credential:usp' where id = {first}")
     wait_status(machine, subscription(machine, first), "sent")
+
+    def bearer():
+        """Of the last request there."""
+        asked = machine("curl", "-s", institutions("/last?path=/good/rotated")).expect()
+        return re.search(r"[Aa]uthorization: Bearer (\w+)", asked.stdout)[1]
+    assert bearer() == "old"
     machine.write("/etc/credstore/usp", "new\n", 0o600)
     machine("systemctl", "reload", "anubisd").expect()
     assert machine("cat", "/run/credentials/anubisd.service/usp").stdout == "new\n"
     wait_status(machine, subscription(machine, first), "sent")
+    assert bearer() == "new"
 
 
 def test_variables_of_the_default_file_override(installed, settings, institutions):
