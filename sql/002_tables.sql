@@ -126,7 +126,9 @@ create table if not exists @extschema@.subscriptions (
     idempotency_turn integer,
     traceparent text,
     -- The subscription in whose place this one goes out. See subscriptions_resend().
-    resend_of bigint
+    resend_of bigint,
+    -- Since when it holds nothing that names a person. See subscriptions_erase().
+    erased_at timestamptz
 ) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.05);
 
 -- The claim reads this one from its start for each integration; held rows wait for an operator and are not in it.

@@ -32,6 +32,7 @@ enum {
     TAKES_SILENCE = 1 << 16, /* --integration, --kind, --for and --reason */
     TAKES_GROUP = 1 << 17,
     TAKES_LETTERS = 1 << 18, /* --group, --all, --reason and --rate */
+    TAKES_PERSON = 1 << 19,  /* --subscription, --cpf and --yes */
 };
 
 /* How they look behind a command in the help. */
@@ -46,6 +47,7 @@ static const struct {
     {TAKES_WAIT, "[--wait]"},
     {TAKES_AUDIT, "[--audit]"},
     {TAKES_SEARCH, "[--order|--cpf]"},
+    {TAKES_PERSON, "--subscription|--cpf [--yes]"},
     {TAKES_REASON, "--reason"},
     {TAKES_RATE, "[--rate]"},
     {TAKES_PERIOD, "[--for]"},
@@ -85,9 +87,12 @@ static const struct command_option {
     {"audit", FLAG(proof.audit), TAKES_AUDIT,
      "of verify: prove the audit log, from where it was proven before"},
     {"full", FLAG(proof.full), TAKES_AUDIT, "of verify --audit: all of it"},
-    {"order", TEXT(order, "ID"), TAKES_SEARCH,
+    {"order", TEXT(whose.order, "ID"), TAKES_SEARCH,
      "of explain: the subscription of this order, in place of its own id"},
-    {"cpf", TEXT(cpf, "CPF"), TAKES_SEARCH, "of explain: the subscription of this person"},
+    {"cpf", TEXT(whose.cpf, "CPF"), TAKES_SEARCH | TAKES_PERSON,
+     "of explain and erase: the subscriptions of this person"},
+    {"subscription", TEXT(whose.subscription, "ID"), TAKES_PERSON, "of erase: this subscription"},
+    {"yes", FLAG(whose.yes), TAKES_PERSON, "of erase: nobody is asked"},
     {"reason", TEXT(reason, "TEXT"), TAKES_REASON | TAKES_SILENCE | TAKES_LETTERS,
      "of pause, settle, resend, silence, discard: why, for those who come after you"},
     {"as", TEXT(as, "sent|failed"), TAKES_AS, "of settle: whether the institution has them, or has not"},
@@ -154,6 +159,8 @@ static const struct command commands[] = {
      TAKES_JSON | TAKES_DRY_RUN | TAKES_AS | TAKES_REASON, ctl_settle},
     {"resend", "ID ...", "a subscription's id", 1, INT_MAX, "send subscriptions again that were sent",
      TAKES_JSON | TAKES_DRY_RUN | TAKES_REASON | TAKES_RATE, ctl_resend},
+    {"erase", NULL, NULL, 0, 0, "take a person's data out", TAKES_JSON | TAKES_DRY_RUN | TAKES_PERSON,
+     ctl_erase},
     {"report", NULL, NULL, 0, 0, "what happened to each integration, and how fast",
      TAKES_JSON | TAKES_PART | TAKES_REPORT, ctl_report},
     {"replay", NULL, NULL, 0, 0, "rebuild what a group has counted",
@@ -348,7 +355,7 @@ static int parse_command(int argc, char **argv, struct ctl *c, const struct comm
     const struct command *command = find_command(argv[0]);
     if (!command)
         return unknown_command(argv[0]);
-    bool searches = c->order || c->cpf;
+    bool searches = command->takes & TAKES_SEARCH && (c->whose.order || c->whose.cpf);
     if (argc - 1 < (searches ? 0 : command->least)) {
         CLEANUP(freep) char *missing = xasprintf("%s is missing after", command->argument_words);
         return usage_error(missing, command->name, "");
@@ -359,7 +366,7 @@ static int parse_command(int argc, char **argv, struct ctl *c, const struct comm
     int code = check_options(c, command);
     if (code >= 0)
         return code;
-    if (c->order && c->cpf)
+    if (c->whose.order && c->whose.cpf)
         return usage_error("a subscription is looked for by --order or by --cpf, not both", NULL, "");
     if (c->identity.same && c->identity.copy)
         return usage_error("a database is the same, or a copy: --same or --copy, not both", NULL, "");

@@ -66,7 +66,8 @@ begin
     execute format('grant select, insert, update, delete on anubis.audit_trees, anubis.audit_salts, anubis.audit_checkpoints to %I', role);
     execute format('grant execute on function anubis.ledger_extend(bigint), anubis.ledger_index(), anubis.ledger_renumber(bigint, bigint, timestamptz),
                      anubis.subscriptions_route(bigint[]),
-                     anubis.subscriptions_resend(bigint[], text, bigint, bigint) to %I', role);
+                     anubis.subscriptions_resend(bigint[], text, bigint, bigint),
+                     anubis.subscriptions_erase(bigint[], text[], text) to %I', role);
 end $$;
 CREATE FUNCTION anubis.as_document(document text, of_type json) RETURNS json
     LANGUAGE plpgsql IMMUTABLE
@@ -256,7 +257,7 @@ CREATE FUNCTION anubis.columns_needed(OUT relation text, OUT name text) RETURNS 
         ('subscriptions', '{id,integration_id,integration_filter_id,order_id,origin,cpf,payload,status,attempts,scheduled_to,next_attempt_at,
           claimed_by,claim_token,lease_expires_at,held_at,sent_at,last_error,last_http_status,created_at,updated_at,last_response,
           last_response_truncated,last_duration_ms,last_ambiguous,last_decided_by,ambiguous_since,idempotency_seed,
-          idempotency_turn,traceparent,resend_of}'),
+          idempotency_turn,traceparent,resend_of,erased_at}'),
         ('integrations', '{id,name,type,endpoint_url,auth_token,enabled,timeout_ms,max_in_flight,rate_limit,max_attempts,delivery_settings,
           successful_sends,failed_sends,paused_until,pause_reason,updated_at}'),
         ('integration_filters', '{id,integration_id,name,origin,criteria,position,enabled}'),
@@ -586,6 +587,12 @@ begin
         perform pg_notify(anubis.doorbell_channel(), '');
     end if;
 end $$;
+CREATE FUNCTION anubis.erased_decision(decided_by text) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+    select case when decided_by like 'operator %' then regexp_replace(decided_by, ':.*$', '') else decided_by end
+$_$;
 CREATE FUNCTION anubis.event_time(instant timestamp with time zone) RETURNS text
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
@@ -858,6 +865,17 @@ begin
     return case when elsewhere is null then 'it is not there; bring it back from a dump'
                 else format('it is named %s now; run "anubisctl migrate", which puts it back', elsewhere) end;
 end $_$;
+CREATE FUNCTION anubis.ledger_erases(old_row jsonb, new_row jsonb) RETURNS boolean
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select exists (select from anubis.subscriptions s where s.id = (old_row ->> 'subscription_id')::bigint and s.erased_at is not null)
+       and old_row - n.names = new_row - n.names
+       and new_row ->> 'cpf' is null and new_row ->> 'request' is null and new_row ->> 'response' is null
+       and new_row ->> 'error_message' is not distinct from case when old_row ->> 'error_message' is not null then 'erased' end
+       and new_row ->> 'decided_by' is not distinct from anubis.erased_decision(old_row ->> 'decided_by')
+      from (values ('{cpf,request,response,error_message,decided_by}'::text[])) n (names)
+$$;
 CREATE FUNCTION anubis.ledger_event_id(ledger_id bigint) RETURNS uuid
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
@@ -1036,6 +1054,8 @@ begin
     elsif tg_op <> 'TRUNCATE' and exists (select from anubis.ledger_leaps l
                                            where l.created_at = now() and old.id between l.first_id and l.last_id) then
         return case tg_op when 'UPDATE' then new else old end;
+    elsif tg_op = 'UPDATE' and anubis.ledger_erases(to_jsonb(old), to_jsonb(new)) then
+        return new;
     end if;
     raise exception using errcode = 'restrict_violation',
         message = format('cannot %s rows of subscription_events: the ledger is append-only', lower(tg_op)),
@@ -1075,6 +1095,38 @@ begin
 exception when insufficient_privilege or feature_not_supported or object_not_in_prerequisite_state or undefined_function then
     return null;
 end $$;
+CREATE FUNCTION anubis.letter_headers_kept(headers jsonb) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select coalesce(jsonb_object_agg(h.key, h.value), '{}') from jsonb_each(headers) h
+     where h.key = any ('{event_id,event_type,integration_id,sequence,installation}'::text[])
+$$;
+CREATE FUNCTION anubis.letters_erase(ids bigint[], cpfs text[]) RETURNS SETOF bigint
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+    with written as (
+      select c.digits, w.text from unnest(cpfs) as c (digits)
+       cross join lateral (values (c.digits), (regexp_replace(c.digits, '^(...)(...)(...)(..)$', '\1.\2.\3-\4'))) w (text)
+    ), found as (
+      select d.id, (encode(d.key, 'escape') = any (ids::text[])) is true as is_keyed
+        from anubis.dead_letters d
+       where encode(d.key, 'escape') = any (ids::text[])
+          or d.headers ->> 'sequence' in (select e.id::text from anubis.subscription_events e where e.subscription_id = any (ids))
+          or exists (select from written w where position(convert_to(w.text, 'UTF8') in coalesce(d.value, '') || coalesce(d.key, '')) > 0
+                                              or strpos(d.headers::text, w.text) > 0)
+    )
+    update anubis.dead_letters d
+       set value = null, key = case when f.is_keyed then d.key end, headers = anubis.letter_headers_kept(d.headers),
+           discarded_at = case when d.replayed_at is null then coalesce(d.discarded_at, now()) end,
+           discard_reason = case when d.replayed_at is null then 'erased' end
+      from found f
+     where d.id = f.id and (d.value is not null or d.key is not null and not f.is_keyed
+                            or d.headers <> anubis.letter_headers_kept(d.headers)
+                            or d.replayed_at is null and d.discard_reason is distinct from 'erased')
+    returning d.id
+$_$;
 CREATE FUNCTION anubis.lock_base() RETURNS bigint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$ select '…'::bigint $$;
@@ -1322,6 +1374,19 @@ CREATE FUNCTION anubis.subscription_due(next_attempt_at timestamp with time zone
 CREATE FUNCTION anubis.subscription_due(next_attempt_at timestamp with time zone, scheduled_to timestamp with time zone) RETURNS timestamp with time zone
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $_$ select coalesce(greatest($1, $2), '-infinity'::timestamptz) $_$;
+CREATE FUNCTION anubis.subscription_erased(id bigint, old_status text, status text, old_erased_at timestamp with time zone, erased_at timestamp with time zone, cpf text, payload text, last_response text) RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    if status is distinct from old_status or erased_at is distinct from old_erased_at or coalesce(cpf, '') not in ('', '0') or payload <> '{}'
+       or last_response is not null then
+        raise exception using errcode = 'check_violation', table = 'subscriptions', constraint = 'subscriptions_erased_stays_erased',
+            message = format('cannot change subscription %s: the person''s data was erased', id),
+            hint = 'It stays as it is, without payload and CPF. A new enrolment is a new subscription.';
+    end if;
+    return false;
+end $$;
 CREATE FUNCTION anubis.subscription_inserted() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     AS $$
@@ -1494,7 +1559,10 @@ begin
            case when n.status in ('sent', 'failed', 'retry') then n.last_response_truncated end,
            n.traceparent, case when n.status in ('sent', 'failed', 'retry') then n.last_decided_by end
       from old_rows o left join new_rows n using (id)
-     where case when n.id > 0 and n.attempts between 0 and 1000000000 and isfinite(n.created_at) is not false
+     where case when o.erased_at is not null and n.id is not null
+                then anubis.subscription_erased(n.id, o.status::text, n.status::text, o.erased_at, n.erased_at, n.cpf::text, n.payload::text,
+                                                     n.last_response)
+                when n.id > 0 and n.attempts between 0 and 1000000000 and isfinite(n.created_at) is not false
                  and (n.status is not distinct from o.status
                       or o.status is distinct from 'sent' and n.status in ('pending', 'processing', 'sent', 'failed', 'retry'))
                  and (n.integration_filter_id is not distinct from o.integration_filter_id or n.integration_filter_id is null
@@ -1515,6 +1583,66 @@ begin
      having count(*) > 0;
     return null;
 end $$;
+CREATE FUNCTION anubis.subscriptions_erase(ids bigint[], cpfs text[], words text, OUT in_flight bigint[], OUT erased bigint, OUT failed bigint, OUT events bigint, OUT salts bigint, OUT confirmations bigint, OUT letters bigint, OUT unpublished bigint) RETURNS record
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '500ms'
+    AS $_$
+declare
+    taken bigint[];
+    drawn constant bigint := (select last_value from anubis.ledger_id_seq);
+    -- An adopted column may be NOT NULL, and of any type.
+    no_cpf constant text := (select case when not a.attnotnull then 'null' when t.typcategory = 'N' then '0' else quote_literal('') end
+                               from pg_attribute a join pg_type t on t.oid = a.atttypid
+                              where a.attrelid = 'anubis.subscriptions'::regclass and a.attname = 'cpf');
+begin
+    lock table anubis.audit_salts, anubis.confirmations, anubis.dead_letters in share row exclusive mode;
+    perform from anubis.subscriptions s where s.id = any (ids) order by s.id for update;
+    select coalesce(array_agg(s.id::bigint order by s.id) filter (where s.status = 'processing' and s.lease_expires_at > clock_timestamp()), '{}'),
+           array_agg(s.id::bigint) filter (where (s.status = 'processing' and s.lease_expires_at > clock_timestamp()) is not true)
+      into in_flight, taken from anubis.subscriptions s where s.id = any (ids);
+    -- What the institution may have stays so: a value that the change of the status does not change would go (subscription_changed_by_others).
+    update anubis.subscriptions s set last_ambiguous = null
+     where s.id = any (taken) and s.status in ('pending', 'retry', 'processing') and s.last_ambiguous;
+    update anubis.subscriptions s
+       set status = anubis.as_state('failed', s.status), last_error = 'erased', last_decided_by = words,
+           last_ambiguous = case when s.status = 'processing' or s.ambiguous_since is not null then true end,
+           updated_at = anubis.subscription_now(s.updated_at)
+     where s.id = any (taken) and s.status in ('pending', 'retry', 'processing');
+    get diagnostics failed = row_count;
+    execute format($query$
+        update anubis.subscriptions s
+           set erased_at = coalesce(s.erased_at, now()), cpf = %s, payload = anubis.as_document('{}', s.payload), last_response = null,
+               last_error = case when s.last_error is not null then 'erased' end,
+               last_decided_by = anubis.erased_decision(s.last_decided_by)
+         where s.id = any ($1) and (s.erased_at is null or s.cpf::text not in ('', '0') or s.payload::text <> '{}'
+                                    or s.last_response is not null or s.last_error <> 'erased'
+                                    or s.last_decided_by <> anubis.erased_decision(s.last_decided_by))$query$, no_cpf) using taken;
+    get diagnostics erased = row_count;
+    update anubis.subscription_events e
+       set cpf = null, request = null, response = null, error_message = case when e.error_message is not null then 'erased' end,
+           decided_by = anubis.erased_decision(e.decided_by)
+     where e.subscription_id = any (taken)
+       and (e.cpf is not null or e.request is not null or e.response is not null or e.error_message <> 'erased'
+            or e.decided_by <> anubis.erased_decision(e.decided_by));
+    get diagnostics events = row_count;
+    delete from anubis.audit_salts a where a.subscription_id = any (taken);
+    get diagnostics salts = row_count;
+    -- How many have contradicted it stays; what they said was a hash.
+    update anubis.confirmations c
+       set external_id = null, contradicting = array(select generate_series(1::bigint, cardinality(c.contradicting)))
+     where c.subscription_id = any (taken)
+       and (c.external_id is not null or c.contradicting <> array(select generate_series(1::bigint, cardinality(c.contradicting))));
+    get diagnostics confirmations = row_count;
+    select count(*) into letters from anubis.letters_erase(taken, cpfs);
+    -- A relay that has read such an event drops what it has in hand: the next save, or the next look, finds another epoch.
+    select count(*) into unpublished from anubis.relay_state r, anubis.subscription_events e
+     where e.subscription_id = any (taken) and e.event_type is not null and e.id <= drawn
+       and (e.id > r.high or exists (select from unnest(r.gap_first, r.gap_last) as g (first, last) where e.id between g.first and g.last));
+    if unpublished > 0 and events > 0 then
+        update anubis.relay_state set epoch = epoch + 1;
+    end if;
+end $_$;
 CREATE FUNCTION anubis.subscriptions_resend(ids bigint[], words text, rate bigint, before bigint) RETURNS TABLE(id bigint, copy bigint)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1528,14 +1656,14 @@ begin
        and a.attgenerated = '' and a.attidentity = ''
        and a.attname <> all ('{id,status,attempts,scheduled_to,next_attempt_at,claimed_by,claim_token,lease_expires_at,held_at,sent_at,
            last_error,last_http_status,created_at,updated_at,last_response,last_response_truncated,last_duration_ms,last_ambiguous,
-           last_decided_by,ambiguous_since,idempotency_seed,idempotency_turn,traceparent,resend_of}'::text[])
+           last_decided_by,ambiguous_since,idempotency_seed,idempotency_turn,traceparent,resend_of,erased_at}'::text[])
        and not (a.atthasdef and exists (select from pg_index x where x.indrelid = a.attrelid and x.indisunique and x.indnkeyatts = 1
                                                                  and x.indkey[0] = a.attnum));
     return query execute format($query$
         with found as materialized (
           select f.id, row_number() over (order by f.id) - 1 as number
             from (select s.id from anubis.subscriptions s
-                   where s.id = any ($1) and s.status = 'sent'
+                   where s.id = any ($1) and s.status = 'sent' and s.erased_at is null
                      and not exists (select from anubis.subscriptions r where r.resend_of = s.id)
                    order by s.id for no key update skip locked) f
         )
@@ -2080,14 +2208,15 @@ CREATE TABLE anubis.subscriptions (
     idempotency_seed bigint DEFAULT (((random() * ('…'::bigint)::double precision))::bigint # ((date_part('epoch'::text, clock_timestamp()) * (1000000)::double precision))::bigint),
     idempotency_turn integer,
     traceparent text,
-    resend_of bigint
+    resend_of bigint,
+    erased_at timestamp with time zone
 )
 WITH (fillfactor='70', autovacuum_vacuum_scale_factor='0.02', autovacuum_analyze_scale_factor='0.05');
 CREATE VIEW anubis.change_with_anubis_alter AS
  SELECT (ROW(integration_filters.id, integration_filters.integration_id, integration_filters.name, integration_filters.origin, integration_filters.criteria, integration_filters."position", integration_filters.enabled) IS NULL) AS integration_filters,
     (ROW(integrations.id, integrations.name, integrations.type, integrations.endpoint_url, integrations.auth_token, integrations.enabled, integrations.timeout_ms, integrations.max_in_flight, integrations.rate_limit, integrations.max_attempts, integrations.delivery_settings, integrations.successful_sends, integrations.failed_sends, integrations.paused_until, integrations.pause_reason, integrations.updated_at) IS NULL) AS integrations,
     (ROW(subscription_events.id, subscription_events.event_id, subscription_events.event_type, subscription_events.subscription_id, subscription_events.integration_id, subscription_events.status, subscription_events.operation_name, subscription_events.attempt, subscription_events.http_status, subscription_events.duration_ms, subscription_events.request, subscription_events.response, subscription_events.error_message, subscription_events.from_status, subscription_events.to_status, subscription_events.created_at, subscription_events.order_id, subscription_events.origin, subscription_events.cpf, subscription_events.sent_at, subscription_events.scheduled_to, subscription_events.next_attempt_at, subscription_events.subscription_created_at, subscription_events.subscription_updated_at, subscription_events.ambiguous, subscription_events.response_truncated, subscription_events.traceparent, subscription_events.decided_by) IS NULL) AS subscription_events,
-    (ROW(subscriptions.id, subscriptions.integration_id, subscriptions.integration_filter_id, subscriptions.order_id, subscriptions.origin, subscriptions.cpf, subscriptions.payload, subscriptions.status, subscriptions.attempts, subscriptions.scheduled_to, subscriptions.next_attempt_at, subscriptions.claimed_by, subscriptions.claim_token, subscriptions.lease_expires_at, subscriptions.held_at, subscriptions.sent_at, subscriptions.last_error, subscriptions.last_http_status, subscriptions.created_at, subscriptions.updated_at, subscriptions.last_response, subscriptions.last_response_truncated, subscriptions.last_duration_ms, subscriptions.last_ambiguous, subscriptions.last_decided_by, subscriptions.ambiguous_since, subscriptions.idempotency_seed, subscriptions.idempotency_turn, subscriptions.traceparent, subscriptions.resend_of) IS NULL) AS subscriptions
+    (ROW(subscriptions.id, subscriptions.integration_id, subscriptions.integration_filter_id, subscriptions.order_id, subscriptions.origin, subscriptions.cpf, subscriptions.payload, subscriptions.status, subscriptions.attempts, subscriptions.scheduled_to, subscriptions.next_attempt_at, subscriptions.claimed_by, subscriptions.claim_token, subscriptions.lease_expires_at, subscriptions.held_at, subscriptions.sent_at, subscriptions.last_error, subscriptions.last_http_status, subscriptions.created_at, subscriptions.updated_at, subscriptions.last_response, subscriptions.last_response_truncated, subscriptions.last_duration_ms, subscriptions.last_ambiguous, subscriptions.last_decided_by, subscriptions.ambiguous_since, subscriptions.idempotency_seed, subscriptions.idempotency_turn, subscriptions.traceparent, subscriptions.resend_of, subscriptions.erased_at) IS NULL) AS subscriptions
    FROM anubis.integration_filters,
     anubis.integrations,
     anubis.subscription_events,
@@ -2737,12 +2866,14 @@ REVOKE ALL ON FUNCTION anubis.ledger_extend(width bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.ledger_index() FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.ledger_leap(beyond bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.ledger_renumber(published bigint, newest bigint, since timestamp with time zone, OUT next_id bigint, OUT moved bigint, OUT old_first bigint, OUT new_first bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION anubis.letters_erase(ids bigint[], cpfs text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.reference_kept() FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.structure_mend(by text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.structure_note() FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.subscription_inserted() FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.subscription_integration(id bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.subscription_updated() FROM PUBLIC;
+REVOKE ALL ON FUNCTION anubis.subscriptions_erase(ids bigint[], cpfs text[], words text, OUT in_flight bigint[], OUT erased bigint, OUT failed bigint, OUT events bigint, OUT salts bigint, OUT confirmations bigint, OUT letters bigint, OUT unpublished bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.subscriptions_resend(ids bigint[], words text, rate bigint, before bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.subscriptions_route(ids bigint[], OUT routed bigint, OUT left_out bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.table_put_back(name text, key text[]) FROM PUBLIC;

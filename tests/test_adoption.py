@@ -329,7 +329,8 @@ def test_a_daemon_that_owns_nothing(empty_database, broker, institutions):
                             ["dead-letters", "discard", "--all", "--reason", "x"],
                             ["replay", "--group", "integration"],
                             ["replay", "--group", "integration", "--from-ledger"],
-                            ["replay", "--group", "external", "--from-ledger"], ["report", "--reconciliation"]):
+                            ["replay", "--group", "external", "--from-ledger"], ["report", "--reconciliation"],
+                            ["erase", "--subscription", sent, "--yes"]):
                 ctl(*command).expect(0)
             assert daemon.term() == 0
             assert "permission denied" not in daemon.log

@@ -873,7 +873,8 @@ def test_an_integration_is_paused_and_resumed(app, ctl):
     (["audit", "prove"], 64, "is missing"), (["audit", "prove", "x"], 64, '"x"'),
     (["audit", "tail"], 64, '"tail"'), (["audit", "head", "1"], 64, "too many"),
     (["audit", "head", "--reason", "x"], 64, "--reason"),
-    (["resend", "1", "--reason", ""], 64, "--reason"), (["integrations", "1"], 64, "too many")])
+    (["resend", "1", "--reason", ""], 64, "--reason"), (["erase"], 64, "--subscription ID or --cpf CPF"),
+    (["integrations", "1"], 64, "too many")])
 def test_wrong_orders_are_refused(app, ctl, words, code, said):
     assert said in ctl(*words).expect(code).stderr
 

@@ -5,7 +5,8 @@
 create or replace function @extschema@.cleaning_allowed() returns boolean language sql stable security definer
     set search_path = pg_catalog, pg_temp as $$ select coalesce((select allows_cleaning from @extschema@.installation), true) $$;
 
--- An event that nobody was told of may leave an id that this very transaction leaves out: see ledger_renumber().
+-- An event that nobody was told of may leave an id that this very transaction leaves out: see ledger_renumber(). And an event may lose
+-- what names a person: see ledger_erases().
 create or replace function @extschema@.ledger_refuse() returns trigger
     language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
@@ -14,6 +15,8 @@ begin
     elsif tg_op <> 'TRUNCATE' and exists (select from @extschema@.ledger_leaps l
                                            where l.created_at = now() and old.id between l.first_id and l.last_id) then
         return case tg_op when 'UPDATE' then new else old end;
+    elsif tg_op = 'UPDATE' and @extschema@.ledger_erases(to_jsonb(old), to_jsonb(new)) then
+        return new;
     end if;
     raise exception using errcode = 'restrict_violation',
         message = format('cannot %s rows of subscription_events: the ledger is append-only', lower(tg_op)),

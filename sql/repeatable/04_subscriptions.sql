@@ -162,7 +162,10 @@ begin
            case when n.status in ('sent', 'failed', 'retry') then n.last_response_truncated end,
            n.traceparent, case when n.status in ('sent', 'failed', 'retry') then n.last_decided_by end
       from old_rows o left join new_rows n using (id)
-     where case when n.id > 0 and n.attempts between 0 and 1000000000 and isfinite(n.created_at) is not false
+     where case when o.erased_at is not null and n.id is not null
+                then @extschema@.subscription_erased(n.id, o.status::text, n.status::text, o.erased_at, n.erased_at, n.cpf::text, n.payload::text,
+                                                     n.last_response)
+                when n.id > 0 and n.attempts between 0 and 1000000000 and isfinite(n.created_at) is not false
                  and (n.status is not distinct from o.status
                       or o.status is distinct from 'sent' and n.status in ('pending', 'processing', 'sent', 'failed', 'retry'))
                  and (n.integration_filter_id is not distinct from o.integration_filter_id or n.integration_filter_id is null

@@ -20,6 +20,7 @@ begin
     execute format('grant select, insert, update, delete on @extschema@.audit_trees, @extschema@.audit_salts, @extschema@.audit_checkpoints to %I', role);
     execute format('grant execute on function @extschema@.ledger_extend(bigint), @extschema@.ledger_index(), @extschema@.ledger_renumber(bigint, bigint, timestamptz),
                      @extschema@.subscriptions_route(bigint[]),
-                     @extschema@.subscriptions_resend(bigint[], text, bigint, bigint) to %I', role);
+                     @extschema@.subscriptions_resend(bigint[], text, bigint, bigint),
+                     @extschema@.subscriptions_erase(bigint[], text[], text) to %I', role);
 end $$;
 revoke execute on function @extschema@.anubisd_grant(name) from public;

@@ -7,7 +7,7 @@ create or replace function @extschema@.columns_needed(out relation text, out nam
         ('subscriptions', '{id,integration_id,integration_filter_id,order_id,origin,cpf,payload,status,attempts,scheduled_to,next_attempt_at,
           claimed_by,claim_token,lease_expires_at,held_at,sent_at,last_error,last_http_status,created_at,updated_at,last_response,
           last_response_truncated,last_duration_ms,last_ambiguous,last_decided_by,ambiguous_since,idempotency_seed,
-          idempotency_turn,traceparent,resend_of}'),
+          idempotency_turn,traceparent,resend_of,erased_at}'),
         ('integrations', '{id,name,type,endpoint_url,auth_token,enabled,timeout_ms,max_in_flight,rate_limit,max_attempts,delivery_settings,
           successful_sends,failed_sends,paused_until,pause_reason,updated_at}'),
         ('integration_filters', '{id,integration_id,name,origin,criteria,position,enabled}'),

@@ -14,14 +14,14 @@ begin
        and a.attgenerated = '' and a.attidentity = ''
        and a.attname <> all ('{id,status,attempts,scheduled_to,next_attempt_at,claimed_by,claim_token,lease_expires_at,held_at,sent_at,
            last_error,last_http_status,created_at,updated_at,last_response,last_response_truncated,last_duration_ms,last_ambiguous,
-           last_decided_by,ambiguous_since,idempotency_seed,idempotency_turn,traceparent,resend_of}'::text[])
+           last_decided_by,ambiguous_since,idempotency_seed,idempotency_turn,traceparent,resend_of,erased_at}'::text[])
        and not (a.atthasdef and exists (select from pg_index x where x.indrelid = a.attrelid and x.indisunique and x.indnkeyatts = 1
                                                                  and x.indkey[0] = a.attnum));
     return query execute format($query$
         with found as materialized (
           select f.id, row_number() over (order by f.id) - 1 as number
             from (select s.id from @extschema@.subscriptions s
-                   where s.id = any ($1) and s.status = 'sent'
+                   where s.id = any ($1) and s.status = 'sent' and s.erased_at is null
                      and not exists (select from @extschema@.subscriptions r where r.resend_of = s.id)
                    order by s.id for no key update skip locked) f
         )

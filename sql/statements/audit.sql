@@ -19,8 +19,10 @@ select a.n, t.id, t.size, t.roots, (select namespace::text from installation)
 -- name: audit_new_salts
 -- $1 bigint[]: subscriptions
 -- $2 bytea[]: a salt for each that has none
+-- For one that is erased none is kept.
 insert into audit_salts (subscription_id, salt)
-select a.id, a.salt from unnest($1::bigint[], $2::bytea[]) as a (id, salt) order by 1
+select a.id, a.salt from unnest($1::bigint[], $2::bytea[]) as a (id, salt)
+ where not exists (select from subscriptions s where s.id = a.id and s.erased_at is not null) order by 1
     on conflict do nothing
 
 -- name: audit_salts

@@ -15,15 +15,16 @@ select e.subscription_id, e.integration_id, e.created_at + t.within_usec * inter
     on conflict (subscription_id) do update set expected_by = excluded.expected_by where c.expected_by is null
 
 -- name: confirmations_take
--- The first word on each subscription, unless there is one already. Subscriptions that do not exist.
+-- The first word on each subscription, unless there is one already; of one that is erased without its id. Subscriptions that do not
+-- exist.
 -- $1 bigint[]: subscriptions, each once
 -- $2 text[]: confirmed or rejected
 -- $3 text[]: the institution's ids, NULL = none
 -- $4 timestamptz[]: when, as the institution says; NULL = it does not
 with known as materialized (
-  select a.*, s.integration_id
+  select a.id, a.status, case when s.erased_at is null then a.external_id end as external_id, a.confirmed_at, s.integration_id
     from unnest($1::bigint[], $2::text[], $3::text[], $4::timestamptz[]) as a (id, status, external_id, confirmed_at)
-   cross join lateral (select integration_id::bigint from subscriptions where id = a.id offset 0) s
+   cross join lateral (select integration_id::bigint, erased_at from subscriptions where id = a.id offset 0) s
 ), taken as (
   insert into confirmations as c (subscription_id, integration_id, status, external_id, confirmed_at, received_at)
   select id, integration_id, status, external_id, confirmed_at, now() from known order by id
@@ -34,7 +35,8 @@ with known as materialized (
 select u.id from unnest($1::bigint[]) as u (id) where not exists (select from known k where k.id = u.id)
 
 -- name: confirmations_contradict
--- Words that say something else than the first one: another status, or another id. Their rows are locked already.
+-- Words that say something else than the first one: another status, or another id. Their rows are locked already. What is erased keeps
+-- its count: what it had contradicted is not known any more.
 -- $1 bigint[]: subscriptions
 -- $2 text[]: confirmed or rejected
 -- $3 text[]: the institution's ids, NULL = none
@@ -43,7 +45,8 @@ with against as materialized (
          array_agg(('x' || encode(substr(sha256(convert_to(a.status || ' ' || coalesce(a.external_id, ''), 'UTF8')), 1, 8), 'hex'))::bit(64)::bigint) as hashes
     from unnest($1::bigint[], $2::text[], $3::text[]) as a (id, status, external_id)
     join confirmations c on c.subscription_id = a.id
-   where a.status <> c.status or a.external_id <> c.external_id
+   where (a.status <> c.status or a.external_id <> c.external_id)
+     and not exists (select from subscriptions s where s.id = a.id and s.erased_at is not null)
    group by 1
 )
 update confirmations c set contradicting = array(select distinct h from unnest(c.contradicting || a.hashes) h order by h limit 100)

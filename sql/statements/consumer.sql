@@ -163,7 +163,7 @@ update consumer_offsets o set unknown_events = o.unknown_events + a.more
  where o.consumer_group = $1 and o.topic = a.topic and o.partition = a.partition
 
 -- name: dead_letters
--- Puts messages aside; what is there already stays.
+-- Puts messages aside; what is there already stays. Of a subscription that is erased there is nothing to be tried again.
 -- $1 text: consumer group
 -- $2 text[]: topics
 -- $3 integer[]: partitions
@@ -173,8 +173,13 @@ update consumer_offsets o set unknown_events = o.unknown_events + a.more
 -- $7 bytea[]: values
 -- $8 text[]: what is wrong with them
 -- $9 text: read model
-insert into dead_letters (consumer_group, read_model, topic, partition, "offset", key, headers, value, error)
-  select $1, $9, a.topic, a.partition, a.position, a.key, a.headers::jsonb, a.value, a.error
+insert into dead_letters (consumer_group, read_model, topic, partition, "offset", key, headers, value, error, discarded_at, discard_reason)
+  select $1, $9, a.topic, a.partition, a.position, a.key,
+         case when e.is_erased then letter_headers_kept(a.headers::jsonb) else a.headers::jsonb end, case when e.is_erased is null then a.value end,
+         a.error, case when e.is_erased then now() end, case when e.is_erased then 'erased' end
     from unnest($2::text[], $3::int[], $4::bigint[], $5::bytea[], $6::text[], $7::bytea[], $8::text[])
          as a (topic, partition, position, key, headers, value, error)
+    left join lateral (select true as is_erased from subscriptions s
+                        where s.id = case when encode(a.key, 'escape') ~ '^[0-9]{1,18}$' then encode(a.key, 'escape')::bigint end
+                          and s.erased_at is not null) e on true
   on conflict do nothing

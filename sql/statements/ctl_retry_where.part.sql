@@ -1,4 +1,4 @@
-   where s.status = 'failed' and ($1 = 0 or s.integration_id = $1)
+   where s.status = 'failed' and s.erased_at is null and ($1 = 0 or s.integration_id = $1)
      and ($2::text is null or as_instant(s.updated_at) >= case when $2 like '-%' then now() + $2::interval else $2::timestamptz end)
      and ($11::text is null or as_instant(s.updated_at) < case when $11 like '-%' then now() + $11::interval else $11::timestamptz end)
      and ($3::text is null or strpos(s.last_error, $3) > 0)

@@ -72,8 +72,8 @@ select u.id, s.status::text, coalesce(s.held_at is not null and s.status in ('pe
  order by u.id
 
 -- name: resend_some :once
--- Sends subscriptions once more as new ones. For each id: its status (NULL = there is no such row), the subscription that goes out in its
--- place (NULL = none), and whether that one is new.
+-- Sends subscriptions once more as new ones. For each id: its status (NULL = there is no such row; "erased" = the person's data is gone),
+-- the subscription that goes out in its place (NULL = none), and whether that one is new.
 -- $1 bigint[]: subscriptions
 -- $2 text: who does it, and why; NULL = nothing is changed
 -- $3 bigint: how many a second; 0 = all at once
@@ -81,7 +81,7 @@ select u.id, s.status::text, coalesce(s.held_at is not null and s.status in ('pe
 with resent as materialized (
   select id, copy from subscriptions_resend(case when $2 is null then '{}' else $1 end, $2, $3, $4)
 )
-select u.id, s.status::text, coalesce(n.copy, o.id::bigint), n.copy is not null
+select u.id, case when s.erased_at is null then s.status::text else 'erased' end, coalesce(n.copy, o.id::bigint), n.copy is not null
   from (select distinct id from unnest($1) as x (id)) u left join subscriptions s on s.id = u.id
   left join resent n on n.id = u.id left join subscriptions o on o.resend_of = u.id
  order by u.id

@@ -98,6 +98,7 @@ enum config_secrets {
     CONFIG_SECRETS_CHECK,    /* the same, but files must be there to be read: --check-config */
     CONFIG_SECRETS_DATABASE, /* only those of the group "database" are read: anubisctl, which needs no others
                               */
+    CONFIG_SECRETS_KAFKA,    /* only those of the group "kafka": what asks Kafka besides */
 };
 
 /* The judgement of values that only a library of another room understands. NULL = not judged. */

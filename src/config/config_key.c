@@ -17,9 +17,13 @@ static const char *without_rails(struct config_loader *l, const char *url, const
 
 enum config_secrets config_secrets_of(const struct config_loader *l, const struct config_key *key)
 {
-    if (l->secrets != CONFIG_SECRETS_DATABASE)
+    const char *group = l->secrets == CONFIG_SECRETS_DATABASE ? "database"
+                        : l->secrets == CONFIG_SECRETS_KAFKA  ? "kafka"
+                                                              : NULL;
+
+    if (!group)
         return l->secrets;
-    return strcmp(key->group, "database") == 0 ? CONFIG_SECRETS_RESOLVE : CONFIG_SECRETS_KEEP;
+    return strcmp(key->group, group) == 0 ? CONFIG_SECRETS_RESOLVE : CONFIG_SECRETS_KEEP;
 }
 
 static bool judge(const struct config_loader *l, const struct config_key *key, const char *text,

@@ -26,8 +26,12 @@ struct ctl {
     bool utc;   /* of migrate: times without zone are UTC for sure */
     struct {
         bool wait, audit, full;
-    } proof;                 /* of verify */
-    const char *order, *cpf; /* of explain; NULL = the subscription is named by its id */
+    } proof; /* of verify */
+    struct {
+        const char *order, *cpf; /* of explain, which may name a subscription by its id; cpf of erase, too */
+        const char *subscription;
+        bool yes;            /* nobody is asked */
+    } whose;                 /* the last two of erase; NULL = not named by it */
     const char *reason, *as; /* of pause, settle, resend and alerts; of settle alone */
     const char *period;      /* of pause and alerts, --for; NULL = until somebody resumes it */
     struct {
@@ -65,6 +69,7 @@ int ctl_resume(struct ctl *c);
 int ctl_retry(struct ctl *c);
 int ctl_settle(struct ctl *c);
 int ctl_resend(struct ctl *c);
+int ctl_erase(struct ctl *c);
 int ctl_integrations(struct ctl *c);
 int ctl_report(struct ctl *c);
 int ctl_reconcile(struct ctl *c, bool csv); /* report --reconciliation */

@@ -16,6 +16,7 @@ static const char *const own_sentences[] = {
     "status set to failed by the application",
     "status set to retry by the application",
     "confirmation: the institution has rejected it",
+    "erased",
 };
 
 /* And what the machine lacked: of these, or of http_shortage_words(). */

@@ -229,12 +229,12 @@ static int search(struct explanation *e)
     CLEANUP(pg_result_freep) struct pg_result *found = NULL;
 
     e->began = now_monotonic_usec();
-    int r = store_find(e->pg, e->ctl->order, e->ctl->cpf, &found, &e->err);
+    int r = store_find(e->pg, e->ctl->whose.order, e->ctl->whose.cpf, &found, &e->err);
     e->began = 0;
     if (r != PG_DONE)
         return ctl_refused(r, "look for the subscription", &e->err);
     if (pg_rows(found) == 0) {
-        ctl_say("there is no subscription of that %s", e->ctl->order ? "order" : "CPF");
+        ctl_say("there is no subscription of that %s", e->ctl->whose.order ? "order" : "CPF");
         return CTL_DIFFERENT;
     }
     e->id = pg_get_i64(found, 0, 0);
@@ -252,13 +252,13 @@ static int read_arguments(struct explanation *e)
     int64_t order;
     int digits = 0;
 
-    for (const char *p = c->cpf ? c->cpf : ""; *p; p++)
+    for (const char *p = c->whose.cpf ? c->whose.cpf : ""; *p; p++)
         digits += *p >= '0' && *p <= '9';
-    if (c->cpf && digits != 11)
+    if (c->whose.cpf && digits != 11)
         ctl_say("a CPF has 11 digits");
-    else if (c->order && parse_i64(c->order, INT64_MIN, INT64_MAX, &order) < 0)
-        ctl_say("\"%s\" cannot be the id of an order, which is a whole number", c->order);
-    else if (!c->cpf && !c->order && parse_i64(c->args[0], INT64_MIN, INT64_MAX, &e->id) < 0)
+    else if (c->whose.order && parse_i64(c->whose.order, INT64_MIN, INT64_MAX, &order) < 0)
+        ctl_say("\"%s\" cannot be the id of an order, which is a whole number", c->whose.order);
+    else if (!c->whose.cpf && !c->whose.order && parse_i64(c->args[0], INT64_MIN, INT64_MAX, &e->id) < 0)
         ctl_say("\"%s\" cannot be the id of a subscription, which is a whole number", c->args[0]);
     else
         return 0;
@@ -269,7 +269,7 @@ int ctl_explain(struct ctl *c)
 {
     struct explanation e = {.ctl = c};
     struct pg_params params = ctl_session(c, "anubisctl explain");
-    bool searches = c->order || c->cpf;
+    bool searches = c->whose.order || c->whose.cpf;
 
     int code = read_arguments(&e);
     if (code)

@@ -39,6 +39,8 @@ static void note(struct resending *r, struct pg_row row)
         sentences_add(&r->refused,
                       "subscription %" PRId64 " was sent again before: %" PRId64 " goes out in its place", id,
                       copy);
+    else if (strcmp(status, "erased") == 0)
+        sentences_add(&r->refused, "subscription %" PRId64 " was erased: there is nothing to be sent", id);
     else if (strcmp(status, "sent") != 0)
         sentences_add(&r->refused, "subscription %" PRId64 " was not sent: its status is \"%s\"", id, status);
     else

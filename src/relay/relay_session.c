@@ -27,7 +27,9 @@
 uint64_t relay_lose_session(struct relay *relay, int r, const struct error *err)
 {
     if (r == STORE_RELAY_FENCED)
-        log_warning("another daemon's relay has taken the lead; this relay starts over");
+        log_warning(
+            "another daemon's relay has taken the lead, or events were erased that this one had read; it "
+            "starts over");
     else if (r == -ECONNRESET || r == -ECANCELED)
         log_debug("relay: %s", err->text);
     else if (trouble_begins(&relay->session.refused)) {

@@ -94,7 +94,8 @@ int store_relay_is_flushed(struct pg *pg, int64_t wal_position, bool *ret, struc
 
 /* An outcome of the calls with an epoch. */
 enum {
-    STORE_RELAY_FENCED = 1, /* another daemon's relay leads; nothing was written */
+    STORE_RELAY_FENCED = 1, /* another daemon's relay leads, or what was read has been erased; nothing was
+                               written */
 };
 /* Without work a relay writes nothing, and would not notice that its position was set back. */
 int store_relay_leads(struct pg *pg, int64_t epoch, struct error *err);

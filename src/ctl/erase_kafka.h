@@ -1,0 +1,9 @@
+/* What Kafka still holds of subscriptions that are erased. See ctl_erase.c. */
+#pragma once
+
+#include "ctl/ctl.h"
+
+/* Adds it to the answer: topics, messages, and until when. Brokers that cannot be asked are said, and no
+ * failure. PG_DONE or an error of pg_query(). */
+int erase_add_kafka(const struct ctl *c, struct pg *pg, const int64_t *ids, size_t count, struct sheet *sheet,
+                    struct error *err);
