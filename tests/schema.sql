@@ -1307,16 +1307,30 @@ end $_$;
 CREATE FUNCTION anubis.subscription_change_refused() RETURNS trigger
     LANGUAGE plpgsql
     AS $$
+declare
+    changed text := case when new.integration_id is distinct from old.integration_id then 'the integration'
+                         when new.payload::text is distinct from old.payload::text then 'the payload'
+                         else 'the state' end;
 begin
     raise exception using errcode = 'object_in_use',
-        message = format('cannot change %s of subscription %s: it is being sent',
-                         case when new.integration_id is distinct from old.integration_id then 'the integration' else 'the payload' end, old.id),
-        hint = 'Try again when its status is no longer "processing".';
+        message = format('cannot change %s of subscription %s: %s', changed, old.id,
+                         case when old.status = 'processing' and old.claim_token is not null then 'it is being sent'
+                              when old.held_at is not null then 'it is held'
+                              else 'the claim is over' end),
+        hint = case when changed <> 'the state' then 'Try again when its status is no longer "processing".'
+                    else 'The statement writes all columns back, as a mapper does with what it read before: '
+                         'read the row again, and write only what changes.' end;
 end $$;
 CREATE FUNCTION anubis.subscription_changed_by_others() RETURNS trigger
     LANGUAGE plpgsql
     AS $$
 begin
+    -- The events tell which attempt was sent.
+    if new.status is not distinct from old.status then
+        raise exception using errcode = 'object_in_use',
+            message = format('cannot change the attempts of subscription %s: it is being sent', old.id),
+            hint = 'Try again when its status is no longer "processing".';
+    end if;
     -- A request may be under way.
     if old.status = 'processing' and old.claim_token is not null and new.status <> 'sent' then
         new.ambiguous_since := coalesce(new.ambiguous_since, clock_timestamp());
@@ -2812,9 +2826,9 @@ ALTER INDEX anubis.subscription_events_pkey ATTACH PARTITION anubis.subscription
 ALTER INDEX anubis.subscription_events_pkey ATTACH PARTITION anubis.subscription_events_1_pkey;
 ALTER INDEX anubis.subscription_events_pkey ATTACH PARTITION anubis.subscription_events_2097153_pkey;
 ALTER INDEX anubis.subscription_events_pkey ATTACH PARTITION anubis.subscription_events_default_pkey;
-CREATE TRIGGER anubis_2_foreign_change BEFORE UPDATE ON anubis.subscriptions FOR EACH ROW WHEN (((new.status IS DISTINCT FROM old.status) AND (NOT (new.claim_token IS DISTINCT FROM old.claim_token)))) EXECUTE FUNCTION anubis.subscription_changed_by_others();
+CREATE TRIGGER anubis_2_foreign_change BEFORE UPDATE ON anubis.subscriptions FOR EACH ROW WHEN (((NOT (new.claim_token IS DISTINCT FROM old.claim_token)) AND ((new.status IS DISTINCT FROM old.status) OR ((new.attempts IS DISTINCT FROM old.attempts) AND (old.status = 'processing'::text) AND (old.claim_token IS NOT NULL))))) EXECUTE FUNCTION anubis.subscription_changed_by_others();
 CREATE TRIGGER anubis_3_seed_kept BEFORE UPDATE OF idempotency_seed ON anubis.subscriptions FOR EACH ROW WHEN (((new.idempotency_seed IS DISTINCT FROM old.idempotency_seed) AND ((old.idempotency_seed IS NOT NULL) OR (pg_trigger_depth() = 0)))) EXECUTE FUNCTION anubis.subscription_seeded();
-CREATE TRIGGER anubis_4_change_refused BEFORE UPDATE OF integration_id, payload ON anubis.subscriptions FOR EACH ROW WHEN (((old.status = 'processing'::text) AND (old.claim_token IS NOT NULL) AND ((new.integration_id IS DISTINCT FROM old.integration_id) OR ((new.payload)::text IS DISTINCT FROM (old.payload)::text)))) EXECUTE FUNCTION anubis.subscription_change_refused();
+CREATE TRIGGER anubis_4_change_refused BEFORE UPDATE OF integration_id, payload ON anubis.subscriptions FOR EACH ROW WHEN (((new.claim_token IS DISTINCT FROM old.claim_token) OR ((old.status = 'processing'::text) AND (old.claim_token IS NOT NULL) AND ((new.status IS DISTINCT FROM old.status) OR (new.integration_id IS DISTINCT FROM old.integration_id) OR ((new.payload)::text IS DISTINCT FROM (old.payload)::text))) OR ((old.held_at IS NOT NULL) AND (new.status IS DISTINCT FROM old.status)))) EXECUTE FUNCTION anubis.subscription_change_refused();
 CREATE TRIGGER anubis_circuit_changed AFTER UPDATE OF circuit_state ON anubis.integration_runtime FOR EACH ROW WHEN (((old.circuit_state <> new.circuit_state) AND (new.circuit_state = 'closed'::text))) EXECUTE FUNCTION anubis.integration_changed();
 CREATE TRIGGER anubis_confirmation_changed AFTER UPDATE OF delivery_settings ON anubis.integrations FOR EACH ROW WHEN (((new.delivery_settings -> 'confirmation'::text) IS DISTINCT FROM (old.delivery_settings -> 'confirmation'::text))) EXECUTE FUNCTION anubis.confirmation_changed();
 CREATE TRIGGER anubis_confirmation_set AFTER INSERT ON anubis.integrations FOR EACH ROW WHEN ((new.delivery_settings ? 'confirmation'::text)) EXECUTE FUNCTION anubis.confirmation_changed();

@@ -4,7 +4,6 @@ import re
 import threading
 import time
 
-import psycopg2
 import pytest
 from harness.processes import wait_for
 
@@ -100,32 +99,6 @@ def test_key_stays_with_the_payload_and_changes_with_it(app, institutions, make_
                          "returning id", (subscription,))
     wait_for(changed, 30, "a moment between two attempts")
     wait_for(lambda: len(institutions.keys("/reject/500")) == 2, 30, "another key for another payload")
-
-
-@pytest.mark.parametrize("change, refused", [
-    ("integration_id = (select max(id) from {s}.integrations)", "the integration"), ("integration_id = null", "the integration"),
-    ("payload = '{\"a\": 2}'", "the payload"), ("payload = null", "null value|the payload"),
-    ("integration_id = 1000000", "the integration"),
-    ("status = 'pending', payload = '{}'", "the payload"),
-    ("payload = payload, integration_id = integration_id, order_id = 7, cpf = '12345678909', updated_at = now()", None),
-], ids=lambda value: re.sub(r"\W+", " ", str(value))[:30])
-def test_what_is_being_sent_does_not_change(app, institutions, make_daemon, change, refused):
-    """What stands in the row and its events is what was sent, and to whom."""
-    first, other = (app.integration(institutions.url(f"/slow/1500/{n}")) for n in range(2))
-    make_daemon().start()
-    row = app.subscription(first, {"a": 1})
-    wait_for(lambda: app.row(row)["status"] == "processing", 30, "the request to be under way", interval=0.02)
-    statement = f"update {{s}}.subscriptions set {change} where id = %s"
-    if refused:
-        with pytest.raises(psycopg2.Error, match=refused):
-            app.query(statement, (row,))
-    else:
-        app.query(statement, (row,))
-    app.wait_states(sent=1, deadline=60)
-    found = app.row(row)
-    assert (found["integration_id"], found["payload"], found["attempts"]) == (first, {"a": 1}, 1)
-    assert app.value("select integration_id from {s}.subscription_events where event_type = 'sent'") == first
-    assert institutions.counts(f"/slow/1500/{other}")["requests"] == 0
 
 
 def test_attempts_end(app, institutions, make_daemon):

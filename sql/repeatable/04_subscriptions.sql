@@ -199,6 +199,12 @@ end $$;
 -- changes nothing, and what the last attempt left behind does not pass for this change's own.
 create or replace function @extschema@.subscription_changed_by_others() returns trigger language plpgsql as $$
 begin
+    -- The events tell which attempt was sent.
+    if new.status is not distinct from old.status then
+        raise exception using errcode = 'object_in_use',
+            message = format('cannot change the attempts of subscription %s: it is being sent', old.id),
+            hint = 'Try again when its status is no longer "processing".';
+    end if;
     -- A request may be under way.
     if old.status = 'processing' and old.claim_token is not null and new.status <> 'sent' then
         new.ambiguous_since := coalesce(new.ambiguous_since, clock_timestamp());
@@ -242,11 +248,19 @@ end $$;
 
 -- Its request may be under way with what it held: the answer would be taken for one to the change, which would never go out.
 create or replace function @extschema@.subscription_change_refused() returns trigger language plpgsql as $$
+declare
+    changed text := case when new.integration_id is distinct from old.integration_id then 'the integration'
+                         when new.payload::text is distinct from old.payload::text then 'the payload'
+                         else 'the state' end;
 begin
     raise exception using errcode = 'object_in_use',
-        message = format('cannot change %s of subscription %s: it is being sent',
-                         case when new.integration_id is distinct from old.integration_id then 'the integration' else 'the payload' end, old.id),
-        hint = 'Try again when its status is no longer "processing".';
+        message = format('cannot change %s of subscription %s: %s', changed, old.id,
+                         case when old.status = 'processing' and old.claim_token is not null then 'it is being sent'
+                              when old.held_at is not null then 'it is held'
+                              else 'the claim is over' end),
+        hint = case when changed <> 'the state' then 'Try again when its status is no longer "processing".'
+                    else 'The statement writes all columns back, as a mapper does with what it read before: '
+                         'read the row again, and write only what changes.' end;
 end $$;
 
 create or replace function @extschema@.subscription_deletion_refused() returns trigger language plpgsql as $$

@@ -7,7 +7,9 @@
 
 drop trigger if exists anubis_2_foreign_change on @extschema@.subscriptions;
 create trigger anubis_2_foreign_change before update on @extschema@.subscriptions for each row
-    when (new.status is distinct from old.status and new.claim_token is not distinct from old.claim_token)
+    when (new.claim_token is not distinct from old.claim_token
+          and (new.status is distinct from old.status
+               or new.attempts is distinct from old.attempts and old.status = 'processing' and old.claim_token is not null))
     execute function @extschema@.subscription_changed_by_others();
 
 -- Object-relational mappers write all columns of a row, with what they hold of this one: often nothing. A row without a seed gets one
@@ -17,11 +19,15 @@ create trigger anubis_3_seed_kept before update of idempotency_seed on @extschem
     when (new.idempotency_seed is distinct from old.idempotency_seed and (old.idempotency_seed is not null or pg_trigger_depth() = 0))
     execute function @extschema@.subscription_seeded();
 
--- By whoever names the columns: the daemon's own statements do not.
+-- By whoever names the columns: the daemon's own statements do not. Who writes all columns back, with what they held when the row was
+-- read, would end a claim whose request is under way, take up one that is over, or let a row go that waits for a person.
 drop trigger if exists anubis_4_change_refused on @extschema@.subscriptions;
 create trigger anubis_4_change_refused before update of integration_id, payload on @extschema@.subscriptions for each row
-    when (old.status = 'processing' and old.claim_token is not null
-          and (new.integration_id is distinct from old.integration_id or new.payload::text is distinct from old.payload::text))
+    when (new.claim_token is distinct from old.claim_token
+          or old.status = 'processing' and old.claim_token is not null
+             and (new.status is distinct from old.status or new.integration_id is distinct from old.integration_id
+                  or new.payload::text is distinct from old.payload::text)
+          or old.held_at is not null and new.status is distinct from old.status)
     execute function @extschema@.subscription_change_refused();
 
 drop trigger if exists anubis_no_delete on @extschema@.subscriptions;

@@ -1,0 +1,85 @@
+"""What the application writes into a row while its request is under way, or writes back with what it read before."""
+import psycopg2
+import pytest
+from harness.processes import wait_for
+
+# What a mapper that writes all columns holds of a row that it read before the claim; of those that it maps, or of all.
+BEFORE = "payload = payload, integration_id = integration_id, status = 'pending', attempts = 0"
+ALL_BEFORE = BEFORE + ", claimed_by = null, claim_token = null, lease_expires_at = null, next_attempt_at = null"
+
+CHANGES = [
+    ("integration_id = (select max(id) from {s}.integrations)", "the integration"),
+    ("integration_id = null", "the integration"),
+    ("integration_id = 1000000", "the integration"),
+    ("payload = '{\"a\": 2}'", "the payload"),
+    ("payload = null", "null value|the payload"),
+    ("status = 'pending', payload = '{}'", "the payload"),
+    (ALL_BEFORE.replace("payload = payload", "payload = '{}'"), "the payload"),
+    ("attempts = 0", "the attempts"),
+    ("attempts = 7, updated_at = now()", "the attempts"),
+    (BEFORE, "the state"),
+    (ALL_BEFORE, "the state"),
+    (ALL_BEFORE + ", order_id = 7", "the state"),
+    *((ALL_BEFORE.replace("pending", status), "the state") for status in ("retry", "failed", "processing", "sent")),
+    ("payload = payload, integration_id = integration_id, order_id = 7, cpf = '12345678909', updated_at = now()", None),
+    ("payload = payload, integration_id = integration_id, status = status, attempts = attempts, claim_token = claim_token", None),
+]
+
+
+def test_what_is_being_sent_does_not_change(app, institutions, make_daemon):
+    """What stands in the row and its events is what was sent, and to whom; and it goes out once."""
+    slow = institutions.url("/slow/8000/first")
+    first, other = app.integration(slow, max_in_flight=len(CHANGES)), app.integration(institutions.url("/good/other"))
+    daemon = make_daemon().start()
+    rows = app.subscriptions(first, len(CHANGES))
+    wait_for(lambda: institutions.counts("/slow/8000/first")["requests"] == len(CHANGES), 30, "all requests", interval=0.02)
+    assert app.states() == {"processing": len(CHANGES)}
+    payloads = {row: app.row(row)["payload"] for row in rows}
+    for row, (change, refused) in zip(rows, CHANGES):
+        statement = f"update {{s}}.subscriptions set {change} where id = %s"
+        if refused:
+            with pytest.raises(psycopg2.Error, match=refused):
+                app.query(statement, (row,))
+        else:
+            app.query(statement, (row,))
+    assert app.states() == {"processing": len(CHANGES)}
+    app.wait_states(sent=len(CHANGES), deadline=60)
+    for row in rows:
+        found = app.row(row)
+        assert (found["integration_id"], found["payload"], found["attempts"]) == (first, payloads[row], 1)
+    sent = app.query("select distinct integration_id, attempt from {s}.subscription_events where event_type = 'sent'")
+    assert sent == [(first, 1)] and other
+    keys = institutions.keys()
+    assert len(keys) == len(CHANGES) and all(key.received == 1 for key in keys.values())
+    assert daemon.term() == 0
+
+
+def test_an_endpoint_that_moves_under_a_request(app, institutions, make_daemon):
+    """The answer of the former one counts; the next request goes to the new one."""
+    integration = app.integration(institutions.url("/slow/3000/old"))
+    make_daemon().start()
+    app.subscription(integration)
+    wait_for(lambda: institutions.counts("/slow/3000/old")["requests"] == 1, 30, "the request to be under way", interval=0.02)
+    app.query("update {s}.integrations set endpoint_url = %s where id = %s", (institutions.url("/good/new"), integration))
+    app.subscription(integration)
+    app.wait_states(sent=2, deadline=60)
+    assert (institutions.counts("/slow/3000/old")["requests"], institutions.counts("/good/new")["requests"]) == (1, 1)
+
+
+def test_a_save_of_what_was_read_before(app):
+    """After the answer: a claim that is over is not taken up again, and a row that is held stays so."""
+    integration = app.integration("https://example.com/")
+    over, held, free = (app.subscription(integration) for _ in range(3))
+    app.query("update {s}.subscriptions set status = 'retry', attempts = 1 where id = %s", (held,))
+    app.query("update {s}.subscriptions set held_at = now() where id = %s", (held,))
+    stale = "update {s}.subscriptions set payload = payload, integration_id = integration_id, "
+    for row, change, words in ((over, "status = 'processing', claim_token = 42, claimed_by = 'me'", "the claim is over"),
+                               (held, "status = 'pending', attempts = 0", "it is held"),
+                               (held, "status = 'pending', attempts = 0, held_at = null", "it is held")):
+        with pytest.raises(psycopg2.Error, match="cannot change the state of subscription .*: " + words):
+            app.query(stale + change + " where id = %s", (row,))
+    app.query(stale + "status = 'failed', attempts = 0, order_id = 7, claim_token = null where id = %s", (free,))
+    assert app.row(held)["held_at"] and app.row(over)["status"] == "pending" and app.row(free)["order_id"] == 7
+    # By whom names the status alone, it is put back.
+    app.query("update {s}.subscriptions set status = 'pending' where id = %s", (held,))
+    assert app.row(held)["held_at"] is None
