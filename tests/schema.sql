@@ -1326,7 +1326,7 @@ CREATE FUNCTION anubis.subscription_changed_by_others() RETURNS trigger
     AS $$
 begin
     -- The events tell which attempt was sent.
-    if new.status is not distinct from old.status then
+    if new.status::pg_catalog.text operator(pg_catalog.=) old.status::pg_catalog.text then
         raise exception using errcode = 'object_in_use',
             message = format('cannot change the attempts of subscription %s: it is being sent', old.id),
             hint = 'Try again when its status is no longer "processing".';

@@ -285,4 +285,4 @@ def test_a_runtime_row_that_a_hand_deleted_comes_back(app, institutions, make_da
     app.query("delete from {s}.integration_runtime")
     for integration in limited:
         app.subscriptions(integration, 3)
-    app.wait_states(sent=6, deadline=60)
+    app.wait_states(sent=6, deadline=150)  # the monitor looks once a minute

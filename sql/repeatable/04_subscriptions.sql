@@ -200,7 +200,7 @@ end $$;
 create or replace function @extschema@.subscription_changed_by_others() returns trigger language plpgsql as $$
 begin
     -- The events tell which attempt was sent.
-    if new.status is not distinct from old.status then
+    if new.status::pg_catalog.text operator(pg_catalog.=) old.status::pg_catalog.text then
         raise exception using errcode = 'object_in_use',
             message = format('cannot change the attempts of subscription %s: it is being sent', old.id),
             hint = 'Try again when its status is no longer "processing".';

@@ -50,7 +50,7 @@ static const struct topic topics[] = {
     {"subscriptions.sent", 3},    {"subscriptions.failed", 3},
     {"subscriptions.retried", 2}, {"alerts", 1},
     {"dead_letters", 1},          {"metrics", 1},
-    {"confirmations", 1},
+    {"confirmations", 1},         {"audit", 1},
 };
 
 /* The mock cluster's thread can miss the wake-up for an operation of ours and then sleeps for a second. While
