@@ -5,21 +5,19 @@
 
 #include "alerts/alert_sink.h"
 #include "alerts/topic_sender.h"
-#include "base/log.h"
 
 #define SINK "topic"
 
 struct alert_topic {
     struct topic_sender *sender;
     int64_t attempts;
-    struct trouble away;
 };
 
 struct alert_topic *alert_topic_new(void)
 {
     struct alert_topic *t = xcalloc(1, sizeof(*t));
 
-    t->sender = topic_sender_new("alerts");
+    t->sender = topic_sender_new("alerts", "alerts");
     return t;
 }
 
@@ -55,20 +53,16 @@ static int report(struct alerts *a, struct alert_topic *t, struct error *err)
     size_t taken;
     bool refused;
     size_t count = topic_sender_end(t->sender, &ids, &taken, &refused);
-    const char *why = topic_sender_why(t->sender);
     int r = PG_DONE;
 
     if (taken > 0)
         r = alerts_outbox_sent(a->pg, ids, taken, err);
     if (r == PG_DONE && taken < count)
-        r = alerts_outbox_postponed(a->pg, SINK, &ids[taken], count - taken, t->attempts + 1, why, err);
-    if (r != PG_DONE || count == 0)
-        return r;
-    if (taken == count && trouble_ends(&t->away))
-        log_notice("Kafka takes alerts again");
-    else if (taken < count && trouble_begins(&t->away))
-        log_warning("Kafka does not take alerts: %s; trying again", why);
-    return PG_DONE;
+        r = alerts_outbox_postponed(a->pg, SINK, &ids[taken], count - taken, t->attempts + 1,
+                                    topic_sender_why(t->sender), err);
+    if (r == PG_DONE && count > 0)
+        topic_sender_say(t->sender, taken == count);
+    return r;
 }
 
 int alert_topic_turn(struct alerts *a, struct alert_topic *t, struct error *err)

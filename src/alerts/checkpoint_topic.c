@@ -4,7 +4,6 @@
 
 #include "alerts/alert_sink.h"
 #include "alerts/topic_sender.h"
-#include "base/log.h"
 #include "sql/statements.h"
 
 #define AGAIN_USEC (30 * USEC_PER_SEC)
@@ -12,14 +11,13 @@
 struct checkpoint_topic {
     struct topic_sender *sender;
     uint64_t due_at; /* monotonic */
-    struct trouble away;
 };
 
 struct checkpoint_topic *checkpoint_topic_new(void)
 {
     struct checkpoint_topic *t = xcalloc(1, sizeof(*t));
 
-    t->sender = topic_sender_new("audit");
+    t->sender = topic_sender_new("audit", "the audit log's checkpoints");
     return t;
 }
 
@@ -71,14 +69,9 @@ static int report(struct alerts *a, struct checkpoint_topic *t, struct error *er
 
     if (r != PG_DONE || count == 0)
         return r;
-    if (taken < count) {
+    if (taken < count)
         t->due_at = now_monotonic_usec() + AGAIN_USEC;
-        if (trouble_begins(&t->away))
-            log_warning("Kafka does not take the audit log's checkpoints: %s; trying again",
-                        topic_sender_why(t->sender));
-    } else if (trouble_ends(&t->away)) {
-        log_notice("Kafka takes the audit log's checkpoints again");
-    }
+    topic_sender_say(t->sender, taken == count);
     return PG_DONE;
 }
 

@@ -6,7 +6,6 @@
 
 #include "alerts/alert_sink.h"
 #include "alerts/topic_sender.h"
-#include "base/log.h"
 #include "sql/statements.h"
 
 #define ROUND_BYTES (INT64_C(4) << 20) /* of values; one letter in any case */
@@ -18,14 +17,13 @@ struct letter_topic {
     struct topic_sender *sender;
     uint64_t due_at;    /* monotonic */
     int64_t without_id; /* Kafka has refused it: the next time it goes without its value */
-    struct trouble away;
 };
 
 struct letter_topic *letter_topic_new(void)
 {
     struct letter_topic *t = xcalloc(1, sizeof(*t));
 
-    t->sender = topic_sender_new("dead_letters");
+    t->sender = topic_sender_new("dead_letters", "dead letters");
     return t;
 }
 
@@ -93,16 +91,16 @@ static int report(struct alerts *a, struct letter_topic *t, struct error *err)
 
     if (r != PG_DONE || count == 0)
         return r;
-    if (taken == count && trouble_ends(&t->away))
-        log_notice("Kafka takes dead letters again");
-    if (taken == count)
+    if (taken == count) {
+        topic_sender_say(t->sender, true);
         return PG_DONE;
+    }
     /* Refused for its size, perhaps. If not, it is refused without its value, too. */
     bool smaller = refused && t->without_id != ids[taken];
     t->without_id = smaller ? ids[taken] : 0;
     t->due_at = smaller ? 0 : now_monotonic_usec() + AGAIN_USEC;
-    if (!smaller && trouble_begins(&t->away))
-        log_warning("Kafka does not take dead letters: %s; trying again", topic_sender_why(t->sender));
+    if (!smaller)
+        topic_sender_say(t->sender, false);
     return PG_DONE;
 }
 

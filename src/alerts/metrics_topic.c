@@ -4,7 +4,6 @@
 
 #include "alerts/alert_sink.h"
 #include "alerts/topic_sender.h"
-#include "base/log.h"
 #include "sql/statements.h"
 
 /* Between two walks through what has changed: the current hour of a busy integration always has. */
@@ -20,7 +19,6 @@ struct metrics_topic {
     struct cell cells[TOPIC_SENDER_MAX]; /* of the round */
     struct cell behind;                  /* the walk goes on behind this one */
     uint64_t due_at;                     /* monotonic */
-    struct trouble away;
 };
 
 static const struct cell walk_begins = {.integration_id = INT64_MIN, .hour = INT64_MIN};
@@ -29,7 +27,7 @@ struct metrics_topic *metrics_topic_new(void)
 {
     struct metrics_topic *t = xcalloc(1, sizeof(*t));
 
-    t->sender = topic_sender_new("metrics");
+    t->sender = topic_sender_new("metrics", "metrics");
     t->behind = walk_begins;
     return t;
 }
@@ -62,15 +60,11 @@ static int report(struct alerts *a, struct metrics_topic *t, struct error *err)
 
     if (r != PG_DONE || count == 0)
         return r;
-    if (taken == count) {
-        if (trouble_ends(&t->away))
-            log_notice("Kafka takes metrics again");
-        return PG_DONE;
+    if (taken < count) {
+        t->behind = walk_begins;
+        t->due_at = now_monotonic_usec() + AGAIN_USEC;
     }
-    t->behind = walk_begins;
-    t->due_at = now_monotonic_usec() + AGAIN_USEC;
-    if (trouble_begins(&t->away))
-        log_warning("Kafka does not take metrics: %s; trying again", topic_sender_why(t->sender));
+    topic_sender_say(t->sender, taken == count);
     return PG_DONE;
 }
 

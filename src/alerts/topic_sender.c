@@ -1,7 +1,9 @@
 /* See topic_sender.h. */
 #include "alerts/topic_sender.h"
 
+#include "base/log.h"
 #include "base/timeutil.h"
+#include "base/trouble.h"
 
 #define ALONE 1 /* one that Kafka refuses takes no neighbours with it */
 #define IDLE_USEC (60 * USEC_PER_SEC)
@@ -11,20 +13,22 @@
 #define BROKEN_USEC (5 * USEC_PER_SEC)
 
 struct topic_sender {
-    const char *topic;
+    const char *topic, *rows;
     struct kafka_producer *producer;
     int64_t ids[TOPIC_SENDER_MAX];
     enum { WAITING, TAKEN, REFUSED, LOST } fates[TOPIC_SENDER_MAX];
     size_t count, reported;
     uint64_t used_at, until; /* monotonic */
     struct error why;
+    struct trouble away;
 };
 
-struct topic_sender *topic_sender_new(const char *topic)
+struct topic_sender *topic_sender_new(const char *topic, const char *rows)
 {
     struct topic_sender *t = xcalloc(1, sizeof(*t));
 
     t->topic = topic;
+    t->rows = rows;
     return t;
 }
 
@@ -124,6 +128,14 @@ size_t topic_sender_end(struct topic_sender *t, const int64_t **ret_ids, size_t 
 const char *topic_sender_why(const struct topic_sender *t)
 {
     return t->why.text;
+}
+
+void topic_sender_say(struct topic_sender *t, bool took_all)
+{
+    if (took_all && trouble_ends(&t->away))
+        log_notice("Kafka takes %s again", t->rows);
+    else if (!took_all && trouble_begins(&t->away))
+        log_warning("Kafka does not take %s: %s; trying again", t->rows, t->why.text);
 }
 
 void topic_sender_rest(struct topic_sender *t)

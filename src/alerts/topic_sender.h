@@ -10,8 +10,8 @@
 
 struct topic_sender;
 
-/* `topic` is a constant: its name behind kafka.topic_prefix. */
-struct topic_sender *topic_sender_new(const char *topic);
+/* Both are constants: the topic's name behind kafka.topic_prefix, and what the journal calls its rows. */
+struct topic_sender *topic_sender_new(const char *topic, const char *rows);
 void topic_sender_free(struct topic_sender *t); /* NULL is legal */
 
 /* A round of up to TOPIC_SENDER_MAX rows: begin, add, flush. What cannot be sent is not taken. */
@@ -27,4 +27,6 @@ bool topic_sender_waits(struct topic_sender *t);
 size_t topic_sender_end(struct topic_sender *t, const int64_t **ret_ids, size_t *ret_taken,
                         bool *ret_refused);
 const char *topic_sender_why(const struct topic_sender *t); /* the last that was not taken was not */
-void topic_sender_rest(struct topic_sender *t);             /* there is nothing to be sent */
+/* Says once that Kafka does not take the rows, and once that it takes all of a round again. */
+void topic_sender_say(struct topic_sender *t, bool took_all);
+void topic_sender_rest(struct topic_sender *t); /* there is nothing to be sent */
