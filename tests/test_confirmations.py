@@ -82,6 +82,44 @@ def test_messages_that_say_nothing_are_put_aside(app, broker, make_daemon):
     assert daemon.log.count("cannot handle the message") == 2 * len(bad)
 
 
+@pytest.mark.real_kafka
+def test_a_word_before_its_time(app, institutions, real_kafka, topic_prefix, make_daemon, ctl):
+    """A rejection is about what was sent before it, not about a later attempt; that the institution has it stays true. Who is to
+    confirm is settled by the event "sent"."""
+    topic = topic_prefix + "confirmations"
+    ctl.write(kafka={"brokers": real_kafka.bootstrap})
+    make_daemon({**FAST, "kafka": {"topic_prefix": topic_prefix}, "consumers": {"group_prefix": topic_prefix[:-1]}},
+                kafka=real_kafka).start()
+    bad = app.integration(institutions.url("/reject/422"), delivery_settings=HOLD)
+    away, later = (app.integration(institutions.url("/good"), enabled=enabled, delivery_settings={"confirmation": {"within": "1h"}})
+                   for enabled in (False, True))
+    plain = app.integration(institutions.url("/good"))
+    rejected, confirmed, quiet = app.subscriptions(bad, 3)
+    moved = {app.subscription(away): later, app.subscription(None): later, app.subscription(away): plain}
+    app.wait_states(failed=3, pending=3)
+    wait_for(lambda: topic in real_kafka.topics(), 60, "the topic")
+    real_kafka.produce(topic, [said(rejected, "rejected"), said(confirmed), *map(said, moved)])
+    wanted = {rejected: ("rejected", None, 0), **{i: ("confirmed", None, 0) for i in (confirmed, *moved)}}
+    wait_confirmations(app, wanted)
+    app.query("update {s}.integrations set endpoint_url = %s where id = %s", (institutions.url("/silent"), bad))
+    held = "select array_agg(id order by id) from {s}.subscriptions where held_at is not null"
+    ctl("retry", "--ids", f"{rejected},{quiet}").expect(0)
+    wait_for(lambda: app.value(held) == [rejected, quiet], 60, "them to be held")
+    ctl("retry", "--ids", str(confirmed)).expect(0)
+    app.wait_states(sent=1, retry=2)  # whoever settled it has looked at the others
+    assert app.value(held) == [rejected, quiet]
+    real_kafka.produce(topic, [said(quiet, "rejected")])
+    app.wait_states(sent=1, failed=1, retry=1)
+    assert app.value(held) == [rejected]
+    for number, integration in moved.items():
+        app.query("update {s}.subscriptions set integration_id = %s where id = %s", (integration, number))
+    app.wait_states(sent=4)
+    wait_for(lambda: app.value("select count(expected_by) from {s}.confirmations") == 2, 60, "two to be expected")
+    found = ctl("report", "--reconciliation", "--json").expect(0).json["integrations"]
+    assert {i["integration_id"]: i["confirmed"] for i in found} == {bad: 1, later: 2, plain: 1}
+    ctl("verify").expect(0)
+
+
 # --- what is expected ---
 
 
@@ -136,13 +174,16 @@ def test_a_subscription_is_expected_then_overdue_and_confirmed_late(app, institu
     app.wait_states(sent=6)
     waiting = app.subscription(app.integration("https://x.example/", enabled=False))
     app.query("delete from {s}.confirmations where subscription_id = %s", (third,))
+    app.query("update {s}.confirmations set integration_id = %s where subscription_id = %s", (other, first))
     app.query("insert into {s}.confirmations (subscription_id, expected_by) values (%s, now() + interval '1 day')", (waiting,))
     said_wrong = ctl("verify", "--wait").expect(1).stdout
     for words in (f"confirmations: subscription {third}: it is to be confirmed, and is not in the table", "--group external",
+                  f"confirmations: subscription {first}: it is to be confirmed by another integration than the table says",
                   f"confirmations: subscription {waiting}: the table expects its confirmation, though it is not sent"):
         assert words in said_wrong, said_wrong
-    assert ctl("replay", "--group", "external", "--from-ledger", "--json").expect(0).json == {"confirmations": 2}
+    assert ctl("replay", "--group", "external", "--from-ledger", "--json").expect(0).json == {"confirmations": 3}
     wait_confirmations(app, wanted)
+    assert app.value("select integration_id from {s}.confirmations where subscription_id = %s", (first,)) == integration
     ctl("verify", "--wait").expect(0)
 
 

@@ -1,7 +1,7 @@
 -- Confirmations. The first four belong to the transaction of a consumer's batch.
 
 -- name: confirmations_expect
--- What was sent is to be confirmed, if that was set then. A word that came before stays.
+-- What was sent is to be confirmed, if that was set then. A word that came before stays, whichever integration it was for then.
 -- $1 bigint[]: subscriptions
 -- $2 bigint[]: their integrations
 -- $3 timestamptz[]: when they were sent
@@ -12,7 +12,8 @@ select e.subscription_id, e.integration_id, e.created_at + t.within_usec * inter
                       where integration_id = e.integration_id and since <= e.created_at order by since desc limit 1) t
  where t.within_usec is not null
  order by 1
-    on conflict (subscription_id) do update set expected_by = excluded.expected_by where c.expected_by is null
+    on conflict (subscription_id) do update set expected_by = excluded.expected_by, integration_id = excluded.integration_id
+ where c.expected_by is null
 
 -- name: confirmations_take
 -- The first word on each subscription, unless there is one already; of one that is erased without its id. Subscriptions that do not

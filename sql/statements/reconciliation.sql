@@ -8,15 +8,15 @@
 -- $2 text: until, in the same way
 -- $3 bigint: integration, 0 = all
 select c.integration_id, i.name, c.expected, c.overdue, c.confirmed, c.rejected, c.unsent, c.unwanted, c.contradicted
-  from (select c.integration_id, count(*) filter (where c.status = 'expected') as expected,
+  from (select n.integration_id, count(*) filter (where c.status = 'expected') as expected,
                count(*) filter (where c.status = 'overdue') as overdue, count(*) filter (where c.status = 'confirmed') as confirmed,
                count(*) filter (where c.status = 'rejected') as rejected,
                count(*) filter (where c.status = 'confirmed' and s.status::text is distinct from 'sent') as unsent,
                count(*) filter (where c.status = 'rejected' and s.status::text = 'sent') as unwanted,
-               count(*) filter (where c.contradictions > 0) as contradicted, grouping(c.integration_id) as is_all
+               count(*) filter (where c.contradictions > 0) as contradicted, grouping(n.integration_id) as is_all
           from confirmations c left join subscriptions s on s.id = c.subscription_id and c.received_at is not null
 -- include: reconciliation_where.part.sql
-         group by grouping sets ((c.integration_id), ())) c
+         group by grouping sets ((n.integration_id), ())) c
   left join (select id, name::text from integrations) i on i.id = c.integration_id
  order by c.is_all, c.integration_id nulls last
 
@@ -27,7 +27,7 @@ select c.integration_id, i.name, c.expected, c.overdue, c.confirmed, c.rejected,
 -- $2 text: until
 -- $3 bigint: integration, 0 = all
 -- $4 bigint: at most so many
-select c.subscription_id, c.integration_id, s.status::text, c.status, c.expected_by, c.contradictions, count(*) over ()
+select c.subscription_id, n.integration_id, s.status::text, c.status, c.expected_by, c.contradictions, count(*) over ()
   from confirmations c left join subscriptions s on s.id = c.subscription_id
 -- include: reconciliation_where.part.sql
    and (c.status = 'overdue' or c.contradictions > 0 or c.status = 'confirmed' and s.status::text is distinct from 'sent'

@@ -6,9 +6,9 @@ with
   insert into confirmations as c (subscription_id, integration_id, expected_by, created_at)
   select subscription_id, integration_id, expected_by, sent_at from due where is_handled order by 1
       on conflict (subscription_id) do update
-     set expected_by = excluded.expected_by,
+     set expected_by = excluded.expected_by, integration_id = excluded.integration_id,
          status = case when c.status = 'overdue' and excluded.expected_by > now() then 'expected' else c.status end
-   where c.expected_by is distinct from excluded.expected_by
+   where (c.expected_by, c.integration_id) is distinct from (excluded.expected_by, excluded.integration_id)
   returning c.subscription_id
 ), wrong as materialized (
   select c.subscription_id, c.received_at is not null as is_said

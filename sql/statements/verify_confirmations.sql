@@ -8,9 +8,11 @@ with
 select d.id, d.words, count(*) over ()
   from (select d.subscription_id as id,
                case when c.subscription_id is null then 'it is to be confirmed, and is not in the table'
-                    else 'it is to be confirmed by another time than the table says' end as words
+                    when c.expected_by is distinct from d.expected_by then 'it is to be confirmed by another time than the table says'
+                    else 'it is to be confirmed by another integration than the table says' end as words
           from due d left join confirmations c on c.subscription_id = d.subscription_id
-         where d.is_handled and d.is_sure and c.expected_by is distinct from d.expected_by
+         where d.is_handled and d.is_sure
+           and (c.expected_by is distinct from d.expected_by or c.integration_id is distinct from d.integration_id)
         union all
         select c.subscription_id, 'the table expects its confirmation, though it is not sent'
           from confirmations c join subscriptions s on s.id = c.subscription_id

@@ -89,6 +89,8 @@ TEST(test_what_is_refused)
         {"7", SAYS("\"external_id\":5"), BAD_EXTERNAL_ID},
         {"7", SAYS("\"external_id\":\"a\\u0000b\""), "\"external_id\" has a control character"},
         {"7", SAYS("\"external_id\":\"a\\nb\""), "\"external_id\" has a control character"},
+        {"7", SAYS("\"external_id\":\"a\\u009b31mb\""), "\"external_id\" has a control character"},
+        {"7", SAYS("\"external_id\":\"a\xc2\x80\""), "\"external_id\" has a control character"},
         {"7", SAYS("\"confirmed_at\":1795651200"), BAD_TIME},
         {"7", SAYS("\"confirmed_at\":\"\""), BAD_TIME},
         {"7", SAYS("\"confirmed_at\":\"yesterday\""), BAD_TIME},
