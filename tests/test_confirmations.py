@@ -91,8 +91,8 @@ def test_a_word_before_its_time(app, institutions, real_kafka, topic_prefix, mak
     make_daemon({**FAST, "kafka": {"topic_prefix": topic_prefix}, "consumers": {"group_prefix": topic_prefix[:-1]}},
                 kafka=real_kafka).start()
     bad = app.integration(institutions.url("/reject/422"), delivery_settings=HOLD)
-    away, later = (app.integration(institutions.url("/good"), enabled=enabled, delivery_settings={"confirmation": {"within": "1h"}})
-                   for enabled in (False, True))
+    away, later = (app.integration(institutions.url("/good"), enabled=enabled,
+                                   delivery_settings={"confirmation": {"within": "1h"}}) for enabled in (False, True))
     plain = app.integration(institutions.url("/good"))
     rejected, confirmed, quiet = app.subscriptions(bad, 3)
     moved = {app.subscription(away): later, app.subscription(None): later, app.subscription(away): plain}

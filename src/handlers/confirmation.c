@@ -34,7 +34,7 @@ static const char *read_status(struct reading *r, const struct json_value *v)
     return r->has_status ? NULL : "\"status\" is neither \"confirmed\" nor \"rejected\"";
 }
 
-/* UTF-8. U+0080 to U+009F are C2 80 to C2 9F: a terminal may take one of them for the beginning of an escape. */
+/* In UTF-8 U+0080 to U+009F are C2 80 to C2 9F: a terminal may take one for the beginning of an escape. */
 static bool has_control(const char *text, size_t len)
 {
     for (size_t i = 0; i < len; i++) {
