@@ -54,7 +54,7 @@ begin
     execute format('grant select on anubis.anubis_migrations, anubis.integration_filters, anubis.integrations_open,
                     anubis.installation, anubis.subscription_events, anubis.subscription_events_default,
                     anubis.subscription_event_feed, anubis.subscription_event_messages, anubis.ledger_partitions,
-                    anubis.ledger_baseline, anubis.ledger_leaps, anubis.stats_events, anubis.ledger_id_seq to %I', role);
+                    anubis.ledger_baseline, anubis.ledger_dropped, anubis.ledger_leaps, anubis.stats_events, anubis.ledger_id_seq to %I', role);
     execute format('grant select, update on anubis.subscriptions, anubis.integrations to %I', role);
     execute format('grant select, insert, update, delete on anubis.integration_runtime, anubis.dead_letters, anubis.consumer_stops,
                     anubis.relay_state, anubis.relay_saved, anubis.relay_holes, anubis.relay_topics, anubis.consumer_offsets,
@@ -64,7 +64,8 @@ begin
                     anubis.confirmations, anubis.confirmation_terms to %I', role);
     execute format('grant select, insert on anubis.audit_log, anubis.audit_tiles to %I', role);
     execute format('grant select, insert, update, delete on anubis.audit_trees, anubis.audit_salts, anubis.audit_checkpoints to %I', role);
-    execute format('grant execute on function anubis.ledger_extend(bigint), anubis.ledger_index(), anubis.ledger_renumber(bigint, bigint, timestamptz),
+    execute format('grant execute on function anubis.ledger_extend(bigint), anubis.ledger_index(), anubis.ledger_retire(interval, text[], bigint, bigint),
+                     anubis.ledger_renumber(bigint, bigint, timestamptz),
                      anubis.subscriptions_route(bigint[]),
                      anubis.subscriptions_resend(bigint[], text, bigint, bigint),
                      anubis.subscriptions_erase(bigint[], text[], text) to %I', role);
@@ -926,6 +927,37 @@ begin
     end loop;
     return made;
 end $$;
+CREATE FUNCTION anubis.ledger_fold(part text, beginning bigint, ending bigint) RETURNS bigint
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    with chunks as materialized (
+      select b.event_type, b.chunk, bit_or(('x' || encode(b.bits, 'hex'))::bit(8192)) as bits
+        from anubis.consumer_bitmaps b
+       where b.read_model = 'integration' and b.event_type in ('sent', 'failed') and b.chunk between beginning / 8192 and ending / 8192
+       group by 1, 2
+    ), counted as materialized (
+      select e.from_status::text as from_status, e.to_status::text as to_status, e.integration_id::bigint as integration_id,
+             case when c.bits is not null and get_bit(c.bits, ((e.id % 8192)::int # 7)) = 1 then e.event_type::text end as counted,
+             count(*) as n, min(anubis.as_instant(e.created_at)) as first_at, max(anubis.as_instant(e.created_at)) as last_at
+        from anubis.subscription_events e
+        left join chunks c on c.event_type = e.event_type::text and c.chunk = e.id / 8192
+       where e.id between beginning and ending and e.event_type is not null group by 1, 2, 3, 4
+    ), states as (
+      insert into anubis.ledger_baseline as b (status, subscriptions)
+      select x.status, sum(x.n) from (select to_status as status, n from counted union all select from_status, -n from counted) x
+       where x.status is not null group by 1 having sum(x.n) <> 0 order by 1
+          on conflict (coalesce(integration_id, 0), coalesce(status, '')) do update set subscriptions = b.subscriptions + excluded.subscriptions
+    ), counts as (
+      insert into anubis.ledger_baseline as b (integration_id, sent, failed)
+      select x.integration_id, coalesce(sum(x.n) filter (where x.counted = 'sent'), 0), coalesce(sum(x.n) filter (where x.counted = 'failed'), 0)
+        from counted x where x.counted is not null and x.integration_id is not null group by 1 order by 1
+          on conflict (coalesce(integration_id, 0), coalesce(status, '')) do update set sent = b.sent + excluded.sent, failed = b.failed + excluded.failed
+    )
+    insert into anubis.ledger_dropped (name, first_id, last_id, events, first_at, last_at)
+    select part, beginning, ending, coalesce(sum(n), 0), min(first_at), max(last_at) from counted
+    returning events
+$$;
 CREATE FUNCTION anubis.ledger_go_on() RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1010,6 +1042,41 @@ begin
             select pg_catalog.textcat(%L, pg_catalog.to_hex(
                        ledger_id operator(pg_catalog.|) ''-9223372036854775808''::pg_catalog.int8))::pg_catalog.uuid $$', beginning);
 end $_$;
+CREATE FUNCTION anubis.ledger_needed(beginning bigint, ending bigint, readers text[]) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+    found bigint;
+begin
+    if (select r.high < ending or exists (select from unnest(r.gap_first, r.gap_last) g (first, last)
+                                            where g.first <= ending and g.last >= beginning)
+          from anubis.relay_state r) is not false
+       or exists (select from anubis.relay_holes h, lateral (select from anubis.subscription_events e
+                                                                   where e.id between greatest(h.first_id, beginning) and least(h.last_id, ending)
+                                                                   limit 1) e
+                   where h.first_id <= ending and h.last_id >= beginning) then
+        return 'the relay has not published all of its events';
+    end if;
+    select count(*) into found from anubis.dead_letters d
+     where d.replayed_at is null and d.discarded_at is null
+       and case when d.headers ->> 'sequence' ~ '^[0-9]{1,18}$' then (d.headers ->> 'sequence')::bigint between beginning and ending end;
+    if found > 0 then
+        return format('events of it are dead letters that nobody has replayed or discarded, %s in all', found);
+    end if;
+    -- Leaves that came after the last checkpoint. Its lines: see src/crypto/audit_note.h.
+    if 'monitoring' = any (readers)
+       and exists (with sealed as (
+                     select m[1] as topic, m[2]::integer as partition, m[3]::bigint as size
+                       from (select note from anubis.audit_checkpoints order by id desc limit 1) c,
+                            regexp_matches(c.note, '^(\S+) ([0-9]{1,9}) ([0-9]{1,18}) [0-9a-f]{64}$', 'gn') m)
+                   select from anubis.audit_trees t left join sealed s on s.topic = t.topic and s.partition = t.partition
+                    cross join lateral (select from anubis.audit_log l
+                                         where l.tree = t.id and l.leaf >= coalesce(s.size, 0) and l.sequence <= ending limit 1) l) then
+        return 'no checkpoint of the audit log has all of its events';
+    end if;
+    return null;
+end $_$;
 CREATE FUNCTION anubis.ledger_next_id() RETURNS bigint
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1085,6 +1152,88 @@ begin
      where e.id between old_first and old_first + moved - 1;
     next_id := setval('anubis.ledger_id_seq', new_first + moved - 1) + 1;
 end $$;
+CREATE FUNCTION anubis.ledger_retire(age interval, readers text[], checked bigint, batch bigint, OUT part text, OUT checked_to bigint, OUT needed text, OUT events bigint, OUT first_at timestamp with time zone, OUT last_at timestamp with time zone) RETURNS record
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '100ms'
+    AS $$
+declare
+    oldest anubis.ledger_partitions;
+    adopted boolean;
+    beginning bigint;
+    ending bigint;
+begin
+    select p.* into oldest from anubis.ledger_partitions p order by p.first_id limit 1;
+    adopted := oldest.name = 'subscription_events_adopted';
+    -- The one that is being filled stays, whatever its age.
+    if oldest.name is null or oldest.last_id >= (select s.last_value from anubis.ledger_id_seq s)
+       or not pg_try_advisory_xact_lock(anubis.lock_key('ledger')) then
+        return;
+    end if;
+    last_at := (select anubis.as_instant(e.created_at) from anubis.subscription_events e
+                 where e.id between oldest.first_id and oldest.last_id order by e.id desc limit 1);
+    if coalesce(last_at, oldest.created_at) >= now() - age or adopted and oldest.created_at >= now() - age then
+        return;
+    end if;
+    ending := oldest.last_id;
+    if not adopted then
+        beginning := greatest(oldest.first_id, checked + 1);
+        ending := least(oldest.last_id, beginning + batch - 1);
+        -- The last one need not be the latest.
+        if (select max(anubis.as_instant(e.created_at)) >= now() - age from anubis.subscription_events e
+             where e.id between beginning and ending) then
+            return;
+        end if;
+        readers := array(select r from unnest(readers) r union select o.read_model from anubis.consumer_offsets o);
+        needed := coalesce(anubis.ledger_needed(oldest.first_id, oldest.last_id, readers),
+                           (select string_agg(format('the group "%s" has not handled %s, the first is %s', u.reader,
+                                                     case when u.events = 1 then 'one of its events' else u.events || ' of its events' end, u.event),
+                                              '; ' order by u.reader)
+                              from anubis.ledger_unhandled(beginning, ending, readers) u));
+    end if;
+    part := oldest.name;
+    if needed is not null then
+        return;
+    elsif ending < oldest.last_id then
+        checked_to := ending;
+        return;
+    end if;
+    if adopted then
+        insert into anubis.ledger_dropped (name, first_id, last_id, events, last_at) values (part, oldest.first_id, oldest.last_id, 0, last_at);
+        events := 0;
+    else
+        events := anubis.ledger_fold(part, oldest.first_id, oldest.last_id);
+    end if;
+    select d.first_at, d.last_at into first_at, last_at from anubis.ledger_dropped d where d.name = part;
+    delete from anubis.ledger_partitions p where p.name = part;
+    delete from anubis.relay_holes h where h.last_id <= oldest.last_id;
+    execute format('alter table anubis.subscription_events detach partition anubis.%I', part);
+    execute format('drop table anubis.%I', part);
+end $$;
+CREATE FUNCTION anubis.ledger_unhandled(beginning bigint, ending bigint, readers text[], OUT reader text, OUT events bigint, OUT event bigint) RETURNS SETOF record
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+    with chunks as materialized (
+      select b.read_model, b.event_type, b.chunk, bit_or(('x' || encode(b.bits, 'hex'))::bit(8192)) as bits
+        from anubis.consumer_bitmaps b
+       where b.read_model = any (readers) and b.chunk between beginning / 8192 and ending / 8192 group by 1, 2, 3
+    ), dead as materialized (
+      select distinct d.read_model, (d.headers ->> 'sequence')::bigint as id
+        from anubis.dead_letters d where d.headers ->> 'sequence' ~ '^[0-9]{1,18}$'
+    )
+    select w.read_model, count(*), min(e.id)
+      from anubis.subscription_events e
+      join (values ('integration', '{created,sent,failed,retried}'::text[]), ('monitoring', '{created,updated,sent,failed,retried}'),
+                   ('external', '{sent}')) w (read_model, types)
+           on w.read_model = any (readers) and e.event_type::text = any (w.types)
+      left join chunks c on c.read_model = w.read_model and c.event_type = e.event_type::text and c.chunk = e.id / 8192
+     where e.id between beginning and ending
+       -- get_bit() counts from the low bit of each byte, a bit string from the high one, hence # 7.
+       and (c.bits is null or get_bit(c.bits, ((e.id % 8192)::int # 7)) = 0)
+       and not exists (select from dead d where d.read_model = w.read_model and d.id = e.id)
+     group by 1 order by 1
+$_$;
 CREATE FUNCTION anubis.ledger_wal_position() RETURNS bigint
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1143,6 +1292,7 @@ CREATE FUNCTION anubis.lock_key(kind text) RETURNS bigint
         when 'place' then 6     -- the session that leaves ids out
         when 'alerts' then 7    -- the daemon that looks for alerts and tells of them
         when 'replay' then 8    -- the session that rebuilds read models
+        when 'retention' then 9 -- the daemon that lets old things go
         else ('no such kind of lock: ' || kind)::bigint end
 $$;
 CREATE FUNCTION anubis.may_serve(served_by text, served_until timestamp with time zone, instance text, at timestamp with time zone) RETURNS boolean
@@ -1892,7 +2042,7 @@ CREATE FUNCTION anubis.tables_needed(OUT name text, OUT kind "char", OUT key tex
     values ('anubis_migrations', 'r'::"char", '{version}'::text[]), ('anubis_repeatables', 'r', '{name}'),
            ('installation', 'r', '{one}'), ('relay_state', 'r', '{one}'), ('relay_saved', 'r', '{one}'), ('relay_holes', 'r', '{first_id}'),
            ('relay_topics', 'r', '{topic,from_sequence}'),
-           ('ledger_partitions', 'r', '{name}'), ('ledger_leaps', 'r', '{first_id}'), ('ledger_baseline', 'r', null),
+           ('ledger_partitions', 'r', '{name}'), ('ledger_dropped', 'r', '{name}'), ('ledger_leaps', 'r', '{first_id}'), ('ledger_baseline', 'r', null),
            ('consumer_offsets', 'r', '{consumer_group,topic,partition}'),
            ('consumer_bitmaps', 'r', '{read_model,event_type,partition,chunk}'),
            ('integration_runtime', 'r', '{integration_id}'), ('dead_letters', 'r', '{id}'),
@@ -2416,7 +2566,18 @@ CREATE TABLE anubis.ledger_baseline (
     status text,
     subscriptions bigint DEFAULT 0 NOT NULL,
     successful_sends bigint DEFAULT 0 NOT NULL,
-    failed_sends bigint DEFAULT 0 NOT NULL
+    failed_sends bigint DEFAULT 0 NOT NULL,
+    sent bigint DEFAULT 0 NOT NULL,
+    failed bigint DEFAULT 0 NOT NULL
+);
+CREATE TABLE anubis.ledger_dropped (
+    name text NOT NULL,
+    first_id bigint NOT NULL,
+    last_id bigint NOT NULL,
+    events bigint NOT NULL,
+    first_at timestamp with time zone,
+    last_at timestamp with time zone,
+    dropped_at timestamp with time zone DEFAULT now() NOT NULL
 );
 CREATE SEQUENCE anubis.ledger_id_seq
     START WITH 1
@@ -2770,6 +2931,8 @@ ALTER TABLE ONLY anubis.integration_stats
     ADD CONSTRAINT integration_stats_pkey PRIMARY KEY (bucket, integration_id, span);
 ALTER TABLE ONLY anubis.integrations
     ADD CONSTRAINT integrations_pkey PRIMARY KEY (id);
+ALTER TABLE ONLY anubis.ledger_dropped
+    ADD CONSTRAINT ledger_dropped_pkey PRIMARY KEY (name);
 ALTER TABLE ONLY anubis.ledger_leaps
     ADD CONSTRAINT ledger_leaps_pkey PRIMARY KEY (first_id);
 ALTER TABLE ONLY anubis.ledger_partitions
@@ -2877,9 +3040,11 @@ REVOKE ALL ON FUNCTION anubis.integration_changed() FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.integration_limited() FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.integration_mended() FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.ledger_extend(width bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION anubis.ledger_fold(part text, beginning bigint, ending bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.ledger_index() FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.ledger_leap(beyond bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.ledger_renumber(published bigint, newest bigint, since timestamp with time zone, OUT next_id bigint, OUT moved bigint, OUT old_first bigint, OUT new_first bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION anubis.ledger_retire(age interval, readers text[], checked bigint, batch bigint, OUT part text, OUT checked_to bigint, OUT needed text, OUT events bigint, OUT first_at timestamp with time zone, OUT last_at timestamp with time zone) FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.letters_erase(ids bigint[], cpfs text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.reference_kept() FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.structure_mend(by text) FROM PUBLIC;

@@ -55,7 +55,7 @@ def place_of(name):
 def test_commands_exist(binaries):
     """Programs, commands of anubisctl, and all long options."""
     assert len(commands()) > 20
-    known = re.findall(r"(?m)^  ([a-z]+) ", run([program("anubisctl"), "--help"]).stdout.partition("Options:")[0])
+    known = re.findall(r"(?m)^  ([a-z-]+) ", run([program("anubisctl"), "--help"]).stdout.partition("Options:")[0])
     for command in commands():
         name, *words = command.split()
         assert name in PROGRAMS, command

@@ -12,6 +12,7 @@ create or replace function @extschema@.lock_key(kind text) returns bigint langua
         when 'place' then 6     -- the session that leaves ids out
         when 'alerts' then 7    -- the daemon that looks for alerts and tells of them
         when 'replay' then 8    -- the session that rebuilds read models
+        when 'retention' then 9 -- the daemon that lets old things go
         else ('no such kind of lock: ' || kind)::bigint end
 $$;
 

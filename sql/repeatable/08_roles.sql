@@ -8,7 +8,7 @@ begin
     execute format('grant select on @extschema@.anubis_migrations, @extschema@.integration_filters, @extschema@.integrations_open,
                     @extschema@.installation, @extschema@.subscription_events, @extschema@.subscription_events_default,
                     @extschema@.subscription_event_feed, @extschema@.subscription_event_messages, @extschema@.ledger_partitions,
-                    @extschema@.ledger_baseline, @extschema@.ledger_leaps, @extschema@.stats_events, @extschema@.ledger_id_seq to %I', role);
+                    @extschema@.ledger_baseline, @extschema@.ledger_dropped, @extschema@.ledger_leaps, @extschema@.stats_events, @extschema@.ledger_id_seq to %I', role);
     execute format('grant select, update on @extschema@.subscriptions, @extschema@.integrations to %I', role);
     execute format('grant select, insert, update, delete on @extschema@.integration_runtime, @extschema@.dead_letters, @extschema@.consumer_stops,
                     @extschema@.relay_state, @extschema@.relay_saved, @extschema@.relay_holes, @extschema@.relay_topics, @extschema@.consumer_offsets,
@@ -18,7 +18,8 @@ begin
                     @extschema@.confirmations, @extschema@.confirmation_terms to %I', role);
     execute format('grant select, insert on @extschema@.audit_log, @extschema@.audit_tiles to %I', role);
     execute format('grant select, insert, update, delete on @extschema@.audit_trees, @extschema@.audit_salts, @extschema@.audit_checkpoints to %I', role);
-    execute format('grant execute on function @extschema@.ledger_extend(bigint), @extschema@.ledger_index(), @extschema@.ledger_renumber(bigint, bigint, timestamptz),
+    execute format('grant execute on function @extschema@.ledger_extend(bigint), @extschema@.ledger_index(), @extschema@.ledger_retire(interval, text[], bigint, bigint),
+                     @extschema@.ledger_renumber(bigint, bigint, timestamptz),
                      @extschema@.subscriptions_route(bigint[]),
                      @extschema@.subscriptions_resend(bigint[], text, bigint, bigint),
                      @extschema@.subscriptions_erase(bigint[], text[], text) to %I', role);

@@ -13,7 +13,8 @@ with adoption as (
     join chunks c on c.event_type = e.event_type and c.chunk = e.id / 8192
    where get_bit(c.bits, ((e.id % 8192)::int # 7)) = 1 group by 1
 ), differences as materialized (
-  select i.id::bigint as id, coalesce(s.sent, 0) - coalesce(r.sent, 0) as sent, coalesce(s.failed, 0) - coalesce(r.failed, 0) as failed,
+  select i.id::bigint as id, coalesce(b.sent, 0) + coalesce(s.sent, 0) - coalesce(r.sent, 0) as sent,
+         coalesce(b.failed, 0) + coalesce(s.failed, 0) - coalesce(r.failed, 0) as failed,
          coalesce(b.successful_sends, 0) + coalesce(r.sent_folded, 0) - coalesce(i.successful_sends, 0)::bigint as own_sent,
          coalesce(b.failed_sends, 0) + coalesce(r.failed_folded, 0) - coalesce(i.failed_sends, 0)::bigint as own_failed
     from integrations i left join said s on s.id = i.id left join integration_runtime r on r.integration_id = i.id

@@ -1,8 +1,10 @@
--- What the ledger says that integration_stats should hold: the events that the read model "integration" has marked. Hours that began
--- before the ledger's first event are left out, as those whose events have left with a dropped partition.
+-- What the ledger says that integration_stats should hold: the events that the read model "integration" has marked. Hours (days, months)
+-- that began before the last event that has left with a dropped partition are left out, as those before the first event where a
+-- partition was given up by hand.
 -- get_bit() counts from the low bit of each byte, a bit string from the high one, hence # 7.
 with known as materialized (
-  select case when bool_or(p.name = 'subscription_events_adopted') or min(p.first_id) <= 1 then '-infinity'::timestamptz
+  select case when exists (select from ledger_dropped where events > 0) then (select max(last_at) + interval '1 us' from ledger_dropped where events > 0)
+              when exists (select from ledger_dropped) or bool_or(p.name = 'subscription_events_adopted') or min(p.first_id) <= 1 then '-infinity'::timestamptz
               else (select as_instant(e.created_at) + interval '1 hour' from subscription_events e order by e.id limit 1) end as since,
          coalesce(max(p.last_id) filter (where p.name = 'subscription_events_adopted'), 0) as adopted
     from ledger_partitions p

@@ -9,7 +9,8 @@ select current_database()::text, current_user::text, current_setting('server_ver
        ledger_ids(r.high + 1, l.last_id),
        r.leader, k.leads, k.trouble, r.updated_at, r.stopped_on, r.stopped_reason,
        (select count(*) from ledger_partitions where first_id > l.last_id),
-       exists (select from subscription_events_default),
+       exists (select from subscription_events_default), (select coalesce(max(last_id), 0) from ledger_dropped),
+       (select max(last_at) from ledger_dropped),
        pg_relation_size('subscriptions'), coalesce(pg_relation_size(to_regclass('subscriptions_due')), -1),
        pg_is_in_recovery(), current_setting('transaction_read_only') = 'on'
   from relay_state r,

@@ -1,14 +1,18 @@
 -- The short statements of "anubisctl verify".
 
+-- name: ledger_dropped :once
+-- What has left the ledger: how many events, the last of their ids (0 = nothing has left), and their last time.
+select coalesce(sum(events), 0)::bigint, coalesce(max(last_id), 0), max(last_at) from ledger_dropped
+
 -- name: verify_counters :once
 -- The counters of integrations: id, name, successful_sends and its baseline, failed_sends and its baseline, both with what
 -- they lag behind; then the counts themselves in the same way.
 select i.id::bigint, i.name::text,
        least(coalesce(i.successful_sends, 0)::numeric + coalesce(r.sent - r.sent_folded, 0), 9223372036854775807)::bigint,
-       coalesce(b.successful_sends, 0),
+       coalesce(b.successful_sends, 0) + coalesce(b.sent, 0),
        least(coalesce(i.failed_sends, 0)::numeric + coalesce(r.failed - r.failed_folded, 0), 9223372036854775807)::bigint,
-       coalesce(b.failed_sends, 0),
-       coalesce(r.sent, 0), 0::bigint, coalesce(r.failed, 0), 0::bigint
+       coalesce(b.failed_sends, 0) + coalesce(b.failed, 0),
+       coalesce(r.sent, 0), coalesce(b.sent, 0), coalesce(r.failed, 0), coalesce(b.failed, 0)
   from integrations i left join ledger_baseline b on b.integration_id = i.id and b.status is null
   left join integration_runtime r on r.integration_id = i.id
  order by 1
@@ -20,7 +24,8 @@ select i.id::bigint, i.name::text,
 select s.id::bigint
   from subscriptions s
  where as_instant(s.created_at) >= greatest((select created_at from installation),
-                                            (select as_instant(e.created_at) from subscription_events e order by e.id limit 1))
+                                            (select as_instant(e.created_at) from subscription_events e order by e.id limit 1),
+                                            (select max(last_at) from ledger_dropped))
    and not exists (select from subscription_events e where e.subscription_id = s.id and e.event_type = 'created')
  order by s.id limit $1
 

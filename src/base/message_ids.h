@@ -87,6 +87,10 @@
 #define MSG_CONSUMER_GAP "ea68e596013749f083257da91ebd2a4d"
 /* A checkpoint of the audit log, with the digest by which it can be told later. */
 #define MSG_AUDIT_CHECKPOINT "a64faefab89e4737ba910eee8151b051"
+/* A partition of the ledger, or dead letters, were older than they are to be kept, and have gone. */
+#define MSG_RETENTION "be5d969460634970a8f2b1d4d0940b44"
+/* A partition of the ledger is old enough to go, and stays, because somebody still needs it. */
+#define MSG_RETENTION_WAITS "7f0a4974fa324f2cb97467e96c381a44"
 /* A thread makes no progress; systemd's watchdog is no longer fed. */
 #define MSG_THREAD_STUCK "ac69ccb9183c48178beeff797ccb841b"
 /* An alert has fired, or goes on. */

@@ -137,11 +137,9 @@ const struct config_key config_keys[] = {
     {"statsd", "prefix", TYPE_STRING, AT(statsd.prefix), "anubis", .check = config_check_metric_prefix,
      .flags = KEY_UNUSED},
 
-    {"retention", "events", TYPE_DURATION, AT(retention.events_usec), "400d", RANGE("1h", "36500d"),
-     .flags = KEY_UNUSED},
+    {"retention", "events", TYPE_DURATION, AT(retention.events_usec), "400d", RANGE("1h", "36500d")},
     {"retention", "dead_letters", TYPE_DURATION, AT(retention.dead_letters_usec), "90d",
-     RANGE("1h", "36500d"),
-     .flags = KEY_UNUSED},
+     RANGE("1h", "36500d")},
 
     {"audit", "signing_key", TYPE_STRING, AT(audit.signing_key), "", .flags = KEY_SECRET | KEY_NOTE_KEY},
 };

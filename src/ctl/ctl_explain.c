@@ -134,6 +134,7 @@ static void add_events(struct explanation *e)
     };
     struct table *t = sheet_table(e->sheet, "events", "Events", "none, because it is older than the ledger",
                                   columns, ARRAY_SIZE(columns));
+    CLEANUP(freep) char *dropped = e->s.at.dropped == INT64_MIN ? NULL : time_words(e->s.at.dropped);
     struct store_event event;
     int64_t before = INT64_MIN;
 
@@ -142,6 +143,9 @@ static void add_events(struct explanation *e)
         add_event(t, &event, before);
         before = event.created_at;
     }
+    if (dropped)
+        sheet_say(e->sheet, "ledger", "its events up to %s have left the ledger (retention.events)", dropped);
+    sheet_add(e->sheet, "events_dropped_until", NULL, value_time(e->s.at.dropped));
 }
 
 static int add_confirmation(struct explanation *e)

@@ -153,12 +153,16 @@ static void add_relay(struct status *s)
 static void add_partitions(struct status *s)
 {
     const struct store_overview *o = &s->overview;
+    CLEANUP(freep) char *at = o->dropped_id ? time_words(o->dropped_at) : NULL;
 
-    sheet_say(s->sheet, "ledger", "%" PRId64 " partition%s ahead%s", o->partitions_ahead,
+    sheet_say(s->sheet, "ledger", "%" PRId64 " partition%s ahead%s%s%s", o->partitions_ahead,
               plural(o->partitions_ahead),
               o->default_partition_used
                   ? "; ids are in the default partition: partitions ran out, or ids were left out, once"
-                  : "");
+                  : "",
+              at ? "; older events have left the ledger, the last of " : "", at ? at : "");
+    sheet_add(s->sheet, "ledger_dropped_up_to", NULL, value_i64_or_null(o->dropped_id, 0));
+    sheet_add(s->sheet, "ledger_since", NULL, o->dropped_id ? value_time(o->dropped_at) : value_null());
     sheet_add(s->sheet, "partitions_ahead", NULL, value_i64(o->partitions_ahead));
     sheet_add(s->sheet, "default_partition_used", NULL, value_bool(o->default_partition_used));
 }

@@ -47,6 +47,8 @@ int store_overview(struct pg *pg, struct store_overview *ret, struct error *err)
     read_relay(&row, &ret->relay);
     ret->partitions_ahead = pg_next_i64(&row);
     ret->default_partition_used = pg_next_bool(&row);
+    ret->dropped_id = pg_next_i64(&row);
+    ret->dropped_at = pg_next_time(&row);
     ret->table_bytes = pg_next_i64(&row);
     ret->due_index_bytes = pg_next_i64(&row);
     ret->standby = pg_next_bool(&row);
@@ -237,6 +239,7 @@ int store_subscription(struct pg *pg, int64_t id, struct store_subscription *ret
     ret->origin = no_origin ? NULL : origin;
     ret->resend_of = pg_next_i64(&row);
     ret->resent_as = pg_next_i64(&row);
+    ret->at.dropped = pg_next_time(&row);
     return PG_DONE;
 }
 

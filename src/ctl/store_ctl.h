@@ -28,6 +28,7 @@ struct store_overview {
     struct store_relay_view relay;
     int64_t partitions_ahead;
     bool default_partition_used;
+    int64_t dropped_id, dropped_at;       /* the last event that has left the ledger; 0 = none has */
     int64_t table_bytes, due_index_bytes; /* -1 = there is no such index */
     bool standby, read_only;              /* the server; a new session as this one */
     struct pg_result *result;
@@ -125,6 +126,7 @@ struct store_subscription {
     struct bytes payload;
     struct {
         int64_t created, updated, scheduled, next_attempt, held, sent;
+        int64_t dropped; /* its events up to then have left the ledger; INT64_MIN = none has */
     } at;
     const char *claimed_by;
     int64_t lease_expires_at;

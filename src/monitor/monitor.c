@@ -12,6 +12,7 @@
 #include "base/trouble.h"
 #include "base/worker.h"
 #include "monitor/checkpoint.h"
+#include "monitor/retention.h"
 #include "monitor/router.h"
 #include "pg/pg_session.h"
 #include "pg/schema.h"
@@ -37,7 +38,9 @@
 /* Confirmations that become overdue, and held subscriptions that are settled by one, in one transaction. */
 #define CONFIRMATIONS_MAX 1000
 
-#define JOBS 10
+/* Numbers of jobs: the last one is looked at again after a reload. */
+#define JOBS 11
+#define RETENTION (JOBS - 1)
 
 struct monitor;
 
@@ -59,18 +62,22 @@ struct monitor {
     uint64_t open_at;                                  /* monotonic: no session is opened before */
     uint64_t due_at[JOBS];                             /* monotonic, of each job */
     struct trouble extending, indexing, folding, full; /* full: a counter that has no room */
-    int64_t oldest_snapshot;                           /* see sql_oldest_snapshot */
-    uint64_t oldest_since;                             /* monotonic: when it was seen first */
+    struct {
+        int64_t id;     /* see sql_oldest_snapshot */
+        uint64_t since; /* monotonic: when it was seen first */
+    } oldest;           /* snapshot */
     bool name_held;
     struct trouble name_taken; /* by another daemon */
     struct trouble cleaning;   /* subscriptions and events may be deleted here */
     struct router router;
+    struct retention retention;
 };
 
 static void give_up_session(struct monitor *m)
 {
     pg_close(TAKE_PTR(m->pg));
     m->name_held = false;
+    m->retention.leads = false;
     m->open_at = now_monotonic_usec() + backoff_next_usec(&m->backoff);
     m->stats.waiting = m->stats.unrouted = -1;
 }
@@ -246,10 +253,10 @@ static bool snapshot_is_old(struct monitor *m)
 
     if (pg_query_i64(m->pg, &sql_oldest_snapshot, NULL, &oldest, NULL) != PG_DONE)
         return false;
-    if (oldest == 0 || oldest != m->oldest_snapshot)
-        m->oldest_since = now;
-    m->oldest_snapshot = oldest;
-    return now - m->oldest_since >= OLD_SNAPSHOT_USEC;
+    if (oldest == 0 || oldest != m->oldest.id)
+        m->oldest.since = now;
+    m->oldest.id = oldest;
+    return now - m->oldest.since >= OLD_SNAPSHOT_USEC;
 }
 
 static uint64_t fold_counts(struct monitor *m)
@@ -334,12 +341,18 @@ static uint64_t route_unrouted(struct monitor *m)
     return router_run(&m->router, m->pg);
 }
 
+static uint64_t let_go(struct monitor *m)
+{
+    return retention_run(&m->retention, m->pg, m->rules);
+}
+
 static const struct job jobs[JOBS] = {
     {"schema", check_schema},    {"backlog", read_backlog},
     {"name", take_name},         {"ledger", extend_ledger},
     {"index", index_ledger},     {"counters", fold_counts},
     {"times", mend_times},       {"checkpoint", write_checkpoint},
     {"routing", route_unrouted}, {"confirmations", watch_confirmations},
+    {"retention", let_go},
 };
 
 /* --- the thread ------------------------------------------------------------------------------- */
@@ -376,6 +389,7 @@ static void take_over(struct monitor *m)
         return;
     config_unref(m->rules);
     m->rules = next;
+    m->due_at[RETENTION] = 0;
 }
 
 static void *run(void *userdata)
@@ -396,6 +410,7 @@ static void *run(void *userdata)
 static void monitor_free(struct monitor *m)
 {
     router_free(&m->router);
+    retention_free(&m->retention);
     config_unref(m->config);
     config_unref(m->rules);
     config_unref(m->next);
