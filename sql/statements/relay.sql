@@ -108,14 +108,17 @@ select h.first_id, h.last_id, e.id is not null
 select ledger_wal_position() is not null
 
 -- name: relay_is_flushed
--- Is the WAL on disk up to this position?
+-- Is the WAL on disk up to this position? No also where relay_mark finds that events were missed.
 -- $1 bigint: the position
-select pg_current_wal_flush_lsn() - '0/0'::pg_lsn >= $1
+select pg_current_wal_flush_lsn() - '0/0'::pg_lsn >= $1 and not
+-- include: relay_missed.part.sql
 
 -- name: relay_mark
--- Commits a small change; its transaction id, or no row when another relay leads.
+-- Commits a small change; its transaction id, or no row when another relay leads, or this one has to turn back: see relay_begin.
 -- $1 bigint: our epoch
-update relay_state set updated_at = now() where epoch = $1 returning pg_current_xact_id()::text::bigint
+update relay_state set updated_at = now() where epoch = $1 and not
+-- include: relay_missed.part.sql
+ returning pg_current_xact_id()::text::bigint
 
 -- name: relay_save
 -- Saves the position, and the ids that it has passed without an event. No row when another relay leads, or when a part of
