@@ -18,8 +18,11 @@ insert into @extschema@.installation default values;
 -- Only what comes after an adoption is published.
 insert into @extschema@.relay_state (high) select coalesce(max(id), 0) from @extschema@.subscription_events;
 select setval('@extschema@.ledger_id_seq', high + 1, false) from @extschema@.relay_state;
--- So that a schema dump begins there, too.
-do $$ begin execute format('alter sequence @extschema@.ledger_id_seq start with %s', (select high + 1 from @extschema@.relay_state)); end $$;
+-- So that a schema dump begins there, too, and nobody can set it back among the ids of before, whose events are published by nobody.
+do $$
+begin
+    execute format('alter sequence @extschema@.ledger_id_seq minvalue %1$s start with %1$s', (select high + 1 from @extschema@.relay_state));
+end $$;
 insert into @extschema@.ledger_partitions (name, first_id, last_id)
     select 'subscription_events_adopted', 0, high from @extschema@.relay_state
      where to_regclass('@extschema@.subscription_events_adopted') is not null;

@@ -175,6 +175,18 @@ def test_the_first_partition_follows_the_adopted_one(empty_database):
     assert Ctl(PUBLIC, database=empty_database)("status", "--json").expect(0).json["default_partition_used"] is False
 
 
+def test_no_id_of_before_the_adoption_is_given_out(empty_database):
+    """The application has removed most of its events, so their ids are free; nobody publishes what has one of them."""
+    rails(empty_database, rows=20)
+    empty_database.query("delete from subscription_events where id < 6")
+    adopt(empty_database).expect(0)
+    for words in ("select setval('ledger_id_seq', 1, false)", "select setval('ledger_id_seq', 8)",
+                  "alter sequence ledger_id_seq restart with 5"):
+        assert refused(empty_database.query, words)[0] in ("22003", "22023"), words
+    empty_database.query("select nextval('ledger_id_seq') from generate_series(1, 9); alter sequence ledger_id_seq restart")
+    assert empty_database.value("select nextval('ledger_id_seq')") == 9
+
+
 def test_some_of_the_tables(empty_database):
     """The others are made, with the references between them; what the application calls circuit_state is its own
     affair."""

@@ -383,6 +383,27 @@ def test_rows_that_are_no_events_are_passed_over(ledger, broker, make_daemon):
     assert broker.count("anubis.subscriptions.created") == 2
 
 
+@pytest.mark.parametrize("kind", [None, "note", "created"], ids=["no type", "a type of its own", "an event"])
+def test_a_clock_that_was_ahead_publishes_nothing_twice(ledger, broker, make_daemon, kind):
+    """Rows of an application whose clock is ahead; events of a server whose clock was, and was set right."""
+    integration = ledger.integration()
+    ledger.query("alter table {s}.subscription_events alter column event_type drop not null")
+    daemon = make_daemon(RELAY_ALONE).start()
+    for rows in (5, 1, 5):
+        ledger.app.subscriptions(integration, rows)
+        ledger.query("insert into {s}.subscription_events (event_id, event_type, subscription_id, created_at) "
+                     "select {s}.ledger_event_id(i), %s, max(s.id), now() + interval '5 hours' from {s}.subscriptions s, "
+                     "(select last_value + 1 from {s}.ledger_id_seq) l (i) group by i", (kind,))
+        ledger.wait_published()
+        daemon.term()
+        daemon.start()
+        daemon.wait_log("the relay leads")
+    ledger.app.subscriptions(integration, 5)
+    ledger.wait_published()
+    assert "turns back" not in daemon.child.output
+    assert check_published(ledger, broker) == 0
+
+
 # --- order and completeness ---
 
 

@@ -67,9 +67,10 @@ with found as (
          coalesce((select o.id from subscription_events o
                     where o.id > t.adopted and o.id < e.id and as_instant(o.created_at) <= t.saved_at
                     order by o.id desc limit 1), t.adopted) as before
-    from taken t,
-         lateral (select id, created_at from subscription_events where id > t.adopted and id <= t.high order by id desc limit 1) e
-   where as_instant(e.created_at) > t.saved_at
+    from taken t, lateral (select t.high) p,
+-- include: relay_newest.part.sql
+         e
+   where e.created_at > t.saved_at
 ), turned as (
   select t.was, t.is_ahead, m.newest, least(t.high, m.before) as high, g.*
     from taken t left join missed m on true,
@@ -122,7 +123,8 @@ update relay_state set updated_at = now() where epoch = $1 and not
 
 -- name: relay_save
 -- Saves the position, and the ids that it has passed without an event. No row when another relay leads, or when a part of
--- the ledger was taken away: what was not found then may be there all the same.
+-- the ledger was taken away: what was not found then may be there all the same. The time is not earlier than that of the newest
+-- event, should the server's clock have been set back meanwhile.
 -- $1 bigint: our epoch
 -- $2 bigint: all ids up to this one are published but for the gaps
 -- $3 bigint[]: first ids of the gaps
@@ -141,7 +143,10 @@ with saved as (
          stopped_on = null, stopped_reason = null, updated_at = now()
    where epoch = $1 and ledger_amiss() is null returning epoch
 ), copy as (
-  insert into relay_saved (high, gap_first, gap_last, gap_horizon) select $2, $3, $4, $5 from saved
+  insert into relay_saved (high, gap_first, gap_last, gap_horizon, saved_at)
+  select $2, $3, $4, $5, greatest(now(), n.created_at) from saved cross join (select $2::bigint) p (high) left join
+-- include: relay_newest.part.sql
+    n on true
    on conflict (one) do update set high = excluded.high, gap_first = excluded.gap_first, gap_last = excluded.gap_last,
                                    gap_horizon = excluded.gap_horizon, saved_at = greatest(excluded.saved_at, relay_saved.saved_at)
 ), left_holes as (
