@@ -645,6 +645,12 @@ CREATE FUNCTION anubis.installation_settle(is_copy boolean) RETURNS bigint
 declare
     disabled bigint := 0;
 begin
+    -- They know the name that it has, publish under it, and count what has it.
+    if is_copy and not anubis.installation_is_elsewhere()
+       and exists (select from pg_stat_activity where datname = current_database() and application_name like 'anubisd%') then
+        raise exception using errcode = 'object_in_use', message = 'daemons are at work on this database, which is where it was last used',
+            hint = 'To make a copy of it all the same, end them first.';
+    end if;
     update anubis.installation
        set (server, database, tables) = (select h.server, h.database, h.tables from anubis.installation_here() h),
            namespace = case when is_copy then gen_random_uuid() else namespace end;

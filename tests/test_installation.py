@@ -80,6 +80,9 @@ def test_a_copy_waits_until_it_is_told(original, broker, institutions, how):
         Ctl(database=copy.database)("installation", "--same").expect(0)
         copy.wait_states(sent=20)
         wait_for(lambda: copy.value("select sum(sent) from {s}.integration_runtime") == 20, 60, "the counters")
+        # By mistake: under daemons at work.
+        mistaken = Ctl(database=copy.database)("installation", "--copy")
+        assert mistaken.code == 69 and "daemons are at work on this database" in mistaken.stderr
         assert daemon.term() == 0
     assert installation(copy.database)["installation"] == before["installation"]
     assert Ctl(database=copy.database, kafka=broker)("verify").code == 0

@@ -360,3 +360,29 @@ def test_single_tables_of_another_time(world, what, passed, running):
     assert not ledger.keys() & lost.keys()
     if not lost:
         assert world.verify().code == 0
+
+
+@pytest.mark.parametrize("books", [("consumer_offsets", "consumer_bitmaps"), ("integration_runtime",)],
+                         ids=["offsets and marks", "counters"])
+def test_the_consumers_books_of_another_time(world, books):
+    """What the other books hold tells nobody; the proof says that it is wrong, and what mends it."""
+    with world.daemon() as daemon:
+        world.send(50, 50)
+        assert daemon.term() == 0
+        for table in books:
+            world.app.query(f"create table public.{table} as select * from {{s}}.{table}")
+        daemon.start()
+        world.send(40, 90)
+        assert daemon.term() == 0
+        for table in books:
+            world.app.query(f"delete from {{s}}.{table}; insert into {{s}}.{table} select * from public.{table}")
+        daemon.start()
+        wait_for(lambda: world.counted() == 130 if len(books) == 2 else world.counted() == 50, 60, "what was counted before")
+        wrong = wait_for(lambda: (v := world.verify()).code == 1 and v, 60, "the proof to be wrong")
+        helps = "anubisctl replay --group integration --from-ledger"
+        assert f'"{helps}" corrects all counters' in wrong.stdout
+        assert daemon.term() == 0
+        Ctl(database=world.app.database, kafka=world.kafka)(*helps.split()[1:]).expect(0)
+        daemon.start()
+        world.send(10, 100)
+        assert daemon.term() == 0

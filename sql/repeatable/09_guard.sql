@@ -127,6 +127,12 @@ create or replace function @extschema@.installation_settle(is_copy boolean) retu
 declare
     disabled bigint := 0;
 begin
+    -- They know the name that it has, publish under it, and count what has it.
+    if is_copy and not @extschema@.installation_is_elsewhere()
+       and exists (select from pg_stat_activity where datname = current_database() and application_name like 'anubisd%') then
+        raise exception using errcode = 'object_in_use', message = 'daemons are at work on this database, which is where it was last used',
+            hint = 'To make a copy of it all the same, end them first.';
+    end if;
     update @extschema@.installation
        set (server, database, tables) = (select h.server, h.database, h.tables from @extschema@.installation_here() h),
            namespace = case when is_copy then gen_random_uuid() else namespace end;

@@ -32,7 +32,8 @@ static const char *const remedies[] = {
         "The table must have one row: bring back that of a backup, or make one that publishes all again",
     [KIND_COUNTER] =
         "Something besides anubisd counts (a consumer of the application's, a hand): stop it, then correct the "
-        "counters by the difference",
+        "counters by the difference. Or counters, or marks and offsets, were restored from another time than the "
+        "rest: \"anubisctl replay --group integration --from-ledger\" corrects all counters",
     [KIND_MARKS] =
         "Ledger rows that were counted are gone or were given to other events (a restore of single tables): clear "
         "those marks; an id that is marked in two partitions stays in the one where Kafka has it",
