@@ -356,8 +356,8 @@ static int transact(struct consumer *c, struct window *w, enum pass pass, struct
         r = run_handler(c, c->group->handlers[i], w, err);
     if (r == PG_DONE)
         r = run_inbox(c, w, err);
-    if (r == PG_DONE && pass != PASS_PROBE)
-        r = pg_execute(c->session.pg, "commit", err);
+    if (r == PG_DONE)
+        r = pg_execute(c->session.pg, pass == PASS_PROBE ? "set constraints all immediate" : "commit", err);
     if (r == PG_DONE && pass != PASS_PROBE)
         return r;
     if (r < 0 && pg_blames_value(pg_error_sqlstate(c->session.pg))) {
@@ -481,6 +481,8 @@ int consumer_apply(struct consumer *c, struct error *err)
         if (r == APPLY_DONE)
             r = go_through(c, &done, PASS_SPLIT, err);
     }
+    if (r == APPLY_DONE)
+        consumer_note_faults(c);
     if (r == APPLY_CAREFUL)
         be_careful(b->items + done, b->count - done);
     c->applied_at = now_monotonic_usec();

@@ -117,6 +117,7 @@ struct consumer {
     struct consumer_stop {
         _Atomic bool is_stopped; /* other threads read it */
         uint64_t passes_until;   /* what cannot be handled is put aside, however much; 0 = not */
+        size_t ours, faults;     /* of the batches before, the older they are the less they count */
     } stop;                      /* of the group, see stop.c */
     struct consumer_unknown {
         uint64_t count; /* of unknown events that were passed over and not said yet */
@@ -177,9 +178,12 @@ int consumer_apply_inbox(struct consumer *c, struct consumer_item *items, size_t
 
 /* --- stop.c ----------------------------------------------------------------------------------- */
 
-/* Whether most of the batch cannot be handled. That looks like our own fault, not the messages': so they are
- * not put aside, and the group stops in all daemons until an operator has looked. */
+/* Whether most of the batch cannot be handled, or of the last batches where they are small. That looks like
+ * our own fault, not the messages': so they are not put aside, and the group stops in all daemons until an
+ * operator has looked. */
 bool consumer_must_stop(const struct consumer *c);
+/* The batch was applied. */
+void consumer_note_faults(struct consumer *c);
 /* Stops it, unless it finds that so many were put aside before and are only read again: PG_DONE then, or
  * APPLY_STOPPED, or an error of pg_query(). */
 int consumer_stop(struct consumer *c, struct error *err);

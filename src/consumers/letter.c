@@ -32,6 +32,14 @@ static int refused(struct pg *pg, int r, const char **ret_fault, struct error *e
     return PG_DONE;
 }
 
+/* Also what the database would refuse at the commit. */
+static int check_all(struct pg *pg, int r, const char **ret_fault, struct error *err)
+{
+    if (r == PG_DONE && !*ret_fault)
+        r = pg_execute(pg, "set constraints all immediate", err);
+    return refused(pg, r, ret_fault, err);
+}
+
 static int run_handlers(struct pg *pg, const struct consumer_group *group, const struct message_event *e,
                         const char **ret_fault, struct error *err)
 {
@@ -40,7 +48,7 @@ static int run_handlers(struct pg *pg, const struct consumer_group *group, const
     for (size_t i = 0; r == PG_DONE && !*ret_fault && group->handlers[i]; i++)
         if (group->handlers[i]->types >> e->type & 1)
             r = group->handlers[i]->apply(pg, &e, 1, ret_fault, err);
-    return refused(pg, r, ret_fault, err);
+    return check_all(pg, r, ret_fault, err);
 }
 
 /* The chunk of its mark; the handlers' effects come with the mark. */
@@ -71,7 +79,7 @@ static int handle_entry(struct pg *pg, const struct inbox *inbox, const struct k
     CLEANUP(freep) void *entry = inbox->read(message, ret_fault);
     int r = entry && !*ret_fault ? inbox->apply(pg, &entry, 1, ret_fault, err) : PG_DONE;
 
-    r = refused(pg, r, ret_fault, err);
+    r = check_all(pg, r, ret_fault, err);
     if (r != PG_DONE)
         return r;
     return *ret_fault ? LETTER_FAILED : LETTER_HANDLED;

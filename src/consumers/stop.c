@@ -1,5 +1,8 @@
 /* A group that cannot handle most of a batch stops, instead of putting all of it aside. See
- * consumer_internal.h. On the consumer's thread. */
+ * consumer_internal.h. On the consumer's thread.
+ *
+ * Where little is published, or a loaded machine reads little at once, a batch is a message or two: what the
+ * batches before came to counts, too. */
 #include <inttypes.h>
 
 #include "base/log.h"
@@ -9,6 +12,7 @@
 #include "consumers/store_consumer.h"
 
 #define FAULTS_MIN 20
+#define REMEMBERED_MAX (4 * FAULTS_MIN) /* messages of the batches before */
 
 /* What strangers write to an inbox tells nothing of us. */
 static bool counts(const struct consumer_item *item)
@@ -29,23 +33,42 @@ static size_t count_faults(const struct consumer_batch *b, size_t *ret_ours)
     return faults;
 }
 
-static bool most_fail(const struct consumer_batch *b)
+static bool are_most(size_t faults, size_t ours)
 {
-    size_t ours, faults = count_faults(b, &ours);
-
     return faults >= FAULTS_MIN && faults > ours / 2;
+}
+
+static bool most_fail(const struct consumer *c)
+{
+    size_t ours, faults = count_faults(&c->batch, &ours);
+
+    return are_most(faults, ours) ||
+           (faults > ours / 2 && are_most(faults + c->stop.faults, ours + c->stop.ours));
 }
 
 bool consumer_must_stop(const struct consumer *c)
 {
-    return now_monotonic_usec() >= c->stop.passes_until && most_fail(&c->batch);
+    return now_monotonic_usec() >= c->stop.passes_until && most_fail(c);
+}
+
+void consumer_note_faults(struct consumer *c)
+{
+    struct consumer_stop *s = &c->stop;
+    size_t ours, faults = count_faults(&c->batch, &ours);
+
+    s->ours += ours;
+    s->faults += faults;
+    if (now_monotonic_usec() < s->passes_until)
+        s->ours = s->faults = 0;
+    for (; s->ours > REMEMBERED_MAX; s->ours /= 2)
+        s->faults /= 2;
 }
 
 static void say_stopped(const struct consumer *c, const char *reason)
 {
     log_line(
         LOG_ALERT, MSG_GROUP_STOPPED,
-        "%s: has stopped: %s. Nothing of it was put aside. When the cause is mended, run \"anubisctl resume "
+        "%s: has stopped: %s. Nothing of this batch was put aside. When the cause is mended, run \"anubisctl resume "
         "--group %s\"; with --put-aside such messages go to dead_letters",
         c->name, reason, c->group->model);
 }
@@ -71,16 +94,19 @@ static int find_known(struct consumer *c, struct error *err)
     return r;
 }
 
-static char *reason_of(const struct consumer_batch *b)
+static char *reason_of(const struct consumer *c)
 {
-    size_t ours, faults = count_faults(b, &ours);
-    const struct consumer_item *first = b->items;
+    size_t ours, faults = count_faults(&c->batch, &ours);
+    const struct consumer_item *first = c->batch.items;
+    bool alone = are_most(faults, ours);
 
     while (!first->fault || !counts(first))
         first++;
-    return xasprintf(
-        "%zu of %zu messages cannot be handled, the first at offset %" PRId64 " of \"%s\", partition %d: %s",
-        faults, ours, first->offset, first->partition->topic, (int) first->partition->number, first->fault);
+    return xasprintf("%zu of %s%zu messages cannot be handled, %s at offset %" PRId64
+                     " of \"%s\", partition %d: %s",
+                     alone ? faults : faults + c->stop.faults, alone ? "" : "the last ",
+                     alone ? ours : ours + c->stop.ours, alone ? "the first" : "now that", first->offset,
+                     first->partition->topic, (int) first->partition->number, first->fault);
 }
 
 int consumer_stop(struct consumer *c, struct error *err)
@@ -88,9 +114,9 @@ int consumer_stop(struct consumer *c, struct error *err)
     bool fresh;
     int r = find_known(c, err);
 
-    if (r != PG_DONE || !most_fail(&c->batch))
+    if (r != PG_DONE || !most_fail(c))
         return r;
-    CLEANUP(freep) char *reason = reason_of(&c->batch);
+    CLEANUP(freep) char *reason = reason_of(c);
     r = store_stop_group(c->session.pg, c->group->model, reason, &fresh, err);
     if (r != PG_DONE)
         return r;
@@ -109,6 +135,8 @@ int consumer_ask_stopped(struct consumer *c, struct error *err)
     if (r != PG_DONE)
         return r;
     bool stopped = reason && passes_ms <= 0;
+    if (stopped)
+        c->stop.ours = c->stop.faults = 0; /* what comes after its end begins anew */
     c->stop.passes_until = passes_ms > 0 ? now_monotonic_usec() + (uint64_t) passes_ms * USEC_PER_MSEC : 0;
     if (stopped && !c->stop.is_stopped)
         say_stopped(c, reason);
