@@ -1,4 +1,5 @@
 """The benchmark's cases of bad institutions: what the good ones notice of them, and what one that is away for long gets."""
+import threading
 import time
 
 from bench_measure import Row
@@ -9,7 +10,8 @@ from harness.processes import wait_for
 
 HEALTHY = 50
 BAD_WAITING = 500   # rows of each bad one
-SECONDS = 10
+SECONDS = 20
+BURST_SECONDS = 3
 NEIGHBOUR_GOAL = 1.1
 
 DAEMONS = 3
@@ -19,7 +21,8 @@ RECOVERY = 20       # seconds, without growing
 
 
 def isolation_turn(bench):
-    """Dead, silent, slow by 30 s, flooding with 429, and with a certificate that nobody trusts: all with rows that are due."""
+    """Dead, silent, slow by 30 s, flooding with 429, and with a certificate that nobody trusts: all with rows that are due. The
+    burst of their rows' own inserts is a figure apart: it is the machine that is busy then, whatever the institutions do."""
     app, _ = bench.fresh(integrations=0)
     untrusted = Institutions(count=False, name="untrusted", certificates=Certificates()).start()
     neighbour = Neighbour(app)
@@ -31,7 +34,8 @@ def isolation_turn(bench):
                           circuit_breaker={"failure_threshold": THRESHOLD, "recovery_timeout": "30s"}).start()
     neighbour.warm(healthy)
     alone = neighbour.delays(for_seconds(SECONDS), healthy)
-    app.query(INSERT, (bad * BAD_WAITING,))
+    threading.Thread(target=lambda: app.query(INSERT, (bad * BAD_WAITING,))).start()
+    burst = neighbour.delays(for_seconds(BURST_SECONDS), healthy)
     beside = neighbour.delays(for_seconds(SECONDS), healthy)
     tried = dict(app.query("select integration_id, sum(attempts)::int from {s}.subscriptions where integration_id = any (%s) "
                            "group by 1", (bad,)))
@@ -39,13 +43,15 @@ def isolation_turn(bench):
     for part in (neighbour, untrusted):
         part.close()
     app.database.drop()
-    return {"alone": alone, "beside": beside, "attempts": [tried[i] for i in bad]}
+    return {"alone": alone, "burst": burst, "beside": beside, "attempts": [tried[i] for i in bad]}
 
 
 def isolation(bench, turns):
     found = [isolation_turn(bench) for _ in range(turns)]
-    rows = neighbour_rows(f"{HEALTHY} healthy, 5 bad", [t["alone"] for t in found], [t["beside"] for t in found])
+    alone = [t["alone"] for t in found]
+    rows = neighbour_rows(f"{HEALTHY} healthy, 5 bad", alone, [t["beside"] for t in found])
     rows[1].goals = [("ratio", NEIGHBOUR_GOAL)]
+    rows += neighbour_rows(f"the {5 * BAD_WAITING:,} rows of the bad ones arrive", alone, [t["burst"] for t in found])
     return {"turns": turns, "attempts: dead, silent, slow, 429, untrusted": [t["attempts"] for t in found], "table": rows}
 
 

@@ -212,6 +212,41 @@ def test_a_claim_that_comes_after_its_lease_sends_nothing(app, institutions, mak
     assert first.is_running()
 
 
+def retries(app, integration, count):
+    """So many rows that have been tried before and are due."""
+    app.query("insert into {s}.subscriptions (integration_id, status, attempts, next_attempt_at) "
+              "select %s, 'retry', 1, now() - interval '1 second' from generate_series(1, %s)", (integration, count))
+
+
+@pytest.mark.parametrize("slots, share", [(4, 1), (8, 2), (11, 2), (2, 0), (None, 8)])
+def test_first_attempts_keep_a_share_of_the_slots(app, institutions, make_daemon, slots, share):
+    """Whatever hangs while it is tried once more."""
+    integration = app.integration(institutions.url("/slow/60000"), max_in_flight=slots)
+    slots = slots or 32
+    retries(app, integration, 2 * slots)
+    daemon = make_daemon({"delivery": {"timeout": "120s", "lease": "200s", "max_in_flight_per_integration": 32}}).start()
+    wait_for(lambda: institutions.counts("/slow/60000")["requests"] >= slots - share, 30, "the retries")
+    fresh = app.subscriptions(integration, slots)
+    wait_for(lambda: institutions.counts("/slow/60000")["requests"] >= slots, 30, "the first attempts")
+    assert app.value("select count(*) from {s}.subscriptions where id = any (%s) and status = 'processing'", (fresh,)) == share
+    # Those of another integration find out that no more are taken.
+    other = app.integration(institutions.url("/good"))
+    app.subscription(other)
+    app.wait_states(integration_id=other, sent=1, deadline=30)
+    assert institutions.counts("/slow/60000")["requests"] == slots
+    daemon.kill9()
+
+
+@pytest.mark.parametrize("limits", [{"max_in_flight": 4}, {"max_in_flight": 33}, {"max_in_flight": 8, "rate_limit": 200}])
+def test_retries_do_not_wait_for_the_poll_while_they_have_slots(app, institutions, make_daemon, limits):
+    integration = app.integration(institutions.url("/slow/20"), **limits)
+    make_daemon({"delivery": {"poll_interval": "5m"}}).start()
+    for _ in range(6):
+        retries(app, integration, 40)
+        app.subscriptions(integration, 20)
+    app.wait_states(integration_id=integration, sent=360, deadline=90)
+
+
 @pytest.mark.parametrize("slots, institutions_count", [(4, 1), (8, 1), (16, 1), (16, 4), (64, 1)])
 def test_no_row_waits_for_the_poll_while_slots_are_free(app, institutions, make_daemon, slots, institutions_count):
     make_daemon({"delivery": {"max_in_flight": slots, "poll_interval": "60s"}, "log_level": "info"}).start()

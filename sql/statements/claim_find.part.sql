@@ -6,28 +6,29 @@
 , locked as materialized (
   select f.id as integration_id, f.name, f.endpoint_url, f.auth_token, f.delivery_settings, f.timeout_ms, f.max_attempts,
          f.recovers, f.generation,
-         f.has_failures, f.slots, f.rate, f.send_at, f.takes, s.row_at,
+         f.has_failures, f.slots, f.retry_slots, f.rate, f.send_at, f.takes, s.row_at, s.is_retry,
          case when pg_column_size(s.payload) >= 1000 then octet_length(s.payload::text) else 1000 end as bytes
     from free f cross join lateral (
       select * from (
-        select ctid as row_at, payload from subscriptions
+        select ctid as row_at, payload, false as is_retry from subscriptions
          where integration_id = f.id and status in ('pending', 'retry') and held_at is null
            and subscription_due(next_attempt_at, scheduled_to) = '-infinity' and id > f.fresh_id and id <> all ($12)
          order by integration_id, subscription_due(next_attempt_at, scheduled_to), id limit f.slots
          for no key update skip locked) fresh
       union all
       select * from (
-        select ctid as row_at, payload from subscriptions
+        select ctid as row_at, payload, true as is_retry from subscriptions
          where integration_id = f.id and status in ('pending', 'retry') and held_at is null
            and (subscription_due(next_attempt_at, scheduled_to), id) > (f.due, f.after_id)
            and subscription_due(next_attempt_at, scheduled_to) <= now() and id <> all ($12)
-         order by integration_id, subscription_due(next_attempt_at, scheduled_to), id limit f.slots
+         order by integration_id, subscription_due(next_attempt_at, scheduled_to), id limit f.retry_slots
          for no key update skip locked) others
       limit f.slots) s
    where f.slots > 0
    limit $1
 ), found as (
-  select *, count(*) over (partition by integration_id) as taken, clock_timestamp() as found_at
+  select *, count(*) over (partition by integration_id) as taken,
+         count(*) filter (where is_retry) over (partition by integration_id) as retries_taken, clock_timestamp() as found_at
     from (select *, sum(bytes) over (rows unbounded preceding) - bytes as before from locked) l
    where before < $2
 )

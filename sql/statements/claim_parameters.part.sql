@@ -12,8 +12,9 @@
 -- $12 bigint[]: ids to pass over
 -- $13 integer[]: for the integrations of $3, how many requests each may have at once; NULL = no limit but its own
 -- $14 integer: how many requests any integration may have at once
--- $15 bigint[]: integrations, ascending, that are looked at from a place on
--- $16 bigint[]: those places: the id before their fresh rows (due at -infinity)
--- $17 timestamptz[]: the due time before their other rows
--- $18 bigint[]: the id before their other rows, at that due time
--- $19 bigint: this process
+-- $15 integer[]: for the integrations of $3, how many of their requests are of rows with a due time: retries, and scheduled ones
+-- $16 bigint[]: integrations, ascending, that are looked at from a place on
+-- $17 bigint[]: those places: the id before their fresh rows (due at -infinity)
+-- $18 timestamptz[]: the due time before their other rows
+-- $19 bigint[]: the id before their other rows, at that due time
+-- $20 bigint: this process

@@ -4,7 +4,7 @@
 , spent as (
   update integration_runtime r
      set rate_at = coalesce(f.send_at + (f.taken - 1) / f.rate * interval '1 s', rate_at),
-         rate_by = case when f.rate is null then rate_by else $19 end,
+         rate_by = case when f.rate is null then rate_by else $20 end,
          served_by = case when f.takes then $7 else served_by end,
          served_until = case when f.takes then now() + greatest($9, f.timeout_ms + $11) * interval '1 ms' + interval '10 s'
                              else served_until end

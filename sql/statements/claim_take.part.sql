@@ -9,12 +9,13 @@
     from within w where s.ctid = w.row_at
   returning s.id, s.integration_id, s.attempts, s.idempotency_seed, s.created_at, s.payload, s.traceparent,
             s.ambiguous_since, case when w.delivery_settings is not null then s.order_id end as order_id, s.idempotency_turn,
-            subscription_due(s.next_attempt_at, s.scheduled_to) as due, w.taken, w.slots, w.endpoint_url, w.auth_token,
+            subscription_due(s.next_attempt_at, s.scheduled_to) as due, w.taken, w.slots, w.retries_taken, w.retry_slots, w.endpoint_url, w.auth_token,
             w.delivery_settings, w.timeout_ms, w.max_attempts, w.recovers, w.generation, w.has_failures, w.found_at, w.name, w.rate, w.send_at
 )
 select id::bigint, integration_id::bigint, attempts::integer, concat_ws('+', idempotency_seed::bigint, idempotency_turn),
        (extract(epoch from now() - created_at) * 1000000)::bigint, coalesce(payload::text, 'null'), traceparent::text,
-       (select namespace from installation), due, number = 1, taken >= slots,
+       (select namespace from installation), due, number = 1,
+       case when taken >= slots then 'all' when retry_slots < slots and retries_taken >= retry_slots then 'retries' else 'none' end,
        case when number = 1 then endpoint_url::text end, case when number = 1 then auth_token::text end,
        timeout_ms::bigint, max_attempts::bigint,
        case when ambiguous_since is null then -1

@@ -2,7 +2,7 @@
 -- step goes on from the greater id of both: the integrations that may be claimed (see integrations_open), and those with
 -- rows that wait. So what cannot be claimed costs nothing, however many there are, nor do integrations without rows.
 -- "stuck" are those that wait, and those whose slots this daemon has taken; "resumed" are those whose pause is over.
--- Integrations of $15 are taken as they come, and no step walks over the index entries of their rows. width_bucket() tells
+-- Integrations of $16 are taken as they come, and no step walks over the index entries of their rows. width_bucket() tells
 -- how many elements of an ordered array are no greater; "offset 0" keeps an expression from being evaluated in each of
 -- the places where its value is used.
 with recursive stuck as materialized (
@@ -20,7 +20,7 @@ with recursive stuck as materialized (
   union all
   select coalesce(n.at, -9223372036854775807), l.lap + (n.at is null)::integer,
          case when (k.is_known or w.is_due) and (l.lap = 0 or o.id <= $6) then o.id end,
-         case when k.is_known then width_bucket(o.id, $15) end
+         case when k.is_known then width_bucket(o.id, $16) end
     from look l
    cross join lateral (
      select least((select i.id::bigint from integrations i
@@ -30,7 +30,7 @@ with recursive stuck as materialized (
                     order by i.id limit 1),
                   (select r.ids[width_bucket(l.at - 1, r.ids) + 1] from resumed r)) as id offset 0) o
    cross join lateral (
-     select $15[width_bucket(o.id, $15)] = o.id is true as is_known, $15[width_bucket(o.id, $15) + 1] as after offset 0) k
+     select $16[width_bucket(o.id, $16)] = o.id is true as is_known, $16[width_bucket(o.id, $16) + 1] as after offset 0) k
     left join lateral (
      select s.integration_id::bigint as id,
             s.integration_id = o.id and subscription_due(s.next_attempt_at, s.scheduled_to) <= now() as is_due
@@ -42,7 +42,7 @@ with recursive stuck as materialized (
      select case when k.is_known or w.id = o.id then o.id + 1 else coalesce(w.id, k.after) end as at offset 0) n
    where l.lap = 0 or (l.lap = 1 and l.at <= $6)
 ), place as (
-  select integration_id, coalesce($16[known], 0) as fresh_id, coalesce($17[known], '-infinity') as due,
-         coalesce($18[known], 9223372036854775807) as id
+  select integration_id, coalesce($17[known], 0) as fresh_id, coalesce($18[known], '-infinity') as due,
+         coalesce($19[known], 9223372036854775807) as id
     from look where integration_id is not null
 ),

@@ -25,6 +25,15 @@ static void link_delivery(struct deliveries *all, struct delivery *d)
     all->count++;
     all->bytes += d->payload_len;
     d->integration->in_flight++;
+    d->integration->retries += d->is_retry;
+}
+
+/* One for which more rows may wait. */
+static bool frees_slot(const struct delivery *d)
+{
+    enum store_used used = d->integration->used;
+
+    return used == STORE_USED_ALL || (used == STORE_USED_RETRIES && d->is_retry);
 }
 
 static void unlink_delivery(struct delivery *d)
@@ -39,7 +48,8 @@ static void unlink_delivery(struct delivery *d)
     all->count--;
     all->bytes -= d->payload_len;
     d->integration->in_flight--;
-    d->integration->slot_freed = true;
+    d->integration->retries -= d->is_retry;
+    d->integration->slot_freed |= frees_slot(d);
 }
 
 /* --- the end of one --------------------------------------------------------------------------- */
@@ -122,8 +132,7 @@ static void settle(struct delivery *d, const struct outcome *o, const struct htt
         free(settlement->error);
         settlement->error = xstrdup(words);
     }
-    bool has_more =
-        d->integration->may_have_more && rate_claim_at(&d->integration->rate, now_monotonic_usec()) == 0;
+    bool has_more = frees_slot(d) && rate_claim_at(&d->integration->rate, now_monotonic_usec()) == 0;
     unlink_delivery(d);
     free(d->question);
     delivery_turn_free(d->turn);
@@ -145,8 +154,8 @@ static struct outcome decide(struct delivery *d, const struct http_result *resul
         .attempts = d->attempts,
         .backoffs = pace_backoffs(&d->integration->pace, d->started_usec),
         .age_usec = d->age_usec + result->duration_usec,
-        .ambiguous_before = d->ambiguous_before,
-        .ambiguous_usec = d->ambiguous_usec,
+        .ambiguous_before = d->ambiguous.before,
+        .ambiguous_usec = d->ambiguous.usec,
         .can_ask = d->can_ask,
         .is_lookup = d->question && !d->question->is_absent,
         .unit = erand48(d->all->jitter),
@@ -174,7 +183,7 @@ static void finish(struct delivery *d, const struct http_result *result, const c
         switch (ambiguity_looked_up(result)) {
         case LOOKUP_ABSENT:
             d->question->is_absent = true;
-            d->ambiguous_before = false;
+            d->ambiguous.before = false;
             post_again(d, d->question->key, d->question->trace);
             return;
         case LOOKUP_FOUND:
@@ -230,10 +239,10 @@ static void hold(struct delivery *d, const char *why)
 static void start_authorized(struct delivery *d, const char *order_id, const char *key, const char *trace)
 {
     d->integration->reach.tried_at = now_monotonic_usec();
-    if (d->ambiguous_before && delivery_ask(d, order_id, key, trace, on_result))
+    if (d->ambiguous.before && delivery_ask(d, order_id, key, trace, on_result))
         return;
     const char *why =
-        d->ambiguous_before ? ambiguity_holds(&d->integration->settings.ambiguity, d->ambiguous_usec) : NULL;
+        d->ambiguous.before ? ambiguity_holds(&d->integration->settings.ambiguity, d->ambiguous.usec) : NULL;
     if (why)
         hold(d, why);
     else
@@ -285,9 +294,10 @@ void deliveries_start(struct deliveries *all, const struct store_claimed *row, i
         .id = row->id,
         .token = token,
         .attempts = row->attempts,
-        .ambiguous_before = row->ambiguous,
-        .ambiguous_usec = row->ambiguous_usec,
+        .ambiguous.before = row->ambiguous,
+        .ambiguous.usec = row->ambiguous_usec,
         .is_probe = is_probe,
+        .is_retry = row->due != INT64_MIN,
         .started_usec = now_monotonic_usec(),
         .age_usec = row->age_usec,
         .payload_len = row->payload_len,

@@ -56,8 +56,12 @@ struct delivery {
     struct http_transfer *transfer;
     int64_t id, token;
     int attempts;
-    bool ambiguous_before, is_probe;
-    uint64_t ambiguous_usec;       /* since when, as it was claimed */
+    bool is_probe;
+    bool is_retry; /* or scheduled: it has a due time */
+    struct {
+        bool before;   /* an earlier attempt was */
+        uint64_t usec; /* since then, as it was claimed */
+    } ambiguous;
     struct question *question;     /* what the institution is asked before it is sent; NULL = nothing */
     struct turn *turn;             /* NULL = without a rate_limit */
     struct authorized *authorized; /* NULL = without OAuth 2 */

@@ -39,7 +39,7 @@ static void note_pace(const struct delivery *d, const struct outcome *o, const s
     if (o->backoff_usec > 0)
         back_off(d, o, result);
     if (result->cause == HTTP_ANSWERED && !pushed)
-        pace_answered(pace, o->backoff_usec == 0, in_flight, now_monotonic_usec());
+        pace_answered(pace, o->backoff_usec == 0, in_flight, d->integration->retries, now_monotonic_usec());
     else if (o->turned_away && result->cause != HTTP_UNAUTHENTICATED)
         pace_unanswered(pace, now_monotonic_usec());
 }

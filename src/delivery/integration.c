@@ -293,7 +293,7 @@ struct integration *integrations_note(struct integrations *all, const struct sto
     }
     if (row->has_integration) {
         take_settings(i, row);
-        i->may_have_more = row->quota_used;
+        i->used = row->used;
         i->slot_freed = false;
     }
     note_place(i, row);
@@ -318,12 +318,13 @@ static void take_place(const void *node, VISIT visit, void *closure)
 {
     struct integration *i = *(struct integration *const *) node;
     const struct place_walk *w = closure;
-    bool has_slot = i->slot_freed || i->in_flight == 0 || i->rate.interval_nsec > 0;
-    if ((visit != postorder && visit != leaf) || !i->may_have_more || !has_slot ||
+    bool has_slot =
+        i->slot_freed || i->in_flight == 0 || (i->rate.interval_nsec > 0 && i->used == STORE_USED_ALL);
+    if ((visit != postorder && visit != leaf) || i->used == STORE_USED_NONE || !has_slot ||
         rate_claim_at(&i->rate, w->now) > 0)
         return;
     add_place(w->all, &i->places.last);
-    i->may_have_more = false;
+    i->used = STORE_USED_NONE;
 }
 
 size_t integrations_take_places(struct integrations *all, uint64_t now, const struct store_place **ret)
@@ -396,8 +397,8 @@ static void note_load(const void *node, VISIT visit, void *closure)
         all->load_capacity = all->load_capacity ? 2 * all->load_capacity : 64;
         all->loads = xreallocarray(all->loads, all->load_capacity, sizeof(*all->loads));
     }
-    all->loads[all->load_count++] =
-        (struct store_load){.integration_id = i->id, .in_flight = i->in_flight, .slots = slots};
+    all->loads[all->load_count++] = (struct store_load){
+        .integration_id = i->id, .in_flight = i->in_flight, .retries = i->retries, .slots = slots};
 }
 
 size_t integrations_loads(struct integrations *all, uint64_t now, bool last_slots,

@@ -15,10 +15,10 @@
 
 struct integration {
     int64_t id;
-    char *name; /* its first characters */
-    int in_flight;
-    bool may_have_more; /* its last claim used all its slots */
-    bool slot_freed;    /* a request has ended since */
+    char *name;             /* its first characters */
+    int in_flight, retries; /* requests, and those of rows with a due time */
+    enum store_used used;   /* by its last claim: more rows may wait for these slots */
+    bool slot_freed;        /* one of them, since */
     struct {
         struct store_place last; /* where its last claim ended */
         struct store_place far;  /* the furthest that a claim came */

@@ -16,27 +16,35 @@ static bool is_known(const struct pace *p, uint64_t now)
     return p->slots > 0 && (pace_is_silent(p) || now < p->touched + FORGOTTEN_USEC);
 }
 
+/* As sql/statements/claim_free.part.sql counts them. */
+static int retry_slots(int slots)
+{
+    return slots - slots / 4;
+}
+
 /* One more: at once up to what was enough, then one for each round. */
-static void grow(struct pace *p, int in_flight)
+static void grow(struct pace *p, int in_flight, int retries)
 {
     if (p->enough == 0 || p->slots < p->enough) {
         p->slots++;
         return;
     }
-    if (in_flight < p->slots || ++p->used < p->slots)
+    if (in_flight < p->slots && retries < retry_slots(p->slots))
+        return;
+    if (++p->used < p->slots)
         return;
     p->used = 0;
     p->enough = ++p->slots;
 }
 
-void pace_answered(struct pace *p, bool taken, int in_flight, uint64_t now)
+void pace_answered(struct pace *p, bool taken, int in_flight, int retries, uint64_t now)
 {
     p->touched = now;
     p->unanswered = 0;
     if (taken)
         p->backoffs = 0;
     if (p->slots > 0 && p->slots < INT_MAX && now >= p->ends)
-        grow(p, in_flight);
+        grow(p, in_flight, retries);
 }
 
 void pace_pushed_back(struct pace *p, uint64_t sent_at, int in_flight, uint64_t now)

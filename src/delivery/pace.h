@@ -4,8 +4,9 @@
  * request until that time is over; then one, and one more with each answer. One that cannot keep up (429,
  * 503) gets half as many as it had; beyond, one more for each round in which all were used and none was
  * pushed back (additive increase, multiplicative decrease, as TCP does it: RFC 5681). How long answers take
- * changes nothing. An institution that leaves requests without an answer gets two, until it answers again:
- * silent ones must not take the slots of others.
+ * changes nothing. Rows with a due time, retries above all, have three quarters of the slots (claims see to
+ * that): first attempts do not wait for slow retries. An institution that leaves requests without an answer
+ * gets two, until it answers again: silent ones must not take the slots of others.
  *
  * Pure: no clock; one thread at a time. Times are monotonic, in microseconds. A zeroed one knows nothing yet
  * and limits nothing. */
@@ -26,9 +27,9 @@ struct pace {
     uint64_t touched; /* the last result */
 };
 
-/* The answer to a request came, one of so many that were under way; `taken`: the institution neither asked
- * for time nor refused us. */
-void pace_answered(struct pace *p, bool taken, int in_flight, uint64_t now);
+/* The answer to a request came, one of so many that were under way, so many of them of retries; `taken`: the
+ * institution neither asked for time nor refused us. */
+void pace_answered(struct pace *p, bool taken, int in_flight, int retries, uint64_t now);
 /* The institution cannot keep up, says the answer to a request that was sent at `sent_at`, one of so many:
  * requests that were under way together count once. Before pace_back_off(), in place of pace_answered(). */
 void pace_pushed_back(struct pace *p, uint64_t sent_at, int in_flight, uint64_t now);

@@ -29,6 +29,7 @@ void store_claim_args(struct pg_args *args, const struct store_claim_request *q,
     pg_arg_i64s(args, q->passed_over, sizeof(*q->passed_over), q->passed_over_count);
     pg_arg_i32s(args, &loads->slots, sizeof(*loads), count);
     pg_arg_i32(args, q->max_slots);
+    pg_arg_i32s(args, &loads->retries, sizeof(*loads), count);
 }
 
 void store_claim_places(struct pg_args *args, int64_t process, size_t count, const struct store_place *places)
@@ -55,6 +56,13 @@ bool store_claim_was_locked_out(const struct pg_result *r)
     return pg_rows(r) == 1 && pg_is_null(r, 0, 0);
 }
 
+static enum store_used used_of(const char *word)
+{
+    return strcmp(word, "all") == 0       ? STORE_USED_ALL
+           : strcmp(word, "retries") == 0 ? STORE_USED_RETRIES
+                                          : STORE_USED_NONE;
+}
+
 void store_claim_row(const struct pg_result *r, int row, struct store_claimed *ret)
 {
     ret->id = pg_get_i64(r, row, 0);
@@ -68,7 +76,7 @@ void store_claim_row(const struct pg_result *r, int row, struct store_claimed *r
     ret->namespace = (const unsigned char *) pg_get_bytes(r, row, 7, &len);
     ret->due = pg_get_i64(r, row, 8);
     ret->has_integration = pg_get_bool(r, row, 9);
-    ret->quota_used = pg_get_bool(r, row, 10);
+    ret->used = used_of(pg_get_text(r, row, 10));
     ret->endpoint_url = pg_get_text(r, row, 11);
     ret->auth_token = pg_get_text(r, row, 12);
     ret->timeout_usec = (uint64_t) pg_get_i64(r, row, 13) * USEC_PER_MSEC;

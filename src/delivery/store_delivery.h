@@ -29,8 +29,8 @@ struct store_claim_request {
 /* What this daemon knows of an integration that it sends to. */
 struct store_load {
     int64_t integration_id;
-    int in_flight;
-    int slots; /* requests that it may have at once; INT_MAX = as many as its settings allow */
+    int in_flight, retries; /* those, and how many of them are of rows with a due time */
+    int slots;              /* requests that it may have at once; INT_MAX = as many as its settings allow */
 };
 /* For sql_claim, and for sql_claim_head, which shows what that would take: id and integration in columns 0
  * and 1. Then store_claim_places(). */
@@ -59,6 +59,12 @@ void store_claim_places(struct pg_args *args, int64_t process, size_t count,
 /* True when nothing was claimed, though an integration may have rows: the row with its limits was locked by
  * somebody else. The result has one row then, which is none of a subscription. */
 bool store_claim_was_locked_out(const struct pg_result *result);
+/* Which of an integration's free slots a claim has used up. */
+enum store_used {
+    STORE_USED_NONE,
+    STORE_USED_RETRIES, /* those that rows with a due time may have */
+    STORE_USED_ALL,
+};
 /* One row of the result; pointers live as long as the result. The integration's columns are given in the
  * first of its rows. */
 struct store_claimed {
@@ -75,7 +81,7 @@ struct store_claimed {
     const unsigned char *namespace; /* 16 bytes: the UUID that keys and trace ids are derived from */
     int64_t due;                    /* as Postgres counts timestamptz */
     bool has_integration;
-    bool quota_used;                       /* as many rows as it had free slots: there may be more */
+    enum store_used used;                  /* more rows may wait for these slots */
     const char *endpoint_url, *auth_token; /* "" = none */
     uint64_t timeout_usec;
     int max_attempts;       /* 0 = the default */

@@ -21,18 +21,18 @@ static struct store_claimed row(int64_t integration_id, int64_t id, int64_t due)
                                   .timeout_usec = 1000};
 }
 
-static struct store_claimed first_row(int64_t integration_id, int64_t id, int64_t due, bool quota_used)
+static struct store_claimed first_row(int64_t integration_id, int64_t id, int64_t due, enum store_used used)
 {
     struct store_claimed r = row(integration_id, id, due);
     r.has_integration = true;
-    r.quota_used = quota_used;
+    r.used = used;
     return r;
 }
 
 TEST(test_settings_follow_each_claim)
 {
     struct integrations *all = integrations_new();
-    struct store_claimed r = first_row(7, 1, 0, false);
+    struct store_claimed r = first_row(7, 1, 0, STORE_USED_NONE);
     struct integration *i = integrations_note(all, &r);
     bool lacks_credential;
     assert_string_equal(i->endpoint_url, "https://example.com/a");
@@ -90,7 +90,7 @@ TEST(test_tokens)
         {"credential:usp", NULL, "give the unit LoadCredential=usp:/path"},
     };
     struct integrations *all = integrations_new();
-    struct store_claimed r = first_row(7, 1, 0, false);
+    struct store_claimed r = first_row(7, 1, 0, STORE_USED_NONE);
 
     unsetenv("CREDENTIALS_DIRECTORY");
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
@@ -110,7 +110,7 @@ TEST(test_the_longest_token)
 {
     CLEANUP(freep) char *token = xcalloc(1, CONFIG_SECRET_MAX + 2);
     struct integrations *all = integrations_new();
-    struct store_claimed r = first_row(7, 1, 0, false);
+    struct store_claimed r = first_row(7, 1, 0, STORE_USED_NONE);
 
     memset(token, 'x', CONFIG_SECRET_MAX);
     r.auth_token = token;
@@ -127,8 +127,9 @@ TEST(test_place_is_the_last_row_in_index_order)
 {
     struct integrations *all = integrations_new();
     const struct store_place *places;
-    struct store_claimed rows[] = {first_row(1, 50, INT64_MIN, true), row(1, 60, 800), row(1, 20, 900),
-                                   first_row(2, 5, 0, false), first_row(3, 9, INT64_MIN, true)};
+    struct store_claimed rows[] = {first_row(1, 50, INT64_MIN, STORE_USED_ALL), row(1, 60, 800),
+                                   row(1, 20, 900), first_row(2, 5, 0, STORE_USED_NONE),
+                                   first_row(3, 9, INT64_MIN, STORE_USED_ALL)};
     for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
         integrations_note(all, &rows[i]);
     /* Integration 2 did not use all its slots: nothing more waits there. */
@@ -151,6 +152,13 @@ TEST(test_place_is_the_last_row_in_index_order)
     first->slot_freed = true;
     assert_int_equal(integrations_take_places(all, 1, &places), 1);
     assert_int_equal(places[0].fresh_id, 50);
+    /* A rate_limit alone frees no slot of retries. */
+    rows[0].used = STORE_USED_RETRIES;
+    rows[0].interval_nsec = 1;
+    integrations_note(all, &rows[0]);
+    assert_int_equal(integrations_take_places(all, 1, &places), 0);
+    first->slot_freed = true;
+    assert_int_equal(integrations_take_places(all, 1, &places), 1);
     integrations_free(all);
 }
 
@@ -160,12 +168,13 @@ TEST(test_a_near_place_is_a_little_before_the_furthest_claim)
     const struct store_place *places;
 
     for (int64_t id = 1; id <= 5000; id++) {
-        struct store_claimed fresh = first_row(1, id, INT64_MIN, true),
-                             timed = first_row(2, id, 5000000 + id, true);
+        struct store_claimed fresh = first_row(1, id, INT64_MIN, STORE_USED_ALL),
+                             timed = first_row(2, id, 5000000 + id, STORE_USED_ALL);
         integrations_note(all, &fresh);
         integrations_note(all, &timed);
     }
-    struct store_claimed few = first_row(3, 9000, INT64_MIN, true), back = first_row(1, 7, INT64_MIN, true);
+    struct store_claimed few = first_row(3, 9000, INT64_MIN, STORE_USED_ALL),
+                         back = first_row(1, 7, INT64_MIN, STORE_USED_ALL);
     integrations_note(all, &few);
     integrations_note(all, &back);
     assert_int_equal(integrations_near_places(all, &places), 2);
@@ -191,7 +200,7 @@ TEST(test_busy_and_limited_ones_are_told)
     const struct store_load *loads;
     uint64_t now = now_monotonic_usec();
     for (int64_t id = 1; id <= 200; id++) {
-        struct store_claimed r = first_row(id, id, 0, false);
+        struct store_claimed r = first_row(id, id, 0, STORE_USED_NONE);
         struct integration *i = integrations_note(all, &r);
         i->in_flight = id % 2 ? (int) id : 0;
         if (id == 100)
@@ -220,7 +229,7 @@ TEST(test_another_endpoint_or_token_begins_anew)
 {
     struct integrations *all = integrations_new();
     uint64_t now = now_monotonic_usec();
-    struct store_claimed r = first_row(7, 1, 0, false);
+    struct store_claimed r = first_row(7, 1, 0, STORE_USED_NONE);
     struct integration *i = integrations_note(all, &r);
     pace_back_off(&i->pace, now - 1, now + USEC_PER_SEC, now);
     integrations_note(all, &r);
@@ -239,7 +248,8 @@ TEST(test_another_endpoint_or_token_begins_anew)
 TEST(test_probes_of_several_circuits_are_due_at_their_times)
 {
     struct integrations *all = integrations_new();
-    struct store_claimed rows[] = {first_row(1, 50, INT64_MIN, true), first_row(2, 5, 0, false)};
+    struct store_claimed rows[] = {first_row(1, 50, INT64_MIN, STORE_USED_ALL),
+                                   first_row(2, 5, 0, STORE_USED_NONE)};
 
     for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
         integrations_note(all, &rows[i]);
