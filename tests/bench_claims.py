@@ -8,6 +8,8 @@ from bench_throughput import cpu_by_session
 from harness.processes import wait_for
 
 SIZES = ((1000, 10), (100000, 10), (100000, 1000), (100000, 10000), (1000000, 10), (1000000, 10000), (10000000, 10000))
+BUSY, IDLE = 200, 9800
+RETRIES = 1000000   # due, of an institution that takes none of them
 SENT = 20000        # rows of a measurement, at most
 INSERTS = 2000
 SNAPSHOT_GOAL = 1.5
@@ -27,11 +29,15 @@ def claiming(app):
     return cpu_by_session(app).get("anubisd claim", 0)
 
 
-def claim_cost(bench, rows, integrations):
-    """µs of Postgres for a claimed row."""
+def claim_cost(bench, rows, integrations, idle=0, retries=0):
+    """µs of Postgres for a claimed row: beside so many integrations without rows, and one with so many retries that are due."""
     app, _ = bench.fresh(integrations=0)
     app.query("insert into {s}.integrations (name, endpoint_url) select 'i' || n, %s || n from generate_series(1, %s) n",
-              (bench.sink.url("/good/"), integrations))
+              (bench.sink.url("/good/"), integrations + idle))
+    if retries:
+        app.query("insert into {s}.subscriptions (integration_id, status, attempts, next_attempt_at) "
+                  "select %s, 'retry', 1, now() - interval '1 hour' from generate_series(1, %s)",
+                  (app.integration(bench.sink.url("/dead/503")), retries))
     app.query(bench.WAITING_ROWS.replace("TABLE", "{s}.subscriptions"), (integrations, rows))
     app.query("analyze {s}.subscriptions")
     app.query("checkpoint")
@@ -50,8 +56,14 @@ def claims(bench, most):
     found = [(rows, integrations, claim_cost(bench, rows, integrations)) for rows, integrations in SIZES if rows <= most]
     base = found[0][2]
     least = f"{found[0][0]:,} rows and {found[0][1]} integrations"
-    return {"table": [Row(f"µs of claims a row: {least} → {rows:,} and {integrations:,}", base, cost)
-                      for rows, integrations, cost in found[1:]]}
+    table = [Row(f"µs of claims a row: {least} → {rows:,} and {integrations:,}", base, cost) for rows, integrations, cost in found[1:]]
+    rows = min(most, 100000)
+    busy = claim_cost(bench, rows, BUSY)
+    among = f"µs of claims a row: {rows:,} rows and {BUSY} integrations → "
+    table.append(Row(f"{among}and {IDLE:,} without rows", busy, claim_cost(bench, rows, BUSY, idle=IDLE)))
+    table.append(Row(f"{among}and {min(most, RETRIES):,} due retries of one more", busy,
+                     claim_cost(bench, rows, BUSY, retries=min(most, RETRIES))))
+    return {"table": table}
 
 
 def costs(app, ids):

@@ -41,12 +41,12 @@ class Claims:
         self.execute("reset session_replication_role")
 
     def call(self, statement="claim", limit=500, loads=(), after=0, places=(), process=1):
-        """loads: (integration, in flight, slots); places: (integration, id of fresh rows, due, id of the others)."""
+        """loads: (integration, in flight, slots), no retries; places: (integration, id of fresh rows, due, id of the others)."""
         def array(rows, n):
             return "'{" + ",".join(str(row[n]) for row in rows) + "}'"
         return (f"execute {statement} ({limit}, 16777216, {array(loads, 0)}, {array(loads, 1)}, 32, {after}, 'me', 42, 90000, "
-                f"30000, 60000, '{{}}', {array(loads, 2)}, 2147483647, {array(places, 0)}, {array(places, 1)}, "
-                f"{array(places, 2)}, {array(places, 3)}, {process})")
+                f"30000, 60000, '{{}}', {array(loads, 2)}, 2147483647, {array([(0,)] * len(loads), 0)}, "
+                f"{array(places, 0)}, {array(places, 1)}, {array(places, 2)}, {array(places, 3)}, {process})")
 
     @contextlib.contextmanager
     def undone(self):
