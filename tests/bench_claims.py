@@ -24,6 +24,10 @@ def sent(app):
     return app.value("select count(*) from {s}.subscriptions where status = 'sent'")
 
 
+def waiting(app):
+    return app.value("select count(*) from {s}.subscriptions where status = 'pending'")
+
+
 def claiming(app):
     """Seconds of CPU of the session that claims."""
     return cpu_by_session(app).get("anubisd claim", 0)
@@ -44,7 +48,10 @@ def claim_cost(bench, rows, integrations, idle=0, retries=0):
     daemon = bench.daemon(app).start()
     wait_for(lambda: sent(app) > 0, 120, "the first row")
     first, before = sent(app), claiming(app)
-    wait_for(lambda: sent(app) >= min(rows, first + SENT), 300, "some to be sent")
+    for _ in range(SENT // rows):
+        wait_for(lambda: waiting(app) == 0, 120, "all to be claimed")
+        app.query(bench.WAITING_ROWS.replace("TABLE", "{s}.subscriptions"), (integrations, rows))
+    wait_for(lambda: sent(app) >= first + min(SENT, rows), 300, "some to be sent")
     cost = (claiming(app) - before) / max(sent(app) - first, 1) * 1e6
     daemon.kill9()
     app.database.drop()

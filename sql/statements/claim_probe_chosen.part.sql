@@ -15,7 +15,7 @@ with chosen as materialized (
      and exists (select from subscriptions s
                   where s.integration_id = r.integration_id and s.status in ('pending', 'retry') and s.held_at is null
                     and subscription_due(s.next_attempt_at, s.scheduled_to) <= now() and s.id <> all ($12))
-     and ($4::integer[], $5::integer, $14::integer, $16::bigint[], $17::bigint[], $18::timestamptz[], $19::bigint[])
+     and ($4::integer[], $5::integer, $14::integer, $15::integer[], $16::bigint[], $17::bigint[], $18::timestamptz[], $19::bigint[])
          is not null
    order by r.integration_id <= $6, r.integration_id limit $1
      for no key update of r skip locked
