@@ -63,7 +63,8 @@ def claims(bench, most):
     found = [(rows, integrations, claim_cost(bench, rows, integrations)) for rows, integrations in SIZES if rows <= most]
     base = found[0][2]
     least = f"{found[0][0]:,} rows and {found[0][1]} integrations"
-    table = [Row(f"µs of claims a row: {least} → {rows:,} and {integrations:,}", base, cost) for rows, integrations, cost in found[1:]]
+    table = [Row(f"µs of claims a row: {least} → {rows:,} and {integrations:,}", base, cost)
+             for rows, integrations, cost in found[1:]]
     rows = min(most, 100000)
     busy = claim_cost(bench, rows, BUSY)
     among = f"µs of claims a row: {rows:,} rows and {BUSY} integrations → "
