@@ -410,6 +410,20 @@ create table @extschema@.audit_checkpoints (
     verified_at timestamptz     -- by "anubisctl verify --audit": the leaves up to here were found to be right
 );
 create index audit_checkpoints_unpublished on @extschema@.audit_checkpoints (id) where published_at is null;
+-- What the daemons themselves find when they prove it, see src/monitor/auditor.c. checkpoint: the leaves up to there were right. whole_at,
+-- took_ms: when all of it was proven, and how long that took. unsealed_since: since when there are leaves that no checkpoint has, though
+-- the last one has stayed the same (last_checkpoint).
+create table @extschema@.audit_checks (
+    one boolean primary key default true check (one),
+    checkpoint bigint not null default 0,
+    checked_at timestamptz not null default now(),
+    whole_at timestamptz,
+    took_ms bigint not null default 0,
+    differences bigint not null default 0,
+    words text not null default '',
+    last_checkpoint bigint not null default 0,
+    unsealed_since timestamptz
+);
 -- What makes a commitment impossible to guess. Without its salt a leaf still proves that there was an event, and says nothing of a person.
 create table @extschema@.audit_salts (
     subscription_id bigint primary key,

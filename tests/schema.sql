@@ -63,7 +63,7 @@ begin
                     anubis.alert_evidence, anubis.alert_firsts, anubis.alert_buckets,
                     anubis.confirmations, anubis.confirmation_terms to %I', role);
     execute format('grant select, insert on anubis.audit_log, anubis.audit_tiles to %I', role);
-    execute format('grant select, insert, update, delete on anubis.audit_trees, anubis.audit_salts, anubis.audit_checkpoints to %I', role);
+    execute format('grant select, insert, update, delete on anubis.audit_trees, anubis.audit_salts, anubis.audit_checkpoints, anubis.audit_checks to %I', role);
     execute format('grant execute on function anubis.ledger_extend(bigint), anubis.ledger_index(), anubis.ledger_retire(interval, text[], bigint, bigint),
                      anubis.ledger_renumber(bigint, bigint, timestamptz),
                      anubis.subscriptions_route(bigint[]),
@@ -1070,15 +1070,7 @@ begin
     if found > 0 then
         return format('events of it are dead letters that nobody has replayed or discarded, %s in all', found);
     end if;
-    -- Leaves that came after the last checkpoint. Its lines: see src/crypto/audit_note.h.
-    if 'monitoring' = any (readers)
-       and exists (with sealed as (
-                     select m[1] as topic, m[2]::integer as partition, m[3]::bigint as size
-                       from (select note from anubis.audit_checkpoints order by id desc limit 1) c,
-                            regexp_matches(c.note, '^(\S+) ([0-9]{1,9}) ([0-9]{1,18}) [0-9a-f]{64}$', 'gn') m)
-                   select from anubis.audit_trees t left join sealed s on s.topic = t.topic and s.partition = t.partition
-                    cross join lateral (select from anubis.audit_log l
-                                         where l.tree = t.id and l.leaf >= coalesce(s.size, 0) and l.sequence <= ending limit 1) l) then
+    if 'monitoring' = any (readers) and anubis.ledger_unsealed(ending) then
         return 'no checkpoint of the audit log has all of its events';
     end if;
     return null;
@@ -1240,6 +1232,18 @@ CREATE FUNCTION anubis.ledger_unhandled(beginning bigint, ending bigint, readers
        and not exists (select from dead d where d.read_model = w.read_model and d.id = e.id)
      group by 1 order by 1
 $_$;
+CREATE FUNCTION anubis.ledger_unsealed(ending bigint) RETURNS boolean
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+    with sealed as (
+      select m[1] as topic, m[2]::integer as partition, m[3]::bigint as size
+        from (select note from anubis.audit_checkpoints order by id desc limit 1) c,
+             regexp_matches(c.note, '^(\S+) ([0-9]{1,9}) ([0-9]{1,18}) [0-9a-f]{64}$', 'gn') m)
+    select exists (select from anubis.audit_trees t left join sealed s on s.topic = t.topic and s.partition = t.partition
+                    cross join lateral (select from anubis.audit_log l
+                                         where l.tree = t.id and l.leaf >= coalesce(s.size, 0) and l.sequence <= ending limit 1) l)
+$_$;
 CREATE FUNCTION anubis.ledger_wal_position() RETURNS bigint
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1299,6 +1303,7 @@ CREATE FUNCTION anubis.lock_key(kind text) RETURNS bigint
         when 'alerts' then 7    -- the daemon that looks for alerts and tells of them
         when 'replay' then 8    -- the session that rebuilds read models
         when 'retention' then 9 -- the daemon that lets old things go
+        when 'audit' then 10    -- the session that proves the audit log
         else ('no such kind of lock: ' || kind)::bigint end
 $$;
 CREATE FUNCTION anubis.may_serve(served_by text, served_until timestamp with time zone, instance text, at timestamp with time zone) RETURNS boolean
@@ -2057,7 +2062,7 @@ CREATE FUNCTION anubis.tables_needed(OUT name text, OUT kind "char", OUT key tex
            ('integration_stats_days', 'r', '{bucket,integration_id,span}'), ('integration_stats_months', 'r', '{bucket,integration_id,span}'),
            ('integration_stats_changes', 'r', '{bucket,integration_id}'),
            ('audit_trees', 'r', '{id}'), ('audit_log', 'r', '{tree,leaf}'), ('audit_tiles', 'r', '{tree,level,tile}'),
-           ('audit_checkpoints', 'r', '{id}'), ('audit_salts', 'r', '{subscription_id}'),
+           ('audit_checkpoints', 'r', '{id}'), ('audit_salts', 'r', '{subscription_id}'), ('audit_checks', 'r', '{one}'),
            ('alerts', 'r', '{id}'), ('alert_silences', 'r', '{id}'), ('alert_outbox', 'r', '{id}'),
            ('alert_evidence', 'r', '{integration_id}'), ('alert_firsts', 'r', '{subscription_id}'), ('alert_buckets', 'r', '{integration_id,bucket}'),
            ('confirmations', 'r', '{subscription_id}'), ('confirmation_terms', 'r', '{integration_id,since}')
@@ -2241,6 +2246,18 @@ ALTER TABLE anubis.audit_checkpoints ALTER COLUMN id ADD GENERATED ALWAYS AS IDE
     NO MINVALUE
     NO MAXVALUE
     CACHE 1
+);
+CREATE TABLE anubis.audit_checks (
+    one boolean DEFAULT true NOT NULL,
+    checkpoint bigint DEFAULT 0 NOT NULL,
+    checked_at timestamp with time zone DEFAULT now() NOT NULL,
+    whole_at timestamp with time zone,
+    took_ms bigint DEFAULT 0 NOT NULL,
+    differences bigint DEFAULT 0 NOT NULL,
+    words text DEFAULT ''::text NOT NULL,
+    last_checkpoint bigint DEFAULT 0 NOT NULL,
+    unsealed_since timestamp with time zone,
+    CONSTRAINT audit_checks_one_check CHECK (one)
 );
 CREATE TABLE anubis.audit_log (
     tree integer NOT NULL,
@@ -2895,6 +2912,8 @@ ALTER TABLE ONLY anubis.anubis_repeatables
     ADD CONSTRAINT anubis_repeatables_pkey PRIMARY KEY (name);
 ALTER TABLE ONLY anubis.audit_checkpoints
     ADD CONSTRAINT audit_checkpoints_pkey PRIMARY KEY (id);
+ALTER TABLE ONLY anubis.audit_checks
+    ADD CONSTRAINT audit_checks_pkey PRIMARY KEY (one);
 ALTER TABLE ONLY anubis.audit_log
     ADD CONSTRAINT audit_log_pkey PRIMARY KEY (tree, leaf);
 ALTER TABLE ONLY anubis.audit_salts

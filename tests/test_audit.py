@@ -334,3 +334,47 @@ def restore(app, tables):
     app.query("set session_replication_role = replica; update {s}.subscription_events e set integration_id = v.integration_id "
               "from {s}.saved_event v where v.id = e.id and v.integration_id is distinct from e.integration_id; "
               "drop table {s}.saved_event")
+
+
+def prove_now(app):
+    """The daemon proves once a minute, and all of it when it found something."""
+    at = app.value("update {s}.audit_checks set checked_at = '-infinity', whole_at = null returning now()")
+    wait_for(lambda: app.value("select checked_at > %s from {s}.audit_checks", (at,)), 60, "another proof")
+
+
+def firing(app):
+    return app.query("select value, message from {s}.alerts where kind = 'audit' and state = 'firing'")
+
+
+def test_the_daemon_finds_it_and_tells(audited):
+    """Whatever was done to a leaf, the ledger's event, a tree or the checkpoints; and it is over when it was mended."""
+    app, daemon = audited
+    wait_for_checkpoint(app, daemon)
+    prove_now(app)
+    assert app.query("select differences, unsealed_since from {s}.audit_checks") == [(0, None)] and not firing(app)
+    for name in ("subscription", "removed", "cut off with its tree", "ledger"):
+        saved = save(app)
+        try:
+            app.query(TAMPERINGS[name][0])
+            prove_now(app)
+            (value, message), = wait_for(lambda: firing(app), 30, f"the alert: {name}")
+            assert value >= 1 and re.search(TAMPERINGS[name][1], message) and "verify --audit" in message, (name, message)
+        finally:
+            restore(app, saved)
+        prove_now(app)
+        wait_for(lambda: not firing(app), 30, f"the end of the alert: {name}")
+    daemon.wait_log(r"alert \d+.*: audit: the audit log was changed", count=4)
+    # Leaves that have had no checkpoint for long: a trigger keeps it away.
+    app.query("create function {s}.refuse() returns trigger language plpgsql as $$ begin return null; end $$; "
+              "create trigger refuse before insert on {s}.audit_checkpoints for each row execute function {s}.refuse()")
+    app.subscriptions(1, 2)
+    wait_for_leaves(app, 1026)
+    prove_now(app)
+    assert app.value("select unsealed_since > now() - interval '5 min' from {s}.audit_checks") and not firing(app)
+    app.query("update {s}.audit_checks set unsealed_since = now() - interval '11 min'")
+    assert "no checkpoint covers" in wait_for(lambda: firing(app), 30, "the alert of checkpoints")[0][1]
+    app.query("drop trigger refuse on {s}.audit_checkpoints")
+    look_again(app)
+    wait_for(lambda: app.value("select not {s}.ledger_unsealed(9223372036854775807)"), 30, "the checkpoint")
+    prove_now(app)
+    wait_for(lambda: not firing(app), 30, "the end")

@@ -13,6 +13,7 @@ create or replace function @extschema@.lock_key(kind text) returns bigint langua
         when 'alerts' then 7    -- the daemon that looks for alerts and tells of them
         when 'replay' then 8    -- the session that rebuilds read models
         when 'retention' then 9 -- the daemon that lets old things go
+        when 'audit' then 10    -- the session that proves the audit log
         else ('no such kind of lock: ' || kind)::bigint end
 $$;
 

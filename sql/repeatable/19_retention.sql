@@ -1,5 +1,17 @@
 -- Retention: partitions of the ledger that are old enough, and that nobody needs any more, leave it.
 
+-- Has the audit log leaves of events up to this one that the last checkpoint has not? Its lines: see src/crypto/audit_note.h.
+create or replace function @extschema@.ledger_unsealed(ending bigint) returns boolean
+    language sql stable set search_path = pg_catalog, pg_temp as $$
+    with sealed as (
+      select m[1] as topic, m[2]::integer as partition, m[3]::bigint as size
+        from (select note from @extschema@.audit_checkpoints order by id desc limit 1) c,
+             regexp_matches(c.note, '^(\S+) ([0-9]{1,9}) ([0-9]{1,18}) [0-9a-f]{64}$', 'gn') m)
+    select exists (select from @extschema@.audit_trees t left join sealed s on s.topic = t.topic and s.partition = t.partition
+                    cross join lateral (select from @extschema@.audit_log l
+                                         where l.tree = t.id and l.leaf >= coalesce(s.size, 0) and l.sequence <= ending limit 1) l)
+$$;
+
 -- What still needs events of these ids, in words; NULL = nothing, as far as the books tell. Whether each event was handled:
 -- ledger_unhandled().
 create or replace function @extschema@.ledger_needed(beginning bigint, ending bigint, readers text[]) returns text
@@ -22,15 +34,7 @@ begin
     if found > 0 then
         return format('events of it are dead letters that nobody has replayed or discarded, %s in all', found);
     end if;
-    -- Leaves that came after the last checkpoint. Its lines: see src/crypto/audit_note.h.
-    if 'monitoring' = any (readers)
-       and exists (with sealed as (
-                     select m[1] as topic, m[2]::integer as partition, m[3]::bigint as size
-                       from (select note from @extschema@.audit_checkpoints order by id desc limit 1) c,
-                            regexp_matches(c.note, '^(\S+) ([0-9]{1,9}) ([0-9]{1,18}) [0-9a-f]{64}$', 'gn') m)
-                   select from @extschema@.audit_trees t left join sealed s on s.topic = t.topic and s.partition = t.partition
-                    cross join lateral (select from @extschema@.audit_log l
-                                         where l.tree = t.id and l.leaf >= coalesce(s.size, 0) and l.sequence <= ending limit 1) l) then
+    if 'monitoring' = any (readers) and @extschema@.ledger_unsealed(ending) then
         return 'no checkpoint of the audit log has all of its events';
     end if;
     return null;

@@ -92,6 +92,12 @@ with own as materialized (
          format('most institutions were lost at once, so the network of %s is to blame',
                 case count when 1 then 'a daemon''s machine' else count || ' daemons' end) from lost where count > 0
   union all
+  select null, 'audit', true, differences, 0,
+         case when differences > 0 then format('the audit log was changed, its proof finds %s difference%s: %s. Run "anubisctl verify --audit '
+                                               '--full"', differences, case when differences > 1 then 's' end, words)
+              else 'the audit log has leaves that no checkpoint covers for more than ten minutes' end
+    from audit_checks where differences > 0 or unsealed_since < now() - interval '10 min'
+  union all
   select null, 'test', false, null, null, null from alerts
    where kind = 'test' and state = 'firing' and started_at > now() - interval '30 s'
 ), resolved as (

@@ -76,6 +76,39 @@ with limited as (
 )
 select count(*) from mended
 
+-- name: audit_due
+-- Is the audit log to be proven again? Each minute. In a test database it proves nothing.
+select not exists (select from audit_checks where checked_at > now() - interval '1 minute') and not cleaning_allowed()
+
+-- name: audit_begin
+-- True: this session may prove it, and no other one does so meanwhile. Then, whether all of it is to be proven, which takes a hundredth
+-- of the time, and a tenth where something was found; and since which checkpoint what is new.
+select l.given, coalesce(c.whole_at + c.took_ms * case when c.differences > 0 then interval '10 ms' else interval '100 ms' end < now(), true),
+       coalesce(c.checkpoint, 0)
+  from (select pg_try_advisory_lock(lock_key('audit')) as given) l left join audit_checks c on true
+
+-- name: audit_note
+-- What was found. What all of it has shown stays until all of it is proven again.
+-- $1 boolean: all of it was proven
+-- $2 bigint: the last checkpoint that was found to be right, 0 = none
+-- $3 bigint: differences
+-- $4 text: the first of them
+-- $5 bigint: how long it took, in ms
+with now_there as (
+  select coalesce(max(id), 0) as last, ledger_unsealed(9223372036854775807) as is_unsealed from audit_checkpoints
+)
+insert into audit_checks as c (checkpoint, whole_at, took_ms, differences, words, last_checkpoint, unsealed_since)
+select $2, case when $1 then now() end, case when $1 then $5 else 0 end, $3, $4, n.last, case when n.is_unsealed then now() end from now_there n
+    on conflict (one) do update
+   set checked_at = now(),
+       checkpoint = case when excluded.differences > 0 then c.checkpoint else greatest(excluded.checkpoint, c.checkpoint) end,
+       whole_at = coalesce(excluded.whole_at, c.whole_at), took_ms = case when $1 then excluded.took_ms else c.took_ms end,
+       differences = case when $1 or excluded.differences > 0 then excluded.differences else c.differences end,
+       words = case when $1 or excluded.differences > 0 then excluded.words else c.words end,
+       last_checkpoint = excluded.last_checkpoint,
+       unsealed_since = case when excluded.last_checkpoint = c.last_checkpoint and excluded.unsealed_since is not null
+                             then coalesce(c.unsealed_since, excluded.unsealed_since) else excluded.unsealed_since end
+
 -- name: add_checkpoint
 -- Unless the last one says the same, perhaps with a signature more: whether it was added.
 -- $1 text: the note
@@ -93,5 +126,6 @@ select exists (select from added)
 delete from audit_checkpoints c
  where c.created_at < now() - interval '1 hour' and c.published_at is not null
    and c.id <> coalesce((select max(id) from audit_checkpoints where verified_at is not null), 0)
+   and c.id <> coalesce((select checkpoint from audit_checks), 0)
    and exists (select from audit_checkpoints l
                 where l.id > c.id and date_trunc('hour', l.created_at) = date_trunc('hour', c.created_at))

@@ -23,10 +23,13 @@ select hash from (select leaf as n, hash from audit_log where $2 = 0 and tree = 
  order by n
 
 -- name: audit_checkpoints
--- Those since the last one that was verified, that included; or all: id, note, whether it was verified, who signed it.
--- $1 boolean: all of them
-select id, note, verified_at is not null, signed_by from audit_checkpoints
- where $1 or id >= coalesce((select max(id) from audit_checkpoints where verified_at is not null), 0) order by id
+-- Id, note, who signed it.
+-- $1 bigint: from this one on
+select id, note, signed_by from audit_checkpoints where id >= $1 order by id
+
+-- name: audit_verified
+-- The last checkpoint that a person found to be right, 0 = none.
+select coalesce(max(id), 0) from audit_checkpoints where verified_at is not null
 
 -- name: audit_note_verified
 -- $1 bigint: the checkpoint

@@ -3,7 +3,8 @@
 #include <string.h>
 #include <sysexits.h>
 
-#include "ctl/audit_proof.h"
+#include "audit/audit_proof.h"
+#include "ctl/ctl.h"
 #include "sql/statements.h"
 
 /* The last checkpoint. */

@@ -1,7 +1,8 @@
 /* anubisctl verify --audit: the proof of the audit log. */
 #include <inttypes.h>
 
-#include "ctl/audit_proof.h"
+#include "audit/audit_proof.h"
+#include "ctl/ctl.h"
 #include "sql/statements.h"
 
 static int add_verdict(struct sheet *sheet, const struct audit *a, const struct audit_result *result)
@@ -41,17 +42,22 @@ static int note_verified(struct audit *a, int64_t checkpoint)
 static int prove(struct audit *a, struct pg *pg, bool all, struct audit_result *ret)
 {
     struct error err;
+    int64_t since = 0;
 
     *ret = (struct audit_result){0};
-    int r = pg_execute(pg, "begin isolation level repeatable read read only; set local statement_timeout = 0",
+    int r = pg_execute(pg,
+                       "begin isolation level repeatable read read only; set local statement_timeout = 0; "
+                       "lock table subscription_events in access share mode",
                        &err);
     if (r != PG_DONE) {
         a->err = err;
         return r;
     }
     r = audit_open(a, pg);
+    if (r == PG_DONE && !all)
+        r = pg_query_i64(pg, &sql_audit_verified, NULL, &since, &a->err);
     if (r == PG_DONE)
-        r = audit_prove(a, all, ret);
+        r = audit_prove(a, since, ret);
     if (r == PG_DONE)
         r = pg_execute(pg, "rollback", &a->err);
     if (r == PG_DONE && ret->differences.count == 0)

@@ -213,23 +213,6 @@ void sheet_empty_line(struct sheet *s)
     sheet_say(s, NULL, "%s", "");
 }
 
-void sentences_add(struct sentences *s, const char *fmt, ...)
-{
-    va_list args;
-
-    s->items = xreallocarray(s->items, s->count + 1, sizeof(*s->items));
-    va_start(args, fmt);
-    s->items[s->count++] = format(fmt, args);
-    va_end(args);
-}
-
-void sentences_free(struct sentences *s)
-{
-    for (size_t i = 0; i < s->count; i++)
-        free(s->items[i]);
-    free(s->items);
-}
-
 void sheet_list(struct sheet *s, const char *key, const struct sentences *sentences)
 {
     cJSON *list = cJSON_AddArrayToObject(s->json, key);

@@ -6,6 +6,7 @@
  * copied. */
 #pragma once
 
+#include "base/sentences.h"
 #include "base/strbuf.h"
 
 struct sheet; /* the whole answer */
@@ -44,12 +45,6 @@ void sheet_add_known(struct sheet *s, const char *key, const char *label, struct
 void sheet_say(struct sheet *s, const char *label, const char *fmt, ...) PRINTF(3, 4);
 void sheet_empty_line(struct sheet *s);
 
-struct sentences {
-    char **items;
-    size_t count;
-};
-void sentences_add(struct sentences *s, const char *fmt, ...) PRINTF(2, 3);
-void sentences_free(struct sentences *s); /* what it holds; legal on a zeroed one */
 /* A line for each; an array of strings in JSON. */
 void sheet_list(struct sheet *s, const char *key, const struct sentences *sentences);
 

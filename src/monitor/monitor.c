@@ -11,6 +11,7 @@
 #include "base/timeutil.h"
 #include "base/trouble.h"
 #include "base/worker.h"
+#include "monitor/auditor.h"
 #include "monitor/checkpoint.h"
 #include "monitor/retention.h"
 #include "monitor/router.h"
@@ -39,7 +40,7 @@
 #define CONFIRMATIONS_MAX 1000
 
 /* Numbers of jobs: the last one is looked at again after a reload. */
-#define JOBS 11
+#define JOBS 12
 #define RETENTION (JOBS - 1)
 
 struct monitor;
@@ -57,6 +58,7 @@ struct monitor {
     _Atomic(struct config *) next; /* a reload's, not taken over yet */
     struct worker worker;
     struct monitor_stats stats;
+    struct auditor *auditor;
     struct pg *pg;
     struct backoff backoff;
     uint64_t open_at;                                  /* monotonic: no session is opened before */
@@ -66,9 +68,11 @@ struct monitor {
         int64_t id;     /* see sql_oldest_snapshot */
         uint64_t since; /* monotonic: when it was seen first */
     } oldest;           /* snapshot */
-    bool name_held;
-    struct trouble name_taken; /* by another daemon */
-    struct trouble cleaning;   /* subscriptions and events may be deleted here */
+    struct {
+        bool held;
+        struct trouble taken; /* by another daemon */
+    } name;
+    struct trouble cleaning; /* subscriptions and events may be deleted here */
     struct router router;
     struct retention retention;
 };
@@ -76,7 +80,7 @@ struct monitor {
 static void give_up_session(struct monitor *m)
 {
     pg_close(TAKE_PTR(m->pg));
-    m->name_held = false;
+    m->name.held = false;
     m->retention.leads = false;
     m->open_at = now_monotonic_usec() + backoff_next_usec(&m->backoff);
     m->stats.waiting = m->stats.unrouted = -1;
@@ -151,11 +155,11 @@ static uint64_t take_name(struct monitor *m)
     uint64_t now = now_monotonic_usec();
 
     pg_arg_text(&args, m->config->instance);
-    if (m->name_held || pg_query_bool(m->pg, &sql_take_name, &args, &m->name_held, NULL) != PG_DONE)
+    if (m->name.held || pg_query_bool(m->pg, &sql_take_name, &args, &m->name.held, NULL) != PG_DONE)
         return LOOK_USEC;
-    if (m->name_held && trouble_ends(&m->name_taken))
+    if (m->name.held && trouble_ends(&m->name.taken))
         log_notice("no other daemon is \"%s\" any more", m->config->instance);
-    else if (!m->name_held && trouble_lasts(&m->name_taken, now, now, NAME_USEC))
+    else if (!m->name.held && trouble_lasts(&m->name.taken, now, now, NAME_USEC))
         log_warning("another daemon on this database is \"%s\", too: nobody can tell whose claims are whose; "
                     "give each its own name (instance, by default the host's name)",
                     m->config->instance);
@@ -336,6 +340,15 @@ static uint64_t watch_confirmations(struct monitor *m)
     return overdue == CONFIRMATIONS_MAX || settled == CONFIRMATIONS_MAX ? 0 : TURN_USEC;
 }
 
+static uint64_t wake_auditor(struct monitor *m)
+{
+    bool due = false;
+
+    if (pg_query_bool(m->pg, &sql_audit_due, NULL, &due, NULL) == PG_DONE && due && m->auditor)
+        auditor_wake(m->auditor);
+    return LOOK_USEC;
+}
+
 static uint64_t route_unrouted(struct monitor *m)
 {
     return router_run(&m->router, m->pg);
@@ -352,7 +365,7 @@ static const struct job jobs[JOBS] = {
     {"index", index_ledger},     {"counters", fold_counts},
     {"times", mend_times},       {"checkpoint", write_checkpoint},
     {"routing", route_unrouted}, {"confirmations", watch_confirmations},
-    {"retention", let_go},
+    {"audit", wake_auditor},     {"retention", let_go},
 };
 
 /* --- the thread ------------------------------------------------------------------------------- */
@@ -395,7 +408,10 @@ static void take_over(struct monitor *m)
 static void *run(void *userdata)
 {
     struct monitor *m = userdata;
+    struct error err;
 
+    if (auditor_start(&m->auditor, m->config, m->worker.stop_fd, &err) < 0)
+        log_warning("%s; nobody proves the audit log", err.text);
     do {
         take_over(m);
         if (!m->pg && now_monotonic_usec() >= m->open_at)
@@ -404,6 +420,7 @@ static void *run(void *userdata)
         worker_wait(&m->worker, -1, MAX(until_next_job(m), 1)); /* 0 would not beat */
     } while (!worker_is_stopping(&m->worker));
     pg_close(TAKE_PTR(m->pg));
+    auditor_join(m->auditor);
     return NULL;
 }
 

@@ -1,9 +1,10 @@
 /* The proof of the audit log: what audit_*.c and the commands share. All of it in the caller's snapshot. */
 #pragma once
 
+#include "base/sentences.h"
 #include "crypto/audit_leaf.h"
 #include "crypto/audit_note.h"
-#include "ctl/ctl.h"
+#include "pg/pg.h"
 
 /* A tree as the database has it. */
 struct audit_tree {
@@ -48,6 +49,6 @@ struct audit_result {
     int64_t checkpoints, unsigned_checkpoints;
     int64_t last_checkpoint; /* the last one that holds; 0 = none */
 };
-/* Proves the leaves since the last verified checkpoint, or all, against their hashes, the trees, the
- * checkpoints and the ledger. PG_DONE or an error of pg_query(). */
-int audit_prove(struct audit *a, bool all, struct audit_result *ret);
+/* Proves the leaves since a checkpoint up to which they were found to be right before (0 = all) against their
+ * hashes, the trees, the checkpoints since then and the ledger. PG_DONE or an error of pg_query(). */
+int audit_prove(struct audit *a, int64_t since, struct audit_result *ret);

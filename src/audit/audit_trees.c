@@ -2,7 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "ctl/audit_proof.h"
+#include "audit/audit_proof.h"
 #include "sql/statements.h"
 
 #define TILE_LEVELS 8

@@ -2,7 +2,7 @@
  *
  * A tree's rows are read in their order and appended to a tree of our own: what was changed, taken out, put
  * in or moved shows in the row itself, in a tile, in the roots or in a checkpoint. */
-#include "ctl/audit_proof.h"
+#include "audit/audit_proof.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -28,7 +28,7 @@ struct proof_of_audit {
     struct audit_result *result;
     struct promise *promises; /* sorted by tree and size */
     size_t promise_count;
-    bool all;
+    int64_t since; /* see audit_prove() */
     /* Of the tree under way. */
     const struct audit_tree *tree;
     struct merkle_range range;
@@ -87,9 +87,9 @@ static void check_signature(struct proof_of_audit *p, int64_t checkpoint, const 
 {
     CLEANUP(freep) char *name = audit_note_signer(p->audit->installation);
 
-    if (pg_is_null(rows, i, 3))
+    if (pg_is_null(rows, i, 2))
         p->result->unsigned_checkpoints++;
-    else if (!note_is_signed(pg_get_text(rows, i, 1), name, pg_get_text(rows, i, 3)))
+    else if (!note_is_signed(pg_get_text(rows, i, 1), name, pg_get_text(rows, i, 2)))
         sentences_add(&p->result->differences,
                       "audit log: checkpoint %" PRId64 " is not signed by the key that it names", checkpoint);
 }
@@ -99,12 +99,12 @@ static int read_checkpoints(struct proof_of_audit *p)
     CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
     CLEANUP(pg_result_freep) struct pg_result *rows = NULL;
 
-    pg_arg_bool(&args, p->all);
+    pg_arg_i64(&args, p->since);
     int r = pg_query(p->audit->pg, &sql_audit_checkpoints, &args, &rows, &p->audit->err);
     for (int i = 0; r == PG_DONE && i < pg_rows(rows); i++) {
         CLEANUP(freep) struct audit_tree_state *trees = NULL;
         struct promise checkpoint = {.checkpoint = pg_get_i64(rows, i, 0),
-                                     .verified = pg_get_bool(rows, i, 2)};
+                                     .verified = pg_get_i64(rows, i, 0) <= p->since};
         size_t count = 0;
         p->result->checkpoints++;
         check_signature(p, checkpoint.checkpoint, rows, i);
@@ -265,7 +265,7 @@ static int begin_at_verified(struct proof_of_audit *p, struct audit_tree *tree)
     while (p->promise < p->promise_count && !is_of_tree(p, &p->promises[p->promise]))
         p->promise++;
     for (size_t i = p->promise; i < p->promise_count && is_of_tree(p, &p->promises[i]); i++)
-        if (!p->all && p->promises[i].verified && p->promises[i].tree.size <= tree->state.size)
+        if (p->promises[i].verified && p->promises[i].tree.size <= tree->state.size)
             tree->from = p->promises[i].tree.size;
     int r = tree->from ? audit_root_at(p->audit, tree, tree->from, &p->range) : PG_DONE;
     if (r == PG_DONE && tree->from)
@@ -321,9 +321,9 @@ static int compare_with_ledger(struct proof_of_audit *p)
     return r;
 }
 
-int audit_prove(struct audit *a, bool all, struct audit_result *ret)
+int audit_prove(struct audit *a, int64_t since, struct audit_result *ret)
 {
-    struct proof_of_audit p = {.audit = a, .result = ret, .all = all, .scratch = STRBUF_INIT(4096)};
+    struct proof_of_audit p = {.audit = a, .result = ret, .since = since, .scratch = STRBUF_INIT(4096)};
 
     *ret = (struct audit_result){0};
     int r = read_checkpoints(&p);
