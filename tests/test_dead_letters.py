@@ -131,8 +131,9 @@ def test_a_group_stops_that_cannot_handle_one_after_the_other(scene, make_daemon
     counting begins anew."""
     victim = scene.integrations[1]
     scene.app.query("create function {s}.refuse() returns trigger language plpgsql as $$ begin raise check_violation; end $$")
-    scene.app.query("create constraint trigger rule after insert or update on {s}.integration_runtime deferrable initially deferred "
-                    f"for each row when (new.integration_id = {victim} and new.sent > 0) execute function {{s}}.refuse()")
+    scene.app.query("create constraint trigger rule after insert or update on {s}.integration_runtime deferrable "
+                    f"initially deferred for each row when (new.integration_id = {victim} and new.sent > 0) "
+                    "execute function {s}.refuse()")
     daemon = make_daemon(SETTINGS).start()
     for n in range(1, 21):
         scene.send(poison(scene, 1, first=n, integration=victim))
