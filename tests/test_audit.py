@@ -98,11 +98,12 @@ def test_every_event_is_a_leaf(audited):
     assert app.value("select count(*) from {s}.audit_salts") == 340
 
 
-def test_leaves_that_the_database_refuses(app, make_daemon, institutions):
-    """One for what it says: that event is put aside. All of them for a while: they come later."""
+def test_leaves_that_the_database_refuses(app, make_daemon, institutions, ctl):
+    """One for what it says: that event is put aside, and comes behind others when it is replayed. All of them for a while: they
+    come later."""
     integration = app.integration(institutions.url("/good"))
     daemon = make_daemon().start()
-    app.query("alter table {s}.audit_log add check (subscription_id <> 7)")
+    app.query("alter table {s}.audit_log add constraint rule check (subscription_id <> 7)")
     app.subscriptions(integration, 20)
     wait_for_leaves(app, 3 * 19)
     assert app.query("select distinct read_model, error from {s}.dead_letters") == [
@@ -113,6 +114,9 @@ def test_leaves_that_the_database_refuses(app, make_daemon, institutions):
     app.query("alter table {s}.audit_log rename column hash_away to hash")
     wait_for_leaves(app, 3 * 39)
     assert len(check(app)) == 3 * 39
+    app.query("alter table {s}.audit_log drop constraint rule")
+    assert ctl("dead-letters", "replay", "--all", "--json").expect(0).json["handled"] == 3
+    assert ctl("verify", "--audit", "--full", "--json").expect(0).json["leaves"] == 3 * 40
     assert daemon.term() == 0
 
 
@@ -199,11 +203,17 @@ def test_proof_and_what_begins_at_the_last_one(audited, ctl):
     first = ctl("verify", "--audit", "--json").expect(0).json
     assert (first["verdict"], first["leaves"], first["differences"]) == ("proven", 1020, [])
     assert ctl("verify", "--audit", "--json").expect(0).json["leaves"] == 0
+    saved = save(app)
     app.subscriptions(1, 10)
     wait_for_leaves(app, 1050)
     assert ctl("verify", "--audit", "--json").expect(0).json["leaves"] == 30
     assert ctl("verify", "--audit", "--full", "--json").expect(0).json["leaves"] == 1050
     assert "proven: the audit log" in ctl("verify", "--audit").expect(0).stdout
+    # As if the new ones had never come.
+    assert daemon.term() == 0
+    restore(app, saved)
+    cut_off = ctl("verify", "--audit").expect(1).stdout
+    assert cut_off.count("was handled, and has no leaf: it was taken out") == 20 and "WRONG: 30 differences" in cut_off
 
 
 def checker(tmp_path):
@@ -316,6 +326,65 @@ def test_what_was_tampered_with_is_named(audited, ctl):
         finally:
             restore(app, saved)
     ctl("verify", "--audit", "--full").expect(0)
+
+
+RENUMBER = "; update {s}.audit_log l set leaf = -n from (select ctid, row_number() over (partition by tree order by leaf) as n " \
+           "from {s}.audit_log) r where r.ctid = l.ctid; update {s}.audit_log set leaf = -leaf - 1"
+TAIL = ("delete from {s}.audit_log where tree = (" + SENT + ") and leaf >= (select size - 5 from {s}.audit_trees t "
+        "where t.id = tree)")
+REWRITTEN = {
+    "cut off": (TAIL, [r"event [0-9]+ \(sent\) was handled, and has no leaf"] * 5),
+    "taken out": ("delete from {s}.audit_log" + SEVENTH + RENUMBER, [r"event [0-9]+ \(sent\) was handled, and has no leaf"]),
+    "put in": ("insert into {s}.audit_log select tree, 999, \"offset\" + 999, sequence, event_id, event_type, subscription_id, "
+               "integration_id, created_at, commitment, hash from {s}.audit_log" + SEVENTH + RENUMBER,
+               [r"sent/0: leaf [0-9]+ holds event [0-9]+ once more"]),
+    "another": ("update {s}.audit_log a set (sequence, event_id, event_type, subscription_id, integration_id, created_at) = "
+                "(select sequence, event_id, event_type, subscription_id, integration_id, created_at from {s}.audit_log b "
+                "where b.tree = a.tree and b.leaf = 9)" + SEVENTH,
+                [r"event [0-9]+ \(sent\) was handled, and has no leaf", r"sent/0: leaf [79] holds event [0-9]+ once more"]),
+    "emptied": ("delete from {s}.audit_log", [r"event [0-9]+ \([a-z]+\) was handled, and has no leaf"] * 20),
+}
+
+
+def make_anew(app):
+    """What whoever may write to all tables can do: hashes, tiles, roots and the checkpoint fit what the rows say now."""
+    installation = app.value("select namespace::text from {s}.installation")
+    app.query("delete from {s}.audit_tiles; delete from {s}.audit_trees t "
+              "where not exists (select from {s}.audit_log l where l.tree = t.id)")
+    note = [app.value("select split_part(note, E'\\n', 1) from {s}.audit_checkpoints limit 1"), installation]
+    for tree in rows(app, "select id, topic, partition, size, roots from {s}.audit_trees order by topic, partition"):
+        found = rows(app, COLUMNS + " from {s}.audit_log where tree = %s order by leaf", (tree["id"],))
+        hashes = [sha256(b"\x00", entry(installation, tree, r)) for r in found]
+        app.query("update {s}.audit_log l set hash = h.hash from unnest(%s::bigint[], %s::bytea[]) h (leaf, hash) "
+                  "where l.tree = %s and l.leaf = h.leaf", ([r["leaf"] for r in found], hashes, tree["id"]))
+        roots, at = [], 0
+        for size in (1 << n for n in range(20, -1, -1) if len(hashes) >> n & 1):
+            roots.append(root(hashes[at:at + size]))
+            at += size
+        app.query("update {s}.audit_trees set size = %s, roots = %s where id = %s", (len(hashes), b"".join(roots), tree["id"]))
+        assert len(hashes) < 256  # without tiles
+        note.append(f"{tree['topic']} {tree['partition']} {len(hashes)} {root(hashes).hex()}")
+    app.query("delete from {s}.audit_checkpoints")
+    if len(note) > 2:
+        app.query("insert into {s}.audit_checkpoints (note) values (%s)", ("\n".join(note) + "\n",))
+
+
+def test_a_log_that_was_made_anew_is_found_by_the_marks(audited, ctl):
+    """All its hashes are right: what it lacks, or has twice, shows beside what the group has handled."""
+    app, daemon = audited
+    wait_for_checkpoint(app, daemon)
+    assert daemon.term() == 0
+    make_anew(app)
+    ctl("verify", "--audit").expect(0)
+    for name, (statement, words) in REWRITTEN.items():
+        saved = save(app)
+        try:
+            app.query(statement)
+            make_anew(app)
+            found = ctl("verify", "--audit", "--full", "--json").expect(1).json["differences"]
+            assert len(found) == len(words) and all(re.search(w, d) for w, d in zip(words, found)), f"{name}: {found}"
+        finally:
+            restore(app, saved)
 
 
 def save(app):

@@ -50,6 +50,35 @@ select l.tree, l.leaf, l.sequence, e.id is null
         or e.integration_id is distinct from l.integration_id or as_instant(e.created_at) <> l.created_at)
  order by 1, 2 limit $3
 
+-- name: audit_without_leaf :once
+-- Events of the ledger that the group has handled and the log does not have: ledger id, type, how many there are in all.
+-- $1 bigint: of ledger ids above this one
+-- $2 bigint: how many are named
+with chunks as materialized (
+  select b.event_type, b.chunk, bit_or(('x' || encode(b.bits, 'hex'))::bit(8192)) as bits
+    from consumer_bitmaps b where b.read_model = 'monitoring' and b.chunk >= $1 / 8192 group by 1, 2
+)
+select e.id, e.event_type::text, count(*) over ()
+  from subscription_events e join chunks c on c.event_type = e.event_type::text and c.chunk = e.id / 8192
+ where e.id > $1 and get_bit(c.bits, ((e.id % 8192)::int # 7)) = 1
+   and not exists (select from audit_log l where l.sequence > $1 and l.sequence = e.id)
+ order by 1 limit $2
+
+-- name: audit_twice :once
+-- Leaves that hold an event that another leaf before them holds: tree, leaf, ledger id, how many there are in all.
+-- $1 bigint: of ledger ids above this one
+-- $2 bigint: how many are named
+select tree, leaf, sequence, count(*) over ()
+  from (select tree, leaf, sequence, row_number() over (partition by sequence order by "offset", tree, leaf) as n
+          from audit_log where sequence > $1) l
+ where n > 1 order by 1, 2 limit $2
+
+-- name: audit_newest_below :once
+-- The highest ledger id of these leaves, 0 = there are none.
+-- $1 integer[]: trees
+-- $2 bigint[]: their leaves
+select coalesce(max(l.sequence), 0) from unnest($1::int[], $2::bigint[]) as f (tree, leaf) join audit_log l using (tree, leaf)
+
 -- name: audit_last_checkpoint
 -- Of all: id, note, when, how long ago in microseconds, how many there are, who signed it. No row: none.
 select id, note, created_at, (extract(epoch from now() - created_at) * 1000000)::bigint, count(*) over (), signed_by

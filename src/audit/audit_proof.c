@@ -34,6 +34,9 @@ struct proof_of_audit {
     struct merkle_range range;
     size_t promise; /* the next one */
     int64_t offset; /* of the leaf before, -1 = none */
+    struct {
+        int64_t leaf, sequence; /* the first that lies before the leaf before it; sequence 0 = none */
+    } moved;
     size_t named;
     struct strbuf scratch;
 };
@@ -223,11 +226,10 @@ static bool take_leaf(struct proof_of_audit *p, struct pg_row *row)
         differs(p, "leaf %" PRId64 " (event %" PRId64 ") was changed", number, e.sequence);
     if (len == SHA256_BYTES)
         memcpy(hash.bytes, stored, SHA256_BYTES); /* so that one change does not make all tiles wrong */
-    if (e.offset <= p->offset)
-        differs(p,
-                "leaf %" PRId64 " (event %" PRId64
-                ") lies before the leaf before it in Kafka: they were moved",
-                number, e.sequence);
+    if (e.offset <= p->offset && !p->moved.sequence) {
+        p->moved.leaf = number;
+        p->moved.sequence = e.sequence;
+    }
     p->offset = e.offset;
     merkle_append(p->audit->sha256, &p->range, &hash, check_tile, p);
     keep_promises(p);
@@ -273,12 +275,24 @@ static int begin_at_verified(struct proof_of_audit *p, struct audit_tree *tree)
     return r;
 }
 
+/* Leaves are in the order of their handling. That is Kafka's, but for what was put aside, left out or
+ * published anew: it tells of something wrong where the tree is wrong. */
+static void say_moved(struct proof_of_audit *p)
+{
+    if (p->moved.sequence && p->named > 0)
+        differs(p,
+                "leaf %" PRId64 " (event %" PRId64
+                ") lies before the leaf before it in Kafka: they were moved",
+                p->moved.leaf, p->moved.sequence);
+}
+
 static int prove_tree(struct proof_of_audit *p, struct audit_tree *tree)
 {
     p->tree = tree;
     p->range = (struct merkle_range){0};
     p->promise = 0;
     p->offset = -1;
+    p->moved.sequence = 0;
     p->named = 0;
     int r = begin_at_verified(p, tree);
     if (r == PG_DONE)
@@ -292,10 +306,20 @@ static int prove_tree(struct proof_of_audit *p, struct audit_tree *tree)
               memcmp(p->range.roots, tree->range.roots, p->range.count * SHA256_BYTES) != 0))
         differs(p, "its roots are not those of its leaves");
     find_broken_promises(p);
+    say_moved(p);
     return PG_DONE;
 }
 
 /* --- the ledger ------------------------------------------------------------------------------- */
+
+static const struct audit_tree *find_tree(const struct audit *a, int64_t id)
+{
+    const struct audit_tree *tree = a->trees;
+
+    while (tree->id != id)
+        tree++;
+    return tree;
+}
 
 static int compare_with_ledger(struct proof_of_audit *p)
 {
@@ -312,12 +336,69 @@ static int compare_with_ledger(struct proof_of_audit *p)
     for (int i = 0; r == PG_DONE && i < pg_rows(rows); i++) {
         struct pg_row row = {rows, i, 0};
         int64_t tree = pg_next_i64(&row), leaf = pg_next_i64(&row), sequence = pg_next_i64(&row);
-        for (p->tree = a->trees; p->tree->id != tree;)
-            p->tree++;
+        p->tree = find_tree(a, tree);
         p->named = 0;
         differs(p, "leaf %" PRId64 ": %s event %" PRId64, leaf,
                 pg_next_bool(&row) ? "the ledger has no" : "it is not as the ledger has", sequence);
     }
+    return r;
+}
+
+/* --- each event once -------------------------------------------------------------------------- */
+
+/* The newest event that was proven before: what came behind it is compared. 0 = all of them. */
+static int find_beginning(struct proof_of_audit *p, int64_t *ret)
+{
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+    const struct audit *a = p->audit;
+
+    pg_arg_i32s(&args, &a->trees->id, sizeof(*a->trees), a->count);
+    pg_array_begin(&args, PG_INT8);
+    for (size_t i = 0; i < a->count; i++)
+        pg_array_i64(&args, (int64_t) a->trees[i].from - 1);
+    return pg_query_i64(a->pg, &sql_audit_newest_below, &args, ret, &p->audit->err);
+}
+
+static int ask(struct proof_of_audit *p, const struct pg_statement *statement, int64_t beginning,
+               struct pg_result **ret)
+{
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+
+    pg_arg_i64(&args, beginning);
+    pg_arg_i64(&args, NAMED_MAX);
+    return pg_query(p->audit->pg, statement, &args, ret, &p->audit->err);
+}
+
+static int64_t count_unnamed(const struct pg_result *rows, int column)
+{
+    return rows && pg_rows(rows) ? pg_get_i64(rows, 0, column) - pg_rows(rows) : 0;
+}
+
+/* A log that was made anew, with or without some events, has right hashes: the marks of the group tell what
+ * it should have. */
+static int compare_with_marks(struct proof_of_audit *p)
+{
+    CLEANUP(pg_result_freep) struct pg_result *without = NULL, *twice = NULL;
+    int64_t beginning;
+
+    int r = find_beginning(p, &beginning);
+    if (r == PG_DONE)
+        r = ask(p, &sql_audit_without_leaf, beginning, &without);
+    if (r == PG_DONE)
+        r = ask(p, &sql_audit_twice, beginning, &twice);
+    for (int i = 0; r == PG_DONE && i < pg_rows(without); i++)
+        sentences_add(&p->result->differences,
+                      "audit log: event %" PRId64 " (%s) was handled, and has no leaf: it was taken out",
+                      pg_get_i64(without, i, 0), pg_get_text(without, i, 1));
+    for (int i = 0; r == PG_DONE && i < pg_rows(twice); i++) {
+        struct pg_row row = {twice, i, 0};
+        int64_t tree = pg_next_i64(&row), leaf = pg_next_i64(&row);
+        p->tree = find_tree(p->audit, tree);
+        p->named = 0;
+        differs(p, "leaf %" PRId64 " holds event %" PRId64 " once more: it was put in", leaf,
+                pg_next_i64(&row));
+    }
+    p->result->unnamed += count_unnamed(without, 2) + count_unnamed(twice, 3);
     return r;
 }
 
@@ -333,6 +414,8 @@ int audit_prove(struct audit *a, int64_t since, struct audit_result *ret)
         r = prove_tree(&p, &a->trees[i]);
     if (r == PG_DONE && a->count)
         r = compare_with_ledger(&p);
+    if (r == PG_DONE)
+        r = compare_with_marks(&p);
     free(p.promises);
     strbuf_free(&p.scratch);
     return r;
