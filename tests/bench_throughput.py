@@ -1,4 +1,5 @@
 """The benchmark's throughput: waiting rows through everything, over HTTP and HTTPS in turn; and races against peers."""
+import itertools
 import json
 import resource
 import statistics
@@ -143,18 +144,21 @@ def set_all(app):
 def with_settings(bench, rows, turns):
     """The same work without and with all of an integration's settings, by turns."""
     warm_up(bench)
-    cases, found = {"without": lambda app: None, "with": set_all}, {}
+    kinds, found = {"without": lambda app: None, "with": set_all}, {}
     for turn in range(turns):
-        for name in sorted(cases, reverse=turn % 2 == 0):
-            found.setdefault(name, []).append(once(bench, rows, "http", IN_FLIGHT[0], cases[name]))
+        for case in sorted(itertools.product(SCHEMES, kinds), reverse=turn % 2 == 0):
+            found.setdefault(case, []).append(once(bench, rows, case[0], IN_FLIGHT[0], kinds[case[1]]))
 
-    def row(name, value, goals=()):
-        return Row.of_turns(f"rules, limits, signing: {name}, without → with", list(map(value, found["without"])),
-                            list(map(value, found["with"])), goals)
-    return {"rows": rows, "turns": turns, **{name: medians(values) for name, values in found.items()},
-            "table": [row("subscriptions/s", lambda t: t["subscriptions/s"], [("ratio", SETTINGS_GOAL)]),
-                      row("µs of anubisd", lambda t: t["CPU µs a subscription"]["anubisd"]),
-                      row("µs of Postgres", lambda t: t["CPU µs a subscription"]["postgres"])]}
+    def row(scheme, name, value, goals=()):
+        return Row.of_turns(f"rules, limits, signing over {scheme}: {name}, without → with",
+                            list(map(value, found[scheme, "without"])), list(map(value, found[scheme, "with"])), goals)
+    table = []
+    for scheme in SCHEMES:
+        table += [row(scheme, "subscriptions/s", lambda t: t["subscriptions/s"], [("ratio", SETTINGS_GOAL)]),
+                  row(scheme, "µs of anubisd", lambda t: t["CPU µs a subscription"]["anubisd"]),
+                  row(scheme, "µs of Postgres", lambda t: t["CPU µs a subscription"]["postgres"])]
+    return {"rows": rows, "turns": turns, "table": table,
+            **{f"{scheme}, {kind}": medians(values) for (scheme, kind), values in found.items()}}
 
 
 def race_once(bench, rows, scheme, schema, command):
