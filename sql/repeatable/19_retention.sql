@@ -112,9 +112,10 @@ begin
     select p.* into oldest from @extschema@.ledger_partitions p order by p.first_id limit 1;
     adopted := oldest.name = 'subscription_events_adopted';
     -- The one that is being filled stays, whatever its age.
-    if oldest.name is null or oldest.last_id >= (select s.last_value from @extschema@.ledger_id_seq s)
-       or not pg_try_advisory_xact_lock(@extschema@.lock_key('ledger')) then
+    if oldest.name is null or oldest.last_id >= (select s.last_value from @extschema@.ledger_id_seq s) then
         return;
+    elsif not pg_try_advisory_xact_lock(@extschema@.lock_key('ledger')) then
+        raise exception using errcode = 'lock_not_available', message = 'another session works on the partitions of the ledger';
     end if;
     last_at := (select @extschema@.as_instant(e.created_at) from @extschema@.subscription_events e
                  where e.id between oldest.first_id and oldest.last_id order by e.id desc limit 1);

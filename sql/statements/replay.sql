@@ -4,6 +4,16 @@
 -- One replay at a time: both would add the same difference.
 select pg_advisory_xact_lock(lock_key('replay'))
 
+-- name: replay_lost :once
+-- Ids of events that were counted and have left the ledger with a partition that was dropped by hand, so that no book has what they
+-- counted: the first and the last of their chunks; NULL = none.
+select min(b.chunk) * 8192, max(b.chunk) * 8192 + 8191
+  from consumer_bitmaps b
+ where b.read_model = 'integration' and b.bits <> decode(repeat('00', 1024), 'hex')
+   and not exists (select from (select first_id, last_id from ledger_partitions union all select first_id, last_id from ledger_dropped) p
+                    where p.first_id <= b.chunk * 8192 + 8191 and p.last_id >= b.chunk * 8192)
+   and not exists (select from subscription_events_default e where e.id between b.chunk * 8192 and b.chunk * 8192 + 8191)
+
 -- name: replay_again :once
 -- Sets a read model back to the beginning of its topics: what Kafka still has is read again, and what was handled is known by its marks.
 -- How many partitions.

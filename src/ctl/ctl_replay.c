@@ -1,4 +1,5 @@
 /* anubisctl replay: rebuilds what a consumer group has counted. */
+#include <errno.h>
 #include <inttypes.h>
 #include <string.h>
 #include <sysexits.h>
@@ -18,13 +19,33 @@ static int one(struct replay *r, const struct pg_statement *statement, int64_t *
     return pg_query_i64(r->pg, statement, NULL, ret, &r->err);
 }
 
+/* The counters would come to less than was counted. */
+static int refuse_lost(struct replay *r)
+{
+    CLEANUP(pg_result_freep) struct pg_result *rows = NULL;
+
+    int res = pg_query(r->pg, &sql_replay_lost, NULL, &rows, &r->err);
+    struct pg_row row = {.result = rows};
+    if (res != PG_DONE || pg_next_is_null(&row))
+        return res;
+    int64_t first = pg_next_i64(&row), last = pg_next_i64(&row);
+    error_set(&r->err,
+              "the ledger has no partition any more for ids from %" PRId64 " to %" PRId64
+              ", whose events were counted: it was dropped by hand, and what they counted would be lost; "
+              "bring it back from a dump and run \"anubisctl migrate\"",
+              first, last);
+    return -ENODATA;
+}
+
 /* From the ledger: the daemons go on meanwhile, see replay_stats.sql. */
 static int correct(struct replay *r)
 {
     if (strcmp(r->ctl->stats.group, "external") == 0)
         return one(r, &sql_replay_confirmations, &r->confirmations);
-    int res = one(r, &sql_replay_counters, &r->integrations);
+    int res = refuse_lost(r);
 
+    if (res == PG_DONE)
+        res = one(r, &sql_replay_counters, &r->integrations);
     return res == PG_DONE ? one(r, &sql_replay_stats, &r->stats) : res;
 }
 
