@@ -3,6 +3,7 @@ import contextlib
 import json
 import os
 import pty
+import re
 import subprocess
 
 import pytest
@@ -268,6 +269,37 @@ def test_what_somebody_has_locked(app, ctl):
             assert (app.row(one)["erased_at"] is None) == lock.startswith("select")
         assert command.wait(60) == 0
         assert traces(app) == []
+
+
+def test_however_a_cpf_is_written(app, ctl):
+    """As a number it lacks the zeros that it begins with. Where it is not in the column, whose it is only a person can tell."""
+    number = app.integration("https://usp.example/", enabled=False)
+    own = ["012.345.678-90", "01234567890", " 012 345 678/90", "1234567890", "12.345.678-90", "001234567890",
+           "CPF 012.345.678\u201090"]
+    not_own = ["", "0", "00000000000", "11234567890", "12345678901", None]
+    hers, others = ([app.subscription(number, payload={}, cpf=cpf) for cpf in some] for some in (own, not_own))
+    mentioned = [app.subscription(number, payload={"cpf": cpf}, cpf=None) for cpf in ("012.345.678-90", 1234567890)]
+    app.subscription(number, payload={"cpf": 11234567890}, cpf="529.982.247-25")
+    letters = {"{012.345.678-90": True, "01234567890": True, '{"cpf":"012 345 678 90"': True, "{012.345.678/90": True,
+               '{"cpf": 1234567890': True, "12.345.678-90": True, "012.345.678\u201090\u00a0x": True, "\u00e91234567890": True,
+               "11234567890": False, "12345678901": False, "012.345.678": False}
+    for column in ("value", "key"):
+        app.query(f"insert into {{s}}.dead_letters (consumer_group, topic, partition, \"offset\", {column}, error) "
+                  "select 'x', %s, 0, n, convert_to(v, 'UTF8'), 'e' from unnest(%s) with ordinality as v (v, n)",
+                  (column, list(letters)))
+    assert [len(ctl("explain", "--cpf", c, "--json").expect(0).json["subscriptions"]) for c in own[:2]] == [len(own)] * 2
+    done = erase(ctl, "--cpf", "012.345.678-90")
+    assert (done["subscriptions"], done["erased"], done["mentioned"]) == (len(own), len(own), len(mentioned)), done
+    assert [app.row(i)["erased_at"] is not None for i in hers + others + mentioned] == (
+        [True] * len(own) + [False] * (len(others) + len(mentioned)))
+    assert done["dead_letters"] == 2 * sum(letters.values())
+    for column in ("value", "key"):
+        assert [v for v, in app.query(f"select {column} is null from {{s}}.dead_letters where topic = %s order by \"offset\"",
+                                      (column,))] == list(letters.values())
+    again = ctl("erase", "--cpf", "01234567890", "--yes").expect(0).stdout
+    assert f"others that hold it  {mentioned[0]}, {mentioned[1]}\n" in re.sub(" {3,}", "  ", again)
+    assert "There is nothing of this CPF" not in again
+    assert ctl("explain", str(hers[0]), "--json").expect(0).json["erased_at"]
 
 
 def test_a_rule_of_the_application(app, ctl):

@@ -112,16 +112,17 @@ $$;
 -- again.
 create or replace function @extschema@.letters_erase(ids bigint[], cpfs text[]) returns setof bigint language sql
     set search_path = pg_catalog, pg_temp as $$
+    -- However it is written: up to three signs between digits (\302 is one byte, as encode() writes it), and as a number without the zeros
+    -- that it begins with.
     with written as (
-      select c.digits, w.text from unnest(cpfs) as c (digits)
-       cross join lateral (values (c.digits), (regexp_replace(c.digits, '^(...)(...)(...)(..)$', '\1.\2.\3-\4'))) w (text)
+      select '(^|[^0-9]|\\[0-7]{3})0*' || regexp_replace(ltrim(c.digits, '0'), '(.)', '([^0-9]|\\\\[0-7]{3}){0,3}\1', 'g') || '([^0-9]|$)' as cpf
+        from unnest(cpfs) as c (digits) where ltrim(c.digits, '0') <> ''
     ), found as (
       select d.id, (encode(d.key, 'escape') = any (ids::text[])) is true as is_keyed
         from @extschema@.dead_letters d
        where encode(d.key, 'escape') = any (ids::text[])
           or d.headers ->> 'sequence' in (select e.id::text from @extschema@.subscription_events e where e.subscription_id = any (ids))
-          or exists (select from written w where position(convert_to(w.text, 'UTF8') in coalesce(d.value, '') || coalesce(d.key, '')) > 0
-                                              or strpos(d.headers::text, w.text) > 0)
+          or exists (select from written w where concat_ws(' ', encode(d.value, 'escape'), encode(d.key, 'escape'), d.headers::text) ~ w.cpf)
     )
     update @extschema@.dead_letters d
        set value = null, key = case when f.is_keyed then d.key end, headers = @extschema@.letter_headers_kept(d.headers),

@@ -23,7 +23,7 @@ select s.status::text, s.attempts::bigint, concat_ws('+', s.idempotency_seed::bi
        (select count(*) from pg_stat_activity where datname = current_database() and application_name = $3),
        coalesce(s.integration_filter_id, 0)::bigint, s.origin::text, coalesce(s.resend_of, 0),
        coalesce((select x.id from subscriptions x where x.resend_of = s.id), 0)::bigint,
-       (select max(d.last_at) from ledger_dropped d where d.last_at >= s.created_at::timestamptz)
+       (select max(d.last_at) from ledger_dropped d where d.last_at >= s.created_at::timestamptz), s.erased_at
   from subscriptions s left join integrations i on i.id = s.integration_id
   left join integration_runtime r on r.integration_id = i.id
  where s.id = $1

@@ -30,6 +30,8 @@ struct erasure {
     size_t count, before;     /* before: so many of them are erased already */
     int64_t *left;            /* still to be erased */
     size_t left_count;
+    int64_t *others; /* that only mention the CPF */
+    size_t others_count;
     struct {
         int64_t erased, failed, events, salts, confirmations, letters, unpublished;
     } done;
@@ -92,6 +94,27 @@ static int find(struct erasure *e)
         e->ids[i] = e->left[i] = pg_get_i64(found, (int) i, 0);
         e->before += pg_get_bool(found, (int) i, 2);
     }
+    return PG_DONE;
+}
+
+static int find_others(struct erasure *e)
+{
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+    CLEANUP(pg_result_freep) struct pg_result *found = NULL;
+
+    if (!*e->cpf)
+        return PG_DONE;
+    e->began = now_monotonic_usec();
+    pg_arg_i64s(&args, e->ids, sizeof(*e->ids), e->count);
+    pg_arg_text(&args, e->cpf);
+    int r = pg_query(e->pg, &sql_erase_mentioned, &args, &found, &e->err);
+    e->began = 0;
+    if (r != PG_DONE)
+        return r;
+    e->others_count = (size_t) pg_rows(found);
+    e->others = xcalloc(e->others_count + 1, sizeof(*e->others));
+    for (size_t i = 0; i < e->others_count; i++)
+        e->others[i] = pg_get_i64(found, (int) i, 0);
     return PG_DONE;
 }
 
@@ -201,6 +224,19 @@ static int erase(struct erasure *e)
 
 /* --- the answer ------------------------------------------------------------------------------- */
 
+static void add_others(const struct erasure *e, struct sheet *s)
+{
+    CLEANUP(freep) char *ids = name_ids(e->others, e->others_count);
+
+    sheet_add(s, "mentioned", e->others_count ? "others that hold it" : NULL,
+              value_words(value_i64((int64_t) e->others_count), "%s", ids));
+    if (e->others_count > 0)
+        sheet_say(
+            s, "",
+            "Those have this CPF in a payload or an answer, but not as their own: look whose they are, and "
+            "erase them with --subscription.");
+}
+
 static void add_counts(const struct erasure *e, struct sheet *s)
 {
     CLEANUP(freep) char *ids = name_ids(e->ids, e->count);
@@ -216,10 +252,14 @@ static void add_counts(const struct erasure *e, struct sheet *s)
     sheet_add(s, "salts", "salts of the audit log", value_i64(e->done.salts));
     sheet_add(s, "confirmations", "confirmations", value_i64(e->done.confirmations));
     sheet_add(s, "dead_letters", "dead letters", value_i64(e->done.letters));
-    if (e->count == 0 && e->done.letters == 0)
-        sheet_say(s, "", e->id ? "There is no such subscription." : "There is nothing of this CPF.");
-    else if (e->done.erased + e->done.events + e->done.salts + e->done.confirmations + e->done.letters == 0)
+    add_others(e, s);
+    if (e->count == 0 && e->done.letters == 0) {
+        if (e->others_count == 0)
+            sheet_say(s, "", e->id ? "There is no such subscription." : "There is nothing of this CPF.");
+    } else if (e->done.erased + e->done.events + e->done.salts + e->done.confirmations + e->done.letters ==
+               0) {
         sheet_say(s, "", "It had been erased before: nothing was left to be done.");
+    }
     if (e->ctl->dry_run)
         sheet_say(s, "", "Nothing was changed (--dry-run).");
 }
@@ -245,7 +285,9 @@ static int work(struct erasure *e)
     int code = ask(e);
     if (code)
         return code;
-    r = erase(e);
+    r = find_others(e);
+    if (r == PG_DONE)
+        r = erase(e);
     if (r == PG_DONE)
         return show(e);
     /* Its words may quote the row. */
@@ -277,6 +319,7 @@ int ctl_erase(struct ctl *c)
     pg_close(e.pg);
     free(e.ids);
     free(e.left);
+    free(e.others);
     free(e.words);
     return code;
 }

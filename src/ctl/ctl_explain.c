@@ -59,6 +59,7 @@ static void add_head(struct explanation *e)
     sheet_add(e->sheet, "next_attempt_at", NULL, value_time(s->at.next_attempt));
     sheet_add_known(e->sheet, "held_at", "held since", value_time(s->at.held));
     sheet_add_known(e->sheet, "sent_at", "sent", value_time(s->at.sent));
+    sheet_add_known(e->sheet, "erased_at", "erased", value_time(s->at.erased));
     sheet_add_known(e->sheet, "resend_of", "in place of", value_i64_or_null(s->resend_of, 0));
     sheet_add_known(e->sheet, "resent_as", "sent again as", value_i64_or_null(s->resent_as, 0));
     sheet_add_known(e->sheet, "claimed_by", "claimed by", value_text_or_null(s->claimed_by));

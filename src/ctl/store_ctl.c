@@ -240,6 +240,7 @@ int store_subscription(struct pg *pg, int64_t id, struct store_subscription *ret
     ret->resend_of = pg_next_i64(&row);
     ret->resent_as = pg_next_i64(&row);
     ret->at.dropped = pg_next_time(&row);
+    ret->at.erased = pg_next_time(&row);
     return PG_DONE;
 }
 

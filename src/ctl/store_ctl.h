@@ -125,7 +125,7 @@ struct store_subscription {
     const char *seed; /* "" = none */
     struct bytes payload;
     struct {
-        int64_t created, updated, scheduled, next_attempt, held, sent;
+        int64_t created, updated, scheduled, next_attempt, held, sent, erased;
         int64_t dropped; /* its events up to then have left the ledger; INT64_MIN = none has */
     } at;
     const char *claimed_by;
