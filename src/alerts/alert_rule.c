@@ -11,6 +11,11 @@
  * so often, and at so few, that it asks for what chance brings twice in ten thousand: 18 of 20 against one
  * half. Exactly: far from one half Wilson's bound is too bold for so few. */
 #define CHANCE_FAST 2.1e-4
+/* Below a threshold of one half the bound is too bold for few, too, and what is usual is nearer to the
+ * threshold: chance must not bring it more than four times in a thousand. Of many the bound is exact enough. */
+#define CHANCE_LOW 4e-3
+#define LOW 0.5
+#define FEW 1000
 /* Where an hour brings a handful, a window of minutes would never hold enough. */
 #define LAST_MIN 10
 
@@ -57,6 +62,13 @@ static double chance_of(int failed, int total, double p)
     return chance;
 }
 
+static bool is_proven(int64_t failed, int64_t total, double rate)
+{
+    if (alert_lower_bound(failed, total, Z) <= rate)
+        return false;
+    return rate >= LOW || total > FEW || chance_of((int) failed, (int) total, rate) <= CHANCE_LOW;
+}
+
 static double share_of(int64_t failed, int64_t total)
 {
     return (double) failed / (double) total;
@@ -70,7 +82,7 @@ static bool is_above(const struct alert_rule *rule, const struct alert_evidence 
 
     if (e->recent_count == 0 || share_of(recent, e->recent_count) <= rule->failure_rate)
         return false;
-    if (total >= rule->min_samples && alert_lower_bound(failed, total, Z) > rule->failure_rate)
+    if (total >= rule->min_samples && is_proven(failed, total, rule->failure_rate))
         return true;
     if (e->recent_count < MAX(ALERT_RECENT_MAX, rule->min_samples) ||
         chance_of((int) recent, e->recent_count, rule->failure_rate) > CHANCE_FAST)

@@ -152,6 +152,7 @@ TEST(test_for_asks_that_it_lasts)
 #define RECENT_MAX_AGE (24 * 3600)
 
 struct world {
+    const struct alert_rule *rule;
     uint64_t random;
     int64_t now; /* seconds */
     struct {
@@ -216,7 +217,7 @@ static enum alert_change second(struct world *w, double per_minute, double rate)
     for (int i = 0; i < 20; i++)
         if (draw(w) < expected / 20)
             outcome(w, draw(w) < rate);
-    return alert_rule_look(&usual, &w->e, w->now * SEC, &w->state, &share);
+    return alert_rule_look(w->rule, &w->e, w->now * SEC, &w->state, &share);
 }
 
 static const double per_minute[] = {0.5, 1, 2, 4, 10, 30, 60, 200, 600};
@@ -225,42 +226,58 @@ static struct world *begin(uint64_t seed)
 {
     struct world *w = xcalloc(1, sizeof(*w));
 
+    w->rule = &usual;
     w->random = seed * UINT64_C(0x9E3779B97F4A7C15) | 1;
     w->now = 1000000;
     return w;
 }
 
-#define DAYS 10
+/* In so many days, of an institution of which four fifths of the threshold fail. */
+static int false_alarms(const struct alert_rule *rule, double rate_per_minute, uint64_t seed, int days)
+{
+    struct world *w = begin(seed);
+    int fired = 0, lasted = 0;
+
+    w->rule = rule;
+    for (int s = 0; s < days * 86400; s++) {
+        fired += second(w, rate_per_minute, 0.8 * rule->failure_rate) == ALERT_FIRES;
+        /* One that does not resolve at this rate must not hide the next. */
+        lasted = w->state.firing ? lasted + 1 : 0;
+        if (lasted > 3600)
+            w->state = (struct alert_state){0};
+    }
+    free(w);
+    return fired;
+}
+
 TEST(test_at_most_two_false_alarms_a_day_at_four_fifths_of_the_threshold)
 {
-    for (size_t i = 0; i < ARRAY_SIZE(per_minute); i++) {
-        struct world *w = begin(i + 1);
-        int fired = 0, lasted = 0;
+    enum { DAYS = 6 };
+    static const double thresholds[] = {0.5, 0.02, 0.1, 0.2, 0.4, 0.9};
 
-        for (int s = 0; s < DAYS * 86400; s++) {
-            fired += second(w, per_minute[i], 0.8 * 0.5) == ALERT_FIRES;
-            /* One that does not resolve at this rate must not hide the next. */
-            lasted = w->state.firing ? lasted + 1 : 0;
-            if (lasted > 3600)
-                w->state = (struct alert_state){0};
+    for (size_t t = 0; t < ARRAY_SIZE(thresholds); t++)
+        for (size_t i = 0; i < ARRAY_SIZE(per_minute); i++) {
+            const struct alert_rule rule = {
+                .failure_rate = thresholds[t], .resolve_rate = thresholds[t] / 2, .min_samples = 5};
+            int fired = false_alarms(&rule, per_minute[i], 10 * t + i + 1, DAYS);
+            if (fired > 2 * DAYS)
+                print_message("%.2f, %.1f a minute: %d false alarms in %d days\n", thresholds[t],
+                              per_minute[i], fired, DAYS);
+            assert_true(fired <= 2 * DAYS);
         }
-        if (fired > 2 * DAYS)
-            print_message("%.1f a minute: %d false alarms in %d days\n", per_minute[i], fired, DAYS);
-        assert_true(fired <= 2 * DAYS);
-        free(w);
-    }
 }
 
 /* The seconds until a dead institution fires: the median of several deaths. */
-static int64_t delay(double rate_per_minute, double failing, uint64_t seed)
+static int64_t delay(const struct alert_rule *rule, double rate_per_minute, double failing, uint64_t seed)
 {
     enum { DEATHS = 15 };
     int64_t delays[DEATHS] = {0};
 
     for (int d = 0; d < DEATHS; d++) {
         struct world *w = begin(seed * 100 + (uint64_t) d);
+        w->rule = rule;
         for (int s = 0; s < 6 * 3600; s++)
-            assert_true(second(w, rate_per_minute, 0.05) != ALERT_FIRES);
+            assert_true(second(w, rate_per_minute, rule->failure_rate / 10) != ALERT_FIRES);
         int64_t died = w->now;
         while (second(w, rate_per_minute, failing) != ALERT_FIRES)
             assert_true(w->now - died < 86400);
@@ -275,14 +292,18 @@ static int64_t delay(double rate_per_minute, double failing, uint64_t seed)
 
 TEST(test_no_traffic_is_too_small_or_too_large_to_be_seen)
 {
+    static const struct alert_rule low = {.failure_rate = 0.1, .resolve_rate = 0.05, .min_samples = 5};
+
     for (size_t i = 0; i < ARRAY_SIZE(per_minute); i++) {
-        int64_t dead = delay(per_minute[i], 1, i + 1), ailing = delay(per_minute[i], 0.8, i + 50);
+        int64_t dead = delay(&usual, per_minute[i], 1, i + 1),
+                ailing = delay(&usual, per_minute[i], 0.8, i + 50);
 
         /* Some 20 outcomes, or what a window needs to turn. */
         if (dead > 60 + (int64_t) (60 * 20 / per_minute[i]))
             print_message("%.1f a minute: dead after %d s\n", per_minute[i], (int) dead);
         assert_true(dead <= 60 + (int64_t) (60 * 20 / per_minute[i]));
         assert_true(ailing <= 300 + (int64_t) (60 * 40 / per_minute[i]));
+        assert_true(delay(&low, per_minute[i], 0.4, i + 100) <= 300 + (int64_t) (60 * 40 / per_minute[i]));
     }
 }
 
