@@ -11,8 +11,8 @@
  * so often, and at so few, that it asks for what chance brings twice in ten thousand: 18 of 20 against one
  * half. Exactly: far from one half Wilson's bound is too bold for so few. */
 #define CHANCE_FAST 2.1e-4
-/* Below a threshold of one half the bound is too bold for few, too, and what is usual is nearer to the
- * threshold: chance must not bring it more than four times in a thousand. Of many the bound is exact enough. */
+/* Below a threshold of one half the bound is too bold for few, too, and what is usual is nearer to it:
+ * chance must not bring it more than four times in a thousand. Of many the bound is exact enough. */
 #define CHANCE_LOW 4e-3
 #define LOW 0.5
 #define FEW 1000
