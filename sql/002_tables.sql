@@ -143,7 +143,9 @@ create index subscriptions_held on @extschema@.subscriptions (integration_id, he
 -- ---------------------------------------------------------------------------------------------------------------------
 -- subscription_events, the ledger: append-only, partitioned by ranges of id.
 
-create sequence @extschema@.ledger_id_seq as bigint cache 1;
+-- Up to 2^52, which numbers in JSON can tell; what is more is no id of ours where the relay looks for the newest one in Kafka. It cannot be
+-- set back among ids that were there before an adoption, or have left the ledger.
+create sequence @extschema@.ledger_id_seq as bigint maxvalue 4503599627370496 cache 1;
 
 -- Where ids were drawn last, as ledger_place() tells it. A sequence, because what is written there counts at once and for all sessions,
 -- whatever becomes of the transaction.

@@ -1154,7 +1154,7 @@ CREATE FUNCTION anubis.ledger_retire(age interval, readers text[], checked bigin
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET lock_timeout TO '100ms'
-    AS $$
+    AS $_$
 declare
     oldest anubis.ledger_partitions;
     adopted boolean;
@@ -1208,7 +1208,9 @@ begin
     delete from anubis.relay_holes h where h.last_id <= oldest.last_id;
     execute format('alter table anubis.subscription_events detach partition anubis.%I', part);
     execute format('drop table anubis.%I', part);
-end $$;
+    -- Its ids are free and marked as counted: who set the sequence back among them would write events that nobody publishes or counts.
+    execute format('alter sequence anubis.ledger_id_seq minvalue %1$s start with %1$s', oldest.last_id + 1);
+end $_$;
 CREATE FUNCTION anubis.ledger_unhandled(beginning bigint, ending bigint, readers text[], OUT reader text, OUT events bigint, OUT event bigint) RETURNS SETOF record
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2608,7 +2610,7 @@ CREATE SEQUENCE anubis.ledger_id_seq
     START WITH 1
     INCREMENT BY 1
     NO MINVALUE
-    NO MAXVALUE
+    MAXVALUE 4503599627370496
     CACHE 1;
 CREATE TABLE anubis.ledger_leaps (
     first_id bigint NOT NULL,

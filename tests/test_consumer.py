@@ -963,6 +963,21 @@ def test_a_topic_that_is_made_anew_and_outgrows_the_old_one(real_scene, make_mem
 
 
 @pytest.mark.real_kafka
+def test_topics_are_made_anew_with_fewer_partitions(real_scene, make_member):
+    """So quickly that nobody tells that the partition that stays is another one, and Kafka does not know where the group was."""
+    daemon = make_member(settings={"kafka": {"create_topics": False}}).start()
+    real_scene.publish(100)
+    real_scene.check()
+    topics = [real_scene.topic(kind) for kind in TYPES]
+    for topic in topics:
+        real_scene.cluster.replace_topic(topic, 1)
+    made = real_scene.record(real_scene.make(200))
+    real_scene.send({kind: [{**m, "partition": 0} for m in messages] for kind, messages in made.items()})
+    wait_for(lambda: real_scene.counters() == real_scene.expected, 60, "the counters")
+    daemon.term()
+
+
+@pytest.mark.real_kafka
 def test_partitions_are_added_under_way(real_scene, make_member):
     make_member().start()
     real_scene.publish(300)

@@ -154,6 +154,26 @@ def test_it_stops_where_a_table_is_another_one(app, institutions, make_daemon, b
     assert daemon.term() == 0
 
 
+def test_a_schema_that_was_renamed(app, institutions, make_daemon):
+    """Whichever name the configuration has, the way back is named, and nobody makes a second installation."""
+    integration = app.integration(institutions.url("/good/renamed"))
+    daemon = make_daemon().start()
+    app.subscriptions(integration, 5)
+    app.wait_states(sent=5)
+    app.query("alter schema anubis rename to shop")
+    words = r'the schema "anubis" was renamed to "shop", .*run "(alter schema shop rename to anubis)"'
+    said = daemon.wait_log(words, 60)
+    for schema in ("anubis", "shop"):
+        for command in ("status", "migrate", "verify"):
+            refused = Ctl({"database": {"schema": schema}}, database=app.database)(command)
+            assert refused.code == 69 and re.search(words, refused.stderr), (schema, command, refused)
+    app.query(said[1])
+    app.subscriptions(integration, 5)
+    app.wait_states(sent=10)
+    assert "up to date" in Ctl(database=app.database)("migrate").expect(0).stdout
+    assert daemon.term() == 0
+
+
 def test_the_tables_that_are_looked_at_are_all(database):
     """But for those that the application may own, and the partitions of the ledger."""
     theirs = "^(subscription_events.*|subscriptions|integrations|integration_filters)$"

@@ -133,6 +133,9 @@ def test_what_is_old_leaves_and_what_counts_stays(old, ctl):
     daemon.wait_log(rf"{PART} has left the ledger, older than retention.events: 36 events from \S+ to \S+")
     assert app.value("select to_regclass('{s}." + PART + "') is null and {s}.tables_amiss() is null")
     assert app.value("select min(id) from {s}.subscription_events") > 1048576
+    for value in (1, 1048576, 2 ** 53):
+        with pytest.raises(psycopg2.Error, match="out of bounds"):
+            app.query("select setval('{s}.ledger_id_seq', %s)", (value,))
     assert ctl("verify", "--json").expect(0).json["ledger_since"]
     assert "36 events up to" in ctl("verify").expect(0).stdout
     ctl("verify", "--audit", "--full").expect(0)

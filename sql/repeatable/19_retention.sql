@@ -156,5 +156,7 @@ begin
     delete from @extschema@.relay_holes h where h.last_id <= oldest.last_id;
     execute format('alter table @extschema@.subscription_events detach partition @extschema@.%I', part);
     execute format('drop table @extschema@.%I', part);
+    -- Its ids are free and marked as counted: who set the sequence back among them would write events that nobody publishes or counts.
+    execute format('alter sequence @extschema@.ledger_id_seq minvalue %1$s start with %1$s', oldest.last_id + 1);
 end $$;
 revoke execute on function @extschema@.ledger_fold(text, bigint, bigint), @extschema@.ledger_retire(interval, text[], bigint, bigint) from public;

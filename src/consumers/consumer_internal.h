@@ -138,6 +138,8 @@ void consumer_on_revoked(struct consumer *c, const struct kafka_poll *poll);  /*
 /* Stops reading and forgets what the database held; the partitions remain ours. The batch must be empty. */
 void consumer_park_all(struct consumer *c);
 void consumer_park_one(struct consumer *c, const char *topic, int32_t number);
+/* A topic that was made anew: what is at our offsets is something else. */
+void consumer_park_topic(struct consumer *c, const char *topic);
 /* Starts what is parked at the offset that the database (else Kafka, else the log) gives. 0, or an error or
  * outcome of the database; what Kafka does not tell yet stays parked. */
 int consumer_start_parked(struct consumer *c, struct error *err);

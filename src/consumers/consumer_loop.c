@@ -376,6 +376,13 @@ static bool handle(struct consumer *c, enum kafka_poll_result result, const stru
         /* The log may say so again at once. */
         c->start_at = now_monotonic_usec() + LOOK_USEC;
         return true;
+    case KAFKA_NO_PARTITION:
+        apply(c);
+        kafka_trouble(c, &poll->error);
+        doubt(c);
+        consumer_park_topic(c, poll->partitions[0].topic);
+        c->start_at = now_monotonic_usec() + LOOK_USEC;
+        return true;
     case KAFKA_NO_TOPIC:
         c->kafka.topics_missing = true;
         return true;

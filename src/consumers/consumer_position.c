@@ -159,6 +159,13 @@ void consumer_park_one(struct consumer *c, const char *topic, int32_t number)
     park(c, p);
 }
 
+void consumer_park_topic(struct consumer *c, const char *topic)
+{
+    for (size_t i = 0; i < c->partition_count; i++)
+        if (strcmp(c->partitions[i]->topic, topic) == 0)
+            consumer_park_one(c, topic, c->partitions[i]->number);
+}
+
 /* --- starting --------------------------------------------------------------------------------- */
 
 static void say_gap(const struct consumer *c, const struct consumer_partition *p,

@@ -294,6 +294,8 @@ static enum kafka_poll_result take_error(struct kafka_consumer *k, rd_kafka_resp
         return KAFKA_NO_TOPIC;
     if (is_offset_error(code) && take_partition_error(k, ret))
         return KAFKA_OUT_OF_RANGE;
+    if (code == RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION && take_partition_error(k, ret))
+        return KAFKA_NO_PARTITION;
     return KAFKA_TROUBLE;
 }
 

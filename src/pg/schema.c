@@ -56,6 +56,20 @@ int schema_known(void)
 
 #define MIGRATE "run \"anubisctl migrate\""
 
+/* Triggers and functions name their schema. 0, or PG_SCHEMA_MISFIT with *err. */
+static int judge_name(const struct pg_result *r, struct error *err)
+{
+    if (pg_is_null(r, 0, 6))
+        return 0;
+    const char *is_named = pg_get_text(r, 0, 6), *was_named = pg_get_text(r, 0, 7);
+    error_set(
+        err,
+        "the schema \"%s\" was renamed to \"%s\", and its functions name it as before: run \"alter schema "
+        "%s rename to %s\"; database.schema is \"%s\" then",
+        was_named, is_named, is_named, was_named, was_named);
+    return PG_SCHEMA_MISFIT;
+}
+
 /* 0 when the table of migrations is there to be read, PG_SCHEMA_MISFIT with *err when not. */
 static int judge_place(const struct pg_result *r, struct error *err)
 {
@@ -99,11 +113,21 @@ static int judge_versions(const struct pg_result *r, struct error *err)
     return 0;
 }
 
+int schema_check_name(struct pg *pg, struct error *err)
+{
+    CLEANUP(pg_result_freep) struct pg_result *place = NULL;
+    int r = pg_query(pg, &sql_find_schema, NULL, &place, err);
+
+    return r == 0 ? judge_name(place, err) : r;
+}
+
 int schema_check(struct pg *pg, struct error *err)
 {
     CLEANUP(pg_result_freep) struct pg_result *place = NULL, *versions = NULL;
 
     int r = pg_query(pg, &sql_find_schema, NULL, &place, err);
+    if (r == 0)
+        r = judge_name(place, err);
     if (r == 0)
         r = judge_place(place, err);
     if (r == 0)

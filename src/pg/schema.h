@@ -31,3 +31,5 @@ int schema_check(struct pg *pg, struct error *err);
 /* The same for a daemon, which must not work on a copy either: see work_refused() in
  * sql/repeatable/09_guard.sql. */
 int schema_check_for_work(struct pg *pg, struct error *err);
+/* Only: does the schema have the name that its functions know? */
+int schema_check_name(struct pg *pg, struct error *err);

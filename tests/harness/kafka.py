@@ -410,6 +410,21 @@ class RealKafka(Cluster):
         admin.delete_topics([topic])[topic].result(30 * PATIENCE)
         wait_for(lambda: topic not in self.topics(), what=f"topic {topic} to be gone")
 
+    def replace_topic(self, topic, partitions):
+        """Deletes it and makes it anew at once."""
+        admin = self._admin()
+
+        def create():
+            try:
+                admin.create_topics([NewTopic(topic, partitions, 1)])[topic].result(30 * PATIENCE)
+                return True
+            except ck.KafkaException as e:
+                if e.args[0].code() == ck.KafkaError.TOPIC_ALREADY_EXISTS:
+                    return False
+                raise
+        admin.delete_topics([topic])[topic].result(30 * PATIENCE)
+        wait_for(create, what=f"topic {topic} to be made anew", interval=0.01)
+
     def forbid(self, operation, topic=None, group=None, user="anubis"):
         """By a rule of StandardAuthorizer, see authorized()."""
         kind, name = (2, topic) if topic else (3, group)
