@@ -117,7 +117,7 @@ def test_a_word_before_its_time(app, institutions, real_kafka, topic_prefix, mak
     wait_for(lambda: app.value("select count(expected_by) from {s}.confirmations") == 2, 60, "two to be expected")
     found = ctl("report", "--reconciliation", "--json").expect(0).json["integrations"]
     assert {i["integration_id"]: i["confirmed"] for i in found} == {bad: 1, later: 2, plain: 1}
-    ctl("verify").expect(0)
+    ctl("verify", "--wait").expect(0)
 
 
 # --- what is expected ---
