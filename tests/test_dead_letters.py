@@ -140,6 +140,7 @@ def test_a_group_stops_that_cannot_handle_one_after_the_other(scene, make_daemon
         wait_for(lambda n=n: letters(scene) == n or stops(scene), 60, "it to be put aside")
     wait_stopped(scene, daemon)
     assert letters(scene) == 19 and "20 of the last 20 messages cannot be handled" in stops(scene)[0][1]
+    wait_for(lambda: letters(scene, "published_at is not null") == 19, 60, "nobody else to have them locked")
     again = ctl("dead-letters", "replay", "--all", "--json").expect(1).json
     assert again["failed"] == 19 and "SQLSTATE 23514" in again["failures"][0]
     scene.app.query("drop trigger rule on {s}.integration_runtime")
