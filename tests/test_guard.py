@@ -59,18 +59,24 @@ def test_it_stops_where_no_trigger_fires_in_its_sessions(app, database, institut
 
 
 def test_rows_that_were_written_without_triggers_are_named(app, institutions, make_daemon, broker):
-    """By a role for replication, say, or a restore that was cut short."""
+    """By a role for replication, say, or a restore that was cut short, or of a single table."""
     integration = app.integration(institutions.url())
     with make_daemon().start() as daemon:
-        app.subscriptions(integration, 5)
+        ids = app.subscriptions(integration, 5)
         app.wait_states(sent=5)
         row = app.query("set session_replication_role = replica; insert into {s}.subscriptions (integration_id) values (%s) "
                         "returning id", (integration,))[0][0]
         app.wait_states(sent=6)
-        wait_for(lambda: app.value("select sum(sent) from {s}.integration_runtime") == 6, 60, "the counters")
+        app.query("set session_replication_role = replica; update {s}.subscriptions set status = 'pending', sent_at = null "
+                  "where id = %s", (ids[2],))
+        wait_for(lambda: len(app.events(ids[2])) == 5, 60, "it to be sent again")
+        wait_for(lambda: app.value("select sum(sent) from {s}.integration_runtime") == 7, 60, "the counters")
         daemon.term()
     result = Ctl(database=app.database, kafka=broker)("verify").expect(1)
     assert re.search(rf"subscription {row}\b", result.stdout), result.stdout
+    assert re.search(rf'subscription {ids[2]}: it was "sent", but its next event, \d+, begins at "pending"', result.stdout), \
+        result.stdout
+    assert not re.search(rf"subscription {ids[1]}\b", result.stdout), result.stdout
 
 
 def test_sequences_behind_their_tables(app, institutions, make_daemon):

@@ -29,6 +29,17 @@ select s.id::bigint
    and not exists (select from subscription_events e where e.subscription_id = s.id and e.event_type = 'created')
  order by s.id limit $1
 
+-- name: verify_broken_chains :once
+-- Events that do not begin where the one before of the same subscription ended: subscription, the event, how that one ended, how this
+-- one began (null = it says that the subscription came).
+-- $1 bigint: how many are named
+select x.subscription_id::bigint, x.id, x.before, x.from_status
+  from (select e.subscription_id, e.id, e.from_status::text as from_status,
+               lag(e.to_status::text) over (partition by e.subscription_id order by e.id) as before
+          from subscription_events e where e.event_type is not null and e.subscription_id is not null) x
+ where x.before is not null and x.before is distinct from x.from_status
+ order by 1, 2 limit $1
+
 -- name: verify_foreign :once
 -- Messages of others in the topics that a read model is kept from.
 -- $1 text: read model

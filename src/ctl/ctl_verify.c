@@ -90,6 +90,29 @@ static int name_untraced(struct proof *p)
     return r;
 }
 
+/* What was written back to another state since has events again, so its last one says what it is. */
+static int name_broken_chains(struct proof *p)
+{
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+    CLEANUP(pg_result_freep) struct pg_result *rows = NULL;
+
+    pg_arg_i64(&args, NAMED_MAX);
+    int r = pg_query(p->pg, &sql_verify_broken_chains, &args, &rows, &p->err);
+    if (r == PG_DONE && pg_rows(rows) > 0)
+        proof_note_kind(p, KIND_UNTRACED);
+    for (int i = 0; r == PG_DONE && i < pg_rows(rows); i++) {
+        struct pg_row row = {rows, i, 0};
+        int64_t id = pg_next_i64(&row), event = pg_next_i64(&row);
+        const char *before = pg_next_text(&row), *from = pg_next_text(&row);
+        sentences_add(
+            &p->differences,
+            "subscription %" PRId64 ": it was \"%s\", but its next event, %" PRId64
+            ", begins at \"%s\": it was written in between while triggers did not fire, or restored",
+            id, before, event, from[0] ? from : "none");
+    }
+    return r;
+}
+
 /* From when on the ledger is there. */
 static int read_dropped(struct proof *p)
 {
@@ -144,6 +167,8 @@ static int verify_states(struct proof *p)
     }
     if (differs && r == PG_DONE)
         r = name_untraced(p);
+    if (differs && r == PG_DONE)
+        r = name_broken_chains(p);
     return r;
 }
 
