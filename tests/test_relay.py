@@ -174,7 +174,9 @@ def write_strange_events(ledger):
             ("traceparent", ("cc" + TRACE[2:],)), ("traceparent", ("00-" + "0" * 32 + TRACE[35:],)),
             ("traceparent", ("x" * 5000,)),
             ("integration_id, created_at", (integration, "1999-12-31 23:59:59.999999+00")),
-            ("order_id, created_at", (9223372036854775807, "12345-01-01 00:00:00+00"))]:
+            ("order_id, created_at", (9223372036854775807, "12345-01-01 00:00:00+00")),
+            ("scheduled_to, created_at", ("294276-12-31 23:59:59.999999+00", "294276-12-31 23:59:59.999999+00")),
+            ("scheduled_to, created_at", ("4714-11-24 00:00:00+00 BC", "4714-11-24 00:00:00+00 BC"))]:
         cursor.execute(f"insert into subscriptions ({columns}) values ({', '.join(['%s'] * len(values))})", values)
     for status, error, ambiguous, due in [("retry", "HTTP 500: \x01\"", True, "2030-01-01 00:00:00+00"),
                                           ("failed", None, None, None),

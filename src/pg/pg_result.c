@@ -446,7 +446,10 @@ int64_t pg_next_time(struct pg_row *row)
     int64_t t = pg_next_is_null(row) ? INT64_MIN : pg_get_i64(row->result, row->row, row->column);
 
     row->column++;
-    return t == INT64_MAX || t == INT64_MIN ? t : t + PG_EPOCH_USEC;
+    if (t == INT64_MAX || t == INT64_MIN)
+        return t;
+    /* The last months that Postgres knows are beyond what counts from 1970. */
+    return MIN(t, INT64_MAX - 1 - PG_EPOCH_USEC) + PG_EPOCH_USEC;
 }
 
 size_t pg_next_i64_array(struct pg_row *row, int64_t **ret)
