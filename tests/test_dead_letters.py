@@ -1,4 +1,5 @@
 """Messages that no consumer can handle: where they go, when there are too many of them, and what operators do with them."""
+import concurrent.futures
 import json
 
 import pytest
@@ -140,8 +141,14 @@ def test_a_group_stops_that_cannot_handle_one_after_the_other(scene, make_daemon
         wait_for(lambda n=n: letters(scene) == n or stops(scene), 60, "it to be put aside")
     wait_stopped(scene, daemon)
     assert letters(scene) == 19 and "20 of the last 20 messages cannot be handled" in stops(scene)[0][1]
-    wait_for(lambda: letters(scene, "published_at is not null") == 19, 60, "nobody else to have them locked")
-    again = ctl("dead-letters", "replay", "--all", "--json").expect(1).json
+    holder = scene.app.database.connect(autocommit=False)
+    holder.cursor().execute("select from anubis.dead_letters for update")
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        call = pool.submit(ctl, "dead-letters", "replay", "--all", "--json")
+        wait_for(lambda: scene.app.value("select count(*) from pg_stat_activity where application_name like 'anubisctl%%' "
+                                         "and wait_event_type = 'Lock'", ()) == 1, 30, "it to wait for who has them locked")
+        holder.close()
+        again = call.result().expect(1).json
     assert again["failed"] == 19 and "SQLSTATE 23514" in again["failures"][0]
     scene.app.query("drop trigger rule on {s}.integration_runtime")
     assert ctl("dead-letters", "replay", "--all", "--json").expect(0).json["handled"] == 19

@@ -44,10 +44,11 @@ select g.id, case when d.id is null then 'is not there' when d.discarded_at is n
  order by 1
 
 -- name: letter_take
--- One that is open, locked: group, topic, partition, offset, key, value. No row: somebody else is at it, or it is no longer open.
+-- One that is open, locked: group, topic, partition, offset, key, value. No row: it is no longer open. Whoever has it locked (its
+-- publisher, for a moment, or another replay) is waited for.
 -- $1 bigint: id
 select coalesce(read_model, consumer_group), topic, partition, "offset", key, value
-  from dead_letters where id = $1 and replayed_at is null and discarded_at is null for update skip locked
+  from dead_letters where id = $1 and replayed_at is null and discarded_at is null for update
 
 -- name: letter_headers
 -- Its headers: name, value.

@@ -44,7 +44,7 @@ static void read_headers(const struct pg_result *rows, struct kafka_message *m)
     }
 }
 
-/* In the transaction under way. 0 = it is not open, or somebody else is at it. */
+/* In the transaction under way. 0 = it is no longer open. */
 static int handle(struct replaying *r, const struct pg_args *id, const char **ret_fault)
 {
     CLEANUP(pg_result_freep) struct pg_result *letter = NULL, *headers = NULL;
