@@ -178,6 +178,17 @@ def test_a_server_that_gives_none_costs_no_attempt(app, make_daemon, ctl, tokens
     assert app.value("select max(attempts) from {s}.subscriptions") == 1
 
 
+def test_its_address_is_checked_as_an_institutions_is(app, make_daemon, ctl, tokens):
+    """A token endpoint in the own network is not asked, whatever the endpoint is."""
+    make_daemon({"delivery": {"allow_private_networks": False}}).start()
+    number = app.integration("https://institution.example/", auth_token=None, delivery_settings=settings(tokens))
+    row = app.subscription(number)
+    wait_for(lambda: app.row(row)["last_error"], 60, "the row to say why")
+    said = "its token endpoint: address not allowed"
+    assert said in app.row(row)["last_error"] and app.row(row)["attempts"] == 0, app.row(row)["last_error"]
+    assert not tokens.received and said in ctl("explain", row).expect(0).stdout
+
+
 def test_a_server_that_is_away_is_the_same(app, make_daemon, institution, tokens):
     make_daemon({"circuit_breaker": {"recovery_timeout": "1s"}, "delivery": {"timeout": "4s"}}).start()
     gone = settings(tokens, token_url="http://127.0.0.1:1/token")
