@@ -21,7 +21,7 @@
          where integration_id = f.id and status in ('pending', 'retry') and held_at is null
            and (subscription_due(next_attempt_at, scheduled_to), id) > (f.due, f.after_id)
            and subscription_due(next_attempt_at, scheduled_to) <= now() and id <> all ($12)
-         order by integration_id, subscription_due(next_attempt_at, scheduled_to), id limit f.retry_slots
+         order by integration_id, subscription_due(next_attempt_at, scheduled_to), id limit least(f.slots, f.retry_slots)
          for no key update skip locked) others
       limit f.slots) s
    where f.slots > 0

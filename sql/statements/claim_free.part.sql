@@ -10,8 +10,7 @@ free as (
          coalesce(nullif(greatest(i.timeout_ms, 0), 0), $10) as timeout_ms,
          i.max_attempts, i.recovers, i.generation, i.has_failures,
          case when i.rate is null and not i.takes then n.slots else least(n.slots, coalesce(t.tokens, 0)) end as slots, i.rate, t.send_at,
-         i.takes,
-         case when i.rate is null and not i.takes then n.retry_slots else least(n.retry_slots, coalesce(t.tokens, 0)) end as retry_slots,
+         i.takes, n.retry_slots,
          p.fresh_id, p.due, p.id as after_id,
          (i.rate is not null or i.takes) and n.slots > 0 and t.tokens is null
          and (i.rate is null or rate_next(i.rate_at, i.rate_by, i.rate, $20, now()) is not null)
@@ -33,7 +32,7 @@ free as (
     left join lateral (select $4[i.n] as in_flight, $13[i.n] as slots, $15[i.n] as retries where $3[i.n] = i.id) b on true
    cross join lateral (
      select all_slots - coalesce(b.in_flight, 0) as slots,
-            greatest(least(all_slots - coalesce(b.in_flight, 0), all_slots - all_slots / 4 - coalesce(b.retries, 0)), 0) as retry_slots
+            greatest(all_slots - all_slots / 4 - coalesce(b.retries, 0), 0) as retry_slots
        from least(coalesce(nullif(greatest(i.max_in_flight, 0), 0), $5), $14,
                   case when b.slots < 2147483647 then b.slots when i.recovers then 1 end) as all_slots offset 0) n
     left join lateral (
