@@ -2134,6 +2134,11 @@ begin
         return format('ids would be given out twice: the sequence of the ledger is behind its table, as after logical replication; run "%s"',
                       rtrim(statements, ';'));
     end if;
+    if (select i.namespace from anubis.installation i) <> anubis.installation_name() then
+        return format('table installation names %s, which somebody has written there, while events and keys are those of installation %s; '
+                      'run "update %s set namespace = %L"', (select namespace from anubis.installation), anubis.installation_name(),
+                      'anubis.installation'::regclass, anubis.installation_name());
+    end if;
     if anubis.installation_is_elsewhere() then
         return format('this database was copied or moved: it belongs to installation %s, which was last used elsewhere. If that one is '
                       'in use no more, run "anubisctl installation --same"; if this is a copy of it, "anubisctl installation --copy"',

@@ -128,8 +128,10 @@ NEWEST = "(select name from {s}.ledger_partitions, {s}.ledger_id_seq where last_
     (["drop view {s}.subscription_event_messages"],
      "a view that anubisd needs is missing: subscription_event_messages", "migrate"),
     (["alter sequence {s}.ledger_id_seq cache 20"], "draws 20 ids at once", "said"),
+    (["update {s}.installation set namespace = gen_random_uuid()"], "table installation names .* somebody has written", "said"),
 ], ids=["detached", "not listed", "unlogged", "look-alike", "plain copy", "renamed", "relay_state", "installation",
-        "copy of relay_state", "copy of marks", "copy of dead letters", "unlogged offsets", "view", "sequence"])
+        "copy of relay_state", "copy of marks", "copy of dead letters", "unlogged offsets", "view", "sequence",
+        "namespace"])
 def test_it_stops_where_a_table_is_another_one(app, institutions, make_daemon, broker, changes, named, mend):
     """Until it is mended as the journal says; nothing is lost, sent twice or counted twice, and the name stays."""
     integration = app.integration(institutions.url("/good/tables"))

@@ -111,6 +111,11 @@ begin
         return format('ids would be given out twice: the sequence of the ledger is behind its table, as after logical replication; run "%s"',
                       rtrim(statements, ';'));
     end if;
+    if (select i.namespace from @extschema@.installation i) <> @extschema@.installation_name() then
+        return format('table installation names %s, which somebody has written there, while events and keys are those of installation %s; '
+                      'run "update %s set namespace = %L"', (select namespace from @extschema@.installation), @extschema@.installation_name(),
+                      '@extschema@.installation'::regclass, @extschema@.installation_name());
+    end if;
     if @extschema@.installation_is_elsewhere() then
         return format('this database was copied or moved: it belongs to installation %s, which was last used elsewhere. If that one is '
                       'in use no more, run "anubisctl installation --same"; if this is a copy of it, "anubisctl installation --copy"',
