@@ -87,6 +87,17 @@ def test_references_lead_somewhere():
     assert set(re.findall(r"(?m)^\.Em (.*)$", RUNBOOKS)) <= headings["anubisctl"]
 
 
+NEEDED = {"Restore of a backup", "Failover to a standby", "Upgrade of anubisd", "Upgrade of PostgreSQL by pg_upgrade",
+          "Upgrade of PostgreSQL by logical replication", "Another Kafka cluster", "A new token of an institution",
+          "A new password of Kafka or Postgres", "Full disk of the database server", "Full disk of the journal",
+          "The proof is wrong", "A bad night", "Refusals, and an open circuit",
+          "A person asks to be erased", "The network of this machine"}
+
+
+def test_what_operators_look_for_is_there():
+    assert NEEDED <= set(TITLES) and len(TITLES) == len(set(TITLES))
+
+
 @pytest.mark.parametrize("title", TITLES)
 def test_each_has_its_four_parts(title):
     assert re.findall(r"(?m)^\.It (\S.*)$", runbook(title)) == ["Shows", r"\&Do", "Not", "Over"]
