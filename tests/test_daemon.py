@@ -112,6 +112,17 @@ def test_files_with_secrets_are_there_to_be_read(tmp_path):
     anubisd("--check-config", "-c", conf).expect(0)
 
 
+def test_variables_that_are_not_there_are_named(tmp_path):
+    """The unit may have them, so it is no error."""
+    conf = tmp_path / "a.conf"
+    conf.write_text('kafka: {\n  brokers = "env:OUR_KAFKA";\n  properties: { client.rack = "env:OUR_RACK"; }; };')
+    said = "the variable is not set here; without it in its own environment the daemon does not start"
+    result = anubisd("--check-config", "-c", conf, env={"OUR_RACK": "a"}).expect(0)
+    assert result.stderr == f"{conf}:2: env:OUR_KAFKA: {said}\n" and result.stdout == f"{conf}: OK\n"
+    assert f"{conf}:3: env:OUR_RACK: {said}\n" in anubisd("--check-config", "-c", conf).expect(0).stderr
+    assert anubisd("--check-config", "-c", conf, env={"OUR_KAFKA": "k:9092", "OUR_RACK": "a"}).expect(0).stderr == ""
+
+
 def test_key_that_cannot_sign_checkpoints(tmp_path):
     """--check-config reads the file, and says what would be right."""
     conf, key = tmp_path / "a.conf", tmp_path / "key"

@@ -103,6 +103,8 @@ enum config_secrets config_secrets_of(const struct config_loader *l, const struc
 /* Checks and stores one value. A problem is reported and leaves the field as it was. */
 void config_key_set(struct config_loader *l, const struct config_key *key, const char *text,
                     const struct config_origin *where);
+/* For a check alone: the reference names a variable that is not there. */
+void config_notice_unset(struct config_loader *l, const struct config_origin *where, const char *reference);
 
 /* config_source.c: the file's text. */
 #define CONFIG_FILE_MAX ((size_t) 256 << 10)
@@ -118,6 +120,7 @@ int config_source_prepare(struct config_loader *l, const struct strbuf *source, 
 
 /* config_reference.c: values that stand elsewhere. */
 bool config_is_reference(const char *text);
+bool config_is_unset_variable(const char *reference); /* "env:NAME" of a variable that this process lacks */
 /* `text` is a reference. The value behind "credential:NAME", "file:/path" or "env:NAME" in `ret`, or -EINVAL
  * with `why`. Under CONFIG_SECRETS_KEEP only the reference itself is checked and `ret` stays empty, and
  * under CONFIG_SECRETS_CHECK whether a file can be read, too. */

@@ -60,6 +60,15 @@ static void set_plain(struct config_loader *l, const struct config_key *key, con
     origin->unknown = false;
 }
 
+void config_notice_unset(struct config_loader *l, const struct config_origin *where, const char *reference)
+{
+    if (config_is_unset_variable(reference))
+        config_notice(l, where,
+                      "%s: the variable is not set here; without it in its own environment the daemon does "
+                      "not start",
+                      reference);
+}
+
 /* References stay as they are written when a configuration is only checked; a file that can be read is judged
  * all the same, where somebody can judge it. */
 static void judge_file(struct config_loader *l, const struct config_key *key, const char *reference,
@@ -91,8 +100,10 @@ static void set_reference(struct config_loader *l, const struct config_key *key,
         set_plain(l, key, strbuf_str(&value), where);
     else if (key->type == TYPE_STRING || key->type == TYPE_URLS)
         config_value_set(l->config, key, (union config_value){.s = reference});
-    if (secrets == CONFIG_SECRETS_CHECK)
-        judge_file(l, key, reference, where);
+    if (secrets != CONFIG_SECRETS_CHECK)
+        return;
+    judge_file(l, key, reference, where);
+    config_notice_unset(l, where, reference);
 }
 
 void config_key_set(struct config_loader *l, const struct config_key *key, const char *text,

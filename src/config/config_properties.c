@@ -150,6 +150,8 @@ void config_property_set(struct config_loader *l, const struct config_key *key, 
     }
     if (reference && secrets == CONFIG_SECRETS_RESOLVE)
         value = strbuf_str(&resolved);
+    if (reference && secrets == CONFIG_SECRETS_CHECK)
+        config_notice_unset(l, where, reference);
     if (value == reference || check_value(l, dotted, value, where))
         append(config_properties_of(l->config, key), dotted, value, reference, where->line);
 }

@@ -101,6 +101,13 @@ bool config_is_reference(const char *text)
     return find_scheme(text) != NULL;
 }
 
+bool config_is_unset_variable(const char *reference)
+{
+    const struct scheme *scheme = find_scheme(reference);
+
+    return scheme && scheme->read == read_env && !getenv(reference + strlen(scheme->prefix));
+}
+
 /* Editors and echo(1) end a file with a line feed that belongs to no secret. */
 static void strip_line_end(struct strbuf *sb)
 {

@@ -41,13 +41,32 @@ static void add_place(const struct config_key *key, struct strbuf *out)
         strbuf_adds(out, "outside the groups");
 }
 
+/* Parts of a connection string, by the names that libpq has for them and that other programs have. */
+static bool is_part_of_conninfo(const char *name)
+{
+    static const char *const parts[] = {
+        "host",     "hostaddr", "port",    "dbname",      "user",    "passfile", "options",
+        "database", "name",     "url",     "username",    "service", "pool",     "adapter",
+        "encoding", "sslmode",  "sslcert", "sslrootcert", "sslkey",  "sslcrl",   "target_session_attrs"};
+
+    for (size_t i = 0; i < ARRAY_SIZE(parts); i++)
+        if (strcmp(name, parts[i]) == 0)
+            return true;
+    return config_is_secret_name(name, strlen(name));
+}
+
 void config_suggest_key(const char *group, const char *name, struct strbuf *out)
 {
     unsigned here_distance, anywhere_distance;
     const struct config_key *here = nearest_key(group, name, &here_distance);
     const struct config_key *anywhere = nearest_key(NULL, name, &anywhere_distance);
 
-    if (anywhere && anywhere_distance == 0) {
+    /* Short words resemble many: to one of another group a third of them must not differ. */
+    if (anywhere && anywhere_distance * 3 >= strlen(name) && anywhere_distance > 0)
+        anywhere = NULL;
+    if (strcmp(group, "database") == 0 && is_part_of_conninfo(name)) {
+        strbuf_adds(out, "; it stands within conninfo: conninfo = \"host=db dbname=anubis user=anubisd\";");
+    } else if (anywhere && anywhere_distance == 0) {
         strbuf_adds(out, "; it belongs ");
         add_place(anywhere, out);
     } else if (here) {

@@ -95,6 +95,14 @@ static const struct {
      "1: unknown key \"log_level\" in group \"delivery\"; it belongs outside the groups\n"},
     {"delivery.timeout = \"5s\";",
      "1: unknown key \"delivery_timeout\"; did you mean \"timeout\" in group \"delivery\"?\n"},
+    {"foo = 1;", "1: unknown key \"foo\"\n"},
+    {"alerts: { fro = \"1m\"; };", "1: unknown key \"fro\" in group \"alerts\"; did you mean \"for\"?\n"},
+    {"database: { password = \"hush\"; };",
+     "1: unknown key \"password\" in group \"database\"; it stands within conninfo: "
+     "conninfo = \"host=db dbname=anubis user=anubisd\";\n"},
+    {"database: { host = \"db\"; };",
+     "1: unknown key \"host\" in group \"database\"; it stands within conninfo: "
+     "conninfo = \"host=db dbname=anubis user=anubisd\";\n"},
     {"retry: { zzzzzz = 1; };", "1: unknown key \"zzzzzz\" in group \"retry\"\n"},
     {"kafka: { fetch_wait_max_ms = 5; };", "1: unknown key \"fetch_wait_max_ms\" in group \"kafka\"; "
                                            "librdkafka's own properties go into properties: { … };\n"},
