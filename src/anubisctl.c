@@ -250,6 +250,20 @@ static void print_help(void)
          "permission is missing; 78 configuration. See anubisctl(8).");
 }
 
+/* The options that this command takes, and those of all. */
+static void print_command_help(const struct command *command)
+{
+    printf("anubisctl %s: %s.\n\nUsage: anubisctl [OPTION…] %s%s%s\n\nOptions:\n", command->name,
+           command->summary, command->name, command->argument ? " " : "",
+           command->argument ? command->argument : "");
+    for (size_t i = 0; i < ARRAY_SIZE(command_options); i++) {
+        const struct command_option *o = &command_options[i];
+        if (!o->takes || command->takes & o->takes)
+            print_option(o);
+    }
+    puts("\nSee anubisctl(8).");
+}
+
 static int usage_error(const char *what, const char *word, const char *hint)
 {
     fprintf(stderr, "anubisctl: %s%s%s%s%s\nTry \"anubisctl --help\".\n", what, word ? " \"" : "",
@@ -300,8 +314,22 @@ static void add_options(struct option *list)
     *list = (struct option){0};
 }
 
+/* What "help", "help COMMAND" and "COMMAND --help" are about. The exit code. */
+static int help(const char *name)
+{
+    const struct command *command = name && strcmp(name, "help") != 0 ? find_command(name) : NULL;
+
+    if (name && !command && strcmp(name, "help") != 0)
+        return unknown_command(name);
+    if (command)
+        print_command_help(command);
+    else
+        print_help();
+    return 0;
+}
+
 /* -1 to continue, else the exit code. */
-static int parse_options(int argc, char **argv, struct ctl *c)
+static int parse_options(int argc, char **argv, struct ctl *c, bool *ret_help)
 {
     struct option options[ARRAY_SIZE(command_options) + 3];
     int o;
@@ -317,8 +345,8 @@ static int parse_options(int argc, char **argv, struct ctl *c)
             puts("anubisctl " ANUBIS_VERSION);
             return 0;
         case 'h':
-            print_help();
-            return 0;
+            *ret_help = true;
+            break;
         case '?':
             fputs("Try \"anubisctl --help\".\n", stderr);
             return EX_USAGE;
@@ -348,10 +376,8 @@ static int parse_command(int argc, char **argv, struct ctl *c, const struct comm
 {
     if (argc == 0)
         return usage_error("a command is missing", NULL, "");
-    if (strcmp(argv[0], "help") == 0) {
-        print_help();
-        return 0;
-    }
+    if (strcmp(argv[0], "help") == 0)
+        return help(argv[1]);
     const struct command *command = find_command(argv[0]);
     if (!command)
         return unknown_command(argv[0]);
@@ -380,9 +406,12 @@ int main(int argc, char **argv)
 {
     struct ctl c = {.config_path = CONFIG_PATH, .environment_path = CONFIG_ENVIRONMENT_PATH};
     const struct command *command = NULL;
+    bool wants_help = false;
 
     fill_standard_descriptors();
-    int code = parse_options(argc, argv, &c);
+    int code = parse_options(argc, argv, &c, &wants_help);
+    if (code < 0 && wants_help)
+        return help(argv[optind]);
     if (code < 0)
         code = parse_command(argc - optind, argv + optind, &c, &command);
     if (code >= 0)

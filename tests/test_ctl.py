@@ -52,6 +52,12 @@ def test_help_and_version():
     assert anubisctl("-h").expect(0).stdout == anubisctl("help").expect(0).stdout == text
     assert anubisctl("--version").expect(0).stdout.startswith("anubisctl ")
     assert max(len(line) for line in text.splitlines()) <= 110
+    for command in re.findall(r"(?m)^  ([a-z][a-z-]+) ", text.partition("Commands:")[2].partition("Options:")[0]):
+        own = anubisctl("help", command).expect(0).stdout
+        assert anubisctl(command, "--help").expect(0).stdout == anubisctl("--help", command).stdout == own
+        assert re.search(rf"Usage: anubisctl \[OPTION…\] {command}\b", own) and "--config" in own and len(own) < len(text)
+    assert "--rate" in anubisctl("help", "retry").stdout and "--rate" not in anubisctl("help", "status").stdout
+    assert 'did you mean "status"?' in anubisctl("help", "stauts").expect(64).stderr
 
 
 def test_ids_that_are_none(ctl):
