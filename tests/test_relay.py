@@ -1297,7 +1297,7 @@ def test_an_event_that_kafka_refuses_stops_the_relay(ledger, real_kafka, topic_p
     ledger.app.subscriptions(integration, 20)
     ledger.wait_published()
     topic = topic_prefix + "subscriptions.sent"
-    set_topic_limit(real_kafka, topic, 20000)
+    set_topic(real_kafka, topic, {"max.message.bytes": "20000"})
     ledger.query("update {s}.subscriptions set status = 'processing', claim_token = 1")
     # Random, so that compression does not make it fit; small ones before and after it, on all partitions.
     noise = "".join(random.Random(1).choices("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789", k=60000))
@@ -1310,7 +1310,7 @@ def test_an_event_that_kafka_refuses_stops_the_relay(ledger, real_kafka, topic_p
     assert ledger.query("select stopped_on from {s}.relay_state where stopped_reason ~ 'large'") == [(refused,)]
     assert ledger.value("select high from {s}.relay_state") < refused
     assert noise[:50] not in daemon.log
-    set_topic_limit(real_kafka, topic, 1048588)
+    set_topic(real_kafka, topic, {})
     ledger.wait_published()
     assert ledger.value("select stopped_on is null and stopped_reason is null from {s}.relay_state")
     check_published(ledger, real_kafka, topic_prefix, once=False)
@@ -1325,7 +1325,7 @@ def test_only_what_does_not_fit_alone_is_refused(ledger, real_kafka, topic_prefi
     ledger.app.subscriptions(integration, 200)
     ledger.wait_published()
     topic = topic_prefix + "subscriptions.sent"
-    set_topic_limit(real_kafka, topic, 20000)
+    set_topic(real_kafka, topic, {"max.message.bytes": "20000"})
 
     def send(first, last, large=None):
         """In one transaction, with random answers, so that compression does not make them fit."""
@@ -1345,14 +1345,35 @@ def test_only_what_does_not_fit_alone_is_refused(ledger, real_kafka, topic_prefi
     refused = ledger.value("select id from {s}.subscription_events where event_type = 'sent' and subscription_id = 160")
     daemon.wait_log(r"Kafka refuses event [0-9a-f-]+ \(ledger id (\d+), ")
     assert set(re.findall(r"Kafka refuses event \S+ \(ledger id (\d+), ", daemon.log)) == {str(refused)}
-    set_topic_limit(real_kafka, topic, 1048588)
+    set_topic(real_kafka, topic, {})
     ledger.wait_published()
     check_published(ledger, real_kafka, topic_prefix, once=False)
 
 
-def set_topic_limit(kafka, topic, limit):
+@pytest.mark.real_kafka
+def test_a_topic_that_refuses_the_time_of_messages(ledger, real_kafka, topic_prefix, make_daemon):
+    """Clocks differ, or the topic is strict. What helps is said, nothing overtakes the event, and it goes out once it may."""
+    integration = ledger.integration()
+    topic = topic_prefix + "subscriptions.created"
+    daemon = make_daemon({**RELAY_ALONE, "kafka": {"topic_prefix": topic_prefix}}, kafka=real_kafka).start()
+    ledger.app.subscriptions(integration, 5)
+    ledger.wait_published()
+    set_topic(real_kafka, topic, {"message.timestamp.before.max.ms": "0"})
+
+    def refused():
+        ledger.app.subscription(integration)  # one that is quick enough is no message of the past
+        return re.search(rf'alert: Kafka refuses event .* on topic "{topic}": the topic takes no message of this time, .* this '
+                         r"machine's clock: .*message\.timestamp\.before\.max\.ms", daemon.log)
+    wait_for(refused, 60, "the refusal", interval=0.2)
+    set_topic(real_kafka, topic, {})
+    ledger.wait_published()
+    check_published(ledger, real_kafka, topic_prefix, once=False)
+
+
+def set_topic(kafka, topic, settings):
+    """These settings, and the defaults of all others."""
     admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
-    resource = ConfigResource(ConfigResource.Type.TOPIC, topic, {"max.message.bytes": str(limit)})
+    resource = ConfigResource(ConfigResource.Type.TOPIC, topic, settings)
     for future in admin.alter_configs([resource]).values():
         future.result(30)
 

@@ -251,6 +251,10 @@ static const char *words_of(rd_kafka_resp_err_t code)
 {
     if (code == RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED)
         return "this client may not write to the topic: let its user Write it";
+    if (code == RD_KAFKA_RESP_ERR_INVALID_TIMESTAMP)
+        return "the topic takes no message of this time, which is that of this machine's clock: compare it with "
+               "the broker's, and see the topic's message.timestamp.before.max.ms and "
+               "message.timestamp.after.max.ms";
     return code ? rd_kafka_err2str(code) : NULL;
 }
 
