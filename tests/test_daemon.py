@@ -110,6 +110,12 @@ def test_files_with_secrets_are_there_to_be_read(tmp_path):
         anubisd("--check-config", "-c", conf).expect(78).stderr
     secret.write_text("")
     anubisd("--check-config", "-c", conf).expect(0)
+    conf.write_text(f'kafka: {{\n  properties: {{ ssl_ca_location = "{secret}x"; }};\n'
+                    f'  producer_properties: {{ ssl_key_location = "{secret}"; }}; }};')
+    assert anubisd("--check-config", "-c", conf).expect(78).stderr == \
+        f"{conf}:2: property ssl.ca.location must name a file that can be read: No such file or directory\n"
+    secret.with_name("secretx").write_text("")
+    anubisd("--check-config", "-c", conf).expect(0)
 
 
 def test_variables_that_are_not_there_are_named(tmp_path):

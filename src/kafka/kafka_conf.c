@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <librdkafka/rdkafka.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "base/timeutil.h"
@@ -254,6 +255,19 @@ int kafka_client_check(const struct config *config, enum kafka_role role, struct
     return r;
 }
 
+/* Certificates and keys: the library looks at them when a client begins, and no sooner. */
+static int check_file(const struct config_property *property, struct error *err)
+{
+    size_t len = strlen(property->name), end = strlen(".location");
+    bool is_file = strncmp(property->name, "ssl.", 4) == 0 && len > end &&
+                   strcmp(property->name + len - end, ".location") == 0;
+
+    if (!is_file || strcmp(property->value, "probe") == 0 || access(property->value, R_OK) == 0)
+        return 0;
+    error_set(err, "property %s must name a file that can be read: %s", property->name, strerror(errno));
+    return -EINVAL;
+}
+
 int kafka_conf_check(const struct config *config, const char *path, struct strbuf *problems)
 {
     const struct config_properties *lists[] = {&config->kafka.properties, &config->kafka.producer_properties,
@@ -267,7 +281,8 @@ int kafka_conf_check(const struct config *config, const char *path, struct strbu
     for (size_t l = 0; l < ARRAY_SIZE(lists); l++)
         for (size_t i = 0; i < lists[l]->count; i++) {
             const struct config_property *property = &lists[l]->items[i];
-            if (property->reference || set_property(conf, property, &err) == 0)
+            if (property->reference ||
+                (set_property(conf, property, &err) == 0 && check_file(property, &err) == 0))
                 continue;
             strbuf_addf(problems, "%s:%u: %s\n", path, property->line, err.text);
             r = -EINVAL;

@@ -79,11 +79,24 @@ static bool check_ports(const char *conninfo, const PQconninfoOption *options, s
     return true;
 }
 
+/* libpq takes all behind the first "@" for the host. */
+static bool check_hosts(const char *conninfo, const PQconninfoOption *options, struct strbuf *why)
+{
+    for (const PQconninfoOption *o = options; o->keyword; o++) {
+        if (strcmp(o->keyword, "host") != 0 || !o->val || !strstr(conninfo, "://") || !strchr(o->val, '@'))
+            continue;
+        strbuf_adds(why,
+                    "must have hosts without \"@\"; a password with \"@\" in a URL has %40 in its place");
+        return false;
+    }
+    return true;
+}
+
 bool pg_conninfo_check(const char *conninfo, struct strbuf *why)
 {
     char *message = NULL;
     PQconninfoOption *options = PQconninfoParse(conninfo, &message);
-    bool good = options && check_ports(conninfo, options, why);
+    bool good = options && check_ports(conninfo, options, why) && check_hosts(conninfo, options, why);
 
     if (!options) {
         strbuf_adds(why, "must be \"name=value\" pairs such as \"host=db dbname=anubis\", or a URL such as "

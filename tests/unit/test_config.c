@@ -189,6 +189,8 @@ static const struct {
      "1: database.conninfo must have ports from 1 to 65535\n"},
     {"database: { conninfo = \"postgres://h/db?port=0\"; };",
      "1: database.conninfo must have ports from 1 to 65535\n"},
+    {"database: { conninfo = \"postgres://u:hu@sh@h/db\"; };",
+     "1: database.conninfo must have hosts without \"@\"; a password with \"@\" in a URL has %40 in its place\n"},
     {"database: { conninfo = \"postgres://u:p@h:5432,[::1]:x/db\"; };",
      "1: database.conninfo must have ports from 1 to 65535; a password with \"/\" in a URL has %2F in its place\n"},
     {"database: { conninfo = \"postgres://u:hush/hush@h/db\"; };",
@@ -673,7 +675,6 @@ static void test_the_dump_hides_passwords_in_urls(void **state)
         const char *url, *shown;
     } cases[] = {
         {"postgres://u:hush@h:5432/db", "postgres://u:***@h:5432/db"},
-        {"postgresql://u:hu@sh@h/db", "postgresql://u:***@h/db"},
         {"postgres://u:hu?sh@h/db", "postgres://u:***@h/db"},
         {"postgres://u:7/hush@h/db", "postgres://u:***@h/db"},
         {"postgres://:hush@/db", "postgres://:***@/db"},
