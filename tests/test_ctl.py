@@ -277,6 +277,10 @@ def test_status_of_the_relay_and_consumers(app, ctl):
     text = ctl("status").stdout
     assert "STOPPED on event 11: the broker refuses it" in text and 'no daemon leads, the last leader was "host-a"' in text
     assert [c["behind"] for c in status["consumers"]] == [0, 0]
+    narrow = ctl("status", env={"COLUMNS": "80"}).stdout.partition("\nConsumers\n")[2]
+    assert max(map(len, narrow.splitlines())) <= 80, narrow
+    assert re.search(r"\n  anubis-integration-group:\n  anubis.subscriptions.failed  +3 .* ago\n  anubis.subscriptions.sent ",
+                     narrow)
     app.query("update {s}.relay_state set high = 1000, gap_first = '{}', gap_last = '{}', gap_horizon = '{}'")
     status = ctl("status", "--json").json
     assert {c["topic"].rpartition(".")[2]: (c["behind"], c["messages_read"], c["partitions"]) for c in status["consumers"]} == {

@@ -257,13 +257,15 @@ static void add_consumers(struct status *s)
 {
     static const struct table_column columns[] = {
         {"consumer_group", "GROUP", false}, {"topic", "TOPIC", false},
-        {"partitions", "PARTITIONS", true}, {"messages_read", "READ", true},
+        {"partitions", "PARTS", true},      {"messages_read", "READ", true},
         {"behind", "BEHIND", true},         {"foreign_messages", "FOREIGN", true},
         {"unknown_events", NULL, true},     {"updated_at", "LAST READ", false},
     };
     struct table *t = sheet_table(s->sheet, "consumers", "Consumers", "none has read a message yet", columns,
                                   ARRAY_SIZE(columns));
 
+    table_make_sections(t, "consumer_group");
+    table_make_elastic(t, "topic");
     for (int i = 0; i < pg_rows(s->lags); i++) {
         struct pg_row row = {s->lags, i, 0};
         table_add(t, value_text(pg_next_text(&row)));
@@ -273,7 +275,9 @@ static void add_consumers(struct status *s)
         table_add(t, value_i64(pg_next_i64(&row)));
         table_add(t, value_i64(pg_next_i64(&row)));
         table_add(t, value_i64(pg_next_i64(&row)));
-        table_add(t, value_time(pg_next_time(&row)));
+        int64_t at = pg_next_time(&row);
+        CLEANUP(freep) char *ago = duration_words(s->overview.now - MAX(at, 0));
+        table_add(t, at < 0 ? value_null() : value_words(value_time(at), "%s ago", ago));
     }
 }
 

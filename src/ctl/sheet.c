@@ -14,7 +14,7 @@ struct table {
     size_t column_count;
     struct value *cells;
     char **remarks; /* below each row; NULL = none */
-    const char *elastic;
+    const char *elastic, *section;
     size_t count;
     cJSON *rows, *row; /* all of them, and the last one */
 };
@@ -257,6 +257,11 @@ void table_make_elastic(struct table *t, const char *key)
     t->elastic = key;
 }
 
+void table_make_sections(struct table *t, const char *key)
+{
+    t->section = key;
+}
+
 void table_remark(struct table *t, const char *fmt, ...)
 {
     char **remark = &t->remarks[t->count / t->column_count - 1];
@@ -295,11 +300,19 @@ static void add_blanks(struct strbuf *out, size_t count)
         strbuf_addc(out, ' ');
 }
 
+/* Is it one of those that stand side by side? */
+static bool is_shown(const struct table *t, size_t column)
+{
+    const struct table_column *c = &t->columns[column];
+
+    return c->title && !(t->section && strcmp(c->key, t->section) == 0);
+}
+
 /* Nothing stands to the right of the last one. */
 static size_t cell_max(const struct table *t, size_t column)
 {
     for (size_t c = column + 1; c < t->column_count; c++)
-        if (t->columns[c].title)
+        if (is_shown(t, c))
             return CELL_MAX_CHARS;
     return LAST_CELL_MAX_CHARS;
 }
@@ -338,11 +351,11 @@ static void add_row(struct strbuf *out, const struct table *t, const size_t *wid
     size_t filled = t->column_count;
 
     /* No white space at the end of a line. */
-    while (filled > 1 && (!t->columns[filled - 1].title || (row && !*shown(&row[filled - 1]))))
+    while (filled > 1 && (!is_shown(t, filled - 1) || (row && !*shown(&row[filled - 1]))))
         filled--;
     for (size_t c = 0; c < filled; c++) {
         const struct table_column *column = &t->columns[c];
-        if (!column->title)
+        if (!is_shown(t, c))
             continue;
         const char *text = row ? shown(&row[c]) : column->title;
         size_t most = MIN(cell_max(t, c), widths[c]), gap = widths[c] - cut_width(text, most);
@@ -360,16 +373,30 @@ static void measure(const struct table *t, size_t width, size_t *widths)
     size_t all = 0;
 
     for (size_t c = 0; c < t->column_count; c++)
-        widths[c] = t->columns[c].title ? utf8_width(t->columns[c].title) : 0;
+        widths[c] = is_shown(t, c) ? utf8_width(t->columns[c].title) : 0;
     for (size_t i = 0; i < t->count; i++) {
         size_t c = i % t->column_count;
         widths[c] = MAX(widths[c], cut_width(shown(&t->cells[i]), cell_max(t, c)));
     }
     for (size_t c = 0; c < t->column_count; c++)
-        all += t->columns[c].title ? 2 + widths[c] : 0;
+        all += is_shown(t, c) ? 2 + widths[c] : 0;
     for (size_t c = 0; c < t->column_count && t->elastic && width && all > width; c++)
         if (strcmp(t->columns[c].key, t->elastic) == 0 && widths[c] > ELASTIC_MIN)
             widths[c] -= MIN(all - width, widths[c] - ELASTIC_MIN);
+}
+
+/* Above the rows that have it in common. */
+static void add_section(struct strbuf *out, const struct table *t, size_t row)
+{
+    for (size_t c = 0; c < t->column_count && t->section; c++) {
+        const struct value *cell = &t->cells[row + c];
+        if (strcmp(t->columns[c].key, t->section) != 0 ||
+            (row > 0 && strcmp(shown(cell), shown(cell - t->column_count)) == 0))
+            continue;
+        add_blanks(out, 2);
+        add_cut(out, shown(cell), LAST_CELL_MAX_CHARS);
+        strbuf_adds(out, ":\n");
+    }
 }
 
 static void add_table(struct strbuf *out, const struct table *t, size_t width)
@@ -386,6 +413,7 @@ static void add_table(struct strbuf *out, const struct table *t, size_t width)
     add_row(out, t, widths, NULL);
     for (size_t i = 0; i < t->count; i += t->column_count) {
         const char *remark = t->remarks[i / t->column_count];
+        add_section(out, t, i);
         add_row(out, t, widths, &t->cells[i]);
         if (!remark)
             continue;

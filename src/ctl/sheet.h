@@ -60,6 +60,8 @@ struct table *sheet_table(struct sheet *s, const char *key, const char *title, c
 void table_add(struct table *t, struct value value);
 /* Texts of this column are cut where the table would be too wide. */
 void table_make_elastic(struct table *t, const char *key);
+/* People see this column's text in a line above the rows that have it in common. */
+void table_make_sections(struct table *t, const char *key);
 /* For people: a line below the row that was completed last. */
 void table_remark(struct table *t, const char *fmt, ...) PRINTF(2, 3);
 

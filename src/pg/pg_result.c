@@ -293,7 +293,7 @@ void pg_words(struct error *err, PGconn *conn, const PGresult *result)
         text = "the connection to the database is lost";
     if (!hint && strcmp(pg_sqlstate(result), "42501") == 0)
         hint =
-            "The role that migrated the schema grants what is needed with \"select anubisd_grant('ROLE')\"; "
+            "The role that migrated the schema grants what is needed with \"select SCHEMA.anubisd_grant('ROLE')\"; "
             "row security takes the attribute BYPASSRLS";
     error_set(err, "%s%s%s", text, hint ? ". " : "", hint ? hint : "");
     if (!err)

@@ -147,6 +147,20 @@ TEST(test_tables)
 }
 
 /* No byte of a text may drive a terminal, nor make the JSON malformed. */
+TEST(test_sections)
+{
+    struct table *t = sheet_table(*state, "rows", "Rows", "none", columns, ARRAY_SIZE(columns));
+
+    table_make_sections(t, "name");
+    for (int i = 1; i <= 3; i++) {
+        table_add(t, value_i64(i));
+        table_add(t, value_text(i < 3 ? "the first" : "x\x1b[31m"));
+        table_add(t, value_null());
+        table_add(t, value_text("n"));
+    }
+    assert_words_within(*state, 12, "Rows\n  ID  NOTE\n  the first:\n   1  n\n   2  n\n  x?[31m:\n   3  n\n");
+}
+
 TEST(test_hostile_text)
 {
     static const char hostile[] = "\x1b[31m\n\"\\\x7f\xc2\x9b\x9b\xc3(é\xc2\xa0\u202e";
@@ -224,6 +238,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_times, setup, teardown),
         cmocka_unit_test_setup_teardown(test_lists, setup, teardown),
         cmocka_unit_test_setup_teardown(test_tables, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_sections, setup, teardown),
         cmocka_unit_test_setup_teardown(test_hostile_text, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_long_text_is_cut_for_people, setup, teardown),
         cmocka_unit_test_setup_teardown(test_narrow_lines, setup, teardown),
