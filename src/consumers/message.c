@@ -4,42 +4,11 @@
  * allocation. Touches neither Kafka nor the database. */
 #include "consumers/message.h"
 
-#include <ctype.h>
 #include <string.h>
 
 #include "base/json.h"
 #include "base/timeutil.h"
-
-/* --- plain values ----------------------------------------------------------------------------- */
-
-/* RFC 9562's text form. */
-static bool is_uuid(const char *text, size_t len)
-{
-    static const char form[] = "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx";
-
-    if (len != sizeof(form) - 1)
-        return false;
-    for (size_t i = 0; i < len; i++)
-        if (form[i] == '-' ? text[i] != '-' : !isxdigit((unsigned char) text[i]))
-            return false;
-    return true;
-}
-
-static unsigned hex_value(char c)
-{
-    return (unsigned) (c <= '9' ? c - '0' : (c | 0x20) - 'a' + 10);
-}
-
-static bool read_uuid(const char *text, size_t len, unsigned char ret[16])
-{
-    if (!is_uuid(text, len))
-        return false;
-    for (size_t i = 0, n = 0; n < 16; n++, i += 2) {
-        i += text[i] == '-';
-        ret[n] = (unsigned char) (hex_value(text[i]) << 4 | hex_value(text[i + 1]));
-    }
-    return true;
-}
+#include "crypto/ids.h"
 
 /* --- headers ---------------------------------------------------------------------------------- */
 
@@ -50,7 +19,7 @@ static bool take_sequence(struct message_event *e, const char *value, size_t len
 
 static bool take_event_id(struct message_event *e, const char *value, size_t len)
 {
-    return read_uuid(value, len, e->id);
+    return ids_read_uuid(value, len, e->id);
 }
 
 /* The topic has said it already. */
@@ -283,8 +252,10 @@ bool message_installation(const struct kafka_message *message, const char *insta
                           char ret[INSTALLATION_TEXT])
 {
     const struct kafka_header *h = found_by_rule(&installation_rule, message);
+    unsigned char uuid[16];
 
-    if (!h || !h->value.p || !is_uuid(h->value.p, h->value.len) || is_installation(h, installation))
+    if (!h || !h->value.p || !ids_read_uuid(h->value.p, h->value.len, uuid) ||
+        is_installation(h, installation))
         return false;
     memcpy(ret, h->value.p, h->value.len);
     ret[h->value.len] = '\0';

@@ -1,6 +1,7 @@
 /* Derived UUIDs. See ids.h. */
 #include "crypto/ids.h"
 
+#include <ctype.h>
 #include <stdlib.h>
 
 struct ids {
@@ -43,6 +44,34 @@ void ids_print_uuid(const unsigned char uuid[16], char ret[IDS_UUID_TEXT])
         uuid += groups[i];
     }
     *to = '\0';
+}
+
+static bool is_uuid(const char *text, size_t len)
+{
+    static const char form[] = "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx";
+
+    if (len != sizeof(form) - 1)
+        return false;
+    for (size_t i = 0; i < len; i++)
+        if (form[i] == '-' ? text[i] != '-' : !isxdigit((unsigned char) text[i]))
+            return false;
+    return true;
+}
+
+static unsigned hex_value(char c)
+{
+    return (unsigned) (c <= '9' ? c - '0' : (c | 0x20) - 'a' + 10);
+}
+
+bool ids_read_uuid(const char *text, size_t len, unsigned char ret[16])
+{
+    if (!is_uuid(text, len))
+        return false;
+    for (size_t i = 0, n = 0; n < 16; n++, i += 2) {
+        i += text[i] == '-';
+        ret[n] = (unsigned char) (hex_value(text[i]) << 4 | hex_value(text[i + 1]));
+    }
+    return true;
 }
 
 void ids_uuid(struct ids *ids, const unsigned char name_space[16], struct bytes name, struct bytes rest,

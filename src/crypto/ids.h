@@ -15,6 +15,8 @@ void ids_free(struct ids *ids); /* NULL is legal */
 
 /* A UUID in text, lower case. */
 void ids_print_uuid(const unsigned char uuid[16], char ret[IDS_UUID_TEXT]);
+/* The bytes of a UUID in the text form of RFC 9562, upper or lower case; false: it is none. */
+bool ids_read_uuid(const char *text, size_t len, unsigned char ret[16]);
 
 /* SHA-256 of name space, name and the rest, which may be empty. */
 void ids_digest(struct ids *ids, const unsigned char name_space[16], struct bytes name, struct bytes rest,

@@ -10,7 +10,7 @@
 #include "crypto/base64.h"
 #include "crypto/sha256.h"
 
-#define KEY_BYTES 32
+#define KEY_BYTES NOTE_KEY_BYTES
 #define SIGNATURE_BYTES 64
 #define NUMBER_BYTES 4
 #define KIND_ED25519 0x01
@@ -206,4 +206,97 @@ bool note_is_signed(const char *note, const char *name, const char *public_key)
             return true;
     }
     return false;
+}
+
+/* --- keys of others --------------------------------------------------------------------------- */
+
+/* The next PEM block. False: there is none, or not of such a key. */
+static bool read_block(BIO *bio, struct note_public *ret)
+{
+    size_t len = KEY_BYTES;
+    bool is_locked = false;
+    EVP_PKEY *key = PEM_read_bio_PUBKEY(bio, NULL, no_passphrase, &is_locked);
+    bool right = key && EVP_PKEY_get_base_id(key) == EVP_PKEY_ED25519 &&
+                 EVP_PKEY_get_raw_public_key(key, ret->bytes, &len) == 1 && len == KEY_BYTES;
+
+    EVP_PKEY_free(key);
+    ERR_clear_error();
+    return right;
+}
+
+/* The last part of NAME+NUMBER+BASE64: base64 has "+" among its digits, but as many as there are. */
+static bool read_line(const char *line, size_t len, struct note_public *ret)
+{
+    unsigned char bytes[1 + KEY_BYTES];
+    const size_t digits = (sizeof(bytes) + 2) / 3 * 4;
+
+    if (len <= digits || line[len - digits - 1] != '+' ||
+        !decode(line + len - digits, digits, bytes, sizeof(bytes)) || bytes[0] != KIND_ED25519)
+        return false;
+    memcpy(ret->bytes, bytes + 1, KEY_BYTES);
+    return true;
+}
+
+static size_t count_blocks(const char *text)
+{
+    size_t count = 0;
+
+    for (const char *p = text; (p = strstr(p, "-----BEGIN ")); p++)
+        count++;
+    return count;
+}
+
+static int read_blocks(const char *text, struct note_public *ret, size_t count)
+{
+    BIO *bio = BIO_new_mem_buf(text, -1);
+    size_t read = 0;
+
+    must(bio != NULL);
+    while (read < count && read_block(bio, &ret[read]))
+        read++;
+    BIO_free(bio);
+    return read == count ? (int) count : -EINVAL;
+}
+
+static int read_lines(const char *text, struct note_public *ret)
+{
+    int count = 0;
+
+    for (const char *line = text; *line; line += strcspn(line, "\n"), line += *line == '\n') {
+        size_t len = strcspn(line, "\n");
+        if (len == strspn(line, " \t\r"))
+            continue;
+        if (!read_line(line, len, &ret[count++]))
+            return -EINVAL;
+    }
+    return count;
+}
+
+int note_publics_read(const char *text, struct note_public **ret, struct error *err)
+{
+    size_t blocks = count_blocks(text), most = blocks;
+    int count;
+
+    for (const char *p = text; *p; p++)
+        most += *p == '\n';
+    struct note_public *keys = xcalloc(most + 1, sizeof(*keys));
+    count = blocks > 0 ? read_blocks(text, keys, blocks) : read_lines(text, keys);
+    if (count <= 0) {
+        free(keys);
+        error_set(
+            err,
+            "must hold public Ed25519 keys in PEM, as \"openssl pkey -pubout\" writes them, or in lines as "
+            "\"anubisctl audit head\" shows them");
+        return -EINVAL;
+    }
+    *ret = keys;
+    return count;
+}
+
+char *note_public_write(const struct note_public *key, const char *name)
+{
+    unsigned char public[1 + KEY_BYTES] = {KIND_ED25519};
+
+    memcpy(public + 1, key->bytes, KEY_BYTES);
+    return write_public(name, public);
 }

@@ -24,5 +24,16 @@ char *note_key_public(const struct note_key *k, const char *name);
 /* Adds the empty line and the signature. */
 void note_key_sign(const struct note_key *k, const char *name, struct strbuf *note);
 
+/* Public keys of others: of a text of PEM blocks, or of lines in the form above, whatever the name in them.
+ * *ret is the caller's to free. Returns how many, or -EINVAL with *err when there is something else in the
+ * text: the words continue a sentence that begins with the name of a file. */
+#define NOTE_KEY_BYTES 32
+struct note_public {
+    unsigned char bytes[NOTE_KEY_BYTES];
+};
+int note_publics_read(const char *text, struct note_public **ret, struct error *err);
+/* As note_key_public() writes it; the caller frees. */
+char *note_public_write(const struct note_public *key, const char *name);
+
 /* Does the note have a signature by this public key, under this name, that holds? */
 bool note_is_signed(const char *note, const char *name, const char *public_key);

@@ -41,6 +41,27 @@ TEST(test_uuid)
     }
 }
 
+TEST(test_uuid_is_read)
+{
+    static const char text[] = "6ba7b810-9dad-11d1-80b4-00c04fd430c8",
+                      upper[] = "6BA7B810-9DAD-11D1-80B4-00C04FD430C8";
+    unsigned char bytes[16] = {0};
+
+    assert_true(ids_read_uuid(text, strlen(text), bytes));
+    assert_memory_equal(bytes, dns, sizeof(dns));
+    assert_true(ids_read_uuid(upper, strlen(upper), bytes));
+    assert_memory_equal(bytes, dns, sizeof(dns));
+    for (size_t i = 0; i < strlen(text); i++) {
+        char wrong[sizeof(text)];
+        assert_false(ids_read_uuid(text, i, bytes));
+        for (const char *c = "g- "; *c; c++) {
+            memcpy(wrong, text, sizeof(text));
+            wrong[i] = *c;
+            assert_true(ids_read_uuid(wrong, strlen(wrong), bytes) == (wrong[i] == text[i]));
+        }
+    }
+}
+
 static void key(int64_t id, const char *seed, const char *payload, char ret[IDS_UUID_TEXT])
 {
     idempotency_key_derive(
@@ -116,6 +137,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_uuid),
+        cmocka_unit_test(test_uuid_is_read),
         cmocka_unit_test(test_idempotency_key),
         cmocka_unit_test(test_traceparent),
         cmocka_unit_test(test_is_traceparent),
