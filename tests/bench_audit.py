@@ -26,7 +26,7 @@ class Tree:
 
     def __init__(self, number, partition):
         self.number, self.partition = number, partition
-        self.size, self.roots, self.tiles = 0, [], []
+        self.size, self.roots, self.tiles, self.marks = 0, [], [], {}
 
     def append(self, node):
         index, level = self.size, 0
@@ -36,6 +36,11 @@ class Tree:
                 self.tiles.append((self.number, level // 8, index, "\\x" + node.hex()))
         self.roots.append(node)
         self.size += 1
+
+    def mark(self, kind, sequence):
+        """As the group notes that it has handled an event."""
+        bits = self.marks.setdefault((kind, sequence // 8192), bytearray(1024))
+        bits[sequence % 8192 // 8] |= 1 << sequence % 8
 
     def root(self):
         root = self.roots[-1]
@@ -56,6 +61,7 @@ def rows_of(trees, events, installation, topic):
         yield (f"{tree.number}\t{tree.size}\t{tree.size}\t{sequence}\t{event_id}\t{kind}\t{subscription}\t{integration}\t"
                f"{time_text}\t\\\\x{commitment}\t\\\\x{leaf.hex()}\n")
         tree.append(leaf)
+        tree.mark(kind, sequence)
 
 
 def write(app, cursor, trees, least, most):
@@ -67,7 +73,11 @@ def write(app, cursor, trees, least, most):
     cursor.copy_expert(COPY, io.StringIO("".join(rows_of(trees, events, installation, topic))))
     for tree in trees:
         cursor.executemany("insert into anubis.audit_tiles values (%s, %s, %s, %s::bytea)", tree.tiles)
-        tree.tiles = []
+        cursor.executemany("insert into anubis.consumer_bitmaps (read_model, event_type, partition, chunk, bits) values "
+                           "('monitoring', %s, %s, %s, %s) on conflict (read_model, event_type, partition, chunk) "
+                           "do update set bits = excluded.bits",
+                           [(kind, tree.partition, chunk, bytes(bits)) for (kind, chunk), bits in tree.marks.items()])
+        tree.tiles, tree.marks = [], {key: bits for key, bits in tree.marks.items() if key[1] == max(k[1] for k in tree.marks)}
         cursor.execute("update anubis.audit_trees set size = %s, roots = %s where id = %s",
                        (tree.size, b"".join(tree.roots), tree.number))
     note = "".join(f"{topic} {t.partition} {t.size} {t.root()}\n" for t in trees)

@@ -177,9 +177,26 @@ def test_checkpoints_are_signed_and_go_to_their_topic(app, make_daemon, institut
     messages = broker.read_all("anubis.audit")
     assert {bytes(m.value).decode() for m in messages} >= set(notes)
     assert messages[-1].headers["checkpoint_signed_by"] == who
+    check_keys(ctl, broker, keys, tmp_path)
     app.query("update {s}.audit_checkpoints set note = replace(note, 'sent 0', 'sent 9')")
     assert "is not signed by the key that it names" in ctl("verify", "--audit", "--full").expect(1).stdout
     assert daemon.term() == 0
+
+
+def check_keys(ctl, broker, keys, tmp_path):
+    """Those that were given from outside, in PEM and as "audit head" shows them; the last checkpoint is signed by the second."""
+    first, second = (openssl("pkey", "-in", path, "-pubout").decode() for path in keys)
+    shown = ctl("audit", "head", "--json").expect(0).json["signed_by"]
+    anchors, key = tmp_path / "anchors", tmp_path / "public"
+    anchors.write_text("".join(bytes(m.value).decode() + "\n" for m in broker.read_all("anubis.audit")), encoding="utf-8")
+    for text, code, of_anchors in ((first, 1, 1), (second, 0, 1), (first + second, 0, 0), (shown + "\n", 0, 1)):
+        key.write_text(text, encoding="utf-8")
+        found = ctl("verify", "--audit", "--key", key, "--json").expect(code).json
+        assert ("the last checkpoint is not signed by the key that was given" in "".join(found["differences"])) == (code == 1)
+        assert code == 1 or found["anchored_leaves"] == 75
+        found = ctl("verify", "--audit", "--anchor", anchors, "--key", key, "--json").expect(of_anchors).json
+        unsigned = [d for d in found["differences"] if re.search("anchor in line [0-9]+ is not signed by the key", d)]
+        assert len(unsigned) > 0 if of_anchors else not unsigned
 
 
 def look_again(app):
@@ -196,6 +213,7 @@ def wait_for_checkpoint(app, daemon):
     look_again(app)
     note = wait_for(look, 60, "a checkpoint of all leaves")
     daemon.wait_log(rf"audit log: checkpoint of 1020 leaves, SHA-256 {sha256(note.encode()).hex()}")
+    return note
 
 
 def test_proof_and_what_begins_at_the_last_one(audited, ctl):
@@ -249,7 +267,8 @@ def test_proof_of_one_event_for_others(audited, ctl, tmp_path):
     proofs = [ctl("audit", "prove", event, "--json").expect(0).json for event, in chosen]
     for proof in proofs:
         assert proves(proof) and proves(proof, kept) and len(proof["path"]) * 32 < 1024
-        assert proof["entry"].splitlines()[5] == str(proof["event"])
+        assert proof["entry"].splitlines()[5:7] == [str(proof["event"]), proof["event_id"]]
+        assert ctl("audit", "prove", proof["event_id"].upper(), "--json").expect(0).json == proof
     for proof in proofs[-3:]:
         path = ["0" * 64, *proof["path"][1:]] if proof["path"] else ["0" * 64]
         entry = re.sub("\n(sent|failed|updated|created)\n", "\nretried\n", proof["entry"])
@@ -263,7 +282,10 @@ def test_proof_of_one_event_for_others(audited, ctl, tmp_path):
 
 
 def prove_what_cannot_be_proven(app, ctl, event, proof):
-    assert (ctl("audit", "prove", 999999, "--json").expect(1).json["verdict"]) == "unknown"
+    # The ledger's number in the event_id of another installation.
+    other = ("f" if proof["event_id"][0] == "0" else "0") + proof["event_id"][1:]
+    for unknown in (999999, other):
+        assert ctl("audit", "prove", unknown, "--json").expect(1).json["verdict"] == "unknown"
     app.subscriptions(1, 1)
     waiting = ctl("audit", "prove", app.value("select max(id) from {s}.subscription_events"), "--json").expect(2).json
     assert (waiting["verdict"], "come back from Kafka" in waiting["why"]) == ("not yet", True)
@@ -386,6 +408,73 @@ def test_a_log_that_was_made_anew_is_found_by_the_marks(audited, ctl):
             assert len(found) == len(words) and all(re.search(w, d) for w, d in zip(words, found)), f"{name}: {found}"
         finally:
             restore(app, saved)
+
+
+def digest_line(leaves, note):
+    return f"audit log: checkpoint of {leaves} leaves, SHA-256 {sha256(note.encode()).hex()}\n"
+
+
+def forget(app, where):
+    """Leaves of these events are taken out of the log, out of the marks and out of the ledger."""
+    events = app.query("delete from {s}.audit_log " + where + " returning sequence, event_type")
+    for sequence, kind in events:
+        app.query("update {s}.consumer_bitmaps set bits = set_bit(bits, mod(%s, 8192), 0) "
+                  "where read_model = 'monitoring' and event_type = %s and chunk = %s / 8192", (sequence, kind, sequence))
+    app.query("set session_replication_role = replica; delete from {s}.subscription_events where id = any (%s)",
+              ([sequence for sequence, _ in events],))
+
+
+LEAF_OF_THE_LEDGER = ("set session_replication_role = replica; update {s}.subscription_events set integration_id = 2 where id = "
+                      "(select sequence from {s}.audit_log" + SEVENTH + "); ")
+MADE_ANEW = {
+    "an event": (lambda app: app.query(LEAF_OF_THE_LEDGER + SET + "integration_id = 2" + SEVENTH),
+                 "sent/0: {name} had another root at"),
+    "the end of a tree": (lambda app: forget(app, TAIL.partition("audit_log ")[2]), "sent/0: it has .* leaves, {name} had"),
+    "all of a tree": (lambda app: forget(app, "where tree = (" + SENT + ")"), "sent/0: the tree is gone; {name} has it with"),
+}
+
+
+def test_a_database_that_was_made_anew(audited, ctl, broker, tmp_path):
+    """Log, marks, ledger and checkpoints: all fits. Only what was kept elsewhere tells, in each of its forms."""
+    app, daemon = audited
+    note = wait_for_checkpoint(app, daemon)
+    wait_for(lambda: app.value("select count(*) from {s}.audit_checkpoints where published_at is null") == 0, 60, "the topic")
+    assert daemon.term() == 0
+    said = [line for line in daemon.log.splitlines() if "checkpoint of 1020 leaves" in line][-1]
+    anchors = {"topic": "".join(json.dumps({"topic": "anubis.audit", "payload": bytes(m.value).decode()}) + "\n"
+                                for m in broker.read_all("anubis.audit")),
+               "head": ctl("audit", "head", "--json").expect(0).stdout, "note": note, "journal": said + "\n"}
+    for name, text in anchors.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        right = ctl("verify", "--audit", "--anchor", tmp_path / name, "--json").expect(0).json
+        assert (right["verdict"], right["leaves"], right["anchored_leaves"], right["anchors_gone"]) == ("proven", 1020, 1020, 0)
+    for what, (change, words) in MADE_ANEW.items():
+        change(app)
+        make_anew(app)
+        assert ctl("verify", "--audit", "--full", "--json").expect(0).json["verdict"] == "proven", what
+        for name in anchors:
+            wrong = ctl("verify", "--audit", "--anchor", tmp_path / name, "--json").expect(1).json
+            expected = words.replace("{name}", "the anchor in line [0-9]+") if name != "journal" else "leaves that is not in the"
+            assert wrong["verdict"] == "wrong" and re.search(expected, "\n".join(wrong["differences"])), (what, name, wrong)
+
+
+def test_anchors_that_tell_nothing(audited, ctl, tmp_path):
+    """Of a checkpoint that was thinned out a digest tells nothing; the newest never is. Others' are none of ours."""
+    app, daemon = audited
+    note = wait_for_checkpoint(app, daemon)
+    assert daemon.term() == 0
+    file, other = tmp_path / "anchors", "7a1d2c3b-0000-8000-8000-000000000001"
+    for text, code, words in (
+            (digest_line(5, "gone") + digest_line(1020, note), 2, "not proven: checkpoints of some anchors are no longer"),
+            (digest_line(5000, "gone") + digest_line(1020, note), 1, "line 1 is of a checkpoint of 5000 leaves that is not in"),
+            (note.replace(note.splitlines()[1], other), 1, "line 1 is a checkpoint of another installation"),
+            (digest_line(1020, note), 0, "leaves that they vouch for +1020")):
+        file.write_text(text, encoding="utf-8")
+        assert re.search(words, ctl("verify", "--audit", "--anchor", file).expect(code).stdout), words
+    # The installation itself was made anew.
+    file.write_text(note, encoding="utf-8")
+    app.query("update {s}.installation set namespace = %s", (other,))
+    assert "another installation than this one, " + other in ctl("verify", "--audit", "--anchor", file).expect(1).stdout
 
 
 def save(app):

@@ -1,5 +1,9 @@
 -- The proof of the audit log.
 
+-- name: audit_snapshot :once
+-- The name of this transaction's snapshot, for others that look at the same.
+select pg_export_snapshot()
+
 -- name: audit_all_trees
 -- id, topic, partition, size, roots of full subtrees, in the order of topics.
 select id, topic, partition, size, roots from audit_trees order by topic, partition
@@ -8,9 +12,18 @@ select id, topic, partition, size, roots from audit_trees order by topic, partit
 -- $1 integer: tree
 -- $2 bigint: from this leaf on
 -- $3 bigint: so many
-select leaf, "offset", sequence, uuid_send(event_id), event_type, subscription_id, coalesce(integration_id, 0), created_at,
-       commitment, hash
+select leaf, "offset", sequence, event_id, event_type, subscription_id, integration_id, created_at, commitment, hash
   from audit_log where tree = $1 and leaf >= $2 order by leaf limit $3
+
+-- name: audit_read_tiles
+-- The tiles that these leaves fill: level, tile, hash.
+-- $1 integer: tree
+-- $2 bigint: from this leaf on
+-- $3 bigint: so many leaves
+select t.level, t.tile, t.hash
+  from generate_series(1, 7) as n
+  join audit_tiles t on t.tree = $1 and t.level = n and t.tile >= $2 >> 8 * n
+                    and t.tile < ($2 + least($3, 9223372036854775807 - $2)) >> 8 * n
 
 -- name: audit_read_hashes
 -- $1 integer: tree
@@ -34,6 +47,39 @@ select coalesce(max(id), 0) from audit_checkpoints where verified_at is not null
 -- name: audit_note_verified
 -- $1 bigint: the checkpoint
 update audit_checkpoints set verified_at = now() where id = $1
+
+-- name: audit_ledger_parts
+-- The ledger's parts: the id that each begins with.
+select first_id from ledger_partitions
+union select 0 where not exists (select from ledger_partitions) order by 1
+
+-- name: audit_ledger_events
+-- Id, event id, type ("" = a note of the application), subscription, integration, time; in the order of ids.
+-- $1 bigint: from this id on
+-- $2 bigint: up to this one
+-- $3 bigint: so many
+select id::bigint, event_id, event_type::text, subscription_id::bigint, integration_id::bigint, as_instant(created_at)
+  from subscription_events where id >= $1 and id <= $2 order by id limit $3
+
+-- name: audit_marks
+-- What the group has handled: chunk, type, bits; in the order of chunks. Each type and partition is looked up in the index.
+-- $1 bigint: from this chunk on
+-- $2 bigint: up to this one
+with recursive kinds as (
+  (select event_type, partition from consumer_bitmaps where read_model = 'monitoring' order by 1, 2 limit 1)
+  union all
+  select n.event_type, n.partition
+    from kinds k
+   cross join lateral (select b.event_type, b.partition from consumer_bitmaps b
+                        where b.read_model = 'monitoring' and (b.event_type, b.partition) > (k.event_type, k.partition)
+                        order by 1, 2 limit 1) n
+)
+select b.chunk, b.event_type, b.bits
+  from kinds k
+ cross join lateral (select * from consumer_bitmaps c
+                      where c.read_model = 'monitoring' and c.event_type = k.event_type and c.partition = k.partition
+                        and c.chunk >= $1 and c.chunk <= $2 offset 0) b
+ order by 1
 
 -- name: audit_unlike_ledger :once
 -- Leaves that are not the ledger's events: tree, leaf, ledger id, whether the ledger has no such event. What left with a dropped
@@ -67,11 +113,15 @@ select e.id, e.event_type::text, count(*) over ()
 -- name: audit_twice :once
 -- Leaves that hold an event that another leaf before them holds: tree, leaf, ledger id, how many there are in all.
 -- $1 bigint: of ledger ids above this one
--- $2 bigint: how many are named
+-- $2 bigint: up to this one
+-- $3 bigint: how many are named
+with twice as (
+  select sequence from audit_log where sequence > $1 and sequence <= $2 group by 1 having count(*) > 1
+)
 select tree, leaf, sequence, count(*) over ()
   from (select tree, leaf, sequence, row_number() over (partition by sequence order by "offset", tree, leaf) as n
-          from audit_log where sequence > $1) l
- where n > 1 order by 1, 2 limit $2
+          from audit_log join twice using (sequence) where sequence > $1 and sequence <= $2) l
+ where n > 1 order by 1, 2 limit $3
 
 -- name: audit_newest_below :once
 -- The highest ledger id of these leaves, 0 = there are none.
@@ -88,9 +138,11 @@ select id, note, created_at, (extract(epoch from now() - created_at) * 1000000):
 -- Whether the ledger has an event, and its leaf, NULL = there is none: tree, leaf, the columns of audit_read_leaves without the hash,
 -- then the salt, NULL = it was erased.
 -- $1 bigint: the event's number in the ledger
-select exists (select from subscription_events where id = $1 and event_type is not null), l.tree, l.leaf, l."offset", l.sequence,
-       uuid_send(l.event_id), l.event_type, l.subscription_id, coalesce(l.integration_id, 0), l.created_at, l.commitment, s.salt
+-- $2 text: its event_id; NULL = any
+select exists (select from subscription_events where id = $1 and event_type is not null and ($2 is null or event_id = $2::uuid)),
+       l.tree, l.leaf, l."offset", l.sequence, l.event_id, l.event_type, l.subscription_id, l.integration_id, l.created_at,
+       l.commitment, s.salt
   from (values (1)) as one
-  left join audit_log l on l.sequence = $1
+  left join audit_log l on l.sequence = $1 and ($2 is null or l.event_id = $2::uuid)
   left join audit_salts s on s.subscription_id = l.subscription_id
  order by l.tree, l.leaf limit 1

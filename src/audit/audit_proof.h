@@ -1,9 +1,10 @@
-/* The proof of the audit log: what audit_*.c and the commands share. All of it in the caller's snapshot. */
+/* The proof of the audit log: what audit_*.c and the commands share. All of it in one snapshot. */
 #pragma once
 
 #include "base/sentences.h"
 #include "crypto/audit_leaf.h"
 #include "crypto/audit_note.h"
+#include "crypto/note_key.h"
 #include "pg/pg.h"
 
 /* A tree as the database has it. */
@@ -29,8 +30,11 @@ struct audit {
 void audit_entry_read(const struct audit *a, const struct audit_tree *tree, struct pg_row *row,
                       struct audit_entry *ret);
 
-/* Reads the trees. PG_DONE or an error of pg_query(); *a can be freed either way. */
+/* Begins the snapshot and reads the trees in it. No partition leaves the ledger until its end. PG_DONE or an
+ * error of pg_query(); *a can be freed either way. */
 int audit_open(struct audit *a, struct pg *pg);
+/* Ends the snapshot; the session goes on. */
+int audit_end(struct audit *a);
 void audit_close(struct audit *a);
 struct audit_tree *audit_find(const struct audit *a, const char *topic, int32_t partition);
 
@@ -42,13 +46,38 @@ int audit_root_at(struct audit *a, const struct audit_tree *tree, uint64_t size,
 int audit_path(struct audit *a, const struct audit_tree *tree, uint64_t leaf, uint64_t size,
                struct merkle_hash ret[MERKLE_PATH_MAX]);
 
+/* A checkpoint that was kept elsewhere: the whole note, or its SHA-256 and how many leaves it has in all. */
+struct audit_anchor {
+    char *note; /* NULL = only its digest is known */
+    unsigned char digest[SHA256_BYTES];
+    int64_t leaves;
+    size_t line; /* where it stands */
+};
+
+/* How a proof is to be made. */
+struct audit_order {
+    /* Leaves up to this checkpoint were found to be right before; 0 = all are proven. */
+    int64_t since;
+    /* NULL = on the caller's session and thread alone; else some more sessions are opened in the same
+     * snapshot, each on a thread of its own, as many of them as can be had. */
+    const struct pg_params *helpers;
+    /* With one of these two all is to be proven. Keys: by one of them the last checkpoint must be signed, and
+     * each anchor that is a note. */
+    const struct audit_anchor *anchors;
+    size_t anchor_count;
+    const struct note_public *keys;
+    size_t key_count;
+};
+
 struct audit_result {
     struct sentences differences;
     int64_t unnamed; /* differences beside those */
     int64_t leaves;  /* verified */
     int64_t checkpoints, unsigned_checkpoints;
     int64_t last_checkpoint; /* the last one that holds; 0 = none */
+    int64_t lost_anchors;    /* digests whose checkpoints the database has not */
+    int64_t anchored;        /* leaves that anchors, or checkpoints with a signature by a key, vouch for */
 };
-/* Proves the leaves since a checkpoint up to which they were found to be right before (0 = all) against their
- * hashes, the trees, the checkpoints since then and the ledger. PG_DONE or an error of pg_query(). */
-int audit_prove(struct audit *a, int64_t since, struct audit_result *ret);
+/* Proves the leaves against their hashes, the trees, the checkpoints, the ledger and what was handled.
+ * PG_DONE or an error of pg_query(). */
+int audit_prove(struct audit *a, const struct audit_order *order, struct audit_result *ret);

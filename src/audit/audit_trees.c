@@ -1,11 +1,24 @@
 /* The trees of the audit log, as the database has them. See audit_proof.h. */
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
-#include "audit/audit_proof.h"
+#include "audit/audit_internal.h"
 #include "sql/statements.h"
 
-#define TILE_LEVELS 8
+void report_add(struct report *report, const struct audit_tree_state *tree, const char *fmt, ...)
+{
+    CLEANUP(strbuf_free) struct strbuf text = STRBUF_INIT(4096);
+    va_list args;
+
+    if (report->named++ >= NAMED_MAX)
+        return;
+    va_start(args, fmt);
+    strbuf_addv(&text, fmt, args);
+    va_end(args);
+    sentences_add(&report->differences, "audit log, %s/%" PRId32 ": %s", tree->topic, tree->partition,
+                  strbuf_str(&text));
+}
 
 static void read_tree(struct audit *a, struct pg_row *row, struct audit_tree *ret)
 {
@@ -26,7 +39,13 @@ int audit_open(struct audit *a, struct pg *pg)
     CLEANUP(pg_result_freep) struct pg_result *rows = NULL, *installation = NULL;
 
     *a = (struct audit){.pg = pg, .sha256 = sha256_new()};
-    int r = pg_query(pg, &sql_read_installation, NULL, &installation, &a->err);
+    /* A partition that is leaving the ledger has left before, or stays until the end. */
+    int r = pg_execute(pg,
+                       "begin isolation level repeatable read read only; "
+                       "lock table subscription_events in access share mode",
+                       &a->err);
+    if (r == PG_DONE)
+        r = pg_query(pg, &sql_read_installation, NULL, &installation, &a->err);
     if (r == PG_DONE)
         r = pg_query(pg, &sql_audit_all_trees, NULL, &rows, &a->err);
     if (r != PG_DONE)
@@ -37,6 +56,11 @@ int audit_open(struct audit *a, struct pg *pg)
     for (size_t i = 0; i < a->count; i++)
         read_tree(a, &(struct pg_row){rows, (int) i, 0}, &a->trees[i]);
     return PG_DONE;
+}
+
+int audit_end(struct audit *a)
+{
+    return pg_execute(a->pg, "rollback", &a->err);
 }
 
 void audit_close(struct audit *a)

@@ -276,6 +276,29 @@ int ctl_read_id(const char *text, const char *whose, int64_t *ret)
     return EX_USAGE;
 }
 
+int ctl_read_file(const char *path, size_t max, struct strbuf *ret)
+{
+    bool is_stdin = strcmp(path, "-") == 0;
+    FILE *f = is_stdin ? stdin : fopen(path, "re");
+    char piece[65536];
+    size_t n, len = 0;
+
+    if (!f) {
+        ctl_say("could not open %s: %s", path, strerror(errno));
+        return EX_NOINPUT;
+    }
+    for (; len <= max && (n = fread(piece, 1, sizeof(piece), f)) > 0; len += n)
+        strbuf_add(ret, piece, n);
+    bool broken = ferror(f);
+    if (!is_stdin)
+        fclose(f);
+    if (broken)
+        ctl_say("could not read %s", path);
+    else if (len > max)
+        ctl_say("%s is longer than %zu MiB", path, max >> 20);
+    return broken || len > max ? EX_NOINPUT : 0;
+}
+
 int ctl_change(const struct ctl *c, struct pg *pg, const struct pg_statement *statement,
                const struct pg_args *args, struct pg_result **ret, struct error *err)
 {

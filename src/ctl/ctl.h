@@ -26,7 +26,8 @@ struct ctl {
     bool utc;   /* of migrate: times without zone are UTC for sure */
     struct {
         bool wait, audit, full;
-    } proof; /* of verify */
+        const char *anchor, *key; /* files, NULL = none */
+    } proof;                      /* of verify */
     struct {
         const char *order, *cpf; /* of explain, which may name a subscription by its id; cpf of erase, too */
         const char *subscription;
@@ -112,6 +113,10 @@ int ctl_read_id(const char *text, const char *whose, int64_t *ret);
 /* Adds --since, --until and --integration to the arguments; without an option its default, NULL = none, 0 =
  * all integrations. 0, or an exit code after it said why. */
 int ctl_read_part(const struct ctl *c, const char *since, const char *until, struct pg_args *args);
+
+/* Reads a file of at most `max` bytes, "-" = the standard input, to the end of *ret. 0, or an exit code after
+ * it said why not. */
+int ctl_read_file(const char *path, size_t max, struct strbuf *ret);
 
 /* Sends a statement in a transaction, which a dry run takes back. Outcomes and errors of pg_query(). */
 int ctl_change(const struct ctl *c, struct pg *pg, const struct pg_statement *statement,

@@ -4,6 +4,7 @@
 #include <sysexits.h>
 
 #include "audit/audit_proof.h"
+#include "crypto/ids.h"
 #include "ctl/ctl.h"
 #include "sql/statements.h"
 
@@ -24,6 +25,7 @@ struct inquiry {
     struct head head;
     struct sheet *sheet;
     int64_t event;
+    const char *event_id; /* NULL = it is named by its number */
     int code;
 };
 
@@ -125,6 +127,7 @@ static int show_head(struct inquiry *q)
 struct evidence {
     const struct audit_tree *tree;
     uint64_t leaf;
+    unsigned char event_id[16];
     struct strbuf entry;
     struct merkle_hash hash;
     const struct audit_tree_state *promised;
@@ -151,6 +154,7 @@ static void say_verdict(struct inquiry *q, const char *verdict, int code, const 
 static void add_evidence(struct inquiry *q, const struct evidence *e)
 {
     CLEANUP(strbuf_free) struct strbuf path = STRBUF_INIT(STRBUF_MAX_DEFAULT);
+    char event_id[IDS_UUID_TEXT];
 
     strbuf_addc(&path, '[');
     for (size_t i = 0; i < e->path_count; i++) {
@@ -159,6 +163,8 @@ static void add_evidence(struct inquiry *q, const struct evidence *e)
         strbuf_addc(&path, '"');
     }
     strbuf_addc(&path, ']');
+    ids_print_uuid(e->event_id, event_id);
+    sheet_add(q->sheet, "event_id", "event_id", value_text(event_id));
     sheet_add(q->sheet, "topic", "topic", value_text(e->tree->state.topic));
     sheet_add(q->sheet, "partition", "partition", value_i64(e->tree->state.partition));
     sheet_add(q->sheet, "leaf", "leaf", value_i64((int64_t) e->leaf));
@@ -235,6 +241,7 @@ static int prove_leaf(struct inquiry *q, struct pg_row *row)
     }
     e.leaf = (uint64_t) pg_next_i64(row);
     audit_entry_read(&q->audit, e.tree, row, &entry);
+    memcpy(e.event_id, entry.event_id, sizeof(e.event_id));
     struct bytes salt = pg_next_blob(row);
     e.hash = audit_leaf(q->audit.sha256, &entry, &e.entry);
     int r = find_path(q, &e);
@@ -253,6 +260,7 @@ static int show_proof(struct inquiry *q)
     CLEANUP(pg_result_freep) struct pg_result *rows = NULL;
 
     pg_arg_i64(&args, q->event);
+    pg_arg_text(&args, q->event_id);
     int r = pg_query(q->audit.pg, &sql_audit_find_event, &args, &rows, &q->audit.err);
     if (r != PG_DONE)
         return r;
@@ -273,9 +281,9 @@ static int show_proof(struct inquiry *q)
 
 /* --- the command ------------------------------------------------------------------------------ */
 
-static int inquire(struct ctl *c, int (*show)(struct inquiry *q), int64_t event)
+static int inquire(struct ctl *c, int (*show)(struct inquiry *q), int64_t event, const char *event_id)
 {
-    struct inquiry q = {.ctl = c, .event = event};
+    struct inquiry q = {.ctl = c, .event = event, .event_id = event_id};
     struct pg_params params = ctl_session(c, "anubisctl audit");
     struct pg *pg = NULL;
 
@@ -283,9 +291,7 @@ static int inquire(struct ctl *c, int (*show)(struct inquiry *q), int64_t event)
     if (code)
         return code;
     sheet_new(&q.sheet);
-    int r = pg_execute(pg, "begin isolation level repeatable read read only", &q.audit.err);
-    if (r == PG_DONE)
-        r = audit_open(&q.audit, pg);
+    int r = audit_open(&q.audit, pg);
     if (r == PG_DONE)
         r = read_head(&q.audit, &q.head);
     if (r == PG_DONE)
@@ -298,21 +304,42 @@ static int inquire(struct ctl *c, int (*show)(struct inquiry *q), int64_t event)
     return code;
 }
 
-int ctl_audit(struct ctl *c)
+/* An event_id ends with the event's number in the ledger, below 2^62; the two bits above are the variant. */
+static int64_t number_in(const unsigned char event_id[16])
 {
+    uint64_t number = 0;
+
+    for (size_t i = 8; i < 16; i++)
+        number = number << 8 | event_id[i];
+    return (int64_t) (number & ((UINT64_C(1) << 62) - 1));
+}
+
+static int prove(struct ctl *c, const char *name)
+{
+    unsigned char event_id[16];
     int64_t event;
 
+    if (ids_read_uuid(name, strlen(name), event_id))
+        return inquire(c, show_proof, number_in(event_id), name);
+    if (parse_i64(name, 1, INT64_MAX, &event) == 0)
+        return inquire(c, show_proof, event, NULL);
+    ctl_say("an event is named by its number in the ledger or by its event_id, a UUID, not by \"%s\"", name);
+    return EX_USAGE;
+}
+
+int ctl_audit(struct ctl *c)
+{
     if (strcmp(c->args[0], "head") == 0 && c->arg_count == 1)
-        return inquire(c, show_head, 0);
-    if (strcmp(c->args[0], "head") == 0) {
+        return inquire(c, show_head, 0, NULL);
+    if (strcmp(c->args[0], "prove") == 0 && c->arg_count == 2)
+        return prove(c, c->args[1]);
+    if (strcmp(c->args[0], "head") == 0)
         ctl_say("there is an argument too many: \"%s\"", c->args[1]);
-    } else if (strcmp(c->args[0], "prove") != 0) {
+    else if (strcmp(c->args[0], "prove") == 0)
+        ctl_say(
+            "an event is missing after \"prove\": its number in the ledger, which \"explain\" shows, or its "
+            "event_id");
+    else
         ctl_say("the audit log has \"head\" and \"prove EVENT\", not \"%s\"", c->args[0]);
-    } else if (c->arg_count < 2) {
-        ctl_say("an event's number in the ledger is missing after \"prove\"; \"explain\" shows it");
-    } else {
-        int code = ctl_read_id(c->args[1], "an event's", &event);
-        return code ? code : inquire(c, show_proof, event);
-    }
     return EX_USAGE;
 }

@@ -1,6 +1,4 @@
 /* anubisctl filters test: which filter would take a payload, and why not the others. Changes nothing. */
-#include <errno.h>
-#include <stdio.h>
 #include <string.h>
 #include <sysexits.h>
 
@@ -12,29 +10,13 @@
 
 static int read_payload(const char *path, struct strbuf *ret)
 {
-    bool is_stdin = strcmp(path, "-") == 0;
-    FILE *f = is_stdin ? stdin : fopen(path, "re");
-    char piece[65536];
-    size_t n;
+    int code = ctl_read_file(path, PAYLOAD_MAX, ret);
 
-    if (!f) {
-        ctl_say("could not open %s: %s", path, strerror(errno));
-        return EX_NOINPUT;
-    }
-    while ((n = fread(piece, 1, sizeof(piece), f)) > 0 && ret->len <= PAYLOAD_MAX)
-        strbuf_add(ret, piece, n);
-    bool broken = ferror(f);
-    if (!is_stdin)
-        fclose(f);
-    if (broken || ret->len > PAYLOAD_MAX) {
-        ctl_say(broken ? "could not read %s" : "%s is longer than 16 MiB", path);
-        return EX_NOINPUT;
-    }
-    if (!json_is_valid(strbuf_str(ret), ret->len, JSON_MAX_DEPTH)) {
-        ctl_say("%s holds no JSON value in UTF-8", is_stdin ? "the standard input" : path);
+    if (!code && !json_is_valid(strbuf_str(ret), ret->len, JSON_MAX_DEPTH)) {
+        ctl_say("%s holds no JSON value in UTF-8", strcmp(path, "-") == 0 ? "the standard input" : path);
         return EX_DATAERR;
     }
-    return 0;
+    return code;
 }
 
 static void fill(struct sheet *sheet, const struct pg_result *filters)

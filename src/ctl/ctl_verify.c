@@ -9,6 +9,7 @@
  * rows. */
 #include <inttypes.h>
 #include <string.h>
+#include <sysexits.h>
 
 #include "base/timeutil.h"
 #include "ctl/proof.h"
@@ -357,6 +358,10 @@ int ctl_verify(struct ctl *c)
 {
     if (c->proof.audit)
         return ctl_verify_audit(c);
+    if (c->proof.full || c->proof.anchor || c->proof.key) {
+        ctl_say("--full, --anchor and --key are of verify --audit");
+        return EX_USAGE;
+    }
     struct proof p = {.ctl = c};
     struct pg_params params = ctl_session(c, "anubisctl verify");
 

@@ -2,30 +2,58 @@
 #include <inttypes.h>
 
 #include "audit/audit_proof.h"
+#include "ctl/anchors.h"
 #include "ctl/ctl.h"
 #include "sql/statements.h"
 
-static int add_verdict(struct sheet *sheet, const struct audit *a, const struct audit_result *result)
+static void add_anchors(struct sheet *sheet, const struct anchors *anchors, const struct audit_result *result)
+{
+    bool any = anchors->count || anchors->key_count;
+
+    sheet_add(sheet, "anchors", anchors->count ? "anchors" : NULL, value_i64((int64_t) anchors->count));
+    sheet_add(sheet, "anchors_gone", anchors->count ? "of which not in the database" : NULL,
+              value_i64(result->lost_anchors));
+    sheet_add(sheet, "anchored_leaves", any ? "leaves that they vouch for" : NULL,
+              value_i64(result->anchored));
+}
+
+static int judge(struct sheet *sheet, const struct audit_result *result)
 {
     int64_t found = (int64_t) result->differences.count + result->unnamed;
 
-    sheet_add(sheet, "trees", "trees", value_i64((int64_t) a->count));
-    sheet_add(sheet, "leaves", "leaves verified", value_i64(result->leaves));
-    sheet_add(sheet, "checkpoints", "checkpoints", value_i64(result->checkpoints));
-    sheet_add(sheet, "unsigned_checkpoints", "of which unsigned", value_i64(result->unsigned_checkpoints));
-    sheet_empty_line(sheet);
-    if (found)
-        sheet_say(sheet, NULL, "Differences");
-    sheet_list(sheet, "differences", &result->differences);
     if (found) {
         sheet_empty_line(sheet);
         sheet_say(sheet, NULL, "WRONG: %" PRId64 " difference%s; see anubisctl(8), WHEN THE PROOF IS WRONG",
                   found, plural(found));
-    } else {
-        sheet_say(sheet, NULL, "proven: the audit log is as it was written, and as the ledger is");
+        sheet_add(sheet, "verdict", NULL, value_text("wrong"));
+        return CTL_DIFFERENT;
     }
-    sheet_add(sheet, "verdict", NULL, value_text(found ? "wrong" : "proven"));
-    return found ? CTL_DIFFERENT : 0;
+    if (result->lost_anchors) {
+        sheet_say(
+            sheet, NULL,
+            "not proven: checkpoints of some anchors are no longer in the database, which has one an hour "
+            "of those before the last hour; all else is as it was written");
+        sheet_add(sheet, "verdict", NULL, value_text("not proven"));
+        return CTL_BEHIND;
+    }
+    sheet_say(sheet, NULL, "proven: the audit log is as it was written, and as the ledger is");
+    sheet_add(sheet, "verdict", NULL, value_text("proven"));
+    return 0;
+}
+
+static int add_verdict(struct sheet *sheet, const struct audit *a, const struct anchors *anchors,
+                       const struct audit_result *result)
+{
+    sheet_add(sheet, "trees", "trees", value_i64((int64_t) a->count));
+    sheet_add(sheet, "leaves", "leaves verified", value_i64(result->leaves));
+    sheet_add(sheet, "checkpoints", "checkpoints", value_i64(result->checkpoints));
+    sheet_add(sheet, "unsigned_checkpoints", "of which unsigned", value_i64(result->unsigned_checkpoints));
+    add_anchors(sheet, anchors, result);
+    sheet_empty_line(sheet);
+    if (result->differences.count)
+        sheet_say(sheet, NULL, "Differences");
+    sheet_list(sheet, "differences", &result->differences);
+    return judge(sheet, result);
 }
 
 /* The next proof may begin here. */
@@ -39,48 +67,44 @@ static int note_verified(struct audit *a, int64_t checkpoint)
     return pg_query(a->pg, &sql_audit_note_verified, &args, NULL, &a->err);
 }
 
-static int prove(struct audit *a, struct pg *pg, bool all, struct audit_result *ret)
+/* What was verified before is told by the database, which counts for nothing where there is an anchor. */
+static int prove(struct audit *a, struct pg *pg, bool all, struct audit_order *order,
+                 struct audit_result *ret)
 {
-    struct error err;
-    int64_t since = 0;
-
     *ret = (struct audit_result){0};
-    int r = pg_execute(pg,
-                       "begin isolation level repeatable read read only; set local statement_timeout = 0; "
-                       "lock table subscription_events in access share mode",
-                       &err);
-    if (r != PG_DONE) {
-        a->err = err;
-        return r;
-    }
-    r = audit_open(a, pg);
+    int r = audit_open(a, pg);
     if (r == PG_DONE && !all)
-        r = pg_query_i64(pg, &sql_audit_verified, NULL, &since, &a->err);
+        r = pg_query_i64(pg, &sql_audit_verified, NULL, &order->since, &a->err);
     if (r == PG_DONE)
-        r = audit_prove(a, since, ret);
+        r = audit_prove(a, order, ret);
     if (r == PG_DONE)
-        r = pg_execute(pg, "rollback", &a->err);
-    if (r == PG_DONE && ret->differences.count == 0)
+        r = audit_end(a);
+    if (r == PG_DONE && ret->differences.count == 0 && ret->lost_anchors == 0)
         r = note_verified(a, ret->last_checkpoint);
     return r;
 }
 
-int ctl_verify_audit(struct ctl *c)
+static int verify(struct ctl *c, const struct anchors *anchors)
 {
     struct audit a = {0};
     struct audit_result result;
     struct sheet *sheet;
     struct pg *pg = NULL;
     struct pg_params params = ctl_session(c, "anubisctl verify");
+    struct audit_order order = {.helpers = &params,
+                                .anchors = anchors->items,
+                                .anchor_count = anchors->count,
+                                .keys = anchors->keys,
+                                .key_count = anchors->key_count};
 
     params.statement_timeout_usec = 0;
     int code = ctl_connect(c, &params, &pg);
     if (code)
         return code;
-    int r = prove(&a, pg, c->proof.full, &result);
+    int r = prove(&a, pg, c->proof.full || anchors->count || anchors->key_count, &order, &result);
     sheet_new(&sheet);
     if (r == PG_DONE)
-        code = ctl_show(c, sheet, add_verdict(sheet, &a, &result));
+        code = ctl_show(c, sheet, add_verdict(sheet, &a, anchors, &result));
     else
         code = ctl_refused(r, "verify", &a.err);
     sheet_free(sheet);
@@ -88,4 +112,12 @@ int ctl_verify_audit(struct ctl *c)
     audit_close(&a);
     pg_close(pg);
     return code;
+}
+
+int ctl_verify_audit(struct ctl *c)
+{
+    CLEANUP(anchors_done) struct anchors anchors = {0};
+    int code = anchors_read(c->proof.anchor, c->proof.key, &anchors);
+
+    return code ? code : verify(c, &anchors);
 }

@@ -22,23 +22,19 @@ struct auditor {
     int wake_fd;
 };
 
-/* In one snapshot. A partition that is leaving the ledger has left before, or stays until the end. */
+/* Alone: it has time, and the daemon's other work goes first. */
 static int prove(struct pg *pg, int64_t since, struct audit_result *ret, struct error *err)
 {
     struct audit a = {0};
 
-    int r = pg_execute(pg,
-                       "begin isolation level repeatable read read only; "
-                       "lock table subscription_events in access share mode",
-                       err);
-    if (r != PG_DONE)
-        return r;
-    r = audit_open(&a, pg);
+    int r = audit_open(&a, pg);
     if (r == PG_DONE)
-        r = audit_prove(&a, since, ret);
+        r = audit_prove(&a, &(struct audit_order){.since = since}, ret);
+    if (r == PG_DONE)
+        r = audit_end(&a);
     *err = a.err;
     audit_close(&a);
-    return r == PG_DONE ? pg_execute(pg, "rollback", err) : r;
+    return r;
 }
 
 static int note(struct pg *pg, bool whole, const struct audit_result *result, uint64_t began,
