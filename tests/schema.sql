@@ -286,6 +286,11 @@ CREATE FUNCTION anubis.confirmation_usec(value jsonb) RETURNS bigint
               from regexp_match(value ->> 'within', '^0*([1-9][0-9]{0,17})(us|ms|s|m|h|d)$') m) x
      where usec <= 315360000000000
 $_$;
+CREATE FUNCTION anubis.cpf_digits(cpf text) RETURNS text
+    LANGUAGE sql STABLE
+    AS $$
+    select nullif(ltrim(regexp_replace(anubis.plain_digits(cpf), '\\[0-7]{3}|[^0-9]', '', 'g'), '0'), '')
+$$;
 CREATE FUNCTION anubis.delivery_settings_auth(value jsonb) RETURNS text
     LANGUAGE plpgsql IMMUTABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1278,7 +1283,9 @@ CREATE FUNCTION anubis.letters_erase(ids bigint[], cpfs text[]) RETURNS SETOF bi
         from anubis.dead_letters d
        where encode(d.key, 'escape') = any (ids::text[])
           or d.headers ->> 'sequence' in (select e.id::text from anubis.subscription_events e where e.subscription_id = any (ids))
-          or exists (select from written w where concat_ws(' ', encode(d.value, 'escape'), encode(d.key, 'escape'), d.headers::text) ~ w.cpf)
+          or exists (select from written w where concat_ws(' ', anubis.plain_digits(encode(d.value, 'escape')),
+                                                      anubis.plain_digits(encode(d.key, 'escape')),
+                                                      anubis.plain_digits(d.headers::text)) ~ w.cpf)
     )
     update anubis.dead_letters d
        set value = null, key = case when f.is_keyed then d.key end, headers = anubis.letter_headers_kept(d.headers),
@@ -1314,6 +1321,17 @@ CREATE FUNCTION anubis.may_serve(served_by text, served_until timestamp with tim
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
     select coalesce(served_by = instance or served_until <= at or served_until > at + interval '1 day', true) $$;
+CREATE FUNCTION anubis.plain_digits(words text) RETURNS text
+    LANGUAGE sql STABLE
+    AS $$
+    select case when strpos(words, '\u') = 0 and strpos(words, '\357\274') = 0
+                     and position('\xefbc'::bytea in convert_to(words, 'UTF8')) = 0 then words
+                else regexp_replace(regexp_replace(regexp_replace(regexp_replace(
+                         case when position('\xefbc'::bytea in convert_to(words, 'UTF8')) > 0
+                              then encode(convert_to(words, 'UTF8'), 'escape') else words end,
+                         '\\+u(003|[fF][fF]1)([0-9])', '\2', 'g'),
+                         '\\357\\274\\22([0-7])', '\1', 'g'), '\\357\\274\\230', '8', 'g'), '\\357\\274\\231', '9', 'g') end
+$$;
 CREATE FUNCTION anubis.rate_next(rate_at timestamp with time zone, rate_by bigint, rate double precision, process bigint, at timestamp with time zone) RETURNS timestamp with time zone
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$

@@ -6,6 +6,24 @@ create or replace function @extschema@.erased_decision(decided_by text) returns 
     select case when decided_by like 'operator %' then regexp_replace(decided_by, ':.*$', '') else decided_by end
 $$;
 
+-- A text with its decimal digits in ASCII: also those in full width (U+FF10 to U+FF19), and those that JSON may write as \u0031 or \uff11.
+-- A text that has some in full width comes with its other characters beyond ASCII as encode(..., 'escape') writes their bytes; that may be
+-- the form of the text given, too. Without SET, so that a query takes it in.
+create or replace function @extschema@.plain_digits(words text) returns text language sql stable as $$
+    select case when strpos(words, '\u') = 0 and strpos(words, '\357\274') = 0
+                     and position('\xefbc'::bytea in convert_to(words, 'UTF8')) = 0 then words
+                else regexp_replace(regexp_replace(regexp_replace(regexp_replace(
+                         case when position('\xefbc'::bytea in convert_to(words, 'UTF8')) > 0
+                              then encode(convert_to(words, 'UTF8'), 'escape') else words end,
+                         '\\+u(003|[fF][fF]1)([0-9])', '\2', 'g'),
+                         '\\357\\274\\22([0-7])', '\1', 'g'), '\\357\\274\\230', '8', 'g'), '\\357\\274\\231', '9', 'g') end
+$$;
+
+-- The digits of a CPF, however it is written, without the zeros that it begins with, as a number has none; NULL: there is none.
+create or replace function @extschema@.cpf_digits(cpf text) returns text language sql stable as $$
+    select nullif(ltrim(regexp_replace(@extschema@.plain_digits(cpf), '\\[0-7]{3}|[^0-9]', '', 'g'), '0'), '')
+$$;
+
 -- May an event be changed so? Only where its subscription is erased, and only to lose what names the person. The columns that are not
 -- named here keep their values, the application's own too.
 create or replace function @extschema@.ledger_erases(old_row jsonb, new_row jsonb) returns boolean
@@ -122,7 +140,9 @@ create or replace function @extschema@.letters_erase(ids bigint[], cpfs text[]) 
         from @extschema@.dead_letters d
        where encode(d.key, 'escape') = any (ids::text[])
           or d.headers ->> 'sequence' in (select e.id::text from @extschema@.subscription_events e where e.subscription_id = any (ids))
-          or exists (select from written w where concat_ws(' ', encode(d.value, 'escape'), encode(d.key, 'escape'), d.headers::text) ~ w.cpf)
+          or exists (select from written w where concat_ws(' ', @extschema@.plain_digits(encode(d.value, 'escape')),
+                                                      @extschema@.plain_digits(encode(d.key, 'escape')),
+                                                      @extschema@.plain_digits(d.headers::text)) ~ w.cpf)
     )
     update @extschema@.dead_letters d
        set value = null, key = case when f.is_keyed then d.key end, headers = @extschema@.letter_headers_kept(d.headers),

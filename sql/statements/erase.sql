@@ -1,19 +1,19 @@
 -- "anubisctl erase": see subscriptions_erase() in 18_erase.sql.
 
 -- name: erase_find :once
--- The subscriptions of a person, with those that were sent again in their place: id, status, whether it is erased already. A CPF is compared by its digits, without the zeros that it begins with, as a number has none; subscriptions had it, or one of their events has it. All of both is read.
+-- The subscriptions of a person, with those that were sent again in their place: id, status, whether it is erased already. A CPF is compared by its digits (cpf_digits); subscriptions had it, or one of their events has it. All of both is read.
 -- $1 bigint: a subscription; 0 = none is named
 -- $2 text: CPF; NULL = none is named
 with recursive person as (
-  select nullif(ltrim(regexp_replace($2::text, '[^0-9]', '', 'g'), '0'), '') as cpf
+  select cpf_digits($2) as cpf
 ), named as (
   select id::bigint from subscriptions where id = $1
   union
   select s.id::bigint from subscriptions s, person p
-   where nullif(ltrim(regexp_replace(s.cpf::text, '[^0-9]', '', 'g'), '0'), '') = p.cpf
+   where cpf_digits(s.cpf::text) = p.cpf
   union
   select e.subscription_id::bigint from subscription_events e, person p
-   where p.cpf is not null and nullif(ltrim(regexp_replace(e.cpf::text, '[^0-9]', '', 'g'), '0'), '') = p.cpf
+   where p.cpf is not null and cpf_digits(e.cpf::text) = p.cpf
 ), found as (
   select id from named
   union
@@ -31,15 +31,17 @@ select s.id::bigint, s.status::text, s.erased_at is not null
 -- $2 text: CPF, its digits
 with forms as (
   select regexp_replace($2, '^(...)(...)(...)(..)$', '\1.\2.\3-\4') as written, ltrim($2, '0') as digits,
-         '(^|[^0-9])0*' || ltrim($2, '0') || '([^0-9]|$)' as alone
+         '(^|[^0-9]|\\[0-7]{3})0*' || ltrim($2, '0') || '([^0-9]|$)' as alone
 ), texts as (
   select s.id::bigint as id, concat_ws(' ', s.payload::text, s.last_response) as words from subscriptions s where s.erased_at is null
   union all
   select e.subscription_id::bigint, concat_ws(' ', e.request::text, e.response::text)
     from subscription_events e where e.request is not null or e.response is not null
+), plain as (
+  select t.id, plain_digits(t.words) as words from (select * from texts offset 0) t offset 0
 )
 select distinct t.id
-  from forms f join texts t on strpos(t.words, f.written) > 0 or strpos(t.words, f.digits) > 0 and t.words ~ f.alone
+  from forms f join plain t on strpos(t.words, f.written) > 0 or strpos(t.words, f.digits) > 0 and t.words ~ f.alone
   join subscriptions s on s.id = t.id and s.erased_at is null
  where f.digits <> '' and t.id <> all ($1::bigint[]) order by 1
 
