@@ -34,15 +34,17 @@ static const char *read_status(struct reading *r, const struct json_value *v)
     return r->has_status ? NULL : "\"status\" is neither \"confirmed\" nor \"rejected\"";
 }
 
-/* In UTF-8 U+0080 to U+009F are C2 80 to C2 9F: a terminal may take one for the beginning of an escape. */
-static bool has_control(const char *text, size_t len)
+/* A person reads it on a terminal and in reports. */
+static bool is_harmless(const char *text, size_t len)
 {
-    for (size_t i = 0; i < len; i++) {
-        unsigned char c = (unsigned char) text[i], next = i + 1 < len ? (unsigned char) text[i + 1] : 0;
-        if (c < ' ' || c == 127 || (c == 0xC2 && next < 0xA0))
-            return true;
+    const unsigned char *p = (const unsigned char *) text, *end = p + len;
+
+    for (size_t n; p < end; p += n) {
+        n = utf8_sequence(p, end);
+        if (n == 0 || *p == '\0' || utf8_harmful(p, n))
+            return false;
     }
-    return false;
+    return true;
 }
 
 static const char *read_external_id(struct reading *r, const struct json_value *v)
@@ -55,8 +57,9 @@ static const char *read_external_id(struct reading *r, const struct json_value *
     json_add_text(&r->external_id, v);
     if (r->external_id.len == 0 || r->external_id.len > EXTERNAL_ID_MAX)
         return "\"external_id\" is no text of 1 to 255 bytes";
-    return has_control(r->external_id.data, r->external_id.len) ? "\"external_id\" has a control character"
-                                                                : NULL;
+    return is_harmless(r->external_id.data, r->external_id.len)
+               ? NULL
+               : "\"external_id\" has a control character, or one that turns the direction of a text";
 }
 
 static const char *read_confirmed_at(struct reading *r, const struct json_value *v)
