@@ -53,6 +53,7 @@ class Scene:
         self.integrations = [app.value("insert into {s}.integrations (name) values (%s) returning id", (f"i{n}",))
                              for n in range(integrations)]
         app.query("update {s}.installation set namespace = %s", (INSTALLATION,))
+        app.query("select {s}.ledger_name_events()")
         # What stands in the ledger is published by the scene alone.
         app.query("select setval('{s}.ledger_id_seq', %s)", (PUBLISHED,))
         app.query("update {s}.relay_state set high = %s", (PUBLISHED,))
