@@ -64,7 +64,9 @@ create table @extschema@.integration_runtime (
     sent bigint not null default 0,
     failed bigint not null default 0,
     sent_folded bigint not null default 0,
-    failed_folded bigint not null default 0
+    failed_folded bigint not null default 0,
+    -- The last time that the institution took a subscription, as the counters know.
+    taken_at timestamptz
 ) with (fillfactor = 50);
 -- Those that claims pass over.
 create index integration_runtime_open on @extschema@.integration_runtime (integration_id) where circuit_state <> 'closed';

@@ -129,6 +129,7 @@ CREATE TABLE anubis.integration_runtime (
     failed bigint DEFAULT 0 NOT NULL,
     sent_folded bigint DEFAULT 0 NOT NULL,
     failed_folded bigint DEFAULT 0 NOT NULL,
+    taken_at timestamp with time zone,
     CONSTRAINT integration_runtime_circuit_state_check CHECK ((circuit_state = ANY (ARRAY['closed'::text, 'open'::text, 'half_open'::text])))
 )
 WITH (fillfactor='50');

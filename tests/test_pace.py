@@ -339,6 +339,26 @@ def test_a_burst_of_refusals_pauses_an_institution_that_took_some(app, instituti
     app.wait_states(sent=310)
 
 
+@pytest.mark.parametrize("meanwhile", ["restart", "settings"])
+def test_it_is_known_that_an_institution_took_some(app, institutions, make_daemon, meanwhile):
+    """After a restart, and when somebody has just set what it does not like."""
+    daemon = make_daemon({"log_level": "info"}).start()
+    integration = app.integration(institutions.url("/good/known"), max_in_flight=30)
+    app.subscriptions(integration, 10)
+    app.wait_states(sent=10)
+    wait_for(lambda: app.value("select count(*) from {s}.integration_runtime where taken_at > now() - interval '1 h'"), 60,
+             "the counters")
+    institutions.become("/good/known", "/reject/400")
+    if meanwhile == "restart":
+        daemon.restart()
+    else:
+        app.query("update {s}.integrations set delivery_settings = '{\"headers\": {\"Accept\": \"text/html\"}}'")
+    app.subscriptions(integration, 300)
+    daemon.wait_log("is paused until somebody resumes it: 20 subscriptions in a row were refused")
+    wait_for(lambda: not app.states()["processing"], 30, "the answers under way")
+    assert app.states()["failed"] == 20 and app.states()["sent"] == 10
+
+
 def test_one_that_never_took_any_fails_them_all(app, institutions, make_daemon):
     daemon = make_daemon({"log_level": "info"}).start()
     app.subscriptions(app.integration(institutions.url("/reject/422")), 100)

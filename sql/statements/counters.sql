@@ -5,12 +5,14 @@
 -- $1 bigint[]: integrations, ascending
 -- $2 bigint[]: how many more were sent
 -- $3 bigint[]: how many more have failed
+-- $4 timestamptz[]: when the last one was sent; the epoch = none was
 with counted as (
-  insert into integration_runtime as r (integration_id, sent, failed)
-  select a.id, a.sent, a.failed
-    from unnest($1::bigint[], $2::bigint[], $3::bigint[]) as a (id, sent, failed) join integrations i on i.id = a.id
+  insert into integration_runtime as r (integration_id, sent, failed, taken_at)
+  select a.id, a.sent, a.failed, nullif(a.taken_at, 'epoch')
+    from unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::timestamptz[]) as a (id, sent, failed, taken_at) join integrations i on i.id = a.id
    order by a.id
-  on conflict (integration_id) do update set sent = r.sent + excluded.sent, failed = r.failed + excluded.failed
+  on conflict (integration_id) do update
+     set sent = r.sent + excluded.sent, failed = r.failed + excluded.failed, taken_at = greatest(r.taken_at, excluded.taken_at)
 )
 select a.id from unnest($1::bigint[]) as a (id) where not exists (select from integrations i where i.id = a.id) order by a.id
 

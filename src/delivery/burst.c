@@ -13,6 +13,17 @@ void burst_taken(struct burst *b, uint64_t now)
     b->taken_at = now;
 }
 
+void burst_took(struct burst *b, uint64_t usec, uint64_t now)
+{
+    if (usec < now)
+        b->taken_at = MAX(b->taken_at, now - usec);
+}
+
+void burst_begin_anew(struct burst *b)
+{
+    *b = (struct burst){.taken_at = b->taken_at};
+}
+
 enum burst_advice burst_refused(struct burst *b, uint64_t now)
 {
     if (b->paused) {

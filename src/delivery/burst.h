@@ -19,6 +19,11 @@ struct burst {
 
 /* It took one. */
 void burst_taken(struct burst *b, uint64_t now);
+/* It took one `usec` ago, from whichever daemon. */
+void burst_took(struct burst *b, uint64_t usec, uint64_t now);
+/* It has another endpoint, or other credentials or settings: what it refused before says nothing. That it
+ * took some a short time ago counts all the more. */
+void burst_begin_anew(struct burst *b);
 enum burst_advice {
     BURST_NONE,  /* the data is wrong */
     BURST_PAUSE, /* so is this one's, but now the integration is to be paused */

@@ -121,8 +121,9 @@ static void take_settings(struct integration *i, const struct store_claimed *row
     i->request.max_attempts = row->max_attempts;
     if (i->fingerprint != row->fingerprint) {
         i->pace = (struct pace){0};
-        i->burst = (struct burst){0};
+        burst_begin_anew(&i->burst);
     }
+    burst_took(&i->burst, row->taken_usec, now_monotonic_usec());
     burst_claimed(&i->burst, now_monotonic_usec());
     i->fingerprint = row->fingerprint;
     circuit_enter(&i->circuit, row->generation, row->has_failures);

@@ -93,6 +93,7 @@ void store_claim_row(const struct pg_result *r, int row, struct store_claimed *r
     ret->order_id = pg_get_text(r, row, 23);
     ret->interval_nsec = pg_is_null(r, row, 24) ? 0 : (uint64_t) MAX(pg_get_i64(r, row, 24), 1);
     ret->send_usec = pg_is_null(r, row, 25) ? 0 : pg_get_i64(r, row, 25);
+    ret->taken_usec = pg_is_null(r, row, 26) ? USEC_INFINITY : (uint64_t) MAX(pg_get_i64(r, row, 26), 0);
 }
 
 void store_release_tokens_args(struct pg_args *args, size_t count, const int64_t *tokens)

@@ -90,6 +90,7 @@ struct store_claimed {
     uint64_t found_usec;    /* how long the claim looked for rows */
     int64_t generation;     /* of the circuit */
     bool has_failures;      /* failures in a row stand in the database */
+    uint64_t taken_usec;    /* since the institution took one, as the counters know; USEC_INFINITY = never */
     const char *name;       /* its first characters */
     const char *settings;   /* delivery_settings; "" = {} */
     uint64_t interval_nsec; /* between two requests (rate_limit); 0 = there is no limit */

@@ -8,18 +8,19 @@
 
 static void add(struct integration_deltas *d, const struct message_event *e)
 {
-    if (d->count > 0 && d->items[d->count - 1].integration_id == e->integration_id) {
-        d->items[d->count - 1].sent += e->type == EVENT_SENT;
-        d->items[d->count - 1].failed += e->type == EVENT_FAILED;
+    if (d->count == 0 || d->items[d->count - 1].integration_id != e->integration_id) {
+        if (d->count == d->capacity) {
+            d->capacity = MAX(d->capacity * 2, (size_t) 64);
+            d->items = xreallocarray(d->items, d->capacity, sizeof(*d->items));
+        }
+        d->items[d->count++] = (struct integration_delta){.integration_id = e->integration_id};
+    }
+    struct integration_delta *last = &d->items[d->count - 1];
+    last->failed += e->type == EVENT_FAILED;
+    if (e->type != EVENT_SENT)
         return;
-    }
-    if (d->count == d->capacity) {
-        d->capacity = MAX(d->capacity * 2, (size_t) 64);
-        d->items = xreallocarray(d->items, d->capacity, sizeof(*d->items));
-    }
-    d->items[d->count++] = (struct integration_delta){.integration_id = e->integration_id,
-                                                      .sent = e->type == EVENT_SENT,
-                                                      .failed = e->type == EVENT_FAILED};
+    last->sent++;
+    last->sent_at = MAX(last->sent_at, e->created_at);
 }
 
 static int by_id(const void *a, const void *b)
@@ -37,6 +38,7 @@ static void merge(struct integration_deltas *d)
         if (d->items[n].integration_id == d->items[i].integration_id) {
             d->items[n].sent += d->items[i].sent;
             d->items[n].failed += d->items[i].failed;
+            d->items[n].sent_at = MAX(d->items[n].sent_at, d->items[i].sent_at);
         } else {
             d->items[++n] = d->items[i];
         }
@@ -74,6 +76,7 @@ static int count_sends(struct pg *pg, const struct integration_deltas *deltas, i
     pg_arg_i64s(&args, &deltas->items->integration_id, sizeof(*deltas->items), deltas->count);
     pg_arg_i64s(&args, &deltas->items->sent, sizeof(*deltas->items), deltas->count);
     pg_arg_i64s(&args, &deltas->items->failed, sizeof(*deltas->items), deltas->count);
+    pg_arg_times(&args, &deltas->items->sent_at, sizeof(*deltas->items), deltas->count);
     int r = pg_query(pg, &sql_count_sends, &args, &result, err);
     if (r != PG_DONE)
         return r;

@@ -6,6 +6,7 @@
 struct integration_delta {
     int64_t integration_id;
     int64_t sent, failed;
+    int64_t sent_at; /* the last of them, in microseconds since 1970; 0 = none */
 };
 
 /* One delta for each integration, by ascending id; zeroed = empty. */

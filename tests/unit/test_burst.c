@@ -65,6 +65,41 @@ TEST(test_a_claim_after_the_pause_begins_anew)
     expect(&b, 1, BURST_PAUSE);
 }
 
+/* After a start of the daemon, and of what the other ones do. */
+TEST(test_what_it_took_is_known_from_elsewhere)
+{
+    static const struct {
+        uint64_t ago;
+        bool is_lately;
+    } cases[] = {{0, true}, {HOUR, true}, {HOUR + 1, false}, {NOW, false}, {USEC_INFINITY, false}};
+
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        struct burst b = {0};
+        burst_took(&b, cases[i].ago, NOW);
+        expect(&b, BURST_REFUSALS - 1, BURST_NONE);
+        expect(&b, 1, cases[i].is_lately ? BURST_PAUSE : BURST_NONE);
+    }
+    struct burst b = {0};
+    burst_taken(&b, NOW);
+    burst_took(&b, 2 * HOUR, NOW); /* it has seen a later one itself */
+    assert_true(b.taken_at == NOW);
+}
+
+TEST(test_other_settings_forget_refusals_and_not_what_it_took)
+{
+    struct burst b = {0};
+
+    burst_taken(&b, NOW);
+    expect(&b, BURST_REFUSALS - 1, BURST_NONE);
+    burst_begin_anew(&b);
+    expect(&b, BURST_REFUSALS - 1, BURST_NONE);
+    expect(&b, 1, BURST_PAUSE);
+    burst_begin_anew(&b);
+    assert_false(b.holds);
+    expect(&b, BURST_REFUSALS - 1, BURST_NONE);
+    expect(&b, 1, BURST_PAUSE);
+}
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
@@ -72,6 +107,8 @@ int main(void)
         cmocka_unit_test(test_one_that_never_took_any_or_long_ago_refuses_what_it_likes),
         cmocka_unit_test(test_one_that_is_taken_in_between_begins_anew),
         cmocka_unit_test(test_a_claim_after_the_pause_begins_anew),
+        cmocka_unit_test(test_what_it_took_is_known_from_elsewhere),
+        cmocka_unit_test(test_other_settings_forget_refusals_and_not_what_it_took),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -27,11 +27,16 @@ TEST(test_nothing_gives_nothing)
 TEST(test_sends_are_counted_by_integration)
 {
     static const struct message_event events[] = {
-        {.type = EVENT_SENT, .integration_id = 9},   {.type = EVENT_FAILED, .integration_id = 2},
-        {.type = EVENT_SENT, .integration_id = 9},   {.type = EVENT_SENT, .integration_id = INT64_MAX},
-        {.type = EVENT_FAILED, .integration_id = 9}, {.type = EVENT_SENT, .integration_id = 2},
+        {.type = EVENT_SENT, .integration_id = 9, .created_at = 7},
+        {.type = EVENT_FAILED, .integration_id = 2, .created_at = 8},
+        {.type = EVENT_SENT, .integration_id = 9, .created_at = 5},
+        {.type = EVENT_SENT, .integration_id = INT64_MAX, .created_at = 3},
+        {.type = EVENT_FAILED, .integration_id = 9, .created_at = 9},
+        {.type = EVENT_SENT, .integration_id = 2, .created_at = 4},
+        {.type = EVENT_FAILED, .integration_id = 3, .created_at = 6},
     };
-    static const struct integration_delta expected[] = {{2, 1, 1}, {9, 2, 1}, {INT64_MAX, 1, 0}};
+    static const struct integration_delta expected[] = {
+        {2, 1, 1, 4}, {3, 0, 1, 0}, {9, 2, 1, 7}, {INT64_MAX, 1, 0, 3}};
     struct integration_deltas d = {0};
 
     collect(&d, events, ARRAY_SIZE(events));
@@ -40,6 +45,7 @@ TEST(test_sends_are_counted_by_integration)
         assert_true(d.items[i].integration_id == expected[i].integration_id);
         assert_int_equal(d.items[i].sent, expected[i].sent);
         assert_int_equal(d.items[i].failed, expected[i].failed);
+        assert_int_equal(d.items[i].sent_at, expected[i].sent_at);
     }
     integration_deltas_free(&d);
 }
