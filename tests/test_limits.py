@@ -164,6 +164,42 @@ def test_probes_have_the_rate_too(app, institutions, make_daemon, stalls):
     check_windows(arrivals(institutions, "/reject/500"), 1, stalls)
 
 
+def test_second_requests_for_a_row_have_the_rate_too(app, make_daemon, stalls):
+    """What follows a lookup or a refused token waits for its time. Where that is too long, the row goes back, and what was found
+    out about it stays so."""
+    refused = threading.Event()
+
+    def answer(request):
+        if request.path == "/token":
+            return 200, {}, b'{"access_token": "x", "expires_in": 3600}'
+        if request.path == "/refusing" and not refused.is_set():
+            refused.set()
+            return 401, {}, b""
+        return (404 if request.method == "GET" else 200), {}, b""
+
+    with RecordingServer(answer) as server:
+        client = {"type": "oauth2", "token_url": server.url + "/token", "client_id": "x", "client_secret": "y"}
+
+        def integration(name, rate, **more):
+            lookup = {"url": f"{server.url}/{name}?{{id}}"} if name != "refusing" else None
+            return app.integration(f"{server.url}/{name}", rate_limit=rate, **more, delivery_settings={
+                "lookup": lookup} if lookup else {"auth": client})
+        asked, slow, refusing = integration("asked", 5), integration("slow", 0.4, timeout_ms=2000), integration("refusing", 5)
+        ambiguous = {"ambiguous_since": "now()", "status": "retry", "attempts": 1}
+        app.subscriptions(asked, 5, **ambiguous)
+        app.subscriptions(slow, 1, **ambiguous)
+        app.subscriptions(refusing, 5)
+        make_daemon(QUICK).start()
+        app.wait_states(sent=11)
+
+        def requests(path):
+            return [r for r in server.received if r.path.startswith("/" + path)]
+        for path, rate, methods in (("asked", 5, "GET" * 5 + "POST" * 5), ("slow", 0.4, "GETPOST"), ("refusing", 5, "POST" * 6)):
+            assert "".join(sorted(r.method for r in requests(path))) == methods, path
+            check_windows([r.at for r in requests(path)], rate, stalls)
+    assert app.value("select max(attempts) from {s}.subscriptions where integration_id = %s", (refusing,)) == 1
+
+
 def test_a_daemon_that_stood_still_sends_nothing_late(app, institutions, make_daemon, stalls):
     first, second = (make_daemon(QUICK, name=name).start() for name in ("first", "second"))
     integration = app.integration(institutions.url("/good"), rate_limit=20, max_in_flight=100)

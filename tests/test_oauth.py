@@ -123,6 +123,22 @@ def test_a_refused_token_is_replaced_at_no_cost(app, make_daemon, tokens, instit
     assert app.value("select count(*) from {s}.integration_runtime where circuit_state <> 'closed'") == 0
 
 
+def test_a_lookup_with_a_refused_token_asks_for_another_one(app, make_daemon, tokens, institution):
+    """Nothing but ambiguous rows waits, which are asked for first: no other request finds the token refused."""
+    make_daemon().start()
+    number = app.integration(institution.url + "/", auth_token=None, delivery_settings={
+        **settings(tokens), "lookup": {"url": institution.url + "/has/{id}"}})
+    app.subscription(number)
+    app.wait_states(sent=1)
+    institution.dead.add("Bearer t1-leaks")
+    row = app.subscription(number, ambiguous_since="now()", status="retry", attempts=1)
+    app.wait_states(sent=2)
+    assert institution.tokens() == ["t1-leaks", "t1-leaks", "t2-leaks"] and len(tokens.received) == 2
+    assert [r.method for r in institution.received] == ["POST", "GET", "GET"]
+    assert app.events(row)[-1]["decided_by"] == "lookup" and app.row(row)["attempts"] == 2
+    assert app.value("select count(*) from {s}.integration_runtime where circuit_state <> 'closed'") == 0
+
+
 def test_a_new_token_that_is_refused_too_is_an_authentication_failure(app, make_daemon, tokens, institution):
     """It is not asked for again and again: once for each attempt."""
     make_daemon({"circuit_breaker": {"recovery_timeout": "1s", "max_recovery_timeout": "1s"}}).start()

@@ -165,11 +165,26 @@ static struct outcome decide(struct delivery *d, const struct http_result *resul
 
 static void on_result(const struct http_result *result, void *userdata);
 
+static void start_authorized(struct delivery *d, const char *order_id, const char *key, const char *trace);
+
+static void post(struct delivery *d, const char *key, const char *trace)
+{
+    struct authorized *a = d->authorized;
+
+    if (a && a->asks) {
+        a->asks = false;
+        start_authorized(d, a->order_id, key, trace);
+    } else {
+        delivery_post(d, key, trace, on_result);
+    }
+}
+
 static void post_again(struct delivery *d, const char *key, const char *trace)
 {
     if (d->turn)
-        rate_sent(&d->integration->rate, now_monotonic_usec());
-    delivery_post(d, key, trace, on_result);
+        delivery_take_next_turn(d);
+    else
+        post(d, key, trace);
 }
 
 static void finish(struct delivery *d, const struct http_result *result, const char *pause_reason)
@@ -274,7 +289,7 @@ static void give_back(struct delivery *d, const char *why)
 
 static void take(struct delivery *d, const struct store_claimed *row)
 {
-    static const struct turn_callbacks callbacks = {start, give_back};
+    static const struct turn_callbacks callbacks = {start, post, give_back};
     char key[64], trace[80];
 
     if (row->interval_nsec > 0) {

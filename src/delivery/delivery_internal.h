@@ -21,6 +21,8 @@ struct delivery;
 struct turn_callbacks {
     /* Sends it now, or asks for it first. */
     void (*start)(struct delivery *d, const char *order_id, const char *key, const char *trace);
+    /* Sends it now: after it was asked for, or once more. */
+    void (*post)(struct delivery *d, const char *key, const char *trace);
     /* Puts it back, unsent. */
     void (*give_back)(struct delivery *d, const char *why);
 };
@@ -30,6 +32,7 @@ struct turn {
     sd_event_source *timer; /* until then; NULL = it did not wait */
     char key[64], trace[80];
     char *order_id;
+    bool repeats; /* it is the second request of this row */
 };
 
 /* Of a row whose integration's tokens come from an OAuth 2 server. */
@@ -42,7 +45,8 @@ struct authorized {
     const struct token_callbacks *callbacks;
     struct delivery *next; /* that waits for the same token */
     bool waits;
-    bool repeats;    /* a token was refused, and it was posted again */
+    bool repeats;    /* a token was refused, and it goes out again */
+    bool asks;       /* as the lookup that was refused */
     uint64_t client; /* the number of the client, and the serial of the token, that it was posted with */
     unsigned serial;
     char key[64], trace[80];
@@ -128,6 +132,10 @@ void delivery_say_failures(struct deliveries *all, bool all_of_them);
 /* Sends a row of an integration with a rate_limit at its time, or gives it back. */
 void delivery_take_turn(struct delivery *d, const struct store_claimed *row,
                         const struct turn_callbacks *callbacks);
+/* Its next request, at the next time that the rate_limit leaves free; or it goes back, when that is late. */
+void delivery_take_next_turn(struct delivery *d);
+/* Whether there is such a time for it. */
+bool delivery_has_next_turn(const struct delivery *d);
 /* It goes back from the event loop. */
 void delivery_turn_cancel(struct delivery *d);
 void delivery_turn_free(struct turn *t);

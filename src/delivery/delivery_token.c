@@ -177,14 +177,18 @@ bool delivery_renews_token(struct delivery *d, const struct http_result *result)
 
     if (!a || !c || a->repeats || result->cause != HTTP_ANSWERED || result->status != 401)
         return false;
-    if ((d->question && !d->question->is_absent) ||
-        answer_rules_decide(&d->integration->settings.outcomes, result, &means) > 0)
-        return false;
-    /* What is left must do for the token and for the request. */
-    if (now_monotonic_usec() - d->started_usec > d->integration->request.timeout_usec / 2)
+    bool is_lookup = d->question && !d->question->is_absent;
+    if (!is_lookup && answer_rules_decide(&d->integration->settings.outcomes, result, &means) > 0)
         return false;
     if (a->client == c->number && a->serial == c->token.serial)
         oauth_drop_token(c);
+    /* What is left must do for the token and for the request. */
+    if (now_monotonic_usec() - d->started_usec > d->integration->request.timeout_usec / 2 ||
+        (d->turn && !delivery_has_next_turn(d)))
+        return false;
+    if (is_lookup)
+        free(TAKE_PTR(d->question));
+    a->asks = is_lookup;
     a->repeats = true;
     d->transfer = NULL;
     proceed(d);

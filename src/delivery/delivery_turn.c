@@ -33,7 +33,10 @@ static void start_in_turn(struct delivery *d)
         wait_until(d, at);
     } else {
         rate_sent(rate, now);
-        t->callbacks->start(d, t->order_id, t->key, t->trace);
+        if (t->repeats)
+            t->callbacks->post(d, t->key, t->trace);
+        else
+            t->callbacks->start(d, t->order_id, t->key, t->trace);
     }
 }
 
@@ -54,6 +57,26 @@ void delivery_take_turn(struct delivery *d, const struct store_claimed *row,
     rate_claimed(&d->integration->rate, row->interval_nsec, d->turn->send_at, d->started_usec);
     delivery_write_ids(d, row, d->turn->key, d->turn->trace);
     start_in_turn(d);
+}
+
+static uint64_t next_turn(const struct delivery *d)
+{
+    return rate_send_at(&d->integration->rate, now_monotonic_usec());
+}
+
+bool delivery_has_next_turn(const struct delivery *d)
+{
+    return next_turn(d) < d->started_usec + d->integration->request.timeout_usec / 2;
+}
+
+void delivery_take_next_turn(struct delivery *d)
+{
+    bool in_time = delivery_has_next_turn(d);
+
+    d->transfer = NULL;
+    d->turn->repeats = true;
+    d->turn->send_at = in_time ? next_turn(d) : 1;
+    wait_until(d, in_time ? d->turn->send_at : 0);
 }
 
 void delivery_turn_cancel(struct delivery *d)
