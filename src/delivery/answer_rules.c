@@ -218,13 +218,16 @@ static bool status_matches(const struct answer_rule *rule, int status)
 static bool field_matches(const struct answer_rule *rule, const struct http_result *result,
                           struct document *d)
 {
+    /* Some servers begin with a byte order mark, which RFC 8259 lets a reader pass over. */
+    size_t bom = result->body_len >= 3 && memcmp(result->body, "\xef\xbb\xbf", 3) == 0 ? 3 : 0;
     struct json_value value;
 
     if (d->state == UNREAD)
-        d->state = json_read(result->body, result->body_len, &d->root) ? READ : NO_JSON;
+        d->state = json_read(result->body + bom, result->body_len - bom, &d->root) ? READ : NO_JSON;
     if (d->state == NO_JSON || !json_find(&d->root, rule->field, &value))
         return false;
-    return json_is_text(&value, rule->value) != rule->is_not;
+    bool is_text = value.type != JSON_ARRAY && value.type != JSON_OBJECT;
+    return (is_text && json_is_text(&value, rule->value)) != rule->is_not;
 }
 
 static bool rule_matches(const struct answer_rule *rule, const struct http_result *result, struct document *d)
