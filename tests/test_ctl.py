@@ -496,7 +496,10 @@ def test_explain(app, ctl):
     assert due["reasons"] == ["no anubisd is connected to this database"]
     assert [e["type"] for e in due["events"]] == ["created"] and due["events"][0]["published"] == "not yet"
     assert "it is unrouted: no integration" in explained("unrouted")["reasons"][0]
-    assert "is paused (410 Gone) until" in explained("paused")["reasons"][0]
+    paused = explained("paused")
+    assert "is paused (410 Gone) until" in paused["reasons"][0] and "an attempt at" in paused["next"]
+    assert paused["next_at"] == app.value("select to_char(paused_until at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') "
+                                          "from {s}.integrations where pause_reason = '410 Gone'")
     assert explained("disabled")["reasons"] == ["its integration is disabled"]
     assert explained("open")["reasons"][0].startswith("its integration's circuit is open (its requests fail)")
     app.query("update {s}.integration_runtime set circuit_until = now() + interval '5 min', circuit_reason = 'authentication'")
@@ -507,6 +510,9 @@ def test_explain(app, ctl):
     assert "has no endpoint_url" in explained("bare")["reasons"][0]
     scheduled = explained("scheduled")
     assert scheduled["next_at"] == "2100-01-02T03:04:05.000000Z" and "until 2100-01-02" in scheduled["reasons"][0]
+    app.query("update {s}.subscriptions set scheduled_to = 'infinity' where id = %s", (ids["scheduled"],))
+    scheduled = explained("scheduled")
+    assert scheduled["next_at"] is None and scheduled["reasons"] == ["it is scheduled: it waits for ever (infinity)"]
     retry = explained("retry")
     assert retry["last_result"] == "HTTP 503" and "an attempt at" in retry["next"] and retry["attempts"] == 1
     assert [(e["from_status"], e["to_status"]) for e in retry["events"]] == [
@@ -516,7 +522,8 @@ def test_explain(app, ctl):
     assert "it has been held since" in held["reasons"][0] and held["last_ambiguous"] and held["last_result"] == "connection lost"
     assert explained("timeout")["last_result"] == "timeout"
     assert explained("strange")["last_result"] == "other (its words are in the ledger)"
-    assert explained("failed")["last_result"] == "HTTP 422" and explained("failed")["next"].startswith("nothing, until")
+    failed = explained("failed")
+    assert failed["last_result"] == "HTTP 422" and f"(anubisctl retry --ids {ids['failed']})" in failed["next"]
     assert explained("sent")["next"] == 'nothing: "sent" is final' and explained("sent")["sent_at"]
     flying = explained("flying")
     assert flying["claimed_by"] == "host-a" and 'the result of "host-a"' in flying["next"] and flying["lease_expires_at"]
@@ -580,6 +587,12 @@ def test_explain_slots_and_queue(app, ctl):
     app.query("update {s}.integrations set rate_limit = 0.1")
     reasons = ctl("explain", str(ids[4]), "--json").json["reasons"]
     assert "its integration's rate_limit keeps requests apart: they take at least 20 s" in reasons
+    # Also the first one in its queue has a time, when another one has just gone out.
+    app.query("update {s}.integration_runtime set rate_at = now() + interval '1 h'")
+    first, last = (ctl("explain", str(i), "--json").json for i in (ids[2], ids[4]))
+    assert any("its integration's rate_limit keeps the next request back until 20" in reason for reason in first["reasons"])
+    assert first["next"].startswith("an attempt, not before 20") and parse(first["next_at"]) - parse(last["next_at"]) == \
+        datetime.timedelta(seconds=-20)
     app.query("update {s}.integration_runtime set served_by = 'usp-2', served_until = now() + interval '1 min'")
     reasons = ctl("explain", str(ids[4]), "--json").json["reasons"]
     assert any(reason.startswith('"usp-2" alone serves its integration (max_in_flight) until ') for reason in reasons)
@@ -873,6 +886,7 @@ def test_an_integration_is_paused_and_resumed(app, ctl):
 @pytest.mark.parametrize("words, code, said", [
     (["pause", "1"], 64, "--reason"), (["pause", "x", "--reason", "y"], 64, 'not "x"'),
     (["pause", "7", "--reason", "y"], 1, "no integration 7"), (["pause", "1", "--reason", "y", "--for", "soon"], 64, '"soon"'),
+    (["pause", "1", "--reason", "y" * 1001], 64, "1000 bytes"),
     (["resume", "7"], 1, "no integration 7"), (["resume", "1", "--reason", "y"], 64, "no --reason for"),
     (["retry"], 64, "needs a choice"), (["retry", "--rate", "5"], 64, "choice"), (["retry", "--ids", "1,x"], 64, '"x"'),
     (["retry", "--ids", ","], 64, "--ids"), (["retry", "--since", "yesterday"], 64, "yesterday"),

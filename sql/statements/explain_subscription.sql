@@ -13,6 +13,7 @@ select s.status::text, s.attempts::bigint, concat_ws('+', s.idempotency_seed::bi
        case when r.backoff_until > now() then r.backoff_until end, r.backoff_reason, i.max_in_flight, i.max_attempts,
        case when i.max_in_flight > 0 and r.served_until > now() then r.served_by end, r.served_until,
        (1000000 / rate_of(i.rate_limit))::bigint,
+       case when r.rate_at + interval '1 s' / rate_of(i.rate_limit) > now() then r.rate_at + interval '1 s' / rate_of(i.rate_limit) end,
        (select count(*) from subscriptions x where x.status = 'processing' and x.integration_id = s.integration_id),
        (select count(*)
           from (select from subscriptions x

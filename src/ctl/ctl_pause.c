@@ -1,6 +1,7 @@
 /* anubisctl pause and resume: whether anything is sent to an integration; and whether a consumer group that
  * has stopped goes on. */
 #include <inttypes.h>
+#include <string.h>
 #include <sysexits.h>
 
 #include "base/timeutil.h"
@@ -72,8 +73,9 @@ int ctl_pause(struct ctl *c)
     int code = ctl_read_id(c->args[0], "an integration's", &id);
     if (code)
         return code;
-    if (!c->reason || !*c->reason) {
-        ctl_say("pause needs --reason TEXT: who comes after you reads it in status");
+    if (!c->reason || !*c->reason || strlen(c->reason) > CTL_REASON_MAX) {
+        ctl_say("pause needs --reason TEXT, of at most %d bytes: who comes after you reads it in status",
+                CTL_REASON_MAX);
         return EX_USAGE;
     }
     if (c->period && (parse_duration(c->period, &usec) < 0 || usec < USEC_PER_MSEC)) {

@@ -20,6 +20,10 @@ int64_t explain_max_attempts(const struct explanation *e)
 /* "until 2026-… (in 5 min)" */
 static void add_until(struct explanation *e, const char *what, int64_t until)
 {
+    if (until == INT64_MAX) {
+        sentences_add(&e->reasons, "%s for ever (infinity)", what);
+        return;
+    }
     CLEANUP(freep) char *at = time_words(until), *in = duration_words(until - e->s.now);
 
     sentences_add(&e->reasons, "%s until %s (in %s)", what, at, in);
@@ -139,6 +143,8 @@ static bool add_reasons(struct explanation *e)
         sentences_add(&e->reasons, "its integration's rate_limit keeps requests apart: they take at least %s",
                       wait);
     }
+    if (s->integration.rate_next != INT64_MIN)
+        add_until(e, "its integration's rate_limit keeps the next request back", s->integration.rate_next);
     return true;
 }
 
@@ -148,23 +154,48 @@ static void set_next(struct explanation *e, const char *text, int64_t at)
     sheet_add(e->sheet, "next_at", NULL, value_time(at));
 }
 
+/* When it will be tried, as far as times alone keep it back; INT64_MAX = nobody can tell. */
+static int64_t next_time(const struct explanation *e)
+{
+    const struct store_subscription *s = &e->s;
+    const struct store_route *i = &s->integration;
+
+    if (s->at.held != INT64_MIN || !i->exists || !i->enabled || strcmp(i->circuit_state, "closed") != 0)
+        return INT64_MAX;
+    return MAX(MAX(s->at.next_attempt, s->at.scheduled), MAX(i->backoff_until, i->paused_until));
+}
+
+static void explain_kept_back(struct explanation *e)
+{
+    int64_t at = next_time(e);
+    bool is_known = at != INT64_MAX && at > e->s.now;
+    CLEANUP(freep) char *when = is_known ? time_words(at) : NULL;
+    CLEANUP(freep) char *attempt = when ? xasprintf("an attempt at %s", when) : NULL;
+
+    set_next(e,
+             attempt                     ? attempt
+             : e->s.at.held != INT64_MIN ? "nothing, until a person decides"
+                                         : "an attempt, when the reasons below are gone",
+             is_known ? at : INT64_MIN);
+}
+
 static void explain_waiting(struct explanation *e)
 {
     const struct store_subscription *s = &e->s;
     int64_t due = MAX(MAX(s->at.next_attempt, s->at.scheduled), s->integration.backoff_until);
     int64_t since = due == INT64_MIN ? s->at.created : due;
+    int64_t paced = s->integration.rate_next;
     CLEANUP(freep) char *waited = duration_words(s->now - since);
 
     if (!add_reasons(e)) {
-        bool only_time = due > s->now && s->at.held == INT64_MIN && s->integration.exists &&
-                         s->integration.enabled && s->integration.paused_until == INT64_MIN &&
-                         strcmp(s->integration.circuit_state, "closed") == 0;
-        CLEANUP(freep) char *at = time_words(due);
-        CLEANUP(freep)
-        char *text = s->at.held != INT64_MIN ? xstrdup("nothing, until a person decides")
-                     : only_time             ? xasprintf("an attempt at %s", at)
-                                             : xstrdup("an attempt, when the reasons below are gone");
-        set_next(e, text, only_time ? due : INT64_MIN);
+        explain_kept_back(e);
+        return;
+    }
+    if (paced != INT64_MIN) {
+        paced += s->ahead * s->integration.interval_usec;
+        CLEANUP(freep) char *at = time_words(paced);
+        CLEANUP(freep) char *text = xasprintf("an attempt, not before %s", at);
+        set_next(e, text, paced);
         return;
     }
     CLEANUP(freep)
@@ -221,7 +252,9 @@ static void explain_failed(struct explanation *e)
     const struct config *c = e->ctl->config;
     struct store_event event;
 
-    set_next(e, "nothing, until somebody sets its status back to \"pending\"", INT64_MIN);
+    CLEANUP(freep)
+    char *next = xasprintf("nothing, until somebody puts it back (anubisctl retry --ids %" PRId64 ")", e->id);
+    set_next(e, e->s.at.erased == INT64_MIN ? next : "nothing: it was erased", INT64_MIN);
     if (!last_failure(e, &event))
         return;
     CLEANUP(freep) char *error = ctl_error_class(event.error, event.http_status);

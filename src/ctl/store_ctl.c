@@ -193,6 +193,7 @@ static void read_route(struct pg_row *row, struct store_route *ret)
     ret->served_by = pg_next_text(row);
     ret->served_until = pg_next_time(row);
     ret->interval_usec = pg_next_i64(row);
+    ret->rate_next = pg_next_time(row);
     ret->in_flight = pg_next_i64(row);
 }
 

@@ -116,6 +116,7 @@ struct store_route {
     const char *served_by;               /* "" = nobody alone; until `served_until` */
     int64_t served_until;
     int64_t interval_usec; /* by its rate_limit; 0 = there is none */
+    int64_t rate_next;     /* by it, the next request; INT64_MIN = there may be one now */
     int64_t in_flight;
 };
 
