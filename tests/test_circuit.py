@@ -212,6 +212,20 @@ def test_refused_credentials_open_it_at_once_and_cost_nothing(app, institutions,
     assert "its credentials are refused or missing (HTTP 401)" in daemon.log
 
 
+def test_a_row_of_forbidden_ones_opens_it_as_authentication(app, institutions, make_daemon):
+    """It may be each subscription that a firewall dislikes: each costs an attempt."""
+    daemon = make_daemon(FOR_LONG).start()
+    integration = app.integration(institutions.url("/reject/403"), max_in_flight=2)
+    app.subscriptions(integration, 50)
+    wait_state(app, integration, "open")
+    assert circuit(app, integration)[2] == "authentication"
+    wait_for(lambda: not app.states()["processing"], 30, "the answers under way")
+    requests = institutions.counts("/reject/403")["requests"]
+    assert requests >= BREAKER["failure_threshold"]
+    assert app.value("select sum(attempts) from {s}.subscriptions") == requests
+    daemon.wait_log(r"its credentials are refused or missing \(HTTP 403\)")
+
+
 @pytest.mark.parametrize("column, path", [("auth_token", "/reject/401"), ("endpoint_url", "/reject/500"),
                                           ("endpoint_url", "/close"), ("delivery_settings", "/reject/401")])
 def test_a_mended_one_is_probed_at_once(app, institutions, make_daemon, column, path):

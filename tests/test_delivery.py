@@ -6,6 +6,7 @@ import time
 
 import pytest
 from harness.processes import wait_for
+from harness.recording import RecordingServer
 
 # Longer than any test: a retry shows its state and stays there.
 LATER = {"retry": {"base_delay": "1h", "max_delay": "2h"}, "delivery": {"timeout": "1s", "connect_timeout": "1s", "lease": "5s"}}
@@ -160,6 +161,36 @@ def test_scheduled_and_paused_wait(app, institutions, make_daemon):
     app.query("update {s}.integrations set paused_until = null, enabled = true")
     app.wait_states(sent=4, pending=1)
     assert app.row(waiting[2])["status"] == "pending"
+
+
+def test_a_scheduled_one_goes_out_at_its_time(app, make_daemon):
+    """Not before, and not long after it. Fresh ones go past it meanwhile."""
+    with RecordingServer() as server:
+        make_daemon().start()
+        integration = app.integration(server.url + "/")
+        row = app.subscription(integration, {"n": "scheduled"})
+        app.wait_states(sent=1)
+        row = app.value("insert into {s}.subscriptions (integration_id, payload, scheduled_to) values "
+                        "(%s, '{\"n\": 1}', clock_timestamp() + interval '2 s') returning id", (integration,))
+        at = app.value("select extract(epoch from scheduled_to) from {s}.subscriptions where id = %s", (row,))
+        app.subscription(integration, {"n": 2})
+        app.wait_states(sent=3)
+        arrived = {json.loads(r.body)["n"]: r.at for r in server.received}
+    assert arrived[2] < arrived[1] and float(at) <= arrived[1] < float(at) + 10, (at, arrived)
+
+
+def test_a_pause_by_hand_counts_at_once(app, institutions, make_daemon, ctl):
+    make_daemon({"delivery": {"poll_interval": "5m"}}).start()
+    paused, other = app.integration(institutions.url("/good/paused")), app.integration(institutions.url("/good/other"))
+    app.subscription(paused)
+    app.wait_states(sent=1)
+    ctl("pause", paused, "--reason", "they asked").expect(0)
+    app.subscriptions(paused, 5)
+    app.subscription(other)
+    app.wait_states(sent=2, pending=5)
+    assert institutions.counts("/good/paused")["requests"] == 1
+    ctl("resume", paused).expect(0)
+    app.wait_states(sent=7)
 
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://127.0.0.1/x", "", "not a url", "http://", "//x",
