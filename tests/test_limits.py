@@ -110,6 +110,15 @@ def test_rows_do_not_wait_for_the_poll_while_their_counters_are_locked(app, inst
     assert daemon.is_running()
 
 
+@pytest.mark.parametrize("limit, rows", [({"rate_limit": 1000, "max_in_flight": 3}, 30), ({"rate_limit": 1000}, 100),
+                                         ({"rate_limit": 20, "max_in_flight": 1}, 10)])
+def test_rows_do_not_wait_for_the_poll_when_slots_get_free(app, institutions, make_daemon, limit, rows):
+    """Those of a rate_limit, too, for which there was time while all slots were taken."""
+    make_daemon({**QUICK, "delivery": {"poll_interval": "5m"}}).start()
+    app.subscriptions(app.integration(institutions.url("/slow/100"), **limit), rows)
+    app.wait_states(sent=rows, deadline=60)
+
+
 def test_another_rate_counts_at_once(app, institutions, make_daemon):
     make_daemon(QUICK).start()
     integration = app.integration(institutions.url("/good"), rate_limit=0.001)

@@ -296,6 +296,7 @@ struct integration *integrations_note(struct integrations *all, const struct sto
         take_settings(i, row);
         i->used = row->used;
         i->slot_freed = false;
+        i->places.asked = false;
     }
     note_place(i, row);
     return i;
@@ -315,17 +316,22 @@ struct place_walk {
     uint64_t now;
 };
 
+/* Those of a rate_limit may have used up the times that could be taken, and not the slots: they are asked for
+ * more once. When that gives nothing because the slots are taken, the next one that is freed counts. */
 static void take_place(const void *node, VISIT visit, void *closure)
 {
     struct integration *i = *(struct integration *const *) node;
     const struct place_walk *w = closure;
-    bool has_slot =
-        i->slot_freed || i->in_flight == 0 || (i->rate.interval_nsec > 0 && i->used == STORE_USED_ALL);
-    if ((visit != postorder && visit != leaf) || i->used == STORE_USED_NONE || !has_slot ||
+    bool has_slot = i->slot_freed || i->in_flight == 0;
+    bool has_time = i->rate.interval_nsec > 0 && i->used == STORE_USED_ALL && !i->places.asked;
+
+    if ((visit != postorder && visit != leaf) || i->used == STORE_USED_NONE || !(has_slot || has_time) ||
         rate_claim_at(&i->rate, w->now) > 0)
         return;
     add_place(w->all, &i->places.last);
-    i->used = STORE_USED_NONE;
+    i->places.asked = true;
+    if (has_slot)
+        i->used = STORE_USED_NONE;
 }
 
 size_t integrations_take_places(struct integrations *all, uint64_t now, const struct store_place **ret)

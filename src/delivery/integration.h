@@ -23,6 +23,7 @@ struct integration {
         struct store_place last; /* where its last claim ended */
         struct store_place far;  /* the furthest that a claim came */
         uint64_t claimed;        /* rows, since integrations_forget_places() */
+        bool asked; /* for more by its rate_limit, though no slot was freed since they gave rows */
     } places;
     char *endpoint_url;
     int64_t fingerprint; /* of endpoint_url, auth_token and delivery_settings */

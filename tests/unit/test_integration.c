@@ -159,6 +159,16 @@ TEST(test_place_is_the_last_row_in_index_order)
     assert_int_equal(integrations_take_places(all, 1, &places), 0);
     first->slot_freed = true;
     assert_int_equal(integrations_take_places(all, 1, &places), 1);
+    /* It may leave time for more, once. When that is in vain, the next slot that is freed counts. */
+    rows[0].used = STORE_USED_ALL;
+    integrations_note(all, &rows[0]);
+    rate_claimed(&first->rate, 1, 1, 1);
+    assert_int_equal(integrations_take_places(all, 1, &places), 1);
+    assert_int_equal(integrations_take_places(all, 1, &places), 0);
+    assert_int_equal(first->used, STORE_USED_ALL);
+    first->slot_freed = true;
+    assert_int_equal(integrations_take_places(all, 1, &places), 1);
+    assert_int_equal(integrations_take_places(all, 1, &places), 0);
     integrations_free(all);
 }
 
