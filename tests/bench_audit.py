@@ -9,6 +9,7 @@ from bench_measure import Row
 from harness.anubis import Ctl, program
 
 PARTITIONS = 3
+BATCH = 5000           # events that a consumer writes at once, by trees
 LEAVES = 100000        # a second, of one thread
 NEWEST = 10            # a tenth of the log is newer than what was verified
 FULL_GOAL = 1e-6       # s a leaf: ten million in ten
@@ -70,7 +71,9 @@ def write(app, cursor, trees, least, most):
     cursor.execute("select id, event_id, event_type, subscription_id, integration_id, created_at from anubis.subscription_events "
                    "where id > %s and id <= %s order by id", (least, most))
     events = cursor.fetchall()
-    cursor.copy_expert(COPY, io.StringIO("".join(rows_of(trees, events, installation, topic))))
+    for n in range(0, len(events), BATCH):
+        batch = sorted(events[n:n + BATCH], key=lambda event: (event[0] % PARTITIONS, event[0]))
+        cursor.copy_expert(COPY, io.StringIO("".join(rows_of(trees, batch, installation, topic))))
     for tree in trees:
         cursor.executemany("insert into anubis.audit_tiles values (%s, %s, %s, %s::bytea)", tree.tiles)
         cursor.executemany("insert into anubis.consumer_bitmaps (read_model, event_type, partition, chunk, bits) values "

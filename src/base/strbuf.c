@@ -126,14 +126,7 @@ void strbuf_add_hex(struct strbuf *sb, const unsigned char *bytes, size_t len)
 
 void strbuf_add_i64(struct strbuf *sb, int64_t value)
 {
-    char digits[20]; /* INT64_MIN: a sign and 19 digits */
-    char *p = digits + sizeof(digits);
-    uint64_t rest = value < 0 ? 0 - (uint64_t) value : (uint64_t) value;
+    char digits[I64_TEXT];
 
-    do
-        *--p = (char) ('0' + rest % 10);
-    while ((rest /= 10) > 0);
-    if (value < 0)
-        *--p = '-';
-    strbuf_add(sb, p, (size_t) (digits + sizeof(digits) - p));
+    strbuf_add(sb, digits, (size_t) (put_i64(digits, value) - digits));
 }

@@ -207,10 +207,8 @@ int parse_rfc3339(const char *s, size_t len, int64_t *ret_usec)
     return 0;
 }
 
-static void add_timestamp(struct strbuf *sb, int64_t usec, bool with_fraction)
+static char *put_time(char *p, int64_t usec, bool with_fraction)
 {
-    char text[sizeof("9999-12-31T23:59:59.999999Z")];
-    char *p = text;
     int64_t clamped = MAX(TIMESTAMP_MIN, MIN(TIMESTAMP_MAX, usec));
     int64_t days = clamped / USEC_PER_DAY, in_day = clamped % USEC_PER_DAY;
     struct date d;
@@ -238,17 +236,26 @@ static void add_timestamp(struct strbuf *sb, int64_t usec, bool with_fraction)
         p = put_digits(p, (unsigned) (in_day % 1000000), 6);
     }
     *p++ = 'Z';
-    strbuf_add(sb, text, (size_t) (p - text));
+    return p;
+}
+
+char *put_timestamp(char *to, int64_t usec)
+{
+    return put_time(to, usec, true);
 }
 
 void strbuf_add_timestamp(struct strbuf *sb, int64_t usec)
 {
-    add_timestamp(sb, usec, true);
+    char text[TIMESTAMP_TEXT];
+
+    strbuf_add(sb, text, (size_t) (put_time(text, usec, true) - text));
 }
 
 void strbuf_add_timestamp_sec(struct strbuf *sb, int64_t usec)
 {
-    add_timestamp(sb, usec, false);
+    char text[TIMESTAMP_TEXT];
+
+    strbuf_add(sb, text, (size_t) (put_time(text, usec, false) - text));
 }
 
 static int parse_with_unit(const char *s, const struct unit *units, size_t n_units, uint64_t *ret)

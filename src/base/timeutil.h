@@ -21,6 +21,9 @@ int64_t now_realtime_usec(void);   /* microseconds since 1970-01-01 UTC */
  * `usec` is microseconds since 1970; years 0001 to 9999, others are clamped to those ends (infinity
  * included). */
 void strbuf_add_timestamp(struct strbuf *sb, int64_t usec);
+/* The same, TIMESTAMP_TEXT bytes without a NUL; returns their end. */
+#define TIMESTAMP_TEXT (sizeof("9999-12-31T23:59:59.999999Z") - 1)
+char *put_timestamp(char *to, int64_t usec);
 /* The same to the second with a trailing Z. */
 void strbuf_add_timestamp_sec(struct strbuf *sb, int64_t usec);
 

@@ -188,6 +188,22 @@ char *put_hex(char *to, const unsigned char *bytes, size_t len)
     return to;
 }
 
+char *put_i64(char *to, int64_t value)
+{
+    char digits[I64_TEXT];
+    char *p = digits + sizeof(digits);
+    uint64_t rest = value < 0 ? 0 - (uint64_t) value : (uint64_t) value;
+
+    do
+        *--p = (char) ('0' + rest % 10);
+    while ((rest /= 10) > 0);
+    if (value < 0)
+        *--p = '-';
+    size_t len = (size_t) (digits + sizeof(digits) - p);
+    memcpy(to, p, len);
+    return to + len;
+}
+
 unsigned words_tolerance(const char *word)
 {
     return MAX(1U, MIN(4U, (unsigned) strlen(word) / 3));
