@@ -1926,8 +1926,20 @@ CREATE FUNCTION anubis.table_elsewhere(name text) RETURNS regclass
                         where name = 'subscription_events' and i.inhrelid = to_regclass('anubis.subscription_events_default')
                        union all
                        select x.indrelid::regclass from pg_index x
-                        where name <> 'subscription_events' and x.indexrelid = to_regclass('anubis.' || quote_ident(name || '_pkey'))) f
-     where f.own is distinct from to_regclass('anubis.' || quote_ident(name))
+                        where name <> 'subscription_events' and x.indexrelid = to_regclass('anubis.' || quote_ident(name || '_pkey'))
+                       union all
+                       select anubis.table_moved(name)) f
+     where f.own is distinct from to_regclass('anubis.' || quote_ident(name)) and f.own is not null limit 1
+$$;
+CREATE FUNCTION anubis.table_moved(name text) RETURNS regclass
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select min(c.oid)::regclass from pg_class c
+     where c.relname = name and c.relkind in ('r', 'p') and c.relpersistence = 'p'
+       and to_regclass('anubis.' || quote_ident(name)) is null
+       and not exists (select from pg_class m where m.relname = 'anubis_migrations' and m.relnamespace = c.relnamespace)
+    having count(*) = 1
 $$;
 CREATE FUNCTION anubis.table_put_back(name text, key text[]) RETURNS text
     LANGUAGE plpgsql
@@ -1955,14 +1967,19 @@ begin
           from pg_attribute a left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
          where a.attrelid = own and a.attnum > 0 and not a.attisdropped;
     end if;
-    execute format('alter table %s rename to %I', own, name);
+    if (select relnamespace from pg_class where oid = own) <> 'anubis'::regnamespace then
+        execute format('alter table %s set schema anubis', own);
+    end if;
+    if (select relname from pg_class where oid = own) <> name then
+        execute format('alter table %s rename to %I', own, name);
+    end if;
     execute takes;
     return named;
 end $_$;
 CREATE FUNCTION anubis.tables_amiss() RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
+    AS $_$
 declare
     here constant oid := 'anubis'::regnamespace;
     amiss text;
@@ -1983,7 +2000,12 @@ begin
                                                                where k.place <= x.indnkeyatts order by k.place) = n.key))
                              then 'has no key, like a copy by "create table as"; bring it back from a dump' end as words
               from anubis.tables_needed() n left join pg_class c on c.relname = n.name and c.relnamespace = here,
-                   anubis.table_elsewhere(n.name) o (own)) w;
+                   anubis.table_elsewhere(n.name) o (own)
+            union all
+            select n.name, coalesce(format('is %s now; run "alter table %1$s set schema anubis"', anubis.table_moved(n.name)),
+                                    'is missing; bring it back from a dump')
+              from unnest('{subscriptions,integrations,integration_filters}'::text[]) n (name)
+             where to_regclass('anubis.' || n.name) is null) w;
     if amiss is null then
         select string_agg(format('table "%s" has no row, and needs it; run "anubisctl migrate", which brings it back', e.name), '; ') into amiss
           from (select 'installation' as name where not exists (select from anubis.installation)
@@ -2002,7 +2024,7 @@ begin
            from (values ('ledger_id_seq')) n (name) left join pg_class c on c.relname = n.name and c.relnamespace = here
            left join pg_sequence s on s.seqrelid = c.oid
           where (s.seqcache = 1 and s.seqincrement = 1 and not s.seqcycle) is not true)), '');
-end $$;
+end $_$;
 CREATE FUNCTION anubis.tables_mend() RETURNS SETOF text
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'

@@ -1,15 +1,27 @@
 -- Are the tables those that were made? Administrators detach partitions, restore a table from a dump, and put copies in the place of
 -- tables: without what makes the ledger one, events would be lost or given out twice.
 
--- Where a table of anubisd's is that was renamed: its key, or for the ledger a partition, knows it under any name. NULL = nowhere, or in its
+-- Where a table is that was moved to another schema: the only one of its name, but for those of another installation. NULL = nowhere, or in
+-- its place.
+create or replace function @extschema@.table_moved(name text) returns regclass language sql stable set search_path = pg_catalog, pg_temp as $$
+    select min(c.oid)::regclass from pg_class c
+     where c.relname = name and c.relkind in ('r', 'p') and c.relpersistence = 'p'
+       and to_regclass('@extschema@.' || quote_ident(name)) is null
+       and not exists (select from pg_class m where m.relname = 'anubis_migrations' and m.relnamespace = c.relnamespace)
+    having count(*) = 1
+$$;
+
+-- Where a table of anubisd's is that was renamed or moved: its key, or for the ledger a partition, knows it under any name. NULL = nowhere, or in its
 -- place.
 create or replace function @extschema@.table_elsewhere(name text) returns regclass language sql stable set search_path = pg_catalog, pg_temp as $$
     select f.own from (select i.inhparent::regclass as own from pg_inherits i
                         where name = 'subscription_events' and i.inhrelid = to_regclass('@extschema@.subscription_events_default')
                        union all
                        select x.indrelid::regclass from pg_index x
-                        where name <> 'subscription_events' and x.indexrelid = to_regclass('@extschema@.' || quote_ident(name || '_pkey'))) f
-     where f.own is distinct from to_regclass('@extschema@.' || quote_ident(name))
+                        where name <> 'subscription_events' and x.indexrelid = to_regclass('@extschema@.' || quote_ident(name || '_pkey'))
+                       union all
+                       select @extschema@.table_moved(name)) f
+     where f.own is distinct from to_regclass('@extschema@.' || quote_ident(name)) and f.own is not null limit 1
 $$;
 
 -- What is wrong with the ledger, and what would be right; NULL = nothing. The relay asks before it saves, because an id that is not found
@@ -83,7 +95,12 @@ begin
                                                                where k.place <= x.indnkeyatts order by k.place) = n.key))
                              then 'has no key, like a copy by "create table as"; bring it back from a dump' end as words
               from @extschema@.tables_needed() n left join pg_class c on c.relname = n.name and c.relnamespace = here,
-                   @extschema@.table_elsewhere(n.name) o (own)) w;
+                   @extschema@.table_elsewhere(n.name) o (own)
+            union all
+            select n.name, coalesce(format('is %s now; run "alter table %1$s set schema @extschema@"', @extschema@.table_moved(n.name)),
+                                    'is missing; bring it back from a dump')
+              from unnest('{subscriptions,integrations,integration_filters}'::text[]) n (name)
+             where to_regclass('@extschema@.' || n.name) is null) w;
     if amiss is null then
         select string_agg(format('table "%s" has no row, and needs it; run "anubisctl migrate", which brings it back', e.name), '; ') into amiss
           from (select 'installation' as name where not exists (select from @extschema@.installation)

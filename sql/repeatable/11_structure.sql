@@ -67,7 +67,7 @@ begin
 end $$;
 revoke execute on function @extschema@.structure_mend(text) from public;
 
--- Puts a table back in its place that was renamed, and takes over what stands in another one of its name, which has been in use meanwhile and
+-- Puts a table back in its place that was renamed or moved to another schema, and takes over what stands in another one of its name, which has been in use meanwhile and
 -- stays as NAME_meanwhile. Returns the name that it had; NULL = it is in its place, or nowhere.
 create or replace function @extschema@.table_put_back(name text, key text[]) returns text language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -92,7 +92,12 @@ begin
           from pg_attribute a left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
          where a.attrelid = own and a.attnum > 0 and not a.attisdropped;
     end if;
-    execute format('alter table %s rename to %I', own, name);
+    if (select relnamespace from pg_class where oid = own) <> '@extschema@'::regnamespace then
+        execute format('alter table %s set schema @extschema@', own);
+    end if;
+    if (select relname from pg_class where oid = own) <> name then
+        execute format('alter table %s rename to %I', own, name);
+    end if;
     execute takes;
     return named;
 end $$;
