@@ -139,6 +139,26 @@ def test_a_copy_with_a_name_of_its_own(original, broker, institutions):
         assert Ctl(database=one.database, kafka=broker)("verify").code == 0
 
 
+def test_a_schema_that_is_made_anew(own_postgres, broker, institutions):
+    """Under the daemon, by who starts over: what comes then is the new installation's, and counts."""
+    database = own_postgres().create_database("anew")
+    app = Application(database)
+    ctl = Ctl(database=database, kafka=broker)
+    names = []
+    with Daemon(QUICK, database=database, kafka=broker) as daemon:
+        for rows in (20, 10):
+            ctl.migrate()
+            names.append(installation(database)["installation"])
+            app.subscriptions(app.integration(institutions.url("/good/anew")), rows)
+            app.wait_states(sent=rows)
+            wait_for(lambda rows=rows: app.value("select sum(sent) from {s}.integration_runtime") == rows, 60, "the counters")
+            wait_for(lambda: ctl("verify").code == 0, 60, lambda: f"the proof: {ctl('verify')}", interval=0.5)
+            app.query("drop schema {s} cascade")
+        assert daemon.term() == 0
+    assert {m.headers["installation"] for m in broker.read_all("anubis.subscriptions.sent")} == set(names)
+    assert [key.received for key in institutions.keys("/good/anew").values()] == [1] * 30
+
+
 def test_two_installations_on_one_kafka(own_postgres, broker, institutions):
     """All names are the same. Nothing is counted that is not one's own, and each says whose the others are."""
     server = own_postgres()

@@ -307,6 +307,8 @@ static void after_apply(struct consumer *c, int r, const struct error *err)
         log_notice(
             "%s: somebody else has moved the offset of a partition, or stopped the group; starting over",
             c->name);
+        /* Or the tables were made anew, and with them the installation: all of it is read again. */
+        pg_close(TAKE_PTR(c->session.pg));
         break;
     default:
         database_trouble(c, r, true, err);
