@@ -290,6 +290,44 @@ def test_a_standby_by_mistake_is_left(own_postgres, broker, institutions):
             assert "standby" not in daemon.log and "read-only" not in daemon.log
 
 
+def test_the_reason_that_lasts_is_said(own_postgres, broker, institutions):
+    """The sessions were ended, which is said at once; others take all connections, which is why there are no new ones."""
+    server = own_postgres(settings={"max_connections": "30"})
+    database = server.create_database("anubis")
+    Ctl(database=database).migrate()
+    app = Application(database)
+    server.query("create role worker login; create role greedy login")
+    app.query("select {s}.anubisd_grant('worker')")
+    integration = app.integration(institutions.url("/good"))
+    held = []
+
+    def take_all():
+        with contextlib.suppress(psycopg2.OperationalError):
+            while True:
+                held.append(psycopg2.connect(database.conninfo(user="greedy")))
+    with Daemon({"log_level": "info", "consumers": {"monitoring": False, "external": False}},
+                database=database.conninfo(user="worker"), kafka=broker) as daemon:
+        app.subscriptions(integration, 5)
+        app.wait_states(sent=5)
+        take_all()
+
+        def ended():
+            server.query("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'worker'")
+            take_all()
+            return "the database is still away: " in daemon.log
+        wait_for(ended, 60, "the reason", interval=0.1)
+        said = re.findall(r"warning: (could not work with the database|the database is still away): (.*); trying again",
+                          daemon.log)
+        assert [words for words, _ in said] == ["could not work with the database", "the database is still away"]
+        assert "connection slots" in said[1][1], said
+        for connection in held:
+            connection.close()
+        app.subscriptions(integration, 5)
+        app.wait_states(sent=10, deadline=60)
+        daemon.wait_log("the database is back")
+        assert daemon.term() == 0
+
+
 def test_application_is_no_deadlocks_victim(app, institutions, make_daemon):
     """It changes rows in descending order, one after the other, while their results are written in ascending order, slowly."""
     app.query("create function {s}.slowly() returns trigger language plpgsql as "

@@ -14,6 +14,8 @@
 
 #define DEADLINE_USEC (45 * USEC_PER_SEC)
 /* A claim passes over locked rows; what it may wait for is a lock on a whole table. */
+/* The first reason is often that a session ended; one that then stays for so long is said, too. */
+#define REASON_USEC (5 * USEC_PER_SEC)
 #define LOCK_TIMEOUT_USEC (5 * USEC_PER_SEC)
 
 struct queue_session {
@@ -28,6 +30,8 @@ struct queue_session {
     struct error why_not;     /* why it is not up */
     const char *said_down;    /* the message's id; NULL while it is up */
     struct error said_misfit; /* what was wrong with the schema */
+    struct error said_reason; /* why it was lost */
+    uint64_t reason_since;    /* monotonic: it has been why_not all the time */
 };
 
 static void on_up(void *userdata)
@@ -50,6 +54,20 @@ static bool is_said(const struct queue_session *q, const char *message_id, const
     return strcmp(message_id, MSG_SCHEMA_MISMATCH) != 0 || strcmp(q->said_misfit.text, err->text) == 0;
 }
 
+static void note_reason(struct queue_session *q, const struct error *err)
+{
+    uint64_t now = now_monotonic_usec();
+
+    if (strcmp(q->why_not.text, err->text) != 0)
+        q->reason_since = now;
+    q->why_not = *err;
+    if (q->silent || !q->said_down || strcmp(q->said_down, MSG_DATABASE_LOST) != 0 ||
+        strcmp(q->said_reason.text, err->text) == 0 || now - q->reason_since < REASON_USEC)
+        return;
+    q->said_reason = *err;
+    log_line(LOG_WARNING, MSG_DATABASE_LOST, "the database is still away: %s; trying again", err->text);
+}
+
 static void on_down(int r, const struct error *err, void *userdata)
 {
     struct queue_session *q = userdata;
@@ -57,6 +75,8 @@ static void on_down(int r, const struct error *err, void *userdata)
                              : r == -EROFS         ? MSG_DATABASE_READ_ONLY
                                                    : MSG_DATABASE_LOST;
 
+    if (is_said(q, message_id, err))
+        note_reason(q, err);
     q->why_not = *err;
     if (q->silent || is_said(q, message_id, err))
         return;
@@ -68,6 +88,7 @@ static void on_down(int r, const struct error *err, void *userdata)
         log_line(LOG_WARNING, MSG_DATABASE_READ_ONLY, "the database takes no writes: %s; trying again",
                  err->text);
     } else {
+        q->said_reason = *err;
         log_line(LOG_WARNING, MSG_DATABASE_LOST, "could not work with the database: %s; trying again",
                  err->text);
     }
