@@ -86,6 +86,9 @@ def test_a_group_stops_that_cannot_handle_most_of_a_batch(scene, make_daemon, ct
     daemon.start()
     daemon.wait_log(STOPPED, 60)
     assert letters(scene) == 0
+    proof = ctl("verify")
+    assert "Groups that have stopped" in proof.stdout and "anubisctl resume --group integration" in proof.stdout
+    assert proof.code == 2 and "to be handled; consumers have stopped, see above" in proof.stdout
     answer = ctl("resume", "--group", "integration", "--dry-run", "--json").expect(0).json
     assert answer["had_stopped"] == reason and len(stops(scene)) == 1
     if make is unparsable:

@@ -76,7 +76,7 @@ select w.id from (select b.chunk * 8192 + n as id, count(*) as times
 
 -- name: verify_work :once
 -- Work that is due: subscriptions that a claim would take, those in flight, events that are not published, the event that
--- stops the relay, and how many daemons are connected.
+-- stops the relay, how many daemons are connected, and the groups that have stopped.
 -- $1 bigint: subscriptions and events are counted up to this
 -- $2 text: name of the session that each daemon has
 select (select count(*)
@@ -92,5 +92,6 @@ select (select count(*)
            cross join lateral (select from subscription_events e
                                 where e.id between h.first_id and h.last_id and e.event_type is not null limit 1) e),
        coalesce(r.stopped_on, 0),
-       (select count(*) from pg_stat_activity where datname = current_database() and application_name = $2)
+       (select count(*) from pg_stat_activity where datname = current_database() and application_name = $2),
+       (select string_agg(read_model, ' and ' order by read_model) from consumer_stops where passes_until is null)
   from relay_state r

@@ -12,6 +12,7 @@
 #include <sysexits.h>
 
 #include "base/timeutil.h"
+#include "ctl/letters.h"
 #include "ctl/proof.h"
 #include "sql/statements.h"
 
@@ -275,7 +276,20 @@ static int prove(struct proof *p)
     }
     p->step_began = 0;
     ctl_progress(NULL);
-    return r;
+    return r == PG_DONE ? pg_query(p->pg, &sql_letters_stops, NULL, &p->stops, &p->err) : r;
+}
+
+/* The groups that stand still stand above the verdict; true when there is one. */
+static bool add_stops(struct proof *p)
+{
+    bool stand_still = false;
+
+    letters_add_stops(p->sheet, p->stops);
+    for (int i = 0; i < pg_rows(p->stops); i++)
+        stand_still |= pg_is_null(p->stops, i, 3);
+    if (pg_rows(p->stops) > 0)
+        sheet_empty_line(p->sheet);
+    return stand_still;
 }
 
 static int add_verdict(struct proof *p)
@@ -294,16 +308,18 @@ static int add_verdict(struct proof *p)
     if (d->count)
         sheet_empty_line(p->sheet);
     add_remedies(p);
+    bool stand_still = add_stops(p);
     if (found)
         strbuf_addf(&text, "WRONG: %" PRId64 " difference%s", found, plural(found));
     else if (is_behind)
         strbuf_addf(
             &text, "not yet caught up: %" PRId64 " events to be published, %" PRId64 " to be handled; %s",
             b->unpublished, b->behind,
-            is_late ? "the oldest of these has been published for long. When the consumers run "
-                      "(\"anubisctl status\") and it stays, Kafka does not have it, or they have read "
-                      "beyond it: see WHEN KAFKA HAS LOST EVENTS in anubisctl(8)"
-                    : "nothing is wrong");
+            stand_still ? "consumers have stopped, see above"
+            : is_late   ? "the oldest of these has been published for long. When the consumers run "
+                          "(\"anubisctl status\") and it stays, Kafka does not have it, or they have read "
+                          "beyond it: see WHEN KAFKA HAS LOST EVENTS in anubisctl(8)"
+                        : "nothing is wrong");
     else
         strbuf_adds(&text, "proven: subscriptions, ledger, published events and counters agree");
     if (b->passed)
@@ -332,6 +348,7 @@ static int add_verdict(struct proof *p)
 static void forget(struct proof *p)
 {
     pg_result_free(p->handled);
+    pg_result_free(p->stops);
     sentences_free(&p->differences);
     free(p->counts);
     sheet_free(p->sheet);

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <poll.h>
+#include <stdio.h>
 
 #include "ctl/ctl.h"
 #include "ctl/store_ctl.h"
@@ -14,7 +15,8 @@
 
 struct work {
     int64_t due, in_flight, unpublished, behind, daemons;
-    int64_t stopped_on; /* the event that stops the relay; 0 = none */
+    int64_t stopped_on;      /* the event that stops the relay; 0 = none */
+    char stopped_groups[64]; /* "" = none */
 };
 
 static int read_work(struct pg *pg, struct work *ret, struct error *err)
@@ -36,6 +38,8 @@ static int read_work(struct pg *pg, struct work *ret, struct error *err)
     ret->unpublished = pg_next_i64(&row);
     ret->stopped_on = pg_next_i64(&row);
     ret->daemons = pg_next_i64(&row);
+    const char *groups = pg_next_text(&row);
+    snprintf(ret->stopped_groups, sizeof(ret->stopped_groups), "%s", groups ? groups : "");
     for (int i = 0; i < pg_rows(lags); i++)
         ret->behind += pg_get_i64(lags, i, 4);
     return PG_DONE;
@@ -57,7 +61,7 @@ static void say_what_is_left(const struct work *w)
 int ctl_wait_for_work(const struct ctl *c, struct pg *pg, struct error *err)
 {
     struct pollfd stop = {.fd = c->stop_fd, .events = POLLIN};
-    bool warned = false;
+    bool warned = false, warned_of_stop = false;
     struct work w;
 
     for (;;) {
@@ -66,7 +70,11 @@ int ctl_wait_for_work(const struct ctl *c, struct pg *pg, struct error *err)
             return r;
         if (!w.daemons && !warned)
             ctl_say("no anubisd is connected to this database: waiting until one does the work");
+        if (w.behind && *w.stopped_groups && !warned_of_stop)
+            ctl_say("what consumers have stopped on (%s) is waited for: see \"anubisctl status\"",
+                    w.stopped_groups);
         warned |= !w.daemons;
+        warned_of_stop |= w.behind && *w.stopped_groups;
         say_what_is_left(&w);
         if (poll(&stop, 1, LOOK_MS) > 0)
             return -ECANCELED;

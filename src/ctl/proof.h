@@ -26,7 +26,7 @@ struct proof {
     struct ctl *ctl;
     struct pg *pg;
     struct sheet *sheet;
-    struct pg_result *handled;
+    struct pg_result *handled, *stops;
     /* The events of each integration; sorted by id before they are searched. */
     struct integration_count *counts;
     size_t count;
