@@ -107,12 +107,48 @@ TEST(test_signatures_that_do_not_hold)
     assert_true(note_is_signed(note, NAME, PUBLIC));
 }
 
+/* Keys of others, as openssl and our commands write them; anything else in the file is refused. */
+TEST(test_public_keys_are_read)
+{
+    CLEANUP(freep) char *twice = xasprintf("%s%s", public_key, public_key);
+    CLEANUP(freep) char *lines = xasprintf("%s\n\n%s\n", PUBLIC, PUBLIC);
+    CLEANUP(freep) char *cut = xstrndup(PUBLIC, strlen(PUBLIC) - 1);
+    CLEANUP(freep) char *mixed = xasprintf("%s%s\n", PUBLIC "\n", cut);
+    const struct {
+        const char *text;
+        int count;
+    } texts[] = {{public_key, 1},
+                 {twice, 2},
+                 {lines, 2},
+                 {PUBLIC, 1},
+                 {PUBLIC "\n", 1},
+                 {"", -EINVAL},
+                 {"\n", -EINVAL},
+                 {cut, -EINVAL},
+                 {mixed, -EINVAL},
+                 {"hush", -EINVAL},
+                 {"-----BEGIN PUBLIC KEY-----\n", -EINVAL}};
+
+    for (size_t i = 0; i < ARRAY_SIZE(texts); i++) {
+        struct note_public *keys = NULL;
+        struct error err;
+        assert_int_equal(note_publics_read(texts[i].text, &keys, &err), texts[i].count);
+        for (int k = 0; k < texts[i].count; k++) {
+            CLEANUP(freep) char *written = note_public_write(&keys[k], NAME);
+            assert_string_equal(written, PUBLIC);
+        }
+        assert_true(texts[i].count > 0 || strstr(err.text, "public Ed25519 keys"));
+        free(keys);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_known_answer),
         cmocka_unit_test(test_keys_that_are_none),
         cmocka_unit_test(test_signatures_that_do_not_hold),
+        cmocka_unit_test(test_public_keys_are_read),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
