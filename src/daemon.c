@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <malloc.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -436,11 +437,16 @@ static void log_no_keys(void)
     unsetenv("SSLKEYLOGFILE");
 }
 
+/* Each thread of ours and of librdkafka would have an arena of its own, and keep there what a backlog once
+ * needed; see mallopt(3). */
+#define ARENAS 2
+
 int daemon_run(struct config *config, const char *path)
 {
     struct daemon d = {.config = config_ref(config), .path = path, .stop_fd = -1, .misfit_fd = -1};
     struct error err;
 
+    (void) mallopt(M_ARENA_MAX, ARENAS);
     watchdog_init(&d.watchdog);
     fit_into_descriptors(config);
     hasten_the_resolver();

@@ -14,6 +14,7 @@ import time
 
 import bench_audit
 import bench_claims
+import bench_consumers
 import bench_insert
 import bench_isolation
 import bench_soak
@@ -191,6 +192,7 @@ CASES = {"throughput": lambda b, a: bench_throughput.throughput(b, a.rows, a.tur
          "claims": lambda b, a: bench_claims.claims(b, a.waiting),
          "snapshot": lambda b, a: bench_claims.snapshot(b, a.rows),
          "compare": lambda b, a: bench_claims.compare(b, a.rows, a.turns),
+         "consumers": lambda b, a: bench_consumers.consumers(b, a.rows, a.turns),
          "audit": lambda b, a: bench_audit.audit(b, a.rows, a.turns),
          "publish": lambda b, a: {f"{n}/s": bench_insert.publish(b, n, 10) for n in (1, 100, 1000)},
          "idle": lambda b, a: b.idle(60),

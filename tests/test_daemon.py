@@ -46,6 +46,14 @@ def test_configuration_is_checked_whole(tmp_path):
     assert anubisd("--check-config", "-c", path).expect(0).stdout == f"{path}: OK\n"
 
 
+def test_larger_messages_than_an_answer_of_kafka_has(app, institutions, make_daemon):
+    """Our own limit of an answer gives way; the client library would refuse it."""
+    daemon = make_daemon({"kafka": {"properties": {"message_max_bytes": 4000000}}}).start()
+    app.subscriptions(app.integration(institutions.url("/good")), 5)
+    wait_for(lambda: app.value("select sum(sent) from {s}.integration_runtime") == 5, 60, "them to be counted")
+    assert daemon.term() == 0
+
+
 @pytest.mark.parametrize("path", ["/nonexistent/anubisd.conf", "/etc"])
 def test_configuration_that_is_no_file(path):
     assert path in anubisd("--check-config", "-c", path).expect(78).stderr

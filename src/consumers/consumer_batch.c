@@ -15,7 +15,7 @@
 #include "consumers/consumer_internal.h"
 #include "consumers/store_consumer.h"
 
-#define BATCH_EVENTS 10000
+#define BATCH_EVENTS 4000
 #define BATCH_KEPT_BYTES ((size_t) 4 << 20)
 /* What a kept message costs beyond its bytes: librdkafka's own structures and the parsed headers. */
 #define KEPT_OVERHEAD 2048

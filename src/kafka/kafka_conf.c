@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <librdkafka/rdkafka.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -37,12 +38,14 @@ static const struct setting producer_fixed[] = {
     {NULL, NULL, NULL},
 };
 
+#define FETCH_MAX "fetch.max.bytes"
+
 /* Our defaults for consumers: kafka.properties and kafka.consumer_properties override them. */
 static const struct setting consumer_defaults[] = {
     /* Memory: messages that are fetched and not read yet, and the size of one more answer. */
-    {"queued.max.messages.kbytes", "8192", NULL},
+    {"queued.max.messages.kbytes", "1024", NULL},
     {"queued.min.messages", "20000", NULL},
-    {"fetch.max.bytes", "2097152", NULL},
+    {FETCH_MAX, "1048576", NULL},
     {"max.partition.fetch.bytes", "524288", NULL},
     /* New topics and partitions are found this soon. */
     {"topic.metadata.refresh.interval.ms", "30000", NULL},
@@ -181,6 +184,17 @@ static int set_role(rd_kafka_conf_t *conf, const struct config *config, enum kaf
     return r;
 }
 
+/* librdkafka refuses an answer's limit below that of one message, which somebody may have raised. */
+static int fit_fetch(rd_kafka_conf_t *conf, struct error *err)
+{
+    char message[32] = "", answer[32] = "";
+    size_t size = sizeof(message), answer_size = sizeof(answer);
+
+    (void) rd_kafka_conf_get(conf, "message.max.bytes", message, &size);
+    (void) rd_kafka_conf_get(conf, FETCH_MAX, answer, &answer_size);
+    return atoll(message) > atoll(answer) ? set(conf, FETCH_MAX, message, err) : 0;
+}
+
 /* --- the whole -------------------------------------------------------------------------------- */
 
 /* Each thread of the library reports each try to reach a broker, and what made the client useless; the user
@@ -215,6 +229,8 @@ static int make_conf(rd_kafka_conf_t **ret, const struct config *config, enum ka
         r = set_properties(conf, properties_of(config, role), err);
     if (r == 0)
         r = set_role(conf, config, role, err);
+    if (r == 0 && role == KAFKA_CONSUMER)
+        r = fit_fetch(conf, err);
     for (; r == 0 && own->name; own++)
         if (own->value)
             r = set(conf, own->name, own->value, err);

@@ -8,7 +8,7 @@
 
 #include "kafka/kafka_consumer.h"
 
-#define KAFKA_WAKE_BYTES ((size_t) 2 << 20)
+#define KAFKA_WAKE_BYTES ((size_t) 1 << 19)
 
 struct kafka_consumer {
     rd_kafka_t *rk;

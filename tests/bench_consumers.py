@@ -1,0 +1,94 @@
+"""The benchmark's case of the consumers: how fast a thread of each group gets through full topics, and what the proof of it all
+takes."""
+import time
+
+from bench_measure import Row, by_name, cpu_by_thread, cpu_of_tree, peak_rss_kib
+from harness.anubis import Ctl
+from harness.application import Application
+from harness.processes import wait_for
+
+GROUPS = ("integration", "monitoring", "external")
+KINDS = {"integration": ("created", "sent", "failed", "retried"),
+         "monitoring": ("created", "updated", "sent", "failed", "retried")}
+ALONE_GOAL, ALL_GOAL = -100000, -40000  # events a second
+MEMORY_GOAL = 32                        # MiB that consumers add
+PROOF_GOAL = 10                         # seconds for a million subscriptions
+
+
+def only(groups):
+    return {group: group in groups for group in GROUPS}
+
+
+def published(bench, rows):
+    """A database with the events of so many subscriptions that were sent, all of them in Kafka and none of them counted. And
+    memory of the daemon that published them, in MiB."""
+    app, _ = bench.fresh()
+    bench.fill(app, rows)
+    for status in ("processing", "sent"):
+        app.query("update {s}.subscriptions set status = %s", (status,))
+        app.query("vacuum analyze {s}.subscriptions")
+    last = app.value("select max(id) from {s}.subscription_events")
+    daemon = bench.daemon(app, consumers=only(())).start()
+    wait_for(lambda: app.value("select high >= %s and gap_first = '{}' from {s}.relay_state", (last,)), 1200,
+             "all to be published", interval=0.5)
+    memory = peak_rss_kib(daemon.pid) / 1024
+    daemon.term()
+    return app, memory
+
+
+def catch_up(bench, app, groups):
+    """A copy of the database, and a daemon that has all of it before it: rates and CPU from the first batch on."""
+    waiting = {group: sum(bench.kafka.count(f"bench{bench.number}.subscriptions.{kind}") for kind in kinds)
+               for group, kinds in KINDS.items() if group in groups}
+    bench.server.query("select pg_terminate_backend(pid) from pg_stat_activity where datname = %s", (app.database.name,))
+    copy = Application(bench.server.create_database(f"{app.database.name}_copy", template=app.database.name))
+    Ctl(database=copy.database)("installation", "--same").expect(0)
+    daemon = bench.daemon(copy, consumers=only(groups)).start()
+
+    def done():
+        """Of the events that the slowest of the groups has before it."""
+        found = dict(copy.query("select read_model, sum(next_offset)::float from {s}.consumer_offsets "
+                                "where topic ~ '\\.subscriptions\\.' group by 1"))
+        return min(found.get(group, 0) / total for group, total in waiting.items()) * max(waiting.values())
+
+    def now():
+        threads = by_name(cpu_by_thread(daemon.pid))
+        return done(), time.monotonic(), threads.get("consumer", 0), cpu_of_tree(bench.server.child.pid)
+
+    wait_for(done, 120, "the first batch", interval=0.02)
+    first = now()
+    wait_for(lambda: done() == max(waiting.values()), 600, "all to be handled", interval=0.02)
+    last = now()
+    events, seconds, thread, postgres = (b - a for a, b in zip(first, last))
+    return copy, daemon, {"events/s": events / seconds, "µs of the threads an event": thread / events * 1e6,
+                          "µs of Postgres an event": postgres / events * 1e6, "peak RSS MiB": peak_rss_kib(daemon.pid) / 1024}
+
+
+def consumers(bench, rows, turns):
+    app, memory = published(bench, rows)
+    found = {"alone": [], "all": []}
+    for turn in range(turns):
+        for name, groups in (("alone", GROUPS[:1]), ("all", GROUPS))[::1 if turn % 2 else -1]:
+            copy, daemon, figures = catch_up(bench, app, groups)
+            found[name].append(figures)
+            if name == "all":
+                ctl = Ctl(daemon.settings)
+                ctl("verify", "--wait", deadline=600).expect(0)
+                started = time.monotonic()
+                ctl("verify", deadline=600).expect(0)
+                figures["proof"] = time.monotonic() - started
+            daemon.term()
+            copy.database.drop()
+    app.database.drop()
+
+    def row(figure, key, goals=(), scale=1):
+        return Row.of_turns(f"{figure}, integration group → all three", [t[key] for t in found["alone"]],
+                            [t[key] * scale for t in found["all"]], goals)
+    return {"subscriptions": rows, "events": 3 * rows, "turns": turns, "table": [
+        row("events/s that wait in Kafka", "events/s", [("first", ALONE_GOAL), ("second", ALL_GOAL)]),
+        row("µs of the threads an event", "µs of the threads an event"),
+        row("µs of Postgres an event", "µs of Postgres an event"),
+        Row.of_turns("peak MiB, publishing alone → all three groups behind", [memory] * turns,
+                     [t["peak RSS MiB"] for t in found["all"]], [("second", memory + MEMORY_GOAL)]),
+        Row.of_turns(f"seconds of verify, {rows:,} subscriptions → a million in proportion", [t["proof"] for t in found["all"]],
+                     [t["proof"] / rows * 1e6 for t in found["all"]], [("second", PROOF_GOAL)])]}
