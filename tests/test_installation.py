@@ -74,11 +74,15 @@ def test_a_copy_waits_until_it_is_told(original, broker, institutions, how):
     with Daemon(QUICK, database=copy.database, kafka=broker) as daemon:
         daemon.wait_log(WAITS)
         assert before["installation"] in daemon.log
+        status = Ctl(database=copy.database)("status", "--json").expect(0).json
+        assert "this database was copied or moved" in status["daemons_wait"]
+        assert "DAEMONS WAIT: this database was copied" in Ctl(database=copy.database)("status").expect(0).stdout
         assert Ctl(database=copy.database)("installation", "--same", "--dry-run").code == 0
         assert installation(copy.database)["elsewhere"] is True
         assert copy.states() == {"sent": 10, "pending": 10} and institutions.counts()["total"]["requests"] == requests
         Ctl(database=copy.database)("installation", "--same").expect(0)
         copy.wait_states(sent=20)
+        assert Ctl(database=copy.database)("status", "--json").expect(0).json["daemons_wait"] is None
         wait_for(lambda: copy.value("select sum(sent) from {s}.integration_runtime") == 20, 60, "the counters")
         # By mistake: under daemons at work.
         mistaken = Ctl(database=copy.database)("installation", "--copy")

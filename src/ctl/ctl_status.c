@@ -22,7 +22,7 @@ struct status {
     struct sheet *sheet;
     struct store_overview overview;
     int64_t limit; /* waiting subscriptions are counted up to this; 0 = all */
-    struct pg_result *states, *lags, *stops;
+    struct pg_result *refused, *states, *lags, *stops;
     struct fleet fleet;
     int64_t unrouted, alerts;
     struct store_snapshot snapshot;
@@ -32,6 +32,9 @@ struct status {
 static int read_all(struct status *s)
 {
     int r = store_overview(s->pg, &s->overview, &s->err);
+    if (r != PG_DONE)
+        return r;
+    r = pg_query(s->pg, &sql_status_refused, NULL, &s->refused, &s->err);
     if (r != PG_DONE)
         return r;
     int64_t bytes = s->overview.due_index_bytes;
@@ -85,6 +88,10 @@ static void add_head(struct status *s)
     sheet_add(s->sheet, "schema_version", NULL, value_i64(o->version));
     sheet_add(s->sheet, "daemons", "daemons",
               value_words(daemons, o->daemons ? "%" PRId64 " connected" : "none connected", o->daemons));
+    const char *refused = pg_is_null(s->refused, 0, 0) ? NULL : pg_get_text(s->refused, 0, 0);
+    sheet_add(s->sheet, "daemons_wait", NULL, value_text(refused));
+    if (refused)
+        sheet_say(s->sheet, "", "DAEMONS WAIT: %s", refused);
 }
 
 /* The leader's trouble begins with these words. */
@@ -318,6 +325,7 @@ int ctl_status(struct ctl *c)
     pg_result_free(s.snapshot.result);
     fleet_free(&s.fleet);
     pg_result_free(s.states);
+    pg_result_free(s.refused);
     pg_result_free(s.overview.result);
     sheet_free(s.sheet);
     pg_close(s.pg);
