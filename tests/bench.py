@@ -17,6 +17,7 @@ import bench_claims
 import bench_consumers
 import bench_insert
 import bench_isolation
+import bench_limits
 import bench_soak
 import bench_throughput
 import bench_tls
@@ -200,6 +201,8 @@ CASES = {"throughput": lambda b, a: bench_throughput.throughput(b, a.rows, a.tur
          "institutions": lambda b, a: bench_tls.institutions(b, a.institutions, a.turns),
          "bad": lambda b, a: bench_tls.bad(b, a.turns),
          "isolation": lambda b, a: bench_isolation.isolation(b, a.turns),
+         "rate": lambda b, a: bench_limits.rate(b, a.turns),
+         "filters": lambda b, a: bench_limits.filters(b, a.turns),
          "outage": lambda b, a: bench_isolation.outage(b, a.rows, a.seconds),
          "soak": lambda b, a: bench_soak.soak(b, a.requests)}
 NOT_BY_DEFAULT = ("outage", "soak")

@@ -1,4 +1,5 @@
 """A token goes out whole, or not at all: then the integration is paused, or its circuit opens, and the reason is said."""
+import base64
 import os
 import socket
 import threading
@@ -167,3 +168,36 @@ def test_a_credential_that_is_missing_is_named(app, listener, make_daemon, ctl, 
     app.wait_states(retry=1)
     for words in (circuit_opened(app), ctl("explain", str(subscription)).expect(0).stdout):
         assert "its auth_token cannot be used: " in words and "usp" in words and "invalid URL" not in words, words
+
+
+def holds(pid, words):
+    """Whether a process has these bytes anywhere in its memory."""
+    with open(f"/proc/{pid}/maps", encoding="ascii", errors="replace") as maps, open(f"/proc/{pid}/mem", "rb") as memory:
+        for line in maps:
+            first, last = (int(n, 16) for n in line.split()[0].split("-"))
+            if "r" in line.split()[1] and "[v" not in line:  # which are the kernel's own
+                memory.seek(first)
+                if words in memory.read(last - first):
+                    return True
+    return False
+
+
+def test_a_token_that_was_exchanged_is_nowhere_in_memory(app, institutions, make_daemon):
+    """Nor is a secret that signed, when some requests have gone out since."""
+    old, new = "tok-ABCDEFGHIJKLMNOP", "tok-QRSTUVWXYZabcdef"
+    keys = [base64.b64encode(words + b"01234567890123456789012") for words in (b"a former one", b"a later one")]
+    integration = app.integration(institutions.url("/good"), auth_token=old)
+    settings = "update {s}.integrations set auth_token = %s, delivery_settings = jsonb_build_object('signing_secret', %s::text)"
+    app.query(settings, (old, "whsec_" + keys[0].decode()))
+    daemon = make_daemon().start()
+    app.subscriptions(integration, 3)
+    app.wait_states(sent=3)
+    assert holds(daemon.pid, old.encode()) and holds(daemon.pid, base64.b64decode(keys[0]))
+    app.query(settings, (new, "whsec_" + keys[1].decode()))
+
+    def gone():
+        app.subscription(integration)
+        app.wait_states(sent=app.value("select count(*) from {s}.subscriptions"))
+        former = (old.encode(), keys[0], base64.b64decode(keys[0]))
+        return holds(daemon.pid, new.encode()) and not any(holds(daemon.pid, words) for words in former)
+    wait_for(gone, 60, "the former secrets to be wiped")
