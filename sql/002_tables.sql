@@ -264,7 +264,9 @@ create table @extschema@.installation (
     allows_cleaning boolean not null default false,
     server bigint,
     database oid,
-    tables oid
+    tables oid,
+    -- Up to this ledger id there may be events of the installation of which this is a copy, or a schema dump.
+    copied_up_to bigint not null default 0
 );
 
 -- How far the ledger has been published: every id up to high, but those within the gaps. gap_horizon holds the transaction id that

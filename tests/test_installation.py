@@ -92,6 +92,36 @@ def test_a_copy_waits_until_it_is_told(original, broker, institutions, how):
     assert Ctl(database=copy.database, kafka=broker)("verify").code == 0
 
 
+@pytest.mark.parametrize("told", ["--copy", "namespace"])
+def test_data_that_were_loaded_into_tables_that_have_a_name(original, broker, institutions, told):
+    """Whose they are is seen by their events; nothing is sent until it is said what the database is."""
+    server, app = original
+    name = app.value("select namespace::text from {s}.installation")
+    copy = Application(server.create_database("copy"))
+    Ctl(database=copy.database).migrate()
+    dump = subprocess.run([os.path.join(server.bin, "pg_dump"), "--data-only", "--disable-triggers", app.database.conninfo()],
+                          capture_output=True, check=True)
+    subprocess.run([os.path.join(server.bin, "psql"), "-q", copy.database.conninfo()], input=dump.stdout, capture_output=True,
+                   check=True)
+    assert copy.states() == {"sent": 10, "pending": 10}
+    assert copy.value("select namespace::text <> %s from {s}.installation", (name,))
+    requests = institutions.counts()["total"]["requests"]
+    with Daemon(QUICK, database=copy.database, kafka=broker) as daemon:
+        daemon.wait_log("the ledger has events of another installation")
+        copy.subscription(1)
+        assert "another installation" in Ctl(database=copy.database)("status", "--json").expect(0).json["daemons_wait"]
+        assert institutions.counts()["total"]["requests"] == requests
+        if told == "--copy":
+            Ctl(database=copy.database)("installation", "--copy").expect(0)
+            assert copy.value("select not bool_or(enabled) from {s}.integrations")
+        else:
+            copy.query("update {s}.installation set namespace = %s; select {s}.ledger_name_events()", (name,))
+        copy.query("update {s}.integrations set enabled = true")
+        copy.wait_states(sent=21)
+        assert daemon.term() == 0
+        assert daemon.start().term() == 0
+
+
 def test_a_physical_copy_under_another_port(own_postgres, broker, institutions):
     """Started beside the original, or in its place elsewhere: it has no timeline of its own, as a promoted standby has."""
     server = own_postgres(settings={"wal_level": "replica", "max_wal_senders": "4"})

@@ -78,6 +78,14 @@ create or replace function @extschema@.replica_session() returns text language s
      where current_setting('session_replication_role') = 'replica'
 $$;
 
+-- Whether the ledger begins with an event of another installation: its data were loaded into tables that had a name already. The id is
+-- one of ledger_event_id(), but the name in it is not ours.
+create or replace function @extschema@.ledger_is_foreign() returns boolean language sql stable set search_path = pg_catalog, pg_temp as $$
+    select substr(e.event_id, 15, 1) = '8' and right(e.event_id, 17) = right(e.ours, 17) and e.event_id <> e.ours
+      from (select e.event_id::text, @extschema@.ledger_event_id(e.id)::text as ours from @extschema@.subscription_events e
+             where e.id > (select i.copied_up_to from @extschema@.installation i) order by e.id limit 1) e
+$$;
+
 -- Why no daemon may work here, and what would be right; NULL = one may.
 create or replace function @extschema@.work_refused() returns text language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 declare
@@ -116,6 +124,11 @@ begin
                       'run "update %s set namespace = %L"', (select namespace from @extschema@.installation), @extschema@.installation_name(),
                       '@extschema@.installation'::regclass, @extschema@.installation_name());
     end if;
+    if @extschema@.ledger_is_foreign() then
+        return format('the ledger has events of another installation, whose row of table installation was not loaded with them. If this is a '
+                      'copy, run "anubisctl installation --copy"; to go on as that installation, write its name from the dump: "update %s set '
+                      'namespace = ...; select %s()"', '@extschema@.installation'::regclass, '@extschema@.ledger_name_events'::regproc);
+    end if;
     if @extschema@.installation_is_elsewhere() then
         return format('this database was copied or moved: it belongs to installation %s, which was last used elsewhere. If that one is '
                       'in use no more, run "anubisctl installation --same"; if this is a copy of it, "anubisctl installation --copy"',
@@ -140,7 +153,8 @@ begin
     end if;
     update @extschema@.installation
        set (server, database, tables) = (select h.server, h.database, h.tables from @extschema@.installation_here() h),
-           namespace = case when is_copy then gen_random_uuid() else namespace end;
+           namespace = case when is_copy then gen_random_uuid() else namespace end,
+           copied_up_to = case when is_copy then (select last_value from @extschema@.ledger_id_seq) else copied_up_to end;
     perform setval('@extschema@.ledger_place_seq', @extschema@.ledger_place()) where @extschema@.ledger_port_differs();
     -- The next leader looks whether Kafka is ahead.
     update @extschema@.relay_state set timeline = -1 where timeline is not null;

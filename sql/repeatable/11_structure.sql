@@ -29,7 +29,9 @@ begin
         select version, name, checksum, by, oldest_daemon from @extschema@.anubis_steps();
     insert into @extschema@.installation default values on conflict do nothing;
     if found then
-        update @extschema@.installation set (server, database, tables) = (select h.server, h.database, h.tables from @extschema@.installation_here() h);
+        update @extschema@.installation
+           set (server, database, tables) = (select h.server, h.database, h.tables from @extschema@.installation_here() h),
+               copied_up_to = (select coalesce(max(id), 0) from @extschema@.subscription_events);
         perform @extschema@.ledger_name_events();
     end if;
     if exists (select from @extschema@.relay_state) then
@@ -152,8 +154,9 @@ begin
         return;
     end if;
     if not exists (select from @extschema@.installation) then
-        insert into @extschema@.installation (namespace, server, database, tables)
-        select @extschema@.installation_name(), h.server, h.database, h.tables from @extschema@.installation_here() h;
+        insert into @extschema@.installation (namespace, server, database, tables, copied_up_to)
+        select @extschema@.installation_name(), h.server, h.database, h.tables, l.last_value
+          from @extschema@.installation_here() h, @extschema@.ledger_id_seq l;
         return next 'the row of the table "installation"';
     end if;
     if not exists (select from @extschema@.relay_state) then
