@@ -8,6 +8,8 @@
 
 #include "kafka/kafka_consumer.h"
 
+/* The fetcher is woken when so much was read and the queue is empty. Less than queued.max.messages.kbytes in
+ * kafka_conf.c: else a queue that was full would not count. */
 #define KAFKA_WAKE_BYTES ((size_t) 1 << 19)
 
 struct kafka_consumer {
