@@ -221,10 +221,14 @@ def test_status(app, ctl):
     assert [rows[i]["state"].split()[0] for i in sorted(rows)] == ["ok", "paused", "disabled", "circuit", "ok"]
     assert (rows[1]["waiting"], rows[1]["due"], rows[1]["in_flight"], rows[1]["held"]) == (4, 1, 2, 1)
     assert [rows[i]["due"] for i in sorted(rows)] == [1, 0, 0, 0, 1]
+    assert [rows[i]["blocked"] for i in sorted(rows)] == [0, 1, 1, 1, 0] and status["blocked"] == 3
     assert status["due"] == 2 and status["unrouted"] == 1 and status["held"] == 1 and status["in_flight"] == 2
     assert rows[2]["pause_reason"] == "410 Gone" and rows[1]["oldest_due_at"] is not None
     assert status["unpublished_about"] == status["ledger_last_id"] > 20
     text = ctl("status").expect(0).stdout
+    flat = " ".join(text.split())
+    assert "BLOCKED 3 in 3 integrations to which nothing can be sent now, the longest for" in flat
+    assert "410 Gone; 1 blocked" in flat
     assert "\x1b" not in text and "Universidade?[31m Falsa" in text and "São João" in text
     assert CPF not in text and "Maria" not in text
 

@@ -118,11 +118,25 @@ struct sums {
     int64_t due, held, doubtful, in_flight, oldest, recent_done, feasible;
     bool due_is_least;
     int64_t states[FLEET_STATES];
+    /* What would be due if anything could be sent to its integration. */
+    struct {
+        int64_t rows, integrations, oldest;
+        bool is_least;
+    } blocked;
 };
+
+static void add_blocked(struct sums *s, const struct store_integration *i)
+{
+    s->blocked.rows += i->due;
+    s->blocked.integrations += i->due > 0;
+    s->blocked.is_least |= i->due_is_least;
+    if (i->due > 0 && i->oldest != INT64_MIN)
+        s->blocked.oldest = MIN(s->blocked.oldest, i->oldest);
+}
 
 static struct sums add_up(const struct fleet *f)
 {
-    struct sums s = {.oldest = INT64_MAX};
+    struct sums s = {.oldest = INT64_MAX, .blocked.oldest = INT64_MAX};
 
     for (size_t n = 0; n < f->count; n++) {
         const struct fleet_row *r = &f->rows[n];
@@ -131,8 +145,10 @@ static struct sums add_up(const struct fleet *f)
         s.doubtful += r->i.failed_ambiguous;
         s.in_flight += r->i.in_flight;
         s.recent_done += r->h.recent_sent;
-        if (!can_send(&r->i))
+        if (!can_send(&r->i)) {
+            add_blocked(&s, &r->i);
             continue;
+        }
         s.due += r->i.due;
         s.due_is_least |= r->i.due_is_least;
         s.feasible += r->state == FLEET_FAILING ? 0 : r->i.due;
@@ -157,6 +173,28 @@ static int64_t recent_seconds(const struct fleet *f)
     return MAX(MIN(STORE_RECENT_SECONDS, age), 1);
 }
 
+/* "120, the longest for 3 min"; `oldest` INT64_MAX = nobody knows. */
+static struct value value_waiting(const struct fleet *f, int64_t count, bool is_least, int64_t oldest,
+                                  const char *where)
+{
+    CLEANUP(freep) char *longest = oldest == INT64_MAX ? NULL : duration_words(f->now - oldest);
+
+    return value_words(value_i64(count), "%" PRId64 "%s%s%s%s", count, is_least ? "+" : "", where,
+                       longest ? ", the longest for " : "", longest ? longest : "");
+}
+
+static void add_blocked_rows(const struct fleet *f, struct sheet *sheet, const struct sums *s)
+{
+    CLEANUP(freep)
+    char *where = xasprintf(" in %" PRId64 " integration%s to which nothing can be sent now",
+                            s->blocked.integrations, s->blocked.integrations == 1 ? "" : "s");
+
+    sheet_add(sheet, "blocked", s->blocked.rows ? "BLOCKED" : NULL,
+              value_waiting(f, s->blocked.rows, s->blocked.is_least, s->blocked.oldest, where));
+    sheet_add(sheet, "blocked_is_least", NULL, value_bool(s->blocked.is_least));
+    sheet_add(sheet, "oldest_blocked_at", NULL, value_time(s->blocked.oldest));
+}
+
 static void add_pace(const struct fleet *f, struct sheet *sheet, const struct sums *s)
 {
     int64_t seconds = recent_seconds(f);
@@ -178,19 +216,14 @@ static void add_pace(const struct fleet *f, struct sheet *sheet, const struct su
 void fleet_add_backlog(const struct fleet *f, struct sheet *sheet)
 {
     const struct sums s = add_up(f);
-    struct value due_now = value_count(s.due, s.due_is_least);
 
-    if (s.oldest != INT64_MAX) {
-        CLEANUP(freep) char *longest = duration_words(f->now - s.oldest);
-        due_now = value_words(due_now, "%" PRId64 "%s, the longest for %s", s.due, s.due_is_least ? "+" : "",
-                              longest);
-    }
     sheet_add(sheet, "failing", s.states[FLEET_FAILING] ? "FAILING" : NULL,
               value_words(value_i64(s.states[FLEET_FAILING]), "%" PRId64 " of %zu integrations",
                           s.states[FLEET_FAILING], f->count));
-    sheet_add(sheet, "due", "due now", due_now);
+    sheet_add(sheet, "due", "due now", value_waiting(f, s.due, s.due_is_least, s.oldest, ""));
     sheet_add(sheet, "due_is_least", NULL, value_bool(s.due_is_least));
     sheet_add(sheet, "oldest_due_at", NULL, value_time(s.oldest));
+    add_blocked_rows(f, sheet, &s);
     add_pace(f, sheet, &s);
     sheet_add(sheet, "in_flight", "in flight", value_i64(s.in_flight));
     sheet_add(sheet, "held", "held", value_i64(s.held));
@@ -275,6 +308,9 @@ static void add_remark(struct table *t, const struct fleet *f, const struct flee
         add_until(&words, r->i.paused_until, f->now);
     if (reason && r->state != FLEET_FAILING)
         strbuf_addf(&words, "%s%s", words.len ? ": " : "", reason);
+    if (!can_send(&r->i) && r->i.due)
+        strbuf_addf(&words, "%s%" PRId64 "%s blocked", words.len ? "; " : "", r->i.due,
+                    r->i.due_is_least ? "+" : "");
     if (words.len)
         table_remark(t, "%s", strbuf_str(&words) + strspn(strbuf_str(&words), " "));
 }
@@ -334,6 +370,7 @@ static void add_integration(struct table *t, const struct fleet *f, const struct
     table_add(t, value_text(state_word(r)));
     /* As in the sum of add_up(): where nothing can be sent, nothing is due. */
     table_add(t, value_count(can_send(i) ? i->due : 0, can_send(i) && i->due_is_least));
+    table_add(t, value_count(can_send(i) ? 0 : i->due, !can_send(i) && i->due_is_least));
     table_add(t, value_text(longest ? longest : ""));
     table_add(t, value_share(&r->h));
     table_add(t, value_per_minute(f, &r->h));
@@ -351,6 +388,7 @@ void fleet_add(const struct fleet *f, struct sheet *sheet, bool all)
         {"name", "NAME", false},
         {"state", "STATE", false},
         {"due", "DUE", true},
+        {"blocked", NULL, true},
         {"longest_waiting", "LONGEST", true},
         {"recent_error_percent", "ERRORS", true},
         {"recent_sent", "PER MIN", true},
