@@ -49,6 +49,12 @@ create table @extschema@.integration_runtime (
     circuit_since timestamptz,
     circuit_until timestamptz,
     circuit_reason text,
+    -- Of the last failure that opened it or kept it open: why no request could be made at all, and whether a credential of our own is the
+    -- reason. They stay when it is closed.
+    circuit_why text,
+    circuit_ours boolean not null default false,
+    -- The pause_reason with which a daemon has paused the integration by itself. Not cleared: it tells as long as pause_reason is this.
+    own_pause text,
     -- Nothing is sent before: the institution asked for it (429, 503 with Retry-After) or refuses the credentials (401).
     backoff_until timestamptz,
     backoff_since timestamptz,

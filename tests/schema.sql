@@ -118,6 +118,9 @@ CREATE TABLE anubis.integration_runtime (
     circuit_since timestamp with time zone,
     circuit_until timestamp with time zone,
     circuit_reason text,
+    circuit_why text,
+    circuit_ours boolean DEFAULT false NOT NULL,
+    own_pause text,
     backoff_until timestamp with time zone,
     backoff_since timestamp with time zone,
     backoff_reason text,
@@ -187,7 +190,7 @@ begin
     r.circuit_generation := r.circuit_generation + 1;
     return r;
 end $$;
-CREATE FUNCTION anubis.circuit_note(integration bigint, fingerprint bigint, event text, generation bigint, failures integer, threshold integer, recovery interval, max_recovery interval, OUT state_before text, OUT state text, OUT reason text, OUT wait_ms bigint, OUT lasted_ms bigint) RETURNS record
+CREATE FUNCTION anubis.circuit_note(integration bigint, fingerprint bigint, event text, generation bigint, failures integer, threshold integer, recovery interval, max_recovery interval, why text, ours boolean, OUT state_before text, OUT state text, OUT reason text, OUT wait_ms bigint, OUT lasted_ms bigint) RETURNS record
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -207,7 +210,9 @@ begin
         update anubis.integration_runtime r
            set circuit_state = after.circuit_state, circuit_generation = after.circuit_generation, circuit_failures = after.circuit_failures,
                circuit_level = after.circuit_level, circuit_since = after.circuit_since, circuit_until = after.circuit_until,
-               circuit_reason = after.circuit_reason
+               circuit_reason = after.circuit_reason,
+               circuit_why = case when after.circuit_failures > before.circuit_failures then circuit_note.why else r.circuit_why end,
+               circuit_ours = case when after.circuit_failures > before.circuit_failures then circuit_note.ours else r.circuit_ours end
          where r.integration_id = integration;
     end if;
     state_before := before.circuit_state;

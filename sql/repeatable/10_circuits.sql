@@ -69,9 +69,10 @@ begin
 end $$;
 
 -- Notes what came of requests to an integration, unless its endpoint or token is another one meanwhile: the state before and after, why,
--- when the next probe is due, and for how long the circuit was open, in ms.
+-- when the next probe is due, and for how long the circuit was open, in ms. why: no request could be made; ours: for want of a credential
+-- of our own.
 create or replace function @extschema@.circuit_note(integration bigint, fingerprint bigint, event text, generation bigint, failures integer,
-    threshold integer, recovery interval, max_recovery interval,
+    threshold integer, recovery interval, max_recovery interval, why text, ours boolean,
     out state_before text, out state text, out reason text, out wait_ms bigint, out lasted_ms bigint)
     language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -90,7 +91,9 @@ begin
         update @extschema@.integration_runtime r
            set circuit_state = after.circuit_state, circuit_generation = after.circuit_generation, circuit_failures = after.circuit_failures,
                circuit_level = after.circuit_level, circuit_since = after.circuit_since, circuit_until = after.circuit_until,
-               circuit_reason = after.circuit_reason
+               circuit_reason = after.circuit_reason,
+               circuit_why = case when after.circuit_failures > before.circuit_failures then circuit_note.why else r.circuit_why end,
+               circuit_ours = case when after.circuit_failures > before.circuit_failures then circuit_note.ours else r.circuit_ours end
          where r.integration_id = integration;
     end if;
     state_before := before.circuit_state;

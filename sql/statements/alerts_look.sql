@@ -10,7 +10,8 @@
 -- $5 text: name of the sessions of daemons whose network is lost
 with own as materialized (
   select i.id, i.enabled, i.paused_until > now() is true as paused, coalesce(r.circuit_state, 'closed') as circuit,
-         r.circuit_since, r.circuit_reason, r.circuit_failures
+         r.circuit_since, r.circuit_reason, r.circuit_failures, r.circuit_why, r.circuit_ours,
+         case when i.paused_until > now() and i.pause_reason::text = r.own_pause then r.own_pause end as own_pause
     from integrations i left join integration_runtime r on r.integration_id = i.id
    where i.enabled
 ), lost as (
@@ -59,12 +60,19 @@ with own as materialized (
 ), held (integration_id, kind, fires, value, threshold, message) as (
   select id, case circuit_reason when 'authentication' then 'authentication' else 'circuit_open' end, not paused,
          circuit_failures::double precision, $3::double precision,
-         case circuit_reason when 'authentication' then 'the institution refuses the credentials'
-                             else 'requests fail, so only a probe is sent now and then' end
+         case when circuit_reason is distinct from 'authentication' then 'requests fail, so only a probe is sent now and then'
+              when circuit_ours then format('anubisd lacks a credential of its own, so nothing is sent to the institution: %s', circuit_why)
+              when circuit_why is not null then 'its token endpoint gives no token, so nothing is sent to the institution'
+              else 'the institution refuses the credentials' end
     from own where circuit <> 'closed'
   union all
+  -- What a person has put in its place does not go away again by itself.
   select id, k.kind, false, null, null, null from own, (values ('circuit_open'), ('authentication')) as k (kind)
-   where circuit = 'closed' and circuit_since > now() - $2 * interval '1 ms'
+   where circuit = 'closed' and circuit_since > now() - $2 * interval '1 ms' and not (k.kind = 'authentication' and circuit_ours)
+  union all
+  select id, 'paused', true, null, null,
+         format('anubisd has paused the integration: %s. Once that is mended, "anubisctl resume %s" ends the pause', own_pause, id)
+    from own where own_pause is not null
   union all
   select id, 'backlog', fires and lost.count = 0, extract(epoch from age), $1 / 1000.0,
          format('the oldest subscription that could be sent has waited for %s',
@@ -105,6 +113,15 @@ with own as materialized (
    where a.state = 'firing'
      and not exists (select from held h where h.kind = a.kind and h.integration_id is not distinct from a.integration_id)
   returning a.id
+), renamed as (
+  -- Another cause of the same alert is told, too; what stands behind the colon are its details.
+  update alerts a set message = h.message,
+                      last_notified_at = case when split_part(h.message, ':', 1) = split_part(a.message, ':', 1) then a.last_notified_at
+                                              when a.last_notified_at is not null then '-infinity' end
+    from held h
+   where a.state = 'firing' and a.kind in ('authentication', 'paused') and h.kind = a.kind and h.integration_id = a.integration_id
+     and h.fires and h.message <> a.message
+  returning a.id
 ), reworded as (
   -- That a group has stopped is told although messages were put aside before; that it goes on is not.
   update alerts a set message = coalesce(s.words, format('%s of Kafka''s messages could not be handled', l.count)),
@@ -123,4 +140,4 @@ with own as materialized (
       on conflict (kind, coalesce(integration_id, 0)) where state = 'firing' do nothing
   returning id
 )
-select (select count(*) from resolved) + (select count(*) from reworded) + (select count(*) from fired)
+select (select count(*) from resolved) + (select count(*) from renamed) + (select count(*) from reworded) + (select count(*) from fired)

@@ -25,14 +25,20 @@ select s.id::bigint from subscriptions s join unnest($1::bigint[], $2::bigint[])
     on s.id = r.id and s.claim_token = r.token order by 1
 
 -- name: pause_integration
--- Pauses an integration until somebody resumes it. No row when it is paused already, or when its fingerprint is another
--- meanwhile.
+-- Pauses an integration until somebody resumes it, and notes that nobody asked for it. No row when it is paused already, or when its
+-- fingerprint is another meanwhile.
 -- $1 bigint: integration
 -- $2 text: why
 -- $3 bigint: fingerprint for which it is to be paused
-update integrations set paused_until = 'infinity', pause_reason = $2, updated_at = now()
- where id = $1 and (paused_until is null or paused_until <= now())
-   and integration_fingerprint(endpoint_url, auth_token, delivery_settings) = $3 returning id::bigint
+with paused as (
+  update integrations set paused_until = 'infinity', pause_reason = $2, updated_at = now()
+   where id = $1 and (paused_until is null or paused_until <= now())
+     and integration_fingerprint(endpoint_url, auth_token, delivery_settings) = $3 returning id::bigint
+), noted as (
+  insert into integration_runtime as r (integration_id, own_pause) select id, $2 from paused
+      on conflict (integration_id) do update set own_pause = excluded.own_pause
+)
+select id from paused
 
 -- name: changed_integrations
 -- Those of these integrations whose settings are others by now: ids.

@@ -83,13 +83,14 @@ static int acknowledge(struct ctl *c)
 /* What is never told of an integration cannot be silenced. */
 static int check_kind(const char *kind)
 {
-    static const char *const kinds[] = {"failure_rate", "circuit_open", "authentication", "backlog",
-                                        "unconfirmed"};
+    static const char *const kinds[] = {"failure_rate", "circuit_open", "authentication",
+                                        "backlog",      "paused",       "unconfirmed"};
 
     for (size_t i = 0; i < ARRAY_SIZE(kinds); i++)
         if (!kind || strcmp(kind, kinds[i]) == 0)
             return 0;
-    ctl_say("--kind takes failure_rate, circuit_open, authentication, backlog or unconfirmed, not \"%s\"",
+    ctl_say("--kind takes failure_rate, circuit_open, authentication, backlog, paused or unconfirmed, not "
+            "\"%s\"",
             kind);
     return EX_USAGE;
 }

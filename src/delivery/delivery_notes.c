@@ -1,5 +1,8 @@
 /* What the end of a delivery says about its integration. See delivery_internal.h. */
+#include <string.h>
+
 #include "base/timeutil.h"
+#include "base/utf8.h"
 #include "delivery/delivery_internal.h"
 #include "delivery/trial.h"
 
@@ -44,6 +47,20 @@ static void note_pace(const struct delivery *d, const struct outcome *o, const s
         pace_unanswered(pace, now_monotonic_usec());
 }
 
+/* Credentials that could not even be sent: the words, and whether ours are missing. */
+static void note_why(const struct delivery *d, const struct http_result *result, struct store_circuit *note)
+{
+    if (result->cause != HTTP_UNAUTHENTICATED)
+        return;
+    const char *problem = integration_problem(d->integration, &note->ours);
+    CLEANUP(strbuf_free) struct strbuf words = STRBUF_INIT(STRBUF_MAX_DEFAULT);
+    const char *said = problem ? problem : result->detail;
+    note->ours = note->ours && problem;
+    strbuf_add_harmless(&words, said, strlen(said));
+    size_t len = utf8_cut(strbuf_str(&words), words.len, sizeof(note->why) - 1);
+    memcpy(note->why, strbuf_str(&words), len);
+}
+
 static void note_circuit(const struct delivery *d, const struct outcome *o, const struct http_result *result)
 {
     const struct store_circuit_rules rules = store_circuit_rules(d->all->config);
@@ -60,6 +77,7 @@ static void note_circuit(const struct delivery *d, const struct outcome *o, cons
                                  .event = event,
                                  .failures = circuit_event_fails(event)};
     outcome_error_class(result, note.error, sizeof(note.error));
+    note_why(d, result, &note);
     d->all->callbacks.circuit_note(&rules, &note, d->all->userdata);
 }
 

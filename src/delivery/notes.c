@@ -270,6 +270,10 @@ static bool merged(struct notes *n, const struct store_circuit *note)
         memcpy(c->error, note->error, sizeof(c->error));
         if (!both_fail || c->event < CIRCUIT_REFUSED)
             c->event = note->event;
+        if (c->event == note->event) {
+            memcpy(c->why, note->why, sizeof(c->why));
+            c->ours = note->ours;
+        }
         return true;
     }
     return false;

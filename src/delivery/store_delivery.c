@@ -230,6 +230,12 @@ void store_circuit_args(struct pg_args *args, const struct store_circuit_rules *
     pg_arg_i64(args, (int64_t) (rules->recovery_usec / USEC_PER_MSEC));
     pg_arg_i64(args, (int64_t) (rules->max_recovery_usec / USEC_PER_MSEC));
     pg_arg_bool(args, avoid_locked);
+    pg_array_begin(args, PG_TEXT);
+    for (size_t i = 0; i < count; i++)
+        add_text(args, notes[i].why);
+    pg_array_begin(args, PG_INT4);
+    for (size_t i = 0; i < count; i++)
+        pg_array_i32(args, notes[i].ours);
 }
 
 static uint64_t get_duration(const struct pg_result *r, int row, int column, uint64_t otherwise)

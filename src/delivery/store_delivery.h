@@ -147,6 +147,8 @@ struct store_circuit {
     enum circuit_event event;
     int failures;   /* in a row */
     char error[64]; /* the class of the last one, for the journal */
+    char why[200];  /* of the last one: why no request could be made; "" = one was made */
+    bool ours;      /* for want of a credential of our own */
 };
 struct store_circuit_rules {
     int failure_threshold;

@@ -701,6 +701,28 @@ TEST(test_refused_credentials_outdo_failures_and_generations_stay_apart)
     expect_note(2, 77, CIRCUIT_FAILED, 1);
 }
 
+/* The last one that the event is of. */
+TEST(test_a_note_tells_why_nothing_could_be_sent)
+{
+    const struct store_circuit_rules rules = {.failure_threshold = 5};
+    struct store_circuit n = {
+        .integration_id = 77, .event = CIRCUIT_REFUSED, .failures = 1, .why = "no key", .ours = true};
+
+    note(77, 0, CIRCUIT_FAILED);
+    notes_circuit(notes, &rules, &n);
+    note(77, 0, CIRCUIT_FAILED);
+    n.integration_id = 78;
+    notes_circuit(notes, &rules, &n);
+    note(78, 0, CIRCUIT_REFUSED);
+    pass(MSEC(10));
+    EXPECT(sql_circuit_note, 77, 78);
+    expect_note(0, 77, CIRCUIT_REFUSED, 3);
+    assert_string_equal(noted[0].why, "no key");
+    assert_true(noted[0].ours);
+    assert_string_equal(noted[1].why, "");
+    assert_false(noted[1].ours);
+}
+
 TEST(test_notes_that_a_lock_keeps_hold_up_no_others)
 {
     note(78, 0, CIRCUIT_FAILED);
@@ -765,6 +787,7 @@ int main(void)
         SCENE(test_a_wait_that_a_lock_keeps_is_written_later),
         SCENE(test_failures_in_a_row_are_one_note),
         SCENE(test_refused_credentials_outdo_failures_and_generations_stay_apart),
+        SCENE(test_a_note_tells_why_nothing_could_be_sent),
         SCENE(test_notes_that_a_lock_keeps_hold_up_no_others),
         SCENE(test_a_note_whose_answer_is_lost_or_refused_is_written_again),
     };

@@ -1,0 +1,167 @@
+"""What an alert says is the cause: a pause that anubisd began by itself, a credential of its own; and what that silences."""
+import os
+import re
+import subprocess
+
+from harness.processes import wait_for
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+REFUSED = "the institution refuses the credentials"
+OURS = "anubisd lacks a credential of its own, so nothing is sent to the institution: "
+NO_TOKEN = "its token endpoint gives no token, so nothing is sent to the institution"
+DEAD = "requests fail, so only a probe is sent now and then"
+PAUSED = "anubisd has paused the integration: "
+SETTINGS = {"log_level": "info", "retry": {"base_delay": "100ms", "max_delay": "200ms"},
+            "alerts": {"backlog_age": "1h", "repeat_interval": "1s"}}
+
+
+# --- the rule, on integrations in every state ---
+
+class Look:
+    """The statement by which daemons look, without a daemon."""
+
+    def __init__(self, app):
+        self.app = app
+        self.text = subprocess.run(["sh", os.path.join(ROOT, ".ci/embed-sql"), "--text",
+                                    os.path.join(ROOT, "sql/statements/alerts_look.sql")],
+                                   capture_output=True, text=True, check=True).stdout
+        self.numbers = {}
+
+    def state(self, name, **columns):
+        """An integration, and what is known of it."""
+        if name not in self.numbers:
+            self.numbers[name] = self.app.integration("https://a.example/", name=name)
+            self.app.query("insert into {s}.integration_runtime (integration_id) values (%s) on conflict do nothing",
+                           (self.numbers[name],))
+        for column, value in columns.items():
+            table, key = (("integrations", "id") if column in ("enabled", "paused_until", "pause_reason") else
+                          ("integration_runtime", "integration_id"))
+            self.app.query(f"update {{s}}.{table} set {column} = %s where {key} = %s", (value, self.numbers[name]))
+
+    def found(self):
+        """{(integration's name, kind): (words, told when)} of what fires after a look: 15 min, 1 h, 5 failures, 3 days."""
+        self.app.query("set search_path = anubis; prepare look (bigint, bigint, integer, bigint, text) as " + self.text
+                       + "; execute look (900000, 3600000, 5, 259200000, 'nobody')")
+        return {(name, kind): (message, told) for name, kind, message, told in self.app.query(
+            "select i.name, a.kind, a.message, a.last_notified_at::text from {s}.alerts a join {s}.integrations i "
+            "on i.id = a.integration_id where a.state = 'firing'")}
+
+
+def opened(reason, why=None, ours=False):
+    return {"circuit_state": "open", "circuit_reason": reason, "circuit_why": why, "circuit_ours": ours, "circuit_since": "now"}
+
+
+def closed():
+    return {"circuit_state": "closed", "circuit_reason": None, "circuit_since": "now"}
+
+
+def test_who_has_paused_it_and_whose_credential_is_missing(app):
+    look = Look(app)
+    ours = {"paused_until": "infinity", "pause_reason": "it is gone", "own_pause": "it is gone"}
+    for name, columns in {
+            "ours": ours, "ours for an hour": {**ours, "paused_until": "2099-01-01"}, "taken over": ours,
+            "over": {**ours, "paused_until": "2001-01-01"}, "disabled": {**ours, "enabled": False},
+            "resumed": {**ours, "paused_until": None, "pause_reason": None},
+            "theirs": {"paused_until": "infinity", "pause_reason": "by hand"},
+            "theirs after ours": {**ours, "pause_reason": "by hand"}, "nobody's": {"paused_until": "infinity"},
+            "401": opened("authentication"), "no key": opened("authentication", "a file is missing", True),
+            "no key, then 401": opened("authentication", "a file is missing", True),
+            "no key, then mended": opened("authentication", "a file is missing", True),
+            "no token": opened("authentication", "its token endpoint answered HTTP 500"), "dead": opened("failures"),
+            "dead and paused": {**opened("failures"), **ours}}.items():
+        look.state(name, **columns)
+    found = look.found()
+    paused = {name: f'{PAUSED}it is gone. Once that is mended, "anubisctl resume {look.numbers[name]}" ends the pause'
+              for name in ("ours", "ours for an hour", "taken over", "dead and paused")}
+    assert {key: message for key, (message, _) in found.items()} == {
+        **{(name, "paused"): words for name, words in paused.items()}, ("401", "authentication"): REFUSED,
+        **{(name, "authentication"): f"{OURS}a file is missing"
+           for name in ("no key", "no key, then 401", "no key, then mended")},
+        ("no token", "authentication"): NO_TOKEN, ("dead", "circuit_open"): DEAD}
+    app.query("update {s}.alerts set last_notified_at = '2026-01-01'")
+    look.state("ours", paused_until=None, pause_reason=None)
+    look.state("taken over", pause_reason="by hand")
+    look.state("no key", circuit_why="another file is missing")
+    look.state("no key, then 401", **opened("authentication"))
+    for name in ("no key, then mended", "401", "dead"):
+        look.state(name, **closed())
+    found, told = look.found(), "2026-01-01 00:00:00+00"
+    assert found == {
+        ("ours for an hour", "paused"): (paused["ours for an hour"], told),
+        ("dead and paused", "paused"): (paused["dead and paused"], told),
+        ("no key", "authentication"): (OURS + "another file is missing", told),
+        ("no key, then 401", "authentication"): (REFUSED, "-infinity"),
+        ("no token", "authentication"): (NO_TOKEN, told),
+        # They may fail again in a moment; what a person has mended does not.
+        ("401", "authentication"): (REFUSED, told), ("dead", "circuit_open"): (DEAD, told)}
+
+
+def test_a_pause_silences_what_the_circuit_says(app, ctl):
+    look = Look(app)
+    for name in ("paused", "not paused"):
+        look.state(name, **opened("failures"))
+    look.found()
+    app.query("update {s}.alerts set last_notified_at = now()")
+    look.state("paused", paused_until="infinity", pause_reason="by hand")
+    look.found()
+    assert {a["integration"]: a["quiet"] for a in ctl("alerts", "--json").expect(0).json["alerts"]} == {
+        "paused": "the integration is paused", "not paused": None}
+
+
+# --- daemons ---
+
+def alerts(app):
+    return app.query("select kind, integration_id, state from {s}.alerts order by integration_id, id")
+
+
+def test_what_anubisd_pauses_by_itself_is_an_alert_until_its_command_is_called(app, ctl, institutions, make_daemon):
+    """Whatever the reason; what an operator pauses is none."""
+    gone = app.integration(institutions.url("/reject/410"), name="Gone")
+    burst = app.integration(institutions.url("/good/burst"), name="Burst", max_in_flight=30)
+    broken = app.integration(institutions.url("/good"), name="Broken")
+    app.query("alter table {s}.integrations disable trigger user; "
+              "update {s}.integrations set delivery_settings = '{\"outcomes\": 1}' where id = %s; "
+              "alter table {s}.integrations enable trigger user", (broken,))
+    by_hand = app.integration(institutions.url("/good"), name="By hand")
+    daemon = make_daemon(SETTINGS).start()
+    ctl("pause", str(by_hand), "--reason", "asked").expect(0)
+    app.subscriptions(burst, 10)
+    app.wait_states(sent=10)
+    institutions.become("/good/burst", "/reject/422")
+    app.subscriptions(burst, 100)
+    for integration in (gone, broken, by_hand):
+        app.subscription(integration)
+    firing = [("paused", integration, "firing") for integration in (gone, burst, broken)]
+    wait_for(lambda: [a for a in alerts(app) if a[0] == "paused"] == firing, 60, lambda: f"the alerts: {alerts(app)}")
+    for integration, words in ((gone, "410 Gone"), (burst, "20 subscriptions in a row"),
+                               (broken, "its delivery_settings cannot be used")):
+        line = daemon.wait_log(rf".*alert: alert \d+: paused, integration {integration} .*")[0]
+        assert words in line and f'"anubisctl resume {integration}" ends the pause' in line
+    daemon.wait_log("goes on: paused", count=3)
+    institutions.become("/good/burst", "")
+    app.query("update {s}.integrations set endpoint_url = %s, delivery_settings = '{}' where id <> %s",
+              (institutions.url("/good"), by_hand))
+    for message, in app.query("select message from {s}.alerts where kind = 'paused' and state = 'firing'"):
+        ctl(*re.search(r'"anubisctl (resume \d+)"', message)[1].split()).expect(0)
+    over = [("paused", integration, "resolved") for integration in (gone, burst, broken)]
+    wait_for(lambda: [a for a in alerts(app) if a[0] == "paused"] == over, 60, lambda: f"their end: {alerts(app)}")
+    assert by_hand not in [integration for _, integration, _ in alerts(app)]
+
+
+def test_a_credential_of_our_own_is_named_and_over_at_the_next_look(app, institutions, make_daemon, tmp_path):
+    """The circuit's time, for which others go on after it has closed, is an hour here."""
+    daemon = make_daemon({**SETTINGS, "circuit_breaker": {"recovery_timeout": "1h", "max_recovery_timeout": "1h"}},
+                         env={"CREDENTIALS_DIRECTORY": str(tmp_path)}).start()
+    settings = {"auth": {"type": "header", "name": "X-Key", "value": "credential:usp_key"}}
+    by_token = app.integration(institutions.url("/good/a"), name="Token", auth_token="credential:usp_token")
+    by_settings = app.integration(institutions.url("/good/b"), name="Settings", auth_token=None, delivery_settings=settings)
+    for integration in (by_token, by_settings):
+        app.subscription(integration)
+    for integration, name in ((by_token, "usp_token"), (by_settings, "usp_key")):
+        line = daemon.wait_log(rf".*alert: alert \d+: authentication, integration {integration} .*")[0]
+        assert OURS in line and name in line and REFUSED not in line
+        (tmp_path / name).write_text("key")
+    app.query("update {s}.integration_runtime set circuit_until = now()")
+    wait_for(lambda: alerts(app) == [("authentication", i, "resolved") for i in (by_token, by_settings)], 60,
+             lambda: f"their end: {alerts(app)}")
+    app.wait_states(sent=2)
