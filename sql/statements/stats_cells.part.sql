@@ -1,12 +1,15 @@
 -- What events add to integration_stats_spans, from rows "e" of stats_events: by hour, and from the hours by day and month.
-hours as materialized (
-  select integration_id, hour, count(*) filter (where event_type = 'created') as created,
-         count(*) filter (where event_type = 'sent') as sent, count(*) filter (where event_type = 'failed') as failed,
-         count(*) filter (where event_type = 'retried') as retried, sum(attempts) as attempts
-    from e group by 1, 2
+-- Those that are alike are folded first: everything after that costs by kinds of events, and not by events.
+folded as materialized (
+  select integration_id, hour, event_type, attempts, http_index, delivery_index, count(*) as n from e group by 1, 2, 3, 4, 5, 6
+), hours as materialized (
+  select integration_id, hour, coalesce(sum(n) filter (where event_type = 'created'), 0) as created,
+         coalesce(sum(n) filter (where event_type = 'sent'), 0) as sent, coalesce(sum(n) filter (where event_type = 'failed'), 0) as failed,
+         coalesce(sum(n) filter (where event_type = 'retried'), 0) as retried, sum(n * attempts) as attempts
+    from folded group by 1, 2
 ), latencies as materialized (
-  select integration_id, hour, k.is_http, k.index, count(*) as n
-    from e cross join lateral (values (true, http_index), (false, delivery_index)) as k (is_http, index)
+  select integration_id, hour, k.is_http, k.index, sum(f.n) as n
+    from folded f cross join lateral (values (true, f.http_index), (false, f.delivery_index)) as k (is_http, index)
    where k.index is not null group by 1, 2, 3, 4
 ), spans (span) as (
   values ('hour'), ('day'), ('month')

@@ -6,7 +6,7 @@
 -- $4 bigint: the lowest id, so that other partitions are not even opened
 -- $5 bigint: the highest
 -- $6 bytea: 1 at the places of these events, else 0
-with e as materialized (
+with e as (
   select s.* from unnest($1::bigint[], $2::bigint[], $3::bigint[]) as r (first, last, place)
    cross join lateral (select * from stats_events s
                         where s.id between r.first and r.last and s.id between $4 and $5

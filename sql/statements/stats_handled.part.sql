@@ -11,7 +11,7 @@ with known as materialized (
 ), chunks as materialized (
   select b.event_type, b.chunk, bit_or(('x' || encode(b.bits, 'hex'))::bit(8192)) as bits
     from consumer_bitmaps b where b.read_model = 'integration' group by 1, 2
-), e as materialized (
+), e as (
   select s.* from known k join stats_events s on s.id > k.adopted
     join chunks c on c.event_type = s.event_type and c.chunk = s.id / 8192
    where get_bit(c.bits, ((s.id % 8192)::int # 7)) = 1
