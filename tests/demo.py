@@ -17,7 +17,7 @@ import time
 
 import demo_report
 from demo_screen import Screen
-from demo_world import SETTINGS, TOTAL, Enrolments, Reader, Sample, Troubles
+from demo_world import CONFIRMING, SETTINGS, TOTAL, Enrolments, Reader, Sample, Troubles
 from harness import processes
 from harness.anubis import Ctl, Daemon, program
 from harness.institutions import Institutions
@@ -62,7 +62,7 @@ class Demo:
         done(f"{sum(self.enrolments.inserted.values()):,} of {TOTAL:,}; the others come later")
 
         done = self.screen.step("Starting anubisd")
-        self.reader = Reader(self.kafka)
+        self.reader = Reader(self.kafka, self.enrolments.ids[CONFIRMING])
         self.daemon = Daemon(SETTINGS, database, self.kafka, name="anubisd", test_settings=False).start()
         self.troubles = Troubles(self)
         done()

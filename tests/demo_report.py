@@ -3,7 +3,7 @@ import collections
 import textwrap
 
 from demo_screen import NAME, WHAT, WIDTH, number
-from demo_world import CHARACTERS, TOTAL
+from demo_world import CHARACTERS, CONFIRMING, TOTAL
 
 Findings = collections.namedtuple("Findings", "sample ids keys messages sequences ledger verify troubles")
 
@@ -32,6 +32,8 @@ def checks(f):
     found = sum(len(f.sequences[topic] & ids) for topic, ids in f.ledger.items())
     yield (found == events and all(f.sequences[t] <= f.ledger.get(t, set()) for t in f.sequences),
            f"{number(found)} of {number(events)} events of the ledger were read back, each from its topic")
+    yield f.sample.confirmed == CONFIRMING.count, (
+        f"{CONFIRMING.name} has confirmed {number(f.sample.confirmed)} of its {number(CONFIRMING.count)}, through Kafka")
     yield f.verify.code == 0, "anubisctl verify finds no difference between states, ledger and counters"
 
 

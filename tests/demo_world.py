@@ -1,6 +1,7 @@
 """What the demo watches: six institutions of different character, an application that enrols people, and an ordinary
-Kafka consumer that reads the events back."""
+Kafka consumer that reads the events back, and confirms in the name of one institution what that was sent."""
 import collections
+import json
 import threading
 
 import confluent_kafka as ck
@@ -21,6 +22,7 @@ CHARACTERS = [
     Character("Centro Fora do Ar", "dead for 9 seconds", "/dead/fora-do-ar", 200, "sent", None),
 ]
 TOTAL = sum(c.count for c in CHARACTERS)
+CONFIRMING = CHARACTERS[0]
 
 SETTINGS = {
     "log_level": "info",
@@ -74,8 +76,8 @@ class Enrolments:
         self.seconds = seconds
         self.waiting = waiting
         self.inserted = collections.Counter()
-        self.ids = {c: self.app.integration(institutions.url(c.path), c.name, max_attempts=c.max_attempts)
-                    for c in CHARACTERS}
+        self.ids = {c: self.app.integration(institutions.url(c.path), c.name, max_attempts=c.max_attempts, delivery_settings=(
+            {"confirmation": {"within": "2d"}} if c is CONFIRMING else {})) for c in CHARACTERS}
         self._insert(waiting)
 
     def _insert(self, share):
@@ -94,11 +96,14 @@ class Enrolments:
 
 
 class Reader(threading.Thread):
-    """An ordinary Kafka client, not ours: reads every subscription topic from its beginning."""
+    """An ordinary Kafka client, not ours: reads every subscription topic from its beginning, and confirms what an integration
+    was sent, as its institution would."""
 
-    def __init__(self, cluster, prefix="anubis."):
+    def __init__(self, cluster, confirming, prefix="anubis."):
         super().__init__(daemon=True, name="reader")
         self.topics = [prefix + t for t in TOPICS if t.startswith("subscriptions.")]
+        self.sent, self.confirmations, self.confirming = f"{prefix}subscriptions.sent", f"{prefix}confirmations", confirming
+        self.confirmed = set()
         self.cluster = cluster
         self.messages = collections.Counter()  # by topic
         self.sequences = {t: set() for t in self.topics}
@@ -106,8 +111,16 @@ class Reader(threading.Thread):
         self._ended = threading.Event()
         self.start()
 
+    def _confirm(self, producer, message, headers):
+        subscription, is_theirs = int(message.key()), headers.get("integration_id") == b"%d" % self.confirming
+        if message.topic() != self.sent or not is_theirs or subscription in self.confirmed:
+            return
+        self.confirmed.add(subscription)
+        producer.produce(self.confirmations, key=message.key(), value=json.dumps(
+            {"subscription_id": subscription, "status": "confirmed", "external_id": f"matricula-{subscription}"}))
+
     def run(self):
-        consumer = self.cluster._consumer()  # pylint: disable=protected-access
+        consumer, producer = self.cluster.clients()
         try:
             while not self._ended.is_set() and not self._assign(consumer):
                 self._ended.wait(0.2)
@@ -117,10 +130,13 @@ class Reader(threading.Thread):
                         headers = dict(m.headers() or [])
                         self.messages[m.topic()] += 1
                         self.sequences[m.topic()].add(int(headers["sequence"]))
+                        self._confirm(producer, m, headers)
+                producer.poll(0)
         except Exception as e:  # pylint: disable=broad-except
             self.error = e
         finally:
             consumer.close()
+            producer.flush(5)
 
     def _assign(self, consumer):
         """anubisd creates the topics that are missing, so they may come later than we do."""
@@ -161,14 +177,16 @@ class Sample:
         cursor.execute("select coalesce(sum(successful_sends), 0)::int, coalesce(sum(failed_sends), 0)::int "
                        "from anubis.integrations")
         self.counted_sent, self.counted_failed = cursor.fetchone()
+        cursor.execute("select count(*) from anubis.confirmations where status = 'confirmed'")
+        self.confirmed, = cursor.fetchone()
         self.read_back = reader.distinct()
 
     def settled(self):
         return self.total["sent"] + self.total["failed"]
 
     def quiet(self):
-        """Everything is delivered or given up, published, read back and counted."""
-        return (self.settled() == TOTAL and self.read_back == sum(self.events.values())
+        """Everything is delivered or given up, published, read back, counted and confirmed."""
+        return (self.confirmed == CONFIRMING.count and self.settled() == TOTAL and self.read_back == sum(self.events.values())
                 and (self.counted_sent, self.counted_failed) == (self.total["sent"], self.total["failed"]))
 
 

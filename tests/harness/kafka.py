@@ -45,6 +45,10 @@ class Cluster:
                                              "enable.auto.commit": False, "auto.offset.reset": "earliest",
                                              "fetch.wait.max.ms": 50, **more}))
 
+    def clients(self):
+        """A consumer without a group, and a producer: the caller closes and flushes them."""
+        return self._consumer(), ck.Producer(self._settings())
+
     def topics(self, deadline=30):
         """{name: number of partitions}"""
         consumer = self._consumer()
