@@ -71,7 +71,10 @@ create table @extschema@.integration_runtime (
     failed bigint not null default 0,
     sent_folded bigint not null default 0,
     failed_folded bigint not null default 0,
-    -- The last time that the institution took a subscription, as the counters know.
+    -- See refusals_judged(): subscriptions that the institution refused for their data, in a row; how often it was paused for that; and
+    -- the last time that it took one, as the counters know, and who counts refusals.
+    refused_in_row integer not null default 0,
+    refused_turn bigint not null default 0,
     taken_at timestamptz
 ) with (fillfactor = 50);
 -- Those that claims pass over.

@@ -101,7 +101,7 @@ def test_what_is_held_and_why(app, institution, make_daemon, ctl):
     """Held rows are never sent again, whatever comes; the event and explain tell the setting, and the command."""
     rows = Rows(app, institution)
     held = {rows.add(HOLD, "silent"): "on_ambiguous", rows.add(HOLD, 409): "on_ambiguous",
-            rows.add(NO_KEYS, "silent"): "idempotency.window",
+            rows.add(NO_KEYS, "silent"): "idempotency.window = none",
             rows.add({"idempotency": {"window": "1ms"}}, "silent"): "idempotency.window",
             rows.add(HOLD, 200, ambiguous_since="2026-01-01"): "on_ambiguous",  # from before the setting
             rows.add({}, 200, ambiguous_since="2026-01-01"): "idempotency.window"}  # a day is the default
@@ -120,7 +120,8 @@ def test_what_is_held_and_why(app, institution, make_daemon, ctl):
         assert row["status"] == "retry" and row["next_attempt_at"] is None, row
         assert event["to_status"] == "retry" and event["decided_by"] == why and event["ambiguous"], event
         story = ctl("explain", str(rows.ids[number])).expect(0).stdout
-        words = "on_ambiguous" if why == "on_ambiguous" else "no longer knows its Idempotency-Key"
+        words = {"on_ambiguous": "on_ambiguous is", "idempotency.window": "no longer knows its Idempotency-Key",
+                 "idempotency.window = none": "the institution knows no Idempotency-Keys"}[why]
         assert words in story and "anubisctl settle" in story and "--as sent|failed" in story, story
         assert "nothing, until a person decides" in story
     assert [len(institution.keys(n)) for n in held] == [1, 1, 1, 1, 0, 0]
@@ -233,7 +234,7 @@ def test_a_daemon_that_dies_leaves_what_is_to_be_held(app, institution, institut
     daemon.start()
     rows.wait_held(numbers[0], numbers[1])
     rows.wait("sent", numbers[2], numbers[3])
-    assert [rows.events(n)[-1]["decided_by"] for n in numbers] == ["on_ambiguous", "idempotency.window", None, None]
+    assert [rows.events(n)[-1]["decided_by"] for n in numbers] == ["on_ambiguous", "idempotency.window = none", None, None]
     assert "2 held for a person" in daemon.log and len(institution.gets) == 1
 
 

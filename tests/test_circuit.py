@@ -226,6 +226,20 @@ def test_a_row_of_forbidden_ones_opens_it_as_authentication(app, institutions, m
     daemon.wait_log(r"its credentials are refused or missing \(HTTP 403\)")
 
 
+def test_another_reason_is_told(app, institutions, make_daemon):
+    """An outage that ends with refused credentials: the journal and the alerts say so."""
+    daemon = make_daemon({**FOR_LONG, "retry": {"base_delay": "100ms", "max_delay": "200ms"}}).start()
+    integration = app.integration(institutions.url("/reject/500"))
+    app.subscriptions(integration, 10)
+    daemon.wait_log(r"the circuit is open, because its requests fail \(HTTP 500\)")
+    institutions.become("/reject/500", "/reject/401")
+    app.query("update {s}.integration_runtime set circuit_until = now()")
+    daemon.wait_log(r"the circuit is still open, now because its credentials are refused or missing \(HTTP 401\)")
+    alerts = "select kind, state from {s}.alerts order by id"
+    wait_for(lambda: app.query(alerts) == [("circuit_open", "resolved"), ("authentication", "firing")], 60, "the alerts")
+    daemon.wait_log(r"alert \d+: authentication.*: the institution refuses the credentials")
+
+
 @pytest.mark.parametrize("column, path", [("auth_token", "/reject/401"), ("endpoint_url", "/reject/500"),
                                           ("endpoint_url", "/close"), ("delivery_settings", "/reject/401")])
 def test_a_mended_one_is_probed_at_once(app, institutions, make_daemon, column, path):

@@ -119,6 +119,16 @@ def test_rows_do_not_wait_for_the_poll_when_slots_get_free(app, institutions, ma
     app.wait_states(sent=rows, deadline=60)
 
 
+def test_a_slow_rate_does_not_wait_for_the_poll(app, institutions, make_daemon):
+    """Below one a second, too: a row every 1.5 s, with a poll that never comes."""
+    make_daemon({**QUICK, "delivery": {**QUICK["delivery"], "poll_interval": "5m"}}).start()
+    app.subscriptions(app.integration(institutions.url("/good/slowly"), rate_limit=1 / 1.5), 5)
+    app.wait_states(sent=5, deadline=60)
+    times = arrivals(institutions, "/good/slowly")
+    apart = [b - a for a, b in zip(times, times[1:])]
+    assert min(apart) > 1.5 - JITTER, apart
+
+
 def test_another_rate_counts_at_once(app, institutions, make_daemon):
     make_daemon(QUICK).start()
     integration = app.integration(institutions.url("/good"), rate_limit=0.001)

@@ -339,6 +339,60 @@ def test_a_burst_of_refusals_pauses_an_institution_that_took_some(app, instituti
     app.wait_states(sent=310)
 
 
+def test_three_daemons_count_refusals_together(app, make_daemon):
+    """As many requests are under way at once as three daemons may have, and all are refused then."""
+    lock, all_there, seen = threading.Lock(), threading.Event(), []
+
+    def answer(_):
+        with lock:
+            seen.append(None)
+            if len(seen) == 10 + 3 * 32:
+                all_there.set()
+        if len(seen) <= 10:
+            return 200, {}, b""
+        all_there.wait(60)
+        return 400, {}, b""
+
+    with RecordingServer(answer) as server:
+        settings = {"log_level": "info", "delivery": {"max_in_flight_per_integration": 32}}
+        daemons = [make_daemon(settings, name=f"anubisd{i}").start() for i in range(3)]
+        integration = app.integration(server.url + "/")
+        app.subscriptions(integration, 10)
+        app.wait_states(sent=10)
+        wait_for(lambda: app.value("select taken_at from {s}.integration_runtime"), 30, "it to be known")
+        app.subscriptions(integration, 300)
+        wait_for(lambda: app.value("select paused_until from {s}.integrations"), 60, "the pause")
+        wait_for(lambda: not app.states()["processing"], 30, "the answers under way")
+        assert app.states()["failed"] == 20 and app.states()["sent"] == 10 and len(seen) <= 10 + 6 * 32
+        wait_for(lambda: sum(len(re.findall("is paused until somebody resumes it: 20 subscriptions in a row", d.log))
+                             for d in daemons) == 1, 30, "one line")
+        assert "refuses everything" not in "".join(d.log for d in daemons)
+
+
+LATELY = 1000000  # us
+# How many stand before; of which turn, by which settings; + and - in their order; what follows: may fail, turn, vain, in a row.
+JUDGED = [
+    (0, 0, True, "---", LATELY, (3, None, False, 3)), (17, 0, True, "----", LATELY, (3, 1, False, 0)),
+    (17, 0, True, "--+--", LATELY, (4, None, False, 2)), (19, 0, True, "+", LATELY, (0, None, False, 0)),
+    (0, 0, True, "-" * 50, LATELY, (20, 1, False, 0)), (19, 0, True, "-+" * 30, LATELY, (1, 1, False, 0)),
+    (0, 0, True, "-" * 50, None, (50, None, True, 20)), (0, 0, True, "-" * 50, 3601 * LATELY, (50, None, True, 20)),
+    (20, 0, True, "--", LATELY, (1, 1, False, 0)), (20, 0, True, "+-", None, (1, None, False, 1)),
+    (3, 0, False, "---", LATELY, (3, None, False, 3)), (3, -1, True, "---", LATELY, (0, None, False, 3)),
+    (3, 7, True, "---", LATELY, (3, None, False, 6))]
+
+
+@pytest.mark.parametrize("before, turn, same, answers, lately, found", JUDGED)
+def test_refusals_in_a_row_are_counted(app, before, turn, same, answers, lately, found):
+    integration = app.integration("https://usp.example/")
+    app.query("insert into {s}.integration_runtime (integration_id, refused_in_row) values (%s, %s)", (integration, before))
+    judged = app.query("select j.* from {s}.integrations i, {s}.refusals_judged(i.id, {s}.integration_fingerprint("
+                       "i.endpoint_url, i.auth_token, i.delivery_settings) + %s, %s, %s, %s, 'why') j",
+                       (0 if same else 1, turn, [a == "+" for a in answers], lately))[0]
+    in_row, paused = app.query("select refused_in_row, pause_reason from {s}.integration_runtime r join {s}.integrations i "
+                               "on i.id = r.integration_id")[0]
+    assert (*judged, in_row) == found and paused == ("why" if found[1] else None)
+
+
 @pytest.mark.parametrize("meanwhile", ["restart", "settings"])
 def test_it_is_known_that_an_institution_took_some(app, institutions, make_daemon, meanwhile):
     """After a restart, and when somebody has just set what it does not like."""

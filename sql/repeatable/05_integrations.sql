@@ -67,7 +67,7 @@ begin
     select backoff_until is not null or circuit_state <> 'closed' into waited
       from @extschema@.integration_runtime r where r.integration_id = new.id for no key update;
     update @extschema@.integration_runtime r
-       set backoff_until = null, backoff_reason = null,
+       set backoff_until = null, backoff_reason = null, refused_in_row = 0,
            (circuit_state, circuit_generation, circuit_failures, circuit_level, circuit_until) =
            (select n.circuit_state, n.circuit_generation, n.circuit_failures, n.circuit_level, n.circuit_until
               from @extschema@.circuit_next(r, 'mended', null, null, clock_timestamp(), null, null, null, null) n)

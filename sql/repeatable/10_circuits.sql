@@ -73,7 +73,7 @@ end $$;
 -- of our own.
 create or replace function @extschema@.circuit_note(integration bigint, fingerprint bigint, event text, generation bigint, failures integer,
     threshold integer, recovery interval, max_recovery interval, why text, ours boolean,
-    out state_before text, out state text, out reason text, out wait_ms bigint, out lasted_ms bigint)
+    out state_before text, out state text, out reason text, out wait_ms bigint, out lasted_ms bigint, out reason_before text)
     language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     at timestamptz := clock_timestamp();
@@ -97,6 +97,7 @@ begin
          where r.integration_id = integration;
     end if;
     state_before := before.circuit_state;
+    reason_before := before.circuit_reason;
     state := after.circuit_state;
     reason := after.circuit_reason;
     wait_ms := extract(epoch from after.circuit_until - at) * 1000;

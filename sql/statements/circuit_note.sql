@@ -1,5 +1,5 @@
 -- Notes what came of requests to integrations: each one's id, its circuit's state before and after, why it is open, when its
--- next probe is due, for how long it was open (ms), and the integration's name. No state where the endpoint or the token was changed
+-- next probe is due, for how long it was open (ms), the integration's name, and why it was open before. No state where the endpoint or the token was changed
 -- since. Daemons lock circuits in the order of their ids.
 -- $1 bigint[]: integrations; one with several events has them in their order
 -- $2 bigint[]: their fingerprints when the requests were made
@@ -16,7 +16,7 @@ with free as materialized (
   select integration_id from integration_runtime where $9 and integration_id = any ($1) for no key update skip locked
 )
 select e.id, n.state_before, n.state, n.reason, n.wait_ms, n.lasted_ms,
-       (select left(i.name::text, 100) from integrations i where i.id = e.id)
+       (select left(i.name::text, 100) from integrations i where i.id = e.id), n.reason_before
   from (select * from unnest($1::bigint[], $2::bigint[], $3::text[], $4::bigint[], $5::integer[], $10::text[], $11::integer[]) with ordinality
                       as u (id, fingerprint, event, generation, failures, why, ours, number) order by id, number) e
  cross join lateral circuit_note(e.id, e.fingerprint, e.event, e.generation, e.failures, $6, $7 * interval '1 ms',

@@ -6,7 +6,7 @@
 , locked as materialized (
   select f.id as integration_id, f.name, f.endpoint_url, f.auth_token, f.delivery_settings, f.timeout_ms, f.max_attempts,
          f.recovers, f.generation,
-         f.has_failures, f.taken_at, f.slots, f.retry_slots, f.rate, f.send_at, f.takes, s.row_at, s.is_retry,
+         f.has_failures, f.taken_at, f.refused_turn, f.refuses, f.slots, f.retry_slots, f.rate, f.send_at, f.takes, s.row_at, s.is_retry,
          case when pg_column_size(s.payload) >= 1000 then octet_length(s.payload::text) else 1000 end as bytes
     from free f cross join lateral (
       select * from (

@@ -8,7 +8,7 @@
 free as (
   select i.id, i.name, i.endpoint_url, i.auth_token, i.delivery_settings,
          coalesce(nullif(greatest(i.timeout_ms, 0), 0), $10) as timeout_ms,
-         i.max_attempts, i.recovers, i.generation, i.has_failures, i.taken_at,
+         i.max_attempts, i.recovers, i.generation, i.has_failures, i.taken_at, i.refused_turn, i.refuses,
          case when i.rate is null and not i.takes then n.slots else least(n.slots, coalesce(t.tokens, 0)) end as slots, i.rate, t.send_at,
          i.takes, n.retry_slots,
          p.fresh_id, p.due, p.id as after_id,
@@ -21,6 +21,7 @@ free as (
             i.timeout_ms, i.max_attempts, i.max_in_flight, rate_of(i.rate_limit) as rate,
             r.backoff_until > now() - interval '1 minute' or r.circuit_since > now() - interval '1 minute' as recovers,
             coalesce(r.circuit_generation, 0) as generation, r.circuit_failures > 0 as has_failures, r.taken_at,
+            coalesce(r.refused_turn, 0) as refused_turn, r.refused_in_row > 0 as refuses,
             r.rate_at, r.rate_by, r.served_by, r.served_until, width_bucket(i.id::bigint, $3) as n,
             (i.max_in_flight > 0) is true
             and (r.served_by = $7

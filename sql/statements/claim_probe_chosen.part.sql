@@ -2,7 +2,8 @@
 -- $21 bigint: the longest wait of a circuit in ms
 with chosen as materialized (
   select r.integration_id, r.circuit_generation + 1 as generation, rate_of(i.rate_limit) as rate,
-         rate_next(r.rate_at, r.rate_by, rate_of(i.rate_limit), $20, now()) as send_at, r.taken_at
+         rate_next(r.rate_at, r.rate_by, rate_of(i.rate_limit), $20, now()) as send_at, r.taken_at,
+         r.refused_turn, r.refused_in_row > 0 as refuses
     from integration_runtime r join integrations i on i.id = r.integration_id
    where r.circuit_state <> 'closed'
      and (r.circuit_until <= now()
@@ -22,7 +23,7 @@ with chosen as materialized (
 ), free as (
   select i.id, i.name, i.endpoint_url, i.auth_token,
          nullif(i.delivery_settings, '{}') as delivery_settings, coalesce(nullif(greatest(i.timeout_ms, 0), 0), $10) as timeout_ms,
-         i.max_attempts, true as recovers, c.generation, true as has_failures, c.taken_at, 1 as slots, 1 as retry_slots, c.rate, c.send_at, false as takes,
+         i.max_attempts, true as recovers, c.generation, true as has_failures, c.taken_at, c.refused_turn, c.refuses, 1 as slots, 1 as retry_slots, c.rate, c.send_at, false as takes,
          0::bigint as fresh_id, '-infinity'::timestamptz as due, 9223372036854775807 as after_id,
          false as passed
     from chosen c join integrations i on i.id = c.integration_id

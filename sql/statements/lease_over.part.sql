@@ -15,7 +15,7 @@ with over as materialized (
    cross join lateral (select o.worn, o.old,
                               case when a.asks and not o.old then null
                                    when i.delivery_settings ->> 'on_ambiguous' = 'hold' then 'on_ambiguous'
-                                   when i.delivery_settings #>> '{idempotency,window}' = 'none' then 'idempotency.window'
+                                   when i.delivery_settings #>> '{idempotency,window}' = 'none' then 'idempotency.window = none'
                               end as held_by) f
    where s.status = 'processing' and (s.lease_expires_at < now() or s.lease_expires_at is null)
      and (s.claim_token is null or s.claim_token <> all ($1)) and s.id <> all ($6)

@@ -162,7 +162,9 @@ const char *ambiguity_holds(const struct ambiguity *a, uint64_t age_usec)
 {
     if (a->holds)
         return "on_ambiguous";
-    if (a->knows_no_keys || age_usec >= (a->window_usec ? a->window_usec : WINDOW_USEC))
+    if (a->knows_no_keys)
+        return "idempotency.window = none";
+    if (age_usec >= (a->window_usec ? a->window_usec : WINDOW_USEC))
         return "idempotency.window";
     return NULL;
 }

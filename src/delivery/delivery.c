@@ -91,26 +91,6 @@ static struct store_settlement *settlement_new(const struct delivery *d, const s
     return s;
 }
 
-/* Refusals one after the other by an institution that took some a short time ago: why it is to be paused, or
- * NULL. Those that were under way then are not failed. */
-static const char *judge_refusals(const struct delivery *d, struct outcome *o)
-{
-    struct burst *burst = &d->integration->burst;
-    enum burst_advice advice = BURST_NONE;
-    uint64_t now = now_monotonic_usec();
-
-    if (o->state == OUTCOME_SENT)
-        burst_taken(burst, now);
-    else if (o->refused && d->sent_with.fingerprint == d->integration->fingerprint)
-        advice = burst_refused(burst, now);
-    if (advice == BURST_SPARE)
-        *o = (struct outcome){.state = OUTCOME_RETRY, .ambiguous = o->ambiguous, .circuit = o->circuit};
-    if (advice == BURST_NONE)
-        return NULL;
-    return "20 subscriptions in a row were refused for their data, by an institution that took some within "
-           "the last hour";
-}
-
 /* What the row tells of a lookup that told nothing. */
 static char *lookup_words(const struct http_result *result)
 {
@@ -137,6 +117,7 @@ static void settle(struct delivery *d, const struct outcome *o, const struct htt
     free(d->question);
     delivery_turn_free(d->turn);
     delivery_token_free(d->authorized);
+    delivery_refused_free(d->refused);
     free(d);
     all->callbacks.delivered(settlement, has_more, all->userdata);
 }
@@ -156,7 +137,7 @@ static struct outcome decide(struct delivery *d, const struct http_result *resul
         .age_usec = d->age_usec + result->duration_usec,
         .ambiguous_before = d->ambiguous.before,
         .ambiguous_usec = d->ambiguous.usec,
-        .can_ask = d->can_ask,
+        .can_ask = d->ambiguous.can_ask,
         .is_lookup = d->question && !d->question->is_absent,
         .unit = erand48(d->all->jitter),
     };
@@ -187,6 +168,25 @@ static void post_again(struct delivery *d, const char *key, const char *trace)
         post(d, key, trace);
 }
 
+static void conclude(struct delivery *d, const struct outcome *o, const struct http_result *result,
+                     const char *pause_reason, const char *words)
+{
+    if (o->state == OUTCOME_SENT)
+        delivery_note_taken(d);
+    delivery_say(d, o, result);
+    delivery_note_integration(d, o, result, pause_reason ? pause_reason : o->pause_reason);
+    settle(d, o, result, pause_reason ? pause_reason : words);
+}
+
+void deliveries_decided(struct delivery *d, bool fails)
+{
+    const struct refused *r = d->refused;
+    const struct outcome spared = {
+        .state = OUTCOME_RETRY, .ambiguous = r->outcome.ambiguous, .circuit = r->outcome.circuit};
+
+    conclude(d, fails ? &r->outcome : &spared, &r->result, NULL, NULL);
+}
+
 static void finish(struct delivery *d, const struct http_result *result, const char *pause_reason)
 {
     CLEANUP(freep) char *words = NULL;
@@ -208,13 +208,8 @@ static void finish(struct delivery *d, const struct http_result *result, const c
             words = lookup_words(result);
         }
     }
-    const char *burst = judge_refusals(d, &outcome);
-    delivery_say(d, &outcome, result);
-    delivery_note_integration(d, &outcome, result,
-                              pause_reason ? pause_reason
-                              : burst      ? burst
-                                           : outcome.pause_reason);
-    settle(d, &outcome, result, pause_reason ? pause_reason : words);
+    if (!outcome.refused || !delivery_waits_for_verdict(d, &outcome, result))
+        conclude(d, &outcome, result, pause_reason, words);
 }
 
 static void on_decided(const struct http_result *result, void *held, void *userdata)
@@ -321,6 +316,7 @@ void deliveries_start(struct deliveries *all, const struct store_claimed *row, i
     link_delivery(all, d);
     d->sent_with.fingerprint = d->integration->fingerprint;
     d->sent_with.generation = d->integration->circuit.generation;
+    d->sent_with.turn = d->integration->burst.turn;
     delivery_say_weak_tls(d->integration);
     bool lacks_credential;
     const char *problem = integration_problem(d->integration, &lacks_credential);
@@ -331,7 +327,7 @@ void deliveries_start(struct deliveries *all, const struct store_claimed *row, i
         finish(d, lacks_credential ? &unauthenticated : &invalid, lacks_credential ? NULL : problem);
         return;
     }
-    d->can_ask = ambiguity_can_ask(&d->integration->settings.ambiguity, row->order_id);
+    d->ambiguous.can_ask = ambiguity_can_ask(&d->integration->settings.ambiguity, row->order_id);
     take(d, row);
 }
 
@@ -398,6 +394,7 @@ void deliveries_free(struct deliveries *d)
         free(d->first->question);
         delivery_turn_free(d->first->turn);
         delivery_token_free(d->first->authorized);
+        delivery_refused_free(d->first->refused);
         free(d->first);
         d->first = next;
     }
@@ -457,10 +454,8 @@ void deliveries_wait_stored(struct deliveries *d, int64_t integration_id)
 {
     struct integration *i = integrations_find(d->integrations, integration_id);
 
-    if (!i)
-        return;
-    pace_hand_over(&i->pace, now_monotonic_usec());
-    burst_stored(&i->burst, now_monotonic_usec());
+    if (i)
+        pace_hand_over(&i->pace, now_monotonic_usec());
 }
 
 void deliveries_tokens(const struct deliveries *all, void (*note)(int64_t token, void *userdata),

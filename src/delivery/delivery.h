@@ -10,6 +10,7 @@
 #include "delivery/store_delivery.h"
 
 struct deliveries;
+struct delivery;
 
 struct deliveries_callbacks {
     /* A delivery has ended; takes the settlement over. integration_has_more: a slot got free where rows may
@@ -19,6 +20,9 @@ struct deliveries_callbacks {
     /* What came of a request is to be noted for the integration's circuit. */
     void (*circuit_note)(const struct store_circuit_rules *rules, const struct store_circuit *note,
                          void *userdata);
+    /* The institution refused the row of a delivery for its data, and deliveries_decided() is to be called
+     * with it; with NULL it took one, after refusals. */
+    void (*verdict_wanted)(const struct store_refusal *refusal, struct delivery *d, void *userdata);
     /* A shortage of this machine's that kept an integration from being sent to may be over. */
     void (*reachable)(void *userdata);
 };
@@ -40,6 +44,10 @@ size_t deliveries_loads(struct deliveries *d, bool last_slots, const struct stor
 uint64_t deliveries_wait_until(const struct deliveries *d);
 /* The database knows that this integration waits: it has the say from now on, and others may end it there. */
 void deliveries_wait_stored(struct deliveries *d, int64_t integration_id);
+/* Whether a row that was refused for its data fails, or is tried again; it is over then. */
+void deliveries_decided(struct delivery *d, bool fails);
+/* What the database says of an integration's refusals, and why it is paused where it is. */
+void deliveries_told(struct deliveries *d, const struct store_verdict *verdict, const char *reason);
 struct integrations *deliveries_integrations(struct deliveries *d);
 void deliveries_tokens(const struct deliveries *d, void (*note)(int64_t token, void *userdata),
                        void *userdata);

@@ -6,6 +6,7 @@
 #include "delivery/delivery.h"
 #include "delivery/integration.h"
 #include "delivery/look.h"
+#include "delivery/notes.h"
 #include "http/http.h"
 
 #define SHORTAGES_SAID 8
@@ -53,6 +54,13 @@ struct authorized {
     char *order_id;
 };
 
+/* Of a row that was refused for its data: what came of it, until the database knows whether it fails. */
+struct refused {
+    struct http_result result; /* with texts of its own */
+    char *body, *detail;
+    struct outcome outcome;
+};
+
 struct delivery {
     struct delivery *next, *previous;
     struct deliveries *all;
@@ -65,14 +73,16 @@ struct delivery {
     struct {
         bool before;   /* an earlier attempt was */
         uint64_t usec; /* since then, as it was claimed */
+        bool can_ask;  /* its integration has a lookup that fits the row */
     } ambiguous;
     struct question *question;     /* what the institution is asked before it is sent; NULL = nothing */
     struct turn *turn;             /* NULL = without a rate_limit */
     struct authorized *authorized; /* NULL = without OAuth 2 */
-    bool can_ask;                  /* its integration has a lookup that fits the row */
+    struct refused *refused;       /* NULL = no verdict is waited for */
     struct {
         int64_t fingerprint; /* of the integration */
         int64_t generation;  /* of its circuit */
+        int64_t turn;        /* see struct burst */
     } sent_with;
     uint64_t started_usec;
     uint64_t age_usec; /* when it was claimed */
@@ -148,6 +158,13 @@ bool delivery_renews_token(struct delivery *d, const struct http_result *result)
 /* It goes back from the event loop. False: it waits for no token. */
 bool delivery_token_cancel(struct delivery *d);
 void delivery_token_free(struct authorized *a);
+
+/* It was refused for its data. True: it waits, until the database knows whether that is an outage. */
+bool delivery_waits_for_verdict(struct delivery *d, const struct outcome *o,
+                                const struct http_result *result);
+/* It was taken: so its integration does not refuse all. */
+void delivery_note_taken(const struct delivery *d);
+void delivery_refused_free(struct refused *r);
 
 /* What the end of a delivery says about its integration; nothing when its settings have changed. */
 void delivery_note_integration(const struct delivery *d, const struct outcome *o,

@@ -183,7 +183,9 @@ void delivery_say_outage(const struct delivery *d, const struct outcome *o, cons
             log_outage_over(d, &was);
         return;
     }
-    if (!o->turned_away && !o->refused)
+    /* An integration that is paused for refusals says that instead. */
+    bool says_nothing = o->refused && burst_holds(&d->integration->burst, now_monotonic_usec());
+    if ((!o->turned_away && !o->refused) || says_nothing)
         return;
     bool waits = o->backoff_usec >= LONG_WAIT_USEC;
     bool enough = outage_goes_on(outage, now_monotonic_usec(),

@@ -176,6 +176,26 @@ static void on_circuit_note(const struct store_circuit_rules *rules, const struc
     notes_circuit(d->notes, rules, note);
 }
 
+static void on_verdict_wanted(const struct store_refusal *refusal, struct delivery *delivery, void *userdata)
+{
+    struct dispatcher *d = userdata;
+
+    verdicts_ask(notes_verdicts(d->notes), refusal, delivery);
+}
+
+static void on_decided(void *delivery, bool fails, void *userdata)
+{
+    (void) userdata;
+    deliveries_decided(delivery, fails);
+}
+
+static void on_told(const struct store_verdict *verdict, const char *reason, void *userdata)
+{
+    struct dispatcher *d = userdata;
+
+    deliveries_told(d->deliveries, verdict, reason);
+}
+
 static void on_reachable(void *userdata)
 {
     struct dispatcher *d = userdata;
@@ -226,9 +246,10 @@ static int start_parts(struct dispatcher *d, struct error *err)
     static const struct claimer_callbacks claimer = {on_turn, on_claimed, on_claim_lost, may_send, unsettled};
     static const struct doorbell_callbacks doorbell = {on_rung, on_bell_look};
     static const struct settler_callbacks settler = {on_settled};
-    static const struct notes_callbacks notes = {on_note_added, on_wait_stored, on_circuit_stored, on_noted};
+    static const struct notes_callbacks notes = {
+        on_note_added, on_wait_stored, on_circuit_stored, {NULL, on_told, on_decided, NULL}, on_noted};
     static const struct deliveries_callbacks deliveries = {on_delivered, on_wait_wanted, on_circuit_note,
-                                                           on_reachable};
+                                                           on_verdict_wanted, on_reachable};
     const struct pg_params params = pg_session_params(d->config, PG_SESSION_CLAIM, 0);
 
     d->notes = notes_new(&notes, d);

@@ -12,6 +12,7 @@ static int on_timeout(sd_event_source *s, uint64_t usec, void *userdata)
     (void) s, (void) usec;
     if (cut > 0)
         log_warning("drain_timeout is over: cutting %d request%s still under way", cut, plural(cut));
+    verdicts_release(notes_verdicts(d->parts.notes));
     deliveries_cancel_all(d->parts.deliveries);
     return 0;
 }

@@ -124,7 +124,7 @@ static void take_settings(struct integration *i, const struct store_claimed *row
         burst_begin_anew(&i->burst);
     }
     burst_took(&i->burst, row->taken_usec, now_monotonic_usec());
-    burst_claimed(&i->burst, now_monotonic_usec());
+    burst_claimed(&i->burst, row->turn, row->is_refusing);
     i->fingerprint = row->fingerprint;
     circuit_enter(&i->circuit, row->generation, row->has_failures);
     if (strcmp(i->name, row->name) != 0) {
@@ -164,7 +164,7 @@ const char *integration_authorization(const struct integration *i)
 
 bool integration_is_held(const struct integration *i, uint64_t now)
 {
-    return i->circuit.holds || i->circuit.probe_at > 0 || i->burst.holds || now < i->pace.ends;
+    return i->circuit.holds || i->circuit.probe_at > 0 || burst_holds(&i->burst, now) || now < i->pace.ends;
 }
 
 struct integration *integrations_find(struct integrations *all, int64_t id)
@@ -393,10 +393,11 @@ static void note_load(const void *node, VISIT visit, void *closure)
     if (i->pace.ends > w->now)
         all->next_end = MIN(all->next_end, i->pace.ends);
     uint64_t claim_at = rate_claim_at(&i->rate, w->now);
-    if (claim_at > 0)
-        all->next_end = MIN(all->next_end, claim_at);
-    bool none = i->circuit.holds || i->burst.holds || i->reach.trial || claim_at > 0 ||
-                (w->last_slots && pace_is_silent(&i->pace));
+    uint64_t look_at = rate_look_at(&i->rate, w->now);
+    if (look_at > 0)
+        all->next_end = MIN(all->next_end, look_at);
+    bool none =
+        i->circuit.holds || i->reach.trial || claim_at > 0 || (w->last_slots && pace_is_silent(&i->pace));
     int slots = none ? 0 : pace_slots(&i->pace, w->now);
     if (i->in_flight == 0 && slots == INT_MAX)
         return;

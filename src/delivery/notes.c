@@ -31,8 +31,10 @@ struct notes {
     struct store_circuit_rules rules;
     struct store_circuit *circuits; /* the first ones are under way */
     size_t circuit_count, circuit_capacity, sent;
-    uint64_t circuit_at;    /* monotonic; after a refusal */
-    bool avoid_locked;      /* the last statement met a locked one */
+    uint64_t circuit_at; /* monotonic; after a refusal */
+    bool avoid_locked;   /* the last statement met a locked one */
+    struct verdicts *verdicts;
+    bool has_judged;        /* by the last statement */
     struct trouble trouble; /* they could not be written */
 };
 
@@ -67,16 +69,22 @@ static void on_wait_refused(struct notes *n, struct waiting *w, const char *sqls
     n->wait_at = now_monotonic_usec() + REFUSED_PAUSE_USEC;
 }
 
+void notes_say_paused(int64_t integration_id, const char *name, const char *reason)
+{
+    const struct log_about on = {.integration_id = integration_id, .integration_name = name};
+
+    log_about(LOG_WARNING, MSG_INTEGRATION_PAUSED, &on,
+              "integration %" PRId64 " \"%s\" is paused until somebody resumes it: %s", integration_id, name,
+              reason);
+}
+
 static void on_wait_written(struct notes *n, struct waiting *w, bool changed)
 {
     int64_t id = w->wait.integration_id;
-    const struct log_about on = {.integration_id = id, .integration_name = w->name};
 
     n->callbacks.waits(id, n->userdata);
     if (w->wait.usec == USEC_INFINITY && changed)
-        log_about(LOG_WARNING, MSG_INTEGRATION_PAUSED, &on,
-                  "integration %" PRId64 " \"%s\" is paused until somebody resumes it: %s", id, w->name,
-                  w->reason);
+        notes_say_paused(id, w->name, w->reason);
     waiting_free(w);
 }
 
@@ -130,15 +138,19 @@ void notes_wait(struct notes *n, const struct store_wait *wait)
 static void log_open(const struct store_circuit_change *c, const char *error, const char *wait)
 {
     bool refused = strcmp(c->reason, "authentication") == 0,
-         was_closed = strcmp(c->state_before, "closed") == 0;
+         was_closed = strcmp(c->state_before, "closed") == 0,
+         is_news = was_closed || strcmp(c->reason, c->reason_before) != 0;
     const struct log_about on = {
         .integration_id = c->integration_id, .integration_name = c->name, .error = error};
 
-    log_about(was_closed ? LOG_WARNING : LOG_DEBUG, MSG_CIRCUIT_OPEN, &on,
+    log_about(is_news ? LOG_WARNING : LOG_DEBUG, MSG_CIRCUIT_OPEN, &on,
               "integration %" PRId64
-              " \"%s\": the circuit is open, because %s (%s); its subscriptions wait and lose no "
+              " \"%s\": the circuit is %s because %s (%s); its subscriptions wait and lose no "
               "attempts, one is tried in %s",
               c->integration_id, c->name,
+              was_closed ? "open,"
+              : is_news  ? "still open, now"
+                         : "still open,",
               refused ? "its credentials are refused or missing" : "its requests fail", error, wait);
 }
 
@@ -305,9 +317,13 @@ static void send_circuits(struct notes *n, struct pg_async *pg, struct pg_args *
 struct notes *notes_new(const struct notes_callbacks *callbacks, void *userdata)
 {
     struct notes *n = xcalloc(1, sizeof(*n));
+    struct verdicts_callbacks verdicts = callbacks->verdicts;
 
     n->callbacks = *callbacks;
     n->userdata = userdata;
+    verdicts.added = callbacks->added;
+    verdicts.done = callbacks->done;
+    n->verdicts = verdicts_new(&verdicts, userdata);
     return n;
 }
 
@@ -320,18 +336,35 @@ void notes_free(struct notes *n)
         n->waits = w->next;
         waiting_free(w);
     }
+    verdicts_free(n->verdicts);
     free(n->circuits);
     free(n);
 }
 
-uint64_t notes_due(const struct notes *n)
+struct verdicts *notes_verdicts(struct notes *n)
+{
+    return n->verdicts;
+}
+
+static uint64_t own_due(const struct notes *n)
 {
     return MIN(n->circuit_count > 0 ? n->circuit_at : USEC_INFINITY, n->waits ? n->wait_at : USEC_INFINITY);
 }
 
+uint64_t notes_due(const struct notes *n)
+{
+    return MIN(own_due(n), verdicts_due(n->verdicts));
+}
+
+/* By turns, where both are due. */
 void notes_send(struct notes *n, struct pg_async *pg, struct pg_args *args)
 {
-    if (n->circuit_count > 0 && n->circuit_at <= now_monotonic_usec())
+    uint64_t now = now_monotonic_usec();
+
+    n->has_judged = verdicts_due(n->verdicts) <= now && !(n->has_judged && own_due(n) <= now);
+    if (n->has_judged)
+        verdicts_send(n->verdicts, pg, args);
+    else if (n->circuit_count > 0 && n->circuit_at <= now)
         send_circuits(n, pg, args);
     else if (n->waits)
         send_wait(n, pg, args);

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "delivery/store_delivery.h"
+#include "delivery/verdicts.h"
 #include "pg/pg_async.h"
 
 struct notes;
@@ -17,7 +18,8 @@ struct notes_callbacks {
     /* The database knows what came of its requests: `probe_usec` from now the next probe may be taken;
      * USEC_INFINITY = its circuit is closed. */
     void (*circuit)(int64_t integration_id, uint64_t probe_usec, void *userdata);
-    void (*done)(void *userdata); /* a statement has ended: the session is idle */
+    struct verdicts_callbacks verdicts; /* without `added` and `done`, which are these */
+    void (*done)(void *userdata);       /* a statement has ended: the session is idle */
 };
 
 struct notes *notes_new(const struct notes_callbacks *callbacks, void *userdata);
@@ -26,6 +28,10 @@ void notes_free(struct notes *n);
 void notes_wait(struct notes *n, const struct store_wait *wait);
 void notes_circuit(struct notes *n, const struct store_circuit_rules *rules,
                    const struct store_circuit *note);
+/* What waits for a verdict; sent like the notes. */
+struct verdicts *notes_verdicts(struct notes *n);
+/* The journal's line for one that is paused until somebody resumes it. */
+void notes_say_paused(int64_t integration_id, const char *name, const char *reason);
 /* When there is something to be sent, monotonic; USEC_INFINITY = there is nothing. */
 uint64_t notes_due(const struct notes *n);
 /* Sends what is due first, on a session that is idle. */

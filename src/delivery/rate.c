@@ -41,11 +41,16 @@ void rate_sent(struct rate *r, uint64_t now)
     r->next_nsec = MAX(r->next_nsec, now * NSEC_PER_USEC) + r->interval_nsec;
 }
 
-uint64_t rate_claim_at(const struct rate *r, uint64_t now)
+uint64_t rate_look_at(const struct rate *r, uint64_t now)
 {
     uint64_t next = r->taken_until + r->interval_nsec / NSEC_PER_USEC;
 
-    if (r->interval_nsec == 0 || next > now + AHEAD_USEC + KNOWN_USEC || next <= now + AHEAD_USEC)
-        return 0;
-    return next - AHEAD_USEC;
+    return r->interval_nsec == 0 || next <= now + AHEAD_USEC ? 0 : next - AHEAD_USEC;
+}
+
+uint64_t rate_claim_at(const struct rate *r, uint64_t now)
+{
+    uint64_t at = rate_look_at(r, now);
+
+    return at > now + KNOWN_USEC ? 0 : at;
 }

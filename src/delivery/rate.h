@@ -20,5 +20,7 @@ uint64_t rate_send_at(const struct rate *r, uint64_t send_at);
 /* It is too late for that: another process may have taken the integration over. */
 bool rate_is_late(uint64_t send_at, uint64_t now);
 void rate_sent(struct rate *r, uint64_t now);
-/* When it is time to claim more; 0 = now, or nothing is known. */
+/* When it is time to look for more; 0 = now, or nothing is known. */
+uint64_t rate_look_at(const struct rate *r, uint64_t now);
+/* The same, for as long as no other rate is to be expected: no more is claimed before. */
 uint64_t rate_claim_at(const struct rate *r, uint64_t now);

@@ -43,6 +43,7 @@ struct settler {
     struct trouble lock;
     bool uncertain; /* an answer was lost: rows may have been settled already */
     bool hurry;
+    bool notes_first;    /* results went last: who has many is not to keep them back */
     uint64_t not_before; /* monotonic; after a refusal */
     struct items queue, batch;
     struct notes *notes;
@@ -328,20 +329,24 @@ static void step(struct settler *s)
     uint64_t now = now_monotonic_usec();
     if (!pg_async_idle(s->pg))
         return;
-    if (s->queue.count > 0) {
+    uint64_t due = notes_due(s->notes);
+    bool notes_first = s->notes_first && MAX(due, s->not_before) <= now;
+    if (s->queue.count > 0 && !notes_first) {
+        s->notes_first = true;
         if (now < s->not_before)
             arm_timer(s, s->not_before - now);
         else
             settle(s);
     }
-    uint64_t due = notes_due(s->notes);
     if (due == USEC_INFINITY || !pg_async_idle(s->pg))
         return;
     due = MAX(due, s->not_before);
-    if (now < due)
+    if (now < due) {
         arm_timer(s, due - now);
-    else
-        notes_send(s->notes, s->pg, &s->args);
+        return;
+    }
+    s->notes_first = false;
+    notes_send(s->notes, s->pg, &s->args);
 }
 
 static void on_up(void *userdata)

@@ -94,6 +94,8 @@ void store_claim_row(const struct pg_result *r, int row, struct store_claimed *r
     ret->interval_nsec = pg_is_null(r, row, 24) ? 0 : (uint64_t) MAX(pg_get_i64(r, row, 24), 1);
     ret->send_usec = pg_is_null(r, row, 25) ? 0 : pg_get_i64(r, row, 25);
     ret->taken_usec = pg_is_null(r, row, 26) ? USEC_INFINITY : (uint64_t) MAX(pg_get_i64(r, row, 26), 0);
+    ret->turn = pg_get_i64(r, row, 27);
+    ret->is_refusing = pg_get_bool(r, row, 28);
 }
 
 void store_release_tokens_args(struct pg_args *args, size_t count, const int64_t *tokens)
@@ -253,4 +255,34 @@ void store_circuit_row(const struct pg_result *r, int row, struct store_circuit_
     ret->probe_usec = get_duration(r, row, 4, USEC_INFINITY);
     ret->lasted_usec = get_duration(r, row, 5, 0);
     ret->name = pg_get_text(r, row, 6);
+    ret->reason_before = pg_get_text(r, row, 7);
+}
+
+void store_judge_args(struct pg_args *args, size_t count, const struct store_refusal *refusals,
+                      const char *reason)
+{
+    pg_args_clear(args);
+    pg_arg_i64s(args, &refusals->integration_id, sizeof(*refusals), count);
+    pg_arg_i64s(args, &refusals->fingerprint, sizeof(*refusals), count);
+    pg_arg_i64s(args, &refusals->turn, sizeof(*refusals), count);
+    pg_array_begin(args, PG_BOOL);
+    for (size_t i = 0; i < count; i++)
+        pg_array_bool(args, refusals[i].taken);
+    pg_array_begin(args, PG_INT8);
+    for (size_t i = 0; i < count; i++)
+        if (refusals[i].taken_usec < USEC_INFINITY)
+            pg_array_i64(args, (int64_t) refusals[i].taken_usec);
+        else
+            pg_array_null(args);
+    pg_arg_text(args, reason);
+}
+
+void store_verdict_row(const struct pg_result *r, int row, struct store_verdict *ret)
+{
+    ret->integration_id = pg_get_i64(r, row, 0);
+    ret->fingerprint = pg_get_i64(r, row, 1);
+    ret->turn = pg_get_i64(r, row, 2);
+    ret->may_fail = pg_get_i64(r, row, 3);
+    ret->paused_turn = pg_get_i64(r, row, 4);
+    ret->is_vain = pg_get_bool(r, row, 5);
 }

@@ -90,7 +90,9 @@ struct store_claimed {
     uint64_t found_usec;    /* how long the claim looked for rows */
     int64_t generation;     /* of the circuit */
     bool has_failures;      /* failures in a row stand in the database */
-    uint64_t taken_usec;    /* since the institution took one, as the counters know; USEC_INFINITY = never */
+    uint64_t taken_usec;    /* since the institution took one, as the database knows; USEC_INFINITY = never */
+    int64_t turn;           /* see struct burst */
+    bool is_refusing;       /* refusals in a row stand in the database */
     const char *name;       /* its first characters */
     const char *settings;   /* delivery_settings; "" = {} */
     uint64_t interval_nsec; /* between two requests (rate_limit); 0 = there is no limit */
@@ -160,10 +162,28 @@ void store_circuit_args(struct pg_args *args, const struct store_circuit_rules *
                         const struct store_circuit *notes, bool avoid_locked);
 struct store_circuit_change {
     int64_t integration_id;
-    const char *state_before, *state; /* both "" = the endpoint or the token is another one meanwhile */
-    const char *reason;
-    uint64_t probe_usec;  /* from now until the next probe; USEC_INFINITY = it is closed */
-    uint64_t lasted_usec; /* since it was opened, or closed */
-    const char *name;     /* the integration's first characters */
+    const char *state_before, *state;   /* both "" = the endpoint or the token is another one meanwhile */
+    const char *reason, *reason_before; /* "" = it is closed */
+    uint64_t probe_usec;                /* from now until the next probe; USEC_INFINITY = it is closed */
+    uint64_t lasted_usec;               /* since it was opened, or closed */
+    const char *name;                   /* the integration's first characters */
 };
 void store_circuit_row(const struct pg_result *result, int row, struct store_circuit_change *ret);
+
+/* A row that an institution refused for its data, or one that it took after refusals. */
+struct store_refusal {
+    int64_t integration_id, fingerprint;
+    int64_t turn;        /* in which the row was claimed; see struct burst */
+    uint64_t taken_usec; /* since it took one, as far as this daemon knows; USEC_INFINITY = never */
+    bool taken;
+};
+/* For sql_judge_refusals, in their order. */
+void store_judge_args(struct pg_args *args, size_t count, const struct store_refusal *refusals,
+                      const char *reason);
+struct store_verdict {
+    int64_t integration_id, fingerprint, turn;
+    int64_t may_fail;    /* of its refusals, the first ones */
+    int64_t paused_turn; /* 0 = it is not paused for them */
+    bool is_vain;        /* counting more of them is in vain */
+};
+void store_verdict_row(const struct pg_result *result, int row, struct store_verdict *ret);

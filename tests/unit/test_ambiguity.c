@@ -20,7 +20,7 @@ TEST(test_who_leaves_it_to_a_person)
         {{.window_usec = HOUR}, HOUR - 1, NULL},
         {{.window_usec = HOUR}, HOUR, "idempotency.window"},
         {{.window_usec = 48 * HOUR}, 24 * HOUR, NULL},
-        {{.knows_no_keys = true}, 0, "idempotency.window"},
+        {{.knows_no_keys = true}, 0, "idempotency.window = none"},
         {{.holds = true}, 0, "on_ambiguous"},
         {{.holds = true, .knows_no_keys = true}, 48 * HOUR, "on_ambiguous"},
     };
@@ -160,8 +160,8 @@ TEST(test_what_follows_an_ambiguous_attempt)
         {&holds, 200, true, 0, OUTCOME_SENT, false, ""},
         {&holds, 0, false, ASKS, OUTCOME_RETRY, true, ""},
         {&holds, 0, false, ASKS | OLD, OUTCOME_HOLD, true, "on_ambiguous"},
-        {&no_keys, 0, false, 0, OUTCOME_HOLD, true, "idempotency.window"},
-        {&no_keys, 422, true, 0, OUTCOME_HOLD, true, "idempotency.window"},
+        {&no_keys, 0, false, 0, OUTCOME_HOLD, true, "idempotency.window = none"},
+        {&no_keys, 422, true, 0, OUTCOME_HOLD, true, "idempotency.window = none"},
         {&no_keys, 500, false, 0, OUTCOME_RETRY, false, ""},
     };
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {

@@ -61,6 +61,9 @@ TEST(test_more_is_claimed_shortly_before_it_is_sent)
     /* The operator may change a rate of one in an hour. */
     rate_claimed(&r, 3600 * NSEC_PER_SEC, BEGIN, BEGIN);
     assert_int_equal(rate_claim_at(&r, BEGIN), 0);
+    /* And while nobody does, somebody looks in time. */
+    assert_int_equal(rate_look_at(&r, BEGIN), BEGIN + 3600 * USEC_PER_SEC - 200 * USEC_PER_MSEC);
+    assert_int_equal(rate_look_at(&r, BEGIN + 3600 * USEC_PER_SEC), 0);
 }
 
 TEST(test_another_rate_counts_at_once)

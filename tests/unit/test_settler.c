@@ -145,7 +145,8 @@ static struct {
 
 const struct pg_statement sql_settle = {"settle", ""}, sql_settle_unlocked = {"settle_unlocked", ""},
                           sql_still_claimed = {"still_claimed", ""}, sql_pause_integration = {"pause", ""},
-                          sql_back_off = {"back_off", ""}, sql_circuit_note = {"circuit_note", ""};
+                          sql_back_off = {"back_off", ""}, sql_circuit_note = {"circuit_note", ""},
+                          sql_judge_refusals = {"judge_refusals", ""};
 
 int pg_async_new(struct pg_async **ret, sd_event *event, const struct pg_params *params,
                  const struct pg_async_callbacks *callbacks, void *userdata)
@@ -266,6 +267,29 @@ void store_circuit_row(const struct pg_result *result, int row, struct store_cir
                                          .probe_usec = opens ? 30 * USEC_PER_SEC : USEC_INFINITY};
 }
 
+static bool took[16]; /* by the last statement */
+
+void store_judge_args(struct pg_args *args, size_t count, const struct store_refusal *refusals,
+                      const char *reason)
+{
+    (void) args;
+    assert_non_null(strstr(reason, "20 subscriptions in a row"));
+    session.count = count;
+    for (size_t i = 0; i < count; i++) {
+        session.ids[i] = refusals[i].integration_id;
+        took[i] = refusals[i].taken;
+    }
+}
+
+/* Of integration 77 two more may fail, and then it is paused; of the others all. */
+void store_verdict_row(const struct pg_result *result, int row, struct store_verdict *ret)
+{
+    bool pauses = result->ids[row] == 77;
+
+    *ret = (struct store_verdict){
+        .integration_id = result->ids[row], .may_fail = pauses ? 2 : 100, .paused_turn = pauses ? 5 : 0};
+}
+
 /* The statement under way ends with `result`, or with an error. */
 static void end_statement(struct pg_result *result, int r, const char *sqlstate)
 {
@@ -347,10 +371,42 @@ static void on_noted(void *userdata)
     settler_flush(settler);
 }
 
+static int64_t paused;
+static int failed, spared; /* verdicts */
+
+static void on_told(const struct store_verdict *verdict, const char *reason, void *userdata)
+{
+    (void) reason, (void) userdata;
+    if (verdict->paused_turn == 0)
+        return;
+    assert_int_equal(failed + spared, 0); /* before what is decided */
+    paused = verdict->integration_id;
+}
+
+static void on_decided(void *held, bool fails, void *userdata)
+{
+    (void) userdata;
+    assert_non_null(held);
+    if (fails)
+        failed++;
+    else
+        spared++;
+}
+
+/* An institution has refused a row, or, not `refuses`, took one. */
+static void ask(int64_t integration_id, bool refuses)
+{
+    static int row;
+
+    verdicts_ask(notes_verdicts(notes), &(struct store_refusal){.integration_id = integration_id},
+                 refuses ? &row : NULL);
+}
+
 static int scene_start(void **state)
 {
     static const struct settler_callbacks callbacks = {on_settled};
-    static const struct notes_callbacks note_callbacks = {on_note_added, on_waits, on_circuit, on_noted};
+    static const struct notes_callbacks note_callbacks = {
+        on_note_added, on_waits, on_circuit, {NULL, on_told, on_decided, NULL}, on_noted};
     static struct standstill standstill;
 
     (void) state;
@@ -360,7 +416,8 @@ static int scene_start(void **state)
     memset(&said, 0, sizeof(said));
     memset(&session, 0, sizeof(session));
     settled = 0;
-    waits = circuit = 0;
+    waits = circuit = paused = 0;
+    failed = spared = 0;
     notes = notes_new(&note_callbacks, NULL);
     const struct settler_params params = {.batch_size = BATCH_MAX, .notes = notes, .standstill = &standstill};
     assert_int_equal(settler_new(&settler, NULL, &params, &callbacks, NULL), 0);
@@ -763,6 +820,99 @@ TEST(test_a_note_whose_answer_is_lost_or_refused_is_written_again)
     EXPECT_IDLE();
 }
 
+/* --- verdicts --------------------------------------------------------------------------------- */
+
+TEST(test_refusals_are_counted_together_and_the_first_ones_fail)
+{
+    for (int i = 0; i < 3; i++)
+        ask(77, true);
+    ask(78, true);
+    ask(78, false);
+    EXPECT_IDLE();
+    pass(MSEC(10));
+    EXPECT(sql_judge_refusals, 77, 77, 77, 78, 78);
+    assert_true(!took[3] && took[4]);
+    ask(78, true); /* the first are under way */
+    ANSWER(77, 78);
+    assert_int_equal(paused, 77);
+    assert_int_equal(failed, 3);
+    assert_int_equal(spared, 1);
+    EXPECT(sql_judge_refusals, 78);
+    ANSWER(78);
+    assert_int_equal(failed, 4);
+    EXPECT_IDLE();
+}
+
+TEST(test_refusals_that_a_lock_keeps_hold_up_no_others)
+{
+    ask(76, true);
+    ask(78, true);
+    ask(76, true);
+    pass(MSEC(10));
+    EXPECT(sql_judge_refusals, 76, 78, 76);
+    end_statement(NULL, -EBADMSG, "55P03");
+    EXPECT_IDLE();
+    pass(MSEC(200));
+    EXPECT(sql_judge_refusals, 76, 76);
+    end_statement(NULL, -EBADMSG, "55P03");
+    pass(MSEC(200));
+    EXPECT(sql_judge_refusals, 78);
+    ANSWER(78);
+    assert_int_equal(failed, 1);
+    EXPECT(sql_judge_refusals, 76, 76);
+    ANSWER(76);
+    assert_int_equal(failed, 3);
+    EXPECT_IDLE();
+}
+
+TEST(test_refusals_whose_answer_is_lost_are_asked_again)
+{
+    ask(78, true);
+    pass(MSEC(10));
+    EXPECT(sql_judge_refusals, 78);
+    ask(78, true);
+    end_statement(NULL, -ECONNRESET, "");
+    assert_int_equal(failed, 0);
+    come_up();
+    EXPECT(sql_judge_refusals, 78, 78);
+    ANSWER(78);
+    assert_int_equal(failed, 2);
+    EXPECT_IDLE();
+}
+
+TEST(test_who_stops_waits_for_no_verdict)
+{
+    ask(78, true);
+    pass(MSEC(10));
+    ask(77, true);
+    verdicts_release(notes_verdicts(notes));
+    assert_int_equal(spared, 2);
+    ANSWER(78);
+    assert_int_equal(failed, 0);
+    EXPECT_IDLE();
+}
+
+TEST(test_many_results_keep_no_note_back)
+{
+    add_all(1, BATCH_MAX);
+    EXPECT(sql_settle, 1, 2, 3, 4);
+    note(77, 0, CIRCUIT_FAILED);
+    ask(78, true);
+    add_all(5, 4 + BATCH_MAX);
+    pass(MSEC(10));
+    ANSWER(1, 2, 3, 4);
+    EXPECT(sql_judge_refusals, 78);
+    ANSWER(78);
+    EXPECT(sql_settle, 5, 6, 7, 8);
+    add_all(9, 8 + BATCH_MAX);
+    ANSWER(5, 6, 7, 8);
+    EXPECT(sql_circuit_note, 77);
+    ANSWER(77);
+    EXPECT(sql_settle, 9, 10, 11, 12);
+    ANSWER(9, 10, 11, 12);
+    EXPECT_IDLE();
+}
+
 #define SCENE(test) cmocka_unit_test_setup_teardown(test, scene_start, scene_end)
 
 int main(void)
@@ -790,6 +940,11 @@ int main(void)
         SCENE(test_a_note_tells_why_nothing_could_be_sent),
         SCENE(test_notes_that_a_lock_keeps_hold_up_no_others),
         SCENE(test_a_note_whose_answer_is_lost_or_refused_is_written_again),
+        SCENE(test_refusals_are_counted_together_and_the_first_ones_fail),
+        SCENE(test_refusals_that_a_lock_keeps_hold_up_no_others),
+        SCENE(test_refusals_whose_answer_is_lost_are_asked_again),
+        SCENE(test_who_stops_waits_for_no_verdict),
+        SCENE(test_many_results_keep_no_note_back),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
