@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sysexits.h>
 
+#include "base/utf8.h"
 #include "base/version.h"
 #include "ctl/ctl.h"
 
@@ -33,6 +34,7 @@ enum {
     TAKES_GROUP = 1 << 17,
     TAKES_LETTERS = 1 << 18, /* --group, --all, --reason and --rate */
     TAKES_PERSON = 1 << 19,  /* --subscription, --cpf and --yes */
+    TAKES_REMARK = 1 << 20,  /* --reason, which may be left out */
 };
 
 /* How they look behind a command in the help. */
@@ -49,6 +51,7 @@ static const struct {
     {TAKES_SEARCH, "[--order|--cpf]"},
     {TAKES_PERSON, "--subscription|--cpf [--yes]"},
     {TAKES_REASON, "--reason"},
+    {TAKES_REMARK, "[--reason]"},
     {TAKES_RATE, "[--rate]"},
     {TAKES_PERIOD, "[--for]"},
     {TAKES_CHOICE, "CHOICE"},
@@ -97,7 +100,7 @@ static const struct command_option {
      "of explain and erase: the subscriptions of this person"},
     {"subscription", TEXT(whose.subscription, "ID"), TAKES_PERSON, "of erase: this subscription"},
     {"yes", FLAG(whose.yes), TAKES_PERSON, "of erase: nobody is asked"},
-    {"reason", TEXT(reason, "TEXT"), TAKES_REASON | TAKES_SILENCE | TAKES_LETTERS,
+    {"reason", TEXT(reason, "TEXT"), TAKES_REASON | TAKES_REMARK | TAKES_SILENCE | TAKES_LETTERS,
      "of pause, settle, resend, silence, discard: why, for those who come after you"},
     {"as", TEXT(as, "sent|failed"), TAKES_AS, "of settle: whether the institution has them, or has not"},
     {"for", TEXT(period, "DURATION"), TAKES_PERIOD | TAKES_SILENCE,
@@ -162,7 +165,7 @@ static const struct command commands[] = {
     {"settle", "ID ...", "a subscription's id", 1, INT_MAX, "say what became of held subscriptions",
      TAKES_JSON | TAKES_DRY_RUN | TAKES_AS | TAKES_REASON, ctl_settle},
     {"resend", "ID ...", "a subscription's id", 1, INT_MAX, "send subscriptions again that were sent",
-     TAKES_JSON | TAKES_DRY_RUN | TAKES_REASON | TAKES_RATE, ctl_resend},
+     TAKES_JSON | TAKES_DRY_RUN | TAKES_REMARK | TAKES_RATE, ctl_resend},
     {"erase", NULL, NULL, 0, 0, "take a person's data out", TAKES_JSON | TAKES_DRY_RUN | TAKES_PERSON,
      ctl_erase},
     {"report", NULL, NULL, 0, 0, "what happened to each integration, and how fast",
@@ -361,6 +364,38 @@ static int parse_options(int argc, char **argv, struct ctl *c, bool *ret_help)
     return -1;
 }
 
+/* Files have names of any bytes, and a connection is described in the server's encoding. */
+static bool is_text(const struct command_option *o)
+{
+    return o->argument && strcmp(o->argument, "FILE") != 0 && strcmp(o->argument, "CONNINFO") != 0;
+}
+
+static bool is_utf8(const char *text)
+{
+    const char *end = text + strlen(text);
+    size_t n = 1;
+
+    for (; text < end && n > 0; text += n)
+        n = utf8_sequence((const unsigned char *) text, (const unsigned char *) end);
+    return n > 0;
+}
+
+/* -1 when all texts are UTF-8, as the database holds them, else the exit code. */
+static int check_texts(struct ctl *c, int argc, char **argv)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(command_options); i++) {
+        const struct command_option *o = &command_options[i];
+        if (!is_text(o) || !*text_of(c, o) || is_utf8(*text_of(c, o)))
+            continue;
+        CLEANUP(freep) char *what = xasprintf("the text of --%s is not UTF-8", o->name);
+        return usage_error(what, NULL, ": it is in another encoding (see locale)");
+    }
+    for (int i = 0; i < argc; i++)
+        if (!is_utf8(argv[i]))
+            return usage_error("an argument is not UTF-8", NULL, ": it is in another encoding (see locale)");
+    return -1;
+}
+
 /* -1 when the command takes all options that are given, else the exit code. */
 static int check_options(struct ctl *c, const struct command *command)
 {
@@ -394,6 +429,8 @@ static int parse_command(int argc, char **argv, struct ctl *c, const struct comm
     if (argc - 1 > most)
         return usage_error("there is an argument too many:", argv[most + 1], "");
     int code = check_options(c, command);
+    if (code < 0)
+        code = check_texts(c, argc, argv);
     if (code >= 0)
         return code;
     if (c->whose.order && c->whose.cpf)

@@ -391,9 +391,9 @@ def age_events(app, number, ago):
 
 def test_status_names_those_in_trouble_first(app, ctl):
     """Refusing everything, dead, or both: never "ok", and it says since when, why, and when something was accepted."""
-    good, idle, refusing, dead, never, flaky, limited = (
+    good, idle, refusing, dead, never, flaky, limited, turned = (
         app.integration("https://x.example/", name=n) for n in
-        ("good", "idle", "Faculdade que recusa tudo e tem um nome comprido", "dead", "never", "flaky", "limited"))
+        ("good", "idle", "Faculdade que recusa tudo e tem um nome comprido", "dead", "never", "flaky", "limited", "turned"))
     for n in range(12):
         result(app, good, "sent", http_status=200)
         result(app, flaky, "sent" if n % 3 == 0 else "retry", "HTTP 500", 500)
@@ -403,18 +403,23 @@ def test_status_names_those_in_trouble_first(app, ctl):
         result(app, refusing, "failed", f"HTTP 422: {ECHOED}", 422, ago=f"{60 - n} min")
     for n in range(3):
         result(app, dead, "retry", "could not connect: refused", None, ago=f"{10 - n} min")
+    for n in range(6):  # an outage, and then the credentials
+        result(app, turned, "retry", *(("HTTP 500", 500) if n < 3 else ("HTTP 401", 401)), ago=f"{60 - n * n} min")
     app.query("update {s}.integrations set failed_sends = 7 where id = %s", (never,))
     status = ctl("status", "--json").expect(0).json
     rows = {i["name"].split()[0]: i for i in status["integrations"]}
     assert {n: i["state"] for n, i in rows.items()} == {
         "good": "ok", "idle": "idle", "Faculdade": "failing", "dead": "failing", "never": "failing", "flaky": "ok",
-        "limited": "ok"}
-    assert {i["name"].split()[0] for i in status["integrations"][:3]} == {"Faculdade", "dead", "never"} and status["failing"] == 3
+        "limited": "ok", "turned": "failing"}
+    assert {i["name"].split()[0] for i in status["integrations"][:4]} == {"Faculdade", "dead", "never", "turned"}
+    assert status["failing"] == 4
     sick = rows["Faculdade"]
     assert (sick["failed_in_row"], sick["last_error"], sick["recent_errors"]) == (6, "HTTP 422", 0)
     hours = {k: (parse(status["at"]) - parse(sick[k])).total_seconds() / 3600 for k in
              ("failing_since", "last_sent_at", "last_failed_at")}
     assert {k: round(v, 1) for k, v in hours.items()} == {"failing_since": 1.0, "last_sent_at": 2.0, "last_failed_at": 0.9}
+    since = [parse(rows["turned"][k]) for k in ("failing_since", "last_error_since")]
+    assert [round((parse(status["at"]) - at).total_seconds() / 60) for at in since] == [60, 51]
     assert rows["dead"]["last_sent_at"] is None and rows["dead"]["last_error"] == "could not connect"
     assert (rows["flaky"]["recent_sent"], rows["flaky"]["recent_errors"], rows["flaky"]["recent_error_percent"]) == (4, 8, 67)
     assert rows["good"]["recent_error_percent"] == 0 and rows["limited"]["recent_error_percent"] is None
@@ -424,7 +429,9 @@ def test_status_names_those_in_trouble_first(app, ctl):
         if columns == "80":
             assert max(map(len, text.splitlines())) <= 80, text
         flat = " ".join(text.split())
-        assert "FAILING 3 of 7 integrations" in flat
+        assert "FAILING 4 of 8 integrations" in flat
+        assert re.search(r"6 attempts in a row since \S+ \S+ \(1 h\), the last one 35 min ago: HTTP 401 since \S+ \S+, and "
+                         "otherwise before; never a success", flat), text
         assert re.search(r"failing .* 6 attempts in a row since 20..-..-.. ..:..:..Z \(1 h\), the last one 55 min ago: HTTP 422; "
                          r"last success 20..-..-.. ..:..:..Z", flat), text
         assert re.search("3 attempts in a row since .*could not connect; never a success", flat), text
@@ -533,6 +540,39 @@ def test_explain(app, ctl):
     assert flying["claimed_by"] == "host-a" and 'the result of "host-a"' in flying["next"] and flying["lease_expires_at"]
     assert "its lease is over" in explained("lost")["next"]
     assert ctl("explain", "4711").expect(1).stderr == "anubisctl: there is no subscription 4711\n"
+
+
+def test_explain_tells_who_changed_a_status(app, ctl):
+    """A daemon, an operator or the application; attempts alone say how an institution does."""
+    integration = app.integration("https://a.example/")
+    row, other = app.subscriptions(integration, 2)
+    app.query("update {s}.subscriptions set status = 'failed' where id = %s", (row,))
+    ctl("retry", "--ids", row).expect(0)
+    for number in (row, other):
+        claim(app, number)
+        end(app, number, "retry", "timeout", None, "held_at = now(), last_ambiguous = true")
+    ctl("settle", row, "--as", "failed", "--reason", "Maria has asked").expect(0)
+    ctl("settle", other, "--as", "sent", "--reason", "they have it").expect(0)
+    app.query("update {s}.subscriptions set status = 'pending' where id = %s", (row,))
+    claim(app, row)
+    end(app, row, "pending", "not sent: the daemon stopped", None)
+    claim(app, row)
+    app.query("update {s}.subscriptions set status = 'retry', claim_token = null, last_duration_ms = null, "
+              "last_error = 'lease expired: whoever was sending it gave no result' where id = %s", (row,))
+    def told(*keys):
+        return [tuple(e[k] for k in keys) for e in ctl("explain", row, "--json").expect(0).json["events"]]
+
+    found = told("operation", "to_status", "result")
+    user = found[2][2].split()[3]
+    assert found == [
+        ("create", "pending", None), ("application", "failed", "status set to failed by the application"),
+        ("retry", "retry", f"put back by {user} (anubisctl retry)"), ("claim", "processing", None),
+        ("send_to_institution", "retry", "timeout"), ("settle", "failed", f"settled by operator {user}"),
+        ("application", "pending", None), ("claim", "processing", None), ("release", "pending", None),
+        ("claim", "processing", None), ("lease_expired", "retry", "lease expired: whoever was sending it gave no result")]
+    assert ctl("status", "--json").expect(0).json["integrations"][0]["failed_in_row"] == 2
+    ctl("erase", "--subscription", row, "--yes").expect(0)
+    assert told("operation")[-1] == ("erase",)
 
 
 def test_explain_says_why_a_failure_is_final(app, ctl):
@@ -912,6 +952,22 @@ def test_wrong_orders_are_refused(app, ctl, words, code, said):
     assert said in ctl(*words).expect(code).stderr
 
 
+# "é" in Latin-1, as from an old terminal.
+@pytest.mark.parametrize("words", [["pause", "1", "--reason", "\udce9"], ["settle", "1", "--as", "sent", "--reason", "\udce9"],
+                                   ["resend", "1", "--reason", "f\udce9rias"], ["retry", "--error", "f\udce9rias"],
+                                   ["pause", "\udce9", "--reason", "x"], ["explain", "--order", "\udce9"],
+                                   ["alerts", "silence", "--integration", "1", "--for", "1h", "--reason", "\udce9"]])
+def test_texts_are_utf8(ctl, words):
+    found = ctl(*words).expect(64)
+    assert "not UTF-8" in found.stderr and "SQLSTATE" not in found.stderr
+
+
+def test_help_tells_which_reasons_are_needed():
+    usage = {line.split()[0]: line for line in anubisctl("help").stdout.splitlines() if line.startswith("  ") and line.split()}
+    assert "[--reason]" in usage["resend"]
+    assert all("--reason" in usage[c] and "[--reason]" not in usage[c] for c in ("pause", "settle"))
+
+
 def test_failed_subscriptions_are_put_back(app, ctl):
     usp, puc = app.integration("https://usp.example/"), app.integration("https://puc.example/")
     ids = app.subscriptions(usp, 1200) + app.subscriptions(puc, 3)
@@ -919,16 +975,35 @@ def test_failed_subscriptions_are_put_back(app, ctl):
               "last_error = case when id %% 2 = 0 then 'HTTP 400: CPF' else 'HTTP 422: course' end where id <> %s", (ids[0],))
     app.query("update {s}.subscriptions set updated_at = now() - interval '3 days' where id = %s", (ids[5],))
     assert ctl("retry", "--integration", usp, "--dry-run", "--json").expect(0).json == {
-        "chosen": 1199, "integrations": 1, "put_back": 0, "refused": []}
+        "chosen": 1199, "integrations": 1, "put_back": 0, "refused": [], "not_chosen": []}
     assert app.states() == {"failed": 1202, "pending": 1}
     for choice, count in ((["--ids", f"{ids[1]},{ids[2]},{ids[0]}"], 2), (["--status", "422", "--integration", puc], 2),
                           (["--error", "CPF", "--integration", puc], 1), (["--since", "1h"], 1199 - 2 - 1),
                           (["--since", "2020-01-01 00:00", "--until", "4d"], 0), (["--until", "2d"], 1)):
-        assert ctl("retry", *choice, "--json").expect(0).json["put_back"] == count, choice
+        assert ctl("retry", *choice, "--json").expect(int(choice[0] == "--ids")).json["put_back"] == count, choice
     assert app.states() == {"retry": 1202, "pending": 1}
     assert app.query("select distinct attempts, next_attempt_at from {s}.subscriptions where status = 'retry'") == [(0, None)]
     event = app.events(ids[1])[-1]
     assert event["event_type"] == "retried" and re.fullmatch(r"put back by \S+ \(anubisctl retry\)", event["error_message"])
+
+
+@pytest.mark.parametrize("mode", [[], ["--dry-run"]])
+def test_what_is_named_and_not_put_back_is_told(app, ctl, mode):
+    usp, puc = app.integration("https://usp.example/"), app.integration("https://puc.example/")
+    ids = app.subscriptions(usp, 12)
+    app.query("update {s}.subscriptions set status = 'failed' where id = any (%s)", (ids[:2],))
+    app.query("update {s}.subscriptions set integration_id = %s where id = %s", (puc, ids[1]))
+    app.query("update {s}.subscriptions set status = 'sent' where id = any (%s)", (ids[2:9],))
+    app.query("update {s}.subscriptions set status = 'failed', erased_at = now() where id = %s", (ids[9],))
+    named = ",".join(map(str, [ids[11] + 7, *ids]))
+    found = ctl("retry", "--ids", named, "--integration", usp, "--json", *mode).expect(1).json
+    assert found["chosen"] == 1 and found["put_back"] == (0 if mode else 1)
+    assert found["not_chosen"] == [
+        f"1 of --ids was erased: there is nothing to be sent ({ids[9]})",
+        f"1 of --ids has failed, but the other options leave it out ({ids[1]})",
+        f"1 of --ids: there is no such subscription ({ids[11] + 7})",
+        f'2 of --ids are not failed: their status is "pending" ({ids[10]}, {ids[11]})',
+        f'7 of --ids are not failed: their status is "sent" ({", ".join(map(str, ids[2:7]))}, …)']
 
 
 def test_they_are_put_back_gently(app, ctl):

@@ -216,12 +216,15 @@ def test_wrong_urls_that_were_there_before_pause_their_integration(app, institut
     assert "s3cret" not in daemon.log and "/etc/passwd" not in daemon.log
 
 
-def test_private_networks_and_plain_http_are_refused(app, institutions, make_daemon):
-    make_daemon({**LATER, "delivery": {**LATER["delivery"], "allow_private_networks": False}}).start()
+@pytest.mark.parametrize("key, words", [("allow_private_networks", "leads to an address in a private network"),
+                                        ("allow_http", "plain http is not allowed")])
+def test_private_networks_and_plain_http_are_refused(app, institutions, make_daemon, key, words):
+    make_daemon({**LATER, "delivery": {**LATER["delivery"], key: False}}).start()
     subscription = app.subscription(app.integration(institutions.url("/good")))
     app.wait_states(retry=1)
     wait_for(lambda: app.value("select pause_reason from {s}.integrations"), 30, "the integration to be paused")
-    assert "private network" in app.value("select pause_reason from {s}.integrations")
+    reason = app.value("select pause_reason from {s}.integrations")
+    assert words in reason and f"(delivery.{key})" in reason, reason
     assert app.row(subscription)["attempts"] == 0
     assert institutions.counts()["total"]["requests"] == 0
 

@@ -35,6 +35,19 @@ select s.id::bigint from subscriptions s
 -- include: ctl_retry_where.part.sql
    and s.id > $6 and ($8::text, $9::bigint, $10::bigint) is not null order by s.id limit $7
 
+-- name: retry_others :once
+-- Which of $5 are not chosen, by kind: "missing", "erased", their status, or "failed" where another choice leaves them out; how many,
+-- and the first of them.
+-- include: ctl_retry_choice.part.sql
+select o.kind, count(*), array_to_string((array_agg(o.id order by o.id))[1:5], ', ')
+  from (select x.id, case when t.id is null then 'missing' when t.erased_at is not null then 'erased' else t.status::text end as kind
+          from (select distinct u.id from unnest($5) as u (id)) x left join subscriptions t on t.id = x.id
+         where not exists (select from subscriptions s
+-- include: ctl_retry_where.part.sql
+                              and s.id = x.id)
+           and ($6::bigint, $7::integer, $8::text, $9::bigint, $10::bigint) is not null) o
+ group by o.kind order by o.kind
+
 -- name: retry_some :once
 -- Puts some of them back, in the order of their ids: how many. Rows that somebody else has locked are left out.
 -- include: ctl_retry_choice.part.sql

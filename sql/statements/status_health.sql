@@ -3,7 +3,8 @@
 -- says nothing about an institution is left out: that it asked for time (429), that a lease ran out, what the
 -- application set.
 -- Columns: integration; its last success; how many attempts failed since, and since when; the last failure: time, HTTP
--- status, error; successes and failures of the last seconds; since when all of this is looked at, for all rows alike.
+-- status, error; successes and failures of the last seconds; since when all of this is looked at, for all rows alike; since when
+-- they failed as the last one did.
 -- $1 bigint: how many of the last ids are looked at
 -- $2 bigint: seconds
 with newest as (
@@ -23,9 +24,19 @@ with newest as (
          count(*) filter (where r.is_taken and r.at > now() - $2 * interval '1 s') as recent_sent,
          count(*) filter (where not r.is_taken and r.at > now() - $2 * interval '1 s') as recent_errors
     from results r left join taken t using (integration_id) group by 1
+), failures as (
+  select r.integration_id, r.id, r.at, concat_ws(' ', r.http_status, split_part(case when r.http_status is null then r.error end, ':', 1)) as kind
+    from results r left join taken t using (integration_id) where not r.is_taken and r.id > coalesce(t.id, 0)
+), others as (
+  select f.integration_id, max(f.id) as id
+    from failures f join (select distinct on (integration_id) integration_id, kind from failures order by integration_id, id desc) l
+      using (integration_id) where f.kind <> l.kind group by 1
+), same as (
+  select f.integration_id, min(f.at) as since from failures f left join others o using (integration_id)
+   where f.id > coalesce(o.id, 0) group by 1
 )
 select f.integration_id, f.taken_at, f.in_row, f.since, e.at, coalesce(e.http_status, 0)::bigint, coalesce(e.error, ''),
        f.recent_sent, f.recent_errors,
-       (select x.created_at::timestamptz from newest n join subscription_events x on x.id > n.id order by x.id limit 1)
-  from fared f left join results e on e.id = f.failure
+       (select x.created_at::timestamptz from newest n join subscription_events x on x.id > n.id order by x.id limit 1), s.since
+  from fared f left join results e on e.id = f.failure left join same s on s.integration_id = f.integration_id
  order by 1

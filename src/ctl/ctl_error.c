@@ -35,6 +35,20 @@ static const char *const not_sent_why[] = {
 static const char *const problems[] = {"its auth_token cannot be used: ", "its delivery_settings ",
                                        "no credentials: "};
 
+/* What "anubisctl" writes: the operator's name, and not what a person has to say. NULL = none of these. */
+static char *operator_words(const char *error)
+{
+    static const char put_back[] = "put back by ", retry[] = " (anubisctl retry)", operator[] = "operator ";
+    size_t len = strlen(error), end = strcspn(error, ":");
+
+    if (strncmp(error, put_back, strlen(put_back)) == 0 && len > strlen(retry) &&
+        strcmp(error + len - strlen(retry), retry) == 0)
+        return xstrdup(error);
+    if (strncmp(error, operator, strlen(operator)) == 0 && error[end])
+        return xasprintf("settled by %.*s", (int) end, error);
+    return NULL;
+}
+
 /* ": " and words of http_tls_fault_words(). */
 static bool is_tls_fault(const char *rest)
 {
@@ -66,6 +80,9 @@ char *ctl_error_class(const char *error, int64_t http_status)
     for (size_t i = 0; i < ARRAY_SIZE(own_sentences); i++)
         if (strcmp(error, own_sentences[i]) == 0)
             return xstrdup(error);
+    char *words = operator_words(error);
+    if (words)
+        return words;
     if (strncmp(error, not_sent, strlen(not_sent)) == 0)
         return xstrdup(is_own_shortage(error + strlen(not_sent)) ? error : "not sent" ELSEWHERE);
     for (size_t i = 0; i < ARRAY_SIZE(problems); i++)

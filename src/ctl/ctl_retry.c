@@ -9,6 +9,8 @@
 #include "ctl/ctl_batches.h"
 #include "sql/statements.h"
 
+#define RETRY_IDS_NAMED 5 /* by retry_others */
+
 struct retry {
     struct ctl *ctl;
     struct pg *pg;
@@ -18,7 +20,7 @@ struct retry {
     size_t id_count;
     char *words; /* what the events say */
     int64_t chosen, integrations, put_back, last;
-    struct sentences refused;
+    struct sentences refused, others;
     struct error err;
 };
 
@@ -109,6 +111,43 @@ static int count_chosen(struct retry *r)
     return PG_DONE;
 }
 
+/* "3 of --ids are not failed: their status is "sent" (4, 5, 6)" */
+static void note_others(struct retry *r, struct pg_row row)
+{
+    const char *kind = pg_next_text(&row);
+    int64_t count = pg_next_i64(&row);
+    const char *ids = pg_next_text(&row), *more = count > RETRY_IDS_NAMED ? ", …" : "";
+    const char *are = count == 1 ? "is" : "are", *their = count == 1 ? "its" : "their";
+
+    if (strcmp(kind, "missing") == 0)
+        sentences_add(&r->others, "%" PRId64 " of --ids: there %s no such subscription%s (%s%s)", count, are,
+                      plural(count), ids, more);
+    else if (strcmp(kind, "erased") == 0)
+        sentences_add(&r->others, "%" PRId64 " of --ids %s erased: there is nothing to be sent (%s%s)", count,
+                      count == 1 ? "was" : "were", ids, more);
+    else if (strcmp(kind, "failed") == 0)
+        sentences_add(&r->others, "%" PRId64 " of --ids %s failed, but the other options leave %s out (%s%s)",
+                      count, count == 1 ? "has" : "have", count == 1 ? "it" : "them", ids, more);
+    else
+        sentences_add(&r->others, "%" PRId64 " of --ids %s not failed: %s status is \"%s\" (%s%s)", count,
+                      are, their, kind, ids, more);
+}
+
+/* Those that were named, and are not chosen. */
+static int find_others(struct retry *r)
+{
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+    CLEANUP(pg_result_freep) struct pg_result *rows = NULL;
+
+    if (r->id_count == 0)
+        return PG_DONE;
+    fill_args(r, r->ids, r->id_count, &args);
+    int res = pg_query(r->pg, &sql_retry_others, &args, &rows, &r->err);
+    for (int i = 0; res == PG_DONE && i < pg_rows(rows); i++)
+        note_others(r, (struct pg_row){rows, i, 0});
+    return res;
+}
+
 static int put_back(const int64_t *ids, size_t count, void *userdata)
 {
     struct retry *r = userdata;
@@ -168,7 +207,8 @@ static int show(const struct retry *r)
     else if (r->put_back + (int64_t) r->refused.count < r->chosen)
         sheet_say(sheet, "", "The others were locked, or changed meanwhile: call it again.");
     sheet_list(sheet, "refused", &r->refused);
-    int code = ctl_show(r->ctl, sheet, r->refused.count ? CTL_DIFFERENT : 0);
+    sheet_list(sheet, "not_chosen", &r->others);
+    int code = ctl_show(r->ctl, sheet, r->refused.count || r->others.count ? CTL_DIFFERENT : 0);
     sheet_free(sheet);
     return code;
 }
@@ -183,6 +223,8 @@ static int work(struct retry *r)
     if (code)
         return code;
     int res = count_chosen(r);
+    if (res == PG_DONE)
+        res = find_others(r);
     if (res == PG_DONE && !r->ctl->dry_run)
         res = put_back_all(r);
     return res == PG_DONE ? show(r) : ctl_refused(res, "put subscriptions back", &r->err);
@@ -199,6 +241,7 @@ int ctl_retry(struct ctl *c)
         code = work(&r);
     pg_close(r.pg);
     sentences_free(&r.refused);
+    sentences_free(&r.others);
     free(r.since);
     free(r.until);
     free(r.ids);

@@ -95,6 +95,8 @@ static const char *held_words(const struct explanation *e)
         return " (its integration's delivery_settings.on_ambiguous is \"hold\")";
     if (strcmp(event.decided_by, "idempotency.window") == 0)
         return " (the institution no longer knows its Idempotency-Key, by delivery_settings.idempotency)";
+    if (strcmp(event.decided_by, "idempotency.window = none") == 0)
+        return " (the institution knows no Idempotency-Keys: delivery_settings.idempotency.window is \"none\")";
     if (strncmp(event.decided_by, "rule ", 5) == 0)
         return " (a rule of its integration's delivery_settings.outcomes says so)";
     return "";

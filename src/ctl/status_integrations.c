@@ -70,8 +70,11 @@ static void merge(struct fleet *f)
     for (size_t n = 0; n < f->count; n++) {
         struct fleet_row *r = &f->rows[n];
         store_integration_row(f->integrations, (int) n, f->limit, &r->i);
-        r->h = (struct store_health){
-            .sent_at = INT64_MIN, .failing_since = INT64_MIN, .failed_at = INT64_MIN, .error = ""};
+        r->h = (struct store_health){.sent_at = INT64_MIN,
+                                     .failing_since = INT64_MIN,
+                                     .failed_at = INT64_MIN,
+                                     .same_since = INT64_MIN,
+                                     .error = ""};
         for (; at < rows; at++) {
             store_health_row(f->health, at, &h);
             f->window_began_at = h.window_began_at;
@@ -277,8 +280,13 @@ static void add_failing(struct strbuf *out, const struct fleet *f, const struct 
     char *since = time_words(h->failing_since), *lasts = duration_words(f->now - h->failing_since);
     CLEANUP(freep)
     char *ago = duration_words(f->now - h->failed_at), *error = ctl_error_class(h->error, h->http_status);
-    strbuf_addf(out, "%" PRId64 " attempts in a row since %s (%s), the last one %s ago: %s; ",
-                h->failed_in_row, since, lasts, ago, error ? error : "no reason given");
+    strbuf_addf(out, "%" PRId64 " attempts in a row since %s (%s), the last one %s ago: %s", h->failed_in_row,
+                since, lasts, ago, error ? error : "no reason given");
+    if (h->same_since > h->failing_since) {
+        CLEANUP(freep) char *same = time_words(h->same_since);
+        strbuf_addf(out, " since %s, and otherwise before", same);
+    }
+    strbuf_adds(out, "; ");
     if (h->sent_at != INT64_MIN) {
         CLEANUP(freep) char *sent = time_words(h->sent_at);
         strbuf_addf(out, "last success %s", sent);
@@ -357,6 +365,7 @@ static void add_hidden(struct table *t, const struct fleet_row *r)
     table_add(t, value_time(r->h.failed_at));
     table_add(t, value_text(error));
     table_add(t, value_i64(r->h.recent_errors));
+    table_add(t, value_time(r->h.same_since));
 }
 
 static void add_integration(struct table *t, const struct fleet *f, const struct fleet_row *r)
@@ -412,6 +421,7 @@ void fleet_add(const struct fleet *f, struct sheet *sheet, bool all)
         {"last_failed_at", NULL, false},
         {"last_error", NULL, false},
         {"recent_errors", NULL, false},
+        {"last_error_since", NULL, false},
     };
     size_t left_out = 0;
     const char *title = f->count ? "Integrations, those in trouble first" : "Integrations";

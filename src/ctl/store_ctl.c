@@ -133,6 +133,7 @@ void store_health_row(const struct pg_result *result, int number, struct store_h
     ret->recent_sent = pg_next_i64(&row);
     ret->recent_errors = pg_next_i64(&row);
     ret->window_began_at = pg_next_time(&row);
+    ret->same_since = pg_next_time(&row);
 }
 
 int store_unrouted(struct pg *pg, int64_t limit, int64_t *ret, struct error *err)

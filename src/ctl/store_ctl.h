@@ -66,6 +66,7 @@ struct store_health {
     int64_t sent_at;                      /* its last success */
     int64_t failed_in_row, failing_since; /* since then */
     int64_t failed_at, http_status;       /* of the last failure; 0 = there was no answer */
+    int64_t same_since;                   /* they failed as the last one did */
     const char *error;                    /* of the last failure */
     int64_t recent_sent, recent_errors;   /* within STORE_RECENT_SECONDS */
     int64_t window_began_at;              /* nothing before is looked at */

@@ -57,7 +57,7 @@ static const char *scheme_problem(CURLU *u, bool allow_http, bool *ret_tls)
     *ret_tls = strcasecmp(scheme, "https") == 0;
     if (!*ret_tls && strcasecmp(scheme, "http") != 0)
         return "the URL's scheme is neither https nor http";
-    return *ret_tls || allow_http ? NULL : "plain http is not allowed";
+    return *ret_tls || allow_http ? NULL : "plain http is not allowed (delivery.allow_http)";
 }
 
 /* A name of labels (RFC 1123, and the underscore of everyday use), with or without the root's dot; or
