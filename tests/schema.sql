@@ -132,6 +132,8 @@ CREATE TABLE anubis.integration_runtime (
     failed bigint DEFAULT 0 NOT NULL,
     sent_folded bigint DEFAULT 0 NOT NULL,
     failed_folded bigint DEFAULT 0 NOT NULL,
+    refused_in_row integer DEFAULT 0 NOT NULL,
+    refused_turn bigint DEFAULT 0 NOT NULL,
     taken_at timestamp with time zone,
     CONSTRAINT integration_runtime_circuit_state_check CHECK ((circuit_state = ANY (ARRAY['closed'::text, 'open'::text, 'half_open'::text])))
 )
@@ -190,7 +192,7 @@ begin
     r.circuit_generation := r.circuit_generation + 1;
     return r;
 end $$;
-CREATE FUNCTION anubis.circuit_note(integration bigint, fingerprint bigint, event text, generation bigint, failures integer, threshold integer, recovery interval, max_recovery interval, why text, ours boolean, OUT state_before text, OUT state text, OUT reason text, OUT wait_ms bigint, OUT lasted_ms bigint) RETURNS record
+CREATE FUNCTION anubis.circuit_note(integration bigint, fingerprint bigint, event text, generation bigint, failures integer, threshold integer, recovery interval, max_recovery interval, why text, ours boolean, OUT state_before text, OUT state text, OUT reason text, OUT wait_ms bigint, OUT lasted_ms bigint, OUT reason_before text) RETURNS record
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -216,6 +218,7 @@ begin
          where r.integration_id = integration;
     end if;
     state_before := before.circuit_state;
+    reason_before := before.circuit_reason;
     state := after.circuit_state;
     reason := after.circuit_reason;
     wait_ms := extract(epoch from after.circuit_until - at) * 1000;
@@ -817,7 +820,7 @@ begin
     select backoff_until is not null or circuit_state <> 'closed' into waited
       from anubis.integration_runtime r where r.integration_id = new.id for no key update;
     update anubis.integration_runtime r
-       set backoff_until = null, backoff_reason = null,
+       set backoff_until = null, backoff_reason = null, refused_in_row = 0,
            (circuit_state, circuit_generation, circuit_failures, circuit_level, circuit_until) =
            (select n.circuit_state, n.circuit_generation, n.circuit_failures, n.circuit_level, n.circuit_until
               from anubis.circuit_next(r, 'mended', null, null, clock_timestamp(), null, null, null, null) n)
@@ -1401,6 +1404,53 @@ begin
     end loop;
     return null;
 end $_$;
+CREATE FUNCTION anubis.refusals_judged(integration bigint, fingerprint bigint, turn bigint, taken boolean[], taken_usec bigint, reason text, OUT may_fail integer, OUT paused_turn bigint, OUT vain boolean) RETURNS record
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    limit_in_row constant integer := 20;
+    at timestamptz := clock_timestamp();
+    r anubis.integration_runtime;
+    was_taken boolean;
+begin
+    may_fail := 0;
+    vain := false;
+    if not exists (select from anubis.integrations i
+                    where i.id = integration and anubis.integration_fingerprint(i.endpoint_url, i.auth_token, i.delivery_settings) = fingerprint) then
+        may_fail := cardinality(taken);
+        return;
+    end if;
+    insert into anubis.integration_runtime (integration_id) values (integration) on conflict do nothing;
+    select * into r from anubis.integration_runtime x where x.integration_id = integration for no key update;
+    if turn < r.refused_turn then
+        return;
+    end if;
+    r.taken_at := greatest(r.taken_at, at - taken_usec * interval '1 us');
+    foreach was_taken in array taken loop
+        if was_taken then
+            r.refused_in_row := 0;
+        elsif paused_turn is null then
+            may_fail := may_fail + 1;
+            r.refused_in_row := least(r.refused_in_row + 1, limit_in_row);
+            if r.refused_in_row = limit_in_row and r.taken_at >= at - interval '1 hour' then
+                paused_turn := r.refused_turn + 1;
+            end if;
+        end if;
+    end loop;
+    vain := r.refused_in_row = limit_in_row and paused_turn is null;
+    update anubis.integration_runtime x
+       set refused_in_row = case when paused_turn is null then r.refused_in_row else 0 end, taken_at = r.taken_at,
+           refused_turn = coalesce(paused_turn, r.refused_turn)
+     where x.integration_id = integration;
+    if paused_turn is not null then
+        update anubis.integrations i set paused_until = 'infinity', pause_reason = reason, updated_at = anubis.subscription_now(i.updated_at)
+         where i.id = integration and (i.paused_until is null or i.paused_until <= now());
+        if found then
+            update anubis.integration_runtime x set own_pause = reason where x.integration_id = integration;
+        end if;
+    end if;
+end $$;
 CREATE FUNCTION anubis.replica_session() RETURNS text
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1595,9 +1645,9 @@ CREATE FUNCTION anubis.subscription_erased(id bigint, old_status text, status te
 begin
     if status is distinct from old_status or erased_at is distinct from old_erased_at or coalesce(cpf, '') not in ('', '0') or payload <> '{}'
        or last_response is not null then
-        raise exception using errcode = 'check_violation', table = 'subscriptions', constraint = 'subscriptions_erased_stays_erased',
-            message = format('cannot change subscription %s: the person''s data was erased', id),
-            hint = 'It stays as it is, without payload and CPF. A new enrolment is a new subscription.';
+        perform anubis.subscription_refused('23514', 'subscriptions_erased_stays_erased',
+            format('cannot change subscription %s: the person''s data was erased', id),
+            'It stays as it is, without payload and CPF. A new enrolment is a new subscription.');
     end if;
     return false;
 end $$;
@@ -1606,6 +1656,7 @@ CREATE FUNCTION anubis.subscription_inserted() RETURNS trigger
     AS $$
 declare
     routed boolean := false;
+    judgement text; -- of rows that are not ordinary ones
 begin
     loop
         insert into anubis.subscription_events (event_id, id, event_type, subscription_id, integration_id, operation_name, attempt,
@@ -1631,8 +1682,11 @@ begin
                     then true
                     else anubis.subscription_judged(null, null, n.id, n.status::pg_catalog.text, n.attempts, anubis.as_instant(n.created_at),
                                                          n.integration_id, n.integration_filter_id, n.idempotency_seed, routed) end) e;
-        exit when routed or (pg_catalog.current_setting(pg_catalog.textcat(anubis.doorbell_channel(), '.unrouted'), true)
-                             operator(pg_catalog.=) 'yes') is not true;
+        judgement := pg_catalog.current_setting(pg_catalog.textcat(anubis.doorbell_channel(), '.unrouted'), true);
+        exit when (judgement operator(pg_catalog.<>) '') is not true;
+        if judgement operator(pg_catalog.<>) 'yes' then
+            perform anubis.subscription_refuse(judgement::pg_catalog.json);
+        end if;
         perform pg_catalog.set_config(pg_catalog.textcat(anubis.doorbell_channel(), '.unrouted'), '', true),
                 anubis.subscriptions_route(pg_catalog.array_agg(n.id::pg_catalog.int8)) from new_rows n where n.integration_id is null;
         routed := true;
@@ -1667,7 +1721,9 @@ begin
     if routed and integration_id is not null then
         return false;
     elsif not routed and integration_id is null then
-        perform set_config(anubis.doorbell_channel() || '.unrouted', 'yes', true);
+        if coalesce(current_setting(anubis.doorbell_channel() || '.unrouted', true), '') = '' then
+            perform set_config(anubis.doorbell_channel() || '.unrouted', 'yes', true);
+        end if;
         return false;
     end if;
     if id is null then
@@ -1698,17 +1754,20 @@ begin
         rule := 'subscriptions_created_at_is_finite';
     end if;
     if rule is not null then
-        raise exception using errcode = 'check_violation', message = words, hint = hint, table = 'subscriptions', constraint = rule;
+        perform anubis.subscription_refused('23514', rule, words, hint);
+        return false;
     end if;
     if integration_id is not null and anubis.integration_required()
        and not exists (select from anubis.integrations i where i.id = integration_id) then
         perform anubis.subscription_strays(id, 'integration_id', integration_id, 'integrations');
+        return false;
     end if;
     -- With a lock, as a foreign key has it: few rows have a filter.
     if filter_id is not null and anubis.integration_filter_required() then
         perform from anubis.integration_filters f where f.id = filter_id for key share;
         if not found then
             perform anubis.subscription_strays(id, 'integration_filter_id', filter_id, 'integration_filters');
+            return false;
         end if;
     end if;
     -- An insert that names the column without a value, as object-relational mappers may do.
@@ -1724,6 +1783,25 @@ CREATE FUNCTION anubis.subscription_now(of_type timestamp without time zone) RET
 CREATE FUNCTION anubis.subscription_now(of_type timestamp with time zone) RETURNS timestamp with time zone
     LANGUAGE sql
     AS $$ select clock_timestamp() $$;
+CREATE FUNCTION anubis.subscription_refuse(refusal json) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    if refusal ->> 'detail' is null then
+        raise exception using errcode = refusal ->> 'code', message = refusal ->> 'words', hint = refusal ->> 'hint', table = 'subscriptions',
+            constraint = refusal ->> 'rule';
+    end if;
+    raise exception using errcode = refusal ->> 'code', message = refusal ->> 'words', hint = refusal ->> 'hint',
+        detail = refusal ->> 'detail', table = 'subscriptions', constraint = refusal ->> 'rule';
+end $$;
+CREATE FUNCTION anubis.subscription_refused(code text, rule text, words text, hint text, detail text DEFAULT NULL::text) RETURNS void
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select set_config(anubis.doorbell_channel() || '.unrouted',
+                      json_build_object('code', code, 'rule', rule, 'words', words, 'hint', hint, 'detail', detail)::text, true)
+     where coalesce(current_setting(anubis.doorbell_channel() || '.unrouted', true), '') not like '{%' $$;
 CREATE FUNCTION anubis.subscription_seeded() RETURNS trigger
     LANGUAGE plpgsql
     AS $$
@@ -1732,21 +1810,19 @@ begin
     return new;
 end $$;
 CREATE FUNCTION anubis.subscription_strays(id bigint, name text, value bigint, target text) RETURNS void
-    LANGUAGE plpgsql
+    LANGUAGE sql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-begin
-    raise exception using errcode = 'foreign_key_violation',
-        message = format('insert or update on table "subscriptions" violates foreign key constraint "subscriptions_%s_fkey"', name),
-        detail = format('Key (%s)=(%s) is not present in table "%s".', name, value, target),
-        hint = format('Subscription %s has it.', id),
-        table = 'subscriptions', constraint = format('subscriptions_%s_fkey', name);
-end $$;
+    select anubis.subscription_refused('23503', format('subscriptions_%s_fkey', name),
+               format('insert or update on table "subscriptions" violates foreign key constraint "subscriptions_%s_fkey"', name),
+               format('Subscription %s has it.', id), format('Key (%s)=(%s) is not present in table "%s".', name, value, target)) $$;
 CREATE FUNCTION anubis.subscription_updated() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_nestloop TO 'off'
     AS $$
+declare
+    judgement text;
 begin
     insert into anubis.subscription_events (event_id, id, event_type, subscription_id, integration_id, status, operation_name,
         attempt, http_status, duration_ms, request, response, error_message, from_status, to_status, order_id, origin, cpf, sent_at,
@@ -1757,7 +1833,16 @@ begin
            case n.status when 'sent' then 'sent' when 'failed' then 'failed' when 'retry' then 'retried' else 'updated' end,
            n.id, n.integration_id,
            case n.status when 'sent' then 'success' when 'failed' then 'error' when 'retry' then 'error' end,
-           case n.status when 'processing' then 'claim' when 'pending' then 'release' else 'send_to_institution' end,
+           -- Who did it: a daemon, or by which way somebody else.
+           case when n.claim_token is not null then 'claim'
+                when n.last_error like 'not sent:%' then 'release'
+                when n.last_duration_ms is not null then 'send_to_institution'
+                when n.last_error like 'lease expired:%' then 'lease_expired'
+                when n.last_error = 'erased' then 'erase'
+                when n.last_decided_by like 'operator %' then 'settle'
+                when n.last_decided_by like 'confirmation:%' then 'confirmation'
+                when n.last_error like 'put back by % (anubisctl retry)' then 'retry'
+                else 'application' end,
            greatest(o.attempts, n.attempts),
            case when n.status in ('sent', 'failed', 'retry') then n.last_http_status end,
            case when n.status in ('sent', 'failed', 'retry') then n.last_duration_ms end,
@@ -1787,6 +1872,10 @@ begin
                 then n.status is distinct from o.status
                 else anubis.subscription_judged(o.id, o.status::text, n.id, n.status::text, n.attempts, anubis.as_instant(n.created_at),
                                                      n.integration_id, n.integration_filter_id, n.idempotency_seed) end) e;
+    judgement := current_setting(anubis.doorbell_channel() || '.unrouted', true);
+    if judgement like '{%' then
+        perform anubis.subscription_refuse(judgement::json);
+    end if;
     perform anubis.doorbell_ring_for(array_agg(distinct n.integration_id::bigint))
        from new_rows n join old_rows o using (id)
       where n.status in ('pending', 'retry') and n.held_at is null

@@ -664,8 +664,26 @@ def transition(app, before, after):
     try:
         app.query("update {s}.subscriptions set status = %s where id = %s", (after, number))
     except psycopg2.Error as e:
+        assert len(e.diag.context or "") < 400, e.diag.context  # not the text of our queries
         return e.diag.message_primary
     return "ok"
+
+
+def test_what_is_refused_is_told_briefly(ledger):
+    """The first row of several, whatever stands beside it; and the server's log holds none of our queries."""
+    refusals = {"(1, 'pending'), (null, 'pending'), (77, 'pending'), (78, 'x')": ("23503", "Key (integration_id)=(77) is not"),
+                "(null, 'pending'), (null, 'x'), (1, 'y')": ("23514", 'to status "y"'), "(null, 'x')": ("23514", 'to status "x"')}
+    for values, (state, words) in refusals.items():
+        with pytest.raises(psycopg2.Error) as error:
+            ledger.query(f"insert into {{s}}.subscriptions (integration_id, status) values {values}")
+        d = error.value.diag
+        assert d.sqlstate == state and words in f"{d.message_primary} {d.message_detail}" and d.message_hint, values
+        assert len(d.context) < 400, d.context
+        assert d.constraint_name.startswith("subscriptions_") and d.table_name == "subscriptions"
+    # A savepoint, and the transaction goes on.
+    ledger.query("do $$ begin begin insert into {s}.subscriptions (integration_id) values (77); exception when others then end; "
+                 "insert into {s}.subscriptions (integration_id) values (null), (1); end $$")
+    assert ledger.query("select integration_id from {s}.subscriptions order by id desc limit 2") == [(1,), (None,)]
 
 
 @pytest.mark.parametrize("before", STATES)

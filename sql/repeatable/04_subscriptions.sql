@@ -4,7 +4,26 @@
 -- it), and the rules for a row within the query that writes its event. That query's plan is kept, while each statement reads the text of
 -- a CHECK anew. SECURITY DEFINER, because the application needs no rights on the ledger.
 
--- Judges a row that is not an ordinary one: refuses it as a constraint of this name would, or sees to the rest, and says whether it has
+-- Refuses a row as a constraint of this name would, but not from within the query that judges it, whose text, of pages, would stand in
+-- the error's context: the trigger does after its query. The setting goes with the transaction or savepoint that is rolled back then.
+create or replace function @extschema@.subscription_refused(code text, rule text, words text, hint text, detail text default null)
+    returns void language sql set search_path = pg_catalog, pg_temp as $$
+    select set_config(@extschema@.doorbell_channel() || '.unrouted',
+                      json_build_object('code', code, 'rule', rule, 'words', words, 'hint', hint, 'detail', detail)::text, true)
+     where coalesce(current_setting(@extschema@.doorbell_channel() || '.unrouted', true), '') not like '{%' $$;
+
+create or replace function @extschema@.subscription_refuse(refusal json) returns void language plpgsql
+    set search_path = pg_catalog, pg_temp as $$
+begin
+    if refusal ->> 'detail' is null then
+        raise exception using errcode = refusal ->> 'code', message = refusal ->> 'words', hint = refusal ->> 'hint', table = 'subscriptions',
+            constraint = refusal ->> 'rule';
+    end if;
+    raise exception using errcode = refusal ->> 'code', message = refusal ->> 'words', hint = refusal ->> 'hint',
+        detail = refusal ->> 'detail', table = 'subscriptions', constraint = refusal ->> 'rule';
+end $$;
+
+-- Judges a row that is not an ordinary one: refuses it, see subscription_refused(), or sees to the rest, and says whether it has
 -- another status. What it was before is NULL for an insert; what it is now is NULL where no row has the old id any more. An insert is
 -- judged in two rounds: see subscription_inserted().
 create or replace function @extschema@.subscription_judged(old_id bigint, old_status text, id bigint, status text, attempts integer,
@@ -19,7 +38,9 @@ begin
     if routed and integration_id is not null then
         return false;
     elsif not routed and integration_id is null then
-        perform set_config(@extschema@.doorbell_channel() || '.unrouted', 'yes', true);
+        if coalesce(current_setting(@extschema@.doorbell_channel() || '.unrouted', true), '') = '' then
+            perform set_config(@extschema@.doorbell_channel() || '.unrouted', 'yes', true);
+        end if;
         return false;
     end if;
     if id is null then
@@ -50,17 +71,20 @@ begin
         rule := 'subscriptions_created_at_is_finite';
     end if;
     if rule is not null then
-        raise exception using errcode = 'check_violation', message = words, hint = hint, table = 'subscriptions', constraint = rule;
+        perform @extschema@.subscription_refused('23514', rule, words, hint);
+        return false;
     end if;
     if integration_id is not null and @extschema@.integration_required()
        and not exists (select from @extschema@.integrations i where i.id = integration_id) then
         perform @extschema@.subscription_strays(id, 'integration_id', integration_id, 'integrations');
+        return false;
     end if;
     -- With a lock, as a foreign key has it: few rows have a filter.
     if filter_id is not null and @extschema@.integration_filter_required() then
         perform from @extschema@.integration_filters f where f.id = filter_id for key share;
         if not found then
             perform @extschema@.subscription_strays(id, 'integration_filter_id', filter_id, 'integration_filters');
+            return false;
         end if;
     end if;
     -- An insert that names the column without a value, as object-relational mappers may do.
@@ -71,15 +95,11 @@ begin
     return status is distinct from old_status;
 end $$;
 
-create or replace function @extschema@.subscription_strays(id bigint, name text, value bigint, target text) returns void language plpgsql
+create or replace function @extschema@.subscription_strays(id bigint, name text, value bigint, target text) returns void language sql
     set search_path = pg_catalog, pg_temp as $$
-begin
-    raise exception using errcode = 'foreign_key_violation',
-        message = format('insert or update on table "subscriptions" violates foreign key constraint "subscriptions_%s_fkey"', name),
-        detail = format('Key (%s)=(%s) is not present in table "%s".', name, value, target),
-        hint = format('Subscription %s has it.', id),
-        table = 'subscriptions', constraint = format('subscriptions_%s_fkey', name);
-end $$;
+    select @extschema@.subscription_refused('23503', format('subscriptions_%s_fkey', name),
+               format('insert or update on table "subscriptions" violates foreign key constraint "subscriptions_%s_fkey"', name),
+               format('Subscription %s has it.', id), format('Key (%s)=(%s) is not present in table "%s".', name, value, target)) $$;
 
 -- Without "set search_path", for which the application's insert would pay: every name is qualified, operators, too, and lock_base()
 -- stands for lock_key('bell'). Whether a claim could take the rows is only asked while a daemon sleeps.
@@ -88,6 +108,7 @@ end $$;
 create or replace function @extschema@.subscription_inserted() returns trigger language plpgsql security definer as $$
 declare
     routed boolean := false;
+    judgement text; -- of rows that are not ordinary ones
 begin
     loop
         insert into @extschema@.subscription_events (event_id, id, event_type, subscription_id, integration_id, operation_name, attempt,
@@ -113,8 +134,11 @@ begin
                     then true
                     else @extschema@.subscription_judged(null, null, n.id, n.status::pg_catalog.text, n.attempts, @extschema@.as_instant(n.created_at),
                                                          n.integration_id, n.integration_filter_id, n.idempotency_seed, routed) end) e;
-        exit when routed or (pg_catalog.current_setting(pg_catalog.textcat(@extschema@.doorbell_channel(), '.unrouted'), true)
-                             operator(pg_catalog.=) 'yes') is not true;
+        judgement := pg_catalog.current_setting(pg_catalog.textcat(@extschema@.doorbell_channel(), '.unrouted'), true);
+        exit when (judgement operator(pg_catalog.<>) '') is not true;
+        if judgement operator(pg_catalog.<>) 'yes' then
+            perform @extschema@.subscription_refuse(judgement::pg_catalog.json);
+        end if;
         perform pg_catalog.set_config(pg_catalog.textcat(@extschema@.doorbell_channel(), '.unrouted'), '', true),
                 @extschema@.subscriptions_route(pg_catalog.array_agg(n.id::pg_catalog.int8)) from new_rows n where n.integration_id is null;
         routed := true;
@@ -136,6 +160,8 @@ end $$;
 -- Without nested loops: the plan is kept for the session, and one made for a single row would take a quarter of a million steps for 500.
 create or replace function @extschema@.subscription_updated() returns trigger
     language plpgsql security definer set search_path = pg_catalog, pg_temp set enable_nestloop = off as $$
+declare
+    judgement text;
 begin
     insert into @extschema@.subscription_events (event_id, id, event_type, subscription_id, integration_id, status, operation_name,
         attempt, http_status, duration_ms, request, response, error_message, from_status, to_status, order_id, origin, cpf, sent_at,
@@ -146,7 +172,16 @@ begin
            case n.status when 'sent' then 'sent' when 'failed' then 'failed' when 'retry' then 'retried' else 'updated' end,
            n.id, n.integration_id,
            case n.status when 'sent' then 'success' when 'failed' then 'error' when 'retry' then 'error' end,
-           case n.status when 'processing' then 'claim' when 'pending' then 'release' else 'send_to_institution' end,
+           -- Who did it: a daemon, or by which way somebody else.
+           case when n.claim_token is not null then 'claim'
+                when n.last_error like 'not sent:%' then 'release'
+                when n.last_duration_ms is not null then 'send_to_institution'
+                when n.last_error like 'lease expired:%' then 'lease_expired'
+                when n.last_error = 'erased' then 'erase'
+                when n.last_decided_by like 'operator %' then 'settle'
+                when n.last_decided_by like 'confirmation:%' then 'confirmation'
+                when n.last_error like 'put back by % (anubisctl retry)' then 'retry'
+                else 'application' end,
            greatest(o.attempts, n.attempts),
            case when n.status in ('sent', 'failed', 'retry') then n.last_http_status end,
            case when n.status in ('sent', 'failed', 'retry') then n.last_duration_ms end,
@@ -176,6 +211,10 @@ begin
                 then n.status is distinct from o.status
                 else @extschema@.subscription_judged(o.id, o.status::text, n.id, n.status::text, n.attempts, @extschema@.as_instant(n.created_at),
                                                      n.integration_id, n.integration_filter_id, n.idempotency_seed) end) e;
+    judgement := current_setting(@extschema@.doorbell_channel() || '.unrouted', true);
+    if judgement like '{%' then
+        perform @extschema@.subscription_refuse(judgement::json);
+    end if;
     perform @extschema@.doorbell_ring_for(array_agg(distinct n.integration_id::bigint))
        from new_rows n join old_rows o using (id)
       where n.status in ('pending', 'retry') and n.held_at is null

@@ -43,9 +43,9 @@ create or replace function @extschema@.subscription_erased(id bigint, old_status
 begin
     if status is distinct from old_status or erased_at is distinct from old_erased_at or coalesce(cpf, '') not in ('', '0') or payload <> '{}'
        or last_response is not null then
-        raise exception using errcode = 'check_violation', table = 'subscriptions', constraint = 'subscriptions_erased_stays_erased',
-            message = format('cannot change subscription %s: the person''s data was erased', id),
-            hint = 'It stays as it is, without payload and CPF. A new enrolment is a new subscription.';
+        perform @extschema@.subscription_refused('23514', 'subscriptions_erased_stays_erased',
+            format('cannot change subscription %s: the person''s data was erased', id),
+            'It stays as it is, without payload and CPF. A new enrolment is a new subscription.');
     end if;
     return false;
 end $$;
