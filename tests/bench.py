@@ -191,6 +191,7 @@ CASES = {"throughput": lambda b, a: bench_throughput.throughput(b, a.rows, a.tur
          "insert": lambda b, a: {**b.insert_cost(16, 1000), **bench_insert.beside(b, 1, 3, 2),
                                  **bench_insert.beside(b, 16, 3, 2)},
          "claims": lambda b, a: bench_claims.claims(b, a.waiting),
+         "retries": lambda b, a: bench_claims.retries(b, a.waiting, a.turns),
          "snapshot": lambda b, a: bench_claims.snapshot(b, a.rows),
          "compare": lambda b, a: bench_claims.compare(b, a.rows, a.turns),
          "consumers": lambda b, a: bench_consumers.consumers(b, a.rows, a.turns),
@@ -213,7 +214,7 @@ def arguments():
     parser.add_argument("cases", nargs="*", help=f"of {', '.join(CASES)}; without any, all but {', '.join(NOT_BY_DEFAULT)}")
     parser.add_argument("--rows", type=int, default=int(os.environ.get("ROWS", "100000")), help="of a turn of throughput")
     parser.add_argument("--turns", type=int, default=int(os.environ.get("TURNS", "3")), help="medians are of so many")
-    parser.add_argument("--waiting", type=int, default=1000000, help="rows of memory")
+    parser.add_argument("--waiting", type=int, default=1000000, help="rows of memory, claims and retries")
     parser.add_argument("--institutions", type=int, default=1000, help="of institutions")
     parser.add_argument("--requests", type=int, default=100000, help="of soak")
     parser.add_argument("--seconds", type=int, default=600, help="of outage")

@@ -9,7 +9,7 @@ from harness.processes import wait_for
 
 SIZES = ((1000, 10), (100000, 10), (100000, 1000), (100000, 10000), (1000000, 10), (1000000, 10000), (10000000, 10000))
 BUSY, IDLE = 200, 9800
-RETRIES = 1000000   # due, of an institution that takes none of them
+RETRIES_GOAL = 1.15
 SENT = 20000        # rows of a measurement, at most
 INSERTS = 2000
 SNAPSHOT_GOAL = 1.5
@@ -33,14 +33,14 @@ def claiming(app):
     return cpu_by_session(app).get("anubisd claim", 0)
 
 
-def claim_cost(bench, rows, integrations, idle=0, retries=0):
-    """µs of Postgres for a claimed row: beside so many integrations without rows, and one with so many retries that are due."""
+def claim_cost(bench, rows, integrations, idle=0, retries=0, due_at="now() - interval '1 hour'"):
+    """µs of Postgres for a claimed row: beside so many integrations without rows, and one with so many retries, due then."""
     app, _ = bench.fresh(integrations=0)
     app.query("insert into {s}.integrations (name, endpoint_url) select 'i' || n, %s || n from generate_series(1, %s) n",
               (bench.sink.url("/good/"), integrations + idle))
     if retries:
         app.query("insert into {s}.subscriptions (integration_id, status, attempts, next_attempt_at) "
-                  "select %s, 'retry', 1, now() - interval '1 hour' from generate_series(1, %s)",
+                  f"select %s, 'retry', 1, {due_at} from generate_series(1, %s)",
                   (app.integration(bench.sink.url("/dead/503")), retries))
     app.query(bench.WAITING_ROWS.replace("TABLE", "{s}.subscriptions"), (integrations, rows))
     app.query("analyze {s}.subscriptions")
@@ -69,9 +69,19 @@ def claims(bench, most):
     busy = claim_cost(bench, rows, BUSY)
     among = f"µs of claims a row: {rows:,} rows and {BUSY} integrations → "
     table.append(Row(f"{among}and {IDLE:,} without rows", busy, claim_cost(bench, rows, BUSY, idle=IDLE)))
-    table.append(Row(f"{among}and {min(most, RETRIES):,} due retries of one more", busy,
-                     claim_cost(bench, rows, BUSY, retries=min(most, RETRIES))))
     return {"table": table}
+
+
+def retries(bench, count, turns):
+    """Beside one institution that is down, whose rows are all in "retry": due, or due later."""
+    found = {what: [] for what in ("alone", "that are due", "that are due later")}
+    for _ in range(turns):
+        found["alone"].append(claim_cost(bench, SENT, BUSY))
+        found["that are due"].append(claim_cost(bench, SENT, BUSY, retries=count))
+        found["that are due later"].append(claim_cost(bench, SENT, BUSY, retries=count, due_at="now() + interval '1 hour'"))
+    return {"table": [Row.of_turns(f"µs of claims a row: alone → beside {count:,} of one institution {what}", found["alone"],
+                                   turns_of_it, goals=[("ratio", RETRIES_GOAL)])
+                      for what, turns_of_it in found.items() if what != "alone"]}
 
 
 def costs(app, ids):
