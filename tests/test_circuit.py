@@ -232,10 +232,11 @@ def test_another_reason_is_told(app, institutions, make_daemon):
     integration = app.integration(institutions.url("/reject/500"))
     app.subscriptions(integration, 10)
     daemon.wait_log(r"the circuit is open, because its requests fail \(HTTP 500\)")
+    alerts = "select kind, state from {s}.alerts order by id"
+    wait_for(lambda: app.query(alerts) == [("circuit_open", "firing")], 60, "the alert")
     institutions.become("/reject/500", "/reject/401")
     app.query("update {s}.integration_runtime set circuit_until = now()")
     daemon.wait_log(r"the circuit is still open, now because its credentials are refused or missing \(HTTP 401\)")
-    alerts = "select kind, state from {s}.alerts order by id"
     wait_for(lambda: app.query(alerts) == [("circuit_open", "resolved"), ("authentication", "firing")], 60, "the alerts")
     daemon.wait_log(r"alert \d+: authentication.*: the institution refuses the credentials")
 

@@ -129,7 +129,9 @@ def test_what_is_erased_stays_so(hers, ctl, broker):
         with pytest.raises(Exception, match="was erased"):
             app.query(f"update {{s}}.subscriptions set {change} where id = %s", (ids["failed"],))
     app.query("update {s}.subscriptions set origin = 'site' where id = %s", (ids["failed"],))
-    assert ctl("retry", "--ids", ",".join(map(str, ids.values())), "--json").expect(0).json["put_back"] == 0
+    retried = ctl("retry", "--ids", ",".join(map(str, ids.values())), "--json").expect(1).json
+    assert retried["put_back"] == 0
+    assert f"{len(ids)} of --ids were erased: there is nothing to be sent" in retried["not_chosen"][0]
     assert "was erased: there is nothing to be sent" in ctl("resend", str(ids["sent"])).expect(1).stdout
     app.query("update {s}.integrations set enabled = true")
     word = {"subscription_id": ids["failed"], "status": "confirmed", "external_id": "E-4711"}
