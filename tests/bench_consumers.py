@@ -1,8 +1,9 @@
 """The benchmark's case of the consumers: how fast a thread of each group gets through full topics, and what the proof of it all
-takes."""
+takes. Whether all groups slow down what is sent, how far behind they are then, and how soon an alert follows its evidence."""
+import statistics
 import time
 
-from bench_measure import Row, by_name, cpu_by_thread, cpu_of_tree, peak_rss_kib
+from bench_measure import Row, by_name, cpu_by_thread, cpu_of_tree, peak_rss_kib, percentile
 from harness.anubis import Ctl
 from harness.application import Application
 from harness.processes import wait_for
@@ -13,6 +14,11 @@ KINDS = {"integration": ("created", "sent", "failed", "retried"),
 ALONE_GOAL, ALL_GOAL = -100000, -40000  # events a second
 MEMORY_GOAL = 32                        # MiB that consumers add
 PROOF_GOAL = 10                         # seconds for a million subscriptions
+THROUGHPUT_GOAL = -0.9                  # of what is sent with one group
+LAG_GOAL = 1                            # s, at full rate
+ALERT_GOAL = 2                          # s after the evidence
+EVIDENCE = 6                            # failures of as many that are proven to be more than half
+ALERTS = 10
 
 
 def only(groups):
@@ -64,6 +70,81 @@ def catch_up(bench, app, groups):
                           "µs of Postgres an event": postgres / events * 1e6, "peak RSS MiB": peak_rss_kib(daemon.pid) / 1024}
 
 
+HANDLED = """select extract(epoch from clock_timestamp())::float8,
+       coalesce(jsonb_object_agg(read_model, n), '{}') from (select read_model, sum(next_offset) as n from {s}.consumer_offsets
+       where topic like '%%.subscriptions.' || %s group by 1) o"""
+
+
+def send(bench, rows, groups):
+    """From when a daemon whose groups have nothing before them may send until all is sent and each group has handled it: rows a
+    second; and seconds from an event to its handling, by the slowest group, of samples since the first fifth."""
+    app, _ = bench.fresh()
+    app.query("update {s}.integrations set paused_until = 'infinity'")
+    bench.fill(app, rows)
+    daemon = bench.daemon(app, consumers=only(groups)).start()
+    readers = [group for group in groups if group in KINDS]
+
+    def slowest(kind):
+        at, found = app.query(HANDLED, (kind,))[0]
+        return at, min(int(found.get(group, 0)) for group in readers)
+
+    wait_for(lambda: slowest("created")[1] == rows, 600, "what was written before to be handled", interval=0.1)
+    app.query("vacuum analyze {s}.subscriptions")
+    started, samples = time.monotonic(), []
+
+    def is_over():
+        samples.append(slowest("sent"))
+        return samples[-1][1] == rows
+    app.query("update {s}.integrations set paused_until = null")
+    wait_for(is_over, 600, "all to be sent and handled", interval=0.05)
+    seconds = time.monotonic() - started
+    times = [at for at, in app.query("select extract(epoch from created_at)::float8 from {s}.subscription_events "
+                                     "where event_type = 'sent' order by 1")]
+    lags = [max(0.0, at - times[handled]) for at, handled in samples if rows // 5 <= handled < rows]
+    daemon.term()
+    app.database.drop()
+    return {"sent/s": rows / seconds, "lag": percentile(lags, 99), "usual lag": statistics.median(lags)}
+
+
+def alert(bench):
+    """Seconds from the event that proves that an institution refuses most to the line in the journal, of several institutions."""
+    app, _ = bench.fresh(0)
+    daemon = bench.daemon(app, alerts={"window": "5m"}).start()
+    seconds = []
+    for n in range(ALERTS):
+        integration = app.integration(bench.sink.url(f"/reject/422?n={n}"))
+        time.sleep(0.1 * n)  # at any time between two looks
+        app.subscriptions(integration, EVIDENCE)
+        told = wait_for(lambda i=integration: app.query(
+            "select extract(epoch from o.sent_at)::float8 from {s}.alerts a join {s}.alert_outbox o on o.alert_id = a.id "
+            "where a.integration_id = %s and a.kind = 'failure_rate' and o.sink = 'journal' and o.sent_at is not null", (i,)), 60,
+            "the alert", interval=0.02)[0][0]
+        proven = app.value("select extract(epoch from max(created_at))::float8 from {s}.subscription_events "
+                           "where integration_id = %s and event_type = 'failed'", (integration,))
+        seconds.append(told - proven)
+    daemon.term()
+    app.database.drop()
+    return seconds
+
+
+def beside(bench, rows, turns):
+    """Rows of the table."""
+    found = {"one": [], "all": []}
+    for turn in range(turns):
+        for name, groups in (("one", GROUPS[:1]), ("all", GROUPS))[::1 if turn % 2 else -1]:
+            found[name].append(send(bench, rows, groups))
+    one, every = found["one"], found["all"]
+    seconds = alert(bench)
+    return [Row.of_turns("subscriptions/s sent and handled, integration group → all three", [t["sent/s"] for t in one],
+                         [t["sent/s"] for t in every], [("ratio", THROUGHPUT_GOAL)]),
+            Row.of_turns("s from an event to its handling at this rate, 99 %, the same", [t["lag"] for t in one],
+                         [t["lag"] for t in every], [("second", LAG_GOAL)]),
+            Row.of_turns("s from an event to its handling at this rate, median, the same", [t["usual lag"] for t in one],
+                         [t["usual lag"] for t in every]),
+            Row(f"s from the evidence to the alert, median → most of {ALERTS}", statistics.median(seconds), max(seconds),
+                [("second", ALERT_GOAL)])]
+
+
 def consumers(bench, rows, turns):
     app, memory = published(bench, rows)
     found = {"alone": [], "all": []}
@@ -91,4 +172,5 @@ def consumers(bench, rows, turns):
         Row.of_turns("peak MiB, publishing alone → all three groups behind", [memory] * turns,
                      [t["peak RSS MiB"] for t in found["all"]], [("second", memory + MEMORY_GOAL)]),
         Row.of_turns(f"seconds of verify, {rows:,} subscriptions → a million in proportion", [t["proof"] for t in found["all"]],
-                     [t["proof"] / rows * 1e6 for t in found["all"]], [("second", PROOF_GOAL)])]}
+                     [t["proof"] / rows * 1e6 for t in found["all"]], [("second", PROOF_GOAL)]),
+        *beside(bench, rows, turns)]}
