@@ -369,6 +369,35 @@ def test_three_daemons_count_refusals_together(app, make_daemon):
         assert "refuses everything" not in "".join(d.log for d in daemons)
 
 
+def test_refusals_that_cannot_be_counted_do_not_fail(app, institutions, make_daemon):
+    """The pause has to be written, and the application has the integration's row: those of others are counted, and a daemon that
+    stops puts the rows back."""
+    daemon = make_daemon({"log_level": "info", "delivery": {"drain_timeout": "1s"}}).start()
+    refusing = app.integration(institutions.url("/good/refusing"))
+    others = {app.integration(institutions.url("/reject/422")): "failed", app.integration(institutions.url("/good")): "sent"}
+    app.subscriptions(refusing, 10)
+    app.wait_states(sent=10)
+    wait_for(lambda: app.value("select taken_at from {s}.integration_runtime"), 30, "it to be known")
+    institutions.become("/good/refusing", "/reject/400")
+    connection = app.database.connect(autocommit=False)
+    connection.cursor().execute("select from anubis.integrations where id = %s for update", (refusing,))
+    app.subscriptions(refusing, 100)
+    daemon.wait_log("could not count refusals by institutions")
+    for integration, state in others.items():
+        app.subscriptions(integration, 50)
+        app.wait_states(integration_id=integration, **{state: 50}, deadline=60)
+    daemon.term()
+    mine = "from {s}.subscriptions where integration_id = %s and status <> 'sent'"
+    assert app.value(f"select count(*) {mine} and status = 'failed'", (refusing,)) < 20  # those that came before
+    assert app.value(f"select max(attempts) {mine} and status <> 'failed'", (refusing,)) == 0
+    connection.rollback()
+    connection.close()
+    daemon.start()
+    wait_for(lambda: app.value("select paused_until from {s}.integrations where id = %s", (refusing,)), 60, "the pause")
+    wait_for(lambda: not app.states()["processing"], 30, "the answers under way")
+    assert app.states()["failed"] == 50 + 20
+
+
 LATELY = 1000000  # us
 # How many stand before; of which turn, by which settings; + and - in their order; what follows: may fail, turn, vain, in a row.
 JUDGED = [
