@@ -144,13 +144,12 @@ static void log_open(const struct store_circuit_change *c, const char *error, co
         .integration_id = c->integration_id, .integration_name = c->name, .error = error};
 
     log_about(is_news ? LOG_WARNING : LOG_DEBUG, MSG_CIRCUIT_OPEN, &on,
-              "integration %" PRId64
-              " \"%s\": the circuit is %s because %s (%s); its subscriptions wait and lose no "
+              "integration %" PRId64 " \"%s\": %s because %s (%s); its subscriptions wait and lose no "
               "attempts, one is tried in %s",
               c->integration_id, c->name,
-              was_closed ? "open,"
-              : is_news  ? "still open, now"
-                         : "still open,",
+              was_closed ? "the circuit is open,"
+              : is_news  ? "the circuit is still open, now"
+                         : "the circuit is still open,",
               refused ? "its credentials are refused or missing" : "its requests fail", error, wait);
 }
 
