@@ -3,7 +3,7 @@ import threading
 import time
 
 from bench_measure import Row
-from bench_tls import INSERT, Neighbour, for_seconds, neighbour_rows
+from bench_tls import INSERT, NEIGHBOUR_GOAL, Neighbour, for_seconds, neighbour_rows
 from harness.certificates import Certificates
 from harness.institutions import Institutions
 from harness.processes import wait_for
@@ -12,7 +12,6 @@ HEALTHY = 50
 BAD_WAITING = 500   # rows of each bad one
 SECONDS = 20
 BURST_SECONDS = 3
-NEIGHBOUR_GOAL = 1.1
 
 DAEMONS = 3
 SLOTS = 32          # of the institution that is away, together

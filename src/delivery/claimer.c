@@ -21,8 +21,6 @@
  * rows it takes. */
 #define REFILL_PAUSE_USEC (2 * USEC_PER_MSEC)
 #define STARVED_MAX_USEC (20 * USEC_PER_MSEC)
-/* Between two looks at everything claims go on where the last ones ended: see sql/statements/claim.sql. */
-#define LOOK_EVERYWHERE_USEC (100 * USEC_PER_MSEC)
 /* A look at everything that takes less walks over no entries of claimed rows to speak of. */
 #define QUICK_USEC (20 * USEC_PER_MSEC)
 /* While rings are not wanted, rows of other integrations are found by polling. */
@@ -60,9 +58,7 @@ struct claimer {
     bool missed;            /* a turn was due while a statement was under way */
     bool cut;               /* the last claim took all it could: more may wait */
     uint64_t starved_since; /* monotonic; no room for a worthwhile claim since; 0 = there was */
-    /* At everything, from the start of each integration or from a little before the last claims. */
-    struct look everywhere, nearby;
-    uint64_t everywhere_at; /* monotonic: the next look from the start; looks that must not wait are nearby */
+    struct looks looks;
     struct {
         uint64_t looked_at, due; /* monotonic: the last look for circuits to probe, and the next one */
         struct refusals search;  /* its limit alone: the rows are passed over by all claims */
@@ -174,17 +170,12 @@ static uint64_t look_took(const struct claimer *c, const struct pg_result *resul
 static void note_look(struct claimer *c, const struct pg_result *result, int rows)
 {
     uint64_t now = now_monotonic_usec(), took = look_took(c, result, rows);
-    uint64_t pause = look_pause(c->now.look, took);
-    bool found = rows > 0;
 
-    c->now.look->again_at = found ? 0 : now + pause;
-    if (c->now.look == &c->everywhere) {
-        c->everywhere_at = now + MAX(LOOK_EVERYWHERE_USEC, pause);
-        if (took < QUICK_USEC)
-            integrations_forget_places(deliveries_integrations(c->parts.deliveries));
-    } else if (!found && now < c->everywhere_at) {
-        claimer_soon(c, c->everywhere_at - now);
-    }
+    looks_note(&c->looks, c->now.look, took, rows > 0, now);
+    if (c->now.look == &c->looks.nearby && rows == 0 && now < c->looks.everywhere_at)
+        claimer_soon(c, c->looks.everywhere_at - now);
+    if (c->now.look == &c->looks.everywhere && took < QUICK_USEC)
+        integrations_forget_places(deliveries_integrations(c->parts.deliveries));
 }
 
 static void plan_next(struct claimer *c, int rows, bool locked_out)
@@ -382,17 +373,17 @@ static const struct pg_statement *choose_statement(struct claimer *c)
         store_claim_probe_args(args, c->config->circuit_breaker.max_recovery_timeout_usec);
         return &sql_claim_probe;
     }
-    if (!c->now.was_rung && !c->now.reserve && now < c->everywhere_at && c->refusals.limit == 0)
+    if (!c->now.was_rung && !c->now.reserve && looks_can_wait(&c->looks, now) && c->refusals.limit == 0)
         count = integrations_take_places(deliveries_integrations(c->parts.deliveries), now, &places);
     if (count > 0) {
         store_claim_places(args, c->process, count, places);
         return &sql_claim_on;
     }
-    if (now < c->everywhere_at)
+    if (now < c->looks.everywhere_at)
         count = integrations_near_places(deliveries_integrations(c->parts.deliveries), &places);
-    c->now.look = count > 0 ? &c->nearby : &c->everywhere;
+    c->now.look = count > 0 ? &c->looks.nearby : &c->looks.everywhere;
     if (now < c->now.look->again_at) {
-        claimer_soon(c, MIN(c->now.look->again_at, c->everywhere_at) - now);
+        claimer_soon(c, MIN(c->now.look->again_at, c->looks.everywhere_at) - now);
         return NULL;
     }
     store_claim_places(args, c->process, count, places);

@@ -5,6 +5,8 @@
 
 #define PAUSE_FACTOR 10
 #define PAUSE_MAX_USEC (60 * USEC_PER_SEC)
+#define EVERYWHERE_USEC (100 * USEC_PER_MSEC)
+#define NEARBY_USEC (10 * USEC_PER_MSEC)
 
 uint64_t look_pause(struct look *l, uint64_t took)
 {
@@ -12,4 +14,19 @@ uint64_t look_pause(struct look *l, uint64_t took)
 
     l->took = took;
     return MIN(usual, PAUSE_MAX_USEC / PAUSE_FACTOR) * PAUSE_FACTOR;
+}
+
+void looks_note(struct looks *l, struct look *one, uint64_t took, bool found, uint64_t now)
+{
+    uint64_t pause = look_pause(one, took);
+
+    one->again_at = found ? 0 : now + pause;
+    l->next = now + MAX(NEARBY_USEC, pause);
+    if (one == &l->everywhere)
+        l->everywhere_at = now + MAX(EVERYWHERE_USEC, pause);
+}
+
+bool looks_can_wait(const struct looks *l, uint64_t now)
+{
+    return now < MAX(l->next, l->everywhere.again_at);
 }

@@ -14,3 +14,16 @@ struct look {
 /* The pause after a look that took so long: ten times as long. Of two looks the shorter one counts, because a
  * lock or a machine that stood still says nothing about the next one; and it ends within a minute. */
 uint64_t look_pause(struct look *l, uint64_t took);
+
+/* Looks at all integrations: from the start of each, or nearby, from a little before the last claims there.
+ * Between them claims go on where integrations are known to have more, and the rows of others wait. */
+struct looks {
+    struct look everywhere, nearby;
+    uint64_t everywhere_at; /* the next one from the start */
+    uint64_t next;          /* the next one of either kind, although integrations have more */
+};
+
+/* One of the two took so long. */
+void looks_note(struct looks *l, struct look *one, uint64_t took, bool found, uint64_t now);
+/* True while claims may go on where there is more. */
+bool looks_can_wait(const struct looks *l, uint64_t now);
