@@ -145,7 +145,7 @@ static bool has_control(uint64_t bytes)
     return (bytes - EACH_BYTE * ' ') & ~bytes & (EACH_BYTE << 7);
 }
 
-/* False for what could smuggle in another header or end them. Looked at for each request, so eight at a time. */
+/* False for what could smuggle in another header or end them. For each request, so eight bytes at a time. */
 static bool header_is_clean(const char *text, size_t len)
 {
     bool clean = true;
