@@ -1416,8 +1416,11 @@ declare
 begin
     may_fail := 0;
     vain := false;
-    if not exists (select from anubis.integrations i
-                    where i.id = integration and anubis.integration_fingerprint(i.endpoint_url, i.auth_token, i.delivery_settings) = fingerprint) then
+    -- Locked before its runtime row, as all others lock them that write both: an application that changes settings meets no deadlock.
+    perform from anubis.integrations i
+      where i.id = integration and anubis.integration_fingerprint(i.endpoint_url, i.auth_token, i.delivery_settings) = fingerprint
+        for no key update;
+    if not found then
         may_fail := cardinality(taken);
         return;
     end if;

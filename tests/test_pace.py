@@ -422,6 +422,28 @@ def test_refusals_in_a_row_are_counted(app, before, turn, same, answers, lately,
     assert (*judged, in_row) == found and paused == ("why" if found[1] else None)
 
 
+def test_an_application_that_changes_settings_meets_no_deadlock(app):
+    """It has the integration's row when refusals are counted that pause it; what it writes then needs the other row."""
+    integration = app.integration("https://usp.example/")
+    app.query("insert into {s}.integration_runtime (integration_id, refused_in_row, circuit_state, circuit_until) "
+              "values (%s, 19, 'open', now() + interval '1 h')", (integration,))
+    counted = []
+    judge = threading.Thread(target=lambda: counted.append(app.query(
+        "select j.may_fail from {s}.integrations i, {s}.refusals_judged(i.id, {s}.integration_fingerprint("
+        "i.endpoint_url, i.auth_token, i.delivery_settings), 0, '{f}', 1, 'why') j")))
+    application = app.database.connect(autocommit=False)
+    with application.cursor() as cursor:
+        cursor.execute(f"update {app.schema}.integrations set name = 'another'")
+        judge.start()
+        wait_for(lambda: app.value("select count(*) from pg_stat_activity where wait_event_type = 'Lock'"), 30, "the lock")
+        cursor.execute(f"update {app.schema}.integrations set auth_token = 'mended'")
+    application.commit()
+    application.close()
+    judge.join(60)
+    assert counted == [[(1,)]]
+    assert app.value("select circuit_until from {s}.integration_runtime") < app.value("select now()")
+
+
 @pytest.mark.parametrize("meanwhile", ["restart", "settings"])
 def test_it_is_known_that_an_institution_took_some(app, institutions, make_daemon, meanwhile):
     """After a restart, and when somebody has just set what it does not like."""
