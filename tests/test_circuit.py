@@ -1,8 +1,10 @@
 """The circuit breaker: a dead institution gets a request now and then, whoever asks and however often anything is restarted."""
 import itertools
+import threading
 
 import pytest
 from harness.processes import wait_for
+from harness.recording import RecordingServer
 
 BREAKER = {"failure_threshold": 5, "recovery_timeout": "500ms", "max_recovery_timeout": "4s"}
 SETTINGS = {"circuit_breaker": BREAKER, "log_level": "info", "retry": {"base_delay": "100ms", "max_delay": "200ms"}}
@@ -257,6 +259,36 @@ def test_a_mended_one_is_probed_at_once(app, institutions, make_daemon, column, 
     app.query(f"update {{s}}.integrations set {column} = %s where id = %s", (value, integration))
     app.wait_states(sent=50)
     assert circuit(app, integration)[0] == "closed"
+
+
+def test_one_that_was_mended_before_its_last_answers_came_is_probed(app, make_daemon):
+    """Nobody rang, because all slots were taken, and what comes then says nothing about the circuit."""
+    let_go, arrived, mended = threading.Event(), [], threading.Event()
+
+    def answer(request):
+        if mended.is_set():
+            return 200, {}, b""
+        arrived.append(request.path)
+        if request.path == "/silent" or arrived.count("/bad") > 2:
+            let_go.wait(60)
+        return 500, {}, b""
+
+    with RecordingServer(answer) as server:
+        make_daemon({**FOR_LONG, "delivery": {"poll_interval": "5m", "timeout": "60s", "lease": "120s", "max_in_flight": 3,
+                                              "max_in_flight_per_integration": 3},
+                     "circuit_breaker": {**FOR_LONG["circuit_breaker"], "failure_threshold": 2},
+                     "retry": {"base_delay": "1h", "max_delay": "2h"}}).start()
+        integration = app.integration(server.url + "/bad")
+        app.subscriptions(integration, 10)
+        wait_state(app, integration, "open")
+        app.subscriptions(app.integration(server.url + "/silent"), 2)
+        wait_for(lambda: arrived.count("/silent") == 2, 60, "all slots to be taken")
+        wait_for(lambda: app.value("select count(*) from pg_stat_activity where application_name = 'anubisd doorbell' "
+                                   "and query like '%unlock%' and state = 'idle'"), 60, "no ring to be wanted")
+        app.query("update {s}.integrations set auth_token = 'mended' where id = %s", (integration,))
+        mended.set()
+        let_go.set()
+        wait_for(lambda: app.states(integration)["sent"] == 9, 60, "all but the last answer's to be sent")
 
 
 def test_the_probe_of_a_daemon_that_died_is_taken_by_another(app, institutions, make_daemon):

@@ -214,8 +214,11 @@ static void on_circuit_stored(int64_t integration_id, uint64_t probe_usec, void 
 {
     struct dispatcher *d = userdata;
 
+    /* One that was changed meanwhile may have opened before: nobody else may know that its probe is due. */
+    bool waits = probe_usec > 0 && probe_usec < USEC_INFINITY;
+
     integrations_circuit_stored(deliveries_integrations(d->deliveries), integration_id,
-                                probe_usec == USEC_INFINITY ? 0 : now_monotonic_usec() + probe_usec);
+                                waits ? now_monotonic_usec() + probe_usec : 0);
     if (probe_usec == USEC_INFINITY)
         claimer_soon(d->claimer, 0);
     else

@@ -252,7 +252,7 @@ void store_circuit_row(const struct pg_result *r, int row, struct store_circuit_
     ret->state_before = pg_get_text(r, row, 1);
     ret->state = pg_get_text(r, row, 2);
     ret->reason = pg_get_text(r, row, 3);
-    ret->probe_usec = get_duration(r, row, 4, USEC_INFINITY);
+    ret->probe_usec = ret->state[0] ? MAX(get_duration(r, row, 4, USEC_INFINITY), 1) : 0;
     ret->lasted_usec = get_duration(r, row, 5, 0);
     ret->name = pg_get_text(r, row, 6);
     ret->reason_before = pg_get_text(r, row, 7);

@@ -164,9 +164,9 @@ struct store_circuit_change {
     int64_t integration_id;
     const char *state_before, *state;   /* both "" = the endpoint or the token is another one meanwhile */
     const char *reason, *reason_before; /* "" = it is closed */
-    uint64_t probe_usec;                /* from now until the next probe; USEC_INFINITY = it is closed */
-    uint64_t lasted_usec;               /* since it was opened, or closed */
-    const char *name;                   /* the integration's first characters */
+    uint64_t probe_usec;  /* from now until the next probe; USEC_INFINITY = it is closed; 0 = not known */
+    uint64_t lasted_usec; /* since it was opened, or closed */
+    const char *name;     /* the integration's first characters */
 };
 void store_circuit_row(const struct pg_result *result, int row, struct store_circuit_change *ret);
 
