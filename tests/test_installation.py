@@ -84,6 +84,7 @@ def test_a_copy_waits_until_it_is_told(original, broker, institutions, how):
         copy.wait_states(sent=20)
         assert Ctl(database=copy.database)("status", "--json").expect(0).json["daemons_wait"] is None
         wait_for(lambda: copy.value("select sum(sent) from {s}.integration_runtime") == 20, 60, "the counters")
+        wait_for(lambda: Ctl(database=copy.database, kafka=broker)("verify").code == 0, 60, "all to be published")
         # By mistake: under daemons at work.
         mistaken = Ctl(database=copy.database)("installation", "--copy")
         assert mistaken.code == 69 and "daemons are at work on this database" in mistaken.stderr
