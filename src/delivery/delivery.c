@@ -248,7 +248,7 @@ static void hold(struct delivery *d, const char *why)
 
 static void start_authorized(struct delivery *d, const char *order_id, const char *key, const char *trace)
 {
-    d->integration->reach.tried_at = d->authorized ? now_monotonic_usec() : d->started_usec;
+    d->integration->reach.tried_at = now_monotonic_usec();
     if (d->ambiguous.before && delivery_ask(d, order_id, key, trace, on_result))
         return;
     const char *why =
@@ -268,8 +268,7 @@ static void start(struct delivery *d, const char *order_id, const char *key, con
 {
     static const struct token_callbacks callbacks = {start_authorized, post_again, end_unauthorized};
 
-    if (d->turn)
-        d->started_usec = now_monotonic_usec();
+    d->started_usec = now_monotonic_usec();
     if (d->integration->settings.auth.client)
         delivery_with_token(d, order_id, key, trace, &callbacks);
     else

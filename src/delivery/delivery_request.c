@@ -8,14 +8,10 @@
 #include "crypto/traceparent.h"
 #include "delivery/delivery_internal.h"
 
-/* Once for each request, so without printf: the text's end, where it is to go on. */
-#define PUT_LITERAL(to, literal) ((char *) memcpy(to, literal, sizeof(literal)) + sizeof(literal) - 1)
-
 void delivery_write_ids(const struct delivery *d, const struct store_claimed *row, char key[64],
                         char trace[80])
 {
-    size_t len = strlen(row->traceparent);
-
+    size_t at = (size_t) snprintf(key, 64, "Idempotency-Key: ");
     idempotency_key_derive(d->all->ids,
                            &(struct idempotency_message){
                                .name_space = row->namespace,
@@ -23,13 +19,13 @@ void delivery_write_ids(const struct delivery *d, const struct store_claimed *ro
                                .seed = row->seed,
                                .payload = {d->payload, d->payload_len},
                            },
-                           PUT_LITERAL(key, "Idempotency-Key: "));
-    trace = PUT_LITERAL(trace, "traceparent: ");
-    if (traceparent_is_valid(row->traceparent, len))
-        memcpy(trace, row->traceparent, len + 1);
+                           key + at);
+    at = (size_t) snprintf(trace, 80, "traceparent: ");
+    if (traceparent_is_valid(row->traceparent, strlen(row->traceparent)))
+        snprintf(trace + at, 80 - at, "%s", row->traceparent);
     else
         traceparent_derive(d->all->ids, row->namespace, row->id, (uint64_t) d->token ^ (uint64_t) d->id,
-                           trace);
+                           trace + at);
 }
 
 #define LINES_MAX (8 + AUTH_HEADERS_MAX)

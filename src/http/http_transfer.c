@@ -229,16 +229,16 @@ static bool may_begin(struct http_transfer *t)
 static void exchange(struct http_transfer *t)
 {
     size_t total = t->request.head.len + t->request.body_len;
-    bool begins = !t->request.handed_over;
 
-    if (begins && !may_begin(t))
+    if (!t->request.handed_over && !may_begin(t))
         return;
     if (t->request.connects_only) {
         conclude_connected(t);
         return;
     }
-    while (t->request.sent < total && (begins || !is_late(t)) && send_some(t))
-        begins = false;
+    while (t->request.sent < total && !is_late(t))
+        if (!send_some(t))
+            break;
     /* The answer seldom is there already: the socket tells. */
     if (!t->finished && t->connection && t->request.handed_over && t->connection->readable)
         receive(t);
