@@ -190,7 +190,7 @@ static void add_blocked_rows(const struct fleet *f, struct sheet *sheet, const s
 {
     CLEANUP(freep)
     char *where = xasprintf(" in %" PRId64 " integration%s to which nothing can be sent now",
-                            s->blocked.integrations, s->blocked.integrations == 1 ? "" : "s");
+                            s->blocked.integrations, plural(s->blocked.integrations));
 
     sheet_add(sheet, "blocked", s->blocked.rows ? "BLOCKED" : NULL,
               value_waiting(f, s->blocked.rows, s->blocked.is_least, s->blocked.oldest, where));
