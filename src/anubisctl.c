@@ -437,6 +437,7 @@ static int parse_command(int argc, char **argv, struct ctl *c, const struct comm
         return usage_error("a subscription is looked for by --order or by --cpf, not both", NULL, "");
     if (c->identity.same && c->identity.copy)
         return usage_error("a database is the same, or a copy: --same or --copy, not both", NULL, "");
+    c->reads_only = !(command->takes & TAKES_DRY_RUN);
     c->args = argv + 1;
     c->arg_count = argc - 1;
     *ret = command;

@@ -69,7 +69,21 @@ def test_configuration_errors():
     ctl = Ctl({**SETTINGS, "retry": {"max_atempts": 3}})
     result = ctl("status").expect(78)
     assert "max_atempts" in result.stderr and "max_attempts" in result.stderr
+    assert "name the database" in result.stderr
     assert anubisctl("-c", "/nowhere/anubisd.conf", "status").expect(78).stderr
+
+
+def test_who_names_the_database_need_not_wait_for_the_file(app, broker):
+    """What only looks goes on, and says what is wrong; what changes something does not."""
+    wrong = Ctl({"retry": {"max_atempts": 3}}, database=app.database, kafka=broker)
+    broken = os.path.join(scratch_folder(), "broken.conf")
+    with open(broken, "w", encoding="utf-8") as f:
+        f.write('database: { conninfo = "dbname=x };\n')
+    for path, words in ((wrong.path, "max_atempts"), (broken, f"{broken}:1: "), ("/nowhere/anubisd.conf", "No such file")):
+        to = ("-c", path, "--environment", "/dev/null", "--database", app.database.conninfo())
+        result = anubisctl(*to, "status").expect(0)
+        assert words in result.stderr and "counts as its default" in result.stderr and "relay" in result.stdout
+        assert words in anubisctl(*to, "pause", "1", "--reason", "x").expect(78).stderr
 
 
 def test_database_is_away():

@@ -114,6 +114,8 @@ struct config_judges {
     /* As kafka_conf_check(): adds lines to `problems`; negative when it added any. Called also when there are
      * problems already: each wrong value is at its default or absent then. */
     int (*properties)(const struct config *c, const char *path, struct strbuf *problems);
+    /* What is wrong is reported, and is at its default. */
+    bool lenient;
 };
 
 /* Reads `path`, applies the environment and validates everything. 0 and a snapshot with one reference, or a

@@ -65,7 +65,8 @@ bool config_check_not_empty(const char *value, struct strbuf *why)
 
 bool config_check_instance(const char *value, struct strbuf *why)
 {
-    return expect(strlen(value) <= 200, "must have at most 200 bytes", why);
+    return expect(only(value, LOWER UPPER DIGITS "._-") && strlen(value) <= 200,
+                  "must be at most 200 letters, digits, \".\", \"_\" and \"-\", as names of hosts are", why);
 }
 
 /* Only names that need no quotes: an application and a psql session then find the same schema. */

@@ -4,6 +4,7 @@
  * logs: problems and notices go to the caller's buffers. */
 #include "config/config.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <string.h>
 #include <unistd.h>
@@ -88,7 +89,7 @@ static void apply_environment(struct config_loader *l)
     }
 }
 
-/* "" means the host name: claimed_by must never be empty. */
+/* "" means the host name: claimed_by must never be empty. A host may have a name that instance may not be. */
 static void name_instance(struct config *c)
 {
     char host[256] = "";
@@ -99,6 +100,9 @@ static void name_instance(struct config *c)
         memcpy(host, "localhost", sizeof("localhost"));
     free(c->instance);
     c->instance = xstrdup(host);
+    for (char *p = c->instance; *p; p++)
+        if (!isalnum((unsigned char) *p) && !strchr("._-", *p))
+            *p = '_';
 }
 
 int config_load(struct config **ret, const char *path, enum config_secrets secrets,
@@ -109,14 +113,14 @@ int config_load(struct config **ret, const char *path, enum config_secrets secre
     CLEANUP(config_unrefp) struct config *c = new_with_defaults(&l);
     int r = read_file(&l);
 
-    if (r < 0)
+    if (r < 0 && !judges->lenient)
         return r;
     apply_environment(&l);
     config_check_rules(&l);
     if (l.n_problems > CONFIG_PROBLEMS_MAX)
         strbuf_addf(problems, "%s: and %u more like these\n", path, l.n_problems - CONFIG_PROBLEMS_MAX);
     r = judges->properties ? judges->properties(c, path, problems) : 0;
-    if (l.n_problems > 0 || r < 0)
+    if ((l.n_problems > 0 || r < 0) && !judges->lenient)
         return -EINVAL;
     name_instance(c);
     *ret = TAKE_PTR(c);

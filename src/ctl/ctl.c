@@ -102,7 +102,9 @@ static bool is_database_name(const char *conninfo)
 
 int ctl_configure(struct ctl *c)
 {
-    static const struct config_judges judges = {.conninfo = pg_conninfo_check};
+    /* Who names the database, and only looks, need not wait until the file is mended. */
+    const struct config_judges judges = {.conninfo = pg_conninfo_check,
+                                         .lenient = c->database && c->reads_only};
     CLEANUP(strbuf_free) struct strbuf problems = STRBUF_INIT(4 << 20), notices = STRBUF_INIT(1 << 20);
     CLEANUP(strbuf_free) struct strbuf why = STRBUF_INIT(STRBUF_MAX_DEFAULT);
 
@@ -115,10 +117,12 @@ int ctl_configure(struct ctl *c)
     int r =
         config_load(&c->config, c->config_path, c->database ? CONFIG_SECRETS_KEEP : CONFIG_SECRETS_DATABASE,
                     &judges, &problems, &notices);
-    if (r == 0)
-        return 0;
     fputs(strbuf_str(&problems), stderr);
-    return EX_CONFIG;
+    if (r == 0 && problems.len > 0)
+        ctl_say("what is wrong there counts as its default");
+    else if (r != 0 && !c->database && c->reads_only)
+        ctl_say("until that is mended, name the database: --database \"dbname=…\"");
+    return r == 0 ? 0 : EX_CONFIG;
 }
 
 struct pg_params ctl_session(const struct ctl *c, const char *name)

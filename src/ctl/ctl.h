@@ -18,8 +18,8 @@ enum {
 
 struct ctl {
     const char *config_path, *environment_path;
-    const char *database; /* --database, or NULL */
-    bool json, dry_run;
+    const char *database;           /* --database, or NULL */
+    bool json, dry_run, reads_only; /* the last one: the command changes nothing */
     struct {
         bool same, copy;
     } identity; /* of the command installation */

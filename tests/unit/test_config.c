@@ -79,6 +79,8 @@ static void test_the_shipped_file_is_the_defaults(void **state)
     assert_string_equal(strbuf_str(&restart), "");
 }
 
+#define INSTANCE                                                                                             \
+    "1: instance must be at most 200 letters, digits, \".\", \"_\" and \"-\", as names of hosts are\n"
 static const struct {
     const char *text, *problems;
 } refused[] = {
@@ -213,6 +215,12 @@ static const struct {
     {"delivery: { user_agent = \"a\\nX-Evil: 1\"; };",
      "1: delivery.user_agent must not contain control characters such as line feeds or tabs\n"},
     {"instance = \"\xff\";", "1: instance must be valid UTF-8\n"},
+    {"instance = \"a b\";", INSTANCE},
+    {"instance = \"a/b\";", INSTANCE},
+    {"instance = \"a\xe2\x80\xae"
+     "b\";",
+     INSTANCE},
+    {"instance = \"a\\nb\";", "1: instance must not contain control characters such as line feeds or tabs\n"},
     /* librdkafka's properties */
     {"kafka: { producer_properties: { acks = 1; }; };",
      "1: property acks cannot be set here: the relay's guarantee that no event is lost rests on it\n"},
@@ -607,9 +615,10 @@ static void test_references_that_lead_nowhere(void **state)
 }
 
 static const char with_secrets[] =
-    "instance = \"a\\\"b\\\\\";\n"
+    "instance = \"a-b.c_1\";\n"
     "database: { conninfo = \"host=db user=u password='hush \\\\'hush' sslpassword = hush dbname=x\"; };\n"
-    "delivery: { proxy = \"http://user:hush@proxy:3128\"; response_limit = \"1KiB\"; max_claim_bytes = \"1048576B\"; };\n"
+    "delivery: { proxy = \"http://user:hush@proxy:3128\"; user_agent = \"a\\\"b\\\\\";\n"
+    "            response_limit = \"1KiB\"; max_claim_bytes = \"1048576B\"; };\n"
     "kafka: { sasl_password = \"hush\"; properties: { linger.ms = 5; ssl_key_pem = \"hush\\nhush\"; check_crcs = true; };\n"
     "  consumer_properties: { ssl_keystore_password = \"hush\"; sasl_oauthbearer_client_secret = \"hush\"; }; };\n"
     "alerts: { webhook_url = \"https://u:hush@h/x?token=hush&a=b\"; webhook_secret = \"hush\"; failure_rate = 0.3; };\n"
@@ -629,7 +638,7 @@ static void test_the_dump_hides_secrets(void **state)
     assert_non_null(strstr(dump.data, "sasl_password = \"***\";"));
     assert_non_null(strstr(dump.data, "ssl_key_pem = \"***\";"));
     assert_non_null(strstr(dump.data, "linger_ms = \"5\";"));
-    assert_non_null(strstr(dump.data, "instance = \"a\\\"b\\\\\";"));
+    assert_non_null(strstr(dump.data, "user_agent = \"a\\\"b\\\\\";"));
 }
 
 static void test_urls_without_their_secrets(void **state)
