@@ -795,6 +795,23 @@ def test_verify_takes_integrations_as_they_come_and_go(proven, ctl):
     ctl("verify").expect(0)
 
 
+def test_a_test_database_that_was_emptied_is_proven_again(proven, ctl, make_daemon):
+    """Marks of what is gone are no difference; counters are brought down by the command that is named. No group stops."""
+    proven.query("update {s}.installation set allows_cleaning = true")
+    proven.query("delete from {s}.subscription_events; delete from {s}.subscriptions; "
+                 "delete from {s}.integrations where name = 'bad'")
+    found = ctl("verify", "--json").expect(1).json
+    assert any("replay --group integration --from-ledger" in r for r in found["remedies"]), found
+    assert not any("wrong ids" in d for d in found["differences"]), found
+    ctl("replay", "--group", "integration", "--from-ledger").expect(0)
+    ctl("verify").expect(0)
+    proven.query("delete from {s}.consumer_bitmaps")
+    make_daemon().start()
+    proven.subscriptions(proven.value("select id from {s}.integrations where name = 'good'"), 3)
+    wait_for(lambda: proven.value("select sum(sent) from {s}.integration_runtime") == 3, 60, "the new ones to be counted")
+    wait_for(lambda: ctl("verify").code == 0, 60, lambda: f"the proof:\n{ctl('verify')}", interval=0.3)
+
+
 def test_verify_names_only_the_first_of_many(proven, ctl):
     without_triggers(proven, "update {s}.subscriptions set status = 'processing'")
     result = ctl("verify", "--json").expect(1).json
