@@ -333,6 +333,12 @@ def test_a_burst_of_refusals_pauses_an_institution_that_took_some(app, instituti
     requests = institutions.counts(f"/good/{status}")["requests"]
     assert requests <= 10 + 20 + 30
     assert app.value("select max(attempts) from {s}.subscriptions where status = 'retry'") in (None, 0)
+    for again in range(2, 5):  # resumed too early
+        app.query("update {s}.integrations set paused_until = null, pause_reason = null")
+        wait_for(lambda: app.value("select paused_until from {s}.integrations"), 60, "the next pause")
+        wait_for(lambda n=again: app.states()["failed"] == 20 * n, 60, "those before it to fail")
+    wait_for(lambda: not app.states()["processing"], 30, "the answers under way")
+    assert app.states()["failed"] == 80 and "refuses everything" not in daemon.log
     institutions.become(f"/good/{status}", "")
     app.query("update {s}.integrations set paused_until = null, pause_reason = null")
     app.query("update {s}.subscriptions set status = 'retry' where status = 'failed'")
@@ -366,6 +372,10 @@ def test_three_daemons_count_refusals_together(app, make_daemon):
         assert app.states()["failed"] == 20 and app.states()["sent"] == 10 and len(seen) <= 10 + 6 * 32
         wait_for(lambda: sum(len(re.findall("is paused until somebody resumes it: 20 subscriptions in a row", d.log))
                              for d in daemons) == 1, 30, "one line")
+        for again in range(2, 5):
+            app.query("update {s}.integrations set paused_until = null, pause_reason = null")
+            wait_for(lambda: app.value("select paused_until from {s}.integrations"), 60, "the next pause")
+            wait_for(lambda n=again: app.states()["failed"] == 20 * n, 60, "those before it to fail")
         assert "refuses everything" not in "".join(d.log for d in daemons)
 
 

@@ -124,6 +124,8 @@ static void take_settings(struct integration *i, const struct store_claimed *row
         burst_begin_anew(&i->burst);
     }
     burst_took(&i->burst, row->taken_usec, now_monotonic_usec());
+    if (i->burst.turn != row->turn)
+        outage_paused(&i->outage);
     burst_claimed(&i->burst, row->turn, row->is_refusing);
     i->fingerprint = row->fingerprint;
     circuit_enter(&i->circuit, row->generation, row->has_failures);

@@ -35,3 +35,9 @@ bool outage_over(struct outage *o, struct outage *ret)
     o->said = false;
     return ret->said;
 }
+
+void outage_paused(struct outage *o)
+{
+    if (!o->said)
+        o->attempts = 0;
+}

@@ -19,3 +19,5 @@ struct outage {
 bool outage_goes_on(struct outage *o, uint64_t now_usec, int enough);
 /* One was taken. True when that is worth saying; *ret is what the outage was. */
 bool outage_over(struct outage *o, struct outage *ret);
+/* It was paused: what failed before has been said with the pause, unless the end is still to be said. */
+void outage_paused(struct outage *o);

@@ -89,6 +89,22 @@ TEST(test_a_long_wait_is_said_at_once)
     assert_true(outage_goes_on(&o, AT(60), OUTAGE_NOW));
 }
 
+TEST(test_a_pause_ends_a_row_that_was_not_said)
+{
+    struct outage o = {0}, was;
+    for (int turn = 0; turn < 3; turn++) {
+        for (int i = 0; i < 19; i++)
+            assert_false(outage_goes_on(&o, AT(1), 5));
+        outage_paused(&o);
+    }
+    assert_false(outage_over(&o, &was));
+    for (int i = 0; i < 20; i++)
+        outage_goes_on(&o, AT(2), 5);
+    outage_paused(&o);
+    assert_true(outage_over(&o, &was));
+    assert_int_equal(was.attempts, 20);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -99,6 +115,7 @@ int main(void)
         cmocka_unit_test(test_one_that_begins_in_the_quiet_time_is_said_after_it),
         cmocka_unit_test(test_a_few_refusals_are_none),
         cmocka_unit_test(test_a_long_wait_is_said_at_once),
+        cmocka_unit_test(test_a_pause_ends_a_row_that_was_not_said),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
