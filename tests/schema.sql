@@ -814,30 +814,37 @@ CREATE FUNCTION anubis.integration_mended() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-declare
-    waited boolean;
 begin
-    select backoff_until is not null or circuit_state <> 'closed' into waited
-      from anubis.integration_runtime r where r.integration_id = new.id for no key update;
-    update anubis.integration_runtime r
-       set backoff_until = null, backoff_reason = null, refused_in_row = 0,
-           (circuit_state, circuit_generation, circuit_failures, circuit_level, circuit_until) =
-           (select n.circuit_state, n.circuit_generation, n.circuit_failures, n.circuit_level, n.circuit_until
-              from anubis.circuit_next(r, 'mended', null, null, clock_timestamp(), null, null, null, null) n)
-     where r.integration_id = new.id;
-    if waited then
-        update anubis.subscriptions s set next_attempt_at = null
-         where s.ctid = any (array(select w.ctid from anubis.subscriptions w
-                                    where w.integration_id = new.id and w.status = 'retry' and w.held_at is null
-                                    order by w.integration_id, anubis.subscription_due(w.next_attempt_at, w.scheduled_to), w.id
-                                    limit 100 for no key update skip locked));
-        perform anubis.doorbell_ring();
-    end if;
+    perform anubis.integration_try_again(new.id);
     return null;
 end $$;
 CREATE FUNCTION anubis.integration_required() RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$ select 't'::boolean $$;
+CREATE FUNCTION anubis.integration_try_again(integration bigint) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    waited boolean;
+begin
+    select backoff_until is not null or circuit_state <> 'closed' into waited
+      from anubis.integration_runtime r where r.integration_id = integration for no key update;
+    update anubis.integration_runtime r
+       set backoff_until = null, backoff_reason = null, refused_in_row = 0,
+           (circuit_state, circuit_generation, circuit_failures, circuit_level, circuit_until) =
+           (select n.circuit_state, n.circuit_generation, n.circuit_failures, n.circuit_level, n.circuit_until
+              from anubis.circuit_next(r, 'mended', null, null, clock_timestamp(), null, null, null, null) n)
+     where r.integration_id = integration;
+    if waited then
+        update anubis.subscriptions s set next_attempt_at = null
+         where s.ctid = any (array(select w.ctid from anubis.subscriptions w
+                                    where w.integration_id = integration and w.status = 'retry' and w.held_at is null
+                                    order by w.integration_id, anubis.subscription_due(w.next_attempt_at, w.scheduled_to), w.id
+                                    limit 100 for no key update skip locked));
+        perform anubis.doorbell_ring();
+    end if;
+end $$;
 CREATE FUNCTION anubis.latency_index(usec bigint) RETURNS smallint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$

@@ -7,6 +7,7 @@ import threading
 import pytest
 from harness.postgres import refused
 from harness.processes import wait_for
+from harness.recording import RecordingServer
 
 LONGEST = 65536
 ODD = {
@@ -160,6 +161,69 @@ def test_a_reload_reads_credentials_again(app, listener, make_daemon, tmp_path):
     daemon.reload()
     daemon.wait_log("error: .*kafka.client_id.*credential")
     daemon.wait_log("the configuration stays as it was")
+
+
+FOR_LONG = {"circuit_breaker": {"failure_threshold": 3, "recovery_timeout": "1h", "max_recovery_timeout": "1h"},
+            "delivery": {"poll_interval": "5m"}, "retry": {"base_delay": "1h", "max_delay": "2h"}}
+
+
+def taken_if_good(request):
+    """Institutions that want the token "good", or a signature; one of them is out of order."""
+    good = request.header("authorization") == "Bearer good" or request.header("webhook-signature")
+    return 500 if request.path == "/out-of-order" else 200 if good else 401, {}, b""
+
+
+def test_a_mended_credential_is_tried_at_the_reload(app, make_daemon, tmp_path):
+    """Whatever the circuit waits for, as long as it waits for the credential."""
+    (tmp_path / "wrong").write_text("expired")
+    (tmp_path / "fine").write_text("good")
+    daemon = make_daemon(FOR_LONG, env={"CREDENTIALS_DIRECTORY": str(tmp_path)}).start()
+    with RecordingServer(taken_if_good) as server:
+        mended = [app.integration(server.url + "/absent", auth_token="credential:absent"),
+                  app.integration(server.url + "/wrong", auth_token="credential:wrong"),
+                  app.integration(server.url + "/unsigned", auth_token=None,
+                                  delivery_settings={"signing_secret": "credential:key"})]
+        others = [app.integration(server.url + "/out-of-order", auth_token="credential:fine"),
+                  app.integration(server.url + "/refused", auth_token="its own")]
+        for integration in mended + others:
+            app.subscriptions(integration, 8)
+        states = "select integration_id, circuit_state from {s}.integration_runtime order by 1"
+        wait_for(lambda: app.query(states) == [(i, "open") for i in mended + others], 60, "all circuits to be open")
+        wait_for(lambda: not app.states()["processing"], 60, "the answers under way")
+        (tmp_path / "absent").write_text("good")
+        (tmp_path / "wrong").write_text("good")
+        (tmp_path / "key").write_text("whsec_" + base64.b64encode(b"k" * 32).decode())
+        before = len(server.received)
+        daemon.reload()
+        app.wait_states(sent=24)
+        assert app.query(states) == [(i, "closed") for i in mended] + [(i, "open") for i in others]
+        assert {r.path for r in server.received[before:]} == {"/absent", "/wrong", "/unsigned"}
+
+
+def test_an_answer_to_a_former_credential_opens_no_circuit(app, make_daemon, tmp_path):
+    """It was under way at the reload."""
+    let_go, arrived = threading.Event(), threading.Event()
+
+    def answer(request):
+        if request.header("authorization") == "Bearer old":
+            arrived.set()
+            let_go.wait(60)
+        return taken_if_good(request)
+    (tmp_path / "usp").write_text("old")
+    daemon = make_daemon(FOR_LONG, env={"CREDENTIALS_DIRECTORY": str(tmp_path)}).start()
+    with RecordingServer(answer) as server:
+        integration = app.integration(server.url + "/", auth_token="credential:usp")
+        app.subscription(integration)
+        assert arrived.wait(60)
+        (tmp_path / "usp").write_text("good")
+        daemon.reload()
+        wait_for(lambda: app.query("select from {s}.integration_runtime where circuit_generation > 0"), 60,
+                 "the credential to be read")
+        let_go.set()
+        app.wait_states(retry=1)
+        app.subscription(integration)
+        app.wait_states(sent=1, retry=1)
+        assert app.value("select circuit_state from {s}.integration_runtime") == "closed"
 
 
 def test_a_credential_that_is_missing_is_named(app, listener, make_daemon, ctl, tmp_path):

@@ -57,29 +57,36 @@ begin
 end $$;
 revoke execute on function @extschema@.reference_kept() from public;
 
--- Another endpoint, token or other delivery_settings are no longer what the institution asked to wait with, refused, or left without an answer: it is tried at
--- once, with the rows that waited for it. The first hundred show whether it works; the others come at their times.
-create or replace function @extschema@.integration_mended() returns trigger language plpgsql security definer
+-- What an integration waited for, was refused for, or what left it without an answer, is no longer so: it is tried at once, with the rows
+-- that waited for it. The first hundred show whether it works; the others come at their times.
+create or replace function @extschema@.integration_try_again(integration bigint) returns void language plpgsql
     set search_path = pg_catalog, pg_temp as $$
 declare
     waited boolean;
 begin
     select backoff_until is not null or circuit_state <> 'closed' into waited
-      from @extschema@.integration_runtime r where r.integration_id = new.id for no key update;
+      from @extschema@.integration_runtime r where r.integration_id = integration for no key update;
     update @extschema@.integration_runtime r
        set backoff_until = null, backoff_reason = null, refused_in_row = 0,
            (circuit_state, circuit_generation, circuit_failures, circuit_level, circuit_until) =
            (select n.circuit_state, n.circuit_generation, n.circuit_failures, n.circuit_level, n.circuit_until
               from @extschema@.circuit_next(r, 'mended', null, null, clock_timestamp(), null, null, null, null) n)
-     where r.integration_id = new.id;
+     where r.integration_id = integration;
     if waited then
         update @extschema@.subscriptions s set next_attempt_at = null
          where s.ctid = any (array(select w.ctid from @extschema@.subscriptions w
-                                    where w.integration_id = new.id and w.status = 'retry' and w.held_at is null
+                                    where w.integration_id = integration and w.status = 'retry' and w.held_at is null
                                     order by w.integration_id, @extschema@.subscription_due(w.next_attempt_at, w.scheduled_to), w.id
                                     limit 100 for no key update skip locked));
         perform @extschema@.doorbell_ring();
     end if;
+end $$;
+
+-- After another endpoint, token or other delivery_settings.
+create or replace function @extschema@.integration_mended() returns trigger language plpgsql security definer
+    set search_path = pg_catalog, pg_temp as $$
+begin
+    perform @extschema@.integration_try_again(new.id);
     return null;
 end $$;
 revoke execute on function @extschema@.integration_mended() from public;

@@ -47,6 +47,19 @@ select id from paused
 select t.id from unnest($1::bigint[], $2::bigint[]) as t (id, fingerprint) join integrations i on i.id = t.id
  where integration_fingerprint(i.endpoint_url, i.auth_token, i.delivery_settings) <> t.fingerprint
 
+-- name: credentials_read_again
+-- The credentials that integrations refer to may be others by now. What was sent with those of before says nothing about circuits any more,
+-- and where they keep a circuit open, the integration is tried at once: ids of these.
+with numbered as (
+  insert into integration_runtime as r (integration_id, circuit_generation)
+  select i.id::bigint, 1 from integrations i
+   where i.auth_token::text like 'credential:%' or i.delivery_settings::text like '%"credential:%' order by 1
+      on conflict (integration_id) do update set circuit_generation = r.circuit_generation + 1
+   where r.circuit_state = 'closed' or r.circuit_ours or r.circuit_reason = 'authentication'
+  returning r.integration_id as id, r.circuit_state
+)
+select n.id from numbered n cross join lateral integration_try_again(n.id) where n.circuit_state <> 'closed'
+
 -- name: listen_channel :once
 -- The channel of the doorbell.
 select doorbell_channel()

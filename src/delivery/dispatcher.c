@@ -7,6 +7,7 @@
 #include "base/timeutil.h"
 #include "delivery/claimer.h"
 #include "delivery/drain.h"
+#include "delivery/reread.h"
 #include "delivery/trial.h"
 #include "pg/pg_session.h"
 
@@ -26,6 +27,7 @@ struct dispatcher {
     struct notes *notes;
     struct doorbell *doorbell;
     struct deliveries *deliveries;
+    struct reread reread;
     struct dispatcher_stats stats;
 };
 
@@ -52,7 +54,7 @@ static void on_turn(void *userdata)
     struct dispatcher *d = userdata;
 
     if (d->drain.phase != DRAIN_DONE && !leases_run(d->leases, d->config, !is_running(d)) && is_running(d) &&
-        !trials_ask(d->deliveries, d->session))
+        !reread_run(&d->reread) && !trials_ask(d->deliveries, d->session))
         claimer_claim(d->claimer);
 }
 
@@ -106,6 +108,16 @@ static void on_swept(int rows, void *userdata)
 
     if (rows > 0)
         d->callbacks.progress(d->userdata);
+    claimer_soon(d->claimer, 0);
+    drain_advance(&d->drain);
+}
+
+static void on_reread(bool any, void *userdata)
+{
+    struct dispatcher *d = userdata;
+
+    if (any)
+        claimer_probe_soon(d->claimer, 0);
     claimer_soon(d->claimer, 0);
     drain_advance(&d->drain);
 }
@@ -269,6 +281,7 @@ static int start_parts(struct dispatcher *d, struct error *err)
     if (r < 0)
         return r;
     d->leases = leases_new(d->session, &leases, d);
+    d->reread = (struct reread){.session = d->session, .done = on_reread, .userdata = d};
     return claimer_new(&d->claimer, d->event, d->config,
                        &(struct claimer_parts){d->session, d->deliveries, d->doorbell}, &claimer, d);
 }
@@ -330,6 +343,8 @@ void dispatcher_reload(struct dispatcher *d, struct config *config)
     d->config = config_ref(config);
     deliveries_reload(d->deliveries, config);
     claimer_reload(d->claimer, config);
+    d->reread.wanted = true;
+    d->reread.at = 0;
     if (is_running(d))
         claimer_soon(d->claimer, 0);
 }
