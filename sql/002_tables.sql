@@ -472,11 +472,13 @@ create table @extschema@.dead_letters (
 create index dead_letters_open on @extschema@.dead_letters (id) where replayed_at is null and discarded_at is null;
 create index dead_letters_unpublished on @extschema@.dead_letters (id) where published_at is null;
 
--- Groups that have stopped by themselves, because most messages of a batch could not be handled: that looks like our own fault.
--- passes_until: an operator lets it go on, and until then such messages are put aside all the same.
+-- Groups that have stopped by themselves: most messages of a batch could not be handled, which looks like our own fault, or marks were
+-- lost. command: the command of anubisctl that lets it go on; NULL = "resume". passes_until: an operator lets it go on, and until then
+-- messages that cannot be handled are put aside all the same.
 create table @extschema@.consumer_stops (
     read_model text primary key,
     reason text not null,
+    command text,
     stopped_at timestamptz not null default now(),
     passes_until timestamptz
 );

@@ -2627,6 +2627,7 @@ WITH (fillfactor='20');
 CREATE TABLE anubis.consumer_stops (
     read_model text NOT NULL,
     reason text NOT NULL,
+    command text,
     stopped_at timestamp with time zone DEFAULT now() NOT NULL,
     passes_until timestamp with time zone
 );

@@ -358,7 +358,7 @@ def test_what_the_ledger_does_not_have_counts_for_nothing(scene, make_daemon):
     # All over again, with forged and true ones in one batch.
     daemon.term()
     scene.rewind()
-    scene.app.query("delete from {s}.consumer_bitmaps")
+    scene.app.query("delete from {s}.consumer_bitmaps; delete from {s}.integration_stats_spans")
     scene.app.query("update {s}.integration_runtime set sent = 0, failed = 0, sent_folded = 0, failed_folded = 0")
     scene.app.query("update {s}.integrations set successful_sends = 0, failed_sends = 0")
     daemon.start()
@@ -580,6 +580,19 @@ def test_an_integration_that_is_edited_holds_up_no_counting(scene, make_daemon):
 # --- where to go on ---
 
 
+def test_new_events_below_what_was_read_are_said(scene, broker, make_daemon):
+    """As after a broker lost its end: here because marks are gone."""
+    daemon = make_daemon(SETTINGS).start()
+    scene.publish(50)
+    scene.check()
+    wait_for(lambda: broker.lag(GROUP, [scene.topic(kind) for kind in TYPES]) == 0, 30, "Kafka to know how far that is")
+    scene.app.query("delete from {s}.consumer_bitmaps")
+    broker.down()
+    daemon.wait_log(f"{GROUP}: could not reach Kafka")
+    broker.up()
+    daemon.wait_log(r'was read up to offset \d+, but has new events from offset 0 on')
+
+
 def test_the_databases_offset_wins_over_kafkas(scene, make_daemon):
     """After a restore the database is behind: what it lost is counted again, though Kafka says it was read."""
     scene.publish(500)
@@ -587,7 +600,7 @@ def test_the_databases_offset_wins_over_kafkas(scene, make_daemon):
     scene.check()
     daemon.term()
     scene.app.query("update {s}.consumer_offsets set next_offset = 0")
-    scene.app.query("delete from {s}.consumer_bitmaps")
+    scene.app.query("delete from {s}.consumer_bitmaps; delete from {s}.integration_stats_spans")
     scene.app.query("update {s}.integrations set successful_sends = 0, failed_sends = 0")
     scene.app.query("update {s}.integration_runtime set sent = 0, failed = 0, sent_folded = 0, failed_folded = 0")
     daemon.start()
@@ -1009,4 +1022,5 @@ def test_a_broker_that_lost_its_end(real_scene, make_member):
         while not all(real_scene.ends()[place] > ends[place] for place in ends):
             real_scene.publish(200)
         wait_for(lambda: real_scene.counters() == real_scene.expected, 90, "the new events to be counted")
+    daemon.wait_log("has new events from offset|ends at offset|has no offset of this group")
     assert daemon.is_running() and real_scene.dead_letters() == []

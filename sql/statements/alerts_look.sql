@@ -54,7 +54,8 @@ with own as materialized (
                                                        limit 10000) x) c
    where t.within_usec is not null and c.count > 0
 ), stops as (
-  select count(*) as count, string_agg(format('the group %s has stopped: %s. Run "anubisctl resume --group %s"', read_model, reason, read_model),
+  select count(*) as count, string_agg(format('the group %s has stopped: %s. Run "anubisctl %s"', read_model, reason,
+                                              coalesce(command, 'resume --group ' || read_model)),
                                        '; ' order by stopped_at) as words
     from consumer_stops where passes_until is null
 ), held (integration_id, kind, fires, value, threshold, message) as (

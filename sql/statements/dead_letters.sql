@@ -20,8 +20,9 @@ select id, coalesce(read_model, consumer_group), topic, partition, "offset", key
  order by id limit $3
 
 -- name: letters_stops :once
--- Groups that have stopped: group, why, since when, and until when they go on and put messages aside; NULL = they stand still.
-select read_model, reason, stopped_at, passes_until from consumer_stops
+-- Groups that have stopped: group, why, since when, until when they go on and put messages aside (NULL = they stand still), and the
+-- command that mends it; NULL = "resume".
+select read_model, reason, stopped_at, passes_until, command from consumer_stops
  where passes_until is null or passes_until > now() order by stopped_at
 
 -- name: letter_show :once

@@ -14,6 +14,14 @@ select min(b.chunk) * 8192, max(b.chunk) * 8192 + 8191
                     where p.first_id <= b.chunk * 8192 + 8191 and p.last_id >= b.chunk * 8192)
    and not exists (select from subscription_events_default e where e.id between b.chunk * 8192 and b.chunk * 8192 + 8191)
 
+-- name: replay_goes_on :once
+-- A group goes on that had stopped because marks were lost; was there one?
+-- $1 text: read model
+with gone as (
+  delete from consumer_stops where read_model = $1 and command is not null returning 1
+)
+select exists (select from gone)
+
 -- name: replay_again :once
 -- Sets a read model back to the beginning of its topics: what Kafka still has is read again, and what was handled is known by its marks.
 -- How many partitions.

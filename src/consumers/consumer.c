@@ -146,5 +146,5 @@ void consumers_describe(const struct consumers *cs, struct strbuf *out)
         if (!cs->items[i]->has_database)
             strbuf_addf(out, "%s waits for the database; ", cs->items[i]->group_id);
         else if (cs->items[i]->stop.is_stopped)
-            strbuf_addf(out, "%s has stopped (anubisctl resume --group); ", cs->items[i]->group_id);
+            strbuf_addf(out, "%s has stopped (anubisctl status); ", cs->items[i]->group_id);
 }

@@ -230,6 +230,7 @@ static void mark_known(struct window *w, const bool *unknown)
         }
         if (!bitmap_set(chunk_of(item), item->event.sequence))
             continue;
+        item->late = item->offset < item->partition->known_until;
         w->fresh_at[count] = w->fresh_at[i];
         w->fresh[count++] = &item->event;
     }
@@ -390,6 +391,7 @@ static void settle(struct consumer *c, const struct window *w)
     }
     consumer_say_dead_letters(c, w->items, w->count);
     consumer_say_unknown(c, w->items, w->count);
+    consumer_say_late(c, w->items, w->count);
 }
 
 static bool let_go(const struct consumer_item *items, size_t count)

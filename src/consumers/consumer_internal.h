@@ -6,7 +6,7 @@
  * consumer_batch.c     from messages to one transaction
  * inbox.c              messages that are no events of ours
  * stop.c               a group that cannot handle most of a batch stops
- * strangers.c          what is said of messages that are passed over
+ * strangers.c          what is said of messages that are passed over, or come where none was to come
  * dead_letters.c       what becomes of a message that cannot be handled */
 #pragma once
 
@@ -31,7 +31,8 @@ struct consumer_partition {
     bool told;      /* and it is ours */
     int64_t careful_until; /* messages below it are kept until their transaction is over */
     bool doubted;          /* Kafka was away, or lacked `next`: see offset_decision.h */
-    int64_t known_until;   /* foreign messages below it are counted already */
+    int64_t known_until;   /* it was read up to here before: foreign messages below are counted already */
+    bool late_said;        /* that new events were below all the same */
     uint64_t beyond_since; /* since when the log has ended before next_offset, 0 = it does not */
     struct bitmap handled; /* what the database holds, and in a transaction what it will hold */
     int64_t window_next;   /* what the transaction under way moves next_offset to, -1 = it has none of ours */
@@ -47,6 +48,7 @@ struct consumer_item {
     const char *fault;       /* a constant, or the batch's refusal */
     bool foreign;            /* passed over */
     bool unknown;            /* foreign, but in our name: the ledger does not have it */
+    bool late;               /* new, where the partition was read before */
     bool known;              /* it was put aside before, and counts for no stop */
     bool bare;               /* the database refuses even to put it aside whole */
     struct kafka_kept *kept; /* dead letters need it; NULL = let go */
@@ -117,8 +119,9 @@ struct consumer {
     struct consumer_stop {
         _Atomic bool is_stopped; /* other threads read it */
         uint64_t passes_until;   /* what cannot be handled is put aside, however much; 0 = not */
-        size_t ours, faults;     /* of the batches before, the older they are the less they count */
-    } stop;                      /* of the group, see stop.c */
+        bool marks_known;    /* they were compared with the counters, or somebody knows that they differ */
+        size_t ours, faults; /* of the batches before, the older they are the less they count */
+    } stop;                  /* of the group, see stop.c */
     struct consumer_unknown {
         uint64_t count; /* of unknown events that were passed over and not said yet */
         uint64_t quiet_until;
@@ -198,6 +201,8 @@ int consumer_ask_stopped(struct consumer *c, struct error *err);
 void consumer_say_shared(struct consumer *c, const struct kafka_message *message);
 /* Unknown events were passed over for good: says so, at most once a minute. */
 void consumer_say_unknown(struct consumer *c, const struct consumer_item *items, size_t item_count);
+/* New events stood where others had been read: says so, once for a partition that was begun again. */
+void consumer_say_late(const struct consumer *c, const struct consumer_item *items, size_t item_count);
 /* Says how many there were since. */
 void consumer_recall_unknown(struct consumer *c);
 

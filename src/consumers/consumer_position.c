@@ -245,6 +245,7 @@ static int reconcile_offset(struct consumer *c, struct consumer_partition *p, st
     at->next = decision == OFFSET_DOUBTED ? MAX(facts.first, facts.next - DOUBTED_MESSAGES) : facts.first;
     p->doubted = false;
     p->known_until = MAX(p->known_until, facts.next);
+    p->late_said = decision != OFFSET_DOUBTED; /* it is said already */
     int r = store_place_offset(c->session.pg, c->group_id, c->group->model, at, err);
     return r == PG_DONE ? PLACED : r;
 }
@@ -321,7 +322,7 @@ int consumer_start_parked(struct consumer *c, struct error *err)
     size_t count;
     int r = consumer_ask_stopped(c, err);
 
-    if (r != PG_DONE || c->stop.is_stopped) {
+    if (r != PG_DONE || c->stop.is_stopped || !c->stop.marks_known) {
         c->start_at = now_monotonic_usec() + USEC_PER_SEC;
         return r;
     }

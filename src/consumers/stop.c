@@ -1,9 +1,14 @@
 /* A group that cannot handle most of a batch stops, instead of putting all of it aside. See
  * consumer_internal.h. On the consumer's thread.
  *
+ * And it does not even start where counters hold more than the marks tell: what comes again would count
+ * twice.
+ *
  * Where little is published, or a loaded machine reads little at once, a batch is a message or two: what the
  * batches before came to counts, too. */
+#include <errno.h>
 #include <inttypes.h>
+#include <string.h>
 
 #include "base/log.h"
 #include "base/message_ids.h"
@@ -64,13 +69,18 @@ void consumer_note_faults(struct consumer *c)
         s->faults /= 2;
 }
 
-static void say_stopped(const struct consumer *c, const char *reason)
+static void say_stopped(const struct consumer *c, const struct store_stop *stop)
 {
-    log_line(
-        LOG_ALERT, MSG_GROUP_STOPPED,
-        "%s: has stopped: %s. Nothing of this batch was put aside. When the cause is mended, run \"anubisctl resume "
-        "--group %s\"; with --put-aside such messages go to dead_letters",
-        c->name, reason, c->group->model);
+    if (stop->command)
+        log_line(LOG_ALERT, MSG_GROUP_STOPPED,
+                 "%s: has stopped: %s. \"anubisctl %s\" mends it, and lets it go on", c->name, stop->reason,
+                 stop->command);
+    else
+        log_line(
+            LOG_ALERT, MSG_GROUP_STOPPED,
+            "%s: has stopped: %s. Nothing of this batch was put aside. When the cause is mended, run \"anubisctl resume "
+            "--group %s\"; with --put-aside such messages go to dead_letters",
+            c->name, stop->reason, c->group->model);
 }
 
 static int find_known(struct consumer *c, struct error *err)
@@ -116,33 +126,50 @@ int consumer_stop(struct consumer *c, struct error *err)
 
     if (r != PG_DONE || !most_fail(c))
         return r;
-    CLEANUP(freep) char *reason = reason_of(c);
-    r = store_stop_group(c->session.pg, c->group->model, reason, &fresh, err);
+    CLEANUP(store_stop_done) struct store_stop stop = {.reason = reason_of(c)};
+    r = store_stop_group(c->session.pg, c->group->model, stop.reason, &fresh, err);
     if (r != PG_DONE)
         return r;
     if (fresh)
-        say_stopped(c, reason);
+        say_stopped(c, &stop);
     c->stop.is_stopped = fresh; /* else it is found, and said, at the next start */
     return APPLY_STOPPED;
 }
 
+/* Once for each thread: what an operator lets go on all the same is his decision. */
+static int check_marks(struct consumer *c, struct error *err)
+{
+    CLEANUP(freep) char *command = xasprintf("replay --group %s --from-ledger", c->group->model);
+    bool compares = strcmp(c->group->model, CONFIG_INTEGRATION_MODEL) == 0;
+    int r = compares ? store_stop_unmarked(c->session.pg, c->group->model, command, &c->stop.marks_known, err)
+                     : PG_DONE;
+
+    /* A hundred million events on a slow machine: nobody waits for that. */
+    bool too_many = r == -EBADMSG && strcmp(pg_error_sqlstate(c->session.pg), "57014") == 0;
+    c->stop.marks_known |= !compares || too_many;
+    return too_many ? PG_DONE : r;
+}
+
 int consumer_ask_stopped(struct consumer *c, struct error *err)
 {
-    CLEANUP(freep) char *reason = NULL;
-    int64_t passes_ms;
-    int r = store_read_stop(c->session.pg, c->group->model, &reason, &passes_ms, err);
+    CLEANUP(store_stop_done) struct store_stop stop = {0};
+    int r = c->stop.marks_known ? PG_DONE : check_marks(c, err);
 
+    if (r == PG_DONE)
+        r = store_read_stop(c->session.pg, c->group->model, &stop, err);
     if (r != PG_DONE)
         return r;
-    bool stopped = reason && passes_ms <= 0;
+    bool stopped = stop.reason && stop.passes_ms <= 0;
     if (stopped)
         c->stop.ours = c->stop.faults = 0; /* what comes after its end begins anew */
-    c->stop.passes_until = passes_ms > 0 ? now_monotonic_usec() + (uint64_t) passes_ms * USEC_PER_MSEC : 0;
+    c->stop.passes_until =
+        stop.passes_ms > 0 ? now_monotonic_usec() + (uint64_t) stop.passes_ms * USEC_PER_MSEC : 0;
     if (stopped && !c->stop.is_stopped)
-        say_stopped(c, reason);
+        say_stopped(c, &stop);
     else if (!stopped && c->stop.is_stopped)
         log_line(LOG_NOTICE, MSG_GROUP_STOPPED, "%s: goes on%s", c->name,
-                 reason ? ", and puts messages aside that cannot be handled" : "");
+                 stop.reason ? ", and puts messages aside that cannot be handled" : "");
     c->stop.is_stopped = stopped;
+    c->stop.marks_known |= stopped;
     return PG_DONE;
 }

@@ -94,19 +94,34 @@ int store_advance(struct pg *pg, const char *group, const char *model, const str
 
 /* --- groups that have stopped ----------------------------------------------------------------- */
 
-int store_read_stop(struct pg *pg, const char *model, char **ret_reason, int64_t *ret_passes_ms,
-                    struct error *err)
+int store_stop_unmarked(struct pg *pg, const char *model, const char *command, bool *ret, struct error *err)
+{
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+
+    pg_arg_text(&args, model);
+    pg_arg_text(&args, command);
+    return pg_query_bool(pg, &sql_stop_unmarked, &args, ret, err);
+}
+
+void store_stop_done(struct store_stop *stop)
+{
+    free(stop->reason);
+    free(stop->command);
+}
+
+int store_read_stop(struct pg *pg, const char *model, struct store_stop *ret, struct error *err)
 {
     CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
     CLEANUP(pg_result_freep) struct pg_result *result = NULL;
 
     pg_arg_text(&args, model);
     int r = pg_query(pg, &sql_read_stop, &args, &result, err);
-    if (r != PG_DONE)
+    if (r != PG_DONE || pg_rows(result) == 0)
         return r;
-    *ret_reason = pg_rows(result) > 0 ? xstrdup(pg_get_text(result, 0, 0)) : NULL;
-    *ret_passes_ms = pg_rows(result) > 0 ? pg_get_i64(result, 0, 1) : 0;
-    return PG_DONE;
+    ret->reason = xstrdup(pg_get_text(result, 0, 0));
+    ret->passes_ms = pg_get_i64(result, 0, 1);
+    ret->command = pg_is_null(result, 0, 2) ? NULL : xstrdup(pg_get_text(result, 0, 2));
+    return r;
 }
 
 int store_stop_group(struct pg *pg, const char *model, const char *reason, bool *ret, struct error *err)

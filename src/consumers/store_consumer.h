@@ -40,10 +40,16 @@ int store_place_offset(struct pg *pg, const char *group, const char *model, cons
 int store_advance(struct pg *pg, const char *group, const char *model, const struct store_offset *items,
                   size_t count, bool *ret_fenced, struct error *err);
 
-/* *ret_reason: why the group has stopped, NULL = it has not; the caller frees. *ret_passes_ms: for how long
- * it goes on all the same and puts messages aside, 0 = not. */
-int store_read_stop(struct pg *pg, const char *model, char **ret_reason, int64_t *ret_passes_ms,
-                    struct error *err);
+/* Why a group has stopped. */
+struct store_stop {
+    char *reason;      /* NULL = it has not */
+    char *command;     /* of anubisctl, which mends it; NULL = "resume" */
+    int64_t passes_ms; /* for how long it goes on all the same and puts messages aside, 0 = not */
+};
+void store_stop_done(struct store_stop *stop);
+int store_read_stop(struct pg *pg, const char *model, struct store_stop *ret, struct error *err);
+/* Stops it where more is counted than marked; *ret: that could be told. */
+int store_stop_unmarked(struct pg *pg, const char *model, const char *command, bool *ret, struct error *err);
 /* *ret: it was not stopped before. */
 int store_stop_group(struct pg *pg, const char *model, const char *reason, bool *ret, struct error *err);
 

@@ -37,6 +37,26 @@ static int refuse_lost(struct replay *r)
     return -ENODATA;
 }
 
+/* From the topics: the daemons find the offsets changed, and start over from them. */
+static int read_again(struct replay *r)
+{
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+
+    pg_arg_text(&args, r->ctl->stats.group);
+    return pg_query_i64(r->pg, &sql_replay_again, &args, &r->partitions, &r->err);
+}
+
+/* Marks were lost, and counters are as the marks are now: what is not marked is to be counted again. */
+static int count_unmarked(struct replay *r)
+{
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+    bool had_stopped;
+
+    pg_arg_text(&args, r->ctl->stats.group);
+    int res = pg_query_bool(r->pg, &sql_replay_goes_on, &args, &had_stopped, &r->err);
+    return res == PG_DONE && had_stopped ? read_again(r) : res;
+}
+
 /* From the ledger: the daemons go on meanwhile, see replay_stats.sql. */
 static int correct(struct replay *r)
 {
@@ -46,16 +66,9 @@ static int correct(struct replay *r)
 
     if (res == PG_DONE)
         res = one(r, &sql_replay_counters, &r->integrations);
-    return res == PG_DONE ? one(r, &sql_replay_stats, &r->stats) : res;
-}
-
-/* From the topics: the daemons find the offsets changed, and start over from them. */
-static int read_again(struct replay *r)
-{
-    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
-
-    pg_arg_text(&args, r->ctl->stats.group);
-    return pg_query_i64(r->pg, &sql_replay_again, &args, &r->partitions, &r->err);
+    if (res == PG_DONE)
+        res = one(r, &sql_replay_stats, &r->stats);
+    return res == PG_DONE ? count_unmarked(r) : res;
 }
 
 static int rebuild(struct replay *r)
@@ -83,7 +96,8 @@ static int show(const struct replay *r)
     } else if (r->ctl->stats.from_ledger) {
         sheet_add(sheet, "integrations", "integrations whose counts differed", value_i64(r->integrations));
         sheet_add(sheet, "stats", "rows of integration_stats that differed", value_i64(r->stats));
-    } else {
+    }
+    if (!r->ctl->stats.from_ledger || r->partitions) {
         sheet_add(sheet, "partitions", "partitions that are read again", value_i64(r->partitions));
     }
     if (r->ctl->dry_run)

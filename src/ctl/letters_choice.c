@@ -61,8 +61,11 @@ void letters_add_stops(struct sheet *sheet, const struct pg_result *rows)
         int64_t until = pg_next_time(&row);
         table_add(t, value_time(until));
         table_add(t, value_text(reason));
+        const char *command = pg_next_text(&row);
         if (until != INT64_MIN)
             table_remark(t, "it goes on, and what it cannot handle is put aside");
+        else if (*command)
+            table_remark(t, "anubisctl %s", command);
         else
             table_remark(t, "anubisctl resume --group %s", group);
     }
