@@ -10,6 +10,7 @@ from harness.processes import wait_for
 from harness.recording import RecordingServer
 
 SECRET = "s3cr3t-Geheimnis"
+OPENED = "select 1 from {s}.integration_runtime where circuit_reason = 'authentication'"
 
 
 def basic(user, password):
@@ -129,12 +130,14 @@ def test_clients_show_their_certificates(app, make_daemon, authority, tmp_path):
         assert len({(r.connection, r.path) for r in server.received}) == len({r.connection for r in server.received})
         assert usp.send(mtls["usp-new"]).peer["subject"] == (((("commonName", "usp-new"),)),)
         usp.set({"auth": {"type": "mtls", "certificate": stranger[0], "key": stranger[1]}})
-        app.subscription(usp.number)
-        app.wait_states(retry=1)
-        told = app.value("select last_error from {s}.subscriptions where status = 'retry'")
-        assert "the server refuses the client certificate" in told
+        before, refused = len(server.received), app.subscription(usp.number)
+        wait_for(lambda: app.query(OPENED), 60, "the circuit to open")
+        row = app.row(refused)
+        assert (row["status"], row["attempts"], row["ambiguous_since"]) == ("retry", 0, None), "as after a 401"
+        assert "the server refuses the client certificate" in row["last_error"] and len(server.received) == before
         usp.set(mtls["usp"])
         app.wait_settled()
+        assert app.row(refused)["attempts"] == 1
         assert server.received[-1].peer["subject"] == (((("commonName", "usp"),)),)
         for text in (daemon.log, str(app.query("select row_to_json(e)::text from {s}.subscription_events e"))):
             assert "PRIVATE KEY" not in text and people["usp"][1].split("\n")[1] not in text
@@ -224,14 +227,51 @@ def test_what_cannot_be_sent_is_refused_when_it_is_written(app, make_daemon, ser
     assert app.value("select sum(attempts) from {s}.subscriptions") == 0
 
 
+@pytest.mark.parametrize("case", ["another one's key", "no certificate", "an encrypted key", "no whsec_", "a proxy of no kind"])
+def test_a_credential_of_no_use_opens_the_circuit(app, make_daemon, ctl, authority, tmp_path, case):
+    """Files are exchanged one after the other, and a reload may come between: with the right ones all goes on, and nobody has to
+    resume anything. It costs no attempts."""
+    (certificate, key), (_, other) = authority.client("usp"), authority.client("unesp")
+    encrypted = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIH0MF8GCSqGSIb3\n-----END ENCRYPTED PRIVATE KEY-----\n"
+    mtls = {"auth": {"type": "mtls", "certificate": "credential:a", "key": "credential:b"}}
+    settings, wrong, right = {
+        "another one's key": (mtls, (certificate, other), (certificate, key)),
+        "no certificate": (mtls, ("what is this", key), (certificate, key)),
+        "an encrypted key": (mtls, (certificate, encrypted), (certificate, key)),
+        "no whsec_": ({"signing_secret": "credential:a"}, (SECRET, ""), ("whsec_" + "c2VjcmV0IHNlY3JldCBzZWNyZXQgc2VjcmV0", "")),
+        "a proxy of no kind": ({"proxy": "credential:a"}, ("gopher://127.0.0.1", ""), ("http://127.0.0.1:1", "")),
+    }[case]
+
+    def put(texts):
+        for name, text in zip("ab", texts):
+            (tmp_path / name).write_text(text)
+    put(wrong)
+    with RecordingServer(certificates=authority) as server:
+        daemon = make_daemon({"delivery": {"ca_file": authority.root}, "circuit_breaker": {"recovery_timeout": "1s"}},
+                             env={"CREDENTIALS_DIRECTORY": str(tmp_path)}).start()
+        sender = Sender(app, server, "/of-no-use")
+        sender.set(settings)
+        row = app.subscription(sender.number)
+        wait_for(lambda: app.query(OPENED), 60, "the circuit to open")
+        assert app.value("select paused_until from {s}.integrations") is None and app.row(row)["attempts"] == 0
+        assert "its delivery_settings cannot be used" in app.row(row)["last_error"]
+        put(right)
+        daemon.reload()
+        if case == "a proxy of no kind":  # this one is there for nobody
+            wait_for(lambda: "its delivery_settings" not in app.row(row)["last_error"], 60, "the proxy to be tried")
+        else:
+            app.wait_states(sent=1)
+            assert app.row(row)["attempts"] == 1
+        assert SECRET not in everything_said(app, daemon, ctl)
+
+
 def test_a_credential_that_is_missing_opens_the_circuit(app, make_daemon, ctl, server, tmp_path):
     """It costs no attempts, the institution is not asked, and the repaired credential is used without a word to the database."""
     daemon = make_daemon({"circuit_breaker": {"recovery_timeout": "1s"}}, env={"CREDENTIALS_DIRECTORY": str(tmp_path)}).start()
     sender = Sender(app, server, "/missing")
     sender.set({"auth": {"type": "header", "name": "X-Key", "value": "credential:usp"}})
     subscription = app.subscription(sender.number)
-    opened = "select 1 from {s}.integration_runtime where circuit_reason = 'authentication'"
-    wait_for(lambda: app.query(opened), 60, "the circuit to open")
+    wait_for(lambda: app.query(OPENED), 60, "the circuit to open")
     row = app.row(subscription)
     assert (row["status"], row["attempts"]) == ("retry", 0) and not server.at("/missing")
     assert "LoadCredential=usp:/path" in row["last_error"]

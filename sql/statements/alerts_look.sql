@@ -63,7 +63,7 @@ with own as materialized (
          circuit_failures::double precision, $3::double precision,
          case when circuit_reason is distinct from 'authentication' then 'requests fail, so only a probe is sent now and then'
               when circuit_ours then format('anubisd lacks a credential of its own, so nothing is sent to the institution: %s', circuit_why)
-              when circuit_why is not null then 'its token endpoint gives no token, so nothing is sent to the institution'
+              when circuit_why like 'its token endpoint %' then 'its token endpoint gives no token, so nothing is sent to the institution'
               else 'the institution refuses the credentials' end
     from own where circuit <> 'closed'
   union all

@@ -79,7 +79,8 @@ static void secret_freep(char **s)
 
 static int read_nothing(struct settings *s, const struct json_value *value, struct error *why)
 {
-    return settings_read_members(s, value, "type", NULL, 0, why);
+    (void) s; /* a row of the table has this form */
+    return settings_read_members(value, "type", NULL, 0, why);
 }
 
 static int read_basic(struct settings *s, const struct json_value *value, struct error *why)
@@ -88,7 +89,7 @@ static int read_basic(struct settings *s, const struct json_value *value, struct
     CLEANUP(secret_freep) char *password = NULL;
     const struct settings_member members[] = {{"username", SETTINGS_SECRET, true, &user},
                                               {"password", SETTINGS_SECRET, true, &password}};
-    int r = settings_read_members(s, value, "type", members, ARRAY_SIZE(members), why);
+    int r = settings_read_members(value, "type", members, ARRAY_SIZE(members), why);
 
     if (r < 0)
         return r;
@@ -110,7 +111,7 @@ static int read_header(struct settings *s, const struct json_value *value, struc
     const struct settings_member members[] = {{"name", SETTINGS_TEXT, true, &name},
                                               {"value", SETTINGS_SECRET, true, &secret}};
     struct error err;
-    int r = settings_read_members(s, value, "type", members, ARRAY_SIZE(members), why);
+    int r = settings_read_members(value, "type", members, ARRAY_SIZE(members), why);
 
     if (r < 0)
         return r;
@@ -133,7 +134,7 @@ static int read_oauth2(struct settings *s, const struct json_value *value, struc
                                               {"client_secret", SETTINGS_SECRET, true, &c->secret},
                                               {"scope", SETTINGS_TEXT, false, &c->scope}};
 
-    return settings_read_members(s, value, "type", members, ARRAY_SIZE(members), why);
+    return settings_read_members(value, "type", members, ARRAY_SIZE(members), why);
 }
 
 static int read_mtls(struct settings *s, const struct json_value *value, struct error *why)
@@ -141,7 +142,7 @@ static int read_mtls(struct settings *s, const struct json_value *value, struct 
     const struct settings_member members[] = {{"certificate", SETTINGS_PEM, true, &s->way.certificate},
                                               {"key", SETTINGS_PEM, true, &s->way.key}};
 
-    return settings_read_members(s, value, "type", members, ARRAY_SIZE(members), why);
+    return settings_read_members(value, "type", members, ARRAY_SIZE(members), why);
 }
 
 static const struct {
@@ -198,7 +199,7 @@ static int read_one_header(struct settings *s, const struct json_value *name, co
     json_add_text(&plain, name);
     int r = check_name(strbuf_str(&plain), false, &err);
     if (r == 0)
-        r = settings_read_text(s, value, SETTINGS_SECRET, &text, &err);
+        r = settings_read_text(value, SETTINGS_SECRET, &text, &err);
     if (r == 0)
         r = settings_check_header_value(text, &err);
     if (r == 0)
@@ -228,7 +229,7 @@ int settings_read_headers(struct settings *s, const struct json_value *value, st
 int settings_read_signing_secret(struct settings *s, const struct json_value *value, struct error *why)
 {
     CLEANUP(secret_freep) char *text = NULL;
-    int r = settings_read_text(s, value, SETTINGS_SECRET, &text, why);
+    int r = settings_read_text(value, SETTINGS_SECRET, &text, why);
     struct signer *signer = NULL;
 
     if (r == 0)

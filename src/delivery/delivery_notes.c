@@ -31,6 +31,11 @@ static void back_off(const struct delivery *d, const struct outcome *o, const st
     want_wait(d, o->backoff_usec, class);
 }
 
+static bool lacks_credentials(const struct http_result *result)
+{
+    return result->cause == HTTP_UNAUTHENTICATED || result->cause == HTTP_CLIENT_REFUSED;
+}
+
 static void note_pace(const struct delivery *d, const struct outcome *o, const struct http_result *result)
 {
     struct pace *pace = &d->integration->pace;
@@ -43,14 +48,14 @@ static void note_pace(const struct delivery *d, const struct outcome *o, const s
         back_off(d, o, result);
     if (result->cause == HTTP_ANSWERED && !pushed)
         pace_answered(pace, o->backoff_usec == 0, in_flight, d->integration->retries, now_monotonic_usec());
-    else if (o->turned_away && result->cause != HTTP_UNAUTHENTICATED)
+    else if (o->turned_away && !lacks_credentials(result))
         pace_unanswered(pace, now_monotonic_usec());
 }
 
-/* Credentials that could not even be sent: the words, and whether ours are missing. */
+/* The words where no answer tells them, and whether ours are missing. */
 static void note_why(const struct delivery *d, const struct http_result *result, struct store_circuit *note)
 {
-    if (result->cause != HTTP_UNAUTHENTICATED)
+    if (!lacks_credentials(result))
         return;
     const char *problem = integration_problem(d->integration, &note->ours);
     CLEANUP(strbuf_free) struct strbuf words = STRBUF_INIT(STRBUF_MAX_DEFAULT);

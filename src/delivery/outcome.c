@@ -65,6 +65,7 @@ static struct rule rule_for(const struct http_result *r)
                                  "its endpoint_url, or its proxy, leads to an address in a private network "
                                  "(delivery.allow_private_networks)"};
     case HTTP_UNAUTHENTICATED:
+    case HTTP_CLIENT_REFUSED:
         return (struct rule){.state = OUTCOME_RETRY, .free = true, .circuit = CIRCUIT_REFUSED};
     case HTTP_CANCELLED:
     case HTTP_INTERNAL:

@@ -97,6 +97,11 @@ void settings_free(struct settings *s)
     *s = (struct settings){0};
 }
 
+static bool refers_to_credentials(const struct settings *s)
+{
+    return s->text && strstr(s->text, "\"credential:");
+}
+
 void settings_take(struct settings *s, const char *text)
 {
     if (!*text && !s->text)
@@ -108,9 +113,10 @@ void settings_take(struct settings *s, const char *text)
         return;
     s->text = xstrdup(text);
     s->problem = read_all(s);
+    s->lacks_credential = s->problem && refers_to_credentials(s);
 }
 
 void settings_forget_credentials(struct settings *s)
 {
-    s->is_stale = s->text && strstr(s->text, "\"credential:");
+    s->is_stale = refers_to_credentials(s);
 }

@@ -28,7 +28,7 @@ bool settings_way_is_weak(const struct settings_way *w);
 struct settings {
     char *text;            /* as the database has it, with its secrets; NULL = "{}" */
     char *problem;         /* why nothing can be sent, or NULL; holds nothing of a secret */
-    bool lacks_credential; /* the problem is a credential that cannot be used */
+    bool lacks_credential; /* the problem may be what a credential holds: with another content it is over */
     bool is_stale;         /* to be read again, though it is the same: it names credentials */
     struct auth auth;
     struct settings_way way;

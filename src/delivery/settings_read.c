@@ -42,8 +42,7 @@ static int resolve(struct strbuf *text, struct error *why)
     return 0;
 }
 
-int settings_read_text(struct settings *s, const struct json_value *value, enum settings_kind kind,
-                       char **ret, struct error *why)
+int settings_read_text(const struct json_value *value, enum settings_kind kind, char **ret, struct error *why)
 {
     CLEANUP(strbuf_wipe) struct strbuf text = STRBUF_INIT(2 * CONFIG_SECRET_MAX);
     const char *words;
@@ -59,16 +58,14 @@ int settings_read_text(struct settings *s, const struct json_value *value, enum 
     int r = refers ? resolve(&text, why) : 0;
     if (r == 0 && (words = text_fault(&text, kind)))
         r = fault(why, words);
-    if (r < 0) {
-        s->lacks_credential |= refers;
+    if (r < 0)
         return r;
-    }
     free_secret(*ret);
     *ret = strbuf_take(&text);
     return 0;
 }
 
-static int read_member(struct settings *s, const struct json_value *name, const struct json_value *value,
+static int read_member(const struct json_value *name, const struct json_value *value,
                        const struct settings_member *members, size_t count, struct error *why)
 {
     struct error err;
@@ -76,7 +73,7 @@ static int read_member(struct settings *s, const struct json_value *name, const 
     for (size_t i = 0; i < count; i++) {
         if (!json_is_text(name, members[i].name))
             continue;
-        int r = settings_read_text(s, value, members[i].kind, members[i].ret, &err);
+        int r = settings_read_text(value, members[i].kind, members[i].ret, &err);
         if (r < 0)
             error_set(why, "has a \"%s\" that %s", members[i].name, err.text);
         return r;
@@ -84,13 +81,13 @@ static int read_member(struct settings *s, const struct json_value *name, const 
     return fault(why, "has a key that is not known to this version");
 }
 
-int settings_read_members(struct settings *s, const struct json_value *object, const char *skip,
+int settings_read_members(const struct json_value *object, const char *skip,
                           const struct settings_member *members, size_t count, struct error *why)
 {
     struct json_value name, value;
 
     for (struct json_walk w = json_walk(object); json_next(&w, &name, &value);) {
-        int r = skip && json_is_text(&name, skip) ? 0 : read_member(s, &name, &value, members, count, why);
+        int r = skip && json_is_text(&name, skip) ? 0 : read_member(&name, &value, members, count, why);
         if (r < 0)
             return r;
     }

@@ -16,12 +16,11 @@ struct settings_member {
 };
 
 /* A string, or what its credential holds; no end of a line at its end, no control characters. 0, or -EINVAL
- * with words that continue a sentence about the value; s->lacks_credential tells that a credential is to
- * blame. */
-int settings_read_text(struct settings *s, const struct json_value *value, enum settings_kind kind,
-                       char **ret, struct error *why);
+ * with words that continue a sentence about the value. */
+int settings_read_text(const struct json_value *value, enum settings_kind kind, char **ret,
+                       struct error *why);
 /* An object of such members, of which `skip` (NULL = none) is passed over. */
-int settings_read_members(struct settings *s, const struct json_value *object, const char *skip,
+int settings_read_members(const struct json_value *object, const char *skip,
                           const struct settings_member *members, size_t count, struct error *why);
 /* The value of a header: not blank, ASCII; blanks around it are taken away. */
 int settings_check_header_value(char *value, struct error *why);

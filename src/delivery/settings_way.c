@@ -40,7 +40,7 @@ int settings_read_proxy(struct settings *s, const struct json_value *value, stru
 {
     static const char *const schemes[] = {"http://", "socks5://", "socks5h://"};
     static const char credential[] = "\"credential:";
-    int r = settings_read_text(s, value, SETTINGS_SECRET, &s->way.proxy, why);
+    int r = settings_read_text(value, SETTINGS_SECRET, &s->way.proxy, why);
     bool known = false;
 
     if (r < 0)

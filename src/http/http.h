@@ -20,6 +20,7 @@ enum http_cause {
     HTTP_DNS,             /* the name was not resolved */
     HTTP_CONNECT,         /* no connection: refused, unreachable, connect timeout */
     HTTP_TLS,             /* handshake or certificate */
+    HTTP_CLIENT_REFUSED,  /* handshake: for the client's certificate, or the lack of one; nothing was taken */
     HTTP_TIMEOUT,         /* no final status line in time */
     HTTP_CONNECTION_LOST, /* reset, closed or garbage before a final status line */
     HTTP_URL_INVALID, /* not an http(s) URL, http without allow_http, userinfo, longer than 8000 bytes, spaces

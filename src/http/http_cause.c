@@ -6,6 +6,7 @@ static const char *const cause_words[] = {
     [HTTP_DNS] = "name not resolved",
     [HTTP_CONNECT] = "could not connect",
     [HTTP_TLS] = "TLS handshake or certificate",
+    [HTTP_CLIENT_REFUSED] = "TLS handshake or certificate",
     [HTTP_TIMEOUT] = "timeout",
     [HTTP_CONNECTION_LOST] = "connection lost",
     [HTTP_URL_INVALID] = "invalid URL or header",

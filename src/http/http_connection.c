@@ -106,7 +106,7 @@ int http_connection_receive(struct http_connection *c, char *bytes, size_t size,
 
 const char *http_connection_refusal(const struct http_connection *c)
 {
-    return c ? http_tls_refusal(&c->peer) : NULL;
+    return c && c->idle_since_usec == 0 ? http_tls_refusal(&c->peer) : NULL;
 }
 
 int http_connection_look(struct http_connection *c)

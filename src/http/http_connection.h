@@ -44,7 +44,9 @@ int http_connection_send(struct http_connection *c, struct iovec parts[2], char 
                          size_t *ret, bool *ret_begun);
 /* *ret > 0 with HTTP_MOVED. */
 int http_connection_receive(struct http_connection *c, char *bytes, size_t size, size_t *ret);
-/* Why the server refused this client; NULL = it did not, or there is no connection. */
+/* Why the server refused this client, a constant; NULL = it did not, or there is no connection. By TLS 1.3
+ * that comes behind our end of the handshake, when a request may be on its way that is never read (RFC 8446,
+ * 4.4.2.4). On a connection that has served it is no more than the end. */
 const char *http_connection_refusal(const struct http_connection *c);
 /* What lies on it while no request is under way: with HTTP_QUIET one may go out. See http_tls_look(). */
 int http_connection_look(struct http_connection *c);

@@ -79,7 +79,7 @@ static void conclude_exchange(struct http_transfer *t)
     if (t->connection && t->connection->idle_since_usec && t->answer.header_bytes == 0)
         http_pool_note_end(t->connection->origin, t->connection->idle_usec);
     if (refusal)
-        conclude(t, HTTP_TLS, refusal);
+        conclude(t, HTTP_CLIENT_REFUSED, refusal);
     else
         conclude(t, HTTP_CONNECTION_LOST, fault ? fault : "the connection ended without an answer");
 }
@@ -116,7 +116,7 @@ static void restart(struct http_transfer *t)
     http_pool_drop(&t->context->pool, TAKE_PTR(t->connection));
     http_pool_drop_witness(&t->context->pool, t->route->origin);
     if (refusal)
-        conclude(t, HTTP_TLS, refusal);
+        conclude(t, HTTP_CLIENT_REFUSED, refusal);
     else if (t->restarts++ < RESTARTS_MAX)
         find_connection(t);
     else
@@ -263,7 +263,7 @@ static void secure(struct http_transfer *t)
     case HTTP_WAIT:
         return;
     default:
-        conclude(t, HTTP_TLS, fault);
+        conclude(t, fault == http_connection_refusal(t->connection) ? HTTP_CLIENT_REFUSED : HTTP_TLS, fault);
         return;
     }
 }

@@ -224,7 +224,7 @@ TEST(test_server_that_wants_a_client_certificate)
         SSL_CTX_set_verify(s->tls, scenes[scene].mode, NULL);
         struct outcome *o = post_to(c, s);
         if (scenes[scene].wants) {
-            expect_cause(o, HTTP_TLS);
+            expect_cause(o, HTTP_CLIENT_REFUSED);
             assert_string_equal(o->detail, "the server wants a client certificate");
             assert_int_equal(s->requests, 0);
         } else {

@@ -209,7 +209,7 @@ TEST(test_a_server_that_refuses_the_certificate)
         struct http_way *a = way_of("A");
         trusting = false;
         struct outcome *o = post_by(c, s, a);
-        expect_cause(o, HTTP_TLS);
+        expect_cause(o, HTTP_CLIENT_REFUSED);
         assert_string_equal(o->detail, "the server refuses the client certificate");
         assert_int_equal(s->requests, 0);
         free(o);

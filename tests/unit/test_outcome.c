@@ -87,6 +87,7 @@ TEST(test_what_says_something_about_the_institution_counts_for_its_circuit)
         {HTTP_URL_INVALID, 0, false, CIRCUIT_NEUTRAL},
         {HTTP_ADDRESS_REFUSED, 0, false, CIRCUIT_NEUTRAL},
         {HTTP_UNAUTHENTICATED, 0, false, CIRCUIT_REFUSED},
+        {HTTP_CLIENT_REFUSED, 0, false, CIRCUIT_REFUSED},
         {HTTP_CANCELLED, 0, false, CIRCUIT_NEUTRAL},
         {HTTP_INTERNAL, 0, false, CIRCUIT_NEUTRAL},
     };
@@ -117,6 +118,7 @@ TEST(test_without_an_answer_the_body_decides_on_ambiguity)
         {HTTP_URL_INVALID, OUTCOME_RETRY, OUTCOME_RETRY, false, true},
         {HTTP_ADDRESS_REFUSED, OUTCOME_RETRY, OUTCOME_RETRY, false, true},
         {HTTP_UNAUTHENTICATED, OUTCOME_RETRY, OUTCOME_RETRY, false, false},
+        {HTTP_CLIENT_REFUSED, OUTCOME_RETRY, OUTCOME_RETRY, false, false},
     };
     for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
         struct http_result result = {.cause = rows[i].cause, .body = "", .detail = ""};
