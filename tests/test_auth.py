@@ -1,6 +1,7 @@
 """How requests say who sends them: delivery_settings.auth and headers. Each is taken as it is meant, or refused when it is
 written; a change holds for the next request; no secret stands anywhere but in the request."""
 import base64
+import contextlib
 import json
 
 import pytest
@@ -83,6 +84,44 @@ def test_each_kind_of_authentication(app, make_daemon, ctl, server, tmp_path):
         request = sender.send(settings, token)
         assert {name: request.header(name) for name in headers} == headers, settings
     assert SECRET not in everything_said(app, daemon, ctl)
+
+
+def memory_of(pid):
+    """All that the process could read, its code and files left out."""
+    found = []
+    with open(f"/proc/{pid}/maps", encoding="ascii", errors="replace") as maps, open(f"/proc/{pid}/mem", "rb", 0) as memory:
+        for line in maps:
+            span, rights, *_, inode = line.split()[:5]
+            if not rights.startswith("rw") or inode != "0" or "[v" in line:
+                continue
+            start, end = (int(x, 16) for x in span.split("-"))
+            memory.seek(start)
+            with contextlib.suppress(OSError):
+                found.append(memory.read(end - start))
+    return found
+
+
+def test_credentials_leave_the_memory(app, make_daemon, server, tmp_path):
+    """Those that are no longer used; the one in use shows that they would be found. What stands in the database itself passes through
+    buffers of libpq."""
+    words = {name: f"{SECRET}-{name}" for name in ("token", "value", "password", "used")}
+    for name, text in words.items():
+        (tmp_path / name).write_text(text)
+    daemon = make_daemon(env={"CREDENTIALS_DIRECTORY": str(tmp_path)}).start()
+    sender = Sender(app, server, "/memory")
+    assert sender.send({}, "credential:token").header("authorization") == "Bearer " + words["token"]
+    assert sender.send({"auth": {"type": "header", "name": "X-Key", "value": "credential:value"}}).header("x-key") == words["value"]
+    line = sender.send({"auth": {"type": "basic", "username": "anubis", "password": "credential:password"}}).header("authorization")
+    former = [words["token"], words["value"], words["password"], line.removeprefix("Basic ")]
+    sender.set({}, "credential:used")
+
+    def left():
+        app.subscriptions(sender.number, 5)
+        app.wait_settled()
+        memory = memory_of(daemon.pid)
+        assert any(words["used"].encode() in piece for piece in memory)
+        return [text for text in former if any(text.encode() in piece for piece in memory)]
+    wait_for(lambda: not left(), 60, lambda: f"{left()} to leave the memory", interval=0.2)
 
 
 def test_headers_of_its_own(app, make_daemon, server, tmp_path):
