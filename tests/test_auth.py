@@ -103,16 +103,18 @@ def memory_of(pid):
 
 
 def test_credentials_leave_the_memory(app, make_daemon, server, tmp_path):
-    """Those that are no longer used, to the last piece; the one in use shows that they would be found. What stands in the database
-    itself passes through buffers of libpq."""
+    """Those that are no longer used, to the last piece; the one in use shows that they would be found. What stands in the
+    database itself passes through buffers of libpq."""
     words = {name: f"{SECRET}-{name}-" + random.randbytes(1500).hex() for name in ("token", "value", "password", "used")}
     for name, text in words.items():
         (tmp_path / name).write_text(text)
     daemon = make_daemon(env={"CREDENTIALS_DIRECTORY": str(tmp_path)}).start()
     sender = Sender(app, server, "/memory")
     assert sender.send({}, "credential:token").header("authorization") == "Bearer " + words["token"]
-    assert sender.send({"auth": {"type": "header", "name": "X-Key", "value": "credential:value"}}).header("x-key") == words["value"]
-    line = sender.send({"auth": {"type": "basic", "username": "anubis", "password": "credential:password"}}).header("authorization")
+    by_header = {"type": "header", "name": "X-Key", "value": "credential:value"}
+    assert sender.send({"auth": by_header}).header("x-key") == words["value"]
+    by_password = {"type": "basic", "username": "anubis", "password": "credential:password"}
+    line = sender.send({"auth": by_password}).header("authorization")
     assert sender.send({}, "credential:used").header("authorization") == "Bearer " + words["used"]
     memory = memory_of(daemon.pid)
 
@@ -265,7 +267,8 @@ def test_what_cannot_be_sent_is_refused_when_it_is_written(app, make_daemon, ser
     assert app.value("select sum(attempts) from {s}.subscriptions") == 0
 
 
-@pytest.mark.parametrize("case", ["another one's key", "no certificate", "an encrypted key", "no whsec_", "a proxy of no kind"])
+@pytest.mark.parametrize("case", ["another one's key", "no certificate", "an encrypted key", "no whsec_",
+                                  "a proxy of no kind"])
 def test_a_credential_of_no_use_opens_the_circuit(app, make_daemon, ctl, authority, tmp_path, case):
     """Files are exchanged one after the other, and a reload may come between: with the right ones all goes on, and nobody has to
     resume anything. It costs no attempts."""
