@@ -18,6 +18,7 @@ import bench_consumers
 import bench_insert
 import bench_isolation
 import bench_limits
+import bench_proof
 import bench_soak
 import bench_throughput
 import bench_tls
@@ -196,6 +197,7 @@ CASES = {"throughput": lambda b, a: bench_throughput.throughput(b, a.rows, a.tur
          "compare": lambda b, a: bench_claims.compare(b, a.rows, a.turns),
          "consumers": lambda b, a: bench_consumers.consumers(b, a.rows, a.turns),
          "audit": lambda b, a: bench_audit.audit(b, a.rows, a.turns),
+         "proof": lambda b, a: bench_proof.proof(b, a.waiting, a.turns),
          "publish": lambda b, a: {f"{n}/s": bench_insert.publish(b, n, 10) for n in (1, 100, 1000)},
          "idle": lambda b, a: b.idle(60),
          "memory": lambda b, a: {**b.memory(a.waiting), "table": bench_tls.memory(b)},
@@ -214,7 +216,7 @@ def arguments():
     parser.add_argument("cases", nargs="*", help=f"of {', '.join(CASES)}; without any, all but {', '.join(NOT_BY_DEFAULT)}")
     parser.add_argument("--rows", type=int, default=int(os.environ.get("ROWS", "100000")), help="of a turn of throughput")
     parser.add_argument("--turns", type=int, default=int(os.environ.get("TURNS", "3")), help="medians are of so many")
-    parser.add_argument("--waiting", type=int, default=1000000, help="rows of memory, claims and retries")
+    parser.add_argument("--waiting", type=int, default=1000000, help="rows of memory, claims, retries and proof")
     parser.add_argument("--institutions", type=int, default=1000, help="of institutions")
     parser.add_argument("--requests", type=int, default=100000, help="of soak")
     parser.add_argument("--seconds", type=int, default=600, help="of outage")

@@ -160,3 +160,38 @@ def test_both_comparisons_with_the_ledger_find_the_same(app):
         cursor.execute("explain execute count_known ('{1}', '{9}', '{0}', 1, 9, '{}', '', '{}', '{}', '{}')")
         plan = re.sub(r"\be_?\d*\.", "", "\n".join(line for line, in cursor.fetchall()))
         assert "Index Cond: ((id >= r.first) AND (id <= r.last)" in plan and "Seq Scan" not in plan, plan
+
+
+def nodes(plan):
+    """All parts of a plan, those within before those around them."""
+    for part in plan.get("Plans", []):
+        yield from nodes(part)
+    yield plan
+
+
+def test_the_proof_reads_the_ledger_in_parallel(app):
+    """And sorts none of it."""
+    app.integration("https://a.example/")
+    app.query("insert into {s}.subscriptions (integration_id) select 1 from generate_series(1, 5000)")
+    for status in ("processing", "sent"):
+        app.query("update {s}.subscriptions set status = %s", (status,))
+    app.query("insert into {s}.consumer_bitmaps (read_model, event_type, partition, chunk, bits) select 'integration', t, 0, c, "
+              "decode(repeat('ff', 1024), 'hex') from unnest('{created,sent}'::text[]) t, generate_series(0, 1) c")
+    for table in ("subscriptions", "subscription_events", "consumer_bitmaps"):
+        app.query(f"analyze {{s}}.{table}")
+    cases = (("verify_states", "(bigint)", "(0)"), ("verify_handled", "(text, bigint)", "('integration', 0)"),
+             ("verify_stats", "(bigint)", "(20)"), ("verify_last_events", "(bigint, bigint, bigint)", "(0, 2500, 20)"))
+    for name, types, arguments in cases:
+        with contextlib.closing(app.database.connect()) as connection, connection.cursor() as cursor:
+            cursor.execute("set search_path = anubis; set jit = off; set work_mem = '512MB'; "
+                           "set max_parallel_workers_per_gather = 4; "
+                           "set parallel_setup_cost = 0; set parallel_tuple_cost = 0; set min_parallel_table_scan_size = 0; "
+                           "set min_parallel_index_scan_size = 0; "
+                           f"set enable_sort = {'off' if name == 'verify_stats' else 'on'}; "
+                           f"prepare a{types} as {STATEMENTS[name]}")
+            cursor.execute(f"explain (analyze, timing off, format json) execute a{arguments}")
+            plan = list(nodes(cursor.fetchone()[0][0]["Plan"]))
+        read = [part for part in plan if part.get("Relation Name", "").startswith("subscription_events_") and part["Actual Rows"]]
+        within = [part for top in plan if top["Node Type"].startswith("Gather") for part in nodes(top)]
+        assert read and all(part in within for part in read), (name, read)
+        assert all(part["Actual Rows"] < 1000 for part in plan if part["Node Type"] == "Sort"), name

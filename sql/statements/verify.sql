@@ -4,6 +4,20 @@
 -- What has left the ledger: how many events, the last of their ids (0 = nothing has left), and their last time.
 select coalesce(sum(events), 0)::bigint, coalesce(max(last_id), 0), max(last_at) from ledger_dropped
 
+-- name: verify_bounds :once
+-- The last id of before the adoption, and a subscription in the middle of those that the events since are of, as far as a few tell.
+with adoption as (
+  select coalesce(max(last_id), 0) as last_id from ledger_partitions where name = 'subscription_events_adopted'
+), ends as (
+  select greatest((select last_id from adoption), (select min(e.id) from subscription_events e)) as first,
+         (select max(e.id) from subscription_events e) as last
+)
+select (select last_id from adoption), coalesce(percentile_disc(0.5) within group (order by x.subscription_id), 0)
+  from ends cross join generate_series(0, 99) as n
+ cross join lateral (select e.subscription_id::bigint from subscription_events e
+                      where e.id >= ends.first + (ends.last - ends.first) * n / 100 and e.subscription_id is not null
+                      order by e.id limit 1) x
+
 -- name: verify_counters :once
 -- The counters of integrations: id, name, successful_sends and its baseline, failed_sends and its baseline, both with what
 -- they lag behind; then the counts themselves in the same way.

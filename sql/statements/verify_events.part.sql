@@ -1,6 +1,5 @@
--- The events of the ledger since the adoption. Rows without a type are notes of an adopted application.
-with adoption as (
-  select coalesce(max(last_id), 0) as last_id from ledger_partitions where name = 'subscription_events_adopted'
-), events as (
-  select e.* from subscription_events e cross join adoption a where e.event_type is not null and e.id > a.last_id
+-- The events of the ledger since the adoption. Rows without a type are notes of an adopted application. The bound is a parameter, so that
+-- the planner knows how many they are, and reads them in parallel.
+with events as not materialized (
+  select e.* from subscription_events e where e.event_type is not null and e.id > $1
 ),

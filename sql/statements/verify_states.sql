@@ -1,5 +1,6 @@
 -- name: verify_states :once
 -- Each status: subscriptions in it, how many baseline and events make, and how many events there are in all.
+-- $1 bigint: the last id of before the adoption
 -- include: verify_events.part.sql
 steps as materialized (
   select e.from_status::text, e.to_status::text, count(*) as n from events e group by 1, 2

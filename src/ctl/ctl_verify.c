@@ -136,18 +136,32 @@ static int read_dropped(struct proof *p)
     return PG_DONE;
 }
 
+static int read_bounds(struct proof *p)
+{
+    CLEANUP(pg_result_freep) struct pg_result *rows = NULL;
+
+    int r = pg_query(p->pg, &sql_verify_bounds, NULL, &rows, &p->err);
+    if (r != PG_DONE)
+        return r;
+    p->adopted = pg_get_i64(rows, 0, 0);
+    p->middle = pg_get_i64(rows, 0, 1);
+    return PG_DONE;
+}
+
 static int verify_states(struct proof *p)
 {
     static const struct table_column columns[] = {{"status", "STATUS", false},
                                                   {"subscriptions", "SUBSCRIPTIONS", true},
                                                   {"ledger", "LEDGER", true},
                                                   {"difference", "DIFFERENCE", true}};
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
     CLEANUP(pg_result_freep) struct pg_result *states = NULL;
     bool differs = false;
 
+    pg_arg_i64(&args, p->adopted);
     int r = read_dropped(p);
     if (r == PG_DONE)
-        r = pg_query(p->pg, &sql_verify_states, NULL, &states, &p->err);
+        r = pg_query(p->pg, &sql_verify_states, &args, &states, &p->err);
     if (r != PG_DONE)
         return r;
     struct table *t =
@@ -180,6 +194,8 @@ static int verify_last_events(struct proof *p)
     CLEANUP(pg_result_freep) struct pg_result *rows = NULL;
     int64_t all = 0;
 
+    pg_arg_i64(&args, p->adopted);
+    pg_arg_i64(&args, p->middle);
     pg_arg_i64(&args, NAMED_MAX);
     int r = pg_query(p->pg, &sql_verify_last_events, &args, &rows, &p->err);
     if (r != PG_DONE)
@@ -269,6 +285,8 @@ static int prove(struct proof *p)
                        "lock table subscription_events in access share mode",
                        &p->err);
 
+    if (r == PG_DONE)
+        r = read_bounds(p);
     for (p->step = 0; r == PG_DONE && p->step < ARRAY_SIZE(steps); p->step++) {
         p->step_began = now_monotonic_usec();
         show_step(p);
