@@ -130,6 +130,16 @@ def test_what_is_held_and_why(app, institution, make_daemon, ctl):
     assert ctl("status", "--json").expect(0).json["held"] == len(held)
 
 
+def test_many_that_are_held_are_not_said_to_be_tried_again(app, institution, make_daemon):
+    rows = Rows(app, institution)
+    one = rows.row(rows.add(HOLD, 409))["integration_id"]
+    for number in range(2, 26):
+        app.subscription(one, {"n": number, "do": [409]})
+    daemon = make_daemon(SETTINGS).start()
+    daemon.wait_log(r"20 attempts in a row failed within .*: HTTP 409; its subscriptions are held: somebody is to find")
+    assert "its subscriptions are tried again" not in daemon.log
+
+
 def test_a_person_settles_what_is_held(app, institution, make_daemon, ctl):
     rows = Rows(app, institution)
     held = [rows.add(HOLD, "silent") for _ in range(3)]

@@ -296,6 +296,7 @@ def test_a_credential_of_no_use_opens_the_circuit(app, make_daemon, ctl, authori
         wait_for(lambda: app.query(OPENED), 60, "the circuit to open")
         assert app.value("select paused_until from {s}.integrations") is None and app.row(row)["attempts"] == 0
         assert "its delivery_settings cannot be used" in app.row(row)["last_error"]
+        daemon.wait_log(r"circuit is open, because its credentials are refused or missing \(its delivery_settings cannot")
         put(right)
         daemon.reload()
         if case == "a proxy of no kind":  # this one is there for nobody

@@ -41,7 +41,7 @@ static void add_circuit(struct explanation *e)
     bool is_later = strcmp(i->circuit_state, "open") == 0 && i->circuit_until > e->s.now;
     sentences_add(&e->reasons, "its integration's circuit is open (%s); one subscription is tried %s%s",
                   refused ? "its credentials are refused or missing" : "its requests fail",
-                  is_later ? "at " : "now", is_later ? at : "");
+                  is_later ? "at " : "as soon as one is due", is_later ? at : "");
 }
 
 /* Without them where they cannot be read. */

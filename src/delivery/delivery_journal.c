@@ -144,8 +144,10 @@ static void log_outage(const struct delivery *d, const struct outcome *o, const 
         log_about(LOG_WARNING, MSG_INSTITUTION_LOST, &on,
                   "integration %" PRId64
                   " \"%s\": %d attempts in a row failed within %s, the last one: %s%s%s; its "
-                  "subscriptions are tried again (anubisctl explain %" PRId64 ")",
+                  "subscriptions are %s (anubisctl explain %" PRId64 ")",
                   i->id, i->name, i->outage.attempts, strbuf_str(&lasted), class, colon, result->detail,
+                  o->state == OUTCOME_HOLD ? "held: somebody is to find out what became of them"
+                                           : "tried again",
                   d->id);
 }
 

@@ -177,14 +177,14 @@ static void log_circuit(const struct store_circuit_change *c, const char *error)
         log_open(c, error, strbuf_str(&time));
 }
 
-/* Of those that are under way. */
+/* Of those that are under way: the words where no answer tells, else the class. */
 static const char *error_of(const struct notes *n, int64_t integration_id)
 {
     const char *error = "";
 
     for (size_t i = 0; i < n->sent; i++)
         if (n->circuits[i].integration_id == integration_id)
-            error = n->circuits[i].error;
+            error = *n->circuits[i].why ? n->circuits[i].why : n->circuits[i].error;
     return error;
 }
 
