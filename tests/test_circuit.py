@@ -261,6 +261,32 @@ def test_a_mended_one_is_probed_at_once(app, institutions, make_daemon, column, 
     assert circuit(app, integration)[0] == "closed"
 
 
+def test_one_that_is_locked_when_it_is_mended_is_probed(app, institutions, make_daemon):
+    """Who counts, or notes another answer, has its row when the ring comes."""
+    make_daemon({**FOR_LONG, "delivery": {"poll_interval": "5m", "timeout": "60s", "lease": "120s"},
+                 "retry": {"base_delay": "1h", "max_delay": "2h"}}).start()
+    integration = app.integration(institutions.url("/reject/500"), max_in_flight=6)
+    app.subscriptions(integration, 50)
+    wait_state(app, integration, "open")
+    wait_for(lambda: not app.states()["processing"], 60, "the last answers")
+    mender, other = (app.database.connect(autocommit=False) for _ in range(2))
+    behind = other.get_backend_pid()
+    with mender.cursor() as mends, other.cursor() as locks:
+        mends.execute("update anubis.integrations set endpoint_url = %s where id = %s", (institutions.url("/good"), integration))
+        thread = threading.Thread(target=locks.execute, args=(
+            "select from anubis.integration_runtime where integration_id = %s for update", (integration,)))
+        thread.start()
+        wait_for(lambda: app.value("select wait_event_type = 'Lock' from pg_stat_activity where pid = %s", (behind,)), 60,
+                 "the other one to wait")
+        mender.commit()
+        thread.join()
+        locks.execute("select pg_sleep(1)")
+        other.rollback()
+    app.wait_states(sent=50)
+    for connection in (mender, other):
+        connection.close()
+
+
 def test_one_that_was_mended_before_its_last_answers_came_is_probed(app, make_daemon):
     """Nobody rang, because all slots were taken, and what comes then says nothing about the circuit."""
     let_go, arrived, mended = threading.Event(), [], threading.Event()

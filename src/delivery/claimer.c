@@ -28,8 +28,10 @@
 #define ERROR_PAUSE_USEC USEC_PER_SEC
 /* While somebody else has an integration's row locked: counting does, for some milliseconds. */
 #define LOCKED_OUT ((struct backoff){.base_usec = 5 * USEC_PER_MSEC, .max_usec = USEC_PER_SEC})
-/* Between two looks for circuits that may be probed, when a ring says that one may. */
+/* Between two looks for circuits that may be probed, when a ring says that one may. A look passes over what
+ * somebody else has locked, so one that finds nothing is repeated, twice as late each time. */
 #define PROBES_APART_USEC (100 * USEC_PER_MSEC)
+#define PROBE_LOOKS 6
 
 /* The claim under way. */
 struct claim {
@@ -61,6 +63,7 @@ struct claimer {
     struct looks looks;
     struct {
         uint64_t looked_at, due; /* monotonic: the last look for circuits to probe, and the next one */
+        int fruitless;           /* looks in a row */
         struct refusals search;  /* its limit alone: the rows are passed over by all claims */
     } probes;
     uint64_t found_at; /* monotonic: the last find; 0 = never */
@@ -80,10 +83,16 @@ void claimer_soon(struct claimer *c, uint64_t delay_usec)
     sd_event_source_set_enabled(c->timer, SD_EVENT_ONESHOT);
 }
 
-void claimer_probe_soon(struct claimer *c, uint64_t delay_usec)
+static void look_for_probes(struct claimer *c, uint64_t delay_usec)
 {
     c->probes.due = MIN(c->probes.due, now_monotonic_usec() + delay_usec);
     claimer_soon(c, delay_usec);
+}
+
+void claimer_probe_soon(struct claimer *c, uint64_t delay_usec)
+{
+    c->probes.fruitless = 0;
+    look_for_probes(c, delay_usec);
 }
 
 static int on_timer(sd_event_source *s, uint64_t usec, void *userdata)
@@ -114,12 +123,13 @@ void claimer_slots_freed(struct claimer *c, bool integration_has_more)
 
 /* --- when the next claim is ------------------------------------------------------------------- */
 
-/* Nobody rings at the end of a backoff that the database does not know of. */
+/* Nobody rings at the end of a backoff that the database does not know of, nor when circuits are to be looked
+ * at: the timer was set to that, but an earlier turn took its place. */
 static uint64_t wait_usec(const struct claimer *c)
 {
     uint64_t until = deliveries_wait_until(c->parts.deliveries), now = now_monotonic_usec();
 
-    return until > now ? until - now : USEC_INFINITY;
+    return MIN(until > now ? until - now : USEC_INFINITY, c->probes.due > now ? c->probes.due - now : 0);
 }
 
 static void sleep_or_poll(struct claimer *c)
@@ -185,12 +195,15 @@ static void plan_next(struct claimer *c, int rows, bool locked_out)
                  next = integrations_next_probe(deliveries_integrations(c->parts.deliveries), now);
         claimer_soon(c, 0);
         if (next != USEC_INFINITY)
-            claimer_probe_soon(c, next - now);
+            look_for_probes(c, next - now);
         if (c->probes.search.limit > 0)
-            claimer_probe_soon(c, PROBES_APART_USEC);
+            look_for_probes(c, PROBES_APART_USEC);
+        if (rows == 0 && ++c->probes.fruitless < PROBE_LOOKS)
+            look_for_probes(c, PROBES_APART_USEC << c->probes.fruitless);
         return;
     }
     if (locked_out) {
+        c->rung |= c->now.was_rung; /* what rang is still to be found */
         claimer_soon(c, backoff_next_usec(&c->locked_out));
         return;
     }
