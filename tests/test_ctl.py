@@ -526,9 +526,9 @@ def test_explain(app, ctl):
     assert paused["next_at"] == app.value("select to_char(paused_until at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') "
                                           "from {s}.integrations where pause_reason = '410 Gone'")
     assert explained("disabled")["reasons"] == ["its integration is disabled"]
-    assert explained("open")["reasons"][0].startswith("its integration's circuit is open (its requests fail)")
+    assert explained("open")["reasons"][0].startswith("its integration's circuit has been open since")
     app.query("update {s}.integration_runtime set circuit_until = now() + interval '5 min', circuit_reason = 'authentication'")
-    assert re.search(r"\(its credentials are refused or missing\); one subscription is tried at 20\S+ \S+Z$",
+    assert re.search(r"\(its credentials are refused or missing\); one subscription is tried at 20\S+ \S+Z, and at once when they ",
                      explained("open")["reasons"][0])
     app.query("update {s}.integration_runtime set circuit_state = 'half_open'")
     assert "one subscription is tried as soon as one is due" in explained("open")["reasons"][0]
@@ -949,6 +949,9 @@ def test_an_integration_is_paused_and_resumed(app, ctl):
     assert answer == {"name": "USP", "paused_until": None}
     (forever, reason), = app.query(paused)
     assert forever and reason.startswith("they asked (")
+    waits = app.subscription(integration)
+    for shown in ctl("status"), ctl("explain", str(waits)):
+        assert f'"anubisctl resume {integration}"' in " ".join(shown.expect(0).stdout.split())
     answer = ctl("pause", integration, "--reason", "lunch", "--for", "90m", "--json").expect(0).json
     assert answer["paused_until"].startswith("20")
     assert app.value("select round(extract(epoch from paused_until - now()) / 60) from {s}.integrations") == 90

@@ -10,6 +10,7 @@ select s.status::text, s.attempts::bigint, concat_ws('+', s.idempotency_seed::bi
        s.integration_id::bigint, i.id is not null, i.name::text, coalesce(i.enabled, false),
        coalesce(i.endpoint_url, '') <> '', case when i.paused_until > now() then i.paused_until end,
        i.pause_reason::text, coalesce(r.circuit_state, 'closed'), r.circuit_until, r.circuit_reason,
+       r.circuit_since, r.circuit_why,
        case when r.backoff_until > now() then r.backoff_until end, r.backoff_reason, i.max_in_flight, i.max_attempts,
        case when i.max_in_flight > 0 and r.served_until > now() then r.served_by end, r.served_until,
        (1000000 / rate_of(i.rate_limit))::bigint,

@@ -19,7 +19,8 @@ static void add_alert(struct table *t, struct pg_row row)
     table_add(t, value_text(pg_next_text(&row)));
     table_add(t, number_or_null(pg_next_text(&row)));
     table_add(t, number_or_null(pg_next_text(&row)));
-    table_add(t, value_text(pg_next_text(&row)));
+    const char *message = pg_next_text(&row);
+    table_add(t, value_text(message));
     table_add(t, value_time(pg_next_time(&row)));
     table_add(t, value_time(pg_next_time(&row)));
     table_add(t, value_time(pg_next_time(&row)));
@@ -27,10 +28,11 @@ static void add_alert(struct table *t, struct pg_row row)
     const char *by = pg_next_text(&row), *quiet = pg_next_text(&row);
     table_add(t, value_text_or_null(by));
     table_add(t, value_text_or_null(quiet));
-    if (*by)
-        table_remark(t, "no repeats: acknowledged by %s", by);
-    else if (*quiet)
-        table_remark(t, "no repeats: %s", quiet);
+    table_remark(t, "%s%s%s", message,
+                 *by      ? "; no repeats: acknowledged by "
+                 : *quiet ? "; no repeats: "
+                          : "",
+                 *by ? by : quiet);
 }
 
 static void add_alerts(struct sheet *sheet, const struct pg_result *rows)
@@ -43,7 +45,7 @@ static void add_alerts(struct sheet *sheet, const struct pg_result *rows)
         {"state", "STATE", false},
         {"value", NULL, true},
         {"threshold", NULL, true},
-        {"message", "BECAUSE", false},
+        {"message", NULL, false}, /* what helps stands at its end: people have it in a line of its own */
         {"started_at", "SINCE", false},
         {"resolved_at", "OVER SINCE", false},
         {"last_notified_at", NULL, false},
@@ -56,7 +58,7 @@ static void add_alerts(struct sheet *sheet, const struct pg_result *rows)
 
     for (int i = 0; i < pg_rows(rows); i++)
         add_alert(t, (struct pg_row){rows, i, 0});
-    table_make_elastic(t, "message");
+    table_make_elastic(t, "integration");
 }
 
 static void add_silences(struct sheet *sheet, const struct pg_result *rows)

@@ -29,19 +29,24 @@ static void add_until(struct explanation *e, const char *what, int64_t until)
     sentences_add(&e->reasons, "%s until %s (in %s)", what, at, in);
 }
 
-/* From circuit_until on, the next claim sends one subscription of it. */
+/* From circuit.until on, the next claim sends one subscription of it. */
 static void add_circuit(struct explanation *e)
 {
     const struct store_route *i = &e->s.integration;
-    bool refused = strcmp(i->circuit_reason, "authentication") == 0;
-    CLEANUP(freep) char *at = time_words(i->circuit_until);
+    bool refused = strcmp(i->circuit.reason, "authentication") == 0;
+    CLEANUP(freep) char *at = time_words(i->circuit.until), *since = time_words(i->circuit.since);
 
-    if (strcmp(i->circuit_state, "closed") == 0)
+    if (strcmp(i->circuit.state, "closed") == 0)
         return;
-    bool is_later = strcmp(i->circuit_state, "open") == 0 && i->circuit_until > e->s.now;
-    sentences_add(&e->reasons, "its integration's circuit is open (%s); one subscription is tried %s%s",
-                  refused ? "its credentials are refused or missing" : "its requests fail",
-                  is_later ? "at " : "as soon as one is due", is_later ? at : "");
+    bool is_later = strcmp(i->circuit.state, "open") == 0 && i->circuit.until > e->s.now;
+    sentences_add(
+        &e->reasons,
+        "its integration's circuit has been open since %s (%s%s%s); one subscription is tried %s%s%s", since,
+        refused ? "its credentials are refused or missing" : "its requests fail",
+        refused && *i->circuit.why ? ": " : "", refused ? i->circuit.why : "",
+        is_later ? "at " : "as soon as one is due", is_later ? at : "",
+        refused ? ", and at once when they are exchanged, or their files and \"systemctl reload anubisd\""
+                : "");
 }
 
 /* Without them where they cannot be read. */
@@ -70,7 +75,10 @@ static void add_integration_reasons(struct explanation *e)
     if (!i->enabled)
         sentences_add(&e->reasons, "its integration is disabled");
     if (i->paused_until == INT64_MAX)
-        sentences_add(&e->reasons, "its integration is paused until somebody resumes it: %s", why);
+        sentences_add(&e->reasons,
+                      "its integration is paused until somebody resumes it (\"anubisctl resume %" PRId64
+                      "\"): %s",
+                      i->id, why);
     else if (i->paused_until != INT64_MIN) {
         CLEANUP(freep) char *what = xasprintf("its integration is paused (%s)", why);
         add_until(e, what, i->paused_until);
@@ -162,7 +170,7 @@ static int64_t next_time(const struct explanation *e)
     const struct store_subscription *s = &e->s;
     const struct store_route *i = &s->integration;
 
-    if (s->at.held != INT64_MIN || !i->exists || !i->enabled || strcmp(i->circuit_state, "closed") != 0)
+    if (s->at.held != INT64_MIN || !i->exists || !i->enabled || strcmp(i->circuit.state, "closed") != 0)
         return INT64_MAX;
     return MAX(MAX(s->at.next_attempt, s->at.scheduled), MAX(i->backoff_until, i->paused_until));
 }

@@ -294,7 +294,7 @@ static void add_failing(struct strbuf *out, const struct fleet *f, const struct 
         strbuf_adds(out, "never a success");
     } else {
         CLEANUP(freep) char *began = time_words(f->window_began_at);
-        strbuf_addf(out, "last success before %s", began);
+        strbuf_addf(out, "no success since %s", began);
     }
 }
 
@@ -316,6 +316,8 @@ static void add_remark(struct table *t, const struct fleet *f, const struct flee
         add_until(&words, r->i.paused_until, f->now);
     if (reason && r->state != FLEET_FAILING)
         strbuf_addf(&words, "%s%s", words.len ? ": " : "", reason);
+    if (r->state == FLEET_PAUSED && r->i.paused_until == INT64_MAX)
+        strbuf_addf(&words, "%s\"anubisctl resume %" PRId64 "\" ends that", words.len ? "; " : "", r->i.id);
     if (!can_send(&r->i) && r->i.due)
         strbuf_addf(&words, "%s%" PRId64 "%s blocked", words.len ? "; " : "", r->i.due,
                     r->i.due_is_least ? "+" : "");

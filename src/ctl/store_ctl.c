@@ -184,9 +184,11 @@ static void read_route(struct pg_row *row, struct store_route *ret)
     ret->has_url = pg_next_bool(row);
     ret->paused_until = pg_next_time(row);
     ret->pause_reason = pg_next_text(row);
-    ret->circuit_state = pg_next_text(row);
-    ret->circuit_until = pg_next_time(row);
-    ret->circuit_reason = pg_next_text(row);
+    ret->circuit.state = pg_next_text(row);
+    ret->circuit.until = pg_next_time(row);
+    ret->circuit.reason = pg_next_text(row);
+    ret->circuit.since = pg_next_time(row);
+    ret->circuit.why = pg_next_text(row);
     ret->backoff_until = pg_next_time(row);
     ret->backoff_reason = pg_next_text(row);
     ret->max_in_flight = pg_next_i64(row);

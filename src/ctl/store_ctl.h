@@ -108,9 +108,11 @@ struct store_route {
     const char *name;
     bool enabled, has_url;
     int64_t paused_until;
-    const char *pause_reason, *circuit_state;
-    int64_t circuit_until; /* the next probe, or the end of the one that is under way */
-    const char *circuit_reason;
+    const char *pause_reason;
+    struct {
+        const char *state, *reason, *why; /* why: "" = the last answer tells */
+        int64_t since, until;             /* until: the next probe, or the end of the one that is under way */
+    } circuit;
     int64_t backoff_until;
     const char *backoff_reason;
     int64_t max_in_flight, max_attempts; /* 0 = the default */
