@@ -310,10 +310,13 @@ create table @extschema@.relay_saved (
 
 -- Ids that the relay has passed without an event: who drew them rolled back. Nobody draws them again, unless the sequence is set back;
 -- so the relay looks into them now and then.
+-- unread: of an event that was published, but was not read when Kafka let it go (see monitor_unread.sql): it is published again.
 create table @extschema@.relay_holes (
     first_id bigint primary key,
-    last_id bigint not null
+    last_id bigint not null,
+    unread boolean not null default false
 );
+create index relay_holes_unread on @extschema@.relay_holes (first_id) where unread;
 
 -- The partition count that a topic had for ledger ids from from_sequence on: an event's partition never changes.
 create table @extschema@.relay_topics (
@@ -323,7 +326,9 @@ create table @extschema@.relay_topics (
     primary key (topic, from_sequence)
 );
 
--- Where each consumer goes on; it counts, not Kafka's own committed offset.
+-- Where each consumer goes on; it counts, not Kafka's own committed offset. unread_until: a part of the log was gone before it was read,
+-- and once all before this offset is read, events with ids up to unread_below, but for unread_gaps, that were not handled are not in Kafka
+-- any more; the greatest bigint = the consumer has still to ask where the log ends; NULL = nothing is known to be gone.
 create table @extschema@.consumer_offsets (
     consumer_group text not null,
     read_model text not null,           -- what the group keeps up to date
@@ -332,6 +337,9 @@ create table @extschema@.consumer_offsets (
     next_offset bigint not null,
     foreign_messages bigint not null default 0,
     unknown_events bigint not null default 0,   -- in the installation's name, but not in its ledger
+    unread_until bigint,
+    unread_below bigint,
+    unread_gaps int8range[],
     updated_at timestamptz not null default now(),
     primary key (consumer_group, topic, partition)
 ) with (fillfactor = 20);

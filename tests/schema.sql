@@ -845,6 +845,23 @@ begin
         perform anubis.doorbell_ring();
     end if;
 end $$;
+CREATE FUNCTION anubis.key_partition(subscription bigint, partitions integer) RETURNS integer
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    steps constant bigint[] := '{0,498536548,997073096,651767980,1994146192,1802195444,1303535960,1342533948,3988292384,4027552580,3604390888,
+                                3412177804,2607071920,2262029012,2685067896,3183342108}';
+    crc bigint := 4294967295;
+    key bytea := convert_to(subscription::text, 'UTF8');
+begin
+    for i in 0 .. length(key) - 1 loop
+        crc := crc # get_byte(key, i);
+        crc := (crc >> 4) # steps[(crc & 15) + 1];
+        crc := (crc >> 4) # steps[(crc & 15) + 1];
+    end loop;
+    return (crc # 4294967295) % partitions;
+end $$;
 CREATE FUNCTION anubis.latency_index(usec bigint) RETURNS smallint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
@@ -2621,6 +2638,9 @@ CREATE TABLE anubis.consumer_offsets (
     next_offset bigint NOT NULL,
     foreign_messages bigint DEFAULT 0 NOT NULL,
     unknown_events bigint DEFAULT 0 NOT NULL,
+    unread_until bigint,
+    unread_below bigint,
+    unread_gaps int8range[],
     updated_at timestamp with time zone DEFAULT now() NOT NULL
 )
 WITH (fillfactor='20');
@@ -2800,7 +2820,8 @@ CREATE SEQUENCE anubis.ledger_place_seq
     CACHE 1;
 CREATE TABLE anubis.relay_holes (
     first_id bigint NOT NULL,
-    last_id bigint NOT NULL
+    last_id bigint NOT NULL,
+    unread boolean DEFAULT false NOT NULL
 );
 CREATE TABLE anubis.relay_saved (
     one boolean DEFAULT true NOT NULL,
@@ -3174,6 +3195,7 @@ CREATE INDEX integration_runtime_open ON anubis.integration_runtime USING btree 
 CREATE INDEX integrations_claimable ON anubis.integrations USING btree (id) WHERE (enabled AND (paused_until IS NULL));
 CREATE INDEX integrations_paused ON anubis.integrations USING btree (paused_until, id) WHERE (enabled AND (paused_until IS NOT NULL));
 CREATE UNIQUE INDEX ledger_baseline_key ON anubis.ledger_baseline USING btree (COALESCE(integration_id, (0)::bigint), COALESCE(status, ''::text));
+CREATE INDEX relay_holes_unread ON anubis.relay_holes USING btree (first_id) WHERE unread;
 CREATE INDEX subscription_events_default_subscription_id_id_idx ON anubis.subscription_events_default USING btree (subscription_id, id);
 CREATE INDEX subscriptions_ambiguous ON anubis.subscriptions USING btree (integration_id) WHERE ((status = 'failed'::text) AND last_ambiguous);
 CREATE INDEX subscriptions_due ON anubis.subscriptions USING btree (integration_id, anubis.subscription_due(next_attempt_at, scheduled_to), id) WHERE ((status = ANY (ARRAY['pending'::text, 'retry'::text])) AND (held_at IS NULL));

@@ -21,6 +21,7 @@ import pytest
 from confluent_kafka.admin import AdminClient, ConfigResource
 
 from conftest import migrate, unavailable
+from harness.anubis import Ctl, merged
 from harness.application import Application
 from harness.kafka import EmbeddedBroker, RealKafka, java_missing
 from harness.processes import build_folder, scratch_folder, wait_for
@@ -1100,6 +1101,102 @@ def test_a_new_timeline_gives_no_id_out_twice(own_postgres, broker, make_daemon)
 # --- a Kafka that lost what it had ---
 
 
+def test_what_another_kafka_lacks_is_published_again_when_asked_for(ledger, make_daemon, institutions, ctl, broker):
+    """Nobody can tell that anything is gone, so nothing comes again by itself; by an operator's word it does, once."""
+    integration = ledger.app.integration(institutions.url("/good"))
+    counting = {"consumers": {"session_timeout": "6s", "heartbeat_interval": "500ms"}}
+    off = merged(RELAY_ALONE, counting)
+    topic = "anubis.subscriptions.sent"
+
+    def send(daemon, count, total):
+        ledger.app.subscriptions(integration, count)
+        ledger.app.wait_states(sent=total)
+        ledger.wait_published()
+
+    def counted(expected):
+        wait_for(lambda: ledger.value("select coalesce(sum(sent), 0) from {s}.integration_runtime") == expected, 60,
+                 lambda: f"{expected} to be counted: {ledger.value('select sum(sent) from {s}.integration_runtime')}")
+
+    def looked():
+        wait_for(lambda: not ledger.value("select exists (select from {s}.consumer_offsets where unread_until is not null) or "
+                                          "exists (select from {s}.relay_holes where unread)"), 60, "the look at what is unread")
+
+    def lacks(daemon, missing, total, cluster):
+        """What is counted, before and after a replay; what is in the topic."""
+        counted(total - missing)
+        assert cluster.count(topic) == 10 and "to be handled" in ctl("verify").expect(2).stdout
+        ctl("replay", "--group", "integration").expect(0)
+        counted(total)
+        daemon.wait_log(rf'{missing} events of "{topic}", .* had left Kafka before they were read')
+        wait_for(lambda: ctl("verify").code == 0, 60, lambda: f"the proof:\n{ctl('verify')}", interval=0.3)
+        messages = cluster.read_all(topic)
+        assert len(messages) == len({m.headers["sequence"] for m in messages}) == 10 + missing
+        elsewhere = "select 1 from unnest(%s::bigint[], %s::int[]) m (id, number) where {s}.key_partition(id, 3) <> number"
+        assert ledger.query(elsewhere, ([int(m.key) for m in messages], [m.partition for m in messages])) == []
+
+    daemon = make_daemon(off).start()
+    send(daemon, 40, 40)
+    daemon.term()
+    with EmbeddedBroker() as second:  # the groups were never on
+        daemon = make_daemon(counting, kafka=second).start()
+        send(daemon, 10, 50)
+        lacks(daemon, 40, 50, second)
+        daemon.term()
+        daemon = make_daemon(off, kafka=second).start()
+        send(daemon, 30, 80)
+        daemon.term()
+    with EmbeddedBroker() as third:  # they were, and have handled some
+        daemon = make_daemon(counting, kafka=third).start()
+        send(daemon, 10, 90)
+        daemon.wait_log('run "anubisctl replay --group integration"')
+        lacks(daemon, 30, 90, third)
+        looked()
+        ctl("replay", "--group", "integration").expect(0)  # nothing is missing: nothing is published again
+        looked()
+        assert third.count(topic) == 40
+        daemon.term()
+
+
+@pytest.mark.real_kafka
+@pytest.mark.parametrize("was", ["off", "stopped"])
+def test_retention_passes_a_group_that_was_away(ledger, real_kafka, topic_prefix, make_daemon, institutions, was):
+    integration = ledger.app.integration(institutions.url("/good"))
+    settings = {"kafka": {"topic_prefix": topic_prefix},
+                "consumers": {"group_prefix": topic_prefix.strip("."), "session_timeout": "6s", "heartbeat_interval": "500ms"}}
+    away = merged(settings, {"consumers": {"integration": False}})
+    ctl = Ctl(settings, database=ledger.database, kafka=real_kafka)
+    total = 0
+
+    def send(count):
+        nonlocal total
+        total += count
+        ledger.app.subscriptions(integration, count)
+        ledger.app.wait_states(sent=total, deadline=60)
+        ledger.wait_published()
+
+    def counted():
+        return ledger.value("select coalesce(sum(sent), 0)::int from {s}.integration_runtime")
+
+    if was == "stopped":
+        daemon = make_daemon(settings, kafka=real_kafka).start()
+        send(20)
+        wait_for(lambda: counted() == 20, 60, "the first ones to be counted")
+        daemon.term()
+    daemon = make_daemon(away, kafka=real_kafka).start()
+    send(100)
+    gone = real_kafka.delete_records(topic_prefix + "subscriptions.sent")
+    assert len(gone) == 3
+    daemon.term()
+    daemon = make_daemon(settings, kafka=real_kafka).start()
+    send(20)
+    wait_for(lambda: counted() == total, 60, lambda: f"{total} to be counted, now {counted()}")
+    daemon.wait_log(r'97 events of "\S+subscriptions.sent", .* had left Kafka before they were read')
+    wait_for(lambda: ctl("verify").code == 0, 60, lambda: f"the proof:\n{ctl('verify')}", interval=0.3)
+    # Nothing else was published again.
+    assert sum(high for _, high in real_kafka.watermarks(topic_prefix + "subscriptions.sent").values()) == total + 97
+    assert counted() == total
+
+
 def publish_again_since(time):
     """The statement of anubisctl(8)."""
     with open(os.path.join(ROOT, "man/anubisctl.8"), encoding="utf-8") as f:
@@ -1107,40 +1204,32 @@ def publish_again_since(time):
     return re.sub(r"'\d{4}-.*?'", f"'{time}'", statement)
 
 
-def test_events_that_kafka_has_lost_are_published_again(ledger, broker, make_daemon, institutions, ctl):
-    """Once unhandled, once handled already; a transaction that holds ids open meanwhile loses nothing."""
+def test_events_are_published_again_since_a_time(ledger, broker, make_daemon, institutions, ctl):
+    """For other consumers, when Kafka has lost its data; a transaction that holds ids open meanwhile loses nothing."""
     integration = ledger.app.integration(institutions.url("/good"))
-    first = make_daemon(RELAY_ALONE).start()
+    daemon = make_daemon().start()
     ledger.app.subscriptions(integration, 100)
     ledger.app.wait_states(sent=100)
     ledger.wait_published()
-    first.term()
     began = ledger.value("select date_trunc('second', min(created_at)) at time zone 'UTC' from {s}.subscription_events")
-
-    with EmbeddedBroker() as new:
-        daemon = make_daemon(kafka=new).start()
-        with contextlib.closing(ledger.connect()) as late:
-            ledger.app.subscriptions(integration, 10, connection=late)
-            ledger.app.subscriptions(integration, 10)
-            wait_for(lambda: ledger.value("select successful_sends from {s}.integrations") == 10, 60,
-                     "the new ones to be counted")
-            wait_for(lambda: ledger.value("select gap_first <> '{}' from {s}.relay_state"), 30, "the gap to be seen")
-            wait_for(lambda: "200 to be handled" in ctl("verify").expect(2).stdout, 30, "what was lost")  # created and sent
-            ledger.query(publish_again_since(f"{began}Z"))
-            ledger.app.subscriptions(integration, 10)
-            wait_for(lambda: ledger.value("select successful_sends from {s}.integrations") == 120, 60,
-                     "the lost ones to be counted")
-            late.commit()
-        ledger.app.wait_states(sent=130)
-        wait_for(lambda: ctl("verify").code == 0, 60, "the proof")
-        check_published(ledger, new, once=False)
-
+    with contextlib.closing(ledger.connect()) as late:
+        ledger.app.subscriptions(integration, 10, connection=late)
+        ledger.app.subscriptions(integration, 10)
+        wait_for(lambda: ledger.value("select gap_first <> '{}' from {s}.relay_state"), 30, "the gap to be seen")
         ledger.query(publish_again_since(f"{began}Z"))
-        daemon.term()
-        daemon.start()
-        wait_for(lambda: new.count("anubis.subscriptions.sent") >= 260, 60, "all to be published once more")
-        wait_for(lambda: ctl("verify").code == 0, 60, "the proof")
-        assert ledger.value("select successful_sends from {s}.integrations") == 130
+        ledger.app.subscriptions(integration, 10)
+        wait_for(lambda: ledger.value("select successful_sends from {s}.integrations") == 120, 60, "those behind to be counted")
+        late.commit()
+    ledger.app.wait_states(sent=130)
+    wait_for(lambda: ctl("verify").code == 0, 60, "the proof")
+    wait_for(lambda: broker.count("anubis.subscriptions.sent") >= 230, 60, "all to be published once more")
+    daemon.term()
+    check_published(ledger, broker, once=False)
+    ledger.query(publish_again_since(f"{began}Z"))
+    daemon.start()
+    wait_for(lambda: broker.count("anubis.subscriptions.sent") >= 360, 60, "all to be published once more")
+    wait_for(lambda: ctl("verify").code == 0, 60, "the proof")
+    assert ledger.value("select successful_sends from {s}.integrations") == 130
 
 
 # --- topics ---

@@ -237,3 +237,21 @@ begin
 exception when insufficient_privilege or feature_not_supported or object_not_in_prerequisite_state or undefined_function then
     return null;
 end $$;
+
+-- The partition that the relay gives the events of a subscription in a topic of so many: CRC-32 (IEEE 802.3, four bits at a time) of its
+-- id in decimal, modulo their number. NULL gives NULL.
+create or replace function @extschema@.key_partition(subscription bigint, partitions integer) returns integer
+    language plpgsql immutable strict parallel safe set search_path = pg_catalog, pg_temp as $$
+declare
+    steps constant bigint[] := '{0,498536548,997073096,651767980,1994146192,1802195444,1303535960,1342533948,3988292384,4027552580,3604390888,
+                                3412177804,2607071920,2262029012,2685067896,3183342108}';
+    crc bigint := 4294967295;
+    key bytea := convert_to(subscription::text, 'UTF8');
+begin
+    for i in 0 .. length(key) - 1 loop
+        crc := crc # get_byte(key, i);
+        crc := (crc >> 4) # steps[(crc & 15) + 1];
+        crc := (crc >> 4) # steps[(crc & 15) + 1];
+    end loop;
+    return (crc # 4294967295) % partitions;
+end $$;

@@ -11,11 +11,11 @@ select namespace::text from installation
 select pg_try_advisory_lock(hashtextextended($1 || '/' || $2, lock_key('member')))
 
 -- name: read_offsets
--- The offsets of those partitions that have a row: the partition's place in the arrays, offset.
+-- The offsets of those partitions that have a row: the partition's place in the arrays, offset, unread_until (-1 = NULL).
 -- $1 text: consumer group
 -- $2 text[]: topics
 -- $3 integer[]: partitions
-select a.n, o.next_offset
+select a.n, o.next_offset, coalesce(o.unread_until, -1)
   from unnest($2::text[], $3::int[]) with ordinality as a (topic, partition, n)
   join consumer_offsets o on o.consumer_group = $1 and o.topic = a.topic and o.partition = a.partition
 
@@ -27,10 +27,18 @@ select a.n, o.next_offset
 -- $4 bigint: from this offset
 -- $5 bigint: to this one
 -- $6 text: the group's read model
-insert into consumer_offsets as o (consumer_group, topic, partition, next_offset, read_model)
-values ($1, $2, $3, $5, $6)
+-- $7 bigint: unread_until; the greatest one: what is published by now is in question, and the end of the log is asked for after that; -1 =
+-- as it is
+with published as (
+-- include: consumer_published.part.sql
+)
+insert into consumer_offsets as o (consumer_group, topic, partition, next_offset, read_model, unread_until, unread_below, unread_gaps)
+select $1, $2, $3, $5, $6, nullif($7::bigint, -1), p.below, p.gaps
+  from (select) one left join published p on $7 = 9223372036854775807
     on conflict (consumer_group, topic, partition)
-    do update set next_offset = excluded.next_offset, updated_at = now()
+    do update set next_offset = excluded.next_offset, updated_at = now(), unread_until = coalesce(excluded.unread_until, o.unread_until),
+                  unread_below = coalesce(excluded.unread_below, o.unread_below),
+                  unread_gaps = case when excluded.unread_below is null then o.unread_gaps else excluded.unread_gaps end
  where o.next_offset = $4
 
 -- name: advance

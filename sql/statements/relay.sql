@@ -100,9 +100,14 @@ delete from relay_holes h using relay_state r
 -- $1 bigint: the id
 -- $2 bigint: how many
 select h.first_id, h.last_id, e.id is not null
-  from (select first_id, last_id from relay_holes where first_id < $1 order by first_id desc limit $2) h
+  from (select first_id, last_id from relay_holes where first_id < $1 and not unread order by first_id desc limit $2) h
   left join lateral (select id from subscription_events where id between h.first_id and h.last_id limit 1) e on true
  order by h.first_id desc
+
+-- name: relay_unread
+-- Events that are to be published again, in order: ids.
+-- $1 bigint: how many
+select first_id from relay_holes where unread order by first_id limit $1
 
 -- name: relay_knows_wal
 -- May this session ask where the WAL ends?

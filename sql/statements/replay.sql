@@ -23,10 +23,14 @@ with gone as (
 select exists (select from gone)
 
 -- name: replay_again :once
--- Sets a read model back to the beginning of its topics: what Kafka still has is read again, and what was handled is known by its marks.
--- How many partitions.
+-- Sets a read model back to the beginning of its topics: what Kafka still has is read again, what was handled is known by its marks, and
+-- what Kafka does not have is published again: see monitor_unread.sql. How many partitions.
 -- $1 text: read model
-with set_back as (
-  update consumer_offsets set next_offset = 0, foreign_messages = 0, unknown_events = 0, updated_at = now() where read_model = $1 returning 1
+with published as (
+-- include: consumer_published.part.sql
+), set_back as (
+  update consumer_offsets set next_offset = 0, foreign_messages = 0, unknown_events = 0, updated_at = now(),
+         unread_until = 9223372036854775807, unread_below = p.below, unread_gaps = p.gaps
+    from published p where read_model = $1 returning 1
 )
 select count(*) from set_back

@@ -1,4 +1,4 @@
-  select e.id, e.created_at, e.event_type
+  select e.id, e.created_at, e.event_type, h.unread
     from state s, relay_holes h
          cross join lateral (select e.id, e.created_at, e.event_type from subscription_events e
                               where e.id between h.first_id and h.last_id offset 0) e

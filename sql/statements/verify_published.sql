@@ -22,4 +22,4 @@ with state as (
 )
 select (select count(*) from open), (select min(created_at)::timestamptz from open), stopped_on,
        p.count, p.first, p.last
-  from relay_state, (select count(*) as count, min(id) as first, max(id) as last from passed where event_type is not null) p
+  from relay_state, (select count(*) as count, min(id) as first, max(id) as last from passed where event_type is not null and not unread) p

@@ -75,6 +75,7 @@ struct consumer_session {
     struct trouble alone;   /* we get no session, while deliveries have theirs */
     struct backoff backoff;
     uint64_t retry_at;
+    uint64_t compare_at; /* the next look at offsets, see consumer_find_moved() */
 };
 
 /* The member of the Kafka group. */
@@ -147,6 +148,9 @@ void consumer_park_topic(struct consumer *c, const char *topic);
  * outcome of the database; what Kafka does not tell yet stays parked. */
 int consumer_start_parked(struct consumer *c, struct error *err);
 bool consumer_has_parked(const struct consumer *c);
+/* Every ten seconds, between batches; *ret: somebody has moved the offset of a partition that is being read.
+ * As pg_query(). */
+int consumer_find_moved(struct consumer *c, bool *ret, struct error *err);
 void consumer_forget_all(struct consumer *c); /* the member is gone */
 void consumer_drop_cache(struct consumer *c); /* the bitmaps are not what the database holds */
 /* Commits to Kafka how far we are, for tools that show lag. False when it has forgotten the group's offset

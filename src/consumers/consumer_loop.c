@@ -431,6 +431,17 @@ static void commit_offsets(struct consumer *c)
     c->look_at = MAX(c->look_at, now + 4 * (now - asked_at));
 }
 
+/* Where nothing comes, no transaction would find that an operator has moved offsets. */
+static void look_for_moved(struct consumer *c)
+{
+    struct error err;
+    bool moved;
+    int r = consumer_find_moved(c, &moved, &err);
+
+    if (r != PG_DONE || moved)
+        after_apply(c, r == PG_DONE ? (int) APPLY_FENCED : r, &err);
+}
+
 /* Once a second: tells Kafka how far we are, and looks for Kafka and the topics where they are in doubt. */
 static void look(struct consumer *c)
 {
@@ -439,6 +450,7 @@ static void look(struct consumer *c)
 
     c->look_at = now_monotonic_usec() + LOOK_USEC;
     consumer_recall_unknown(c);
+    look_for_moved(c);
     if (!c->kafka.away.said)
         commit_offsets(c);
     if (!(c->kafka.away.said || c->kafka.topics_missing) ||

@@ -15,6 +15,9 @@
 
 /* A question to Kafka; none is worth more than the heartbeat's second. */
 #define ASK_MS 1000
+#define COMPARE_USEC (10 * USEC_PER_SEC)
+/* Until the rows are as they are to be: for what is gone two statements, and their look. */
+#define PASSES 3
 /* After a broker failed, the new leader may for a moment tell an end that lies before what was read. */
 #define BEYOND_USEC (10 * USEC_PER_SEC)
 /* A broker loses in a power cut what it had not yet written to its disk, of half a minute perhaps. What is
@@ -182,11 +185,14 @@ static void say_gap(const struct consumer *c, const struct consumer_partition *p
             "%s: Kafka was away: reads \"%s\", partition %d, again from some messages before offset %" PRId64,
             c->name, p->topic, (int) p->number, from);
     else if (why == OFFSET_FORGOTTEN)
-        log_about(LOG_WARNING, MSG_CONSUMER_GAP, &about,
-                  "%s: partition %d of \"%s\" was read up to offset %" PRId64
-                  ", but Kafka has no offset of this group: perhaps it was made anew; reads it from its "
-                  "beginning, offset %" PRId64 ", and passes over what was handled",
-                  c->name, (int) p->number, p->topic, from, to);
+        log_about(
+            LOG_WARNING, MSG_CONSUMER_GAP, &about,
+            "%s: partition %d of \"%s\" was read up to offset %" PRId64
+            ", but Kafka has no offset of this group: perhaps it was made anew; reads it from its "
+            "beginning, offset %" PRId64
+            ", and passes over what was handled. What it held before may be gone unread: when \"anubisctl "
+            "verify\" goes on naming events that are not handled, run \"anubisctl replay --group %s\"",
+            c->name, (int) p->number, p->topic, from, to, c->group->model);
     else if (why == OFFSET_GONE)
         log_about(LOG_WARNING, MSG_CONSUMER_GAP, &about,
                   "%s: %" PRId64
@@ -216,6 +222,22 @@ static int ask_committed(struct consumer *c, struct consumer_partition *p, int64
     return 0;
 }
 
+static int place(struct consumer *c, const struct store_offset *at, struct error *err)
+{
+    int r = store_place_offset(c->session.pg, c->group_id, c->group->model, at, err);
+
+    return r == PG_DONE ? PLACED : r;
+}
+
+/* Is it known that a part of this log was gone before the group had read it? What is merely possible, as
+ * where Kafka has forgotten the group, publishes nothing again. */
+static bool has_lost(const struct consumer_partition *p, const struct offset_facts *facts,
+                     enum offset_decision decision)
+{
+    return p->type < EVENT_TYPES && (decision == OFFSET_GONE || decision == OFFSET_BEYOND ||
+                                     (decision == OFFSET_FIRST && facts->first > 0));
+}
+
 /* Compares the database's offset with the log. 0 = start there; PLACED = the row was made or moved, read it
  * again; NOT_YET; or an error of the database. */
 static int reconcile_offset(struct consumer *c, struct consumer_partition *p, struct store_offset *at,
@@ -238,16 +260,21 @@ static int reconcile_offset(struct consumer *c, struct consumer_partition *p, st
         return NOT_YET;
     }
     p->beyond_since = 0;
-    if (decision == OFFSET_AGREED)
+    bool asked = at->unread_until == UNREAD_ASKED;
+    if (decision == OFFSET_AGREED && !asked)
         return 0;
-    say_gap(c, p, &facts, decision);
     at->expected = at->next;
+    if (decision == OFFSET_AGREED) {
+        at->unread_until = facts.end;
+        return place(c, at, err);
+    }
+    say_gap(c, p, &facts, decision);
+    at->unread_until = at->unread_until >= 0 || has_lost(p, &facts, decision) ? UNREAD_ASKED : -1;
     at->next = decision == OFFSET_DOUBTED ? MAX(facts.first, facts.next - DOUBTED_MESSAGES) : facts.first;
     p->doubted = false;
     p->known_until = MAX(p->known_until, facts.next);
     p->late_said = decision != OFFSET_DOUBTED; /* it is said already */
-    int r = store_place_offset(c->session.pg, c->group_id, c->group->model, at, err);
-    return r == PG_DONE ? PLACED : r;
+    return place(c, at, err);
 }
 
 /* The parked ones and what the database says of them. */
@@ -327,15 +354,32 @@ int consumer_start_parked(struct consumer *c, struct error *err)
         return r;
     }
     r = PLACED;
-    for (int pass = 1; pass <= 2 && r == PLACED; pass++) {
+    for (int pass = 1; pass <= PASSES && r == PLACED; pass++) {
         r = read_parked(c, parked, offsets, &count, err);
         if (r == PG_DONE)
-            r = start_ready(c, parked, offsets, count, pass == 2, err);
+            r = start_ready(c, parked, offsets, count, pass == PASSES, err);
     }
     if (r == NOT_YET)
         log_debug("%s: %s", c->name, err->text);
     c->start_at = r == 0 ? 0 : now_monotonic_usec() + USEC_PER_SEC;
     return r == PLACED || r == NOT_YET ? 0 : r;
+}
+
+int consumer_find_moved(struct consumer *c, bool *ret, struct error *err)
+{
+    *ret = false;
+    if (!c->session.pg || c->batch.count > 0 || now_monotonic_usec() < c->session.compare_at)
+        return PG_DONE;
+    c->session.compare_at = now_monotonic_usec() + COMPARE_USEC;
+    CLEANUP(freep) struct store_offset *at = xcalloc(c->partition_count + 1, sizeof(*at));
+
+    for (size_t i = 0; i < c->partition_count; i++)
+        at[i] =
+            (struct store_offset){.topic = c->partitions[i]->topic, .partition = c->partitions[i]->number};
+    int r = store_read_offsets(c->session.pg, c->group_id, at, c->partition_count, err);
+    for (size_t i = 0; r == PG_DONE && i < c->partition_count; i++)
+        *ret |= c->partitions[i]->started && at[i].next != c->partitions[i]->next;
+    return r;
 }
 
 /* --- what Kafka knows of us ------------------------------------------------------------------- */

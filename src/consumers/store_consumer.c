@@ -53,9 +53,12 @@ int store_read_offsets(struct pg *pg, const char *group, struct store_offset *it
     if (r != PG_DONE)
         return r;
     for (size_t i = 0; i < count; i++)
-        items[i].next = -1;
-    for (int row = 0; row < pg_rows(result); row++)
-        items[pg_get_i64(result, row, 0) - 1].next = pg_get_i64(result, row, 1);
+        items[i].next = items[i].unread_until = -1;
+    for (int row = 0; row < pg_rows(result); row++) {
+        struct store_offset *item = &items[pg_get_i64(result, row, 0) - 1];
+        item->next = pg_get_i64(result, row, 1);
+        item->unread_until = pg_get_i64(result, row, 2);
+    }
     return PG_DONE;
 }
 
@@ -70,6 +73,7 @@ int store_place_offset(struct pg *pg, const char *group, const char *model, cons
     pg_arg_i64(&args, item->expected);
     pg_arg_i64(&args, item->next);
     pg_arg_text(&args, model);
+    pg_arg_i64(&args, item->unread_until);
     return pg_query(pg, &sql_place_offset, &args, NULL, err);
 }
 

@@ -18,17 +18,21 @@ int store_installation(struct pg *pg, char ret[INSTALLATION_TEXT], struct error 
  * long as this session lives. */
 int store_take_member(struct pg *pg, const char *group, const char *member, bool *ret, struct error *err);
 
+/* The end of the log is to be asked for, after what is published by now was noted. */
+#define UNREAD_ASKED INT64_MAX
+
 /* One partition's position in consumer_offsets. */
 struct store_offset {
     const char *topic;
     int32_t partition;
-    int64_t expected; /* what next_offset must be for store_advance(); 0 <= */
-    int64_t next;     /* next_offset; store_read_offsets(): -1 = no row */
-    int64_t foreign;  /* to add to foreign_messages */
-    int64_t unknown;  /* to add to unknown_events */
+    int64_t expected;     /* what next_offset must be for store_advance(); 0 <= */
+    int64_t next;         /* next_offset; store_read_offsets(): -1 = no row */
+    int64_t unread_until; /* see consumer_offsets, or UNREAD_ASKED; -1 = none; store_place_offset(): stays */
+    int64_t foreign;      /* to add to foreign_messages */
+    int64_t unknown;      /* to add to unknown_events */
 };
 
-/* Sets items[].next. */
+/* Sets items[].next and items[].unread_until. */
 int store_read_offsets(struct pg *pg, const char *group, struct store_offset *items, size_t count,
                        struct error *err);
 /* Makes the row, or moves it on from `expected`; does nothing when somebody else has made or moved it. */

@@ -335,8 +335,8 @@ static int add_verdict(struct proof *p)
             b->unpublished, b->behind,
             stand_still ? "consumers have stopped, see above"
             : is_late   ? "the oldest of these has been published for long. When the consumers run "
-                          "(\"anubisctl status\") and it stays, Kafka does not have it, or they have read "
-                          "beyond it: see WHEN KAFKA HAS LOST EVENTS in anubisctl(8)"
+                          "(\"anubisctl status\") and it stays, run \"anubisctl replay --group integration\": "
+                          "what Kafka has is read again, and the rest published again"
                         : "nothing is wrong");
     else
         strbuf_adds(&text, "proven: subscriptions, ledger, published events and counters agree");

@@ -15,6 +15,7 @@
 #include "monitor/checkpoint.h"
 #include "monitor/retention.h"
 #include "monitor/router.h"
+#include "monitor/unread.h"
 #include "pg/pg_session.h"
 #include "pg/schema.h"
 #include "sql/statements.h"
@@ -40,7 +41,7 @@
 #define CONFIRMATIONS_MAX 1000
 
 /* Numbers of jobs: the last one is looked at again after a reload. */
-#define JOBS 12
+#define JOBS 13
 #define RETENTION (JOBS - 1)
 
 struct monitor;
@@ -73,15 +74,18 @@ struct monitor {
         struct trouble taken; /* by another daemon */
     } name;
     struct trouble cleaning; /* subscriptions and events may be deleted here */
-    struct router router;
-    struct retention retention;
+    struct {
+        struct router router;
+        struct retention retention;
+        struct unread unread;
+    } work; /* what jobs of a file of their own know */
 };
 
 static void give_up_session(struct monitor *m)
 {
     pg_close(TAKE_PTR(m->pg));
     m->name.held = false;
-    m->retention.leads = false;
+    m->work.retention.leads = false;
     m->open_at = now_monotonic_usec() + backoff_next_usec(&m->backoff);
     m->stats.waiting = m->stats.unrouted = -1;
 }
@@ -351,12 +355,18 @@ static uint64_t wake_auditor(struct monitor *m)
 
 static uint64_t route_unrouted(struct monitor *m)
 {
-    return router_run(&m->router, m->pg);
+    return router_run(&m->work.router, m->pg);
+}
+
+/* One daemon does it: two would have all of it published twice. */
+static uint64_t look_for_unread(struct monitor *m)
+{
+    return m->work.retention.leads ? unread_run(&m->work.unread, m->pg) : LOOK_USEC;
 }
 
 static uint64_t let_go(struct monitor *m)
 {
-    return retention_run(&m->retention, m->pg, m->rules);
+    return retention_run(&m->work.retention, m->pg, m->rules);
 }
 
 static const struct job jobs[JOBS] = {
@@ -365,7 +375,8 @@ static const struct job jobs[JOBS] = {
     {"index", index_ledger},     {"counters", fold_counts},
     {"times", mend_times},       {"checkpoint", write_checkpoint},
     {"routing", route_unrouted}, {"confirmations", watch_confirmations},
-    {"audit", wake_auditor},     {"retention", let_go},
+    {"audit", wake_auditor},     {"unread", look_for_unread},
+    {"retention", let_go},
 };
 
 /* --- the thread ------------------------------------------------------------------------------- */
@@ -426,8 +437,9 @@ static void *run(void *userdata)
 
 static void monitor_free(struct monitor *m)
 {
-    router_free(&m->router);
-    retention_free(&m->retention);
+    router_free(&m->work.router);
+    retention_free(&m->work.retention);
+    unread_end(&m->work.unread);
     config_unref(m->config);
     config_unref(m->rules);
     config_unref(m->next);

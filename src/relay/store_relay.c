@@ -315,6 +315,14 @@ int store_relay_holes(struct pg *pg, int64_t below, int limit, struct pg_result 
     return pg_query(pg, &sql_relay_holes, &args, ret, err);
 }
 
+int store_relay_unread(struct pg *pg, int limit, struct pg_result **ret, struct error *err)
+{
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+
+    pg_arg_i64(&args, limit);
+    return pg_query(pg, &sql_relay_unread, &args, ret, err);
+}
+
 int store_relay_names(struct pg *pg, const int64_t *ids, size_t count, struct pg_result **ret,
                       struct error *err)
 {

@@ -80,6 +80,8 @@ struct event_number store_relay_row_integration(const struct pg_result *result, 
  * are cut as the view subscription_event_feed cuts them, so that no event is too large for Kafka. */
 void store_relay_row(const struct pg_result *result, int row, struct event *ret);
 
+/* Ids of events that are to be published again, ascending. */
+int store_relay_unread(struct pg *pg, int limit, struct pg_result **ret, struct error *err);
 /* The last holes (ids that the relay has passed without an event) below an id. Columns: first and last id, is
  * an event there? Descending. */
 int store_relay_holes(struct pg *pg, int64_t below, int limit, struct pg_result **ret, struct error *err);
