@@ -528,7 +528,7 @@ def test_explain(app, ctl):
     assert explained("disabled")["reasons"] == ["its integration is disabled"]
     assert explained("open")["reasons"][0].startswith("its integration's circuit has been open since")
     app.query("update {s}.integration_runtime set circuit_until = now() + interval '5 min', circuit_reason = 'authentication'")
-    assert re.search(r"\(its credentials are refused or missing\); one subscription is tried at 20\S+ \S+Z, and at once when they ",
+    assert re.search(r"\(its credentials are refused or missing\); one subscription is tried at 20\S+ \S+Z, and at once ",
                      explained("open")["reasons"][0])
     app.query("update {s}.integration_runtime set circuit_state = 'half_open'")
     assert "one subscription is tried as soon as one is due" in explained("open")["reasons"][0]

@@ -12,8 +12,7 @@
 #include "delivery/store_delivery.h"
 
 /* Who finds rows twice within so long, more than one or while the next ones ring, is busy: notifications
- * would cost the writers more than polling costs us. Single rows one after the other make no writer wait for
- * another, and a ring finds them sooner than polling. */
+ * would cost the writers more than polling costs us. Single rows one after the other make none wait. */
 #define BUSY_USEC (20 * USEC_PER_MSEC)
 /* Between claims that find nothing, until the doorbell is asked for again. */
 #define SHORT_PAUSE_USEC (2 * USEC_PER_MSEC)
@@ -123,8 +122,7 @@ void claimer_slots_freed(struct claimer *c, bool integration_has_more)
 
 /* --- when the next claim is ------------------------------------------------------------------- */
 
-/* Nobody rings at the end of a backoff that the database does not know of, nor when circuits are to be looked
- * at: the timer was set to that, but an earlier turn took its place. */
+/* Nobody rings at the end of a backoff that only this daemon knows of, nor when a look for probes is due. */
 static uint64_t wait_usec(const struct claimer *c)
 {
     uint64_t until = deliveries_wait_until(c->parts.deliveries), now = now_monotonic_usec();
@@ -138,14 +136,12 @@ static void sleep_or_poll(struct claimer *c)
 
     if (now < c->deaf.until) {
         claimer_soon(c, MIN(MIN(poll_usec, DEAF_POLL_USEC), c->deaf.until - now));
-        return;
-    }
-    if (now - c->found_at < BUSY_USEC && !doorbell_is_held(c->parts.doorbell)) {
+    } else if (now - c->found_at < BUSY_USEC && !doorbell_is_held(c->parts.doorbell)) {
         claimer_soon(c, SHORT_PAUSE_USEC);
-        return;
+    } else {
+        doorbell_ask(c->parts.doorbell);
+        claimer_soon(c, MIN(poll_usec, wait_usec(c)));
     }
-    doorbell_ask(c->parts.doorbell);
-    claimer_soon(c, MIN(poll_usec, wait_usec(c)));
 }
 
 static void note_find(struct claimer *c, int rows)
