@@ -72,7 +72,9 @@ select reason, (extract(epoch from passes_until - now()) * 1000)::bigint, comman
 with unheld as materialized (
   select pg_try_advisory_xact_lock_shared(lock_key('replay')) as is_unheld
 ), marked as materialized (
-  select b.event_type as type, sum(length(replace(('x' || encode(b.bits, 'hex'))::bit(8192)::text, '0', '')))::bigint as n
+  select b.event_type as type, sum(
+-- include: bits_set.part.sql
+       )::bigint as n
     from consumer_bitmaps b where b.read_model = $1 and b.event_type in ('created', 'sent', 'failed', 'retried') group by 1
 ), counted as (
   select c.* from (select sum(r.sent) as sent, sum(r.failed) as failed from integration_runtime r) r

@@ -14,7 +14,9 @@ with state as (
    group by 1, 2
 ), handled as (
   select b.read_model, b.event_type as type, b.chunk,
-         sum(length(replace(('x' || encode(b.bits, 'hex'))::bit(8192)::text, '0', ''))) as n
+         sum(
+-- include: bits_set.part.sql
+       ) as n
     from consumer_bitmaps b, state s where b.chunk >= s.first_chunk group by 1, 2, 3
 ), dead as (
   select read_model, type, sequence / 8192 as chunk, count(distinct sequence) as n

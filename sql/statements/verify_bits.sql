@@ -3,7 +3,9 @@
 -- too: chunks that reach below the oldest partition are left out. A test database that may be emptied has marks of what is gone.
 -- $1 text: read model
 select b.event_type, b.chunk,
-       sum(length(replace(('x' || encode(b.bits, 'hex'))::bit(8192)::text, '0', '')))::bigint
+       sum(
+-- include: bits_set.part.sql
+       )::bigint
   from consumer_bitmaps b
  where b.read_model = $1 and b.event_type in ('created', 'sent', 'failed', 'retried') and not (select allows_cleaning from installation)
    and b.chunk >= (select case when bool_or(name = 'subscription_events_adopted') or min(first_id) <= 1 then 0
