@@ -353,6 +353,28 @@ def test_a_long_wait_is_said_at_once(app, institutions, make_daemon):
     assert re.findall(BACK % integration, daemon.log) == ["1"], daemon.log
 
 
+def test_a_short_wait_is_said_with_its_time(app, institutions, make_daemon):
+    daemon = make_daemon({"log_level": "info", "retry": {"max_delay": "1h"}}).start()
+    app.subscriptions(app.integration(institutions.url("/reject/429?retry_after=120")), 40)
+    daemon.wait_log(r"20 attempts in a row failed within .*: HTTP 429; nothing is sent to it for 2 min[^(]*\(anubisctl explain")
+
+
+def test_held_ones_are_counted_apart_from_those_that_failed(app, institutions, make_daemon, ctl):
+    """In the journal as in the status."""
+    daemon = make_daemon({"log_level": "info"}).start()
+    outcomes = {"outcomes": [{"status": 422, "then": "hold"}]}
+    integration = app.integration(institutions.url("/reject/422"), delivery_settings=outcomes)
+    app.subscriptions(integration, 30)
+    wait_for(lambda: ctl("status", "--json").expect(0).json["held"] == 30, 60, "all to be held")
+    app.query("update {s}.integrations set delivery_settings = '{}'")
+    app.subscriptions(integration, 20)
+    app.wait_states(failed=20)
+    assert daemon.term() == 0
+    held, failed = (sum(map(int, re.findall(rf"(\d+) more subscriptions? {words}", daemon.log)))
+                    for words in ("(?:is|are) held for a person", "failed"))
+    assert (held, failed) == (25, 20), daemon.log
+
+
 def test_refusals_by_the_thousand_make_few_lines(app, institutions, broker, make_daemon):
     """And what is said of Kafka meanwhile is not among what is left out."""
     daemon = make_daemon({"log_level": "info"}).start()
@@ -368,7 +390,7 @@ def test_refusals_by_the_thousand_make_few_lines(app, institutions, broker, make
     assert daemon.term() == 0  # what was counted is told at the end, too
     assert len(daemon.log.splitlines()) < 100
     single = re.findall(rf'subscription \d+, integration {integration} "Faculdade A", attempt 1: HTTP 422, failed', daemon.log)
-    more = re.findall(rf'integration {integration} "Faculdade A": (\d+) more subscriptions failed or were held', daemon.log)
+    more = re.findall(rf'integration {integration} "Faculdade A": (\d+) more subscriptions failed within', daemon.log)
     assert len(single) == 5 and 5 + sum(map(int, more)) == 5000, daemon.log
     assert len(re.findall(REFUSES % (integration, "HTTP 422"), daemon.log)) == 1
 

@@ -72,8 +72,9 @@ NO_RULES = [({}, "is a list of rules"), ([RULES[0]] * 101, "has more than 100 ru
             ([RULES[0], {"status": 200}], "rule 2: then is missing"), ([{"then": "sent"}], "it would match every answer"),
             ([{"status": 200, "than": "sent"}], "a rule has status, contains, field with is or not"),
             ([{"status": 200, "then": "pending"}], 'then is "sent", "failed", "retry" or "hold"'),
-            *(([{"status": status, "then": "sent"}], "status is a number such as 404")
-              for status in (99, 1000, 200.5, "200", "4XX", "0xx", [], [200, None], [[200]], [200] * 51)),
+            *(([{"status": status, "then": "sent"}], "status is a number from 200 to 599")
+              for status in (99, 199, 700, 1000, "1xx", "7xx", [200, 102], 200.5, "200", "4XX", "0xx", [], [200, None], [[200]],
+                             [200] * 51)),
             ([{"contains": "", "then": "sent"}], "contains is a text of 1 to 1000 bytes"),
             ([{"contains": "x" * 999, "then": "sent"}], "contains is a text of 1 to 1000 bytes"),
             ([{"content_type": "text/html; charset=x", "then": "sent"}], "content_type is a media type in lower case"),

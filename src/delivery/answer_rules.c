@@ -20,7 +20,7 @@ static char *text_of(const struct json_value *value)
     return text.data ? strbuf_take(&text) : xstrdup("");
 }
 
-/* A number of three digits, or "4xx". */
+/* A status that an answer may have (RFC 9110, section 15), or a class such as "4xx". */
 static bool add_status(struct answer_rule *rule, const struct json_value *value)
 {
     CLEANUP(freep) char *text = text_of(value);
@@ -29,9 +29,9 @@ static bool add_status(struct answer_rule *rule, const struct json_value *value)
 
     if (rule->status_count == ANSWER_STATUSES_MAX)
         return false;
-    if (value->type == JSON_NUMBER && parse_i64(text, 100, 999, &number) == 0) {
+    if (value->type == JSON_NUMBER && parse_i64(text, 200, 599, &number) == 0) {
         first = last = (int) number;
-    } else if (value->type == JSON_STRING && text[0] >= '1' && text[0] <= '9' &&
+    } else if (value->type == JSON_STRING && text[0] >= '2' && text[0] <= '5' &&
                strcmp(text + 1, "xx") == 0) {
         first = (text[0] - '0') * 100;
         last = first + 99;
@@ -58,9 +58,9 @@ static int read_status(struct answer_rule *rule, const struct json_value *value,
     }
     return good
                ? 0
-               : wrong(
-                     why,
-                     "status is a number such as 404, a class such as \"4xx\", or a list of at most 50 of both");
+               : wrong(why,
+                       "status is a number from 200 to 599, a class from \"2xx\" to \"5xx\", or a list of at "
+                       "most 50 of both");
 }
 
 /* A text that is not empty. */

@@ -67,19 +67,27 @@ struct telling {
     uint64_t now;
 };
 
+/* What is held has not failed, and "anubisctl status" counts it apart, too. */
+static void add_counted(struct strbuf *words, uint64_t count, const char *singular, const char *many)
+{
+    if (count > 0)
+        strbuf_addf(words, "%s%" PRIu64 " more subscription%s", words->len ? ", " : "", count,
+                    count == 1 ? singular : many);
+}
+
 static void tell_failures(struct integration *i, void *userdata)
 {
     const struct telling *t = userdata;
-    CLEANUP(strbuf_free) struct strbuf lasted = STRBUF_INIT(128);
+    CLEANUP(strbuf_free) struct strbuf lasted = STRBUF_INIT(128), words = STRBUF_INIT(256);
     const struct log_about on = about_integration(i);
     struct failures were;
 
     if (failures_take(&i->failures, t->now, &were)) {
         strbuf_add_duration_human(&lasted, were.last - were.since);
-        log_about(LOG_WARNING, MSG_DELIVERIES_FAILED, &on,
-                  "integration %" PRId64 " \"%s\": %" PRIu64
-                  " more subscription%s failed or were held within %s",
-                  i->id, i->name, were.counted, plural((int64_t) were.counted), strbuf_str(&lasted));
+        add_counted(&words, were.counted - were.held, " failed", "s failed");
+        add_counted(&words, were.held, " is held for a person", "s are held for a person");
+        log_about(LOG_WARNING, MSG_DELIVERIES_FAILED, &on, "integration %" PRId64 " \"%s\": %s within %s",
+                  i->id, i->name, strbuf_str(&words), strbuf_str(&lasted));
     }
     tell_failures_at(t->all, failures_until(&i->failures));
 }
@@ -104,7 +112,7 @@ void delivery_say(const struct delivery *d, const struct outcome *o, const struc
 {
     struct failures *failures = &d->integration->failures;
     bool held = o->state == OUTCOME_HOLD, failed = o->state == OUTCOME_FAILED || held;
-    bool alone = failed && failures_add(failures, now_monotonic_usec());
+    bool alone = failed && failures_add(failures, held, now_monotonic_usec());
     char class[64];
 
     if (failed && !alone)
@@ -125,14 +133,28 @@ void delivery_say(const struct delivery *d, const struct outcome *o, const struc
 
 /* --- outages ---------------------------------------------------------------------------------- */
 
+/* What becomes of its subscriptions. */
+static void add_meanwhile(struct strbuf *words, const struct outcome *o)
+{
+    if (o->state == OUTCOME_HOLD) {
+        strbuf_adds(words, "its subscriptions are held: somebody is to find out what became of them");
+    } else if (o->backoff_usec > 0) {
+        strbuf_adds(words, "nothing is sent to it for ");
+        strbuf_add_duration_human(words, o->backoff_usec);
+    } else {
+        strbuf_adds(words, "its subscriptions are tried again");
+    }
+}
+
 static void log_outage(const struct delivery *d, const struct outcome *o, const struct http_result *result)
 {
-    CLEANUP(strbuf_free) struct strbuf lasted = STRBUF_INIT(128);
+    CLEANUP(strbuf_free) struct strbuf lasted = STRBUF_INIT(128), meanwhile = STRBUF_INIT(256);
     const struct integration *i = d->integration;
     char class[64];
 
     outcome_error_class(result, class, sizeof(class));
     strbuf_add_duration_human(&lasted, now_monotonic_usec() - i->outage.since);
+    add_meanwhile(&meanwhile, o);
     const struct log_about on = about(d, result, class);
     const char *colon = *result->detail ? ": " : "";
     if (o->refused)
@@ -143,12 +165,10 @@ static void log_outage(const struct delivery *d, const struct outcome *o, const 
     else
         log_about(LOG_WARNING, MSG_INSTITUTION_LOST, &on,
                   "integration %" PRId64
-                  " \"%s\": %d attempts in a row failed within %s, the last one: %s%s%s; its "
-                  "subscriptions are %s (anubisctl explain %" PRId64 ")",
+                  " \"%s\": %d attempts in a row failed within %s, the last one: %s%s%s; %s "
+                  "(anubisctl explain %" PRId64 ")",
                   i->id, i->name, i->outage.attempts, strbuf_str(&lasted), class, colon, result->detail,
-                  o->state == OUTCOME_HOLD ? "held: somebody is to find out what became of them"
-                                           : "tried again",
-                  d->id);
+                  strbuf_str(&meanwhile), d->id);
 }
 
 static void log_wait(const struct delivery *d, const struct outcome *o, const struct http_result *result)

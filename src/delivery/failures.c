@@ -9,7 +9,7 @@
 /* After so long without a failure the next ones are said one by one again. */
 #define QUIET_USEC (60 * USEC_PER_SEC)
 
-bool failures_add(struct failures *f, uint64_t now)
+bool failures_add(struct failures *f, bool held, uint64_t now)
 {
     if (f->counted == 0 && now - f->last >= QUIET_USEC)
         *f = (struct failures){0};
@@ -23,6 +23,7 @@ bool failures_add(struct failures *f, uint64_t now)
         f->window_usec = f->window_usec ? MIN(2 * f->window_usec, MAX_WINDOW_USEC) : FIRST_WINDOW_USEC;
         f->until = now + f->window_usec;
     }
+    f->held += held;
     return false;
 }
 
@@ -36,6 +37,6 @@ bool failures_take(struct failures *f, uint64_t now, struct failures *ret)
     if (now < failures_until(f) || !f->counted)
         return false;
     *ret = *f;
-    f->counted = 0;
+    f->counted = f->held = 0;
     return true;
 }

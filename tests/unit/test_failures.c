@@ -19,7 +19,7 @@ static int lines(struct failures *f, int count, int step, uint64_t *ret_counted)
             said++;
             *ret_counted += were.counted;
         }
-        said += failures_add(f, now);
+        said += failures_add(f, i % 5 == 0, now);
     }
     if (failures_take(f, UINT64_MAX, &were)) {
         said++;
@@ -65,14 +65,16 @@ TEST(test_what_was_counted_is_told_in_time)
     struct failures f = {0}, were;
 
     for (int i = 0; i < 7; i++)
-        failures_add(&f, AT(0));
+        failures_add(&f, i == 6, AT(0));
     assert_int_equal(failures_until(&f), AT(10));
     assert_false(failures_take(&f, AT(9), &were));
     assert_true(failures_take(&f, AT(10), &were));
     assert_int_equal(were.counted, 2);
+    assert_int_equal(were.held, 1);
     assert_false(failures_take(&f, AT(11), &were));
-    assert_false(failures_add(&f, AT(11)));
+    assert_false(failures_add(&f, true, AT(11)));
     assert_int_equal(failures_until(&f), AT(31)); /* twice as long */
+    assert_int_equal(f.held, 1);
 }
 
 int main(void)
