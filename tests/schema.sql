@@ -213,7 +213,8 @@ begin
            set circuit_state = after.circuit_state, circuit_generation = after.circuit_generation, circuit_failures = after.circuit_failures,
                circuit_level = after.circuit_level, circuit_since = after.circuit_since, circuit_until = after.circuit_until,
                circuit_reason = after.circuit_reason,
-               circuit_why = case when after.circuit_failures > before.circuit_failures then circuit_note.why else r.circuit_why end,
+               circuit_why = case when after.circuit_failures > before.circuit_failures then circuit_note.why
+                                  when after.circuit_state <> 'closed' then r.circuit_why end,
                circuit_ours = case when after.circuit_failures > before.circuit_failures then circuit_note.ours else r.circuit_ours end
          where r.integration_id = integration;
     end if;
@@ -514,9 +515,9 @@ begin
         statuses := case jsonb_typeof(rule -> 'status') when 'array' then rule -> 'status' else jsonb_build_array(rule -> 'status') end;
         if jsonb_array_length(statuses) not between 1 and 50
            or exists (select from jsonb_array_elements(statuses) s
-                       where case jsonb_typeof(s) when 'number' then s::text !~ '^[1-9][0-9]{2}$'
-                                                  when 'string' then s::text !~ '^"[1-9]xx"$' else true end) then
-            return 'status is a number such as 404, a class such as "4xx", or a list of at most 50 of both';
+                       where case jsonb_typeof(s) when 'number' then s::text !~ '^[2-5][0-9]{2}$'
+                                                  when 'string' then s::text !~ '^"[2-5]xx"$' else true end) then
+            return 'status is a number from 200 to 599, a class from "2xx" to "5xx", or a list of at most 50 of both';
         end if;
     end if;
     foreach name in array '{contains,content_type}'::text[] loop

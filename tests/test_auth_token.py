@@ -198,6 +198,7 @@ def test_a_mended_credential_is_tried_at_the_reload(app, make_daemon, tmp_path):
         app.wait_states(sent=24)
         assert app.query(states) == [(i, "closed") for i in mended] + [(i, "open") for i in others]
         assert {r.path for r in server.received[before:]} == {"/absent", "/wrong", "/unsigned"}
+        assert app.query("select circuit_why from {s}.integration_runtime where circuit_state = 'closed'") == [(None,)] * 3
 
 
 def test_an_answer_to_a_former_credential_opens_no_circuit(app, make_daemon, tmp_path):

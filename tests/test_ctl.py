@@ -452,6 +452,29 @@ def test_status_names_those_in_trouble_first(app, ctl):
         assert "it has never accepted a subscription" in flat
 
 
+@pytest.mark.parametrize("command", ["status", "integrations"])
+def test_an_open_circuit_says_why_and_when_it_is_tried(app, ctl, command):
+    integration = app.integration("https://x.example/")
+    app.subscription(integration)
+    app.query("insert into {s}.integration_runtime (integration_id, circuit_state, circuit_since, circuit_until, circuit_reason) "
+              "values (%s, 'open', now(), now() + interval '5 min', 'failures')", (integration,))
+
+    def said():
+        return " ".join(ctl(command).expect(0).stdout.split())
+    in_minutes = r"one subscription is tried at \S+ \S+Z \(in [45] min\)"
+    assert re.search(rf"its circuit has been open since \S+ \S+Z \(its requests fail\); {in_minutes}", said()), said()
+    at = app.value("select to_char(circuit_until at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') "
+                   "from {s}.integration_runtime")
+    assert ctl(command, "--json").expect(0).json["integrations"][0]["next_probe_at"] == at
+    app.query("update {s}.integration_runtime set circuit_reason = 'authentication', circuit_why = 'its token endpoint is away'")
+    assert re.search(rf"\(its credentials are refused or missing: its token endpoint is away\); {in_minutes}, and", said())
+    app.query("update {s}.integration_runtime set circuit_state = 'half_open'")
+    assert "half open" in said() and "one subscription is being tried" in said()
+    app.query("update {s}.integration_runtime set circuit_state = 'closed', circuit_until = null, circuit_reason = null")
+    assert "circuit" not in said()
+    assert ctl(command, "--json").expect(0).json["integrations"][0]["next_probe_at"] is None
+
+
 def test_status_tells_how_long_the_backlog_lasts(app, ctl):
     integration = app.integration("https://x.example/")
     app.query("update {s}.installation set created_at = now() - interval '1 day'")
@@ -479,6 +502,27 @@ def test_status_counts_from_when_a_row_became_due(app, ctl):
     assert longest() == "2 h"
     app.subscription(integration, created_at="2020-01-02T03:04:05Z")  # adopted: it could not be sent before
     assert longest() == "1 d"
+
+
+def test_status_tells_the_longest_wait_whatever_happens_to_the_first_rows(app, ctl):
+    """A claim that ended without a request puts nothing back, and what was put back hides no other row."""
+    def longest():
+        return ctl("status", "--json").expect(0).json["integrations"][0]["longest_waiting"]
+    integration = app.integration("https://x.example/")
+    app.query("update {s}.installation set created_at = now() - interval '1 day'")
+    failed = app.subscriptions(integration, 25)
+    for one in failed:
+        claim(app, one)
+        end(app, one, "failed", "HTTP 422", 422)
+    rows = app.subscriptions(integration, 30)
+    app.query("update {s}.subscriptions set created_at = now() - interval '2 h' where id = any(%s)", (rows,))
+    assert longest() == "2 h"
+    for one in rows[:25]:
+        claim(app, one)
+        end(app, one, "pending", "not sent: the daemon stopped", None)
+    assert longest() == "2 h"
+    app.query("update {s}.subscriptions set status = 'pending' where id = any(%s)", (failed,))
+    assert longest() == "2 h"
 
 
 @pytest.mark.slow
@@ -526,12 +570,12 @@ def test_explain(app, ctl):
     assert paused["next_at"] == app.value("select to_char(paused_until at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') "
                                           "from {s}.integrations where pause_reason = '410 Gone'")
     assert explained("disabled")["reasons"] == ["its integration is disabled"]
-    assert explained("open")["reasons"][0].startswith("its integration's circuit has been open since")
+    assert explained("open")["reasons"][0].startswith("its integration's circuit is open (its requests fail); ")
     app.query("update {s}.integration_runtime set circuit_until = now() + interval '5 min', circuit_reason = 'authentication'")
-    assert re.search(r"\(its credentials are refused or missing\); one subscription is tried at 20\S+ \S+Z, and at once ",
-                     explained("open")["reasons"][0])
+    assert re.search(r"\(its credentials are refused or missing\); one subscription is tried at \S+ \S+Z \(in [45] min\), and at "
+                     "once ", explained("open")["reasons"][0])
     app.query("update {s}.integration_runtime set circuit_state = 'half_open'")
-    assert "one subscription is tried as soon as one is due" in explained("open")["reasons"][0]
+    assert "one subscription is being tried" in explained("open")["reasons"][0]
     assert "has no endpoint_url" in explained("bare")["reasons"][0]
     scheduled = explained("scheduled")
     assert scheduled["next_at"] == "2100-01-02T03:04:05.000000Z" and "until 2100-01-02" in scheduled["reasons"][0]

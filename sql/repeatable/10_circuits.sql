@@ -92,7 +92,8 @@ begin
            set circuit_state = after.circuit_state, circuit_generation = after.circuit_generation, circuit_failures = after.circuit_failures,
                circuit_level = after.circuit_level, circuit_since = after.circuit_since, circuit_until = after.circuit_until,
                circuit_reason = after.circuit_reason,
-               circuit_why = case when after.circuit_failures > before.circuit_failures then circuit_note.why else r.circuit_why end,
+               circuit_why = case when after.circuit_failures > before.circuit_failures then circuit_note.why
+                                  when after.circuit_state <> 'closed' then r.circuit_why end,
                circuit_ours = case when after.circuit_failures > before.circuit_failures then circuit_note.ours else r.circuit_ours end
          where r.integration_id = integration;
     end if;

@@ -1,19 +1,61 @@
 /* anubisctl integrations: every integration, and what is set for it. What becomes of their subscriptions is
  * in "anubisctl status". */
-#include <string.h>
-
+#include "ctl/circuit_words.h"
 #include "ctl/ctl.h"
 #include "sql/statements.h"
 
-static const char *state_word(bool enabled, int64_t paused_until, const char *circuit, int64_t backoff_until)
+/* What decides whether anything is sent to it. */
+struct way {
+    bool enabled;
+    int64_t paused_until;
+    const char *pause_reason;
+    struct store_circuit_view circuit;
+    int64_t backoff_until;
+    const char *backoff_reason;
+    int64_t now;
+};
+
+static void read_way(struct pg_row *row, struct way *ret)
 {
-    if (!enabled)
+    ret->enabled = pg_next_bool(row);
+    ret->paused_until = pg_next_time(row);
+    ret->pause_reason = pg_next_text(row);
+    store_circuit_view(row, &ret->circuit);
+    ret->backoff_until = pg_next_time(row);
+    ret->backoff_reason = pg_next_text(row);
+    ret->now = pg_next_time(row);
+}
+
+static const char *state_word(const struct way *w)
+{
+    if (!w->enabled)
         return "disabled";
-    if (paused_until != INT64_MIN)
+    if (w->paused_until != INT64_MIN)
         return "paused";
-    if (strcmp(circuit, "closed") != 0)
-        return strcmp(circuit, "open") == 0 ? "circuit open" : "half open";
-    return backoff_until != INT64_MIN ? "waits" : "ok";
+    if (!circuit_is_closed(&w->circuit))
+        return circuit_state_word(&w->circuit);
+    return w->backoff_until != INT64_MIN ? "waits" : "ok";
+}
+
+/* Why nothing is sent to it, and until when. */
+static void remark_way(struct table *t, const struct way *w)
+{
+    CLEANUP(strbuf_free) struct strbuf words = STRBUF_INIT(STRBUF_MAX_DEFAULT);
+
+    if (!w->enabled)
+        return;
+    if (w->paused_until != INT64_MIN) {
+        strbuf_adds(&words, w->pause_reason);
+    } else if (!circuit_is_closed(&w->circuit)) {
+        strbuf_adds(&words, "its ");
+        circuit_add_words(&words, &w->circuit, w->now);
+    } else if (w->backoff_until != INT64_MIN) {
+        CLEANUP(freep) char *at = time_words(w->backoff_until);
+        CLEANUP(freep) char *in = duration_words(w->backoff_until - w->now);
+        strbuf_addf(&words, "until %s (in %s): %s", at, in, w->backoff_reason);
+    }
+    if (words.len)
+        table_remark(t, "%s", strbuf_str(&words));
 }
 
 /* A number for JSON, and words of it for people, where it is set. */
@@ -28,13 +70,11 @@ static void add_limit(struct table *t, struct pg_row *row, struct strbuf *set, c
         strbuf_addf(set, "%s%s%s%s", set->len ? ", " : "", before, number, unit);
 }
 
-/* Why nothing is sent to it, and what is set for it alone. */
-static void remark(struct table *t, const char *reason, struct strbuf *set, const char *settings)
+/* What is set for it alone. */
+static void remark_set(struct table *t, struct strbuf *set, const char *settings)
 {
     if (*settings)
         strbuf_addf(set, "%s%s", set->len ? ", " : "", settings);
-    if (*reason)
-        table_remark(t, "%s", reason);
     if (set->len)
         table_remark(t, "set: %s", strbuf_str(set));
 }
@@ -42,22 +82,19 @@ static void remark(struct table *t, const char *reason, struct strbuf *set, cons
 static void add(struct table *t, struct pg_row row)
 {
     CLEANUP(strbuf_free) struct strbuf set = STRBUF_INIT(STRBUF_MAX_DEFAULT);
+    struct way way;
 
     table_add(t, value_i64(pg_next_i64(&row)));
     table_add(t, value_text(pg_next_text(&row)));
-    bool enabled = pg_next_bool(&row);
-    int64_t paused_until = pg_next_time(&row);
-    const char *pause_reason = pg_next_text(&row), *circuit = pg_next_text(&row);
-    int64_t backoff_until = pg_next_time(&row);
-    const char *backoff_reason = pg_next_text(&row);
-    bool is_paused = paused_until != INT64_MIN;
+    read_way(&row, &way);
+    bool is_paused = way.paused_until != INT64_MIN;
 
-    table_add(t, value_text(state_word(enabled, paused_until, circuit, backoff_until)));
-    table_add(t, value_bool(enabled));
-    table_add(t, value_text(circuit));
+    table_add(t, value_text(state_word(&way)));
+    table_add(t, value_bool(way.enabled));
+    table_add(t, value_text(way.circuit.state));
     table_add(t, value_bool(is_paused));
-    table_add(t, value_time(paused_until));
-    table_add(t, value_text(is_paused && *pause_reason ? pause_reason : NULL));
+    table_add(t, value_time(way.paused_until));
+    table_add(t, value_text(is_paused && *way.pause_reason ? way.pause_reason : NULL));
     table_add(t, value_text_or_null(pg_next_text(&row)));
     table_add(t, value_text_or_null(pg_next_text(&row)));
     add_limit(t, &row, &set, "timeout ", " ms");
@@ -68,12 +105,9 @@ static void add(struct table *t, struct pg_row row)
     table_add(t, value_text_or_null(settings));
     table_add(t, value_i64(pg_next_i64(&row)));
     table_add(t, value_i64(pg_next_i64(&row)));
-    remark(t,
-           !enabled                     ? ""
-           : is_paused                  ? pause_reason
-           : backoff_until != INT64_MIN ? backoff_reason
-                                        : "",
-           &set, settings);
+    table_add(t, value_time(circuit_is_closed(&way.circuit) ? INT64_MIN : way.circuit.until));
+    remark_way(t, &way);
+    remark_set(t, &set, settings);
 }
 
 static int show(struct ctl *c, const struct pg_result *rows)
@@ -96,6 +130,7 @@ static int show(struct ctl *c, const struct pg_result *rows)
         {"settings", NULL, false},
         {"sent", NULL, true},
         {"failed", NULL, true},
+        {"next_probe_at", NULL, false},
     };
     struct sheet *sheet;
 

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/timeutil.h"
+#include "ctl/circuit_words.h"
 #include "ctl/filters.h"
 
 /* A subscription that nothing holds back is claimed within moments; after this time something is wrong. */
@@ -29,24 +30,15 @@ static void add_until(struct explanation *e, const char *what, int64_t until)
     sentences_add(&e->reasons, "%s until %s (in %s)", what, at, in);
 }
 
-/* From circuit.until on, the next claim sends one subscription of it. */
 static void add_circuit(struct explanation *e)
 {
-    const struct store_route *i = &e->s.integration;
-    bool refused = strcmp(i->circuit.reason, "authentication") == 0;
-    CLEANUP(freep) char *at = time_words(i->circuit.until), *since = time_words(i->circuit.since);
+    const struct store_circuit_view *circuit = &e->s.integration.circuit;
+    CLEANUP(strbuf_free) struct strbuf words = STRBUF_INIT(STRBUF_MAX_DEFAULT);
 
-    if (strcmp(i->circuit.state, "closed") == 0)
+    if (circuit_is_closed(circuit))
         return;
-    bool is_later = strcmp(i->circuit.state, "open") == 0 && i->circuit.until > e->s.now;
-    sentences_add(
-        &e->reasons,
-        "its integration's circuit has been open since %s (%s%s%s); one subscription is tried %s%s%s", since,
-        refused ? "its credentials are refused or missing" : "its requests fail",
-        refused && *i->circuit.why ? ": " : "", refused ? i->circuit.why : "",
-        is_later ? "at " : "as soon as one is due", is_later ? at : "",
-        refused ? ", and at once when they are exchanged, or their files and \"systemctl reload anubisd\""
-                : "");
+    circuit_add_words(&words, circuit, e->s.now);
+    sentences_add(&e->reasons, "its integration's %s", strbuf_str(&words));
 }
 
 /* Without them where they cannot be read. */
@@ -170,7 +162,7 @@ static int64_t next_time(const struct explanation *e)
     const struct store_subscription *s = &e->s;
     const struct store_route *i = &s->integration;
 
-    if (s->at.held != INT64_MIN || !i->exists || !i->enabled || strcmp(i->circuit.state, "closed") != 0)
+    if (s->at.held != INT64_MIN || !i->exists || !i->enabled || !circuit_is_closed(&i->circuit))
         return INT64_MAX;
     return MAX(MAX(s->at.next_attempt, s->at.scheduled), MAX(i->backoff_until, i->paused_until));
 }

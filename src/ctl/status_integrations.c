@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/timeutil.h"
+#include "ctl/circuit_words.h"
 #include "ctl/ctl.h"
 
 /* More integrations than this do not fit one screen: people do not see those that have nothing to do. */
@@ -36,7 +37,7 @@ static enum fleet_state state_of(const struct fleet_row *r)
         return FLEET_PAUSED;
     if (is_failing(i, &r->h))
         return FLEET_FAILING;
-    if (strcmp(i->circuit_state, "closed") != 0)
+    if (!circuit_is_closed(&i->circuit))
         return FLEET_CIRCUIT;
     if (i->backoff_until != INT64_MIN)
         return FLEET_WAITS;
@@ -47,7 +48,7 @@ static enum fleet_state state_of(const struct fleet_row *r)
 static bool can_send(const struct store_integration *i)
 {
     return i->enabled && i->paused_until == INT64_MIN && i->backoff_until == INT64_MIN &&
-           strcmp(i->circuit_state, "closed") == 0;
+           circuit_is_closed(&i->circuit);
 }
 
 static int by_trouble(const void *a, const void *b)
@@ -255,9 +256,7 @@ static const char *state_word(const struct fleet_row *r)
         [FLEET_FAILING] = "failing", [FLEET_WAITS] = "waits", [FLEET_PAUSED] = "paused",
         [FLEET_OK] = "ok",           [FLEET_IDLE] = "idle",   [FLEET_DISABLED] = "disabled"};
 
-    if (r->state != FLEET_CIRCUIT)
-        return words[r->state];
-    return strcmp(r->i.circuit_state, "open") == 0 ? "circuit open" : "half open";
+    return r->state == FLEET_CIRCUIT ? circuit_state_word(&r->i.circuit) : words[r->state];
 }
 
 static void add_until(struct strbuf *out, int64_t until, int64_t now)
@@ -303,10 +302,11 @@ static void add_remark(struct table *t, const struct fleet *f, const struct flee
 {
     CLEANUP(strbuf_free) struct strbuf words = STRBUF_INIT(STRBUF_MAX_DEFAULT);
 
-    if (r->state == FLEET_FAILING) {
+    if (r->state == FLEET_FAILING)
         add_failing(&words, f, r);
-        if (strcmp(r->i.circuit_state, "closed") != 0)
-            strbuf_adds(&words, "; its circuit is open");
+    if (r->i.enabled && !circuit_is_closed(&r->i.circuit)) {
+        strbuf_adds(&words, words.len ? "; its " : "its ");
+        circuit_add_words(&words, &r->i.circuit, f->now);
     }
     if (r->i.enabled && r->i.paused_until == INT64_MIN && r->i.backoff_until != INT64_MIN) {
         strbuf_adds(&words, words.len ? "; waits" : "waits");
@@ -315,7 +315,7 @@ static void add_remark(struct table *t, const struct fleet *f, const struct flee
     if (r->state == FLEET_PAUSED && r->i.paused_until != INT64_MAX)
         add_until(&words, r->i.paused_until, f->now);
     if (reason && r->state != FLEET_FAILING)
-        strbuf_addf(&words, "%s%s", words.len ? ": " : "", reason);
+        strbuf_addf(&words, "%s%s", !words.len ? "" : r->state == FLEET_CIRCUIT ? "; " : ": ", reason);
     if (r->state == FLEET_PAUSED && r->i.paused_until == INT64_MAX)
         strbuf_addf(&words, "%s\"anubisctl resume %" PRId64 "\" ends that", words.len ? "; " : "", r->i.id);
     if (!can_send(&r->i) && r->i.due)
@@ -358,7 +358,7 @@ static void add_hidden(struct table *t, const struct fleet_row *r)
     table_add(t, value_bool(i->enabled));
     table_add(t, value_bool(i->paused_until != INT64_MIN));
     table_add(t, value_time(i->paused_until));
-    table_add(t, value_text(i->circuit_state));
+    table_add(t, value_text(i->circuit.state));
     table_add(t, value_time(i->backoff_until));
     table_add(t, value_i64(i->failed_ambiguous));
     table_add(t, value_i64(r->h.failed_in_row));
@@ -368,6 +368,7 @@ static void add_hidden(struct table *t, const struct fleet_row *r)
     table_add(t, value_text(error));
     table_add(t, value_i64(r->h.recent_errors));
     table_add(t, value_time(r->h.same_since));
+    table_add(t, value_time(circuit_is_closed(&i->circuit) ? INT64_MIN : i->circuit.until));
 }
 
 static void add_integration(struct table *t, const struct fleet *f, const struct fleet_row *r)
@@ -424,6 +425,7 @@ void fleet_add(const struct fleet *f, struct sheet *sheet, bool all)
         {"last_error", NULL, false},
         {"recent_errors", NULL, false},
         {"last_error_since", NULL, false},
+        {"next_probe_at", NULL, false},
     };
     size_t left_out = 0;
     const char *title = f->count ? "Integrations, those in trouble first" : "Integrations";

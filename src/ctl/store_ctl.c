@@ -86,6 +86,15 @@ static void read_waiting(struct pg_row *row, int64_t limit, struct store_integra
     ret->due_is_least = due >= DUE_MAX && (due_later >= DUE_MAX || ret->waiting_is_least);
 }
 
+void store_circuit_view(struct pg_row *row, struct store_circuit_view *ret)
+{
+    ret->state = pg_next_text(row);
+    ret->until = pg_next_time(row);
+    ret->reason = pg_next_text(row);
+    ret->since = pg_next_time(row);
+    ret->why = pg_next_text(row);
+}
+
 void store_integration_row(const struct pg_result *result, int number, int64_t limit,
                            struct store_integration *ret)
 {
@@ -96,7 +105,7 @@ void store_integration_row(const struct pg_result *result, int number, int64_t l
     ret->enabled = pg_next_bool(&row);
     ret->paused_until = pg_next_time(&row);
     ret->pause_reason = pg_next_text(&row);
-    ret->circuit_state = pg_next_text(&row);
+    store_circuit_view(&row, &ret->circuit);
     ret->backoff_until = pg_next_time(&row);
     ret->backoff_reason = pg_next_text(&row);
     read_waiting(&row, limit, ret);
@@ -184,11 +193,7 @@ static void read_route(struct pg_row *row, struct store_route *ret)
     ret->has_url = pg_next_bool(row);
     ret->paused_until = pg_next_time(row);
     ret->pause_reason = pg_next_text(row);
-    ret->circuit.state = pg_next_text(row);
-    ret->circuit.until = pg_next_time(row);
-    ret->circuit.reason = pg_next_text(row);
-    ret->circuit.since = pg_next_time(row);
-    ret->circuit.why = pg_next_text(row);
+    store_circuit_view(row, &ret->circuit);
     ret->backoff_until = pg_next_time(row);
     ret->backoff_reason = pg_next_text(row);
     ret->max_in_flight = pg_next_i64(row);

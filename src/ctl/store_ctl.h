@@ -35,12 +35,18 @@ struct store_overview {
 };
 int store_overview(struct pg *pg, struct store_overview *ret, struct error *err);
 
+struct store_circuit_view {
+    const char *state, *reason, *why; /* why: "" = the last answer tells */
+    int64_t since, until;             /* until: the next probe, or the end of the one that is under way */
+};
+
 struct store_integration {
     int64_t id;
     const char *name;
     bool enabled;
     int64_t paused_until;
-    const char *pause_reason, *circuit_state;
+    const char *pause_reason;
+    struct store_circuit_view circuit;
     int64_t backoff_until;
     const char *backoff_reason;
     int64_t waiting, due;
@@ -59,6 +65,9 @@ int store_integrations(struct pg *pg, int64_t limit, uint64_t max_wait_usec, str
                        struct error *err);
 void store_integration_row(const struct pg_result *result, int row, int64_t limit,
                            struct store_integration *ret);
+
+/* The next five columns, as the statements on integrations have them. */
+void store_circuit_view(struct pg_row *row, struct store_circuit_view *ret);
 
 /* How an integration fared of late: the results of attempts among the last events of the ledger. */
 struct store_health {
@@ -109,10 +118,7 @@ struct store_route {
     bool enabled, has_url;
     int64_t paused_until;
     const char *pause_reason;
-    struct {
-        const char *state, *reason, *why; /* why: "" = the last answer tells */
-        int64_t since, until;             /* until: the next probe, or the end of the one that is under way */
-    } circuit;
+    struct store_circuit_view circuit;
     int64_t backoff_until;
     const char *backoff_reason;
     int64_t max_in_flight, max_attempts; /* 0 = the default */
