@@ -148,6 +148,16 @@ class Cluster:
         finally:
             consumer.close()
 
+    def set_group_offsets(self, group, offsets):
+        """As an operator resets them: {(topic, partition): next offset}. Kafka refuses it while the group has members."""
+        consumer = self._consumer(group)
+        try:
+            wanted = [ck.TopicPartition(topic, p, at) for (topic, p), at in offsets.items()]
+            found = consumer.commit(offsets=wanted, asynchronous=False)
+            assert not any(tp.error for tp in found), found
+        finally:
+            consumer.close()
+
     def lag(self, group, topics):
         """How many messages the group has not committed yet, over all partitions."""
         committed = self.group_offsets(group, topics)
@@ -439,6 +449,13 @@ class RealKafka(Cluster):
             answer.read(struct.unpack(">i", answer.read(4))[0])
         wait_for(lambda: all(self.watermarks(topic)[p][0] == end for p, end in ends.items()), what=f"{topic} to begin later")
         return ends
+
+    def delete_group(self, group):
+        """The error code: 0, or 68 while it has members. This client library has no such request (42, version 0)."""
+        body = struct.pack(">hhi", 42, 0, 1) + _string("harness") + struct.pack(">i", 1) + _string(group)
+        with socket.create_connection(("127.0.0.1", self.ports["PLAINTEXT"]), 30 * PATIENCE) as s, s.makefile("rb") as answer:
+            s.sendall(struct.pack(">i", len(body)) + body)
+            return struct.unpack(">h", answer.read(struct.unpack(">i", answer.read(4))[0])[-2:])[0]
 
     def forbid(self, operation, topic=None, group=None, user="anubis"):
         """By a rule of StandardAuthorizer, see authorized()."""

@@ -1,0 +1,134 @@
+"""Events that Kafka let go before a group had read them come again, once: those in question are what was published when it was noted."""
+import contextlib
+
+import pytest
+from harness.anubis import Ctl, merged
+from harness.processes import wait_for
+from test_statements import STATEMENTS
+
+QUICK = {"log_level": "info", "consumers": {"session_timeout": "6s", "heartbeat_interval": "500ms"}}
+CREATED = "anubis.subscriptions.created"
+
+
+class World:
+    """Subscriptions of one institution, whose topics forget what no group has read."""
+
+    def __init__(self, app, kafka, prefix, institutions):
+        self.app, self.kafka, self.prefix = app, kafka, prefix
+        self.integration = app.integration(institutions.url("/good"))
+        self.settings = merged(QUICK, {"kafka": {"topic_prefix": prefix}, "consumers": {"group_prefix": prefix.strip(".")}})
+        self.away = merged(self.settings, {"consumers": {"integration": False, "monitoring": False, "external": False}})
+        self.ctl = Ctl(self.settings, database=app.database, kafka=kafka)
+
+    def topic(self, kind):
+        return f"{self.prefix}subscriptions.{kind}"
+
+    def send(self, count, total):
+        self.app.subscriptions(self.integration, count)
+        self.app.wait_states(sent=total, deadline=60)
+        wait_for(lambda: self.app.value("select high >= (select max(id) from {s}.subscription_events) from {s}.relay_state"), 60,
+                 "all to be published")
+
+    def forget(self, *kinds):
+        """{topic: how many messages are gone}"""
+        return {kind: sum(self.kafka.delete_records(self.topic(kind)).values()) for kind in kinds}
+
+    def published(self, kind):
+        return sum(high for _, high in self.kafka.watermarks(self.topic(kind)).values())
+
+    def check(self, total, gone):
+        """Each event is counted once, and each that was gone was published once more, and no other."""
+        wait_for(lambda: self.ctl("verify").code == 0, 90, lambda: f"the proof:\n{self.ctl('verify')}", interval=0.3)
+        wait_for(lambda: not self.app.value("select exists (select from {s}.consumer_offsets where unread_until is not null) or "
+                                            "exists (select from {s}.relay_holes where unread)"), 60, "the look at what is unread")
+        assert self.app.value("select sum(sent)::int from {s}.integration_runtime") == total
+        assert {kind: self.published(kind) for kind in gone} == {kind: total + n for kind, n in gone.items()}
+
+
+@pytest.fixture
+def world(app, real_kafka, topic_prefix, institutions):
+    return World(app, real_kafka, topic_prefix, institutions)
+
+
+@pytest.mark.real_kafka
+@pytest.mark.parametrize("commits", [True, False], ids=["committed", "rolled back"])
+def test_what_was_a_gap_then_is_published_once(world, make_daemon, commits):
+    """A transaction holds ids open while it is noted what is in question, and ends as soon as it is."""
+    app = world.app
+    daemon = make_daemon(world.away, kafka=world.kafka).start()
+    world.send(20, 20)
+    with contextlib.closing(app.database.connect(autocommit=False)) as late:
+        app.subscriptions(world.integration, 10, connection=late)
+        world.send(40, 60)
+        wait_for(lambda: app.value("select gap_first <> '{}' from {s}.relay_state"), 30, "the gap to be seen")
+        gone = world.forget("created", "sent")
+        daemon.term()
+        daemon = make_daemon(world.settings, kafka=world.kafka).start()
+        noted = "select exists (select from {s}.consumer_offsets where topic = %s and unread_gaps <> '{}')"
+        wait_for(lambda: app.value(noted, (world.topic("created"),)), 60, "the gap to be noted", interval=0.01)
+        (late.commit if commits else late.rollback)()
+    total = 70 if commits else 60
+    app.wait_states(sent=total)
+    world.check(total, gone)
+    daemon.wait_log(rf'{gone["created"]} events of "{world.topic("created")}", .* had left Kafka before they were read')
+    daemon.term()
+
+
+def test_gaps_of_then_are_left_out(app):
+    """Whether or not they have been filled since: the relay publishes, or has published, what fills them."""
+    app.subscriptions(app.integration("https://x.example"), 20)
+    app.query("update {s}.relay_state set high = 20; insert into {s}.relay_topics (topic, from_sequence, partitions) values (%s, 0, 1)",
+              (CREATED,))
+    app.query("insert into {s}.consumer_offsets (consumer_group, topic, partition, next_offset, read_model, unread_until, unread_below, "
+              "unread_gaps) values ('g', %s, 0, 5, 'integration', 5, 15, '{\"[3,5]\",\"[9,9]\"}')", (CREATED,))
+    app.query("update {s}.relay_state set gap_first = '{12}', gap_last = '{12}', gap_horizon = '{1}'")
+    with contextlib.closing(app.database.connect()) as connection, connection.cursor() as cursor:
+        cursor.execute("set search_path = anubis")
+        cursor.execute(f"prepare look as {STATEMENTS['unread_publish']}")
+        cursor.execute("execute look (%s, '{g}', '{0}', 0, 20, 1000)", (CREATED,))
+        assert cursor.fetchone() == (20, 10, 1, 15)
+    assert [r[0] for r in app.query("select first_id from {s}.relay_holes where unread order by 1")] == [
+        1, 2, 6, 7, 8, 10, 11, 13, 14, 15]
+
+
+@pytest.mark.real_kafka
+def test_two_groups_that_lack_the_same(world, make_daemon):
+    """Of two read models: what one has not read and the other has not either comes again once."""
+    daemon = make_daemon(world.away, kafka=world.kafka).start()
+    world.send(60, 60)
+    gone = world.forget("created", "sent")
+    daemon.term()
+    daemon = make_daemon(world.settings, kafka=world.kafka).start()
+    world.send(20, 80)
+    world.check(80, gone)
+    assert world.app.value("select count(distinct read_model) from {s}.consumer_bitmaps where event_type = 'sent'") > 1
+    daemon.term()
+
+
+@pytest.mark.real_kafka
+def test_two_groups_of_one_read_model(world, make_daemon):
+    """Two daemons with a group_prefix each, which both were away: nothing counts twice."""
+    daemon = make_daemon(world.away, kafka=world.kafka).start()
+    world.send(60, 60)
+    gone = world.forget("created", "sent")
+    daemon.term()
+    daemons = [make_daemon(merged(world.settings, {"instance": name, "consumers": {"group_prefix": world.prefix + name}}),
+                           kafka=world.kafka).start() for name in "ab"]
+    world.send(20, 80)
+    world.check(80, gone)
+    assert [d.term() for d in daemons] == [0, 0]
+
+
+@pytest.mark.real_kafka
+def test_one_group_is_further_than_the_other(world, make_daemon):
+    """The one was away, the other had read all: what comes again for the one changes nothing for the other."""
+    daemon = make_daemon(merged(world.settings, {"consumers": {"integration": False}}), kafka=world.kafka).start()
+    world.send(60, 60)
+    lag = "select coalesce(sum(next_offset), 0) from {s}.consumer_offsets where topic = %s and consumer_group like '%%monitoring%%'"
+    wait_for(lambda: world.app.value(lag, (world.topic("created"),)) == 60, 60, "the monitoring group to have read all")
+    gone = world.forget("created", "sent")
+    daemon.term()
+    daemon = make_daemon(world.settings, kafka=world.kafka).start()
+    world.send(20, 80)
+    world.check(80, gone)
+    daemon.term()
