@@ -3,6 +3,7 @@
 #include "http_fixture.h"
 
 #include <sys/resource.h>
+#include <sys/wait.h>
 
 #define OK "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 #define KIB "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcde\n"
@@ -291,8 +292,7 @@ TEST(test_idle_connection_closed_by_the_server)
 
         expect_status(o, 200);
         free(o);
-        for (int j = 0; j < 3; j++) /* and the loop does not spin meanwhile */
-            turn(c);
+        WAIT_FOR(c, !server_has_connections(s));
         assert_int_equal(s->requests, i);
     }
     server_stop(s);
@@ -602,30 +602,52 @@ TEST(test_time_to_connect_is_not_the_requests)
     server_stop(s);
 }
 
+/* Servers in a process of their own, whose descriptors are none of the client's; it ends with the returned one. */
+static int start_apart(uint16_t *ret_ports, int count)
+{
+    static const struct reply replies[] = {{OK, KEEP, NULL, false}};
+    int pair[2];
+
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        char end;
+        close(pair[0]);
+        for (int i = 0; i < count; i++)
+            if (write(pair[1], &server_start(replies, 1)->port, sizeof(uint16_t)) < 0)
+                abort();
+        _exit(read(pair[1], &end, 1) == 0 ? 0 : 1);
+    }
+    close(pair[1]);
+    for (int i = 0; i < count; i++)
+        assert_int_equal(recv(pair[0], &ret_ports[i], sizeof(uint16_t), MSG_WAITALL), sizeof(uint16_t));
+    return pair[0];
+}
+
 /* Connections that are kept must not take the descriptors that new ones need. */
 TEST(test_few_descriptors)
 {
-    enum { HOSTS = 12 };
-    static const struct reply replies[] = {{OK, KEEP, NULL, false}};
+    enum { HOSTS = 12, FEW = 5 };
     struct client *c = *state;
-    struct server *s[HOSTS];
+    uint16_t ports[HOSTS];
     struct rlimit old, few;
+    char url[64];
+    int servers = start_apart(ports, HOSTS), next = dup(STDIN_FILENO);
 
-    for (int i = 0; i < HOSTS; i++)
-        s[i] = server_start(replies, 1);
-    int next = dup(STDIN_FILENO);
     close(next);
     getrlimit(RLIMIT_NOFILE, &old);
-    few = (struct rlimit){(rlim_t) next + 14, old.rlim_max};
+    few = (struct rlimit){(rlim_t) next + FEW, old.rlim_max};
     setrlimit(RLIMIT_NOFILE, &few);
     for (int i = 0; i < HOSTS; i++) {
-        struct outcome *o = post_to(c, s[i]);
+        snprintf(url, sizeof(url), "http://127.0.0.1:%d/", ports[i]);
+        struct outcome *o = finished(c, post(c, url));
         expect_status(o, 200);
         free(o);
     }
     setrlimit(RLIMIT_NOFILE, &old);
-    for (int i = 0; i < HOSTS; i++)
-        server_stop(s[i]);
+    close(servers);
+    assert_true(wait(NULL) > 0);
 }
 
 static void *urgent_data_run(void *userdata)

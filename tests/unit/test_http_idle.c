@@ -33,13 +33,13 @@ static void race_the_close(struct client *c, struct server *s)
             fail_msg("round %d: %s (%s), %d requests", i, http_cause_word(o->result.cause), o->detail,
                      s->requests - before);
         free(o);
-        uint64_t until =
-            now_monotonic_usec() + 4800 + (uint64_t) i % 20 * 30; /* LATE_CLOSE closes after 5 ms */
+        /* LATE_CLOSE closes after 5 ms, or a little later: most come behind it, many at that moment. */
+        uint64_t until = now_monotonic_usec() + 4800 + (uint64_t) i * 37 % 2000;
         while (now_monotonic_usec() < until)
             if (i % 2)
                 turn_now(c);
     }
-    assert_true(lost < ROUNDS / 2);
+    assert_true(lost < ROUNDS * 3 / 4);
     server_stop(s);
 }
 

@@ -3,8 +3,11 @@
 #include "http_fixture.h"
 
 #define ANSWER "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+/* The end is said, since the next request may come before it. */
+#define LAST_ANSWER "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"
 
-static const struct reply kept[] = {{ANSWER, KEEP, NULL, false}}, closed[] = {{ANSWER, CLOSE, NULL, false}};
+static const struct reply kept[] = {{ANSWER, KEEP, NULL, false}},
+                          closed[] = {{LAST_ANSWER, CLOSE, NULL, false}};
 
 /* --- clients ---------------------------------------------------------------------------------- */
 
