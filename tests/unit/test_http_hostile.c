@@ -602,7 +602,7 @@ TEST(test_time_to_connect_is_not_the_requests)
     server_stop(s);
 }
 
-/* Servers in a process of their own, whose descriptors are none of the client's; it ends with the returned one. */
+/* Servers in a process of their own, whose descriptors are not the client's. Closing the result ends it. */
 static int start_apart(uint16_t *ret_ports, int count)
 {
     static const struct reply replies[] = {{OK, KEEP, NULL, false}};
