@@ -57,7 +57,10 @@ def cpu_by_session(app):
     found = {}
     for name, pid in app.database.query("select split_part(application_name, ' (', 1), pid from pg_stat_activity "
                                         "where datname = current_database() and pid <> pg_backend_pid()"):
-        found[name] = found.get(name, 0) + cpu_of_thread(pid, pid)
+        try:
+            found[name] = found.get(name, 0) + cpu_of_thread(pid, pid)
+        except OSError:  # it has just ended
+            pass
     return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 

@@ -39,6 +39,25 @@ def test_results_that_wait_for_a_lock(app, institutions, make_daemon, lock):
     assert institutions.counts("/slow/1000")["requests"] == 20
 
 
+def test_results_that_wait_hold_up_other_requests_only_when_many(app, institutions, make_daemon):
+    """As many as there are slots may wait for the database before no more is sent: what waits is in memory alone."""
+    slots = 8
+    app.query("create function {s}.waits() returns trigger language plpgsql as "
+              "$$ begin perform pg_advisory_xact_lock(77); return new; end $$; "
+              "create trigger waits before update on {s}.subscriptions for each row when (new.status = 'sent') "
+              "execute function {s}.waits()")
+    daemon = make_daemon({"delivery": {"max_in_flight": slots, "max_in_flight_per_integration": slots}}).start()
+    holder = app.database.connect(autocommit=False)
+    holder.cursor().execute("select pg_advisory_xact_lock(77)")
+    app.subscriptions(app.integration(institutions.url("/good/waits")), 10 * slots)
+    daemon.wait_log("results cannot be settled for the locks of other sessions")
+    assert slots < institutions.counts("/good/waits")["requests"] <= 2 * slots
+    holder.rollback()
+    holder.close()
+    app.wait_states(sent=10 * slots)
+    assert institutions.counts("/good/waits")["requests"] == 10 * slots
+
+
 def claimed_at(app):
     """When the claims' session sent its last statement."""
     return app.value("select max(query_start) from pg_stat_activity where datname = current_database() "

@@ -330,14 +330,14 @@ static void on_claimed(struct pg_answer *answer, void *userdata)
 
 /* --- how much --------------------------------------------------------------------------------- */
 
-/* For new claims: what is in flight and what is not yet settled both count, so a database that is away stops
- * the claims. The last quarter is for integrations that have no request under way: one each, so that those
- * that are slow or silent cannot take all slots from the others. */
+/* For new claims. A result that waits for the database takes no slot from the next request, until as many wait
+ * as there are slots: more requests would only add to them. The last quarter is for integrations that have no
+ * request under way: one each, so that those that are slow or silent cannot take all slots from the others. */
 static int free_slots(const struct claimer *c, bool *ret_reserve)
 {
-    int64_t held =
-        (int64_t) deliveries_count(c->parts.deliveries) + (int64_t) c->callbacks.unsettled(c->userdata);
     int64_t max = c->config->delivery.max_in_flight, unreserved = max - max / 4;
+    int64_t held = (int64_t) deliveries_count(c->parts.deliveries) +
+                   MAX((int64_t) c->callbacks.unsettled(c->userdata) - max, 0);
 
     *ret_reserve = held >= unreserved;
     return (int) MIN(MAX((*ret_reserve ? max : unreserved) - held, 0), c->config->delivery.batch_size);
