@@ -3,7 +3,10 @@ import json
 
 import psycopg2
 import pytest
+from harness.anubis import Ctl
+from harness.application import Application
 from harness.processes import wait_for
+from harness.rails import adopt, fingerprints, rails
 from test_erase import CPF, caught_up, payload, traces
 
 FAST = {"consumers": {"session_timeout": "6s", "heartbeat_interval": "500ms"}}
@@ -201,3 +204,32 @@ def caught_up_but_for_the_old(app, ctl):
     leaves = "select count(*) from {s}.audit_log where sequence > 1048576"
     wait_for(lambda: ctl("verify", "--json").code == 0
              and app.value(leaves) == app.value("select count(*) from {s}.subscription_events"), 60, lambda: ctl("verify").stdout)
+
+
+def test_what_was_there_before_the_adoption_leaves(empty_database, broker, institutions, make_daemon):
+    """The adopted partition is as old as its adoption, and no part of any proof: what was counted before stays, and adds up."""
+    rails(empty_database)
+    adopt(empty_database).expect(0)
+    app, part, public = Application(empty_database, "public"), "subscription_events_adopted", {"database": {"schema": "public"}}
+    app.query("update {s}.integrations set endpoint_url = %s", (institutions.url("/good"),))
+    app.query("update {s}.subscriptions set status = 'pending' where status = 'processing'")
+    types = fingerprints(empty_database)
+    assert retire(app, age="1 day")[0] is None, "it was adopted just now, however old its events are"
+    app.query("update {s}.ledger_partitions set created_at = created_at - interval '2 days' where name = %s", (part,))
+    assert retire(app, age="3 days")[0] is None
+    daemon = make_daemon({**FAST, **public, "retention": {"events": "1d"}}, database=empty_database).start()
+    daemon.wait_log(f"{part} has left the ledger, older than retention.events")
+    assert app.value("select to_regclass('{s}." + part + "') is null and {s}.tables_amiss() is null")
+    app.query("insert into {s}.subscriptions (integration_id, integration_filter_id, payload, created_at, updated_at) "
+              "select 1, 1, '{}', now(), now() from generate_series(1, 5)")
+    app.wait_states(sent=165, failed=40)
+    ctl = Ctl(public, database=empty_database, kafka=broker)
+    wait_for(lambda: ctl("verify", "--json").code == 0, 60, lambda: ctl("verify").stdout)
+    wait_for(lambda: app.value("select sum(successful_sends) from {s}.integrations") == 10 * (1 + 2 + 3 + 4 + 5) + 165 - 40, 30,
+             "what is counted to be added to what the application had counted")
+    assert all(fingerprints(empty_database)[kind] == value for kind, value in types.items() if "types" in kind)
+    assert "sent" in ctl("explain", 2).expect(0).stdout
+    for value in (1, app.value("select min(id) from {s}.subscription_events") - 1):
+        with pytest.raises(psycopg2.Error, match="out of bounds"):
+            app.query("select setval('{s}.ledger_id_seq', %s)", (value,))
+    assert daemon.term() == 0
