@@ -616,8 +616,8 @@ CREATE FUNCTION anubis.event_time(instant timestamp with time zone) RETURNS text
                to_char(least(greatest(instant, '0001-01-01 00:00:00+00'), '9999-12-31 23:59:59.999999+00') at time zone 'UTC',
                        'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') end
 $$;
-CREATE FUNCTION anubis.histogram_add(index1 smallint[], count1 bigint[], index2 smallint[], count2 bigint[], OUT indexes smallint[], OUT counts bigint[]) RETURNS record
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+CREATE FUNCTION anubis.histogram_add(index1 smallint[], count1 bigint[], index2 smallint[], count2 bigint[]) RETURNS TABLE(indexes smallint[], counts bigint[])
+    LANGUAGE sql IMMUTABLE ROWS 1 PARALLEL SAFE
     AS $$
     select coalesce(array_agg(i order by i), '{}'), coalesce(array_agg(n order by i), '{}')
       from (select x.i, sum(x.n)::bigint as n

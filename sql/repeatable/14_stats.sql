@@ -24,10 +24,10 @@ create or replace function @extschema@.latency_index(usec bigint) returns smalli
                     64528422926154,65941411395383,67385340283170,68860887096459}'::bigint[]) end::smallint
 $$;
 
--- The sum of two histograms; counts may be less than 0, and those that come to 0 go.
-create or replace function @extschema@.histogram_add(index1 smallint[], count1 bigint[], index2 smallint[], count2 bigint[],
-                                                     out indexes smallint[], out counts bigint[])
-    language sql immutable parallel safe as $$
+-- The sum of two histograms; counts may be less than 0, and those that come to 0 go. One row, and declared as several, with which a
+-- statement takes the query in: a call would plan it anew.
+create or replace function @extschema@.histogram_add(index1 smallint[], count1 bigint[], index2 smallint[], count2 bigint[])
+    returns table (indexes smallint[], counts bigint[]) language sql immutable parallel safe rows 1 as $$
     select coalesce(array_agg(i order by i), '{}'), coalesce(array_agg(n order by i), '{}')
       from (select x.i, sum(x.n)::bigint as n
               from (select * from unnest(index1, count1) union all select * from unnest(index2, count2)) x (i, n)
