@@ -188,7 +188,7 @@ def show(name, result, indent="  "):
 CASES = {"throughput": lambda b, a: bench_throughput.throughput(b, a.rows, a.turns),
          "race": lambda b, a: bench_throughput.race(b, a.rows, a.turns),
          "settings": lambda b, a: bench_throughput.with_settings(b, a.rows, a.turns),
-         "latency": lambda b, a: b.latency(100, 10),
+         "latency": lambda b, a: {f"{n}/s": b.latency(n, seconds) for n, seconds in ((1, 30), (100, 10), (1000, 10))},
          "insert": lambda b, a: {**b.insert_cost(16, 1000), **bench_insert.beside(b, 1, 3, 2),
                                  **bench_insert.beside(b, 16, 3, 2)},
          "claims": lambda b, a: bench_claims.claims(b, a.waiting),
