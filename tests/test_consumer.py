@@ -988,7 +988,8 @@ def test_topics_are_made_anew_with_fewer_partitions(real_scene, make_member):
     made = real_scene.record(real_scene.make(200))
     real_scene.send({kind: [{**m, "partition": 0} for m in messages] for kind, messages in made.items()})
     wait_for(lambda: real_scene.counters() == real_scene.expected, 60, "the counters")
-    daemon.term()
+    assert daemon.term() == 0
+    assert "left behind" not in daemon.log
 
 
 @pytest.mark.real_kafka

@@ -8,10 +8,12 @@
 #include <string.h>
 
 #include "base/timeutil.h"
+#include "base/worker.h"
 #include "kafka/kafka_conf.h"
 #include "kafka/kafka_consumer_internal.h"
 
 #define CLOSE_USEC (5 * USEC_PER_SEC)
+#define DESTROY_SEC 2
 #define WAKE_MS 20
 #define WAKE_AFTER_MS 2
 
@@ -105,6 +107,35 @@ static bool may_be_destroyed(const struct kafka_consumer *k)
     return k->assigned || rd_kafka_version() >= 0x020300ff;
 }
 
+struct ending {
+    rd_kafka_t *rk;
+    int flags;
+};
+
+static void *destroy(void *userdata)
+{
+    struct ending *e = userdata;
+
+    rd_kafka_destroy_flags(e->rk, e->flags);
+    free(e);
+    return NULL;
+}
+
+/* librdkafka waits for ever for its own threads after a topic came back with fewer partitions than were read
+ * (seen with 2.0.2). Such a client is left behind, too; it has left its group. */
+static void destroy_in_time(rd_kafka_t *rk, int flags)
+{
+    struct ending *e = xmalloc(sizeof(*e));
+    struct worker ending = {.stop_fd = -1};
+    struct error err;
+
+    *e = (struct ending){rk, flags};
+    if (worker_start(&ending, "kafka end", destroy, e, &err) < 0)
+        destroy(e);
+    else if (!worker_join(&ending, DESTROY_SEC))
+        pthread_detach(ending.thread);
+}
+
 void kafka_consumer_free(struct kafka_consumer *k)
 {
     if (!k)
@@ -113,7 +144,7 @@ void kafka_consumer_free(struct kafka_consumer *k)
     bool closed = leave(k);
     rd_kafka_queue_destroy(k->queue);
     if (may_be_destroyed(k))
-        rd_kafka_destroy_flags(k->rk, closed ? 0 : RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
+        destroy_in_time(k->rk, closed ? 0 : RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
     for (size_t i = 0; k->topics && k->topics[i]; i++)
         free(k->topics[i]);
     free(k->topics);
