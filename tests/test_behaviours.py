@@ -1,7 +1,11 @@
 """What servers do, over HTTP and HTTPS: for each behaviour the row, its events, the journal, and how often the server itself
 saw the request."""
 import contextlib
+import os
 import re
+import shutil
+import ssl
+import subprocess
 
 import pytest
 from harness.anubis import merged
@@ -253,3 +257,42 @@ def test_an_untrusted_certificate_is_told_everywhere(app, ctl, make_daemon):
         assert server.requests == 0
     assert app.row(row)["last_error"] == "TLS handshake or certificate: the certificate's issuer is not known"
     assert "the certificate's issuer is not known" in ctl("explain", str(row)).expect(0).stdout
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="another certificate store needs root and unshare")
+def test_whom_the_system_trusts_counts_without_a_ca_file_only(app, make_daemon, tmp_path):
+    """The system trusts one authority, `ca_file` names another one, and each has signed an institution's certificate. That the
+    system trusts nobody is this machine's lack."""
+    known, named = Certificates(), Certificates()
+    store = os.path.realpath(ssl.get_default_verify_paths().openssl_capath)
+    shutil.copy(known.root, tmp_path / "known.pem")
+    subprocess.run(["openssl", "rehash", tmp_path], check=True, capture_output=True)
+    with contextlib.ExitStack() as stack:
+        servers = [stack.enter_context(contextlib.closing(ScriptedServer(Script(ok(b"Content-Length: 0\r\n\r\n")), authority)))
+                   for authority in (known, named)]
+        integrations = [app.integration(server.url) for server in servers]
+
+        def refused(integration, words):
+            row = app.subscription(integration)
+            wait_for(lambda: words in (app.row(row)["last_error"] or ""), 30, words)
+            app.query("update {s}.integrations set enabled = false where id = %s", (integration,))
+            return row
+
+        def sent(integration):
+            row = app.subscription(integration)
+            wait_for(lambda: app.row(row)["status"] == "sent", 30, "it to be sent")
+        daemon = make_daemon({"log_level": "info", "delivery": {"ca_file": named.root}},
+                             wrapper=("unshare", "--mount", "sh", "-c", 'mount --bind "$0" "$1" && shift && exec "$@"',
+                                      str(tmp_path), store)).start()
+        sent(integrations[1])
+        refused(integrations[0], "issuer is not known")
+        app.query("update {s}.integrations set enabled = true")
+        daemon.reload(delivery={"ca_file": ""})
+        wait_for(lambda: servers[0].requests == 1, 30, "what was refused to be sent")
+        refused(integrations[1], "issuer is not known")
+        for name in os.listdir(tmp_path):
+            os.unlink(tmp_path / name)
+        daemon.reload(log_level="debug")
+        row = refused(integrations[0], "install ca-certificates")
+        assert app.row(row)["attempts"] == 0 and [server.requests for server in servers] == [1, 1]
+        daemon.wait_log("keeps requests from being sent.* install ca-certificates, or set delivery.ca_file")

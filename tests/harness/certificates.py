@@ -1,5 +1,6 @@
 """Certificates for servers on loopback, as institutions have them: an authority, one below it, the server's own."""
 import os
+import secrets
 import subprocess
 
 from .processes import scratch_folder
@@ -19,6 +20,7 @@ class Certificates:
 
     def __init__(self):
         self.folder = scratch_folder()
+        self._name = secrets.token_hex(4)  # libssl finds an authority by its name, and takes the first one that has it
         self._serial = 0
         self.root, self.chain, self.key = self._path("root.crt"), self._path("chain.crt"), self._path("server.key")
         self._make("root", AUTHORITY)
@@ -46,7 +48,7 @@ class Certificates:
         with open(self._path("extensions"), "w", encoding="ascii") as f:
             f.write(extensions)
         _openssl("ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", key)
-        _openssl("req", "-new", "-key", key, "-subj", subject or f"/CN=anubisd test {name}", "-out", request)
+        _openssl("req", "-new", "-key", key, "-subj", subject or f"/CN=anubisd test {self._name} {name}", "-out", request)
         signer = ["-CA", self._path(issuer + ".crt"), "-CAkey", self._path(issuer + ".key")] if issuer else ["-signkey", key]
         self._serial += 1
         _openssl("x509", "-req", "-in", request, *signer, "-set_serial", str(self._serial), "-days", "2",

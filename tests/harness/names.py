@@ -1,26 +1,39 @@
 """Name servers on loopback, as the resolver of one process sees them."""
 import contextlib
+import errno
+import random
 import socket
 import threading
 
 
 class NameServers:
-    """One socket for each of `alive` on port 53 of a loopback address; those that are not alive take queries and never
-    answer, and those that are "failing" answer SERVFAIL. Every name is 127.0.0.1. `alive` may change."""
+    """One socket for each of `alive` on port 53 of a loopback address of its own; those that are not alive take queries and
+    never answer, and those that are "failing" answer SERVFAIL. Every name is 127.0.0.1. `alive` may change."""
 
-    def __init__(self, folder, alive, net="127.53.0"):
+    def __init__(self, folder, alive):
         self.path = f"{folder}/resolv.conf"
         self.alive = list(alive)
         self.asked = [0] * len(alive)
         self._sockets = []
         with open(self.path, "w", encoding="ascii") as f:
             for i in range(len(alive)):
-                address = f"{net}.{i + 1}"
-                s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-                s.bind((address, 53))
+                s = self._bound()
                 self._sockets.append(s)
-                f.write(f"nameserver {address}\n")
+                f.write(f"nameserver {s.getsockname()[0]}\n")
                 threading.Thread(target=self._serve, args=(i, s), daemon=True).start()
+
+    @staticmethod
+    def _bound():
+        """A resolver asks port 53 only, so it is the address that has to be free: other tests run beside this one."""
+        while True:
+            s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            try:
+                s.bind((f"127.53.{random.randrange(256)}.{random.randrange(1, 255)}", 53))
+                return s
+            except OSError as e:
+                s.close()
+                if e.errno != errno.EADDRINUSE:
+                    raise
 
     def wrapper(self):
         """A command before a command, which then asks these."""
