@@ -2061,7 +2061,7 @@ CREATE FUNCTION anubis.table_elsewhere(name text) RETURNS regclass
                        select x.indrelid::regclass from pg_index x
                         where name <> 'subscription_events' and x.indexrelid = to_regclass('anubis.' || quote_ident(name || '_pkey'))
                        union all
-                       select anubis.table_moved(name)) f
+                       select anubis.table_moved(name) where to_regclass('anubis.' || quote_ident(name)) is null) f
      where f.own is distinct from to_regclass('anubis.' || quote_ident(name)) and f.own is not null limit 1
 $$;
 CREATE FUNCTION anubis.table_moved(name text) RETURNS regclass

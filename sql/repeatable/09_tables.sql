@@ -20,7 +20,7 @@ create or replace function @extschema@.table_elsewhere(name text) returns regcla
                        select x.indrelid::regclass from pg_index x
                         where name <> 'subscription_events' and x.indexrelid = to_regclass('@extschema@.' || quote_ident(name || '_pkey'))
                        union all
-                       select @extschema@.table_moved(name)) f
+                       select @extschema@.table_moved(name) where to_regclass('@extschema@.' || quote_ident(name)) is null) f
      where f.own is distinct from to_regclass('@extschema@.' || quote_ident(name)) and f.own is not null limit 1
 $$;
 
