@@ -8,7 +8,7 @@ import random
 import pytest
 from harness.certificates import Certificates
 from harness.postgres import refused
-from harness.processes import wait_for
+from harness.processes import build_folder, wait_for
 from harness.recording import RecordingServer
 
 SECRET = "s3cr3t-Geheimnis"
@@ -102,6 +102,7 @@ def memory_of(pid):
     return found
 
 
+@pytest.mark.skipif("asan" in build_folder() or "tsan" in build_folder(), reason="a sanitizer keeps what was freed")
 def test_credentials_leave_the_memory(app, make_daemon, server, tmp_path):
     """Those that are no longer used, to the last piece; the one in use shows that they would be found. What stands in the
     database itself passes through buffers of libpq."""
