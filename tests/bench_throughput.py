@@ -1,8 +1,10 @@
 """The benchmark's throughput: waiting rows through everything, over HTTP and HTTPS in turn; and races against peers."""
 import itertools
 import json
+import os
 import resource
 import statistics
+import subprocess
 import sys
 import time
 
@@ -20,6 +22,7 @@ ALL_SENT = """select not exists (select from {s}.subscriptions where status in (
     and not exists (select from {s}.subscriptions where status = 'processing')"""
 RATIO_GOAL = -0.85             # HTTPS to HTTP, at least
 SETTINGS_GOAL = -0.95
+GO_GOAL = -1.2                 # anubisd to the peer in Go that does the same work
 MAIN_GOALS = [("first", 28), ("second", 40)]  # µs of the main thread
 
 
@@ -64,12 +67,14 @@ def cpu_by_session(app):
     return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 
-def once(bench, rows, scheme, in_flight, prepare=lambda app: None):
-    """From the daemon's start until all is sent and counted; prepare(app) sets what the integrations have."""
+def once(bench, rows, scheme, in_flight, prepare=lambda app: None, groups=None):
+    """From the daemon's start until all is sent and counted; prepare(app) sets what the integrations have; groups are settings
+    of the consumers."""
     app, ids = bench.fresh(scheme=scheme)
     prepare(app)
     bench.fill(app, rows)
-    daemon = bench.daemon(app, delivery={"max_in_flight": in_flight, "max_in_flight_per_integration": in_flight // len(ids)})
+    daemon = bench.daemon(app, consumers=groups or {}, delivery={"max_in_flight": in_flight,
+                                                           "max_in_flight_per_integration": in_flight // len(ids)})
     parts = {"postgres": bench.server.child.pid, "kafka": bench.kafka.child.pid, "institution": bench.sinks[scheme].child.pid}
     wal = app.value("select pg_current_wal_lsn()")
     before = {name: cpu_of_tree(pid) for name, pid in parts.items()}
@@ -199,30 +204,65 @@ def replaced(bench, rows, scheme):
         "--prefix", prefix, "--rows", rows, "--ca-file", bench.certificates.root])
 
 
-def fast(bench, rows, scheme):
+def fast(bench, rows, scheme, name="fast_peer"):
     return race_once(bench, rows, scheme, bench_peer.FAST_SCHEMA, lambda database, prefix: [
-        program("tools/fast_peer"), database.conninfo(), bench.kafka.bootstrap, prefix, rows, IN_FLIGHT[0],
+        program(f"tools/{name}"), database.conninfo(), bench.kafka.bootstrap, prefix, rows, IN_FLIGHT[0],
         bench.certificates.root])
 
 
-def ours(bench, rows, scheme):
-    found = once(bench, rows, scheme, IN_FLIGHT[0])
+def in_go(bench, rows, scheme):
+    return fast(bench, rows, scheme, "go_peer")
+
+
+def go_missing():
+    """Why the peer in Go cannot run; None once it is built. Go looks for its modules in its cache, then in its proxy."""
+    folder = os.path.join(os.path.dirname(__file__), "tools", "go_peer")
+    command = ["go", "build", "-buildvcs=false", "-o", os.path.abspath(program("tools/go_peer")), "."]
+    try:
+        built = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+    except (OSError, subprocess.TimeoutExpired) as e:
+        return str(e)
+    return None if built.returncode == 0 else built.stderr.strip().rpartition("\n")[2] or "go build ended with an error"
+
+
+def ours(bench, rows, scheme, groups=None):
+    found = once(bench, rows, scheme, IN_FLIGHT[0], groups=groups)
     return rows / found["subscriptions/s"], sum(found["CPU µs a subscription"].values())
+
+
+def one_group(bench, rows, scheme):
+    """What the peers do: of the consumers the one that counts."""
+    return ours(bench, rows, scheme, {"monitoring": False, "external": False})
+
+
+PEERS = {"C": fast, "Go": in_go}
+OURS = {"anubisd": ours, "anubisd with one group": one_group}
+
+
+def compared(scheme, found):
+    """Lines of the table from {runner's name: [(subscriptions/s, CPU)]}."""
+    for n, figure in enumerate(("subscriptions/s", "CPU µs of all parts")):
+        for peer, we in itertools.product([name for name in PEERS if name in found], OURS):
+            goals = [("ratio", GO_GOAL)] if (n, peer, we) == (0, "Go", "anubisd with one group") else []
+            yield Row.of_turns(f"{figure} over {scheme}, peer in {peer} → {we}", [t[n] for t in found[peer]],
+                               [t[n] for t in found[we]], goals)
 
 
 def race(bench, rows, turns):
     """Against bare work without promises, by turns; and against the design that anubisd replaces."""
     warm_up(bench)
-    table = []
+    left_out, runners, table = go_missing(), PEERS | OURS, []
+    if left_out:
+        del runners["Go"]
     for scheme in SCHEMES:
-        found = {fast: [], ours: []}
+        found = {name: [] for name in runners}
         for turn in range(turns):
-            for runner in (fast, ours) if turn % 2 == 0 else (ours, fast):
-                found[runner].append(runner(bench, rows, scheme))
-        rates = [[rows / seconds for seconds, _ in found[runner]] for runner in (fast, ours)]
-        cpu = [[used for _, used in found[runner]] for runner in (fast, ours)]
-        table.append(Row.of_turns(f"subscriptions/s over {scheme}, fast peer → anubisd", *rates))
-        table.append(Row.of_turns(f"CPU µs of all parts over {scheme}, fast peer → anubisd", *cpu))
-        table.append(Row(f"subscriptions/s over {scheme}, replaced design → anubisd",
-                         FEW / replaced(bench, FEW, scheme)[0], statistics.median(rates[1])))
+            for name in list(runners)[::1 if turn % 2 == 0 else -1]:
+                seconds, cpu = runners[name](bench, rows, scheme)
+                found[name].append((rows / seconds, cpu))
+        table += compared(scheme, found)
+        table.append(Row(f"subscriptions/s over {scheme}, replaced design → anubisd", FEW / replaced(bench, FEW, scheme)[0],
+                         statistics.median(rate for rate, _ in found["anubisd"])))
+    if left_out:
+        table.append(Row(f"the peer in Go is left out: {left_out}", None))
     return {"rows": rows, "turns": turns, "table": table}

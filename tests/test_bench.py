@@ -46,6 +46,25 @@ def test_turns_alternate():
     assert bench_throughput.medians(turns) == {"a": 2, "b": {"x": 3}}
 
 
+def test_a_race_compares_each_peer_that_runs_with_anubisd():
+    found = {"C": [(100, 10), (100, 10)], "Go": [(80, 20), (80, 20)], "anubisd": [(50, 40), (50, 40)],
+             "anubisd with one group": [(100, 30), (90, 30)]}
+    rows = list(bench_throughput.compared("http", found))
+    assert [row.ratio for row in rows] == [0.5, 0.95, 0.625, 1.1875, 4, 3, 2, 1.5]
+    assert [list(row.verdicts()) for row in rows if row.goals] == [["ratio ≥ 1.2: MISSED"]]
+    del found["Go"]
+    assert [row.ratio for row in bench_throughput.compared("https", found)] == [0.5, 0.95, 4, 3]
+
+
+def test_without_go_its_peer_is_left_out_and_the_table_says_why(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "No such file" in bench_throughput.go_missing()
+    (tmp_path / "go").write_text("#!/bin/sh\necho a >&2; echo 'no module' >&2; exit 1\n")
+    (tmp_path / "go").chmod(0o755)
+    assert bench_throughput.go_missing() == "no module"
+    assert table([Row("left out", None)])[1].strip() == "left out"
+
+
 def test_cpu_is_counted_by_thread():
     with Child(["sh", "-c", "while :; do :; done"], name="busy") as child:
         child.start()
