@@ -802,7 +802,7 @@ CREATE FUNCTION anubis.integration_filter_required() RETURNS boolean
 CREATE FUNCTION anubis.integration_fingerprint(endpoint_url text, auth_token text, delivery_settings jsonb) RETURNS bigint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
-    select hashtextextended(concat_ws(' ', endpoint_url, auth_token, nullif(delivery_settings, '{}')::text), 0) $$;
+    select hashtextextended(coalesce(endpoint_url, '') || ' ' || coalesce(auth_token, '') || ' ' || coalesce(nullif(delivery_settings, '{}')::text, ''), 0) $$;
 CREATE FUNCTION anubis.integration_limited() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'

@@ -1,9 +1,10 @@
 -- The functions of the triggers on integrations.
 
--- Tells one way of reaching an institution from another: what came of a request says nothing about a later one.
+-- Tells one way of reaching an institution from another: what came of a request says nothing about a later one. Without concat_ws(),
+-- which is not immutable, so that claims would pay for a call.
 create or replace function @extschema@.integration_fingerprint(endpoint_url text, auth_token text, delivery_settings jsonb) returns bigint
     language sql immutable parallel safe as $$
-    select hashtextextended(concat_ws(' ', endpoint_url, auth_token, nullif(delivery_settings, '{}')::text), 0) $$;
+    select hashtextextended(coalesce(endpoint_url, '') || ' ' || coalesce(auth_token, '') || ' ' || coalesce(nullif(delivery_settings, '{}')::text, ''), 0) $$;
 
 -- A change that makes an integration's subscriptions due rings, too.
 create or replace function @extschema@.integration_changed() returns trigger language plpgsql security definer
