@@ -46,6 +46,13 @@ def test_turns_alternate():
     assert bench_throughput.medians(turns) == {"a": 2, "b": {"x": 3}}
 
 
+def test_looking_takes_one_session_and_its_cpu_is_known(app):
+    looks = bench_throughput.Looks(app)
+    assert {looks.value("select pg_backend_pid()") for _ in range(3)} == {looks.pid}
+    assert looks.value("select count(*) from {s}.subscriptions") == 0
+    assert 0 < looks.close() < 60
+
+
 def test_a_race_compares_each_peer_that_runs_with_anubisd():
     found = {"C": [(100, 10), (100, 10)], "Go": [(80, 20), (80, 20)], "anubisd": [(50, 40), (50, 40)],
              "anubisd with one group": [(100, 30), (90, 30)]}
