@@ -182,6 +182,31 @@ def test_files_that_were_set_back(world, institutions):
     world.check(lost, institutions)
 
 
+def test_files_that_were_set_back_and_other_topics_at_once(world, broker, institutions):
+    """What Kafka has of before stands in the topics of the former prefix."""
+    with world.daemon() as daemon:
+        world.send(50, 50)
+        saved = world.server.save()
+        world.send(40, 90)
+        lost = world.events()
+        assert daemon.term() == 0
+    world.server.set_back(saved, recover=False)
+    broker.create_anubis_topics("other.")
+    world.settings = merged(world.settings, {"kafka": {"topic_prefix": "other."}})
+    with world.daemon() as daemon:
+        world.send(30, 80)
+        daemon.wait_log(f"Kafka has events of this installation up to ledger id {max(lost)}, which this database does not have")
+        daemon.wait_log('topics that begin with "other." from now on, and no longer to those with "anubis."')
+        assert daemon.restart() and daemon.term() == 0
+        assert "and no longer to those with" not in daemon.log
+    world.prefix = "other."
+    found = world.events()
+    assert len(found) == 30 * 3 and min(found) > max(lost)
+    names, names_lost = ({event for of_one in e.values() for event, *_ in of_one} for e in (found, lost))
+    assert not names & names_lost
+    assert all(key.received == 1 for key in institutions.keys().values())
+
+
 @pytest.mark.parametrize("rows", [30, 200], ids=["fewer than were lost", "more"])
 def test_files_that_were_set_back_and_written_to(world, rows):
     """Before anybody could ask Kafka. What was written gets other ids before it is published; who writes meanwhile waits."""
@@ -362,9 +387,10 @@ def test_single_tables_of_another_time(world, what, passed, running):
         assert world.verify().code == 0
 
 
-@pytest.mark.parametrize("books", [("consumer_offsets", "consumer_bitmaps"), ("integration_runtime",)],
-                         ids=["offsets and marks", "counters"])
-def test_the_consumers_books_of_another_time(world, books):
+@pytest.mark.parametrize("books, running", [(("consumer_bitmaps", "consumer_offsets"), False), (("integration_runtime",), False),
+                                            (("consumer_bitmaps", "consumer_offsets"), True)],
+                         ids=["offsets and marks", "counters", "offsets and marks of a running one"])
+def test_the_consumers_books_of_another_time(world, books, running):
     """Nothing counts twice: the group stops where more is counted than marked. The proof is wrong, and says what mends it."""
     helps = "anubisctl replay --group integration --from-ledger"
     ctl = Ctl(database=world.app.database, kafka=world.kafka)
@@ -375,10 +401,12 @@ def test_the_consumers_books_of_another_time(world, books):
             world.app.query(f"create table public.{table} as select * from {{s}}.{table}")
         daemon.start()
         world.send(40, 90)
-        assert daemon.term() == 0
+        if not running:
+            assert daemon.term() == 0
         for table in books:
             world.app.query(f"delete from {{s}}.{table}; insert into {{s}}.{table} select * from public.{table}")
-        daemon.start()
+        if not running:
+            daemon.start()
         if len(books) == 2:
             daemon.wait_log(rf'has stopped: 80 events are counted, but not marked as handled.*"{helps}" mends it')
             assert helps in ctl("status").expect(0).stdout

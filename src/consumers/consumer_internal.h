@@ -121,6 +121,8 @@ struct consumer {
         _Atomic bool is_stopped; /* other threads read it */
         uint64_t passes_until;   /* what cannot be handled is put aside, however much; 0 = not */
         bool marks_known;    /* they were compared with the counters, or somebody knows that they differ */
+        bool was_stopped;    /* what an operator lets go on all the same is his decision */
+        uint64_t compare_at; /* monotonic; not again before */
         size_t ours, faults; /* of the batches before, the older they are the less they count */
     } stop;                  /* of the group, see stop.c */
     struct consumer_unknown {
@@ -196,6 +198,8 @@ void consumer_note_faults(struct consumer *c);
 /* Stops it, unless it finds that so many were put aside before and are only read again: PG_DONE then, or
  * APPLY_STOPPED, or an error of pg_query(). */
 int consumer_stop(struct consumer *c, struct error *err);
+/* Somebody else has written marks or offsets: before anything starts they are compared with the counters. */
+void consumer_doubt_marks(struct consumer *c);
 /* Finds out whether the group is stopped: then nothing is to be started. As pg_query(). */
 int consumer_ask_stopped(struct consumer *c, struct error *err);
 

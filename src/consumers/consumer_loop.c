@@ -307,8 +307,10 @@ static void after_apply(struct consumer *c, int r, const struct error *err)
         log_notice(
             "%s: somebody else has moved the offset of a partition, or stopped the group; starting over",
             c->name);
-        /* Or the tables were made anew, and with them the installation: all of it is read again. */
+        /* Or the tables were made anew, and with them the installation: all of it is read again. Or they were
+         * restored from another time. */
         pg_close(TAKE_PTR(c->session.pg));
+        consumer_doubt_marks(c);
         break;
     default:
         database_trouble(c, r, true, err);

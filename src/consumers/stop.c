@@ -16,6 +16,8 @@
 #include "consumers/consumer_internal.h"
 #include "consumers/store_consumer.h"
 
+/* So many times as long as the comparison took, there is none again. */
+#define COMPARE_REST 100
 #define FAULTS_MIN 20
 #define REMEMBERED_MAX (4 * FAULTS_MIN) /* messages of the batches before */
 
@@ -136,16 +138,24 @@ int consumer_stop(struct consumer *c, struct error *err)
     return APPLY_STOPPED;
 }
 
-/* Once for each thread: what an operator lets go on all the same is his decision. */
+void consumer_doubt_marks(struct consumer *c)
+{
+    if (!c->stop.was_stopped && now_monotonic_usec() >= c->stop.compare_at)
+        c->stop.marks_known = false;
+}
+
 static int check_marks(struct consumer *c, struct error *err)
 {
     CLEANUP(freep) char *command = xasprintf("replay --group %s --from-ledger", c->group->model);
     bool compares = strcmp(c->group->model, CONFIG_INTEGRATION_MODEL) == 0;
+    uint64_t began = now_monotonic_usec();
     int r = compares ? store_stop_unmarked(c->session.pg, c->group->model, command, &c->stop.marks_known, err)
                      : PG_DONE;
 
     /* A hundred million events on a slow machine: nobody waits for that. */
     bool too_many = r == -EBADMSG && strcmp(pg_error_sqlstate(c->session.pg), "57014") == 0;
+    uint64_t now = now_monotonic_usec();
+    c->stop.compare_at = now + COMPARE_REST * (now - began);
     c->stop.marks_known |= !compares || too_many;
     return too_many ? PG_DONE : r;
 }
@@ -170,6 +180,7 @@ int consumer_ask_stopped(struct consumer *c, struct error *err)
         log_line(LOG_NOTICE, MSG_GROUP_STOPPED, "%s: goes on%s", c->name,
                  stop.reason ? ", and puts messages aside that cannot be handled" : "");
     c->stop.is_stopped = stopped;
+    c->stop.was_stopped |= stopped;
     c->stop.marks_known |= stopped;
     return PG_DONE;
 }

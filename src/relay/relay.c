@@ -110,6 +110,7 @@ static void *run(void *userdata)
 
 static void free_relay(struct relay *relay)
 {
+    free(relay->session.former_prefix);
     relay_topics_free(&relay->kafka.topics);
     event_builder_free(&relay->sending.builder);
     closep(&relay->wake_fd);

@@ -44,6 +44,7 @@ struct relay_session {
     uint64_t stand_back_until;
     struct trouble refused, unidentified, without_wal;
     struct trouble unlike; /* another daemon leads, and its topics have other names */
+    char *former_prefix;   /* of the topics of the last leader, where ours have other names; else NULL */
     bool refused_leading;  /* it was refused what a leader does, not the session */
     int64_t refused_at;    /* real time */
 };
@@ -121,6 +122,9 @@ uint64_t relay_check_session(struct relay *relay);
 uint64_t relay_lose_session(struct relay *relay, int r, const struct error *err);
 /* It was not refused: the session, or with `leading` what a leader does. */
 void relay_works(struct relay *relay, bool leading);
+/* Kafka was compared: from now on our topics are those that the next leader looks at. 0, or an error of
+ * pg_query(). */
+int relay_note_prefix(struct relay *relay, struct error *err);
 /* A leader that cannot reach Kafka for long lets another daemon try. */
 void relay_consider_others(struct relay *relay);
 /* For anubisctl status, which knows the database alone. That the relay is stopped on an event is saved with

@@ -186,10 +186,13 @@ static int try_lead(struct relay *relay, bool *ret_leads, struct error *err)
     bool known = !pg_next_is_null(&row);
     const char *prefix = pg_next_text(&row);
     compare_prefix(relay, leader, known && !*ret_leads ? prefix : NULL);
+    free(TAKE_PTR(relay->session.former_prefix));
+    if (*ret_leads && known && strcmp(prefix, relay->config->kafka.topic_prefix) != 0)
+        relay->session.former_prefix = xstrdup(prefix);
     return 0;
 }
 
-static int note_prefix(struct relay *relay, struct error *err)
+int relay_note_prefix(struct relay *relay, struct error *err)
 {
     CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
     CLEANUP(pg_result_freep) struct pg_result *before = NULL;
@@ -233,8 +236,7 @@ uint64_t relay_take_lead(struct relay *relay)
     if (r < 0)
         return relay_lose_session(relay, r, &err);
     lead(relay, &start);
-    r = note_prefix(relay, &err);
-    return r < 0 ? relay_lose_session(relay, r, &err) : NOW;
+    return NOW;
 }
 
 uint64_t relay_check_session(struct relay *relay)

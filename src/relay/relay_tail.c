@@ -10,6 +10,8 @@
 #include "base/message_ids.h"
 #include "relay/relay_internal.h"
 
+/* Ours, and those of the last leader where they have other names: what it had published, Kafka has there. */
+#define TOPICS_MAX (2 * EVENT_TYPES)
 /* Of each partition: another installation may have written the last ones. */
 #define MESSAGES 100
 #define POLL_MS 200
@@ -40,16 +42,43 @@ static void note_message(struct relay *relay)
     tail->known_events[tail->known_count++] = event;
 }
 
+/* With as many partitions as they had last; none where nobody has published in one. */
+static int add_former(struct relay *relay, struct kafka_tail_topic *topics, char **names, struct error *err)
+{
+    for (size_t i = 0; i < EVENT_TYPES; i++) {
+        CLEANUP(pg_result_freep) struct pg_result *counts = NULL;
+        names[i] = event_type_topic((enum event_type) i, relay->session.former_prefix);
+        int r = store_relay_partitions(relay->session.pg, names[i], &counts, err);
+        if (r < 0)
+            return r;
+        int rows = pg_rows(counts);
+        topics[i] = (struct kafka_tail_topic){names[i], rows > 0 ? (int) pg_get_i64(counts, rows - 1, 1) : 0};
+    }
+    return 0;
+}
+
 static uint64_t begin(struct relay *relay)
 {
     struct relay_tail *tail = &relay->kafka.tail;
-    struct kafka_tail_topic topics[EVENT_TYPES];
+    struct kafka_tail_topic topics[TOPICS_MAX];
+    char *former[EVENT_TYPES] = {NULL};
+    size_t count = EVENT_TYPES;
     struct error err;
+    int r = 0;
 
     for (size_t i = 0; i < EVENT_TYPES; i++)
         topics[i] =
             (struct kafka_tail_topic){relay->kafka.topics.items[i].name, relay->kafka.topics.items[i].actual};
-    if (kafka_tail_new(&tail->reader, relay->config, topics, EVENT_TYPES, MESSAGES, &err) < 0) {
+    if (relay->session.former_prefix) {
+        r = add_former(relay, topics + count, former, &err);
+        count = TOPICS_MAX;
+    }
+    int created = r < 0 ? 0 : kafka_tail_new(&tail->reader, relay->config, topics, count, MESSAGES, &err);
+    for (size_t i = 0; i < EVENT_TYPES; i++)
+        free(former[i]);
+    if (r < 0)
+        return relay_lose_session(relay, r, &err);
+    if (created < 0) {
         relay_kafka_lost(relay, err.text);
         return backoff_next_usec(&relay->kafka.backoff);
     }
@@ -86,10 +115,12 @@ static uint64_t compare(struct relay *relay)
     int r = store_relay_leap(relay->session.pg, relay->position.gaps.high, tail->known_events,
                              tail->known_count, &leap, &err);
 
+    if (r == 0 && leap.newest > 0)
+        say_leap(&leap);
+    if (r == 0)
+        r = relay_note_prefix(relay, &err);
     if (r < 0)
         return relay_lose_session(relay, r, &err);
-    if (leap.newest > 0)
-        say_leap(&leap);
     relay_end_tail(relay);
     tail->known = true;
     return NOW;
