@@ -330,9 +330,9 @@ static void on_claimed(struct pg_answer *answer, void *userdata)
 
 /* --- how much --------------------------------------------------------------------------------- */
 
-/* For new claims. A result that waits for the database takes no slot from the next request, until as many wait
- * as there are slots: more requests would only add to them. The last quarter is for integrations that have no
- * request under way: one each, so that those that are slow or silent cannot take all slots from the others. */
+/* For new claims. A result that waits for the database takes no slot from the next request, until as many
+ * wait as there are slots: more would only add to them. The last quarter is for integrations that have no
+ * request under way: one each, so that slow or silent ones cannot take all slots from the others. */
 static int free_slots(const struct claimer *c, bool *ret_reserve)
 {
     int64_t max = c->config->delivery.max_in_flight, unreserved = max - max / 4;
