@@ -7,6 +7,8 @@ import signal
 import time
 
 import pytest
+from harness.certificates import Certificates
+from harness.institutions import Institutions
 from harness.names import NameServers
 from harness.processes import wait_for
 
@@ -198,3 +200,23 @@ def test_one_shortage_hides_no_other(app, institutions, make_daemon, tmp_path):
         assert app.value("select max(attempts) from {s}.subscriptions where status = 'sent'") == 1
     finally:
         servers.close()
+
+
+def test_who_needs_no_handshake_does_not_wait_for_those_of_others(app, institutions, make_daemon):
+    """Hundreds of institutions over TLS get their first row at once, and slots are few: rows of one that is reached in clear text
+    pass most of them."""
+    certificates, count = Certificates(), 400
+    with Institutions(count=False, name="many", certificates=certificates, more_ports=count) as many:
+        neighbour = app.integration(institutions.url("/good/neighbour"))
+        others = [app.integration(many.url("/good", port)) for port in many.ports]
+        make_daemon({"delivery": {"ca_file": certificates.root, "max_in_flight": 64}, "log_level": "info"}).start()
+        rows = [app.subscription(neighbour)]
+        app.wait_states(sent=1)
+        app.query("insert into {s}.subscriptions (integration_id, payload) select unnest(%s), '{}'", (others,))
+        while app.states()["sent"] < len(others) + len(rows):
+            rows.append(app.subscription(neighbour))
+            wait_for(lambda: app.row(rows[-1])["status"] == "sent", 60, "the neighbour's row")
+        passed = [n for n, in app.query(
+            "select (select count(*) from {s}.subscriptions o where o.integration_id <> n.integration_id "
+            "and o.sent_at between n.created_at and n.sent_at) from {s}.subscriptions n where integration_id = %s", (neighbour,))]
+        assert max(passed) < count / 2

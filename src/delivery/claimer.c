@@ -20,6 +20,8 @@
  * rows it takes. */
 #define REFILL_PAUSE_USEC (2 * USEC_PER_MSEC)
 #define STARVED_MAX_USEC (20 * USEC_PER_MSEC)
+/* While handshakes take all of this process's time: between claims for those that need none. */
+#define READY_PAUSE_USEC (10 * USEC_PER_MSEC)
 /* A look at everything that takes less walks over no entries of claimed rows to speak of. */
 #define QUICK_USEC (20 * USEC_PER_MSEC)
 /* While rings are not wanted, rows of other integrations are found by polling. */
@@ -40,6 +42,7 @@ struct claim {
     struct look *look; /* NULL = it goes on where the last claims ended */
     bool is_probe;     /* of open circuits */
     bool was_rung;     /* a ring led to it */
+    bool ready_only;   /* of integrations that need no handshake */
     bool reserve;      /* it may take slots that are kept for integrations with none */
     bool last_slots;   /* of those, the ones that are not for silent institutions either */
     uint64_t sent_at;  /* boot time */
@@ -53,7 +56,8 @@ struct claimer {
     int64_t process; /* of chance: whose the times of a rate_limit are */
     sd_event_source *timer;
     struct claim now;
-    int64_t last_integration[2]; /* the last one that gave a row; to a look for circuits to probe */
+    int64_t
+        last_integration[3]; /* the last one that gave a row; to a look for probes; as one that is ready */
     struct refusals refusals;
     bool rung;              /* since the claim under way was sent */
     bool missed;            /* a turn was due while a statement was under way */
@@ -198,9 +202,9 @@ static void plan_next(struct claimer *c, int rows, bool locked_out)
             look_for_probes(c, PROBES_APART_USEC << c->probes.fruitless);
         return;
     }
-    if (locked_out) {
+    if (locked_out || c->now.ready_only) {
         c->rung |= c->now.was_rung; /* what rang is still to be found */
-        claimer_soon(c, backoff_next_usec(&c->locked_out));
+        claimer_soon(c, c->now.ready_only ? READY_PAUSE_USEC : backoff_next_usec(&c->locked_out));
         return;
     }
     c->locked_out = LOCKED_OUT;
@@ -222,14 +226,6 @@ static void plan_next(struct claimer *c, int rows, bool locked_out)
 }
 
 /* --- answers ---------------------------------------------------------------------------------- */
-
-/* Round robin: a claim takes integrations in the order of their ids from `first` on, and around. */
-static bool comes_later(int64_t a, int64_t b, int64_t first)
-{
-    bool a_wrapped = a <= first, b_wrapped = b <= first;
-
-    return a_wrapped != b_wrapped ? a_wrapped : a > b;
-}
 
 static void on_refused_row(struct pg_answer *answer, void *userdata)
 {
@@ -283,7 +279,7 @@ static bool was_done(struct claimer *c, const struct pg_answer *answer)
 
 static void send_rows(struct claimer *c, const struct pg_result *result, int rows)
 {
-    int64_t *last = &c->last_integration[c->now.is_probe];
+    int64_t *last = &c->last_integration[c->now.ready_only ? 2 : c->now.is_probe];
 
     refusals_widen(c->now.is_probe ? &c->probes.search : &c->refusals, c->now.limit, rows);
     for (int i = 0; i < rows; i++) {
@@ -291,7 +287,7 @@ static void send_rows(struct claimer *c, const struct pg_result *result, int row
         store_claim_row(result, i, &row);
         /* However late the answer is read, the time is none that another process may have by now. */
         row.send_usec -= (int64_t) (now_boottime_usec() - c->now.sent_at);
-        if (i == 0 || comes_later(row.integration_id, *last, c->now.first_integration))
+        if (i == 0 || store_claim_comes_later(row.integration_id, *last, c->now.first_integration))
             *last = row.integration_id;
         deliveries_start(c->parts.deliveries, &row, c->now.token, c->now.is_probe);
     }
@@ -330,19 +326,6 @@ static void on_claimed(struct pg_answer *answer, void *userdata)
 
 /* --- how much --------------------------------------------------------------------------------- */
 
-/* For new claims. A result that waits for the database takes no slot from the next request, until as many
- * wait as there are slots: more would only add to them. The last quarter is for integrations that have no
- * request under way: one each, so that slow or silent ones cannot take all slots from the others. */
-static int free_slots(const struct claimer *c, bool *ret_reserve)
-{
-    int64_t max = c->config->delivery.max_in_flight, unreserved = max - max / 4;
-    int64_t held = (int64_t) deliveries_count(c->parts.deliveries) +
-                   MAX((int64_t) c->callbacks.unsettled(c->userdata) - max, 0);
-
-    *ret_reserve = held >= unreserved;
-    return (int) MIN(MAX((*ret_reserve ? max : unreserved) - held, 0), c->config->delivery.batch_size);
-}
-
 /* True when it is better to let more slots get free first. */
 static bool better_to_wait(struct claimer *c, int slots, bool reserve, int64_t budget)
 {
@@ -368,8 +351,8 @@ static bool better_to_wait(struct claimer *c, int slots, bool reserve, int64_t b
     return true;
 }
 
-/* A ring may come from anywhere; else the integrations that are known to have more go first for a while.
- * NULL: it is too soon for another look, which comes later. */
+/* Those that need no handshake do not wait for the handshakes of all others. A ring may come from anywhere;
+ * else the integrations that are known to have more go first for a while. NULL: it is too soon. */
 static const struct pg_statement *choose_statement(struct claimer *c)
 {
     uint64_t now = now_monotonic_usec();
@@ -381,6 +364,12 @@ static const struct pg_statement *choose_statement(struct claimer *c)
         store_claim_places(args, c->process, 0, NULL);
         store_claim_probe_args(args, c->config->circuit_breaker.max_recovery_timeout_usec);
         return &sql_claim_probe;
+    }
+    if (c->now.ready_only) {
+        count = deliveries_ready_places(c->parts.deliveries, &places);
+        store_claim_places(args, c->process, count, places);
+        claimer_soon(c, READY_PAUSE_USEC);
+        return count > 0 ? &sql_claim_on : NULL;
     }
     if (!c->now.was_rung && !c->now.reserve && looks_can_wait(&c->looks, now) && c->refusals.limit == 0)
         count = integrations_take_places(deliveries_integrations(c->parts.deliveries), now, &places);
@@ -429,16 +418,18 @@ void claimer_claim(struct claimer *c)
     int64_t budget =
         (int64_t) c->config->delivery.max_claim_bytes - (int64_t) deliveries_bytes(c->parts.deliveries);
     bool reserve;
-    int slots = free_slots(c, &reserve);
+    int slots = deliveries_free_slots(c->parts.deliveries, c->callbacks.unsettled(c->userdata), &reserve);
 
     if (better_to_wait(c, slots, reserve, budget))
         return;
     uint64_t now = now_monotonic_usec();
     bool is_probe = now >= MIN(c->probes.due, c->probes.looked_at + c->config->delivery.poll_interval_usec);
+    bool ready_only = !is_probe && c->refusals.limit == 0 && deliveries_are_congested(c->parts.deliveries);
     c->now = (struct claim){
         .is_probe = is_probe,
         .token = (int64_t) (random_u64() >> 1) | 1,
-        .first_integration = c->last_integration[is_probe],
+        .ready_only = ready_only,
+        .first_integration = c->last_integration[ready_only ? 2 : is_probe],
         .limit = refusals_limit(is_probe ? &c->probes.search : &c->refusals, slots),
         .was_rung = c->rung,
         .reserve = reserve,

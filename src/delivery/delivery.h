@@ -49,6 +49,13 @@ void deliveries_decided(struct delivery *d, bool fails);
 /* What the database says of an integration's refusals, and why it is paused where it is. */
 void deliveries_told(struct deliveries *d, const struct store_verdict *verdict, const char *reason);
 struct integrations *deliveries_integrations(struct deliveries *d);
+/* For new claims. A result that waits for the database (`unsettled` of them) takes no slot from the next
+ * request, until as many wait as there are slots: more requests would only add to them. The last quarter is
+ * for integrations that have no request under way: one each, so that those that are slow or silent cannot
+ * take all slots from the others. */
+int deliveries_free_slots(const struct deliveries *d, size_t unsettled, bool *ret_reserve);
+bool deliveries_are_congested(const struct deliveries *d);                            /* see http.h */
+size_t deliveries_ready_places(struct deliveries *d, const struct store_place **ret); /* see integration.h */
 void deliveries_tokens(const struct deliveries *d, void (*note)(int64_t token, void *userdata),
                        void *userdata);
 

@@ -367,6 +367,30 @@ size_t integrations_near_places(struct integrations *all, const struct store_pla
     return all->place_count;
 }
 
+struct ready_walk {
+    struct integrations *all;
+    const struct http *http;
+};
+
+static void ready_place(const void *node, VISIT visit, void *closure)
+{
+    const struct integration *i = *(struct integration *const *) node;
+    const struct ready_walk *w = closure;
+
+    if ((visit == postorder || visit == leaf) &&
+        http_is_ready_for(w->http, i->settings.way.http, i->endpoint_url))
+        add_place(w->all, &i->places.far);
+}
+
+size_t integrations_ready_places(struct integrations *all, const struct http *http,
+                                 const struct store_place **ret)
+{
+    all->place_count = 0;
+    twalk_r(all->tree, ready_place, &(struct ready_walk){all, http});
+    *ret = all->places;
+    return all->place_count;
+}
+
 static void forget_place(const void *node, VISIT visit, void *closure)
 {
     (void) closure;

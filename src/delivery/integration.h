@@ -88,11 +88,14 @@ uint64_t integrations_next_end(const struct integrations *all);
 void integrations_forget_credentials(struct integrations *all);
 /* Where the last claims ended, of those where more rows may wait as far as these claims tell, and slots are
  * free; each is taken for exhausted from now on until a claim says otherwise. The array lives until the next
- * call of one of these two. */
+ * call of one of these three. */
 size_t integrations_take_places(struct integrations *all, uint64_t now, const struct store_place **ret);
 /* A little before the furthest claims, of those of which many rows were claimed: a look from there on walks
  * over few entries of claimed rows, and misses what was put back or committed long after its neighbours. */
 size_t integrations_near_places(struct integrations *all, const struct store_place **ret);
+/* Behind the furthest claims, of those that can be sent to without a TLS handshake. */
+size_t integrations_ready_places(struct integrations *all, const struct http *http,
+                                 const struct store_place **ret);
 /* The entries of claimed rows are gone: looks may begin at the start. */
 void integrations_forget_places(struct integrations *all);
 /* Those with requests under way, and those that may not have as many as they like. `last_slots`: none is for

@@ -32,6 +32,13 @@ void store_claim_args(struct pg_args *args, const struct store_claim_request *q,
     pg_arg_i32s(args, &loads->retries, sizeof(*loads), count);
 }
 
+bool store_claim_comes_later(int64_t a, int64_t b, int64_t first)
+{
+    bool a_wrapped = a <= first, b_wrapped = b <= first;
+
+    return a_wrapped != b_wrapped ? a_wrapped : a > b;
+}
+
 void store_claim_places(struct pg_args *args, int64_t process, size_t count, const struct store_place *places)
 {
     static const struct store_place none;

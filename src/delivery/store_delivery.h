@@ -49,6 +49,8 @@ struct store_place {
     {                                                                                                        \
         .integration_id = (integration), .due = INT64_MIN, .id = INT64_MAX                                   \
     }
+/* Round robin: a claim takes integrations in the order of their ids from `first` on, and around. */
+bool store_claim_comes_later(int64_t a, int64_t b, int64_t first);
 /* For sql_claim_probe, after store_claim_places(). */
 void store_claim_probe_args(struct pg_args *args, uint64_t max_recovery_usec);
 /* From which places on integrations are looked at, in the order of their ids, and which process claims: after

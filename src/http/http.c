@@ -12,6 +12,8 @@
 #include "http/http_transfer.h"
 
 #define ROUNDS_MAX 16 /* of ready sockets in one turn of the event loop */
+/* More handshakes than this part of all connections that wait for their turns: tens of milliseconds. */
+#define CONGESTED_PART 4
 
 struct http {
     struct http_context context;
@@ -296,6 +298,18 @@ void http_cancel(struct http *h, struct http_transfer *t)
     (void) h;
     if (!t->finished)
         http_transfer_cancel(t);
+}
+
+bool http_is_congested(const struct http *h)
+{
+    return h->context.handshake_count > h->context.pool.max / CONGESTED_PART;
+}
+
+bool http_is_ready_for(const struct http *h, const struct http_way *way, const char *url)
+{
+    const struct http_route *route = http_routes_find((way ? way : h->context.way)->routes, url);
+
+    return route && (!route->origin->tls || !TAILQ_EMPTY(&route->origin->idle));
 }
 
 int http_running(const struct http *h)

@@ -124,3 +124,7 @@ struct http_transfer *http_post(struct http *h, const struct http_request *reque
  * status is known already. Not for a transfer whose callback was called. */
 void http_cancel(struct http *h, struct http_transfer *t);
 int http_running(const struct http *h); /* transfers whose callback has not been called yet */
+/* So many TLS handshakes wait for this process that another one would only wait with them. */
+bool http_is_congested(const struct http *h);
+/* A request to an URL that was used before needs no handshake now. `way` as in a request. */
+bool http_is_ready_for(const struct http *h, const struct http_way *way, const char *url);

@@ -274,20 +274,27 @@ static struct http_route *route_new(struct http_routes *all, const struct http_p
     return route;
 }
 
-struct http_route *http_routes_use(struct http_routes *all, const struct http_params *params, const char *url,
-                                   const char **ret_problem)
+struct http_route *http_routes_find(const struct http_routes *all, const char *url)
 {
-    size_t bucket = url ? bucket_of(url) : 0;
-    struct http_route *route = url ? all->buckets[bucket] : NULL;
+    struct http_route *route = url ? all->buckets[bucket_of(url)] : NULL;
 
     while (route && strcmp(route->url, url) != 0)
         route = route->next;
+    return route;
+}
+
+struct http_route *http_routes_use(struct http_routes *all, const struct http_params *params, const char *url,
+                                   const char **ret_problem)
+{
+    struct http_route *route = http_routes_find(all, url);
+
     if (!route) {
         if (all->count >= ROUTES_MAX)
             http_routes_forget(all);
         route = route_new(all, params, url, ret_problem);
         if (!route)
             return NULL;
+        size_t bucket = bucket_of(url);
         route->next = all->buckets[bucket];
         route->users = 1;
         all->buckets[bucket] = route;

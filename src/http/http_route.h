@@ -51,6 +51,7 @@ void http_routes_free(struct http_routes *all); /* no request is under way any m
 /* The route of a URL with one user more; NULL with *ret_problem, a constant without a word of the URL. */
 struct http_route *http_routes_use(struct http_routes *all, const struct http_params *params, const char *url,
                                    const char **ret_problem);
+struct http_route *http_routes_find(const struct http_routes *all, const char *url); /* NULL = none yet */
 void http_route_done(struct http_route *route);
 /* Writes the whole head of a request; its headers come in the place of those of the same name here. NULL, or
  * a constant that says what is wrong with them. */

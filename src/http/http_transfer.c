@@ -29,8 +29,10 @@ static void find_connection(struct http_transfer *t);
 
 static void leave_handshakes(struct http_transfer *t)
 {
-    if (t->can_shake)
-        TAILQ_REMOVE(&t->context->handshakes, t, turn);
+    if (!t->can_shake)
+        return;
+    TAILQ_REMOVE(&t->context->handshakes, t, turn);
+    t->context->handshake_count--;
     t->can_shake = false;
 }
 
@@ -276,6 +278,7 @@ static void go_on(struct http_transfer *t)
         t->can_shake = true;
         t->can_shake_since_usec = now_monotonic_usec();
         TAILQ_INSERT_TAIL(&t->context->handshakes, t, turn);
+        t->context->handshake_count++;
         http_sockets_wake(t->context->sockets);
     }
 }

@@ -25,7 +25,8 @@ struct http_context {
     struct http_pool pool;
     struct http_transfer_list running, finished;
     struct http_transfer_list handshakes; /* that can go on, by turns */
-    char *buffer;                         /* HTTP_BUFFER bytes, for whoever moves bytes just now */
+    int handshake_count;
+    char *buffer; /* HTTP_BUFFER bytes, for whoever moves bytes just now */
 };
 #define HTTP_BUFFER ((size_t) 64 * 1024)
 
