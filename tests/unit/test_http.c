@@ -93,6 +93,34 @@ TEST(test_request)
     server_stop(s);
 }
 
+static atomic_int writes; /* on connections, by the client: the servers' are others */
+
+ssize_t sendmsg(int fd, const struct msghdr *message, int flags)
+{
+    ssize_t (*real)(int, const struct msghdr *, int);
+    void *symbol = dlsym(RTLD_NEXT, "sendmsg");
+
+    memcpy(&real, &symbol, sizeof(real));
+    writes++;
+    return real(fd, message, flags);
+}
+
+/* Head and body together, on a new connection and on a kept one: a packet and a system call. */
+TEST(test_request_goes_out_in_one_write)
+{
+    struct server *s = server_start(ok, 1);
+
+    for (int i = 1; i <= 2; i++) {
+        writes = 0;
+        struct outcome *o = post_to(*state, s);
+        expect_status(o, 200);
+        assert_int_equal(s->requests, i);
+        assert_int_equal(writes, 1);
+        free(o);
+    }
+    server_stop(s);
+}
+
 TEST(test_connection_is_reused)
 {
     struct server *s = server_start(ok, 1);
@@ -842,6 +870,7 @@ int main(void)
 {
     static const struct CMUnitTest tests[] = {
         WITH_CLIENT(test_request),
+        WITH_CLIENT(test_request_goes_out_in_one_write),
         WITH_CLIENT(test_connection_is_reused),
         WITH_CLIENT(test_connection_of_a_sated_server_is_given_up),
         WITH_CLIENT(test_path_beyond_ascii),
