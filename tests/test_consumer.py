@@ -353,7 +353,7 @@ def test_what_the_ledger_does_not_have_counts_for_nothing(scene, make_daemon):
     scene.check()
     assert scene.app.value("select sum(unknown_events) from {s}.consumer_offsets") >= count + 4
     assert scene.foreign() == 0 and scene.dead_letters() == []
-    daemon.wait_log(r"passes over \d+ events in the name of this installation that are not in its ledger, the first with seq")
+    daemon.wait_log(r"passes over \d+ events in the name of this installation that are not in its ledger, or not in their part")
     assert logged(daemon, "not in its ledger") == 1
     # All over again, with forged and true ones in one batch.
     daemon.term()
@@ -363,6 +363,23 @@ def test_what_the_ledger_does_not_have_counts_for_nothing(scene, make_daemon):
     scene.app.query("update {s}.integrations set successful_sends = 0, failed_sends = 0")
     daemon.start()
     scene.check()
+
+
+@pytest.mark.parametrize("first", ["the event", "the copy"])
+def test_a_copy_in_another_partition_counts_for_nothing(scene, make_daemon, first):
+    """As a tool with another partitioner writes what it has read. An event counts where the relay publishes it."""
+    daemon = make_daemon(SETTINGS).start()
+    scene.publish(50)
+    scene.check()
+    events = scene.record(scene.make(200))
+    copies = {kind: [{**m, "partition": (m["partition"] + 1) % PARTITIONS} for m in messages]
+              for kind, messages in events.items()}
+    for these in (events, copies) if first == "the event" else (copies, events):
+        scene.send(these)
+        scene.wait_caught_up()
+    scene.check()
+    daemon.wait_log(r"passes over \d+ events in the name of this installation that are not in its ledger, or not in their part")
+    assert scene.dead_letters() == []
 
 
 def test_what_the_database_refuses_is_found_among_the_others(scene, make_daemon):
@@ -998,7 +1015,12 @@ def test_partitions_are_added_under_way(real_scene, make_member):
     real_scene.publish(300)
     real_scene.check()
     real_scene.cluster.create_partitions(real_scene.topic("sent"), PARTITIONS + 2)
-    more = [dict(event("sent", n, 10 ** 7 + n, real_scene.integrations[0]), partition=PARTITIONS + n % 2) for n in range(1, 101)]
+    # As the relay notes it, and publishes from then on.
+    real_scene.app.query("insert into {s}.relay_topics (topic, from_sequence, partitions) values (%s, %s, %s)",
+                         (real_scene.topic("sent"), 10 ** 7, PARTITIONS + 2))
+    more = [dict(event("sent", n, 10 ** 7 + n, real_scene.integrations[0]),
+                 partition=zlib.crc32(str(n).encode()) % (PARTITIONS + 2)) for n in range(1, 101)]
+    assert {m["partition"] for m in more} == set(range(PARTITIONS + 2))
     real_scene.expected[real_scene.integrations[0], "sent"] += len(more)
     real_scene.send(real_scene.record({"sent": more}))
     real_scene.check(120)

@@ -267,6 +267,8 @@ static int find_fresh(struct consumer *c, struct window *w, struct error *err)
     find_unhandled(w);
     if (w->fresh_count > 0)
         r = store_find_unknown(c->session.pg, w->fresh, w->fresh_count, unknown, err);
+    if (r == PG_DONE)
+        r = consumer_find_strays(c, w->items, w->fresh_at, w->fresh_count, unknown, err);
     if (r != PG_DONE)
         return r;
     mark_known(w, unknown);

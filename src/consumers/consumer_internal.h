@@ -6,6 +6,7 @@
  * consumer_batch.c     from messages to one transaction
  * inbox.c              messages that are no events of ours
  * stop.c               a group that cannot handle most of a batch stops
+ * homes.c              is an event in the partition where it belongs?
  * strangers.c          what is said of messages that are passed over, or come where none was to come
  * dead_letters.c       what becomes of a message that cannot be handled */
 #pragma once
@@ -16,6 +17,7 @@
 #include "consumers/bitmap.h"
 #include "consumers/consumer.h"
 #include "consumers/handler.h"
+#include "consumers/store_consumer.h"
 #include "crypto/sha256.h"
 #include "kafka/kafka_consumer.h"
 #include "pg/pg.h"
@@ -35,7 +37,8 @@ struct consumer_partition {
     bool late_said;        /* that new events were below all the same */
     uint64_t beyond_since; /* since when the log has ended before next_offset, 0 = it does not */
     struct bitmap handled; /* what the database holds, and in a transaction what it will hold */
-    int64_t window_next;   /* what the transaction under way moves next_offset to, -1 = it has none of ours */
+    struct homes homes;
+    int64_t window_next; /* what the transaction under way moves next_offset to, -1 = it has none of ours */
     int64_t window_foreign; /* foreign messages in it */
     int64_t window_unknown; /* and those of them that are unknown */
 };
@@ -47,7 +50,7 @@ struct consumer_item {
     struct message_event event;
     const char *fault;       /* a constant, or the batch's refusal */
     bool foreign;            /* passed over */
-    bool unknown;            /* foreign, but in our name: the ledger does not have it */
+    bool unknown;            /* foreign, but in our name: the ledger does not have it, or not there */
     bool late;               /* new, where the partition was read before */
     bool known;              /* it was put aside before, and counts for no stop */
     bool bare;               /* the database refuses even to put it aside whole */
@@ -202,6 +205,13 @@ int consumer_stop(struct consumer *c, struct error *err);
 void consumer_doubt_marks(struct consumer *c);
 /* Finds out whether the group is stopped: then nothing is to be started. As pg_query(). */
 int consumer_ask_stopped(struct consumer *c, struct error *err);
+
+/* --- homes.c ---------------------------------------------------------------------------------- */
+
+void homes_free(struct homes *h);
+/* Which of the items at these places are not in the partition where they belong. As pg_query(). */
+int consumer_find_strays(struct consumer *c, const struct consumer_item *items, const size_t *at,
+                         size_t count, bool *strays, struct error *err);
 
 /* --- strangers.c ------------------------------------------------------------------------------ */
 

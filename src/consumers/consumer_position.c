@@ -52,6 +52,7 @@ bool consumer_has_parked(const struct consumer *c)
 static void partition_free(struct consumer_partition *p)
 {
     bitmap_clear(&p->handled);
+    homes_free(&p->homes);
     free(p->topic);
     free(p);
 }

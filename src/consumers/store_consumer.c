@@ -96,6 +96,23 @@ int store_advance(struct pg *pg, const char *group, const char *model, const str
     return r;
 }
 
+int store_read_homes(struct pg *pg, const char *topic, struct homes *ret, struct error *err)
+{
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+    CLEANUP(pg_result_freep) struct pg_result *result = NULL;
+
+    pg_arg_text(&args, topic);
+    int r = pg_query(pg, &sql_relay_partitions, &args, &result, err);
+    if (r != PG_DONE)
+        return r;
+    ret->len = (size_t) pg_rows(result);
+    ret->counts = xcalloc(ret->len + 1, sizeof(*ret->counts));
+    for (size_t i = 0; i < ret->len; i++)
+        ret->counts[i] =
+            (struct home_count){pg_get_i64(result, (int) i, 0), (int32_t) pg_get_i64(result, (int) i, 1)};
+    return PG_DONE;
+}
+
 /* --- groups that have stopped ----------------------------------------------------------------- */
 
 int store_stop_unmarked(struct pg *pg, const char *model, const char *command, bool *ret, struct error *err)

@@ -52,6 +52,18 @@ struct store_stop {
 };
 void store_stop_done(struct store_stop *stop);
 int store_read_stop(struct pg *pg, const char *model, struct store_stop *ret, struct error *err);
+/* How many partitions a topic has had, from which ledger id on. */
+struct homes {
+    struct home_count {
+        int64_t from_sequence;
+        int32_t count;
+    } * counts;
+    size_t len;
+    bool asked; /* in this transaction */
+};
+
+/* ret->counts is the caller's to free. */
+int store_read_homes(struct pg *pg, const char *topic, struct homes *ret, struct error *err);
 /* Stops it where more is counted than marked; *ret: that could be told. */
 int store_stop_unmarked(struct pg *pg, const char *model, const char *command, bool *ret, struct error *err);
 /* *ret: it was not stopped before. */

@@ -1,5 +1,5 @@
 /* Messages that are passed over, and what is said of them: another installation's, and events in our name
- * that the ledger does not have. See consumer_internal.h. On the consumer's thread. */
+ * that the ledger does not have, or not there. See consumer_internal.h. On the consumer's thread. */
 #include <inttypes.h>
 
 #include "base/log.h"
@@ -34,8 +34,9 @@ void consumer_recall_unknown(struct consumer *c)
     if (c->unknown.count == 0 || now_monotonic_usec() < c->unknown.quiet_until)
         return;
     log_line(LOG_WARNING, MSG_UNKNOWN_EVENTS,
-             "%s: has passed over %" PRIu64 " more events that are not in the ledger", c->name,
-             c->unknown.count);
+             "%s: has passed over %" PRIu64
+             " more events that are not in the ledger, or not in their partition",
+             c->name, c->unknown.count);
     c->unknown = (struct consumer_unknown){.quiet_until = now_monotonic_usec() + QUIET_USEC};
 }
 
@@ -48,13 +49,14 @@ static void say_first(struct consumer *c, const struct consumer_item *item)
                                     .kafka_offset = item->offset,
                                     .kafka_at = true};
 
-    log_about(LOG_WARNING, MSG_UNKNOWN_EVENTS, &about,
-              "%s: passes over %" PRIu64
-              " event%s in the name of this installation that are not in its ledger, "
-              "the first with sequence %" PRId64 " at offset %" PRId64 " of \"%s\", partition %d: the "
-              "database was set back to an earlier time, or somebody else wrote to the topic",
-              c->name, c->unknown.count, plural((int64_t) c->unknown.count), item->event.sequence,
-              item->offset, item->partition->topic, (int) item->partition->number);
+    log_about(
+        LOG_WARNING, MSG_UNKNOWN_EVENTS, &about,
+        "%s: passes over %" PRIu64
+        " event%s in the name of this installation that are not in its ledger, or not in their partition, "
+        "the first with sequence %" PRId64 " at offset %" PRId64 " of \"%s\", partition %d: the "
+        "database was set back to an earlier time, or somebody else wrote to the topic",
+        c->name, c->unknown.count, plural((int64_t) c->unknown.count), item->event.sequence, item->offset,
+        item->partition->topic, (int) item->partition->number);
     c->unknown = (struct consumer_unknown){.quiet_until = now_monotonic_usec() + QUIET_USEC};
 }
 

@@ -354,7 +354,9 @@ static int add_verdict(struct proof *p)
                     "give each a kafka.topic_prefix and a consumers.group_prefix of its own",
                     b->foreign, plural(b->foreign));
     if (b->unknown)
-        strbuf_addf(&text, "; %" PRId64 " event%s in Kafka that the ledger does not have count for nothing",
+        strbuf_addf(&text,
+                    "; %" PRId64
+                    " event%s in Kafka that the ledger does not have (or not there) count for nothing",
                     b->unknown, plural(b->unknown));
     if (b->dead)
         strbuf_addf(&text, "; %" PRId64 " event%s put aside (table dead_letters)", b->dead, plural(b->dead));
