@@ -226,6 +226,7 @@ int http_new(struct http **ret, sd_event *event, const struct http_params *param
     http_pool_init(&c->pool, c->sockets, c->wheel);
     if (r >= 0)
         r = http_connector_new(&c->connector, c->sockets, c->wheel);
+    c->pool.connector = c->connector;
     if (r >= 0)
         r = add_sources(h, event);
     if (r < 0) {

@@ -10,6 +10,7 @@
 struct http_connection *http_connection_new(struct http_origin *origin, struct http_tls *tls, int fd)
 {
     struct http_connection *c = xcalloc(1, sizeof(*c));
+    socklen_t len = sizeof(c->address.in6);
 
     c->peer.session = &origin->session;
     c->ssl = origin->tls ? http_tls_open(tls, fd, origin->peer, &c->peer) : NULL;
@@ -21,6 +22,7 @@ struct http_connection *http_connection_new(struct http_origin *origin, struct h
     c->origin = origin;
     c->fd = fd;
     c->secured = !c->ssl;
+    (void) getpeername(fd, &c->address.any, &len);
     c->made_usec = now_monotonic_usec();
     origin->users++;
     return c;

@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 #include <sys/uio.h>
 
+#include "http/http_addresses.h"
 #include "http/http_route.h"
 
 struct http_pool;
@@ -17,10 +18,12 @@ struct http_connection {
     struct http_transfer *transfer; /* NULL = idle */
     struct http_pool *pool;         /* it returns to */
     int fd;
-    SSL *ssl; /* NULL = clear text */
+    struct http_address address; /* of the server, or its proxy */
+    SSL *ssl;                    /* NULL = clear text */
     struct http_tls_peer peer;
     bool secured; /* the handshake is done, or there is none */
     bool idle;
+    bool answered;                       /* a status line came over it */
     bool readable;                       /* the socket has said so, and has not been read empty since */
     bool hung_up;                        /* the peer has ended its side: what it sent is still to be read */
     unsigned generation;                 /* of the parameters it was made under */

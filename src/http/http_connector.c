@@ -400,6 +400,11 @@ enum http_cause http_attempt_overdue(const struct http_attempt *a, const char **
     return HTTP_INTERNAL;
 }
 
+void http_connector_avoid(struct http_connector *c, const char *host, const struct http_address *peer)
+{
+    http_names_avoid(c->names, host, peer);
+}
+
 void http_connector_forget_names(struct http_connector *c)
 {
     http_names_forget(c->names);

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "http/http.h"
+#include "http/http_addresses.h"
 #include "http/http_sockets.h"
 #include "http/http_wheel.h"
 
@@ -35,6 +36,9 @@ void http_attempt_cancel(struct http_attempt *a); /* no callback follows */
 /* What is to be said of an attempt that took too long. */
 enum http_cause http_attempt_overdue(const struct http_attempt *a, const char **ret_detail);
 /* Names are looked up anew from now on. */
+/* A connection to `host` brought nothing, not even the end of its handshake: another address goes first next
+ * time. */
+void http_connector_avoid(struct http_connector *c, const char *host, const struct http_address *peer);
 void http_connector_forget_names(struct http_connector *c);
 /* Does what is due. To be called when the sockets were dispatched and when http_connector_next_usec() has
  * come. */

@@ -82,89 +82,6 @@ struct http_names {
     uint64_t servers_asked_usec; /* 0 = the name servers are not being asked */
 };
 
-/* --- addresses -------------------------------------------------------------------------------- */
-
-void http_addresses_done(struct http_addresses *addresses)
-{
-    if (addresses && --addresses->users == 0)
-        free(addresses);
-}
-
-static struct http_addresses *addresses_new(size_t count)
-{
-    struct http_addresses *a = xcalloc(1, sizeof(*a) + count * sizeof(a->list[0]));
-
-    a->users = 1;
-    return a;
-}
-
-static void add_address(struct http_addresses *a, const struct addrinfo *info)
-{
-    struct http_address *address = &a->list[a->count];
-
-    if (info->ai_family == AF_INET && info->ai_addrlen == sizeof(address->in))
-        memcpy(&address->in, info->ai_addr, sizeof(address->in));
-    else if (info->ai_family == AF_INET6 && info->ai_addrlen == sizeof(address->in6))
-        memcpy(&address->in6, info->ai_addr, sizeof(address->in6));
-    else
-        return;
-    address->family = (sa_family_t) info->ai_family;
-    a->count++;
-}
-
-/* The next of the family after `info`, or the next of any other family. */
-static const struct addrinfo *next_of(const struct addrinfo *info, int family, bool same)
-{
-    while (info && (info->ai_family == family) != same)
-        info = info->ai_next;
-    return info;
-}
-
-/* The resolver's order (RFC 6724) within each family; the families by turns. NULL = nothing of use. */
-static struct http_addresses *addresses_of(const struct addrinfo *found)
-{
-    size_t count = 0;
-
-    for (const struct addrinfo *i = found; i; i = i->ai_next)
-        count++;
-    struct http_addresses *a = addresses_new(count);
-    int family = found ? found->ai_family : AF_UNSPEC;
-    const struct addrinfo *next[] = {found, next_of(found, family, false)};
-    for (size_t turn = 0; next[0] || next[1]; turn++) {
-        const struct addrinfo **from = &next[turn % 2];
-        if (!*from)
-            continue;
-        add_address(a, *from);
-        *from = next_of((*from)->ai_next, family, turn % 2 == 0);
-    }
-    if (a->count > 0)
-        return a;
-    free(a);
-    return NULL;
-}
-
-static struct http_addresses *numeric(const char *host)
-{
-    struct sockaddr_in in = {.sin_family = AF_INET};
-    struct sockaddr_in6 in6 = {.sin6_family = AF_INET6};
-    char inner[INET6_ADDRSTRLEN] = "";
-    size_t len = strlen(host);
-
-    if (host[0] == '[' && len - 2 < sizeof(inner))
-        memcpy(inner, host + 1, len - 2);
-    bool is6 = inner[0] && inet_pton(AF_INET6, inner, &in6.sin6_addr) == 1;
-    if (!is6 && inet_pton(AF_INET, host, &in.sin_addr) != 1)
-        return NULL;
-    struct http_addresses *a = addresses_new(1);
-    a->count = 1;
-    a->list[0].family = is6 ? AF_INET6 : AF_INET;
-    if (is6)
-        a->list[0].in6 = in6;
-    else
-        a->list[0].in = in;
-    return a;
-}
-
 /* --- the thread ------------------------------------------------------------------------------- */
 
 static void look_up(struct question *q)
@@ -358,7 +275,7 @@ static const char *words_of(int code)
 static void take_answer(struct http_names *names, const struct question *q)
 {
     struct name *n = q->name, *next;
-    struct http_addresses *addresses = q->code == 0 ? addresses_of(q->found) : NULL;
+    struct http_addresses *addresses = q->code == 0 ? http_addresses_of(q->found) : NULL;
 
     if (--names->threads == 0)
         http_wheel_clear(&names->lasting);
@@ -416,7 +333,7 @@ static void on_answers(void *owner, int fd, uint32_t events)
 struct http_lookup *http_names_ask(struct http_names *names, const char *host, http_resolved *callback,
                                    void *userdata, struct http_addresses **ret)
 {
-    struct http_addresses *known = numeric(host);
+    struct http_addresses *known = http_addresses_numeric(host);
     struct name *n = known ? NULL : name_use(names, host);
 
     if (n && n->addresses) {
@@ -436,6 +353,13 @@ struct http_lookup *http_names_ask(struct http_names *names, const char *host, h
     if (!n->asked)
         start_lookup(n);
     return l;
+}
+
+void http_names_avoid(struct http_names *names, const char *host, const struct http_address *peer)
+{
+    for (struct name *n = LIST_FIRST(&names->all); n; n = LIST_NEXT(n, link))
+        if (n->addresses && strcasecmp(n->host, host) == 0)
+            http_addresses_avoid(n->addresses, peer);
 }
 
 void http_lookup_cancel(struct http_lookup *lookup)

@@ -6,31 +6,13 @@
  * also after http_names_free(). All else is the main thread's. */
 #pragma once
 
-#include <netinet/in.h>
-#include <sys/socket.h>
-
 #include "http/http.h"
+#include "http/http_addresses.h"
 #include "http/http_sockets.h"
 #include "http/http_wheel.h"
 
 struct http_names;
 struct http_lookup; /* the wait for a name */
-
-/* Never empty. Families alternate, as far as there are two (RFC 8305, 4). */
-struct http_addresses {
-    int users;
-    size_t count;
-    size_t best; /* the one that was connected to last: it is tried first */
-    struct http_address {
-        sa_family_t family;
-        union {
-            struct sockaddr any;
-            struct sockaddr_in in; /* the port is 0 */
-            struct sockaddr_in6 in6;
-        };
-    } list[];
-};
-void http_addresses_done(struct http_addresses *addresses);
 
 /* The addresses, with a user more, that of the callee; or NULL with a cause (HTTP_DNS, or HTTP_INTERNAL when
  * it is this machine that cannot ask) and constant words. */
@@ -44,6 +26,8 @@ void http_names_free(struct http_names *names); /* all lookups were cancelled; w
  * nothing returned; or a lookup, whose callback comes from http_sockets_dispatch(). */
 struct http_lookup *http_names_ask(struct http_names *names, const char *host, http_resolved *callback,
                                    void *userdata, struct http_addresses **ret);
+/* See http_addresses_avoid(). Nothing where `host` is not known, as that of a server behind a proxy. */
+void http_names_avoid(struct http_names *names, const char *host, const struct http_address *peer);
 /* No callback follows. */
 void http_lookup_cancel(struct http_lookup *lookup);
 /* What is to be said of a lookup that took too long. */

@@ -125,6 +125,8 @@ void http_pool_drop(struct http_pool *p, struct http_connection *c)
         TAILQ_REMOVE(&p->witnesses, c, in_all);
     }
     http_sockets_forget(p->sockets, c->fd);
+    if (!c->answered && c->idle_since_usec == 0)
+        http_connector_avoid(p->connector, c->origin->host, &c->address);
     http_connection_free(c);
 }
 

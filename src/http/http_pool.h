@@ -10,6 +10,7 @@
 #pragma once
 
 #include "http/http_connection.h"
+#include "http/http_connector.h"
 #include "http/http_sockets.h"
 #include "http/http_wheel.h"
 
@@ -18,6 +19,7 @@ struct http_pool {
     int count, max;
     struct http_sockets *sockets;
     struct http_wheel *wheel;
+    struct http_connector *connector; /* learns of connections that brought nothing */
     struct http_timer timer;
     struct http_connection_list witnesses; /* the one watched for longest first; one of an origin at most */
     struct http_timer witness_timer;

@@ -135,6 +135,7 @@ static bool receive_some(struct http_transfer *t)
     switch (http_connection_receive(t->connection, t->context->buffer, HTTP_BUFFER, &n)) {
     case HTTP_MOVED:
         used = http_answer_feed(&t->answer, t->context->buffer, n);
+        t->connection->answered |= t->answer.status > 0;
         if (http_answer_is_over(&t->answer)) {
             keep_connection(t, used < n);
             break;

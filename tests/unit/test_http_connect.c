@@ -39,6 +39,7 @@ static atomic_int name_server_fd, questions;
 static uint16_t name_server_port;
 static pthread_t name_server_thread;
 static pthread_t main_thread;
+static int alone; /* threads between two tests */
 
 static void *real(const char *name)
 {
@@ -182,8 +183,27 @@ int clock_gettime(clockid_t clock, struct timespec *ret)
     return r;
 }
 
+static int count_threads(void)
+{
+    DIR *d = opendir("/proc/self/task");
+    int count = 0;
+
+    for (struct dirent *entry; (entry = readdir(d));)
+        count += entry->d_name[0] != '.';
+    closedir(d);
+    return count;
+}
+
+static void wait_for_threads(int count)
+{
+    for (uint64_t deadline = now_monotonic_usec() + PATIENCE_USEC; count_threads() > count; usleep(1000))
+        assert_true(now_monotonic_usec() < deadline);
+}
+
 static int setup(void **state)
 {
+    if (!alone)
+        alone = count_threads();
     main_thread = pthread_self();
     world = (struct world){.addresses = {"127.0.0.1"}};
     name_server = SPEAKS;
@@ -199,7 +219,9 @@ static int teardown(void **state)
 
     world = (struct world){.later_usec = later_usec};
     name_server_stop();
-    return client_teardown(state);
+    int r = client_teardown(state);
+    wait_for_threads(alone); /* or they ask the next test's name server */
+    return r;
 }
 
 #define IN_WORLD(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
@@ -376,6 +398,67 @@ TEST(test_the_last_good_address_falls_silent)
 }
 
 /* A name with many addresses takes a few descriptors at a time. */
+static int listen_at(const char *address, uint16_t port)
+{
+    union {
+        struct sockaddr any;
+        struct sockaddr_in in;
+    } at = {.in = {.sin_family = AF_INET, .sin_port = htons(port)}};
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    inet_pton(AF_INET, address, &at.in.sin_addr);
+    assert_int_equal(bind(fd, &at.any, sizeof(at.in)), 0);
+    assert_int_equal(listen(fd, 16), 0);
+    return fd;
+}
+
+static void *close_all(void *userdata)
+{
+    for (int fd; (fd = accept4(*(int *) userdata, NULL, NULL, SOCK_CLOEXEC)) >= 0;)
+        close(fd);
+    return NULL;
+}
+
+/* The first address takes connections, and says nothing or ends them: the next request goes to the other. */
+static void pass_a_sick_address(struct client *c, struct server *s, const char *name, bool ends)
+{
+    int sick = listen_at("127.0.0.3", s->port);
+    pthread_t thread;
+
+    if (ends)
+        pthread_create(&thread, NULL, close_all, &sick);
+    struct outcome *o = finished(c, post_within(c, url_of(name, s), 500 * USEC_PER_MSEC));
+    assert_true(o->result.cause != HTTP_ANSWERED || ends);
+    free(o);
+    for (int i = 0; i < 3; i++) {
+        o = post_to_name(c, name, s);
+        expect_status(o, 200);
+        assert_string_equal(connected[(connects - 1) % 64], "127.0.0.1");
+        free(o);
+    }
+    shutdown(sick, SHUT_RDWR);
+    if (ends)
+        pthread_join(thread, NULL);
+    close(sick);
+}
+
+TEST(test_an_address_that_brings_nothing)
+{
+    struct client *c = *state;
+
+    for (int i = 0; i < 4; i++) {
+        SSL_CTX *tls = i / 2 ? trusted_name(c, "sick.test") : NULL;
+        struct server *s = server_start_over(tls, ok_close, 1);
+        if (tls)
+            unlink(c->params.ca_file);
+        world.addresses[0] = "127.0.0.3";
+        world.addresses[1] = "127.0.0.1";
+        pass_a_sick_address(c, s, "sick.test", i % 2);
+        server_stop(s);
+        http_set_params(c->http, &c->params); /* forget the addresses */
+    }
+}
+
 TEST(test_many_addresses_take_few_descriptors)
 {
     enum { MANY = 30, AT_ONCE = 8 };
@@ -553,23 +636,6 @@ TEST(test_cancelled_while_connecting)
 }
 
 /* --- names ------------------------------------------------------------------------------------ */
-
-static int count_threads(void)
-{
-    DIR *d = opendir("/proc/self/task");
-    int count = 0;
-
-    for (struct dirent *entry; (entry = readdir(d));)
-        count += entry->d_name[0] != '.';
-    closedir(d);
-    return count;
-}
-
-static void wait_for_threads(int count)
-{
-    for (uint64_t deadline = now_monotonic_usec() + PATIENCE_USEC; count_threads() > count; usleep(1000))
-        assert_true(now_monotonic_usec() < deadline);
-}
 
 /* As many hanging names as anybody may have, and more: those that are well are served all the while. */
 TEST(test_hanging_names_delay_nobody)
@@ -953,6 +1019,7 @@ int main(void)
         IN_WORLD(test_twenty_black_holes_over_tls),
         IN_WORLD(test_a_thousand_addresses),
         IN_WORLD(test_the_last_good_address_falls_silent),
+        IN_WORLD(test_an_address_that_brings_nothing),
         IN_WORLD(test_many_addresses_take_few_descriptors),
         IN_WORLD(test_dead_addresses_of_either_family),
         IN_WORLD(test_private_address_among_public_ones),
