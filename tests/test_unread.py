@@ -4,6 +4,7 @@ import contextlib
 import pytest
 from harness.anubis import Ctl, merged
 from harness.processes import wait_for
+from test_relay import publish_again_since
 from test_statements import STATEMENTS
 
 QUICK = {"log_level": "info", "consumers": {"session_timeout": "6s", "heartbeat_interval": "500ms"}}
@@ -132,3 +133,23 @@ def test_one_group_is_further_than_the_other(world, make_daemon):
     world.send(20, 80)
     world.check(80, gone)
     daemon.term()
+
+
+@pytest.mark.real_kafka
+def test_what_comes_again_in_fewer_partitions_counts_once(world, make_daemon):
+    """Topics are made anew, and all is published again: it was marked in partitions that are no more."""
+    daemon = make_daemon(world.settings, kafka=world.kafka).start()
+    world.send(60, 60)
+    wait_for(lambda: world.ctl("verify").code == 0, 60, lambda: f"the proof:\n{world.ctl('verify')}", interval=0.3)
+    daemon.term()
+    for kind in ("created", "updated", "sent"):
+        world.kafka.replace_topic(world.topic(kind), 1)
+    make_daemon(world.settings, kafka=world.kafka).start()
+    world.send(10, 70)
+    began = "select date_trunc('second', min(created_at)) at time zone 'UTC' from {s}.subscription_events"
+    world.app.query(publish_again_since(f"{world.app.value(began)}Z"))
+    wait_for(lambda: world.published("sent") >= 80, 60, "all to be published again")
+    world.check(70, {})
+    read = "select min(next_offset) from {s}.consumer_offsets where topic = %s and partition = 0"
+    wait_for(lambda: world.app.value(read, (world.topic("sent"),)) >= 80, 60, "all groups to have read it")
+    world.check(70, {})

@@ -186,6 +186,18 @@ select a.n
                and coalesce(e.integration_id, 0) = a.integration_id and as_instant(e.created_at) = a.created_at
           from subscription_events e where e.id = a.id and e.id between $6 and $7) is not true
 
+-- name: find_marked
+-- Events that are marked as handled in another partition: the places in the array.
+-- $1 text: read model
+-- $2 text: event type
+-- $3 integer: partition
+-- $4 bigint[]: ledger ids
+select a.n
+  from unnest($4::bigint[]) with ordinality as a (id, n)
+ where exists (select from consumer_bitmaps b
+                where b.read_model = $1 and b.event_type = $2 and b.partition <> $3 and b.chunk = a.id / 8192
+                  and get_bit(b.bits, (a.id % 8192)::integer) = 1)
+
 -- name: ledger_amiss
 -- Whether what was not found is only out of sight: what is wrong with the ledger; NULL = nothing.
 select ledger_amiss()

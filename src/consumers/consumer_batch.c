@@ -224,10 +224,10 @@ static void mark_known(struct window *w, const bool *unknown)
 
     for (size_t i = 0; i < w->fresh_count; i++) {
         struct consumer_item *item = &w->items[w->fresh_at[i]];
-        if (unknown[i]) {
+        if (unknown[i])
             item->foreign = item->unknown = true;
+        if (unknown[i] || item->repeated)
             continue;
-        }
         if (!bitmap_set(chunk_of(item), item->event.sequence))
             continue;
         item->late = item->offset < item->partition->known_until;

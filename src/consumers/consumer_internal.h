@@ -51,6 +51,7 @@ struct consumer_item {
     const char *fault;       /* a constant, or the batch's refusal */
     bool foreign;            /* passed over */
     bool unknown;            /* foreign, but in our name: the ledger does not have it, or not there */
+    bool repeated;           /* it was handled when its topic had more partitions */
     bool late;               /* new, where the partition was read before */
     bool known;              /* it was put aside before, and counts for no stop */
     bool bare;               /* the database refuses even to put it aside whole */
@@ -209,9 +210,10 @@ int consumer_ask_stopped(struct consumer *c, struct error *err);
 /* --- homes.c ---------------------------------------------------------------------------------- */
 
 void homes_free(struct homes *h);
-/* Which of the items at these places are not in the partition where they belong. As pg_query(). */
-int consumer_find_strays(struct consumer *c, const struct consumer_item *items, const size_t *at,
-                         size_t count, bool *strays, struct error *err);
+/* Which of the items at these places are not in the partition where they belong; and notes those that are
+ * repeated. As pg_query(). */
+int consumer_find_strays(struct consumer *c, struct consumer_item *items, const size_t *at, size_t count,
+                         bool *strays, struct error *err);
 
 /* --- strangers.c ------------------------------------------------------------------------------ */
 

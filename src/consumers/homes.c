@@ -35,8 +35,41 @@ static int load(struct consumer *c, struct consumer_partition *p, struct error *
     return store_read_homes(c->session.pg, p->topic, &p->homes, err);
 }
 
-int consumer_find_strays(struct consumer *c, const struct consumer_item *items, const size_t *at,
-                         size_t count, bool *strays, struct error *err)
+/* The topic came back with fewer: events of before, published again, were marked in a partition that it no
+ * longer has. */
+static bool has_shrunk(const struct homes *h)
+{
+    for (size_t i = 0; i + 1 < h->len; i++)
+        if (h->counts[i].count > h->counts[h->len - 1].count)
+            return true;
+    return false;
+}
+
+static int find_repeated(struct consumer *c, const struct consumer_partition *p, struct consumer_item *items,
+                         const size_t *at, size_t count, struct error *err)
+{
+    CLEANUP(freep) int64_t *ids = xcalloc(count + 1, sizeof(*ids));
+    CLEANUP(freep) size_t *of = xcalloc(count + 1, sizeof(*of));
+    CLEANUP(freep) bool *marked = xcalloc(count + 1, sizeof(*marked));
+    size_t found = 0;
+
+    for (size_t i = 0; i < count; i++) {
+        if (items[at[i]].partition != p)
+            continue;
+        of[found] = at[i];
+        ids[found++] = items[at[i]].event.sequence;
+    }
+    if (found == 0)
+        return PG_DONE;
+    int r = store_find_marked(c->session.pg, c->group->model, event_type_word(p->type), p->number, ids, found,
+                              marked, err);
+    for (size_t i = 0; i < found; i++)
+        items[of[i]].repeated = marked[i];
+    return r;
+}
+
+int consumer_find_strays(struct consumer *c, struct consumer_item *items, const size_t *at, size_t count,
+                         bool *strays, struct error *err)
 {
     for (size_t i = 0; i < c->partition_count; i++)
         c->partitions[i]->homes.asked = false;
@@ -50,5 +83,9 @@ int consumer_find_strays(struct consumer *c, const struct consumer_item *items, 
         }
         strays[i] |= !is_at_home(p, e);
     }
-    return PG_DONE;
+    int r = PG_DONE;
+    for (size_t i = 0; r == PG_DONE && i < c->partition_count; i++)
+        if (has_shrunk(&c->partitions[i]->homes))
+            r = find_repeated(c, c->partitions[i], items, at, count, err);
+    return r;
 }

@@ -96,6 +96,22 @@ int store_advance(struct pg *pg, const char *group, const char *model, const str
     return r;
 }
 
+int store_find_marked(struct pg *pg, const char *model, const char *type, int32_t partition,
+                      const int64_t *ids, size_t count, bool *ret, struct error *err)
+{
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+    CLEANUP(pg_result_freep) struct pg_result *result = NULL;
+
+    pg_arg_text(&args, model);
+    pg_arg_text(&args, type);
+    pg_arg_i64(&args, partition);
+    pg_arg_i64s(&args, ids, sizeof(*ids), count);
+    int r = pg_query(pg, &sql_find_marked, &args, &result, err);
+    for (int i = 0; r == PG_DONE && i < pg_rows(result); i++)
+        ret[pg_get_i64(result, i, 0) - 1] = true;
+    return r;
+}
+
 int store_read_homes(struct pg *pg, const char *topic, struct homes *ret, struct error *err)
 {
     CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;

@@ -62,6 +62,9 @@ struct homes {
     bool asked; /* in this transaction */
 };
 
+/* Which of the ids are marked in another partition: sets their places in `ret`. */
+int store_find_marked(struct pg *pg, const char *model, const char *type, int32_t partition,
+                      const int64_t *ids, size_t count, bool *ret, struct error *err);
 /* ret->counts is the caller's to free. */
 int store_read_homes(struct pg *pg, const char *topic, struct homes *ret, struct error *err);
 /* Stops it where more is counted than marked; *ret: that could be told. */
