@@ -1180,7 +1180,7 @@ def test_every_integration_is_listed_with_what_is_set(app, ctl):
            "paused_until": None, "pause_reason": None,
            "endpoint": "https://usp.example:8443", "auth": "bearer",
            "timeout_ms": 1500, "max_in_flight": 4, "rate_limit": 2.5, "max_attempts": 7,
-           "settings": "headers, on_ambiguous", "sent": 0, "failed": 0}
+           "settings": "headers, on_ambiguous", "sent": 0, "failed": 0, "next_probe_at": None}
     none = {**usp, **dict.fromkeys(("timeout_ms", "max_in_flight", "rate_limit", "max_attempts", "settings"))}
     assert listed == [usp, {**none, "id": 2, "name": "PUC", "state": "paused", "paused": True, "pause_reason": "they asked",
                             "endpoint": "https://puc.example", "auth": "none"},

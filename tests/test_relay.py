@@ -436,7 +436,7 @@ def test_a_late_commit_behind_thousands(ledger, broker, make_daemon):
 @pytest.mark.parametrize("neighbours", [True, False], ids=["left behind in a gap", "in one piece"])
 def test_what_comes_behind_a_large_transaction_overtakes_it(ledger, real_kafka, topic_prefix, make_daemon, neighbours):
     """Events of other subscriptions go out while its own are being published; its subscriptions keep their order."""
-    rows, integration = 60000, ledger.integration()
+    rows, integration = 120000, ledger.integration()  # which keep the fastest relay for more than the second after which others overtake
     insert = f"insert into anubis.subscriptions (integration_id) select {integration} from generate_series(1, %s) returning id"
     make_daemon({**RELAY_ALONE, "kafka": {"topic_prefix": topic_prefix}}, kafka=real_kafka).start()
     ledger.query(insert, (100,))
@@ -462,7 +462,7 @@ def test_what_comes_behind_a_large_transaction_overtakes_it(ledger, real_kafka, 
     check_published(ledger, real_kafka, topic_prefix)
     times = {sequence(m): m.timestamp_ms for messages in read_topics(real_kafka, topic_prefix).values() for m in messages}
     late = sum(at > times[newest] for number, at in times.items() if number < newest)
-    assert late > rows / 10, f"only {late} events of the large one came after the newest"
+    assert late > rows / 20, f"only {late} events of the large one came after the newest"
 
 
 def test_a_wide_gap_is_filled_in_steps(ledger, broker, make_daemon):
@@ -1190,10 +1190,12 @@ def test_retention_passes_a_group_that_was_away(ledger, real_kafka, topic_prefix
     daemon = make_daemon(settings, kafka=real_kafka).start()
     send(20)
     wait_for(lambda: counted() == total, 60, lambda: f"{total} to be counted, now {counted()}")
-    daemon.wait_log(r'97 events of "\S+subscriptions.sent", .* had left Kafka before they were read')
+    # Those that any of the groups had not read.
+    again = int(daemon.wait_log(r'(\d+) events of "\S+subscriptions.sent", .* had left Kafka before they were read').group(1))
+    assert 97 <= again <= total - 20
     wait_for(lambda: ctl("verify").code == 0, 60, lambda: f"the proof:\n{ctl('verify')}", interval=0.3)
     # Nothing else was published again.
-    assert sum(high for _, high in real_kafka.watermarks(topic_prefix + "subscriptions.sent").values()) == total + 97
+    assert sum(high for _, high in real_kafka.watermarks(topic_prefix + "subscriptions.sent").values()) == total + again
     assert counted() == total
 
 
