@@ -204,19 +204,25 @@ def test_one_shortage_hides_no_other(app, institutions, make_daemon, tmp_path):
 
 def test_who_needs_no_handshake_does_not_wait_for_those_of_others(app, institutions, make_daemon):
     """Hundreds of institutions over TLS get their first row at once, and slots are few: rows of one that is reached in clear text
-    pass most of them."""
-    certificates, count = Certificates(), 400
-    with Institutions(count=False, name="many", certificates=certificates, more_ports=count) as many:
+    pass most of them. A busy machine, which keeps the daemon from its turn, gets two more tries."""
+    certificates, count, tries = Certificates(), 400, 3
+    with Institutions(count=False, name="many", certificates=certificates, more_ports=tries * count) as many:
         neighbour = app.integration(institutions.url("/good/neighbour"))
         others = [app.integration(many.url("/good", port)) for port in many.ports]
         make_daemon({"delivery": {"ca_file": certificates.root, "max_in_flight": 64}, "log_level": "info"}).start()
-        rows = [app.subscription(neighbour)]
+        app.subscription(neighbour)
         app.wait_states(sent=1)
-        app.query("insert into {s}.subscriptions (integration_id, payload) select unnest(%s), '{}'", (others,))
-        while app.states()["sent"] < len(others) + len(rows):
-            rows.append(app.subscription(neighbour))
-            wait_for(lambda: app.row(rows[-1])["status"] == "sent", 60, "the neighbour's row")
-        passed = [n for n, in app.query(
-            "select (select count(*) from {s}.subscriptions o where o.integration_id <> n.integration_id "
-            "and o.sent_at between n.created_at and n.sent_at) from {s}.subscriptions n where integration_id = %s", (neighbour,))]
-        assert max(passed) < count / 2
+        most = []
+        for n in range(tries):
+            first = app.value("insert into {s}.subscriptions (integration_id, payload) select unnest(%s), '{}' returning id",
+                              (others[n * count:(n + 1) * count],))
+            while app.value("select exists (select from {s}.subscriptions where status <> 'sent')"):
+                row = app.subscription(neighbour)
+                wait_for(lambda row=row: app.row(row)["status"] == "sent", 60, "the neighbour's row")
+            most.append(app.value(
+                "select max((select count(*) from {s}.subscriptions o where o.integration_id <> n.integration_id and o.id >= %s "
+                "and o.sent_at between n.created_at and n.sent_at)) from {s}.subscriptions n where integration_id = %s and id > %s",
+                (first, neighbour, first)))
+            if most[-1] < count / 2:
+                return
+        raise AssertionError(f"{most} of {count} others passed a row")
