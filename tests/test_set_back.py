@@ -327,6 +327,27 @@ def test_real_kafka_stays(own_postgres, real_kafka, topic_prefix, institutions, 
     world.check(lost, institutions)
 
 
+@pytest.mark.real_kafka
+def test_kafka_whose_retention_left_little(own_postgres, real_kafka, topic_prefix, institutions):
+    """Its partitions begin later, and have fewer messages than are looked at for the newest."""
+    world = World(own_postgres(), real_kafka, institutions, topic_prefix)
+    with world.daemon() as daemon:
+        world.send(50, 50)
+        for kind in ("created", "updated", "sent"):
+            real_kafka.delete_records(f"{topic_prefix}subscriptions.{kind}")
+        saved = world.server.save()
+        world.send(40, 90)
+        lost = world.events()
+        world.server.set_back(saved, False)
+        daemon.wait_log("Kafka has events of this installation up to", 60)
+        world.app.subscriptions(world.integration, 30)
+        world.wait(80)
+        assert daemon.term() == 0
+    events = world.events()
+    assert all(len(of_one) == 1 for of_one in events.values()), [e for e in events.items() if len(e[1]) > 1][:3]
+    assert len(lost) >= 40 * 3 and min(events.keys() - lost.keys()) > max(lost)
+
+
 def forget(world, kept, row):
     """Rows and events behind these, and the ids of the events, without a trace; in one transaction with the caller's rows."""
     connection = world.app.database.connect(autocommit=False)

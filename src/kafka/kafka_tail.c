@@ -22,8 +22,11 @@ struct kafka_tail {
 int kafka_tail_new(struct kafka_tail **ret, const struct config *config,
                    const struct kafka_tail_topic *topics, size_t count, int messages, struct error *err)
 {
-    static const struct kafka_setting own[] = {
-        {"enable.partition.eof", "true"}, {"fetch.wait.max.ms", "10"}, {NULL, NULL}};
+    /* Where retention has left fewer messages than are wanted, all that are there. */
+    static const struct kafka_setting own[] = {{"enable.partition.eof", "true"},
+                                               {"fetch.wait.max.ms", "10"},
+                                               {"auto.offset.reset", "earliest"},
+                                               {NULL, NULL}};
     rd_kafka_t *rk;
     int r = kafka_client_new(&rk, config, KAFKA_CONSUMER, own, err);
 
