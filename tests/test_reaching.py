@@ -221,7 +221,8 @@ def test_who_needs_no_handshake_does_not_wait_for_those_of_others(app, instituti
                 wait_for(lambda row=row: app.row(row)["status"] == "sent", 60, "the neighbour's row")
             most.append(app.value(
                 "select max((select count(*) from {s}.subscriptions o where o.integration_id <> n.integration_id and o.id >= %s "
-                "and o.sent_at between n.created_at and n.sent_at)) from {s}.subscriptions n where integration_id = %s and id > %s",
+                "and o.sent_at between n.created_at and n.sent_at)) "
+                "from {s}.subscriptions n where integration_id = %s and id > %s",
                 (first, neighbour, first)))
             if most[-1] < count / 2:
                 return

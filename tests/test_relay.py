@@ -436,7 +436,8 @@ def test_a_late_commit_behind_thousands(ledger, broker, make_daemon):
 @pytest.mark.parametrize("neighbours", [True, False], ids=["left behind in a gap", "in one piece"])
 def test_what_comes_behind_a_large_transaction_overtakes_it(ledger, real_kafka, topic_prefix, make_daemon, neighbours):
     """Events of other subscriptions go out while its own are being published; its subscriptions keep their order."""
-    rows, integration = 120000, ledger.integration()  # which keep the fastest relay for more than the second after which others overtake
+    # So many keep the fastest relay for more than the second after which others overtake.
+    rows, integration = 120000, ledger.integration()
     insert = f"insert into anubis.subscriptions (integration_id) select {integration} from generate_series(1, %s) returning id"
     make_daemon({**RELAY_ALONE, "kafka": {"topic_prefix": topic_prefix}}, kafka=real_kafka).start()
     ledger.query(insert, (100,))
