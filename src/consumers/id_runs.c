@@ -52,8 +52,9 @@ void id_runs_make(struct id_runs *ret, const int64_t *first, size_t stride, size
             ret->twice |= id == run->last;
         }
         run->last = id;
-        ret->places[given[i].i] = (size_t) (run->place + id - run->first);
-        ret->width = (size_t) (run->place + id - run->first) + 1;
+        size_t place = (size_t) (run->place + (id - run->first)); /* the id may be the largest one */
+        ret->places[given[i].i] = place;
+        ret->width = place + 1;
     }
 }
 

@@ -20,7 +20,7 @@ static void expect(const int64_t *ids, size_t count, const struct id_run *runs, 
         const struct id_run *run = runs;
         while (ids[i] > run->last)
             run++;
-        assert_int_equal(found.places[i], run->place + ids[i] - run->first);
+        assert_int_equal(found.places[i], run->place + (ids[i] - run->first));
     }
     id_runs_free(&found);
 }
@@ -29,6 +29,8 @@ TEST(test_one_id)
 {
     expect((const int64_t[]){7}, 1, (const struct id_run[]){{7, 7, 0}}, 1, 1, false);
     expect((const int64_t[]){INT64_MAX}, 1, (const struct id_run[]){{INT64_MAX, INT64_MAX, 0}}, 1, 1, false);
+    expect((const int64_t[]){3, INT64_MAX}, 2, (const struct id_run[]){{3, 3, 0}, {INT64_MAX, INT64_MAX, 1}},
+           2, 2, false);
 }
 
 TEST(test_four_rows_between_are_read_and_five_are_not)
