@@ -38,6 +38,7 @@
 struct claim {
     int64_t token;
     int64_t first_integration; /* where it began */
+    int64_t *last_integration; /* of its kind */
     int limit;
     struct look *look; /* NULL = it goes on where the last claims ended */
     bool is_probe;     /* of open circuits */
@@ -56,8 +57,9 @@ struct claimer {
     int64_t process; /* of chance: whose the times of a rate_limit are */
     sd_event_source *timer;
     struct claim now;
-    int64_t
-        last_integration[3]; /* the last one that gave a row; to a look for probes; as one that is ready */
+    struct {
+        int64_t any, probe, ready;
+    } last_integration; /* the last one that gave a row, to each kind of claim */
     struct refusals refusals;
     bool rung;              /* since the claim under way was sent */
     bool missed;            /* a turn was due while a statement was under way */
@@ -236,7 +238,7 @@ static void on_refused_row(struct pg_answer *answer, void *userdata)
         claimer_probe_soon(c, MAX(pause_usec, PROBES_APART_USEC));
     claimer_soon(c, c->now.is_probe ? 0 : pause_usec);
     if (answer->r == 0 && pg_rows(answer->result) > 0)
-        c->last_integration[c->now.is_probe] = pg_get_i64(answer->result, 0, 1);
+        *c->now.last_integration = pg_get_i64(answer->result, 0, 1);
     c->callbacks.claimed(0, c->userdata);
 }
 
@@ -279,7 +281,7 @@ static bool was_done(struct claimer *c, const struct pg_answer *answer)
 
 static void send_rows(struct claimer *c, const struct pg_result *result, int rows)
 {
-    int64_t *last = &c->last_integration[c->now.ready_only ? 2 : c->now.is_probe];
+    int64_t *last = c->now.last_integration;
 
     refusals_widen(c->now.is_probe ? &c->probes.search : &c->refusals, c->now.limit, rows);
     for (int i = 0; i < rows; i++) {
@@ -425,11 +427,15 @@ void claimer_claim(struct claimer *c)
     uint64_t now = now_monotonic_usec();
     bool is_probe = now >= MIN(c->probes.due, c->probes.looked_at + c->config->delivery.poll_interval_usec);
     bool ready_only = !is_probe && c->refusals.limit == 0 && deliveries_are_congested(c->parts.deliveries);
+    int64_t *last = is_probe     ? &c->last_integration.probe
+                    : ready_only ? &c->last_integration.ready
+                                 : &c->last_integration.any;
     c->now = (struct claim){
         .is_probe = is_probe,
         .token = (int64_t) (random_u64() >> 1) | 1,
         .ready_only = ready_only,
-        .first_integration = c->last_integration[ready_only ? 2 : is_probe],
+        .first_integration = *last,
+        .last_integration = last,
         .limit = refusals_limit(is_probe ? &c->probes.search : &c->refusals, slots),
         .was_rung = c->rung,
         .reserve = reserve,
