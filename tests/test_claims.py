@@ -26,7 +26,7 @@ class Claims:
         self.cursor = self.connection.cursor()
         self.execute("set search_path = anubis; set jit = off; set enable_seqscan = off; "
                      "set plan_cache_mode = force_generic_plan")
-        for name in ("claim", "claim_on"):
+        for name in ("claim", "claim_on", "claim_probe"):
             kinds = ", ".join(kind for _, kind in PARAMETER.findall(STATEMENTS[name]))
             self.execute(f"prepare {name} ({kinds}) as {STATEMENTS[name]}")
 
@@ -44,9 +44,10 @@ class Claims:
         """loads: (integration, in flight, slots), no retries; places: (integration, id of fresh rows, due, id of the others)."""
         def array(rows, n):
             return "'{" + ",".join(str(row[n]) for row in rows) + "}'"
+        longest_wait = ", 60000" if statement == "claim_probe" else ""
         return (f"execute {statement} ({limit}, 16777216, {array(loads, 0)}, {array(loads, 1)}, 32, {after}, 'me', 42, 90000, "
                 f"30000, 60000, '{{}}', {array(loads, 2)}, 2147483647, {array([(0,)] * len(loads), 0)}, "
-                f"{array(places, 0)}, {array(places, 1)}, {array(places, 2)}, {array(places, 3)}, {process})")
+                f"{array(places, 0)}, {array(places, 1)}, {array(places, 2)}, {array(places, 3)}, {process}{longest_wait})")
 
     @contextlib.contextmanager
     def undone(self):
@@ -109,6 +110,19 @@ def test_integrations_that_cannot_be_claimed_cost_nothing(claims, why):
     # An index of 5,000 entries that are passed over, not looked up, has some dozens of pages.
     assert claims.pages() <= alone + 150
     assert claims.pages(after=MANY) <= alone + 150
+
+
+@pytest.mark.parametrize("status", ["pending", "retry"])
+def test_a_look_for_probes_reads_no_rows_of_others(claims, status):
+    """Nor before the first ANALYZE, when the planner takes a full table for a small one."""
+    claims.write("insert into {s}.integrations (id, name, endpoint_url, enabled) values (2, 'big', 'http://127.0.0.1:1/', false);"
+                 "insert into {s}.integration_runtime (integration_id, circuit_state, circuit_until) "
+                 "values (1, 'open', 'yesterday');"
+                 f"insert into {{s}}.subscriptions (integration_id, status) select 2, '{status}' from generate_series(1, 20000)")
+    for _ in ("old", "new"):
+        assert claims.ids(statement="claim_probe") == [(1, 1)]
+        assert claims.pages(statement="claim_probe") < 100
+        claims.execute("analyze subscriptions")
 
 
 def test_a_look_ends_with_its_limit(claims):

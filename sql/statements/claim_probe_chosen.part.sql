@@ -1,4 +1,5 @@
 -- Integrations whose open circuit may be probed, in turn from $6 on: one whose rows are refused or locked hides no other.
+-- "offset 0" keeps the look for rows with each of these circuits: as a join, the planner may read the waiting rows of all others first.
 -- $21 bigint: the longest wait of a circuit in ms
 with chosen as materialized (
   select r.integration_id, r.circuit_generation + 1 as generation, rate_of(i.rate_limit) as rate,
@@ -15,7 +16,7 @@ with chosen as materialized (
      and ($13[width_bucket(i.id::bigint, $3)] = 0 and $3[width_bucket(i.id::bigint, $3)] = i.id) is not true
      and exists (select from subscriptions s
                   where s.integration_id = r.integration_id and s.status in ('pending', 'retry') and s.held_at is null
-                    and subscription_due(s.next_attempt_at, s.scheduled_to) <= now() and s.id <> all ($12))
+                    and subscription_due(s.next_attempt_at, s.scheduled_to) <= now() and s.id <> all ($12) offset 0)
      and ($4::integer[], $5::integer, $14::integer, $15::integer[], $16::bigint[], $17::bigint[], $18::timestamptz[], $19::bigint[])
          is not null
    order by r.integration_id <= $6, r.integration_id limit $1
