@@ -2,6 +2,7 @@
 #include "monitor/monitor.h"
 
 #include <inttypes.h>
+#include <malloc.h>
 #include <stdatomic.h>
 #include <string.h>
 
@@ -40,8 +41,12 @@
 /* Confirmations that become overdue, and held subscriptions that are settled by one, in one transaction. */
 #define CONFIRMATIONS_MAX 1000
 
+/* Memory between what is in use. */
+#define SPARE_BYTES ((size_t) 8 << 20)
+#define SPARE_USEC (60 * USEC_PER_SEC)
+
 /* Numbers of jobs: the last one is looked at again after a reload. */
-#define JOBS 13
+#define JOBS 14
 #define RETENTION (JOBS - 1)
 
 struct monitor;
@@ -364,19 +369,31 @@ static uint64_t look_for_unread(struct monitor *m)
     return m->work.retention.leads ? unread_run(&m->work.unread, m->pg) : LOOK_USEC;
 }
 
+/* Answers and batches of any size leave holes, which malloc() gives back at the heap's end alone: see
+ * malloc_trim(3). */
+static uint64_t give_back_memory(struct monitor *m)
+{
+    struct mallinfo2 heap = mallinfo2();
+
+    (void) m;
+    if (heap.fordblks > SPARE_BYTES && heap.fordblks > heap.uordblks / 2)
+        (void) malloc_trim(0);
+    return SPARE_USEC;
+}
+
 static uint64_t let_go(struct monitor *m)
 {
     return retention_run(&m->work.retention, m->pg, m->rules);
 }
 
 static const struct job jobs[JOBS] = {
-    {"schema", check_schema},    {"backlog", read_backlog},
-    {"name", take_name},         {"ledger", extend_ledger},
-    {"index", index_ledger},     {"counters", fold_counts},
-    {"times", mend_times},       {"checkpoint", write_checkpoint},
-    {"routing", route_unrouted}, {"confirmations", watch_confirmations},
-    {"audit", wake_auditor},     {"unread", look_for_unread},
-    {"retention", let_go},
+    {"schema", check_schema},     {"backlog", read_backlog},
+    {"name", take_name},          {"ledger", extend_ledger},
+    {"index", index_ledger},      {"counters", fold_counts},
+    {"times", mend_times},        {"checkpoint", write_checkpoint},
+    {"routing", route_unrouted},  {"confirmations", watch_confirmations},
+    {"audit", wake_auditor},      {"unread", look_for_unread},
+    {"memory", give_back_memory}, {"retention", let_go},
 };
 
 /* --- the thread ------------------------------------------------------------------------------- */
