@@ -369,8 +369,7 @@ static uint64_t look_for_unread(struct monitor *m)
     return m->work.retention.leads ? unread_run(&m->work.unread, m->pg) : LOOK_USEC;
 }
 
-/* Answers and batches of any size leave holes, which malloc() gives back at the heap's end alone: see
- * malloc_trim(3). */
+/* Answers and batches of any size leave holes, which free() alone does not give back: see malloc_trim(3). */
 static uint64_t give_back_memory(struct monitor *m)
 {
     struct mallinfo2 heap = mallinfo2();
