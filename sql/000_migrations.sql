@@ -7,7 +7,9 @@ create table @extschema@.anubis_migrations (
     checksum text not null,             -- SHA-256 of the file, in hexadecimal
     applied_at timestamptz not null default now(),
     applied_by text not null,
-    oldest_daemon integer not null default 0
+    oldest_daemon integer not null default 0,
+    -- In the row of version 0: each function and trigger of the repeatable files, its file, and a checksum of how the file made it.
+    made jsonb
 );
 
 create table @extschema@.anubis_repeatables (

@@ -2148,7 +2148,7 @@ begin
     if amiss is null then
         amiss := 'the ledger, the table "subscription_events": ' || anubis.ledger_amiss();
     end if;
-    return nullif(concat_ws('; ', amiss,
+    return nullif(concat_ws('; ', amiss, anubis.tables_bypassed(),
         (select case when s.seqrelid is null then 'the sequence "ledger_id_seq" is missing; bring it back from a dump'
                      when s.seqcache <> 1 then format('the sequence "ledger_id_seq" draws %s ids at once, which would lose events; run '
                                                       '"alter sequence anubis.ledger_id_seq cache 1"', s.seqcache)
@@ -2158,6 +2158,42 @@ begin
            left join pg_sequence s on s.seqrelid = c.oid
           where (s.seqcache = 1 and s.seqincrement = 1 and not s.seqcycle) is not true)), '');
 end $_$;
+CREATE FUNCTION anubis.tables_bypassed() RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+    with own as materialized (
+        select c.oid, c.relname as name, format('anubis.%I', c.relname) as quoted, c.relrowsecurity,
+               c.relname = any ('{subscriptions,integrations,integration_filters,subscription_events_adopted}') as is_theirs
+          from pg_class c
+         where c.relnamespace = 'anubis'::regnamespace and c.relkind in ('r', 'p')
+           and (c.relhastriggers or c.relhasrules or c.relrowsecurity)
+           and (c.relname ~ '^(subscriptions|integrations|integration_filters|subscription_events(_adopted|_default|_[0-9]+)?)$'
+                or c.relname in (select n.name from anubis.tables_needed() n))
+    )
+    select string_agg(w.words, '; ' order by w.words)
+      from (select format('trigger "%s" on "%s" can drop or change what is written there; run "drop trigger %I on %s"',
+                          t.tgname, o.name, t.tgname, o.quoted) as words
+              from own o join pg_trigger t on t.tgrelid = o.oid
+             where not o.is_theirs and not t.tgisinternal and t.tgparentid = 0 and t.tgenabled <> 'D' and t.tgtype & 3 = 3
+               and t.tgname !~ '^(anubis|ledger)_'
+            union all
+            select format('rule "%s" on "%s" puts something else in the place of what is written there; run "drop rule %I on %s"',
+                          r.rulename, o.name, r.rulename, o.quoted)
+              from own o join pg_rewrite r on r.ev_class = o.oid
+             where r.ev_type <> '1' and r.is_instead and r.ev_enabled <> 'D'
+            union all
+            select format('row security hides rows of "%s" from role "%s"; run "alter role %I bypassrls", or, for this table alone, "create policy '
+                          'anubisd on %s to %3$I using (true)"', o.name, current_user, current_user, o.quoted)
+              from own o
+             where o.relrowsecurity and row_security_active(o.oid)
+               and (select bool_or(p.polpermissive and p.polcmd = '*' and pg_get_expr(p.polqual, p.polrelid) = 'true')
+                           and bool_and(p.polpermissive)
+                      from pg_policy p
+                     where p.polrelid = o.oid
+                       and exists (select from unnest(p.polroles) g (role)
+                                    where g.role = 0 or pg_has_role(current_user, g.role, 'usage'))) is not true) w
+$_$;
 CREATE FUNCTION anubis.tables_mend() RETURNS SETOF text
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2412,7 +2448,8 @@ CREATE TABLE anubis.anubis_migrations (
     checksum text NOT NULL,
     applied_at timestamp with time zone DEFAULT now() NOT NULL,
     applied_by text NOT NULL,
-    oldest_daemon integer DEFAULT 0 NOT NULL
+    oldest_daemon integer DEFAULT 0 NOT NULL,
+    made jsonb
 );
 CREATE TABLE anubis.anubis_repeatables (
     name text NOT NULL,

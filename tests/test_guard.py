@@ -196,3 +196,71 @@ def test_the_tables_that_are_looked_at_are_all(database):
                           "and relkind in ('r', 'p') and relname !~ %s order by 1", (theirs,)) == \
         database.query("select name, kind::text from anubis.tables_needed() order by 1")
     assert database.value("select anubis.tables_amiss() is null and anubis.views_amiss() is null")
+
+
+# --- functions and triggers that are not those that were made, and what others put on the tables ---
+
+NO_OP = "create or replace function {s}.NAME() returns trigger language plpgsql as 'begin return null; end'"
+SWALLOW = ("create function public.swallow() returns trigger language plpgsql as 'begin return null; end'",)
+
+
+def same_but(change):
+    """The function that writes events of inserts, as a file of functions holds it, but for something."""
+    return ("do $do$ begin execute replace(pg_get_functiondef('{s}.subscription_inserted'::regproc), " + change + "); end $do$",)
+
+
+@pytest.mark.parametrize("changes, named", [
+    ([NO_OP.replace("NAME", "subscription_inserted")], "function subscription_inserted"),
+    ([NO_OP.replace("NAME", "subscription_updated")], "function subscription_updated"),
+    (same_but("'attempts operator', 'attempts  operator'"), "function subscription_inserted"),
+    (["alter function {s}.subscription_inserted() security invoker"], "function subscription_inserted"),
+    (["alter function {s}.subscription_updated() set search_path = public"], "function subscription_updated"),
+    (["alter function {s}.subscription_judged immutable"], "function subscription_judged"),
+    (["create or replace function {s}.work_refused() returns text language sql as 'select null'"], "function work_refused"),
+    ([*SWALLOW, "drop trigger anubis_inserted on {s}.subscriptions", "create trigger anubis_inserted after insert on "
+      "{s}.subscriptions referencing new table as new_rows for each statement execute function public.swallow()"],
+     "trigger anubis_inserted on subscriptions"),
+    (["drop trigger anubis_updated on {s}.subscriptions", "create trigger anubis_updated after update of payload on "
+      "{s}.subscriptions for each statement execute function {s}.subscription_deletion_refused()"],
+     "trigger anubis_updated on subscriptions"),
+], ids=["insert", "update", "a blank", "security", "search_path", "volatility", "guard", "another's function",
+        "another trigger"])
+def test_it_stops_where_a_function_is_another_one(app, institutions, make_daemon, changes, named):
+    """As after a restore of functions, or of an old dump over a new schema. The trigger itself is there, and enabled."""
+    integration = app.integration(institutions.url())
+    daemon = make_daemon().start()
+    app.subscriptions(integration, 5)
+    app.wait_states(sent=5)
+    for change in changes:
+        app.query(change)
+    words = rf'changes may leave no trace: {named}(\(\))? \(changed\); run "anubisctl migrate", which brings back'
+    daemon.wait_log(f"error: {words}", 60)
+    assert re.search(words, Ctl(database=app.database)("status").stdout)
+    assert "applied" in Ctl(database=app.database)("migrate").expect(0).stdout
+    app.subscriptions(integration, 5)
+    app.wait_states(sent=10)
+    assert app.value("select count(*) from {s}.subscription_events where event_type in ('created', 'sent')") == 20
+    assert "up to date" in Ctl(database=app.database)("migrate").expect(0).stdout
+    assert daemon.term() == 0
+
+
+@pytest.mark.parametrize("changes, named", [
+    ([*SWALLOW, "create trigger a before insert on {s}.subscription_events for each row execute function public.swallow()"],
+     'trigger "a" on "subscription_events" can drop or change'),
+    ([*SWALLOW, "create trigger a before update on {s}.integration_runtime for each row execute function public.swallow()"],
+     'trigger "a" on "integration_runtime" can drop or change'),
+    (["create rule r as on insert to {s}.subscription_events do instead nothing"], 'rule "r" on "subscription_events"'),
+    (["create rule r as on update to {s}.subscriptions where old.id % 2 = 0 do instead nothing"], 'rule "r" on "subscriptions"'),
+], ids=["ledger", "counters", "rule", "rule of updates"])
+def test_it_stops_where_others_drop_rows(app, institutions, make_daemon, changes, named):
+    integration = app.integration(institutions.url())
+    daemon = make_daemon().start()
+    app.subscriptions(integration, 5)
+    app.wait_states(sent=5)
+    for change in changes:
+        app.query(change)
+    said = daemon.wait_log(rf'error: the tables are not as anubisd made them: {named}.*; run "(.*?)"', 60)
+    app.query(said[1])
+    app.subscriptions(integration, 5)
+    app.wait_states(sent=10)
+    assert daemon.term() == 0

@@ -73,6 +73,32 @@ create or replace function @extschema@.tables_needed(out name text, out kind "ch
            ('confirmations', 'r', '{subscription_id}'), ('confirmation_terms', 'r', '{integration_id,since}')
 $$;
 
+-- What others have put on the tables that drops or changes what is written there, and what would be right; NULL = nothing. Triggers on the
+-- application's tables are its own matter, and so are those that its events had before they became a partition. Row security is refused by
+-- the server: our sessions have row_security = off.
+create or replace function @extschema@.tables_bypassed() returns text language sql stable set search_path = pg_catalog, pg_temp as $$
+    with own as materialized (
+        select c.oid, c.relname as name, format('@extschema@.%I', c.relname) as quoted,
+               c.relname = any ('{subscriptions,integrations,integration_filters,subscription_events_adopted}') as is_theirs
+          from pg_class c
+         where c.relnamespace = '@extschema@'::regnamespace and c.relkind in ('r', 'p')
+           and (c.relhastriggers or c.relhasrules)
+           and (c.relname ~ '^(subscriptions|integrations|integration_filters|subscription_events(_adopted|_default|_[0-9]+)?)$'
+                or c.relname in (select n.name from @extschema@.tables_needed() n))
+    )
+    select string_agg(w.words, '; ' order by w.words)
+      from (select format('trigger "%s" on "%s" can drop or change what is written there; run "drop trigger %I on %s"',
+                          t.tgname, o.name, t.tgname, o.quoted) as words
+              from own o join pg_trigger t on t.tgrelid = o.oid
+             where not o.is_theirs and not t.tgisinternal and t.tgparentid = 0 and t.tgenabled <> 'D' and t.tgtype & 3 = 3
+               and t.tgname !~ '^(anubis|ledger)_'
+            union all
+            select format('rule "%s" on "%s" puts something else in the place of what is written there; run "drop rule %I on %s"',
+                          r.rulename, o.name, r.rulename, o.quoted)
+              from own o join pg_rewrite r on r.ev_class = o.oid
+             where r.ev_type <> '1' and r.is_instead and r.ev_enabled <> 'D') w
+$$;
+
 -- What is wrong with the tables and the sequence of the ledger, and what would be right; NULL = nothing.
 create or replace function @extschema@.tables_amiss() returns text language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
@@ -110,7 +136,7 @@ begin
     if amiss is null then
         amiss := 'the ledger, the table "subscription_events": ' || @extschema@.ledger_amiss();
     end if;
-    return nullif(concat_ws('; ', amiss,
+    return nullif(concat_ws('; ', amiss, @extschema@.tables_bypassed(),
         (select case when s.seqrelid is null then 'the sequence "ledger_id_seq" is missing; bring it back from a dump'
                      when s.seqcache <> 1 then format('the sequence "ledger_id_seq" draws %s ids at once, which would lose events; run '
                                                       '"alter sequence @extschema@.ledger_id_seq cache 1"', s.seqcache)

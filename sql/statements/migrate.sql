@@ -63,6 +63,20 @@ values ($1, $2, encode(sha256(convert_to($3, 'UTF8')), 'hex'), $4 || ', role ' |
 -- $1 text: name
 -- $2 text: content
 -- $3 text: by which program
+with made as (
+  update anubis_migrations m
+     set made = (select coalesce(jsonb_object_agg(o.name, o.value), '{}') from jsonb_each(m.made) as o (name, value)
+                  where o.value ->> 'file' <> $1)
+                || (select coalesce(jsonb_object_agg(k.name, jsonb_build_object('file', $1, 'made', n.made)), '{}')
+                      from (select r[1] as name from regexp_matches($2, '^create or replace function @extschema@[.]([a-z0-9_]+)', 'gn') r
+                            union
+                            select r[1] || ' on ' || r[2]
+                              from regexp_matches($2, '^create trigger ([a-z0-9_]+) [^;]*? on @extschema@[.]([a-z0-9_]+)', 'gw') r) k
+                     cross join lateral (
+-- include: made_now.part.sql
+                     ) n)
+   where m.version = 0
+)
 insert into anubis_repeatables (name, checksum, applied_by)
 values ($1, encode(sha256(convert_to($2, 'UTF8')), 'hex'), $3 || ', role ' || current_user)
     on conflict (name) do update set checksum = excluded.checksum, applied_at = now(),
@@ -79,6 +93,17 @@ select tables_amiss()
 -- name: migrate_forget :once
 -- A trigger that is missing or disabled, or a view that is missing, is brought back by its file, and what that needs by others.
 delete from anubis_repeatables where triggers_amiss() is not null or views_amiss() is not null
+
+-- name: migrate_forget_changed :once
+-- So are functions and triggers that somebody has changed. What is missing with its table comes when that is back.
+delete from anubis_repeatables r using anubis_migrations m
+ where m.version = 0
+   and exists (select from jsonb_each(m.made) as k (name, value)
+                cross join lateral (
+-- include: made_now.part.sql
+                ) n
+                where k.value ->> 'file' = r.name and n.made is distinct from k.value ->> 'made'
+                  and (n.made is not null or k.name not like '% on %'))
 
 -- name: migrate_is_applied :once
 -- Was the repeatable file applied last with this content?

@@ -23,4 +23,6 @@ select m.version, m.applied_by, (select max(oldest_daemon) from anubis_migration
 
 -- name: work_refused :once
 -- Why no daemon may work here, and what would be right; NULL = one may.
-select work_refused()
+select coalesce((
+-- include: made_amiss.part.sql
+), work_refused())

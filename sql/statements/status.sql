@@ -2,7 +2,9 @@
 
 -- name: status_refused :once
 -- Why daemons wait instead of working here; NULL = they do not, or the server is a standby. Nothing is written.
-select case when not pg_is_in_recovery() then work_refused() end from set_config('transaction_read_only', 'on', true)
+select case when not pg_is_in_recovery() then coalesce((
+-- include: made_amiss.part.sql
+       ), work_refused()) end from set_config('transaction_read_only', 'on', true)
 
 -- name: status_states_exact :once
 -- Counts all subscriptions: status, count, false (no estimate). An adopted application's own states come last.

@@ -274,7 +274,8 @@ static int apply(struct migration *m, const struct sql_file *file)
 /* After the steps, whose tables they need. */
 static int apply_repeatables(struct migration *m)
 {
-    int r = PG_DONE;
+    m->doing = "look at the functions";
+    int r = m->is_later ? PG_DONE : pg_query(m->pg, &sql_migrate_forget_changed, NULL, NULL, &m->err);
 
     for (size_t i = 0; r == PG_DONE && i < sql_files_count && !m->is_later; i++) {
         bool is_applied = true;

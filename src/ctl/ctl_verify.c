@@ -23,8 +23,8 @@
 
 static const char *const remedies[] = {
     [KIND_UNTRACED] =
-        "Subscriptions were written while triggers did not fire (session_replication_role, DISABLE TRIGGER, a "
-        "restore of single tables). Where the rows are right, append the missing events; where the ledger is, "
+        "Subscriptions were written while triggers did not fire or had other functions (session_replication_role, "
+        "DISABLE TRIGGER, a restore of single tables or of functions). Where the rows are right, append the missing events; where the ledger is, "
         "set the rows back with triggers off",
     [KIND_GONE] =
         "Subscriptions were deleted while triggers did not fire: bring back rows with these ids and states, with "
@@ -33,8 +33,9 @@ static const char *const remedies[] = {
     [KIND_RELAY_STATE] =
         "The table must have one row: bring back that of a backup, or make one that publishes all again",
     [KIND_COUNTER] =
-        "Something besides anubisd counts (a consumer of the application's, a hand): stop it, then correct the "
-        "counters by the difference. Or counters, or marks and offsets, were restored from another time than the "
+        "Something besides anubisd counts (a consumer of the application's, a hand): stop it. A daemon brings "
+        "successful_sends and failed_sends back within ten seconds; correct integration_runtime by the "
+        "difference. Or counters, or marks and offsets, were restored from another time than the "
         "rest: \"anubisctl replay --group integration --from-ledger\" corrects all counters",
     [KIND_MARKS] =
         "Ledger rows that were counted are gone or were given to other events (a restore of single tables): clear "
@@ -85,10 +86,12 @@ static int name_untraced(struct proof *p)
     if (r == PG_DONE && pg_rows(rows) > 0)
         proof_note_kind(p, KIND_UNTRACED);
     for (int i = 0; r == PG_DONE && i < pg_rows(rows); i++)
-        sentences_add(&p->differences,
-                      "subscription %" PRId64
-                      ": the ledger does not know how it came: it was written while triggers did not fire",
-                      pg_get_i64(rows, i, 0));
+        sentences_add(
+            &p->differences,
+            "subscription %" PRId64
+            ": the ledger does not know how it came: it was written while triggers did not fire or had "
+            "other functions",
+            pg_get_i64(rows, i, 0));
     return r;
 }
 
@@ -109,7 +112,8 @@ static int name_broken_chains(struct proof *p)
         sentences_add(
             &p->differences,
             "subscription %" PRId64 ": it was \"%s\", but its next event, %" PRId64
-            ", begins at \"%s\": it was written in between while triggers did not fire, or restored",
+            ", begins at \"%s\": it was written in between while triggers did not fire or had other functions, "
+            "or restored",
             id, before, event, from[0] ? from : "none");
     }
     return r;
