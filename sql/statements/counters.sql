@@ -17,34 +17,40 @@ with counted as (
 select a.id from unnest($1::bigint[]) as a (id) where not exists (select from integrations i where i.id = a.id) order by a.id
 
 -- name: fold_lock
--- Integrations whose counters lag behind their counts, locked; those that others have locked come later. In the
--- transaction of fold_counts.
+-- Integrations whose counters are not what they should be, locked; those that others have locked come later. They lag behind their counts,
+-- or somebody has written them: a mapper writes all columns of a row, with what it read before. In the transaction of fold_counts.
 -- $1 bigint: how many
-select i.id::bigint from integrations i join integration_runtime r on r.integration_id = i.id
- where r.sent <> r.sent_folded or r.failed <> r.failed_folded
+select i.id::bigint
+  from integrations i left join integration_runtime r on r.integration_id = i.id
+  left join ledger_baseline b on b.integration_id = i.id and b.status is null
+ where coalesce(i.successful_sends, 0)::numeric <> coalesce(b.successful_sends, 0)::numeric + coalesce(r.sent, 0)
+    or coalesce(i.failed_sends, 0)::numeric <> coalesce(b.failed_sends, 0)::numeric + coalesce(r.failed, 0)
+    or r.sent <> r.sent_folded or r.failed <> r.failed_folded
  order by i.id limit $1 for no key update of i skip locked
 
 -- name: fold_counts
--- Brings the counters of integrations to their counts; gives those that were left as they are, and what is full.
+-- Brings the counters of integrations to their counts, above what they were before the ledger; gives those that were left as they are, and
+-- what is full.
 --
 -- Not in the statement that locks the rows: it would go by the versions of its snapshot. updated_at stays as it is: it
 -- is the application's, which may compare it to see whether somebody has edited the row, and counting is no edit. A
 -- counter without room (adopted ones may be integers) stays as it is.
 -- $1 bigint[]: integrations, locked
 with lagging as materialized (
-  select r.integration_id as id, left(i.name::text, 100) as name, r.sent, r.failed, i.successful_sends, i.failed_sends,
-         r.sent - r.sent_folded as more_sent, r.failed - r.failed_folded as more_failed
-    from integration_runtime r join integrations i on i.id = r.integration_id where r.integration_id = any ($1)
+  select i.id, left(i.name::text, 100) as name, r.sent, r.failed, i.successful_sends, i.failed_sends,
+         coalesce(b.successful_sends, 0)::numeric + coalesce(r.sent, 0) as all_sent,
+         coalesce(b.failed_sends, 0)::numeric + coalesce(r.failed, 0) as all_failed
+    from integrations i left join integration_runtime r on r.integration_id = i.id
+    left join ledger_baseline b on b.integration_id = i.id and b.status is null
+   where i.id = any ($1)
 ), limits (type, most) as materialized (
   values ('integer', 2147483647), ('bigint', 9223372036854775807)
 ), room as materialized (
-  select l.*, coalesce(l.successful_sends, 0)::numeric + l.more_sent > s.most is true
-              or coalesce(l.failed_sends, 0)::numeric + l.more_failed > f.most is true as full_up
+  select l.*, l.all_sent > s.most is true or l.all_failed > f.most is true as full_up
     from lagging l left join limits s on s.type = pg_typeof(l.successful_sends)::text
     left join limits f on f.type = pg_typeof(l.failed_sends)::text
 ), counted as (
-  update integrations i set successful_sends = coalesce(i.successful_sends, 0) + r.more_sent,
-         failed_sends = coalesce(i.failed_sends, 0) + r.more_failed
+  update integrations i set successful_sends = r.all_sent, failed_sends = r.all_failed
     from room r where i.id = r.id and not r.full_up
 ), folded as (
   update integration_runtime t set sent_folded = r.sent, failed_folded = r.failed
