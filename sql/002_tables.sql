@@ -423,6 +423,15 @@ create table @extschema@.audit_tiles (
     hash bytea not null,
     primary key (tree, level, tile)
 );
+-- Leaves that were made before this database was made a copy: those of the tree below this number, and not below that of an earlier row,
+-- carry the name of the installation that it is a copy of. The checkpoint has all of them, in that name.
+create table @extschema@.audit_past (
+    id bigint generated always as identity primary key,
+    tree integer not null,
+    leaves bigint not null,
+    installation uuid not null,
+    checkpoint bigint not null
+);
 -- What all trees were at a time: a text that may be signed, and that is kept outside, too. See src/crypto/audit_note.h.
 create table @extschema@.audit_checkpoints (
     id bigint generated always as identity primary key,

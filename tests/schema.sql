@@ -54,7 +54,7 @@ begin
     execute format('grant select on anubis.anubis_migrations, anubis.integration_filters, anubis.integrations_open,
                     anubis.installation, anubis.subscription_events, anubis.subscription_events_default,
                     anubis.subscription_event_feed, anubis.subscription_event_messages, anubis.ledger_partitions,
-                    anubis.ledger_baseline, anubis.ledger_dropped, anubis.ledger_leaps, anubis.stats_events, anubis.ledger_id_seq to %I', role);
+                    anubis.ledger_baseline, anubis.audit_past, anubis.ledger_dropped, anubis.ledger_leaps, anubis.stats_events, anubis.ledger_id_seq to %I', role);
     execute format('grant select, update on anubis.subscriptions, anubis.integrations to %I', role);
     execute format('grant select, insert, update, delete on anubis.integration_runtime, anubis.dead_letters, anubis.consumer_stops,
                     anubis.relay_state, anubis.relay_saved, anubis.relay_holes, anubis.relay_topics, anubis.consumer_offsets,
@@ -632,6 +632,44 @@ CREATE FUNCTION anubis.histogram_ms(index smallint[], counts bigint[], share num
       from (select i, sum(n) over (order by i) as up_to, sum(n) over () as total from unnest(index, counts) as u (i, n)) x
      where up_to >= ceil(total * share)
 $$;
+CREATE FUNCTION anubis.installation_audit_kept() RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    name uuid := (select namespace from anubis.installation);
+    words text;
+    kept bigint;
+begin
+    if anubis.ledger_is_foreign() then
+        name := coalesce((select split_part(c.note, E'\n', 2)::uuid from anubis.audit_checkpoints c order by c.id desc limit 1), name);
+    end if;
+    select format(E'anubisd audit checkpoint 1\n%s\n', name)
+           || string_agg(format(E'%s %s %s %s\n', t.topic, t.partition, t.size, encode(anubis.installation_audit_root(t.roots), 'hex')), ''
+                         order by t.topic, t.partition)
+      into words from anubis.audit_trees t where t.size > 0;
+    if words is null then
+        return;
+    end if;
+    select c.id into kept from anubis.audit_checkpoints c where starts_with(c.note, words) order by c.id desc limit 1;
+    if kept is null then
+        insert into anubis.audit_checkpoints (note, published_at) values (words, now()) returning id into kept;
+    end if;
+    insert into anubis.audit_past (tree, leaves, installation, checkpoint)
+    select t.id, t.size, name, kept from anubis.audit_trees t where t.size > 0 order by t.id;
+end $$;
+CREATE FUNCTION anubis.installation_audit_root(roots bytea) RETURNS bytea
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    root bytea := substr(roots, length(roots) - 31, 32);
+begin
+    for place in reverse length(roots) / 32 - 2 .. 0 loop
+        root := sha256('\x01'::bytea || substr(roots, place * 32 + 1, 32) || root);
+    end loop;
+    return root;
+end $$;
 CREATE FUNCTION anubis.installation_here(OUT server bigint, OUT database oid, OUT tables oid) RETURNS record
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -665,6 +703,9 @@ begin
        and exists (select from pg_stat_activity where datname = current_database() and application_name like 'anubisd%') then
         raise exception using errcode = 'object_in_use', message = 'daemons are at work on this database, which is where it was last used',
             hint = 'To make a copy of it all the same, end them first.';
+    end if;
+    if is_copy then
+        perform anubis.installation_audit_kept();
     end if;
     update anubis.installation
        set (server, database, tables) = (select h.server, h.database, h.tables from anubis.installation_here() h),
@@ -2163,11 +2204,11 @@ CREATE FUNCTION anubis.tables_bypassed() RETURNS text
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
     with own as materialized (
-        select c.oid, c.relname as name, format('anubis.%I', c.relname) as quoted, c.relrowsecurity,
+        select c.oid, c.relname as name, format('anubis.%I', c.relname) as quoted,
                c.relname = any ('{subscriptions,integrations,integration_filters,subscription_events_adopted}') as is_theirs
           from pg_class c
          where c.relnamespace = 'anubis'::regnamespace and c.relkind in ('r', 'p')
-           and (c.relhastriggers or c.relhasrules or c.relrowsecurity)
+           and (c.relhastriggers or c.relhasrules)
            and (c.relname ~ '^(subscriptions|integrations|integration_filters|subscription_events(_adopted|_default|_[0-9]+)?)$'
                 or c.relname in (select n.name from anubis.tables_needed() n))
     )
@@ -2181,18 +2222,7 @@ CREATE FUNCTION anubis.tables_bypassed() RETURNS text
             select format('rule "%s" on "%s" puts something else in the place of what is written there; run "drop rule %I on %s"',
                           r.rulename, o.name, r.rulename, o.quoted)
               from own o join pg_rewrite r on r.ev_class = o.oid
-             where r.ev_type <> '1' and r.is_instead and r.ev_enabled <> 'D'
-            union all
-            select format('row security hides rows of "%s" from role "%s"; run "alter role %I bypassrls", or, for this table alone, "create policy '
-                          'anubisd on %s to %3$I using (true)"', o.name, current_user, current_user, o.quoted)
-              from own o
-             where o.relrowsecurity and row_security_active(o.oid)
-               and (select bool_or(p.polpermissive and p.polcmd = '*' and pg_get_expr(p.polqual, p.polrelid) = 'true')
-                           and bool_and(p.polpermissive)
-                      from pg_policy p
-                     where p.polrelid = o.oid
-                       and exists (select from unnest(p.polroles) g (role)
-                                    where g.role = 0 or pg_has_role(current_user, g.role, 'usage'))) is not true) w
+             where r.ev_type <> '1' and r.is_instead and r.ev_enabled <> 'D') w
 $_$;
 CREATE FUNCTION anubis.tables_mend() RETURNS SETOF text
     LANGUAGE plpgsql
@@ -2277,7 +2307,7 @@ CREATE FUNCTION anubis.tables_needed(OUT name text, OUT kind "char", OUT key tex
            ('integration_stats_days', 'r', '{bucket,integration_id,span}'), ('integration_stats_months', 'r', '{bucket,integration_id,span}'),
            ('integration_stats_changes', 'r', '{bucket,integration_id}'),
            ('audit_trees', 'r', '{id}'), ('audit_log', 'r', '{tree,leaf}'), ('audit_tiles', 'r', '{tree,level,tile}'),
-           ('audit_checkpoints', 'r', '{id}'), ('audit_salts', 'r', '{subscription_id}'), ('audit_checks', 'r', '{one}'),
+           ('audit_checkpoints', 'r', '{id}'), ('audit_salts', 'r', '{subscription_id}'), ('audit_checks', 'r', '{one}'), ('audit_past', 'r', '{id}'),
            ('alerts', 'r', '{id}'), ('alert_silences', 'r', '{id}'), ('alert_outbox', 'r', '{id}'),
            ('alert_evidence', 'r', '{integration_id}'), ('alert_firsts', 'r', '{subscription_id}'), ('alert_buckets', 'r', '{integration_id,bucket}'),
            ('confirmations', 'r', '{subscription_id}'), ('confirmation_terms', 'r', '{integration_id,since}')
@@ -2497,6 +2527,21 @@ CREATE TABLE anubis.audit_log (
     created_at timestamp with time zone NOT NULL,
     commitment bytea NOT NULL,
     hash bytea NOT NULL
+);
+CREATE TABLE anubis.audit_past (
+    id bigint NOT NULL,
+    tree integer NOT NULL,
+    leaves bigint NOT NULL,
+    installation uuid NOT NULL,
+    checkpoint bigint NOT NULL
+);
+ALTER TABLE anubis.audit_past ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME anubis.audit_past_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
 );
 CREATE TABLE anubis.audit_salts (
     subscription_id bigint NOT NULL,
@@ -3148,6 +3193,8 @@ ALTER TABLE ONLY anubis.audit_checks
     ADD CONSTRAINT audit_checks_pkey PRIMARY KEY (one);
 ALTER TABLE ONLY anubis.audit_log
     ADD CONSTRAINT audit_log_pkey PRIMARY KEY (tree, leaf);
+ALTER TABLE ONLY anubis.audit_past
+    ADD CONSTRAINT audit_past_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY anubis.audit_salts
     ADD CONSTRAINT audit_salts_pkey PRIMARY KEY (subscription_id);
 ALTER TABLE ONLY anubis.audit_tiles
@@ -3293,6 +3340,7 @@ ALTER TABLE ONLY anubis.integration_runtime
 REVOKE ALL ON FUNCTION anubis.anubis_alter(command text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.anubisd_grant(role name) FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.confirmation_changed() FROM PUBLIC;
+REVOKE ALL ON FUNCTION anubis.installation_audit_kept() FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.installation_settle(is_copy boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.integration_changed() FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.integration_limited() FROM PUBLIC;

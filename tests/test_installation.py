@@ -9,6 +9,7 @@ from harness.anubis import Ctl, Daemon, merged
 from harness.application import Application
 from harness.postgres import Database
 from harness.processes import wait_for
+from test_audit import checker
 
 WAITS = r"this database was copied or moved: .* \"anubisctl installation --same\".* \"anubisctl installation --copy\""
 
@@ -235,3 +236,61 @@ def test_two_installations_on_one_kafka(own_postgres, broker, institutions):
     finally:
         for daemon in daemons:
             daemon.close()
+
+
+def leaves(app, count):
+    wait_for(lambda: app.value("select count(*) from {s}.audit_log") == count, 60, f"{count} leaves")
+
+
+def grown(app, broker, institution, number):
+    """Ten more, sent and back from Kafka in the audit log; a checkpoint is due at once."""
+    app.query("update {s}.integrations set enabled = true, endpoint_url = %s", (institution,))
+    before = app.value("select count(*) from {s}.audit_log")
+    with Daemon(QUICK, database=app.database, kafka=broker) as daemon:
+        app.subscriptions(1, 10)
+        app.wait_states(sent=number)
+        leaves(app, before + 30)
+        assert daemon.term() == 0
+    with Daemon(QUICK, database=app.database, kafka=broker) as daemon:
+        daemon.wait_log("audit log: checkpoint")
+        assert daemon.term() == 0
+
+
+def test_a_copy_of_a_copy_proves_its_audit_log(own_postgres, broker, institutions, tmp_path):
+    """Each leaf in the name under which it was made, for others, too; no other name will do, and what is changed is found."""
+    server = own_postgres()
+    app = Application(server.create_database("original"))
+    Ctl(database=app.database).migrate()
+    url = institutions.url("/good/copies")
+    app.integration(url)
+    grown(app, broker, url, 10)
+    names, proves = [app.value("select namespace::text from {s}.installation")], checker(tmp_path)
+    anchor = tmp_path / "anchor"
+    anchor.write_text(Ctl(database=app.database)("audit", "head", "--json").expect(0).json["note"], encoding="utf-8")
+    for number in (1, 2):
+        # Not all is in a checkpoint at the time of the copy.
+        if number == 2:
+            app.query("delete from {s}.audit_checkpoints where id = (select max(id) from {s}.audit_checkpoints)")
+        app = Application((templated if number == 1 else dumped)(server, app.database, f"copy{number}"))
+        ctl = Ctl(database=app.database, kafka=broker)
+        names.append(ctl("installation", "--copy", "--json").expect(0).json["installation"])
+        assert "proven" in ctl("verify", "--audit", "--full", "--anchor", anchor).expect(0).stdout
+        grown(app, broker, url, 10 * number + 10)
+        assert "proven" in ctl("verify", "--audit", "--full", "--anchor", anchor).expect(0).stdout
+    made = app.query("select installation::text, max(leaves) from {s}.audit_past group by 1 order by 2")
+    assert [name for name, _ in made] == names[:2]
+    proofs = [ctl("audit", "prove", event, "--json").expect(0).json for event, in app.query(
+        "select sequence from {s}.audit_log order by 1")]
+    assert {p["entry"].splitlines()[1] for p in proofs} == set(names) and all(proves(p) for p in proofs)
+    for statement in ("update {s}.audit_log set subscription_id = 4 where (tree, leaf) = (select tree, leaf from {s}.audit_log "
+                      "where subscription_id = 5 limit 1)",
+                      "update {s}.audit_past set leaves = leaves + 1 where installation = '" + names[0] + "'",
+                      "update {s}.audit_past set installation = '" + names[1] + "'",
+                      "update {s}.audit_checkpoints set note = replace(note, '" + names[2] + "', '" + names[0] + "')"):
+        app.database.query("create table saved as select * from anubis.TABLE".replace("TABLE", statement.split(" ")[1][4:]))
+        app.query(statement)
+        assert "WRONG" in ctl("verify", "--audit", "--full").expect(1).stdout, statement
+        table = statement.split(" ")[1][4:]
+        app.query(f"delete from {{s}}.{table}; insert into {{s}}.{table} overriding system value select * from saved; "
+                  "drop table saved")
+        ctl("verify", "--audit", "--full").expect(0)

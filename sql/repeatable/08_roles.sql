@@ -8,7 +8,7 @@ begin
     execute format('grant select on @extschema@.anubis_migrations, @extschema@.integration_filters, @extschema@.integrations_open,
                     @extschema@.installation, @extschema@.subscription_events, @extschema@.subscription_events_default,
                     @extschema@.subscription_event_feed, @extschema@.subscription_event_messages, @extschema@.ledger_partitions,
-                    @extschema@.ledger_baseline, @extschema@.ledger_dropped, @extschema@.ledger_leaps, @extschema@.stats_events, @extschema@.ledger_id_seq to %I', role);
+                    @extschema@.ledger_baseline, @extschema@.audit_past, @extschema@.ledger_dropped, @extschema@.ledger_leaps, @extschema@.stats_events, @extschema@.ledger_id_seq to %I', role);
     execute format('grant select, update on @extschema@.subscriptions, @extschema@.integrations to %I', role);
     execute format('grant select, insert, update, delete on @extschema@.integration_runtime, @extschema@.dead_letters, @extschema@.consumer_stops,
                     @extschema@.relay_state, @extschema@.relay_saved, @extschema@.relay_holes, @extschema@.relay_topics, @extschema@.consumer_offsets,

@@ -137,6 +137,44 @@ begin
     return null;
 end $$;
 
+-- The root of a tree of the audit log, from the roots of its full subtrees, the largest first: RFC 9162, section 2.1.
+create or replace function @extschema@.installation_audit_root(roots bytea) returns bytea language plpgsql immutable
+    set search_path = pg_catalog, pg_temp as $$
+declare
+    root bytea := substr(roots, length(roots) - 31, 32);
+begin
+    for place in reverse length(roots) / 32 - 2 .. 0 loop
+        root := sha256('\x01'::bytea || substr(roots, place * 32 + 1, 32) || root);
+    end loop;
+    return root;
+end $$;
+
+-- Keeps the name in the leaves that there are, before it becomes another one: the installation's, or where its data were loaded under another
+-- name, that of the last checkpoint. A last one in this name has all leaves, so that each can be proven; see src/crypto/audit_note.h.
+create or replace function @extschema@.installation_audit_kept() returns void language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    name uuid := (select namespace from @extschema@.installation);
+    words text;
+    kept bigint;
+begin
+    if @extschema@.ledger_is_foreign() then
+        name := coalesce((select split_part(c.note, E'\n', 2)::uuid from @extschema@.audit_checkpoints c order by c.id desc limit 1), name);
+    end if;
+    select format(E'anubisd audit checkpoint 1\n%s\n', name)
+           || string_agg(format(E'%s %s %s %s\n', t.topic, t.partition, t.size, encode(@extschema@.installation_audit_root(t.roots), 'hex')), ''
+                         order by t.topic, t.partition)
+      into words from @extschema@.audit_trees t where t.size > 0;
+    if words is null then
+        return;
+    end if;
+    select c.id into kept from @extschema@.audit_checkpoints c where starts_with(c.note, words) order by c.id desc limit 1;
+    if kept is null then
+        insert into @extschema@.audit_checkpoints (note, published_at) values (words, now()) returning id into kept;
+    end if;
+    insert into @extschema@.audit_past (tree, leaves, installation, checkpoint)
+    select t.id, t.size, name, kept from @extschema@.audit_trees t where t.size > 0 order by t.id;
+end $$;
+
 -- "anubisctl installation": the database is that of the installation (moved, upgraded, restored), or a copy of it with a name of its own.
 -- Returns how many integrations were disabled. A copy sends nothing until each integration is enabled again; what the original had
 -- published and not yet counted at the time of the copy is published again, as the copy's own.
@@ -150,6 +188,9 @@ begin
        and exists (select from pg_stat_activity where datname = current_database() and application_name like 'anubisd%') then
         raise exception using errcode = 'object_in_use', message = 'daemons are at work on this database, which is where it was last used',
             hint = 'To make a copy of it all the same, end them first.';
+    end if;
+    if is_copy then
+        perform @extschema@.installation_audit_kept();
     end if;
     update @extschema@.installation
        set (server, database, tables) = (select h.server, h.database, h.tables from @extschema@.installation_here() h),
@@ -175,4 +216,4 @@ begin
     end if;
     return disabled;
 end $$;
-revoke execute on function @extschema@.installation_settle(boolean) from public;
+revoke execute on function @extschema@.installation_settle(boolean), @extschema@.installation_audit_kept() from public;

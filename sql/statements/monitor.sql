@@ -122,10 +122,12 @@ with added as (
 select exists (select from added)
 
 -- name: thin_checkpoints
--- Of those that are older than an hour the last of each hour stays, and the last that was verified; and what is still to go to Kafka.
+-- Of those that are older than an hour the last of each hour stays, and the last that was verified; and what is still to go to Kafka, and what
+-- proves the leaves of before a copy.
 delete from audit_checkpoints c
  where c.created_at < now() - interval '1 hour' and c.published_at is not null
    and c.id <> coalesce((select max(id) from audit_checkpoints where verified_at is not null), 0)
    and c.id <> coalesce((select checkpoint from audit_checks), 0)
+   and not exists (select from audit_past p where p.checkpoint = c.id)
    and exists (select from audit_checkpoints l
                 where l.id > c.id and date_trunc('hour', l.created_at) = date_trunc('hour', c.created_at))

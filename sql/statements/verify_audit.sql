@@ -8,6 +8,11 @@ select pg_export_snapshot()
 -- id, topic, partition, size, roots of full subtrees, in the order of topics.
 select id, topic, partition, size, roots from audit_trees order by topic, partition
 
+-- name: audit_read_past
+-- Which leaves carry the name of an installation that this one is a copy of, the earliest first: tree, below which leaf, name, and the
+-- checkpoint that has them.
+select tree, leaves, installation::text, checkpoint from audit_past order by id
+
 -- name: audit_read_leaves
 -- $1 integer: tree
 -- $2 bigint: from this leaf on
@@ -130,9 +135,10 @@ select tree, leaf, sequence, count(*) over ()
 select coalesce(max(l.sequence), 0) from unnest($1::int[], $2::bigint[]) as f (tree, leaf) join audit_log l using (tree, leaf)
 
 -- name: audit_last_checkpoint
--- Of all: id, note, when, how long ago in microseconds, how many there are, who signed it. No row: none.
+-- Of all, or the one that is asked for: id, note, when, how long ago in microseconds, how many there are, who signed it. No row: none.
+-- $1 bigint: its id, 0 = the last
 select id, note, created_at, (extract(epoch from now() - created_at) * 1000000)::bigint, count(*) over (), signed_by
-  from audit_checkpoints order by id desc limit 1
+  from audit_checkpoints where $1 = 0 or id = $1 order by id desc limit 1
 
 -- name: audit_find_event
 -- Whether the ledger has an event, and its leaf, NULL = there is none: tree, leaf, the columns of audit_read_leaves without the hash,

@@ -33,9 +33,9 @@ static void add_promises(struct proof_of_audit *p, const struct promise *checkpo
     }
 }
 
-static bool is_signed_by_key(const struct proof_of_audit *p, const char *note)
+static bool is_signed_by_key(const struct proof_of_audit *p, const char *owner, const char *note)
 {
-    CLEANUP(freep) char *name = audit_note_signer(p->audit->installation);
+    CLEANUP(freep) char *name = audit_note_signer(owner);
 
     for (size_t i = 0; i < p->order->key_count; i++) {
         CLEANUP(freep) char *public = note_public_write(&p->order->keys[i], name);
@@ -69,11 +69,12 @@ static void take_note(struct proof_of_audit *p, struct anchoring *g, const struc
     size_t count = 0;
 
     snprintf(promise.name, sizeof(promise.name), "the anchor in line %zu", anchor->line);
-    if (audit_note_read(anchor->note, p->audit->installation, &trees, &count) < 0) {
+    const char *owner = audit_note_owner(p->audit, anchor->note, &trees, &count);
+    if (!owner) {
         sentences_add(&p->result->differences,
                       "audit log: %s is a checkpoint of another installation than this one, %s", promise.name,
                       p->audit->installation);
-    } else if (p->order->key_count && !is_signed_by_key(p, anchor->note)) {
+    } else if (p->order->key_count && !is_signed_by_key(p, owner, anchor->note)) {
         sentences_add(&p->result->differences, "audit log: %s is not signed by the key that was given",
                       promise.name);
     } else {
@@ -124,10 +125,10 @@ static void find_lost_digests(struct proof_of_audit *p, const struct anchoring *
 /* --- checkpoints of the database -------------------------------------------------------------- */
 
 /* One without a signature is counted, no more: the installation may have had no key. */
-static void check_signature(struct proof_of_audit *p, const struct promise *checkpoint, const char *note,
-                            const char *signed_by)
+static void check_signature(struct proof_of_audit *p, const struct promise *checkpoint, const char *owner,
+                            const char *note, const char *signed_by)
 {
-    CLEANUP(freep) char *name = audit_note_signer(p->audit->installation);
+    CLEANUP(freep) char *name = audit_note_signer(owner);
 
     if (!signed_by)
         p->result->unsigned_checkpoints++;
@@ -144,12 +145,14 @@ static bool take_checkpoint(struct proof_of_audit *p, struct anchoring *g, const
     const char *note = pg_get_text(rows, i, 1);
     struct promise checkpoint = {.checkpoint = pg_get_i64(rows, i, 0),
                                  .verified = pg_get_i64(rows, i, 0) <= p->order->since};
-    bool is_signed = is_signed_by_key(p, note);
     size_t count = 0;
+    const char *owner = audit_note_owner(p->audit, note, &trees, &count);
+    const char *signer = owner ? owner : p->audit->installation;
+    bool is_signed = is_signed_by_key(p, signer, note);
 
     snprintf(checkpoint.name, sizeof(checkpoint.name), "checkpoint %" PRId64, checkpoint.checkpoint);
-    check_signature(p, &checkpoint, note, pg_is_null(rows, i, 2) ? NULL : pg_get_text(rows, i, 2));
-    if (audit_note_read(note, p->audit->installation, &trees, &count) < 0)
+    check_signature(p, &checkpoint, signer, note, pg_is_null(rows, i, 2) ? NULL : pg_get_text(rows, i, 2));
+    if (!owner)
         sentences_add(&p->result->differences, "audit log: %s is no note of this installation",
                       checkpoint.name);
     checkpoint.anchored = find_digest(p, g, note);

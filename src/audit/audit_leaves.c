@@ -153,7 +153,7 @@ static bool take_leaf(struct walk *w, struct pg_row *row)
     struct audit_entry e;
     size_t len;
 
-    audit_entry_read(w->audit, w->tree, row, &e);
+    audit_entry_read(w->audit, w->tree, (uint64_t) number, row, &e);
     const char *stored = pg_next_bytes(row, &len);
     if ((uint64_t) number >= w->tree->state.size) {
         differs(w, "leaf %" PRId64 " (event %" PRId64 ") was put in behind its %" PRIu64 " leaves", number,

@@ -16,18 +16,35 @@ struct audit_tree {
     uint64_t from;                 /* leaves below it were verified before */
 };
 
+/* Leaves that carry the name of an installation that this one is a copy of. */
+struct audit_past {
+    int32_t tree;
+    uint64_t leaves;    /* those below, which are in none before */
+    int64_t checkpoint; /* the last one in that name, which has them */
+    char installation[37];
+};
+
 struct audit {
     struct pg *pg;
     struct sha256 *sha256;
     char installation[37];
     struct audit_tree *trees;
     size_t count;
+    struct audit_past *past; /* the earliest first */
+    size_t past_count;
     struct error err;
 };
 
+/* What the leaf is part of that was made before this was a copy; NULL = it is this installation's own. */
+const struct audit_past *audit_past_of(const struct audit *a, const struct audit_tree *tree, uint64_t leaf);
+/* Reads a checkpoint as audit_note_read(). Returns whose it is: this installation's, or that of one that this
+ * is a copy of, of no more leaves than were copied; NULL = neither, and there is nothing to be freed. */
+const char *audit_note_owner(const struct audit *a, const char *note, struct audit_tree_state **ret,
+                             size_t *ret_count);
+
 /* The columns of audit_read_leaves behind the number of the leaf, up to the hash. What it refers to lives as
  * long as the row and the tree. */
-void audit_entry_read(const struct audit *a, const struct audit_tree *tree, struct pg_row *row,
+void audit_entry_read(const struct audit *a, const struct audit_tree *tree, uint64_t leaf, struct pg_row *row,
                       struct audit_entry *ret);
 
 /* Begins the snapshot and reads the trees in it. No partition leaves the ledger until its end. PG_DONE or an

@@ -34,9 +34,23 @@ static void read_tree(struct audit *a, struct pg_row *row, struct audit_tree *re
     ret->state.root = merkle_root(a->sha256, &ret->range);
 }
 
+static void read_past(struct audit *a, const struct pg_result *rows)
+{
+    a->past_count = (size_t) pg_rows(rows);
+    a->past = xcalloc(a->past_count + 1, sizeof(*a->past));
+    for (size_t i = 0; i < a->past_count; i++) {
+        struct pg_row row = {rows, (int) i, 0};
+        struct audit_past *past = &a->past[i];
+        past->tree = (int32_t) pg_next_i64(&row);
+        past->leaves = (uint64_t) pg_next_i64(&row);
+        snprintf(past->installation, sizeof(past->installation), "%s", pg_next_text(&row));
+        past->checkpoint = pg_next_i64(&row);
+    }
+}
+
 int audit_open(struct audit *a, struct pg *pg)
 {
-    CLEANUP(pg_result_freep) struct pg_result *rows = NULL, *installation = NULL;
+    CLEANUP(pg_result_freep) struct pg_result *rows = NULL, *installation = NULL, *past = NULL;
 
     *a = (struct audit){.pg = pg, .sha256 = sha256_new()};
     /* A partition that is leaving the ledger has left before, or stays until the end. */
@@ -48,8 +62,11 @@ int audit_open(struct audit *a, struct pg *pg)
         r = pg_query(pg, &sql_read_installation, NULL, &installation, &a->err);
     if (r == PG_DONE)
         r = pg_query(pg, &sql_audit_all_trees, NULL, &rows, &a->err);
+    if (r == PG_DONE)
+        r = pg_query(pg, &sql_audit_read_past, NULL, &past, &a->err);
     if (r != PG_DONE)
         return r;
+    read_past(a, past);
     snprintf(a->installation, sizeof(a->installation), "%s", pg_get_text(installation, 0, 0));
     a->count = (size_t) pg_rows(rows);
     a->trees = xcalloc(a->count, sizeof(*a->trees));
@@ -67,6 +84,7 @@ void audit_close(struct audit *a)
 {
     sha256_free(a->sha256);
     free(a->trees);
+    free(a->past);
     *a = (struct audit){0};
 }
 
@@ -78,13 +96,63 @@ struct audit_tree *audit_find(const struct audit *a, const char *topic, int32_t 
     return NULL;
 }
 
-void audit_entry_read(const struct audit *a, const struct audit_tree *tree, struct pg_row *row,
+const struct audit_past *audit_past_of(const struct audit *a, const struct audit_tree *tree, uint64_t leaf)
+{
+    for (size_t i = 0; i < a->past_count; i++)
+        if (a->past[i].tree == tree->id && leaf < a->past[i].leaves)
+            return &a->past[i];
+    return NULL;
+}
+
+/* Were so many leaves of the tree copied in this name? */
+static bool was_copied(const struct audit *a, const char *name, const struct audit_tree_state *state)
+{
+    const struct audit_tree *tree = audit_find(a, state->topic, state->partition);
+
+    for (size_t i = 0; tree && i < a->past_count; i++)
+        if (a->past[i].tree == tree->id && strcmp(a->past[i].installation, name) == 0 &&
+            state->size <= a->past[i].leaves)
+            return true;
+    return false;
+}
+
+/* A note of an installation that was copied, as long as it tells of no more than was copied. */
+static bool read_past_note(const struct audit *a, const char *name, const char *note,
+                           struct audit_tree_state **ret, size_t *ret_count)
+{
+    CLEANUP(freep) struct audit_tree_state *trees = NULL;
+    size_t count = 0;
+
+    if (audit_note_read(note, name, &trees, &count) < 0)
+        return false;
+    for (size_t i = 0; i < count; i++)
+        if (!was_copied(a, name, &trees[i]))
+            return false;
+    *ret = TAKE_PTR(trees);
+    *ret_count = count;
+    return true;
+}
+
+const char *audit_note_owner(const struct audit *a, const char *note, struct audit_tree_state **ret,
+                             size_t *ret_count)
+{
+    if (audit_note_read(note, a->installation, ret, ret_count) == 0)
+        return a->installation;
+    for (size_t i = 0; i < a->past_count; i++)
+        if (read_past_note(a, a->past[i].installation, note, ret, ret_count))
+            return a->past[i].installation;
+    return NULL;
+}
+
+void audit_entry_read(const struct audit *a, const struct audit_tree *tree, uint64_t leaf, struct pg_row *row,
                       struct audit_entry *ret)
 {
+    const struct audit_past *past = audit_past_of(a, tree, leaf);
     size_t len;
 
-    *ret = (struct audit_entry){
-        .installation = a->installation, .topic = tree->state.topic, .partition = tree->state.partition};
+    *ret = (struct audit_entry){.installation = past ? past->installation : a->installation,
+                                .topic = tree->state.topic,
+                                .partition = tree->state.partition};
     ret->offset = pg_next_i64(row);
     ret->sequence = pg_next_i64(row);
     const char *bytes = pg_next_bytes(row, &len);

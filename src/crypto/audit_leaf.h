@@ -3,7 +3,7 @@
  * It is text, so that anybody can compute it: these lines, each ended by a newline.
  *
  *     anubisd audit leaf 1
- *     INSTALLATION        its UUID
+ *     INSTALLATION        its UUID; in a copy of a database that of before, for leaves of before
  *     TOPIC               then partition and offset, of the message
  *     PARTITION
  *     OFFSET

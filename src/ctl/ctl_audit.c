@@ -35,10 +35,15 @@ static void head_free(struct head *h)
     free(h->trees);
 }
 
-static int read_head(struct audit *a, struct head *h)
+/* That checkpoint, 0 = the last one. */
+static int read_head(struct audit *a, int64_t id, struct head *h)
 {
-    int r = pg_query(a->pg, &sql_audit_last_checkpoint, NULL, &h->rows, &a->err);
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
 
+    head_free(h);
+    *h = (struct head){0};
+    pg_arg_i64(&args, id);
+    int r = pg_query(a->pg, &sql_audit_last_checkpoint, &args, &h->rows, &a->err);
     if (r != PG_DONE || pg_rows(h->rows) == 0)
         return r;
     struct pg_row row = {h->rows, 0, 0};
@@ -48,7 +53,7 @@ static int read_head(struct audit *a, struct head *h)
     h->age_usec = pg_next_i64(&row);
     h->count = pg_next_i64(&row);
     h->signed_by = pg_next_text(&row);
-    h->is_foreign = audit_note_read(h->note, a->installation, &h->trees, &h->tree_count) < 0;
+    h->is_foreign = !audit_note_owner(a, h->note, &h->trees, &h->tree_count);
     return PG_DONE;
 }
 
@@ -240,11 +245,15 @@ static int prove_leaf(struct inquiry *q, struct pg_row *row)
         return PG_DONE;
     }
     e.leaf = (uint64_t) pg_next_i64(row);
-    audit_entry_read(&q->audit, e.tree, row, &entry);
+    audit_entry_read(&q->audit, e.tree, e.leaf, row, &entry);
     memcpy(e.event_id, entry.event_id, sizeof(e.event_id));
     struct bytes salt = pg_next_blob(row);
     e.hash = audit_leaf(q->audit.sha256, &entry, &e.entry);
-    int r = find_path(q, &e);
+    /* A leaf of before this was a copy stands in another name than the checkpoints since then. */
+    const struct audit_past *past = audit_past_of(&q->audit, e.tree, e.leaf);
+    int r = past ? read_head(&q->audit, past->checkpoint, &q->head) : PG_DONE;
+    if (r == PG_DONE)
+        r = find_path(q, &e);
     if (r == PG_DONE) {
         add_evidence(q, &e);
         add_salt(q, salt);
@@ -293,7 +302,7 @@ static int inquire(struct ctl *c, int (*show)(struct inquiry *q), int64_t event,
     sheet_new(&q.sheet);
     int r = audit_open(&q.audit, pg);
     if (r == PG_DONE)
-        r = read_head(&q.audit, &q.head);
+        r = read_head(&q.audit, 0, &q.head);
     if (r == PG_DONE)
         r = show(&q);
     code = r == PG_DONE ? ctl_show(c, q.sheet, q.code) : ctl_refused(r, "read the audit log", &q.audit.err);
