@@ -1644,11 +1644,19 @@ CREATE FUNCTION anubis.subscription_changed_by_others() RETURNS trigger
     LANGUAGE plpgsql
     AS $$
 begin
-    -- The events tell which attempt was sent.
+    -- No change of its state would be taken any more, not even that its request has been answered.
+    if new.erased_at is not null and old.erased_at is null and new.status not in ('sent', 'failed') then
+        raise exception using errcode = 'object_in_use', message = format('cannot mark subscription %s as erased: it is still to be sent', old.id),
+            hint = '"anubisctl erase" erases a person''s data.';
+    end if;
+    -- The events tell which attempt was sent, and by its claim the answer is known.
     if new.status::pg_catalog.text operator(pg_catalog.=) old.status::pg_catalog.text then
         raise exception using errcode = 'object_in_use',
-            message = format('cannot change the attempts of subscription %s: it is being sent', old.id),
-            hint = 'Try again when its status is no longer "processing".';
+            message = format('cannot change %s of subscription %s: it is being sent',
+                             case when new.claim_token is distinct from old.claim_token then 'the claim' else 'the attempts' end, old.id),
+            hint = case when new.claim_token is not distinct from old.claim_token then 'Try again when its status is no longer "processing".'
+                        else 'The claim is a daemon''s. A mapper that writes all columns back, with what it read before, reads the row again, '
+                             'and writes only what changes.' end;
     end if;
     -- A request may be under way.
     if old.status = 'processing' and old.claim_token is not null and new.status <> 'sent' then
@@ -2192,7 +2200,8 @@ begin
     return nullif(concat_ws('; ', amiss, anubis.tables_bypassed(),
         (select case when s.seqrelid is null then 'the sequence "ledger_id_seq" is missing; bring it back from a dump'
                      when s.seqcache <> 1 then format('the sequence "ledger_id_seq" draws %s ids at once, which would lose events; run '
-                                                      '"alter sequence anubis.ledger_id_seq cache 1"', s.seqcache)
+                                                      '"alter sequence anubis.ledger_id_seq cache 1", and then let all sessions of the application '
+                                                      'reconnect: each goes on with the ids that it holds', s.seqcache)
                      else 'the sequence "ledger_id_seq" does not count up one by one, once; run '
                           '"alter sequence anubis.ledger_id_seq increment 1 no cycle"' end
            from (values ('ledger_id_seq')) n (name) left join pg_class c on c.relname = n.name and c.relnamespace = here
@@ -3294,7 +3303,7 @@ ALTER INDEX anubis.subscription_events_pkey ATTACH PARTITION anubis.subscription
 ALTER INDEX anubis.subscription_events_pkey ATTACH PARTITION anubis.subscription_events_1_pkey;
 ALTER INDEX anubis.subscription_events_pkey ATTACH PARTITION anubis.subscription_events_2097153_pkey;
 ALTER INDEX anubis.subscription_events_pkey ATTACH PARTITION anubis.subscription_events_default_pkey;
-CREATE TRIGGER anubis_2_foreign_change BEFORE UPDATE ON anubis.subscriptions FOR EACH ROW WHEN (((NOT (new.claim_token IS DISTINCT FROM old.claim_token)) AND ((new.status IS DISTINCT FROM old.status) OR ((new.attempts IS DISTINCT FROM old.attempts) AND (old.status = 'processing'::text) AND (old.claim_token IS NOT NULL))))) EXECUTE FUNCTION anubis.subscription_changed_by_others();
+CREATE TRIGGER anubis_2_foreign_change BEFORE UPDATE ON anubis.subscriptions FOR EACH ROW WHEN ((((NOT (new.claim_token IS DISTINCT FROM old.claim_token)) AND ((new.status IS DISTINCT FROM old.status) OR ((new.attempts IS DISTINCT FROM old.attempts) AND (old.status = 'processing'::text) AND (old.claim_token IS NOT NULL)))) OR ((new.claim_token IS DISTINCT FROM old.claim_token) AND (old.status = 'processing'::text) AND (new.status = 'processing'::text) AND (old.claim_token IS NOT NULL)) OR ((new.erased_at IS NOT NULL) AND (old.erased_at IS NULL) AND (new.status <> ALL (ARRAY['sent'::text, 'failed'::text]))))) EXECUTE FUNCTION anubis.subscription_changed_by_others();
 CREATE TRIGGER anubis_3_seed_kept BEFORE UPDATE OF idempotency_seed ON anubis.subscriptions FOR EACH ROW WHEN (((new.idempotency_seed IS DISTINCT FROM old.idempotency_seed) AND ((old.idempotency_seed IS NOT NULL) OR (pg_trigger_depth() = 0)))) EXECUTE FUNCTION anubis.subscription_seeded();
 CREATE TRIGGER anubis_4_change_refused BEFORE UPDATE OF integration_id, payload ON anubis.subscriptions FOR EACH ROW WHEN (((new.claim_token IS DISTINCT FROM old.claim_token) OR ((old.status = 'processing'::text) AND (old.claim_token IS NOT NULL) AND ((new.status IS DISTINCT FROM old.status) OR (new.integration_id IS DISTINCT FROM old.integration_id) OR ((new.payload)::text IS DISTINCT FROM (old.payload)::text))) OR ((old.held_at IS NOT NULL) AND (new.status IS DISTINCT FROM old.status)))) EXECUTE FUNCTION anubis.subscription_change_refused();
 CREATE TRIGGER anubis_circuit_changed AFTER UPDATE OF circuit_state ON anubis.integration_runtime FOR EACH ROW WHEN (((old.circuit_state <> new.circuit_state) AND (new.circuit_state = 'closed'::text))) EXECUTE FUNCTION anubis.integration_changed();

@@ -17,10 +17,16 @@ CHANGES = [
     (ALL_BEFORE.replace("payload = payload", "payload = '{}'"), "the payload"),
     ("attempts = 0", "the attempts"),
     ("attempts = 7, updated_at = now()", "the attempts"),
+    ("claim_token = claim_token + 1", "the claim"),
+    ("claim_token = null", "the claim"),
+    ("claimed_by = null, claim_token = null, lease_expires_at = null", "the claim"),
+    ("erased_at = now()", "as erased"),
+    ("resend_of = 1, erased_at = now()", "as erased"),
+    ("resend_of = 1", None),
     (BEFORE, "the state"),
     (ALL_BEFORE, "the state"),
     (ALL_BEFORE + ", order_id = 7", "the state"),
-    *((ALL_BEFORE.replace("pending", status), "the state") for status in ("retry", "failed", "processing", "sent")),
+    *((ALL_BEFORE.replace("pending", status), "the state|the claim") for status in ("retry", "failed", "processing", "sent")),
     ("payload = payload, integration_id = integration_id, order_id = 7, cpf = '12345678909', updated_at = now()", None),
     ("payload = payload, integration_id = integration_id, status = status, attempts = attempts, claim_token = claim_token", None),
 ]
@@ -83,3 +89,13 @@ def test_a_save_of_what_was_read_before(app):
     # By whom names the status alone, it is put back.
     app.query("update {s}.subscriptions set status = 'pending' where id = %s", (held,))
     assert app.row(held)["held_at"] is None
+
+
+def test_a_row_that_waits_is_not_marked_as_erased(app, institutions, make_daemon):
+    """The claim of it would be refused, and that of all others with it."""
+    row = app.subscription(app.integration(institutions.url("/good"), enabled=False))
+    with pytest.raises(psycopg2.Error, match='still to be sent(.|\n)*anubisctl erase'):
+        app.query("update {s}.subscriptions set erased_at = now() where id = %s", (row,))
+    app.query("update {s}.integrations set enabled = true")
+    make_daemon().start()
+    app.wait_states(sent=1)

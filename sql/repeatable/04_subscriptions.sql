@@ -238,11 +238,19 @@ end $$;
 -- changes nothing, and what the last attempt left behind does not pass for this change's own.
 create or replace function @extschema@.subscription_changed_by_others() returns trigger language plpgsql as $$
 begin
-    -- The events tell which attempt was sent.
+    -- No change of its state would be taken any more, not even that its request has been answered.
+    if new.erased_at is not null and old.erased_at is null and new.status not in ('sent', 'failed') then
+        raise exception using errcode = 'object_in_use', message = format('cannot mark subscription %s as erased: it is still to be sent', old.id),
+            hint = '"anubisctl erase" erases a person''s data.';
+    end if;
+    -- The events tell which attempt was sent, and by its claim the answer is known.
     if new.status::pg_catalog.text operator(pg_catalog.=) old.status::pg_catalog.text then
         raise exception using errcode = 'object_in_use',
-            message = format('cannot change the attempts of subscription %s: it is being sent', old.id),
-            hint = 'Try again when its status is no longer "processing".';
+            message = format('cannot change %s of subscription %s: it is being sent',
+                             case when new.claim_token is distinct from old.claim_token then 'the claim' else 'the attempts' end, old.id),
+            hint = case when new.claim_token is not distinct from old.claim_token then 'Try again when its status is no longer "processing".'
+                        else 'The claim is a daemon''s. A mapper that writes all columns back, with what it read before, reads the row again, '
+                             'and writes only what changes.' end;
     end if;
     -- A request may be under way.
     if old.status = 'processing' and old.claim_token is not null and new.status <> 'sent' then

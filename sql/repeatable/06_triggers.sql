@@ -9,7 +9,10 @@ drop trigger if exists anubis_2_foreign_change on @extschema@.subscriptions;
 create trigger anubis_2_foreign_change before update on @extschema@.subscriptions for each row
     when (new.claim_token is not distinct from old.claim_token
           and (new.status is distinct from old.status
-               or new.attempts is distinct from old.attempts and old.status = 'processing' and old.claim_token is not null))
+               or new.attempts is distinct from old.attempts and old.status = 'processing' and old.claim_token is not null)
+          or new.claim_token is distinct from old.claim_token and old.status = 'processing' and new.status = 'processing'
+             and old.claim_token is not null
+          or new.erased_at is not null and old.erased_at is null and new.status not in ('sent', 'failed'))
     execute function @extschema@.subscription_changed_by_others();
 
 -- Object-relational mappers write all columns of a row, with what they hold of this one: often nothing. A row without a seed gets one

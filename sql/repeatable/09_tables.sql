@@ -139,7 +139,8 @@ begin
     return nullif(concat_ws('; ', amiss, @extschema@.tables_bypassed(),
         (select case when s.seqrelid is null then 'the sequence "ledger_id_seq" is missing; bring it back from a dump'
                      when s.seqcache <> 1 then format('the sequence "ledger_id_seq" draws %s ids at once, which would lose events; run '
-                                                      '"alter sequence @extschema@.ledger_id_seq cache 1"', s.seqcache)
+                                                      '"alter sequence @extschema@.ledger_id_seq cache 1", and then let all sessions of the application '
+                                                      'reconnect: each goes on with the ids that it holds', s.seqcache)
                      else 'the sequence "ledger_id_seq" does not count up one by one, once; run '
                           '"alter sequence @extschema@.ledger_id_seq increment 1 no cycle"' end
            from (values ('ledger_id_seq')) n (name) left join pg_class c on c.relname = n.name and c.relnamespace = here
