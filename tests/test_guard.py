@@ -133,7 +133,7 @@ NEWEST = "(select name from {s}.ledger_partitions, {s}.ledger_id_seq where last_
     (["alter table {s}.consumer_offsets set unlogged"], 'table "consumer_offsets" is unlogged', "said"),
     (["drop view {s}.subscription_event_messages"],
      "a view that anubisd needs is missing: subscription_event_messages", "migrate"),
-    (["alter sequence {s}.ledger_id_seq cache 20"], "draws 20 ids at once.* let all sessions of the application reconnect", "said"),
+    (["alter sequence {s}.ledger_id_seq cache 20"], "draws 20 ids at once.* sessions of the application reconnect", "said"),
     (["update {s}.installation set namespace = gen_random_uuid()"], "table installation names .* somebody has written", "said"),
 ], ids=["detached", "not listed", "unlogged", "look-alike", "plain copy", "renamed", "moved ledger", "moved relay_state",
         "moved integrations", "relay_state", "installation",

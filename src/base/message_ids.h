@@ -85,6 +85,8 @@
 #define MSG_UNKNOWN_EVENTS "8cf4a01dceac4db2933dfe97e3c93455"
 /* Messages were gone before a consumer group read them, or a topic was made anew under it. */
 #define MSG_CONSUMER_GAP "ea68e596013749f083257da91ebd2a4d"
+/* A transaction that another program left open keeps a partition from being read, or does no more. */
+#define MSG_HELD_BACK "cb393a5fe39747339b684a42b8ddb86c"
 /* A checkpoint of the audit log, with the digest by which it can be told later. */
 #define MSG_AUDIT_CHECKPOINT "a64faefab89e4737ba910eee8151b051"
 /* A partition of the ledger, or dead letters, were older than they are to be kept, and have gone. */

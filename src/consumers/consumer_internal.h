@@ -7,6 +7,7 @@
  * inbox.c              messages that are no events of ours
  * stop.c               a group that cannot handle most of a batch stops
  * homes.c              is an event in the partition where it belongs?
+ * held_back.c          what is said of a partition that a transaction of others keeps from being read
  * strangers.c          what is said of messages that are passed over, or come where none was to come
  * dead_letters.c       what becomes of a message that cannot be handled */
 #pragma once
@@ -36,6 +37,11 @@ struct consumer_partition {
     int64_t known_until;   /* it was read up to here before: foreign messages below are counted already */
     bool late_said;        /* that new events were below all the same */
     uint64_t beyond_since; /* since when the log has ended before next_offset, 0 = it does not */
+    struct held_back {
+        int64_t next, end; /* as they were at the last look; end -1 = nothing was held back */
+        uint64_t since;
+        bool said;
+    } held;                /* see held_back.c */
     struct bitmap handled; /* what the database holds, and in a transaction what it will hold */
     struct homes homes;
     int64_t window_next; /* what the transaction under way moves next_offset to, -1 = it has none of ours */
@@ -190,6 +196,11 @@ void consumer_read_inbox(struct consumer *c, struct consumer_item *item, const s
  * the transaction is to be rolled back and done again without them. PG_DONE or as pg_query(). */
 int consumer_apply_inbox(struct consumer *c, struct consumer_item *items, size_t item_count,
                          bool *ret_rejected, struct error *err);
+
+/* --- held_back.c ------------------------------------------------------------------------------ */
+
+/* Every ten seconds: says when a partition goes on and cannot be read. */
+void consumer_look_behind(struct consumer *c);
 
 /* --- stop.c ----------------------------------------------------------------------------------- */
 

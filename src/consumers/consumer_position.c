@@ -82,6 +82,7 @@ void consumer_on_assigned(struct consumer *c, const struct kafka_poll *poll)
         p->number = given->partition;
         p->type = type;
         p->window_next = -1;
+        p->held.end = -1;
         p->doubted = now_monotonic_usec() < c->kafka.doubted_until;
         c->partitions =
             xreallocarray(c->partitions, c->partition_count + 1, sizeof(struct consumer_partition *));
@@ -372,6 +373,7 @@ int consumer_find_moved(struct consumer *c, bool *ret, struct error *err)
     if (!c->session.pg || c->batch.count > 0 || now_monotonic_usec() < c->session.compare_at)
         return PG_DONE;
     c->session.compare_at = now_monotonic_usec() + COMPARE_USEC;
+    consumer_look_behind(c);
     CLEANUP(freep) struct store_offset *at = xcalloc(c->partition_count + 1, sizeof(*at));
 
     for (size_t i = 0; i < c->partition_count; i++)

@@ -93,6 +93,9 @@ void kafka_consumer_commit(struct kafka_consumer *k, const struct kafka_partitio
  * with *err. */
 int kafka_consumer_range(struct kafka_consumer *k, const char *topic, int32_t partition, int timeout_ms,
                          int64_t *ret_first, int64_t *ret_end, struct error *err);
+/* The end of a partition that is read, open transactions included, as the broker's last answer told it; does
+ * not ask. -1 = not known. */
+int64_t kafka_consumer_seen_end(struct kafka_consumer *k, const char *topic, int32_t partition);
 /* Fills in the group's committed offsets, -1 = no offset. Waits up to timeout_ms. 0 or -EIO with *err. */
 int kafka_consumer_committed(struct kafka_consumer *k, struct kafka_partition *partitions, size_t count,
                              int timeout_ms, struct error *err);

@@ -71,6 +71,13 @@ int kafka_consumer_range(struct kafka_consumer *k, const char *topic, int32_t pa
     return 0;
 }
 
+int64_t kafka_consumer_seen_end(struct kafka_consumer *k, const char *topic, int32_t partition)
+{
+    int64_t first, end;
+
+    return rd_kafka_get_watermark_offsets(k->rk, topic, partition, &first, &end) ? -1 : end;
+}
+
 int kafka_consumer_committed(struct kafka_consumer *k, struct kafka_partition *partitions, size_t count,
                              int timeout_ms, struct error *err)
 {
