@@ -526,8 +526,9 @@ def test_the_daemon_finds_it_and_tells(audited):
         wait_for(lambda: not firing(app), 30, f"the end of the alert: {name}")
     daemon.wait_log(r"alert \d+.*: audit: the audit log was changed", count=3)
     # Leaves that have had no checkpoint for long: a trigger keeps it away.
-    app.query("create function {s}.refuse() returns trigger language plpgsql as $$ begin return null; end $$; "
-              "create trigger refuse before insert on {s}.audit_checkpoints for each row execute function {s}.refuse()")
+    app.query("create function {s}.refuse() returns trigger language plpgsql as $$ begin "
+              "delete from {s}.audit_checkpoints where id = new.id; return null; end $$; "
+              "create trigger refuse after insert on {s}.audit_checkpoints for each row execute function {s}.refuse()")
     app.subscriptions(1, 2)
     wait_for_leaves(app, 1026)
     prove_now(app)
