@@ -96,6 +96,8 @@ static void describe(struct daemon *d, const struct dispatcher_stats *s, uint64_
         describe_sessions(d, out);
     if (s->database_up && s->standstill)
         strbuf_addf(out, "DELIVERIES STAND STILL: %s; ", s->standstill);
+    else if (s->database_up && s->unseen)
+        strbuf_addf(out, "%s; ", s->unseen);
     if (!relay_stats(d->relay)->kafka_up)
         strbuf_adds(out, "waiting for Kafka; ");
     if (m->relay_stopped)
@@ -126,6 +128,8 @@ static int on_tick(sd_event_source *s, uint64_t usec, void *userdata)
     uint64_t now = now_monotonic_usec();
     struct dispatcher_stats stats;
     (void) usec;
+    if (d->phase == PHASE_RUNNING)
+        dispatcher_check(d->dispatcher);
     dispatcher_stats(d->dispatcher, &stats);
     d->database_up = stats.database_up;
     d->network_lost = stats.network_lost;

@@ -26,7 +26,7 @@ class Claims:
         self.cursor = self.connection.cursor()
         self.execute("set search_path = anubis; set jit = off; set enable_seqscan = off; "
                      "set plan_cache_mode = force_generic_plan")
-        for name in ("claim", "claim_on", "claim_probe"):
+        for name in ("claim", "claim_on", "claim_probe", "claim_weigh"):
             kinds = ", ".join(kind for _, kind in PARAMETER.findall(STATEMENTS[name]))
             self.execute(f"prepare {name} ({kinds}) as {STATEMENTS[name]}")
 
@@ -123,6 +123,33 @@ def test_a_look_for_probes_reads_no_rows_of_others(claims, status):
         assert claims.ids(statement="claim_probe") == [(1, 1)]
         assert claims.pages(statement="claim_probe") < 100
         claims.execute("analyze subscriptions")
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+@pytest.mark.parametrize("due", ["null", "'2000-01-01'", "'tomorrow'"])
+def test_a_transaction_that_is_open_is_found_and_passed_over(claims, enabled, due):
+    """Postgres walks over each entry that nobody may see yet: on the way to the next integration, too."""
+    def weighed(places, only=""):
+        arrays = ", ".join("'{" + ",".join(str(place[n]) for place in places) + "}'" for n in range(4))
+        return [id for id, _ in claims.execute(f"execute claim_weigh ({arrays}, 32, 0, '{{{only}}}')")]
+    claims.write("insert into {s}.integrations (id, name, endpoint_url, enabled) "
+                 f"values (0, 'idle', 'http://127.0.0.1:1/', true), (2, 'big', 'http://127.0.0.1:1/', {enabled}), "
+                 "(3, 'other', 'http://127.0.0.1:1/', true); update {s}.subscriptions set integration_id = 3")
+    with contextlib.closing(claims.app.database.connect(autocommit=False)) as other:
+        cursor = other.cursor()
+        cursor.execute("set session_replication_role = replica; insert into anubis.subscriptions "
+                       f"(integration_id, next_attempt_at) select 2, {due} from generate_series(1, 20000)")
+        mass = {"loads": [(2, 0, 0)], "places": [(2, 0, "-infinity", NEVER)]}
+        assert weighed([])[0] == 2 and weighed([], only="1, 3") != weighed([], only="2") == [2]
+        if due != "'tomorrow'":
+            assert weighed([(1, 0, "-infinity", NEVER), (2, 1, "-infinity", NEVER)])[0] == 2
+        assert claims.ids() == claims.ids(**mass) == [(3, 1)]
+        assert claims.pages() > 300 and claims.pages(**mass) < 150
+        assert claims.ids(statement="claim_on", places=mass["places"]) == []
+        other.commit()
+    last = claims.app.value("select min(id) from {s}.subscriptions where integration_id = 2")
+    takes = due != "'tomorrow'" and enabled
+    assert claims.ids(statement="claim_on", limit=1, places=mass["places"]) == ([(2, last)] if takes else [])
 
 
 def test_a_look_ends_with_its_limit(claims):

@@ -65,6 +65,8 @@
 #define MSG_CHANGE_REFUSED "3b41c610aaa548ec865f399b9a0db593"
 /* Other sessions' locks keep claims or results waiting, or no longer do. */
 #define MSG_LOCKED "7e58179e18284553bb56ce8bf39a385a"
+/* Due subscriptions are not looked for, or those of some integrations only now and then; or no longer so. */
+#define MSG_CLAIMS_BLIND "3ba80bf9bcf9474d2f4e38c4b8aab183"
 /* This daemon's relay took over or gave up the leadership. */
 #define MSG_RELAY_LEADER "2a87a196cea44928a4530ca44616f449"
 /* Kafka can never take one event; the relay waits on it rather than drop it. */

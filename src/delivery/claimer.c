@@ -1,13 +1,8 @@
 /* Claims. See claimer.h. */
-#include "delivery/claimer.h"
-
 #include <errno.h>
-#include <limits.h>
 
-#include "base/backoff.h"
 #include "base/timeutil.h"
-#include "delivery/deaf.h"
-#include "delivery/look.h"
+#include "delivery/claimer_internal.h"
 #include "delivery/refused_row.h"
 #include "delivery/store_delivery.h"
 
@@ -19,9 +14,6 @@
 /* Slots that get free are given out again together: a claim costs the database a millisecond, however few
  * rows it takes. */
 #define REFILL_PAUSE_USEC (2 * USEC_PER_MSEC)
-#define STARVED_MAX_USEC (20 * USEC_PER_MSEC)
-/* While handshakes take all of this process's time: between claims for those that need none. */
-#define READY_PAUSE_USEC (10 * USEC_PER_MSEC)
 /* A look at everything that takes less walks over no entries of claimed rows to speak of. */
 #define QUICK_USEC (20 * USEC_PER_MSEC)
 /* While rings are not wanted, rows of other integrations are found by polling. */
@@ -29,52 +21,6 @@
 #define ERROR_PAUSE_USEC USEC_PER_SEC
 /* While somebody else has an integration's row locked: counting does, for some milliseconds. */
 #define LOCKED_OUT ((struct backoff){.base_usec = 5 * USEC_PER_MSEC, .max_usec = USEC_PER_SEC})
-/* Between two looks for circuits that may be probed, when a ring says that one may. A look passes over what
- * somebody else has locked, so one that finds nothing is repeated, twice as late each time. */
-#define PROBES_APART_USEC (100 * USEC_PER_MSEC)
-#define PROBE_LOOKS 6
-
-/* The claim under way. */
-struct claim {
-    int64_t token;
-    int64_t first_integration; /* where it began */
-    int64_t *last_integration; /* of its kind */
-    int limit;
-    struct look *look; /* NULL = it goes on where the last claims ended */
-    bool is_probe;     /* of open circuits */
-    bool was_rung;     /* a ring led to it */
-    bool ready_only;   /* of integrations that need no handshake */
-    bool reserve;      /* it may take slots that are kept for integrations with none */
-    bool last_slots;   /* of those, the ones that are not for silent institutions either */
-    uint64_t sent_at;  /* boot time */
-};
-
-struct claimer {
-    struct claimer_parts parts;
-    struct config *config;
-    struct claimer_callbacks callbacks;
-    void *userdata;
-    int64_t process; /* of chance: whose the times of a rate_limit are */
-    sd_event_source *timer;
-    struct claim now;
-    struct {
-        int64_t any, probe, ready;
-    } last_integration; /* the last one that gave a row, to each kind of claim */
-    struct refusals refusals;
-    bool rung;              /* since the claim under way was sent */
-    bool missed;            /* a turn was due while a statement was under way */
-    bool cut;               /* the last claim took all it could: more may wait */
-    uint64_t starved_since; /* monotonic; no room for a worthwhile claim since; 0 = there was */
-    struct looks looks;
-    struct {
-        uint64_t looked_at, due; /* monotonic: the last look for circuits to probe, and the next one */
-        int fruitless;           /* looks in a row */
-        struct refusals search;  /* its limit alone: the rows are passed over by all claims */
-    } probes;
-    uint64_t found_at; /* monotonic: the last find; 0 = never */
-    struct deaf deaf;
-    struct backoff locked_out;
-};
 
 void claimer_soon(struct claimer *c, uint64_t delay_usec)
 {
@@ -88,16 +34,11 @@ void claimer_soon(struct claimer *c, uint64_t delay_usec)
     sd_event_source_set_enabled(c->timer, SD_EVENT_ONESHOT);
 }
 
-static void look_for_probes(struct claimer *c, uint64_t delay_usec)
-{
-    c->probes.due = MIN(c->probes.due, now_monotonic_usec() + delay_usec);
-    claimer_soon(c, delay_usec);
-}
-
 void claimer_probe_soon(struct claimer *c, uint64_t delay_usec)
 {
     c->probes.fruitless = 0;
-    look_for_probes(c, delay_usec);
+    probes_plan(&c->probes, now_monotonic_usec() + delay_usec);
+    claimer_soon(c, delay_usec);
 }
 
 static int on_timer(sd_event_source *s, uint64_t usec, void *userdata)
@@ -105,6 +46,7 @@ static int on_timer(sd_event_source *s, uint64_t usec, void *userdata)
     struct claimer *c = userdata;
 
     (void) s, (void) usec;
+    sight_wanted(c->parts.sight, now_monotonic_usec());
     c->missed = !queue_session_idle(c->parts.session);
     if (!c->missed)
         c->callbacks.turn(c->userdata);
@@ -133,7 +75,8 @@ static uint64_t wait_usec(const struct claimer *c)
 {
     uint64_t until = deliveries_wait_until(c->parts.deliveries), now = now_monotonic_usec();
 
-    return MIN(until > now ? until - now : USEC_INFINITY, c->probes.due > now ? c->probes.due - now : 0);
+    return MIN(until > now ? until - now : USEC_INFINITY,
+               MIN(probes_wait(&c->probes, now), masses_wait(c->parts.masses, now)));
 }
 
 static void sleep_or_poll(struct claimer *c)
@@ -169,39 +112,52 @@ static void note_fruitless_ring(struct claimer *c)
 }
 
 /* How long it looked, without the time that it took to claim what it found. */
-static uint64_t look_took(const struct claimer *c, const struct pg_result *result, int rows)
+static uint64_t look_took(const struct claimer *c, const struct pg_answer *answer, int rows)
 {
     struct store_claimed row;
 
-    if (rows == 0)
+    if (answer->r != 0 || rows == 0)
         return now_boottime_usec() - c->now.sent_at;
-    store_claim_row(result, 0, &row);
+    store_claim_row(answer->result, 0, &row);
     return row.found_usec;
 }
 
-static void note_look(struct claimer *c, const struct pg_result *result, int rows)
+static void note_look(struct claimer *c, uint64_t took, int rows)
 {
-    uint64_t now = now_monotonic_usec(), took = look_took(c, result, rows);
+    uint64_t now = now_monotonic_usec();
+    const struct store_place *places;
+    struct integrations *all = deliveries_integrations(c->parts.deliveries);
 
     looks_note(&c->looks, c->now.look, took, rows > 0, now);
+    /* What slows one from the start may be what lies before the places. */
+    if (took < QUICK_USEC || c->now.look == &c->looks.nearby || integrations_near_places(all, &places) == 0)
+        masses_saw(c->parts.masses, took, now);
     if (c->now.look == &c->looks.nearby && rows == 0 && now < c->looks.everywhere_at)
         claimer_soon(c, c->looks.everywhere_at - now);
     if (c->now.look == &c->looks.everywhere && took < QUICK_USEC)
-        integrations_forget_places(deliveries_integrations(c->parts.deliveries));
+        integrations_forget_places(all);
+}
+
+/* One that was cut took its time, too. */
+static void note_time(struct claimer *c, const struct pg_answer *answer, int rows)
+{
+    struct integrations *all = deliveries_integrations(c->parts.deliveries);
+    uint64_t now = now_monotonic_usec(), took = look_took(c, answer, rows);
+
+    if (c->now.look)
+        sight_had(c->parts.sight); /* what the database refuses is said */
+    if (c->now.is_probe)
+        probes_looked(&c->probes, took, rows > 0, integrations_next_probe(all, now), now);
+    else if (c->now.is_mass)
+        masses_looked(c->parts.masses, took, now);
+    else if (c->now.look && answer->r == 0)
+        note_look(c, took, rows);
 }
 
 static void plan_next(struct claimer *c, int rows, bool locked_out)
 {
-    if (c->now.is_probe) {
-        uint64_t now = now_monotonic_usec(),
-                 next = integrations_next_probe(deliveries_integrations(c->parts.deliveries), now);
-        claimer_soon(c, 0);
-        if (next != USEC_INFINITY)
-            look_for_probes(c, next - now);
-        if (c->probes.search.limit > 0)
-            look_for_probes(c, PROBES_APART_USEC);
-        if (rows == 0 && ++c->probes.fruitless < PROBE_LOOKS)
-            look_for_probes(c, PROBES_APART_USEC << c->probes.fruitless);
+    if (c->now.is_probe || c->now.is_mass) {
+        claimer_soon(c, 0); /* for a claim; when it has found what it could, the next one is waited for */
         return;
     }
     if (locked_out || c->now.ready_only) {
@@ -248,7 +204,8 @@ static void find_refused_row(struct claimer *c, const struct pg_answer *answer)
     bool is_alone = refusals_narrow(c->now.is_probe ? &c->probes.search : &c->refusals, c->now.limit);
 
     if (!is_alone || (!c->now.is_probe && !c->now.look)) {
-        c->probes.due = c->now.is_probe ? 0 : c->probes.due;
+        if (c->now.is_probe)
+            probes_plan(&c->probes, 0);
         claimer_soon(c, 0);
         return;
     }
@@ -304,155 +261,26 @@ static bool leases_last(const struct claimer *c)
     return now_boottime_usec() - c->now.sent_at < margin;
 }
 
-static void on_claimed(struct pg_answer *answer, void *userdata)
+void claimer_on_claimed(struct pg_answer *answer, void *userdata)
 {
     struct claimer *c = userdata;
     bool locked_out = answer->r == 0 && store_claim_was_locked_out(answer->result);
     int rows = answer->r == 0 && !locked_out ? pg_rows(answer->result) : 0;
     bool may_send = c->callbacks.may_send(c->userdata) && leases_last(c);
 
+    if (answer->r != -ECONNRESET)
+        note_time(c, answer, rows);
     if (answer->r == -ECONNRESET || (!may_send && rows > 0)) {
         c->callbacks.lost(c->now.token, c->userdata);
         claimer_soon(c, 0);
         rows = 0;
     } else if (may_send && was_done(c, answer)) {
         send_rows(c, answer->result, rows);
-        if (c->now.look)
-            note_look(c, answer->result, rows);
         plan_next(c, rows, locked_out);
     } else {
         rows = 0;
     }
     c->callbacks.claimed(rows, c->userdata);
-}
-
-/* --- how much --------------------------------------------------------------------------------- */
-
-/* True when it is better to let more slots get free first. */
-static bool better_to_wait(struct claimer *c, int slots, bool reserve, int64_t budget)
-{
-    int worthwhile = MIN(c->config->delivery.batch_size, MAX(c->config->delivery.max_in_flight / 4, 1));
-    uint64_t now = now_monotonic_usec();
-
-    if (slots >= worthwhile && !reserve && (budget > 0 || deliveries_count(c->parts.deliveries) == 0)) {
-        c->starved_since = 0;
-        return false;
-    }
-    if (!c->starved_since)
-        c->starved_since = now;
-    if (slots == 0 || budget <= 0) {
-        /* No ring could lead to a claim; the end of a delivery does. */
-        doorbell_release(c->parts.doorbell);
-        return true;
-    }
-    if (now - c->starved_since >= STARVED_MAX_USEC) {
-        c->starved_since = 0;
-        return false;
-    }
-    claimer_soon(c, c->starved_since + STARVED_MAX_USEC - now);
-    return true;
-}
-
-/* Those that need no handshake do not wait for the handshakes of all others. A ring may come from anywhere;
- * else the integrations that are known to have more go first for a while. NULL: it is too soon. */
-static const struct pg_statement *choose_statement(struct claimer *c)
-{
-    uint64_t now = now_monotonic_usec();
-    struct pg_args *args = queue_session_args(c->parts.session);
-    const struct store_place *places = NULL;
-    size_t count = 0;
-
-    if (c->now.is_probe) {
-        store_claim_places(args, c->process, 0, NULL);
-        store_claim_probe_args(args, c->config->circuit_breaker.max_recovery_timeout_usec);
-        return &sql_claim_probe;
-    }
-    if (c->now.ready_only) {
-        count = deliveries_ready_places(c->parts.deliveries, &places);
-        store_claim_places(args, c->process, count, places);
-        claimer_soon(c, READY_PAUSE_USEC);
-        return count > 0 ? &sql_claim_on : NULL;
-    }
-    if (!c->now.was_rung && !c->now.reserve && looks_can_wait(&c->looks, now) && c->refusals.limit == 0)
-        count = integrations_take_places(deliveries_integrations(c->parts.deliveries), now, &places);
-    if (count > 0) {
-        store_claim_places(args, c->process, count, places);
-        return &sql_claim_on;
-    }
-    if (now < c->looks.everywhere_at)
-        count = integrations_near_places(deliveries_integrations(c->parts.deliveries), &places);
-    c->now.look = count > 0 ? &c->looks.nearby : &c->looks.everywhere;
-    if (now < c->now.look->again_at) {
-        claimer_soon(c, MIN(c->now.look->again_at, c->looks.everywhere_at) - now);
-        return NULL;
-    }
-    store_claim_places(args, c->process, count, places);
-    return &sql_claim;
-}
-
-static void fill_args(struct claimer *c, int64_t budget)
-{
-    const struct store_load *loads;
-    const int64_t *passed_over;
-    size_t count = deliveries_loads(c->parts.deliveries, c->now.last_slots, &loads);
-    size_t passed_over_count = refusals_ids(&c->refusals, now_monotonic_usec(), &passed_over);
-    const struct config *config = c->config;
-
-    store_claim_args(queue_session_args(c->parts.session),
-                     &(struct store_claim_request){
-                         .claimed_by = config->instance,
-                         .token = c->now.token,
-                         .lease_usec = config->delivery.lease_usec,
-                         .default_timeout_usec = config->delivery.timeout_usec,
-                         .limit = c->now.limit,
-                         .default_max_in_flight = config->delivery.max_in_flight_per_integration,
-                         .after_integration = c->now.first_integration,
-                         .byte_budget = MAX(budget, 1),
-                         .passed_over_count = passed_over_count,
-                         .passed_over = passed_over,
-                         .max_slots = c->now.reserve ? 1 : INT_MAX,
-                     },
-                     count, loads);
-}
-
-void claimer_claim(struct claimer *c)
-{
-    int64_t budget =
-        (int64_t) c->config->delivery.max_claim_bytes - (int64_t) deliveries_bytes(c->parts.deliveries);
-    bool reserve;
-    int slots = deliveries_free_slots(c->parts.deliveries, c->callbacks.unsettled(c->userdata), &reserve);
-
-    if (better_to_wait(c, slots, reserve, budget))
-        return;
-    uint64_t now = now_monotonic_usec();
-    bool is_probe = now >= MIN(c->probes.due, c->probes.looked_at + c->config->delivery.poll_interval_usec);
-    bool ready_only = !is_probe && c->refusals.limit == 0 && deliveries_are_congested(c->parts.deliveries);
-    int64_t *last = is_probe     ? &c->last_integration.probe
-                    : ready_only ? &c->last_integration.ready
-                                 : &c->last_integration.any;
-    c->now = (struct claim){
-        .is_probe = is_probe,
-        .token = (int64_t) (random_u64() >> 1) | 1,
-        .ready_only = ready_only,
-        .first_integration = *last,
-        .last_integration = last,
-        .limit = refusals_limit(is_probe ? &c->probes.search : &c->refusals, slots),
-        .was_rung = c->rung,
-        .reserve = reserve,
-        .last_slots = reserve && slots <= c->config->delivery.max_in_flight / 8,
-        .sent_at = now_boottime_usec(),
-    };
-    fill_args(c, budget);
-    const struct pg_statement *statement = choose_statement(c);
-    if (!statement)
-        return;
-    c->missed = false;
-    c->rung = c->rung && is_probe;
-    if (is_probe) {
-        c->probes.looked_at = now;
-        c->probes.due = USEC_INFINITY;
-    }
-    (void) queue_session_ask(c->parts.session, statement, on_claimed, c);
 }
 
 /* --- the interface ---------------------------------------------------------------------------- */
@@ -466,7 +294,7 @@ int claimer_new(struct claimer **ret, sd_event *event, struct config *config,
     c->config = config_ref(config);
     c->callbacks = *callbacks;
     c->userdata = userdata;
-    c->probes.due = USEC_INFINITY;
+    c->probes = PROBES_INIT;
     c->locked_out = LOCKED_OUT;
     c->process = (int64_t) (random_u64() >> 1);
     int r = sd_event_add_time(event, &c->timer, CLOCK_MONOTONIC, 0, 500, on_timer, c);
@@ -488,6 +316,18 @@ void claimer_free(struct claimer *c)
     refusals_free(&c->refusals);
     config_unref(c->config);
     free(c);
+}
+
+void claimer_weighed(struct claimer *c)
+{
+    if (c->parts.masses->count > 0)
+        c->looks = (struct looks){0};
+    claimer_soon(c, 0);
+}
+
+void claimer_check(struct claimer *c)
+{
+    sight_check(c->parts.sight, c->parts.session, &c->looks, c->parts.masses, now_monotonic_usec());
 }
 
 void claimer_reload(struct claimer *c, struct config *config)

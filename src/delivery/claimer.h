@@ -10,7 +10,9 @@
 #include "config/config.h"
 #include "delivery/delivery.h"
 #include "delivery/doorbell.h"
+#include "delivery/masses.h"
 #include "delivery/queue_session.h"
+#include "delivery/sight.h"
 
 struct claimer;
 
@@ -32,6 +34,8 @@ struct claimer_parts {
     struct queue_session *session;
     struct deliveries *deliveries;
     struct doorbell *doorbell;
+    struct masses *masses;
+    struct sight *sight;
 };
 
 /* 0 or negative errno. */
@@ -49,3 +53,7 @@ void claimer_rung(struct claimer *c);
 void claimer_slots_freed(struct claimer *c, bool integration_has_more);
 /* Sends a claim, unless it is better to wait for more slots. */
 void claimer_claim(struct claimer *c);
+/* It is known which integrations make looks slow: there is no pause for these any more. */
+void claimer_weighed(struct claimer *c);
+/* Once a second: says what keeps claims from looking. */
+void claimer_check(struct claimer *c);

@@ -9,6 +9,7 @@
 #include "delivery/drain.h"
 #include "delivery/reread.h"
 #include "delivery/trial.h"
+#include "delivery/weighing.h"
 #include "pg/pg_session.h"
 
 #define PROBE_AFTER_LOOK_USEC (100 * USEC_PER_MSEC)
@@ -28,6 +29,10 @@ struct dispatcher {
     struct doorbell *doorbell;
     struct deliveries *deliveries;
     struct reread reread;
+    struct masses masses;
+    struct weighing weighing;
+    struct sight sight;
+    bool claim_is_next; /* another statement had the last turn */
     struct dispatcher_stats stats;
 };
 
@@ -49,12 +54,27 @@ static void on_session_up(bool again, void *userdata)
 
 /* --- the claimer ------------------------------------------------------------------------------ */
 
+/* True when a statement other than a claim was sent. */
+static bool run_other(struct dispatcher *d)
+{
+    if (leases_run(d->leases, d->config, !is_running(d)))
+        return true;
+    return is_running(d) &&
+           (reread_run(&d->reread) || trials_ask(d->deliveries, d->session) || weighing_run(&d->weighing));
+}
+
+/* Of two turns one is the claims', however much else there is to do: all of 100,000 leases may be over. */
 static void on_turn(void *userdata)
 {
     struct dispatcher *d = userdata;
+    bool claims_first = d->claim_is_next && is_running(d);
 
-    if (d->drain.phase != DRAIN_DONE && !leases_run(d->leases, d->config, !is_running(d)) && is_running(d) &&
-        !reread_run(&d->reread) && !trials_ask(d->deliveries, d->session))
+    if (d->drain.phase == DRAIN_DONE)
+        return;
+    if (claims_first)
+        claimer_claim(d->claimer);
+    d->claim_is_next = queue_session_idle(d->session) && run_other(d);
+    if (!claims_first && !d->claim_is_next && is_running(d))
         claimer_claim(d->claimer);
 }
 
@@ -64,6 +84,8 @@ static void on_claimed(int rows, void *userdata)
 
     if (rows > 0)
         d->callbacks.progress(d->userdata);
+    if (leases_have_more(d->leases))
+        claimer_soon(d->claimer, 0);
     drain_advance(&d->drain);
 }
 
@@ -119,6 +141,14 @@ static void on_reread(bool any, void *userdata)
     if (any)
         claimer_probe_soon(d->claimer, 0);
     claimer_soon(d->claimer, 0);
+    drain_advance(&d->drain);
+}
+
+static void on_weighed(void *userdata)
+{
+    struct dispatcher *d = userdata;
+
+    claimer_weighed(d->claimer);
     drain_advance(&d->drain);
 }
 
@@ -281,9 +311,15 @@ static int start_parts(struct dispatcher *d, struct error *err)
     if (r < 0)
         return r;
     d->leases = leases_new(d->session, &leases, d);
+    d->weighing = (struct weighing){.masses = &d->masses,
+                                    .deliveries = d->deliveries,
+                                    .session = d->session,
+                                    .done = on_weighed,
+                                    .userdata = d};
     d->reread = (struct reread){.session = d->session, .done = on_reread, .userdata = d};
     return claimer_new(&d->claimer, d->event, d->config,
-                       &(struct claimer_parts){d->session, d->deliveries, d->doorbell}, &claimer, d);
+                       &(struct claimer_parts){d->session, d->deliveries, d->doorbell, &d->masses, &d->sight},
+                       &claimer, d);
 }
 
 int dispatcher_new(struct dispatcher **ret, sd_event *event, struct config *config,
@@ -318,6 +354,8 @@ void dispatcher_free(struct dispatcher *d)
     notes_free(d->notes);
     queue_session_free(d->session);
     standstill_free(&d->standstill);
+    masses_free(&d->masses);
+    sight_free(&d->sight);
     drain_free(&d->drain);
     config_unref(d->config);
     sd_event_unref(d->event);
@@ -356,6 +394,11 @@ void dispatcher_reopen(struct dispatcher *d)
     doorbell_reopen(d->doorbell);
 }
 
+void dispatcher_check(struct dispatcher *d)
+{
+    claimer_check(d->claimer);
+}
+
 void dispatcher_stats(const struct dispatcher *d, struct dispatcher_stats *ret)
 {
     *ret = d->stats;
@@ -363,6 +406,7 @@ void dispatcher_stats(const struct dispatcher *d, struct dispatcher_stats *ret)
     if (!ret->database_up)
         ret->database_error = *queue_session_error(d->session);
     ret->standstill = standstill_words(&d->standstill);
+    ret->unseen = d->sight.words;
     ret->network_lost = deliveries_network_lost(d->deliveries);
     ret->in_flight = deliveries_count(d->deliveries);
     ret->unsettled = settler_pending(d->settler);

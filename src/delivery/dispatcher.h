@@ -17,9 +17,9 @@ struct dispatcher_stats {
     bool database_up;
     bool network_lost;           /* see network_lost.h */
     struct error database_error; /* why not; "" when it is */
-    const char
-        *standstill; /* what the database refuses or a lock keeps; NULL = nothing. Until the next turn of the
-                                  * event loop */
+    /* What the database refuses or a lock keeps, and what claims do not see (sight.h); NULL = nothing. Until
+     * the next turn of the event loop. */
+    const char *standstill, *unseen;
 };
 
 struct dispatcher_callbacks {
@@ -37,4 +37,6 @@ void dispatcher_reload(struct dispatcher *d, struct config *config);
 void dispatcher_stop(struct dispatcher *d);
 /* Drops every session and opens it anew: the schema has changed. */
 void dispatcher_reopen(struct dispatcher *d);
+/* Once a second: says what keeps subscriptions from being claimed. */
+void dispatcher_check(struct dispatcher *d);
 void dispatcher_stats(const struct dispatcher *d, struct dispatcher_stats *ret);

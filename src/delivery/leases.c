@@ -150,6 +150,11 @@ void leases_claim_lost(struct leases *s, int64_t token)
     tokens_add(&s->lost, token);
 }
 
+bool leases_have_more(const struct leases *s)
+{
+    return s->at == 0;
+}
+
 bool leases_has_lost_claims(const struct leases *s)
 {
     return s->lost.count > 0;

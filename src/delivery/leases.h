@@ -25,6 +25,8 @@ struct leases *leases_new(struct queue_session *session, const struct leases_cal
 void leases_free(struct leases *s);
 /* The answer to the claim with this token got lost. */
 void leases_claim_lost(struct leases *s, int64_t token);
+/* More leases may be over: there is no pause until the next look. */
+bool leases_have_more(const struct leases *s);
 bool leases_has_lost_claims(const struct leases *s);
 /* After an outage results are settled first, ours and those of other daemons, before leases count as over. */
 void leases_wait_after_outage(struct leases *s);

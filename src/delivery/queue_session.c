@@ -26,6 +26,7 @@ struct queue_session {
     struct trouble lock;
     struct standstill *standstill;
     uint64_t asked_at; /* monotonic: when the statement under way was sent */
+    const char *statement;
     bool was_up, silent;
     struct error why_not;     /* why it is not up */
     const char *said_down;    /* the message's id; NULL while it is up */
@@ -129,6 +130,7 @@ int queue_session_ask(struct queue_session *q, const struct pg_statement *statem
                       pg_async_callback callback, void *userdata)
 {
     q->asked_at = now_monotonic_usec();
+    q->statement = statement->name;
     return pg_async_query(q->pg, statement, &q->args, DEADLINE_USEC, callback, userdata);
 }
 
@@ -150,6 +152,14 @@ const struct error *queue_session_error(const struct queue_session *q)
 bool queue_session_idle(const struct queue_session *q)
 {
     return pg_async_idle(q->pg);
+}
+
+const char *queue_session_busy_with(const struct queue_session *q, uint64_t *ret_since)
+{
+    if (!queue_session_up(q) || queue_session_idle(q))
+        return NULL;
+    *ret_since = q->asked_at;
+    return q->statement;
 }
 
 void queue_session_reopen(struct queue_session *q)

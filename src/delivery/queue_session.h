@@ -26,6 +26,8 @@ void queue_session_silence(struct queue_session *q);
 bool queue_session_up(const struct queue_session *q);
 const struct error *queue_session_error(const struct queue_session *q); /* why it is not up */
 bool queue_session_idle(const struct queue_session *q);                 /* up, and no statement is running */
+/* The statement that is running, and since when (monotonic); NULL = none. */
+const char *queue_session_busy_with(const struct queue_session *q, uint64_t *ret_since);
 /* The arguments of the next statement; they stay until they are filled anew. */
 struct pg_args *queue_session_args(struct queue_session *q);
 /* 0 or -ENOTCONN, as pg_async_query(). */

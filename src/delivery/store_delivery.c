@@ -5,6 +5,9 @@
 
 #include "base/timeutil.h"
 
+/* About as many as a claim takes of one integration. */
+#define WEIGHED_ROWS 32
+
 /* Sessions have jit off: it set in at 10,000 integrations and cost more than the rest. Theirs is TimeZone
  * UTC. */
 
@@ -39,7 +42,7 @@ bool store_claim_comes_later(int64_t a, int64_t b, int64_t first)
     return a_wrapped != b_wrapped ? a_wrapped : a > b;
 }
 
-void store_claim_places(struct pg_args *args, int64_t process, size_t count, const struct store_place *places)
+static void add_places(struct pg_args *args, size_t count, const struct store_place *places)
 {
     static const struct store_place none;
 
@@ -50,7 +53,22 @@ void store_claim_places(struct pg_args *args, int64_t process, size_t count, con
     for (size_t i = 0; i < count; i++)
         pg_array_i64(args, places[i].due);
     pg_arg_i64s(args, &places->id, sizeof(*places), count);
+}
+
+void store_claim_places(struct pg_args *args, int64_t process, size_t count, const struct store_place *places)
+{
+    add_places(args, count, places);
     pg_arg_i64(args, process);
+}
+
+void store_weigh_args(struct pg_args *args, uint64_t long_usec, const int64_t *only, size_t count,
+                      const struct store_place *places)
+{
+    pg_args_clear(args);
+    add_places(args, count, places);
+    pg_arg_i32(args, WEIGHED_ROWS);
+    pg_arg_i64(args, (int64_t) long_usec);
+    pg_arg_i64s(args, only ? only : &(int64_t){0}, sizeof(*only), only ? 1 : 0);
 }
 
 void store_claim_probe_args(struct pg_args *args, uint64_t max_recovery_usec)

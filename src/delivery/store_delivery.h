@@ -58,6 +58,10 @@ void store_claim_probe_args(struct pg_args *args, uint64_t max_recovery_usec);
 void store_claim_places(struct pg_args *args, int64_t process, size_t count,
                         const struct store_place *places);
 
+/* For sql_claim_weigh: of all integrations, or of `only` that one. */
+void store_weigh_args(struct pg_args *args, uint64_t long_usec, const int64_t *only, size_t count,
+                      const struct store_place *places);
+
 /* True when nothing was claimed, though an integration may have rows: the row with its limits was locked by
  * somebody else. The result has one row then, which is none of a subscription. */
 bool store_claim_was_locked_out(const struct pg_result *result);
