@@ -305,12 +305,16 @@ def test_one_that_was_mended_before_its_last_answers_came_is_probed(app, make_da
                      "circuit_breaker": {**FOR_LONG["circuit_breaker"], "failure_threshold": 2},
                      "retry": {"base_delay": "1h", "max_delay": "2h"}}).start()
         integration = app.integration(server.url + "/bad")
+
+        def bell_is(query):
+            return app.value("select count(*) from pg_stat_activity where application_name = 'anubisd doorbell' "
+                             f"and datname = current_database() and query like '%{query}(%' and state = 'idle'")
+        wait_for(lambda: bell_is("pg_advisory_lock"), 60, "rings to be wanted")
         app.subscriptions(integration, 10)
         wait_state(app, integration, "open")
         app.subscriptions(app.integration(server.url + "/silent"), 2)
         wait_for(lambda: arrived.count("/silent") == 2, 60, "all slots to be taken")
-        wait_for(lambda: app.value("select count(*) from pg_stat_activity where application_name = 'anubisd doorbell' "
-                                   "and query like '%unlock%' and state = 'idle'"), 60, "no ring to be wanted")
+        wait_for(lambda: bell_is("pg_advisory_unlock"), 60, "no ring to be wanted")
         app.query("update {s}.integrations set auth_token = 'mended' where id = %s", (integration,))
         mended.set()
         let_go.set()

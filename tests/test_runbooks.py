@@ -91,7 +91,7 @@ NEEDED = {"Restore of a backup", "Failover to a standby", "Upgrade of anubisd", 
           "Upgrade of PostgreSQL by logical replication", "Another Kafka cluster", "A new token of an institution",
           "A new password of Kafka or Postgres", "Full disk of the database server", "Full disk of the journal",
           "The proof is wrong", "A bad night", "Refusals, and an open circuit",
-          "A person asks to be erased", "The network of this machine"}
+          "A person asks to be erased", "The network of this machine", "Subscriptions that are due, and wait"}
 
 
 def test_what_operators_look_for_is_there():
@@ -126,6 +126,8 @@ EFFECTS = {
     "pg_stat_archiver": ("", None, lambda rows: len(rows) == 1),
     "pg_drop_replication_slot": (SLOT, "select count(*) from pg_replication_slots where slot_name = 'left_behind'", 0),
     "pg_total_relation_size": ("", None, lambda rows: len(rows) == 10),
+    "xact_start IS NOT NULL": ("", None, lambda rows: [row for row in rows if row[3] == "" or row[4].startswith("SELECT pid")]),
+    "VACUUM": ("", "select relpages > 0 from pg_class where oid = '{s}.subscriptions'::regclass", True),
     "GROUP BY 1, 2": ("", None, lambda rows: set(rows) == {("sent", None, 2), ("failed", 422, 2), ("failed", None, 1)}),
     "SELECT id FROM anubis.subscriptions": ("", None, lambda rows: len(rows) == 2),
     "event_type IN": ("", None, lambda rows: [row[2] for row in rows] == [422, 422]),
