@@ -87,7 +87,7 @@ def attempts(app):
 
 
 def quiet(app, daemon):
-    """What it holds when nothing is under way, no connection is kept (a reload gives them up), and unused memory has gone back."""
+    """What it holds when nothing is under way, no connection is kept, for a reload gives them up, and unused memory has gone."""
     app.query("update {s}.integrations set enabled = false")
     wait_for(lambda: app.states()["processing"] == 0, 120, "the requests under way to end", interval=0.5)
     daemon.reload()
