@@ -1,5 +1,4 @@
 """The database goes back to an earlier time while Kafka stays: no id is given out twice, and only what the ledger has counts."""
-import collections
 import concurrent.futures
 import contextlib
 import os
@@ -7,77 +6,12 @@ import subprocess
 
 import psycopg2
 import pytest
-from harness.anubis import Ctl, Daemon, merged
+from harness.anubis import Ctl, merged
 from harness.application import Application
 from harness.postgres import Database
 from harness.processes import wait_for
+from harness.set_back import SAID, World
 from harness.toxic import Proxy
-
-TOPICS = [f"subscriptions.{kind}" for kind in ("created", "updated", "sent", "failed", "retried")]
-QUICK = {"consumers": {"session_timeout": "6s", "heartbeat_interval": "500ms"}}
-SAID = "the database was restored or promoted since the last event was published. Ledger ids go on at "
-
-
-class World:
-    """An installation whose database is set back: 50 rows stay, 40 are lost, 30 come then."""
-
-    def __init__(self, server, kafka, institutions, prefix="anubis."):
-        self.server, self.kafka, self.prefix = server, kafka, prefix
-        self.app = Application(server.create_database("anubis"))
-        Ctl(database=self.app.database).migrate()
-        self.integration = self.app.integration(institutions.url("/good"))
-        self.settings = merged(QUICK, {"kafka": {"topic_prefix": prefix},
-                                       "consumers": {"group_prefix": prefix.rstrip("."), "monitoring": False, "external": False}})
-
-    def daemon(self, conninfo=None):
-        return Daemon(merged(self.settings, {"database": {"conninfo": conninfo}} if conninfo else {}),
-                      database=self.app.database, kafka=self.kafka)
-
-    def send(self, rows, total):
-        self.app.subscriptions(self.integration, rows)
-        self.wait(total)
-
-    def wait(self, total):
-        self.app.wait_states(sent=total, deadline=60)
-        wait_for(lambda: self.counted() == total, 60, lambda: f"{total} to be counted, now {self.counted()}")
-        wait_for(lambda: self.verify().code == 0, 60, lambda: f"the proof: {self.verify()}", interval=0.3)
-
-    def verify(self):
-        return Ctl(database=self.app.database, kafka=self.kafka)("verify")
-
-    def counted(self):
-        return int(self.app.value("select coalesce(sum(sent), 0) from {s}.integration_runtime"))
-
-    def events(self):
-        """{ledger id: the events that Kafka has of it}, each as (event id, type, subscription, time)."""
-        found = collections.defaultdict(set)
-        for topic in TOPICS:
-            for m in self.kafka.read_all(self.prefix + topic):
-                found[int(m.headers["sequence"])].add((m.headers["event_id"], topic, m.key, m.headers["timestamp"]))
-        return found
-
-    def check(self, lost, institutions):
-        """After everything; `lost` is what Kafka had before."""
-        wait_for(lambda: self.app.value("select high >= (select max(id) from {s}.subscription_events) and gap_first = '{}' "
-                                        "from {s}.relay_state"), 60, "all to be published")
-        events = self.events()
-        assert all(len(of_one) == 1 for of_one in events.values()), [e for e in events.items() if len(e[1]) > 1][:3]
-        assert len({event for (event, *_), in events.values()}) == len(events)
-        assert min(events.keys() - lost.keys()) > max(lost)
-        ledger = dict(self.app.query("select id, event_id::text from {s}.subscription_events"))
-        assert ledger.items() <= {number: event for number, ((event, *_),) in events.items()}.items()
-        orphans = lost.keys() - ledger.keys()
-        assert len(orphans) == 40 * 3
-        assert self.app.value("select sum(unknown_events) from {s}.consumer_offsets where topic like '%%.sent'", ()) == 40
-        unknown = self.app.value("select sum(unknown_events) from {s}.consumer_offsets")
-        keys = institutions.keys()
-        assert len(keys) == 120 and all(key.received == 1 for key in keys.values())
-        verified = self.verify()
-        assert verified.code == 0, verified.stdout
-        assert f"{unknown} events in Kafka that the ledger does not have (or not there) count for nothing" in verified.stdout
-        status = Ctl(database=self.app.database)("status", "--json").expect(0).json
-        assert status["unpublished_about"] == 0 and status["relay_gap_ids"] == 0
-        assert sum(c["unknown_events"] for c in status["consumers"]) == unknown
 
 
 @pytest.fixture
@@ -97,10 +31,7 @@ def say_and_count(world, daemon):
 def test_a_server_that_was_recovered_to_an_earlier_time(world, institutions, running):
     """The application writes before the daemon is back, and draws no id that Kafka has."""
     with world.daemon() as daemon:
-        world.send(50, 50)
-        saved = world.server.save()
-        world.send(40, 90)
-        lost = world.events()
+        saved, lost = world.lose()
         if not running:
             assert daemon.term() == 0
         world.server.set_back(saved)
@@ -167,10 +98,7 @@ def test_a_dump_is_restored_in_place(world, institutions):
 def test_files_that_were_set_back(world, institutions):
     """The same timeline: only Kafka tells. The relay asks it before it publishes anything."""
     with world.daemon() as daemon:
-        world.send(50, 50)
-        saved = world.server.save()
-        world.send(40, 90)
-        lost = world.events()
+        saved, lost = world.lose()
         world.server.set_back(saved, recover=False)
         newest = max(lost)
         said = daemon.wait_log(f"Kafka has events of this installation up to ledger id {newest}, which this database does not "
@@ -185,10 +113,7 @@ def test_files_that_were_set_back(world, institutions):
 def test_files_that_were_set_back_and_other_topics_at_once(world, broker, institutions):
     """What Kafka has of before stands in the topics of the former prefix."""
     with world.daemon() as daemon:
-        world.send(50, 50)
-        saved = world.server.save()
-        world.send(40, 90)
-        lost = world.events()
+        saved, lost = world.lose()
         assert daemon.term() == 0
     world.server.set_back(saved, recover=False)
     broker.create_anubis_topics("other.")
@@ -211,10 +136,7 @@ def test_files_that_were_set_back_and_other_topics_at_once(world, broker, instit
 def test_files_that_were_set_back_and_written_to(world, rows):
     """Before anybody could ask Kafka. What was written gets other ids before it is published; who writes meanwhile waits."""
     with world.daemon() as daemon:
-        world.send(50, 50)
-        saved = world.server.save()
-        world.send(40, 90)
-        lost = world.events()
+        saved, lost = world.lose()
         assert daemon.term() == 0
         world.server.set_back(saved, recover=False)
         world.app.subscriptions(world.integration, rows - 1)
@@ -229,16 +151,10 @@ def test_files_that_were_set_back_and_written_to(world, rows):
                                r"published yet, are (\d+) to \d+ from now on", 60)
         assert int(said[1]) > max(lost)
         world.wait(50 + rows)
-        wait_for(lambda: world.app.value("select high >= (select max(id) from {s}.subscription_events) from {s}.relay_state"), 60,
-                 "all to be published")
+        world.wait_published()
         assert daemon.term() == 0
-    events = world.events()
-    assert all(len(of_one) == 1 for of_one in events.values()), [e for e in events.items() if len(e[1]) > 1][:3]
-    assert set(range(first, last + 1)) & events.keys() <= lost.keys()
-    assert len({event for (event, *_), in events.values()}) == len(events)
-    ledger = dict(world.app.query("select id, event_id::text from {s}.subscription_events"))
-    assert ledger.items() <= {number: event for number, ((event, *_),) in events.items()}.items()
-    assert Ctl(database=world.app.database, kafka=world.kafka)("verify").code == 0
+    assert set(range(first, last + 1)) & world.unique().keys() <= lost.keys()
+    assert world.verify().code == 0
     with pytest.raises(psycopg2.Error, match="append-only"):
         world.app.query("update {s}.subscription_events set id = id + 1")
 
@@ -314,10 +230,7 @@ def test_what_others_write_moves_no_ids(world):
 def test_real_kafka_stays(own_postgres, real_kafka, topic_prefix, institutions, recover):
     world = World(own_postgres(), real_kafka, institutions, topic_prefix)
     with world.daemon() as daemon:
-        world.send(50, 50)
-        saved = world.server.save()
-        world.send(40, 90)
-        lost = world.events()
+        saved, lost = world.lose()
         world.server.set_back(saved, recover)
         if not recover:
             daemon.wait_log("Kafka has events of this installation up to", 60)
@@ -343,9 +256,7 @@ def test_kafka_whose_retention_left_little(own_postgres, real_kafka, topic_prefi
         world.app.subscriptions(world.integration, 30)
         world.wait(80)
         assert daemon.term() == 0
-    events = world.events()
-    assert all(len(of_one) == 1 for of_one in events.values()), [e for e in events.items() if len(e[1]) > 1][:3]
-    assert len(lost) >= 40 * 3 and min(events.keys() - lost.keys()) > max(lost)
+    assert len(lost) >= 40 * 3 and min(world.unique(whole=False).keys() - lost.keys()) > max(lost)
 
 
 def forget(world, kept, row):
@@ -395,15 +306,11 @@ def test_single_tables_of_another_time(world, what, passed, running):
         world.app.wait_states(sent=50 + rows, deadline=60)
         total = 50 + rows + (40 if lost else 0)
         wait_for(lambda: world.counted() == total, 60, lambda: f"{total} to be counted, now {world.counted()}")
-        wait_for(lambda: world.app.value("select high >= (select max(id) from {s}.subscription_events) from {s}.relay_state"), 60,
-                 "all to be published")
+        world.wait_published()
         daemon.wait_log("set the relay's position ahead" if what == "relay_state" else "it turns back to them")
         assert daemon.term() == 0
-    events = world.events()
-    assert all(len(of_one) == 1 for of_one in events.values()), [e for e in events.items() if len(e[1]) > 1][:3]
-    ledger = dict(world.app.query("select id, event_id::text from {s}.subscription_events"))
-    assert ledger.items() <= {number: event for number, ((event, *_),) in events.items()}.items()
-    assert not ledger.keys() & lost.keys()
+    world.unique()
+    assert not {row[0] for row in world.app.query("select id from {s}.subscription_events")} & lost.keys()
     if not lost:
         assert world.verify().code == 0
 
