@@ -294,6 +294,9 @@ create table @extschema@.relay_state (
     stopped_reason text,
     topic_prefix text,                  -- the leader's
     updated_at timestamptz not null default now(),
+    -- By then all that Kafka had of ours was known here. What this database has lost, should it be set back, was published later. By the
+    -- clock that was behind, the server's or the daemon's.
+    compared_at timestamptz not null default now(),
     check (cardinality(gap_first) = cardinality(gap_last) and cardinality(gap_first) = cardinality(gap_horizon))
 ) with (fillfactor = 10);
 

@@ -6,12 +6,14 @@
 select l.given, coalesce(r.leader, ''), r.topic_prefix
   from (select pg_try_advisory_lock(lock_key('relay')) as given) l left join relay_state r on true
 
--- name: relay_note_prefix
--- Writes the prefix of the leader's topics; the one that was there before, no row when it is the same.
+-- name: relay_compared
+-- Writes that Kafka has nothing of ours that is not known here, and the prefix of the leader's topics. The prefix that was there before,
+-- and whether it was another one; no row when another relay leads.
 -- $1 bigint: our epoch
 -- $2 text: the prefix
-update relay_state r set topic_prefix = $2 from relay_state o
- where r.one = o.one and r.epoch = $1 and r.topic_prefix is distinct from $2 returning o.topic_prefix
+-- $3 bigint: the daemon's time, in microseconds since 1970
+update relay_state r set topic_prefix = $2, compared_at = least(now(), to_timestamp($3::bigint / 1e6)) from relay_state o
+ where r.one = o.one and r.epoch = $1 returning o.topic_prefix, o.topic_prefix is distinct from $2
 
 -- name: relay_others
 -- Has another daemon a relay that could lead?
@@ -31,25 +33,35 @@ select set_config('application_name', $1::text || coalesce(' (' || nullif($2::te
 select (select system_identifier from pg_control_system()),
        ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::integer
 
--- name: relay_leap
--- Has Kafka events behind our position that the ledger has not as they are? Then ids are left out; no row when it has none.
--- The newest id of these, the last id that was given out, and what ledger_renumber() returns.
+-- name: relay_known_until
+-- Up to which offsets our consumers have read a topic: partition, offset. What this database has lost, should it be set back, was
+-- published behind.
+-- $1 text: the topic
+select o.partition, max(o.next_offset) from consumer_offsets o where o.topic = $1 group by 1
+
+-- name: relay_lost
+-- The newest id, and the newest time, of the events in Kafka that the ledger has not as they are; no row when it has all.
 -- $1 bigint: the last id that is published
--- $2 bigint[]: ids of the newest events in Kafka
+-- $2 bigint[]: ids of events in Kafka
 -- $3 timestamptz[]: their times
-with lost as (
-  select max(k.id) as newest, max(k.created_at) as since, (select last_value from ledger_id_seq) as drawn
-    from unnest($2::bigint[], $3::timestamptz[]) k (id, created_at)
-   where k.id > $1 and not exists (select from ledger_leaps l where k.id between l.first_id and l.last_id)
-     and (select as_instant(e.created_at) = k.created_at from subscription_events e where e.id = k.id and e.id > $1) is not true
-  having max(k.id) is not null)
-select t.newest, t.drawn, r.next_id, r.moved, r.old_first, r.new_first from lost t, ledger_renumber($1, t.newest, t.since) r
+select max(k.id), max(k.created_at) from unnest($2::bigint[], $3::timestamptz[]) k (id, created_at)
+ where k.id > $1 and not exists (select from ledger_leaps l where k.id between l.first_id and l.last_id)
+   and (select as_instant(e.created_at) = k.created_at from subscription_events e where e.id = k.id and e.id > $1) is not true
+having max(k.id) is not null
+
+-- name: relay_leap
+-- Leaves ids out. The last id that was given out, and what ledger_renumber() returns.
+-- $1 bigint: the last id that is published
+-- $2 bigint: the newest id that is lost
+-- $3 bigint: the newest time, in microseconds since 1970
+select (select last_value from ledger_id_seq), r.next_id, r.moved, r.old_first, r.new_first
+  from ledger_renumber($1, $2, 'epoch'::timestamptz + $3::bigint * interval '1 microsecond') r
 
 -- name: relay_begin
 -- Takes the saved position over. Where somebody had set it ahead, or taken gaps away, which would leave events out, it is what the relay
--- saved last; the last column but one tells what was found. Events up to the position that were written since it was saved were never
--- published: single tables come from another time, or the ledger went back with its sequence. Then the relay turns back before them, and
--- the last column tells the newest of them.
+-- saved last; was_ahead tells what was found. Events up to the position that were written since it was saved were never published: single
+-- tables come from another time, or the ledger went back with its sequence. Then the relay turns back before them, and `newest` is the
+-- newest of them. The last column: by then Kafka had nothing of ours that the database did not know, as far as it remembers.
 -- $1 text: the new leader
 with found as (
   select r.high as was, r.high >= s.high is true and (r.high, r.gap_first, r.gap_last, r.gap_horizon)
@@ -72,7 +84,7 @@ with found as (
          e
    where e.created_at > t.saved_at
 ), turned as (
-  select t.was, t.is_ahead, m.newest, least(t.high, m.before) as high, g.*
+  select t.was, t.is_ahead, t.adopted, m.newest, least(t.high, m.before) as high, g.*
     from taken t left join missed m on true,
          lateral (select coalesce(array_agg(u.first order by u.first), '{}') as gap_first,
                          coalesce(array_agg(least(u.last, m.before) order by u.first), '{}') as gap_last,
@@ -84,7 +96,7 @@ update relay_state s set epoch = s.epoch + 1, leader = $1, updated_at = now(),
        high = t.high, gap_first = t.gap_first, gap_last = t.gap_last, gap_horizon = t.gap_horizon
   from turned t
  returning s.epoch, s.high, s.gap_first, s.gap_last, s.gap_horizon, s.system_identifier, s.timeline,
-           uuid_send((select namespace from installation)), case when t.is_ahead then t.was end, t.newest
+           uuid_send((select namespace from installation)), case when t.is_ahead then t.was end as was_ahead, t.newest, s.compared_at
 
 -- name: relay_trim_holes
 -- Holes above the position, which was set back, and those within its gaps, are looked into anyway.
@@ -141,11 +153,12 @@ update relay_state set updated_at = now() where epoch = $1 and not
 -- $9 bigint[]: first ids of the holes that were left
 -- $10 bigint[]: their last ids
 -- $11 bigint[]: first ids of the holes that are gaps again
+-- $12 bigint: the daemon's time, in microseconds since 1970
 with saved as (
   update relay_state set high = $2, gap_first = $3, gap_last = $4, gap_horizon = $5,
          system_identifier = case when $6 then $7 else system_identifier end,
          timeline = case when $6 then $8 else timeline end,
-         stopped_on = null, stopped_reason = null, updated_at = now()
+         stopped_on = null, stopped_reason = null, updated_at = now(), compared_at = least(now(), to_timestamp($12::bigint / 1e6))
    where epoch = $1 and ledger_amiss() is null returning epoch
 ), copy as (
   insert into relay_saved (high, gap_first, gap_last, gap_horizon, saved_at)

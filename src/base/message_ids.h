@@ -71,6 +71,8 @@
 #define MSG_RELAY_LEADER "2a87a196cea44928a4530ca44616f449"
 /* Kafka can never take one event; the relay waits on it rather than drop it. */
 #define MSG_RELAY_STOPPED "f9f214be35cb4f3f8e8de60fad9faf86"
+/* The relay waits until Kafka has told our newest events, or no longer does. */
+#define MSG_RELAY_LOOKS "cf400b733a8c407cbd07aab35f0787a2"
 /* The database was set back, perhaps: ids are left out, so that none is given out twice. */
 #define MSG_DATABASE_SET_BACK "2bf41cbe6b374be8b4973abac26751be"
 /* Events have come with ledger ids that the relay had passed because nobody had them; it publishes them. */

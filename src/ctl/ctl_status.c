@@ -99,6 +99,7 @@ static const char *helps_relay(const char *trouble)
 {
     static const char *const hints[][2] = {
         {"Kafka is away", "See kafka.brokers and the journal"},
+        {"a look into Kafka", "For its newest events there; the journal names what does not answer"},
         {"topics are missing", "Create them, or switch kafka.create_topics on"},
         {"statements fail", "The journal has the server's words"},
         {"a topic is forbidden", "Let Kafka's user Describe and Write the topics of kafka.topic_prefix"},

@@ -36,7 +36,7 @@ struct relay_session {
     bool lost; /* at the end of this turn the session is closed, and the lead given up */
     int64_t epoch;
     struct store_relay_identity identity; /* to be saved with the next position */
-    uint64_t check_at;
+    uint64_t check_at, compare_at;
     struct backoff backoff;
     enum relay_trouble shown; /* in the session's name */
     uint64_t cut_off_since;   /* monotonic: the leader cannot reach Kafka, 0 = it can */
@@ -52,10 +52,15 @@ struct relay_session {
 /* The look at what Kafka has already, once for each lead. */
 struct relay_tail {
     struct kafka_tail *reader;
-    uint64_t until;                         /* monotonic */
-    struct store_relay_known *known_events; /* of ours */
-    size_t known_count;
-    struct trouble refused;
+    int64_t compared_at; /* see struct store_relay_start */
+    bool mixed;          /* tables are of different times: what they remember of Kafka may be too new */
+    struct store_relay_known *events; /* of ours, behind the position, that are not compared yet */
+    size_t count, read;
+    struct store_relay_known newest; /* of those that are lost; id 0 = none is */
+    uint64_t begun_at, came_at;      /* monotonic; the look, and its last message */
+    uint64_t anew_at;                /* when a new client begins, should nothing come */
+    struct error why;           /* what did not answer last, "" = nothing */
+    struct trouble waits;
     bool known;
 };
 
@@ -122,9 +127,9 @@ uint64_t relay_check_session(struct relay *relay);
 uint64_t relay_lose_session(struct relay *relay, int r, const struct error *err);
 /* It was not refused: the session, or with `leading` what a leader does. */
 void relay_works(struct relay *relay, bool leading);
-/* Kafka was compared: from now on our topics are those that the next leader looks at. 0, or an error of
- * pg_query(). */
-int relay_note_prefix(struct relay *relay, struct error *err);
+/* Kafka was compared: the next leader need not look at what is older, and looks at our topics. 0, or an error
+ * of pg_query(). */
+int relay_note_compared(struct relay *relay, struct error *err);
 /* A leader that cannot reach Kafka for long lets another daemon try. */
 void relay_consider_others(struct relay *relay);
 /* For anubisctl status, which knows the database alone. That the relay is stopped on an event is saved with
@@ -147,8 +152,9 @@ void relay_kafka_back(struct relay *relay);
 /* --- relay_tail.c ----------------------------------------------------------------------------- */
 
 /* Before the first event of a lead: when Kafka has newer events of this installation than the database has
- * ids, ids are left out. */
+ * ids, ids are left out. Every partition has to answer; nothing is published before. */
 uint64_t relay_look_at_tail(struct relay *relay);
+bool relay_tail_is_stuck(const struct relay *relay); /* nothing has come for some seconds */
 void relay_end_tail(struct relay *relay); /* the next lead looks again */
 
 /* --- relay_holes.c ---------------------------------------------------------------------------- */

@@ -15,6 +15,8 @@
 
 #define STANDBY_USEC (2 * USEC_PER_SEC) /* between tries to become the leader */
 #define CHECK_USEC (5 * USEC_PER_SEC)   /* between checks of session and schema */
+/* How old what is remembered becomes without events: others' messages of that time are read by the next look. */
+#define COMPARE_USEC (10 * 60 * USEC_PER_SEC)
 #define STATEMENT_USEC (10 * USEC_PER_SEC)
 /* A new leader has not written at once where it publishes. */
 #define UNLIKE_USEC (5 * USEC_PER_SEC)
@@ -131,6 +133,8 @@ static void lead(struct relay *relay, const struct store_relay_start *start)
 
     s->leading = true;
     s->epoch = start->epoch;
+    relay->kafka.tail.compared_at = start->compared_at;
+    relay->kafka.tail.mixed = start->was_ahead || start->missed > 0;
     relay_works(relay, false);
     backoff_reset(&s->backoff);
     relay->stats.leader = true;
@@ -192,7 +196,7 @@ static int try_lead(struct relay *relay, bool *ret_leads, struct error *err)
     return 0;
 }
 
-int relay_note_prefix(struct relay *relay, struct error *err)
+int relay_note_compared(struct relay *relay, struct error *err)
 {
     CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
     CLEANUP(pg_result_freep) struct pg_result *before = NULL;
@@ -200,15 +204,19 @@ int relay_note_prefix(struct relay *relay, struct error *err)
 
     pg_arg_i64(&args, relay->session.epoch);
     pg_arg_text(&args, own);
-    int r = pg_query(relay->session.pg, &sql_relay_note_prefix, &args, &before, err);
+    pg_arg_i64(&args, now_realtime_usec());
+    int r = pg_query(relay->session.pg, &sql_relay_compared, &args, &before, err);
+    relay->session.compare_at = now_monotonic_usec() + COMPARE_USEC;
     if (r < 0 || pg_rows(before) == 0)
         return r;
     struct pg_row row = {.result = before};
-    if (!pg_next_is_null(&row))
+    bool known = !pg_next_is_null(&row);
+    const char *former = pg_next_text(&row);
+    if (pg_next_bool(&row) && known)
         log_notice(
             "events go to topics that begin with \"%s\" from now on, and no longer to those with \"%s\" "
             "(kafka.topic_prefix): what reads them has to follow",
-            own, pg_next_text(&row));
+            own, former);
     return 0;
 }
 
@@ -248,12 +256,16 @@ uint64_t relay_check_session(struct relay *relay)
     r = r == PG_SCHEMA_MISFIT ? -ECONNRESET : r;
     if (r == 0)
         r = store_relay_leads(relay->session.pg, relay->session.epoch, &err);
+    if (r == 0 && relay->kafka.tail.known && now_monotonic_usec() >= relay->session.compare_at)
+        r = relay_note_compared(relay, &err);
     return r == 0 ? NOW : relay_lose_session(relay, r, &err);
 }
 
 void relay_show_trouble(struct relay *relay)
 {
+    /* At most 20 characters, since Postgres cuts the session's name. */
     static const char *const words[] = {[RELAY_NO_KAFKA] = "Kafka is away",
+                                        [RELAY_LOOKS] = "a look into Kafka",
                                         [RELAY_NO_TOPIC] = "topics are missing",
                                         [RELAY_FORBIDDEN] = "a topic is forbidden"};
     CLEANUP(strbuf_free) struct strbuf shown = STRBUF_INIT(256);
@@ -280,7 +292,8 @@ void relay_consider_others(struct relay *relay)
     bool others = false;
     struct error err;
 
-    if (!s->leading || s->lost || relay->stats.trouble != RELAY_NO_KAFKA) {
+    if (!s->leading || s->lost ||
+        (relay->stats.trouble != RELAY_NO_KAFKA && !relay_tail_is_stuck(relay))) {
         if (s->leading && relay->stats.trouble == RELAY_FINE)
             s->patience_usec = PATIENCE_USEC;
         s->cut_off_since = 0;

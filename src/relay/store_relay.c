@@ -43,27 +43,57 @@ int store_relay_next_id(struct pg *pg, int64_t *ret, struct error *err)
     return pg_query_i64(pg, &sql_relay_next_id, NULL, ret, err);
 }
 
-int store_relay_leap(struct pg *pg, int64_t published, const struct store_relay_known *known, size_t count,
+int store_relay_known_until(struct pg *pg, const char *topic, int64_t *ret, int partitions, struct error *err)
+{
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+    CLEANUP(pg_result_freep) struct pg_result *result = NULL;
+
+    for (int p = 0; p < partitions; p++)
+        ret[p] = -1;
+    pg_arg_text(&args, topic);
+    int r = pg_query(pg, &sql_relay_known_until, &args, &result, err);
+    for (int row = 0; r == 0 && row < pg_rows(result); row++) {
+        int64_t partition = pg_get_i64(result, row, 0);
+        if (partition >= 0 && partition < partitions)
+            ret[partition] = pg_get_i64(result, row, 1);
+    }
+    return r;
+}
+
+int store_relay_lost(struct pg *pg, int64_t published, const struct store_relay_known *known, size_t count,
+                     struct store_relay_known *newest, struct error *err)
+{
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+    CLEANUP(pg_result_freep) struct pg_result *result = NULL;
+
+    if (count == 0)
+        return 0;
+    pg_arg_i64(&args, published);
+    pg_arg_i64s(&args, &known->id, sizeof(*known), count);
+    pg_arg_times(&args, &known->created_at, sizeof(*known), count);
+    int r = pg_query(pg, &sql_relay_lost, &args, &result, err);
+    if (r < 0 || pg_rows(result) == 0)
+        return r;
+    struct pg_row row = {result, 0, 0};
+    int64_t id = pg_next_i64(&row), created_at = pg_next_time(&row);
+    newest->id = MAX(newest->id, id);
+    newest->created_at = MAX(newest->created_at, created_at);
+    return 0;
+}
+
+int store_relay_leap(struct pg *pg, int64_t published, const struct store_relay_known *newest,
                      struct store_relay_leap *ret, struct error *err)
 {
     CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
     CLEANUP(pg_result_freep) struct pg_result *result = NULL;
 
     pg_arg_i64(&args, published);
-    pg_array_begin(&args, PG_INT8);
-    for (size_t i = 0; i < count; i++)
-        pg_array_i64(&args, known[i].id);
-    pg_array_begin(&args, PG_TIMESTAMPTZ);
-    for (size_t i = 0; i < count; i++)
-        pg_array_i64(&args, known[i].created_at - PG_EPOCH_USEC);
+    pg_arg_i64(&args, newest->id);
+    pg_arg_i64(&args, newest->created_at);
     int r = pg_query(pg, &sql_relay_leap, &args, &result, err);
     if (r < 0)
         return r;
-    *ret = (struct store_relay_leap){0};
-    if (pg_rows(result) == 0)
-        return 0;
     struct pg_row row = {result, 0, 0};
-    ret->newest = pg_next_i64(&row);
     ret->drawn = pg_next_i64(&row);
     ret->next = pg_next_i64(&row);
     ret->moved = pg_next_i64(&row);
@@ -100,6 +130,7 @@ static int read_start(struct pg_row *row, struct gaps *gaps, struct store_relay_
     ret->was_ahead = !pg_next_is_null(row);
     ret->found_at = pg_next_i64(row);
     ret->missed = pg_next_i64(row);
+    ret->compared_at = pg_next_time(row);
     return 0;
 }
 
@@ -390,6 +421,7 @@ int store_relay_save(struct pg *pg, int64_t epoch, const struct gaps *gaps,
     add_notes(&args, &gaps->passed, false);
     add_notes(&args, &gaps->passed, true);
     add_notes(&args, &gaps->reopened, false);
+    pg_arg_i64(&args, now_realtime_usec());
     return execute_fenced(pg, &sql_relay_save, &args, err);
 }
 

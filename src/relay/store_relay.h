@@ -31,15 +31,21 @@ struct store_relay_known {
     int64_t id;
     int64_t created_at; /* microseconds since 1970 */
 };
+/* Up to which offset our consumers have read each partition of a topic, -1 = not known. */
+int store_relay_known_until(struct pg *pg, const char *topic, int64_t *ret, int partitions,
+                            struct error *err);
+/* Raises *newest to the newest id and time of those events that the ledger, above `published`, has not as
+ * they are. */
+int store_relay_lost(struct pg *pg, int64_t published, const struct store_relay_known *known, size_t count,
+                     struct store_relay_known *newest, struct error *err);
 struct store_relay_leap {
-    int64_t newest;               /* of those that the ledger has not; 0 = it has all, and nothing was done */
     int64_t drawn;                /* the last id that was given out before */
     int64_t next;                 /* the first one after those that are left out */
     int64_t moved;                /* events of since then that have other ids now */
     int64_t old_first, new_first; /* of those; 0 = there were none */
 };
-/* Leaves ids out when Kafka has events above `published` that the ledger has not as they are. */
-int store_relay_leap(struct pg *pg, int64_t published, const struct store_relay_known *known, size_t count,
+/* Leaves ids out up to the newest event that is lost, and more. */
+int store_relay_leap(struct pg *pg, int64_t published, const struct store_relay_known *newest,
                      struct store_relay_leap *ret, struct error *err);
 
 struct store_relay_start {
@@ -51,6 +57,7 @@ struct store_relay_start {
     /* The newest event up to the saved position that was written after it, and the position is before it;
      * 0 = none. */
     int64_t missed;
+    int64_t compared_at; /* until then Kafka had nothing of ours that the database did not know; real time */
 };
 /* Takes the saved position over, and loads *gaps. -EBADMSG also when the position makes no sense. */
 int store_relay_begin(struct pg *pg, const char *leader, struct gaps *gaps, struct store_relay_start *ret,
