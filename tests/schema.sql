@@ -953,6 +953,14 @@ begin
     return case when elsewhere is null then 'it is not there; bring it back from a dump'
                 else format('it is named %s now; run "anubisctl migrate", which puts it back', elsewhere) end;
 end $_$;
+CREATE FUNCTION anubis.ledger_end(last_id bigint) RETURNS text
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+    select format('the ids of the ledger come to their end: hardly any is left behind %s; run "alter sequence %s maxvalue %s"', $1,
+                  'anubis.ledger_id_seq', case when seqmax < 9007199254740991 then 9007199254740991 else 4611686018427387903 end)
+      from pg_sequence where seqrelid = 'anubis.ledger_id_seq'::regclass and seqmax - $1 < 1000000
+$_$;
 CREATE FUNCTION anubis.ledger_erases(old_row jsonb, new_row jsonb) RETURNS boolean
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1113,10 +1121,18 @@ declare
     step constant bigint := 10000000000;
     drawn bigint;
     target bigint;
+    at_most bigint;
 begin
     perform pg_advisory_xact_lock(anubis.lock_key('place'));
     drawn := (select last_value from anubis.ledger_id_seq);
+    at_most := (select seqmax from pg_sequence where seqrelid = 'anubis.ledger_id_seq'::regclass);
     target := (greatest(drawn, beyond) / step + 2) * step;
+    if target > at_most - step then
+        target := greatest(drawn, beyond) + (at_most - greatest(drawn, beyond)) / 2;
+        if anubis.ledger_end(target) is not null then
+            raise exception using errcode = 'sequence_generator_limit_exceeded', message = anubis.ledger_end(target);
+        end if;
+    end if;
     insert into anubis.ledger_leaps (first_id, last_id) values (drawn + 1, target);
     return setval('anubis.ledger_id_seq', target) + 1;
 end $$;
@@ -2384,6 +2400,9 @@ begin
         return format('ids would be given out twice: the sequence of the ledger is behind its table, as after logical replication; run "%s"',
                       rtrim(statements, ';'));
     end if;
+    if (select anubis.ledger_end(s.last_value) from anubis.ledger_id_seq s) is not null then
+        return (select anubis.ledger_end(s.last_value) from anubis.ledger_id_seq s);
+    end if;
     if (select i.namespace from anubis.installation i) <> anubis.installation_name() then
         return format('table installation names %s, which somebody has written there, while events and keys are those of installation %s; '
                       'run "update %s set namespace = %L"', (select namespace from anubis.installation), anubis.installation_name(),
@@ -2939,6 +2958,7 @@ CREATE TABLE anubis.relay_state (
     stopped_reason text,
     topic_prefix text,
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    compared_at timestamp with time zone DEFAULT now() NOT NULL,
     CONSTRAINT relay_state_check CHECK (((cardinality(gap_first) = cardinality(gap_last)) AND (cardinality(gap_first) = cardinality(gap_horizon)))),
     CONSTRAINT relay_state_one_check CHECK (one)
 )

@@ -39,7 +39,8 @@ def go_on(world, daemon, lost):
     assert min(world.unique().keys() - lost.keys()) > max(lost)
 
 
-@pytest.mark.parametrize("count, more", [(150, {}), (3000, {}), (150, {"timestamp": 1700000000000})], ids=["some", "many", "of old"])
+@pytest.mark.parametrize("count, more", [(150, {}), (3000, {}), (150, {"timestamp": 1700000000000})],
+                         ids=["some", "many", "of old"])
 def test_others_have_written_behind(world, count, more):
     """More than is read at first, and many times more, by whatever clock; also in partitions that have nothing of ours."""
     with world.daemon() as daemon:
@@ -52,15 +53,17 @@ def test_others_have_written_behind(world, count, more):
 
 
 def test_what_was_published_again_hides_nothing(world):
-    """Everything was being published again when the files were set back: the newest messages are of events that the ledger has."""
+    """Everything was being published again when the files were set back: the newest messages are known."""
     with world.daemon() as daemon:
         world.send(600, 600)
         saved = world.server.save()
         world.send(20, 620)
         lost = world.events()
         before = world.kafka.count("anubis.subscriptions.sent")
-        world.app.query("update {s}.relay_state set epoch = epoch + 1, high = 0, gap_first = '{}', gap_last = '{}', gap_horizon = '{}'")
-        wait_for(lambda: world.kafka.count("anubis.subscriptions.sent") >= before + 400, 60, "most to be published again", interval=0.001)
+        world.app.query("update {s}.relay_state "
+                        "set epoch = epoch + 1, high = 0, gap_first = '{}', gap_last = '{}', gap_horizon = '{}'")
+        wait_for(lambda: world.kafka.count("anubis.subscriptions.sent") >= before + 400, 60,
+                 "most to be published again", interval=0.001)
         daemon.kill9()
         world.server.set_back(saved, recover=False)
         daemon.start()
@@ -133,8 +136,11 @@ def test_brokers_that_do_not_answer(own_postgres, institutions):
             world.server.set_back(saved, recover=False)
             world.app.subscriptions(world.integration, 30)
             daemon.start()
-            said = daemon.wait_log(r'it looks for this installation\'s newest events .* (\d+) partitions have not told them to the end, '
-                                   r'such as partition \d of "anubis\.subscriptions\.', 60)
+            daemon.wait_log("does not publish yet", 60)
+            assert daemon.term(20) == 0
+            daemon.start()
+            said = daemon.wait_log(r"it looks for this installation's newest events .* (\d+) partitions have not told them "
+                                   r'to the end, such as partition \d of "anubis\.subscriptions\.', 60)
             assert 3 < int(said[1]) < 14
             world.app.wait_states(sent=80)
             status = Ctl(database=world.app.database)
@@ -142,17 +148,131 @@ def test_brokers_that_do_not_answer(own_postgres, institutions):
                      lambda: status("status").stdout)
             assert status("status", "--json").json["relay_waits_for"] == "a look into Kafka"
             # A new client asks after 30 seconds, which is not said.
-            wait_for(lambda: world.app.value("select now() > updated_at + interval '45 s' from {s}.relay_state"), 90, "most of a minute")
+            wait_for(lambda: world.app.value("select now() > updated_at + interval '45 s' from {s}.relay_state"), 90,
+                     "most of a minute")
             assert daemon.log.count("does not publish yet") == 1 and "was set back" not in daemon.log
             assert world.app.value("select high from {s}.relay_state") == 150
             for broker in (2, 3):
                 kafka.up(broker)
             daemon.wait_log(SAID.format(newest=max(lost)), 90)
-            daemon.wait_log("every partition has told this installation's newest events")
+            daemon.wait_log("the relay knows this installation's newest events in Kafka, and publishes")
             world.wait(80)
             assert min(world.unique().keys() - lost.keys()) > max(lost)
             assert "WAITS" not in status("status").stdout
             assert daemon.term() == 0
+
+
+def test_the_way_out_when_a_partition_is_lost(world):
+    """The statement of anubisd(8), AFTER A RESTORE: what was written since the backup gets other ids by hand."""
+    with world.daemon() as daemon:
+        saved, lost = world.lose()
+        assert daemon.term() == 0
+        world.server.set_back(saved, recover=False)
+        backup = world.app.value("select max(created_at) from {s}.subscription_events")
+        world.app.subscriptions(world.integration, 30)
+        assert world.app.query("select next_id, moved from {s}.ledger_renumber((select high from {s}.relay_state), 0, %s)",
+                               (backup,)) == [(20000000031, 30)]
+        daemon.start()
+        world.wait(80)
+        assert min(world.unique().keys() - lost.keys()) == 20000000001
+        assert "Kafka has events of this installation" not in daemon.log
+        assert daemon.term() == 0
+
+
+# --- messages in our name that somebody else wrote ---
+
+FAR = 2**52
+PASSED = r'passes over a message in the name of this installation at offset \d+ of "anubis\.subscriptions\.sent", partition 0'
+END = r'the ids of the ledger come to their end: [^"]*"(alter sequence anubis\.ledger_id_seq maxvalue \d+)"'
+INVENTED = [FAR, FAR - 5 * 10**10, 2**63 - 1, 2**63, 2 * 10**12, 0, -1, "", "x" * 300, "1\n2"]
+
+
+def forge(world, sequence, kind="sent", partition=0, count=1, **more):
+    headers = [("sequence", str(sequence)), ("timestamp", "2026-01-01T00:00:00.000000Z"), ("installation", world.name),
+               ("event_id", f"forged {sequence}")]
+    message = {"key": "1", "value": "{}", "partition": partition, "headers": headers, **more}
+    world.kafka.produce(f"anubis.subscriptions.{kind}", [message] * count)
+
+
+def test_an_invented_id_is_not_obeyed(world):
+    """One far ahead, and then all kinds of them."""
+    with world.daemon() as daemon:
+        world.send(10, 10)
+        for sent, invented in (10, INVENTED[:1]), (20, INVENTED):
+            assert daemon.term() == 0
+            before = world.app.value("select last_value from {s}.ledger_id_seq")
+            for sequence in invented:
+                forge(world, sequence, timestamp=1700000000000)
+            daemon.start()
+            world.send(10, sent + 10)
+            daemon.wait_log(PASSED)
+            assert world.app.value("select last_value from {s}.ledger_id_seq") == before + 30
+        daemon.wait_log(f"has passed over {len(INVENTED) + 1} messages in Kafka in the name of this installation")
+        assert "was set back" not in daemon.log and daemon.term() == 0
+
+
+def test_invented_ids_hide_nothing(world):
+    """More of them than are read at first, in every partition behind all of ours, and old by their clock."""
+    with world.daemon() as daemon:
+        saved, lost = world.lose()
+        assert daemon.term() == 0
+        world.server.set_back(saved, recover=False)
+        for kind in KINDS:
+            for partition in range(world.kafka.topics()[f"anubis.subscriptions.{kind}"]):
+                forge(world, FAR, kind, partition, 150, timestamp=1700000000000)
+        daemon.start()
+        daemon.wait_log(SAID.format(newest=max(lost)), 60)
+        assert daemon.wait_log(r"has passed over (\d+) messages in Kafka in the name of this installation")[1] == str(14 * 150)
+        assert daemon.log.count("passes over a message") == 1 and daemon.term() == 0
+
+
+def test_an_id_that_may_be_ours_is_obeyed(world):
+    """A hundred leaps ahead, and one more is not."""
+    with world.daemon() as daemon:
+        world.send(10, 10)
+        last = world.app.value("select last_value from {s}.ledger_id_seq")
+        assert daemon.term() == 0
+        forge(world, last + 10**12 + 1)
+        forge(world, last + 10**12, partition=1)
+        daemon.start()
+        daemon.wait_log(SAID.format(newest=last + 10**12))
+        world.send(10, 20)
+        assert world.app.value("select min(id) from {s}.subscription_events where id > %s", (last,)) > last + 10**12
+        assert daemon.term() == 0
+
+
+def test_leaps_near_the_sequences_end(world):
+    """They get smaller; where hardly any id is left the daemon waits, says the statement that helps, and goes on by itself."""
+    with world.daemon() as daemon:
+        world.send(10, 10)
+        assert daemon.term() == 0
+        world.app.query("select setval('{s}.ledger_id_seq', %s)", (FAR - 10**10,))
+        forge(world, FAR - 4 * 10**9)
+        daemon.start()
+        daemon.wait_log(f"Ids go on at {FAR - 2 * 10**9 + 1}")
+        world.send(10, 20)
+        assert daemon.term() == 0
+        forge(world, FAR - 10**5)
+        daemon.start()
+        said = daemon.wait_log(END)[1]
+        status = Ctl(database=world.app.database)
+        wait_for(lambda: "WAITS: a look into Kafka" in status("status").stdout, 30, lambda: status("status").stdout)
+        world.app.query(said)
+        world.send(10, 30)
+        assert max(world.unique()) > FAR
+        assert daemon.term() == 0
+
+
+def test_the_sequence_is_at_its_end(world):
+    """The application can go on to the last id; the daemon says before what will be."""
+    with world.daemon() as daemon:
+        world.send(10, 10)
+        world.app.query("select setval('{s}.ledger_id_seq', %s)", (FAR - 1000,))
+        world.app.subscriptions(world.integration, 5)
+        said = daemon.wait_log(END, 60)[1]
+        world.app.query(said)
+        world.wait(15)
+        assert daemon.term() == 0
 
 
 @pytest.mark.real_kafka

@@ -51,19 +51,36 @@ create or replace function @extschema@.ledger_port_differs() returns boolean
       from @extschema@.ledger_place_seq p, @extschema@.ledger_place() h (place)
 $$;
 
+-- Are hardly any ids left behind this one? With the statement that helps: up to 2^53 - 1 every number is exact in JSON, and event_id
+-- holds no more than 62 bits.
+create or replace function @extschema@.ledger_end(last_id bigint) returns text
+    language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+    select format('the ids of the ledger come to their end: hardly any is left behind %s; run "alter sequence %s maxvalue %s"', $1,
+                  '@extschema@.ledger_id_seq', case when seqmax < 9007199254740991 then 9007199254740991 else 4611686018427387903 end)
+      from pg_sequence where seqrelid = '@extschema@.ledger_id_seq'::regclass and seqmax - $1 < 1000000
+$$;
+
 -- Leaves out the ids up to this one and many more, so that none is drawn that was drawn before in another place, whatever was lost there.
 -- A gap for the relay, which nobody fills. The row is lost when the transaction is rolled back, and only the count of waiting events then
--- includes the ids. Round numbers, because people read them.
+-- includes the ids. Round numbers, because people read them; near the sequence's end half of what is left, and nothing of the last ids.
 create or replace function @extschema@.ledger_leap(beyond bigint) returns bigint
     language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     step constant bigint := 10000000000;
     drawn bigint;
     target bigint;
+    at_most bigint;
 begin
     perform pg_advisory_xact_lock(@extschema@.lock_key('place'));
     drawn := (select last_value from @extschema@.ledger_id_seq);
+    at_most := (select seqmax from pg_sequence where seqrelid = '@extschema@.ledger_id_seq'::regclass);
     target := (greatest(drawn, beyond) / step + 2) * step;
+    if target > at_most - step then
+        target := greatest(drawn, beyond) + (at_most - greatest(drawn, beyond)) / 2;
+        if @extschema@.ledger_end(target) is not null then
+            raise exception using errcode = 'sequence_generator_limit_exceeded', message = @extschema@.ledger_end(target);
+        end if;
+    end if;
     insert into @extschema@.ledger_leaps (first_id, last_id) values (drawn + 1, target);
     return setval('@extschema@.ledger_id_seq', target) + 1;
 end $$;

@@ -119,6 +119,9 @@ begin
         return format('ids would be given out twice: the sequence of the ledger is behind its table, as after logical replication; run "%s"',
                       rtrim(statements, ';'));
     end if;
+    if (select @extschema@.ledger_end(s.last_value) from @extschema@.ledger_id_seq s) is not null then
+        return (select @extschema@.ledger_end(s.last_value) from @extschema@.ledger_id_seq s);
+    end if;
     if (select i.namespace from @extschema@.installation i) <> @extschema@.installation_name() then
         return format('table installation names %s, which somebody has written there, while events and keys are those of installation %s; '
                       'run "update %s set namespace = %L"', (select namespace from @extschema@.installation), @extschema@.installation_name(),

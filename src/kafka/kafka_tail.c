@@ -61,8 +61,8 @@ static void start_topic(struct kafka_tail *t, struct tail_topic *topic, const st
                               .until = INT64_MAX,
                               .newest_ms = -1,
                               .start = -1};
-        part->done = rd_kafka_consume_start_queue(topic->handle, p, RD_KAFKA_OFFSET_TAIL(MESSAGES),
-                                                  t->queue) != 0;
+        part->done =
+            rd_kafka_consume_start_queue(topic->handle, p, RD_KAFKA_OFFSET_TAIL(MESSAGES), t->queue) != 0;
         t->open += !part->done;
     }
 }
@@ -303,8 +303,8 @@ void kafka_tail_at(const struct kafka_tail *t, struct kafka_tail_place *ret)
     rd_kafka_timestamp_type_t type;
     int64_t ms = rd_kafka_message_timestamp(t->message, &type);
 
-    *ret = (struct kafka_tail_place){rd_kafka_topic_name(t->part->topic), t->part->number,
-                                     t->message->offset, ms > 0 ? ms * (int64_t) USEC_PER_MSEC : -1};
+    *ret = (struct kafka_tail_place){rd_kafka_topic_name(t->part->topic), t->part->number, t->message->offset,
+                                     ms > 0 ? ms * (int64_t) USEC_PER_MSEC : -1};
 }
 
 struct bytes kafka_tail_header(const struct kafka_tail *t, const char *name)
@@ -319,6 +319,11 @@ struct bytes kafka_tail_header(const struct kafka_tail *t, const char *name)
     return (struct bytes){value, len};
 }
 
+void kafka_tail_distrust(struct kafka_tail *t)
+{
+    t->part->newest_ms = INT64_MAX;
+}
+
 void kafka_tail_enough(struct kafka_tail *t)
 {
     t->part->enough = true;
@@ -330,7 +335,8 @@ size_t kafka_tail_awaits(const struct kafka_tail *t, struct kafka_tail_place *re
 {
     for (size_t i = 0; i < t->part_count; i++)
         if (!t->parts[i].done) {
-            *ret = (struct kafka_tail_place){rd_kafka_topic_name(t->parts[i].topic), t->parts[i].number, -1, -1};
+            *ret =
+                (struct kafka_tail_place){rd_kafka_topic_name(t->parts[i].topic), t->parts[i].number, -1, -1};
             break;
         }
     return t->open;

@@ -44,6 +44,8 @@ struct kafka_tail_place {
 void kafka_tail_at(const struct kafka_tail *t, struct kafka_tail_place *ret);
 /* A header of the message that came last; absent when it has none of that name. Lives until the next call. */
 struct bytes kafka_tail_header(const struct kafka_tail *t, const char *name);
+/* The time of the message that came last says nothing about others. */
+void kafka_tail_distrust(struct kafka_tail *t);
 /* Nothing further back is wanted of this partition. */
 void kafka_tail_enough(struct kafka_tail *t);
 /* How many partitions have not answered to the end; of one of these, topic and partition. */

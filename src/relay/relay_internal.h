@@ -57,10 +57,12 @@ struct relay_tail {
     struct store_relay_known *events; /* of ours, behind the position, that are not compared yet */
     size_t count, read;
     struct store_relay_known newest; /* of those that are lost; id 0 = none is */
+    int64_t believed;                /* the highest id that may have been given out */
+    size_t invented;                 /* messages with others, in our name */
     uint64_t begun_at, came_at;      /* monotonic; the look, and its last message */
     uint64_t anew_at;                /* when a new client begins, should nothing come */
-    struct error why;           /* what did not answer last, "" = nothing */
-    struct trouble waits;
+    struct error why;                /* what did not answer last, "" = nothing */
+    struct trouble waits, refused;
     bool known;
 };
 
@@ -154,7 +156,6 @@ void relay_kafka_back(struct relay *relay);
 /* Before the first event of a lead: when Kafka has newer events of this installation than the database has
  * ids, ids are left out. Every partition has to answer; nothing is published before. */
 uint64_t relay_look_at_tail(struct relay *relay);
-bool relay_tail_is_stuck(const struct relay *relay); /* nothing has come for some seconds */
 void relay_end_tail(struct relay *relay); /* the next lead looks again */
 
 /* --- relay_holes.c ---------------------------------------------------------------------------- */

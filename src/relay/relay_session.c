@@ -15,7 +15,7 @@
 
 #define STANDBY_USEC (2 * USEC_PER_SEC) /* between tries to become the leader */
 #define CHECK_USEC (5 * USEC_PER_SEC)   /* between checks of session and schema */
-/* How old what is remembered becomes without events: others' messages of that time are read by the next look. */
+/* How old what is remembered becomes without events; the next look may read others' messages of that time. */
 #define COMPARE_USEC (10 * 60 * USEC_PER_SEC)
 #define STATEMENT_USEC (10 * USEC_PER_SEC)
 /* A new leader has not written at once where it publishes. */
@@ -24,6 +24,7 @@
 #define PATIENCE_USEC (15 * USEC_PER_SEC)
 #define PATIENCE_MAX_USEC (10 * 60 * USEC_PER_SEC)
 #define STAND_BACK_USEC (30 * USEC_PER_SEC)
+#define SILENCE_USEC (10 * USEC_PER_SEC) /* without a message from a partition that is awaited */
 
 /* The dispatcher says that the database is away; a refusal that concerns the relay alone is said here. */
 uint64_t relay_lose_session(struct relay *relay, int r, const struct error *err)
@@ -285,6 +286,14 @@ void relay_show_trouble(struct relay *relay)
         relay_lose_session(relay, r, &err);
 }
 
+/* Kafka is away, or the look at its newest events gets no further. */
+static bool is_cut_off(const struct relay *relay, uint64_t now)
+{
+    const struct relay_tail *tail = &relay->kafka.tail;
+
+    return relay->stats.trouble == RELAY_NO_KAFKA || (tail->begun_at && now - tail->came_at > SILENCE_USEC);
+}
+
 void relay_consider_others(struct relay *relay)
 {
     struct relay_session *s = &relay->session;
@@ -292,8 +301,7 @@ void relay_consider_others(struct relay *relay)
     bool others = false;
     struct error err;
 
-    if (!s->leading || s->lost ||
-        (relay->stats.trouble != RELAY_NO_KAFKA && !relay_tail_is_stuck(relay))) {
+    if (!s->leading || s->lost || !is_cut_off(relay, now)) {
         if (s->leading && relay->stats.trouble == RELAY_FINE)
             s->patience_usec = PATIENCE_USEC;
         s->cut_off_since = 0;

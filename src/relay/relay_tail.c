@@ -7,6 +7,7 @@
  * What the database has lost was published after anything that it remembers. So of each partition the look
  * wants the messages back to the offset that our consumers had reached, or to one of ours that was published
  * before; where no consumer of ours reads, to a time well before, whoever wrote them. */
+#include <errno.h>
 #include <inttypes.h>
 #include <string.h>
 
@@ -22,14 +23,36 @@
 /* A new client asks when nothing has come for so long; the topics may have other partitions now. */
 #define ANEW_USEC (30 * USEC_PER_SEC)
 /* By which the clocks of brokers and other installations may be behind. */
-#define CLOCKS_USEC (24 * 3600 * USEC_PER_SEC)
+#define CLOCKS_USEC (24 * 3600 * (int64_t) USEC_PER_SEC)
+#define REFUSED_USEC (2 * USEC_PER_SEC)
 #define COMPARE_MAX 1000 /* events in one statement */
-/* What says more is invented. */
-#define SEQUENCE_MAX (INT64_C(1) << 52)
+/* A hundred times what a set-back database leaves out. What is further ahead is invented. */
+#define AHEAD_MAX INT64_C(1000000000000)
+#define SHOWN_MAX 40 /* characters of what somebody else wrote */
 
 static bool equals(struct bytes value, const char *text)
 {
     return value.p && value.len == strlen(text) && memcmp(value.p, text, value.len) == 0;
+}
+
+/* Whoever obeyed would leave out all ids that are left. The first one is named, the others are counted. */
+static void note_invented(struct relay *relay, const struct kafka_tail_place *at, struct bytes sequence)
+{
+    struct relay_tail *tail = &relay->kafka.tail;
+    const struct log_about about = {.kafka_topic = at->topic,
+                                    .kafka_partition = at->partition,
+                                    .kafka_offset = at->offset,
+                                    .kafka_at = true};
+
+    kafka_tail_distrust(tail->reader);
+    if (tail->invented++ == 0)
+        log_about(
+            LOG_WARNING, MSG_UNKNOWN_EVENTS, &about,
+            "the relay looks for the newest events in Kafka, and passes over a message in the name of this "
+            "installation at offset %" PRId64 " of \"%s\", partition %d: its sequence \"%.*s\" or its time "
+            "cannot be ours, whose ids go up to %" PRId64 " at most; somebody else wrote it",
+            at->offset, at->topic, at->partition, (int) MIN(sequence.len, SHOWN_MAX),
+            sequence.p ? sequence.p : "", tail->believed);
 }
 
 static void note_message(struct relay *relay)
@@ -44,10 +67,12 @@ static void note_message(struct relay *relay)
     struct store_relay_known event;
     struct kafka_tail_place at;
 
-    if (!text || !time.p || parse_i64(text, 1, SEQUENCE_MAX, &event.id) != 0 ||
-        parse_timestamp(time.p, time.len, &event.created_at) != 0)
-        return;
     kafka_tail_at(tail->reader, &at);
+    if (!text || !time.p || parse_i64(text, 1, tail->believed, &event.id) != 0 ||
+        parse_timestamp(time.p, time.len, &event.created_at) != 0) {
+        note_invented(relay, &at, sequence);
+        return;
+    }
     if (at.time_usec <= tail->compared_at)
         kafka_tail_enough(tail->reader);
     if (event.id <= relay->position.gaps.high)
@@ -77,8 +102,8 @@ static int add_former(struct relay *relay, struct kafka_tail_topic *topics, char
         if (r < 0)
             return r;
         int rows = pg_rows(counts);
-        topics[i] = (struct kafka_tail_topic){names[i], rows > 0 ? (int) pg_get_i64(counts, rows - 1, 1) : 0,
-                                              NULL};
+        topics[i] =
+            (struct kafka_tail_topic){names[i], rows > 0 ? (int) pg_get_i64(counts, rows - 1, 1) : 0, NULL};
     }
     return 0;
 }
@@ -104,7 +129,8 @@ static uint64_t begin(struct relay *relay)
     char *former[EVENT_TYPES] = {NULL};
     int64_t *known[TOPICS_MAX] = {NULL};
     size_t count = EVENT_TYPES;
-    int64_t since = tail->mixed ? INT64_MIN : tail->compared_at - (int64_t) CLOCKS_USEC;
+    int64_t next = 0;
+    int64_t since = tail->mixed ? INT64_MIN : MAX(tail->compared_at, CLOCKS_USEC) - CLOCKS_USEC;
     struct error err;
     int r = 0;
 
@@ -117,6 +143,9 @@ static uint64_t begin(struct relay *relay)
     }
     if (r == 0)
         r = add_known(relay, topics, known, count, &err);
+    if (r == 0)
+        r = store_relay_next_id(relay->session.pg, &next, &err);
+    tail->believed = next + AHEAD_MAX - 1;
     int created = r < 0 ? 0 : kafka_tail_new(&tail->reader, relay->config, topics, count, since, &err);
     for (size_t i = 0; i < TOPICS_MAX; i++)
         free(known[i]);
@@ -156,6 +185,23 @@ static void say_leap(int64_t newest, const struct store_relay_leap *leap)
              newest, leap->next, since ? since : "");
 }
 
+/* A lock, or the end of all ids: a person may have to help. The session stays, whose name says it. */
+static uint64_t wait_for_ids(struct relay *relay, const struct error *err)
+{
+    struct relay_tail *tail = &relay->kafka.tail;
+
+    if (relay->stats.trouble == RELAY_FINE)
+        relay->stats.trouble = RELAY_LOOKS;
+    if (trouble_begins(&tail->refused))
+        log_about(
+            LOG_WARNING, MSG_RELAY_LOOKS, &(const struct log_about){.error = err->text},
+            "the relay does not publish yet: Kafka has events of this installation up to ledger id %" PRId64
+            ", which this database does not have, and it refuses to leave ids out: %s. Events wait in the "
+            "ledger; trying again",
+            tail->newest.id, err->text);
+    return REFUSED_USEC;
+}
+
 static uint64_t compare(struct relay *relay)
 {
     struct relay_tail *tail = &relay->kafka.tail;
@@ -165,6 +211,8 @@ static uint64_t compare(struct relay *relay)
 
     if (r == 0 && tail->newest.id > 0) {
         r = store_relay_leap(relay->session.pg, relay->position.gaps.high, &tail->newest, &leap, &err);
+        if (r < 0 && r != -ECONNRESET && r != -ECANCELED)
+            return wait_for_ids(relay, &err);
         if (r == 0)
             say_leap(tail->newest.id, &leap);
     }
@@ -173,21 +221,20 @@ static uint64_t compare(struct relay *relay)
     if (r < 0)
         return relay_lose_session(relay, r, &err);
     log_debug("the relay has read %zu messages to find our newest events", tail->read);
-    if (tail->waits.said)
+    if (tail->invented > 1)
+        log_line(
+            LOG_WARNING, MSG_UNKNOWN_EVENTS,
+            "the relay has passed over %zu messages in Kafka in the name of this installation whose ids or "
+            "times cannot be ours",
+            tail->invented);
+    if (tail->waits.said || tail->refused.said)
         log_line(LOG_NOTICE, MSG_RELAY_LOOKS,
-                 "every partition has told this installation's newest events: the relay publishes");
+                 "the relay knows this installation's newest events in Kafka, and publishes");
     if (relay->stats.trouble == RELAY_LOOKS)
         relay->stats.trouble = RELAY_FINE;
     relay_end_tail(relay);
     tail->known = true;
     return NOW;
-}
-
-bool relay_tail_is_stuck(const struct relay *relay)
-{
-    const struct relay_tail *tail = &relay->kafka.tail;
-
-    return tail->begun_at && now_monotonic_usec() - tail->came_at > PATIENCE_USEC;
 }
 
 /* Nothing is published without an answer: an id may reach Kafka a second time. */
@@ -206,8 +253,8 @@ static uint64_t go_on_looking(struct relay *relay)
                   "the relay does not publish yet: it looks for this installation's newest events in Kafka, "
                   "so that no id goes out twice, and %zu partition%s not told them to the end, such as "
                   "partition %d of \"%s\"%s%s. Events wait in the ledger",
-                  open, open == 1 ? " has" : "s have", place.partition, place.topic, *tail->why.text ? ": " : "",
-                  tail->why.text);
+                  open, open == 1 ? " has" : "s have", place.partition, place.topic,
+                  *tail->why.text ? ": " : "", tail->why.text);
     if (now >= tail->anew_at) {
         kafka_tail_free(TAKE_PTR(tail->reader));
         relay->kafka.topics_ready = false;
