@@ -145,7 +145,7 @@ def test_files_that_were_set_back_and_written_to(world, rows):
         late = world.app.database.connect(autocommit=False)
         world.app.subscriptions(world.integration, 1, connection=late)
         daemon.start()
-        daemon.wait_log("could not use the database: canceling statement due to lock timeout", 60)
+        daemon.wait_log("refuses to leave ids out: canceling statement due to lock timeout", 60)
         late.commit()
         said = daemon.wait_log(rf"up to ledger id {max(lost)}, .* events {first} to \d+, which were written since and are not "
                                r"published yet, are (\d+) to \d+ from now on", 60)
