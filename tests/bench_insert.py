@@ -34,13 +34,15 @@ def beside(bench, clients, seconds, rounds):
             wait_for(lambda: app.value("select count(*) from pg_stat_activity where application_name = 'anubisd doorbell' "
                                        "and datname = current_database()") == 1, 30, "the doorbell")
             time.sleep(1)
-        before, kafka = cpu_of_tree(bench.server.child.pid), cpu_of_tree(bench.kafka.child.pid)
+        parts = [lambda: cpu_of_tree(bench.server.child.pid), lambda: cpu_of_tree(bench.kafka.child.pid),
+                 lambda: cpu_of(daemon.pid) if case != "nobody" else 0]
+        before = [part() for part in parts]
         done = subprocess.run([os.path.join(bench.server.bin, "pgbench"), "-h", bench.server.folder, "-U", "postgres",
                                "-p", str(bench.server.port), "-n", "-M", "prepared", "-f", script, "-c", str(clients),
                                "-T", str(seconds), "-D", f"integration={paused if case == 'paused' else ids[0]}",
                                app.database.name], capture_output=True, text=True, check=True)
         rows = int(re.search(r"actually processed: (\d+)", done.stdout).group(1))
-        used = cpu_of_tree(bench.server.child.pid) - before, cpu_of_tree(bench.kafka.child.pid) - kafka
+        used = [part() - b for part, b in zip(parts, before)]
         listener.cursor().execute("select")
         listener.poll()
         found.setdefault(case, []).append((rows / seconds, *(u / rows * 1e6 for u in used),
@@ -56,7 +58,8 @@ def beside(bench, clients, seconds, rounds):
                                            "ratio": round(sum(v[0] for v in runs) / nobody, 2),
                                            "Postgres µs": round(min(v[1] for v in runs)),
                                            "Kafka µs": round(min(v[2] for v in runs)),
-                                           "notifications a row": round(sum(v[3] for v in runs) / len(runs), 3)}
+                                           "anubisd µs": round(min(v[3] for v in runs)),
+                                           "notifications a row": round(sum(v[4] for v in runs) / len(runs), 3)}
             for case, runs in found.items()}
 
 

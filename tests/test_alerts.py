@@ -122,7 +122,8 @@ def test_our_own_network_is_to_blame_and_no_institution(app, make_daemon):
              "the first to look")
     make_daemon(QUIET, name="lost").start()
     for port in range(1, 9):
-        app.subscriptions(app.integration(f"http://127.0.0.1:{port}/"), 1)
+        app.integration(f"http://127.0.0.1:{port}/")
+    app.query("insert into {s}.subscriptions (integration_id) select id from {s}.integrations")  # all are lost at once
     wait_for(lambda: alerts(app, "network"), 60, "the alert")
     assert alerts(app) == [("network", None, "firing")]
 
