@@ -152,6 +152,10 @@ def test_brokers_that_do_not_answer(own_postgres, institutions):
                      "most of a minute")
             assert daemon.log.count("does not publish yet") == 1 and "was set back" not in daemon.log
             assert world.app.value("select high from {s}.relay_state") == 150
+            kafka.down(1)
+            wait_for(lambda: "WAITS: Kafka is away" in status("status").stdout, 15, lambda: status("status").stdout)
+            kafka.up(1)
+            wait_for(lambda: "WAITS: a look into Kafka" in status("status").stdout, 60, lambda: status("status").stdout)
             for broker in (2, 3):
                 kafka.up(broker)
             daemon.wait_log(SAID.format(newest=max(lost)), 90)

@@ -223,7 +223,10 @@ static enum kafka_tail_result read_events(struct kafka_tail *t, enum kafka_tail_
     while ((event = rd_kafka_queue_poll(t->events, 0))) {
         if (rd_kafka_event_type(event) == RD_KAFKA_EVENT_ERROR) {
             error_set(err, "%s", rd_kafka_event_error_string(event));
-            result = KAFKA_TAIL_REFUSED;
+            if (result != KAFKA_TAIL_NO_BROKER)
+                result = rd_kafka_event_error(event) == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN
+                             ? KAFKA_TAIL_NO_BROKER
+                             : KAFKA_TAIL_REFUSED;
         }
         rd_kafka_event_destroy(event);
     }

@@ -25,11 +25,12 @@ int kafka_tail_new(struct kafka_tail **ret, const struct config *config,
 void kafka_tail_free(struct kafka_tail *t); /* NULL is legal */
 
 enum kafka_tail_result {
-    KAFKA_TAIL_MESSAGE, /* see kafka_tail_at() */
-    KAFKA_TAIL_NOTHING, /* nothing came yet */
-    KAFKA_TAIL_REFUSED, /* *err says why a partition or a broker does not answer; it is asked again */
-    KAFKA_TAIL_GONE,    /* the brokers know no such partition; it is awaited unless kafka_tail_enough() */
-    KAFKA_TAIL_END,     /* all that is wanted has come from every partition */
+    KAFKA_TAIL_MESSAGE,   /* see kafka_tail_at() */
+    KAFKA_TAIL_NOTHING,   /* nothing came yet */
+    KAFKA_TAIL_REFUSED,   /* *err says why a partition or a broker does not answer; it is asked again */
+    KAFKA_TAIL_NO_BROKER, /* the same, of all brokers */
+    KAFKA_TAIL_GONE,      /* the brokers know no such partition; it is awaited unless kafka_tail_enough() */
+    KAFKA_TAIL_END,       /* all that is wanted has come from every partition */
 };
 /* Waits up to timeout_ms, and a second more for a broker that does not answer, for one thing. */
 enum kafka_tail_result kafka_tail_next(struct kafka_tail *t, int timeout_ms, struct error *err);

@@ -299,6 +299,9 @@ uint64_t relay_look_at_tail(struct relay *relay)
         case KAFKA_TAIL_GONE:
             pass_former(relay);
             break;
+        case KAFKA_TAIL_NO_BROKER:
+            relay->kafka.topics_ready = false; /* asking for the topics shows whether Kafka is away */
+            return NOW;
         case KAFKA_TAIL_END:
             return compare(relay);
         default:
