@@ -460,9 +460,11 @@ create table @extschema@.audit_checks (
     unsealed_since timestamptz
 );
 -- What makes a commitment impossible to guess. Without its salt a leaf still proves that there was an event, and says nothing of a person.
+-- A row has the salts of 32 subscriptions, those with id >> 5 = chunk, in the order of their ids: 32 random bytes for each, drawn for all of
+-- them when the first is met, so that a batch reads and writes few rows. 32 zeros: erased.
 create table @extschema@.audit_salts (
-    subscription_id bigint primary key,
-    salt bytea not null check (octet_length(salt) = 32)
+    chunk bigint primary key,
+    salts bytea not null check (octet_length(salts) = 1024)
 );
 
 -- Messages that no consumer can handle. A group of another prefix reads the same messages for the same read model: they are put aside

@@ -62,8 +62,8 @@ begin
                     anubis.integration_stats_months, anubis.integration_stats_changes, anubis.alerts, anubis.alert_silences, anubis.alert_outbox,
                     anubis.alert_evidence, anubis.alert_firsts, anubis.alert_buckets,
                     anubis.confirmations, anubis.confirmation_terms to %I', role);
-    execute format('grant select, insert on anubis.audit_log, anubis.audit_tiles to %I', role);
-    execute format('grant select, insert, update, delete on anubis.audit_trees, anubis.audit_salts, anubis.audit_checkpoints, anubis.audit_checks to %I', role);
+    execute format('grant select, insert on anubis.audit_log, anubis.audit_tiles, anubis.audit_salts to %I', role);
+    execute format('grant select, insert, update, delete on anubis.audit_trees, anubis.audit_checkpoints, anubis.audit_checks to %I', role);
     execute format('grant execute on function anubis.ledger_extend(bigint), anubis.ledger_index(), anubis.ledger_retire(interval, text[], bigint, bigint),
                      anubis.ledger_renumber(bigint, bigint, timestamptz),
                      anubis.subscriptions_route(bigint[]),
@@ -1552,6 +1552,28 @@ CREATE FUNCTION anubis.replica_session() RETURNS text
                            'take it out of the server''s configuration or of database.conninfo'))
      where current_setting('session_replication_role') = 'replica'
 $$;
+CREATE FUNCTION anubis.salts_erase(ids bigint[]) RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    none constant bytea := decode(repeat('00', 32), 'hex');
+    one bigint;
+    n bigint := 0;
+begin
+    insert into anubis.audit_salts (chunk, salts)
+    select c.chunk, (select string_agg(case when c.chunk << 5 | i.n = any (ids) then none
+                                            else sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())) end, '' order by i.n)
+                       from generate_series(0, 31) as i (n))
+      from (select distinct u.id >> 5 from unnest(ids) as u (id)) as c (chunk)
+     where not exists (select from anubis.audit_salts a where a.chunk = c.chunk);
+    foreach one in array coalesce(ids, '{}') loop
+        update anubis.audit_salts a set salts = overlay(a.salts placing none from 1 + 32 * (one & 31)::int)
+         where a.chunk = one >> 5 and substr(a.salts, 1 + 32 * (one & 31)::int, 32) <> none;
+        n := n + found::int;
+    end loop;
+    return n;
+end $$;
 CREATE FUNCTION anubis.sequences_behind() RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2022,8 +2044,7 @@ begin
        and (e.cpf is not null or e.request is not null or e.response is not null or e.error_message <> 'erased'
             or e.decided_by <> anubis.erased_decision(e.decided_by));
     get diagnostics events = row_count;
-    delete from anubis.audit_salts a where a.subscription_id = any (taken);
-    get diagnostics salts = row_count;
+    salts := anubis.salts_erase(taken);
     -- How many have contradicted it stays; what they said was a hash.
     update anubis.confirmations c
        set external_id = null, contradicting = array(select generate_series(1::bigint, cardinality(c.contradicting)))
@@ -2332,7 +2353,7 @@ CREATE FUNCTION anubis.tables_needed(OUT name text, OUT kind "char", OUT key tex
            ('integration_stats_days', 'r', '{bucket,integration_id,span}'), ('integration_stats_months', 'r', '{bucket,integration_id,span}'),
            ('integration_stats_changes', 'r', '{bucket,integration_id}'),
            ('audit_trees', 'r', '{id}'), ('audit_log', 'r', '{tree,leaf}'), ('audit_tiles', 'r', '{tree,level,tile}'),
-           ('audit_checkpoints', 'r', '{id}'), ('audit_salts', 'r', '{subscription_id}'), ('audit_checks', 'r', '{one}'), ('audit_past', 'r', '{id}'),
+           ('audit_checkpoints', 'r', '{id}'), ('audit_salts', 'r', '{chunk}'), ('audit_checks', 'r', '{one}'), ('audit_past', 'r', '{id}'),
            ('alerts', 'r', '{id}'), ('alert_silences', 'r', '{id}'), ('alert_outbox', 'r', '{id}'),
            ('alert_evidence', 'r', '{integration_id}'), ('alert_firsts', 'r', '{subscription_id}'), ('alert_buckets', 'r', '{integration_id,bucket}'),
            ('confirmations', 'r', '{subscription_id}'), ('confirmation_terms', 'r', '{integration_id,since}')
@@ -2572,9 +2593,9 @@ ALTER TABLE anubis.audit_past ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     CACHE 1
 );
 CREATE TABLE anubis.audit_salts (
-    subscription_id bigint NOT NULL,
-    salt bytea NOT NULL,
-    CONSTRAINT audit_salts_salt_check CHECK ((octet_length(salt) = 32))
+    chunk bigint NOT NULL,
+    salts bytea NOT NULL,
+    CONSTRAINT audit_salts_salts_check CHECK ((octet_length(salts) = 1024))
 );
 CREATE TABLE anubis.audit_tiles (
     tree integer NOT NULL,
@@ -3225,7 +3246,7 @@ ALTER TABLE ONLY anubis.audit_log
 ALTER TABLE ONLY anubis.audit_past
     ADD CONSTRAINT audit_past_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY anubis.audit_salts
-    ADD CONSTRAINT audit_salts_pkey PRIMARY KEY (subscription_id);
+    ADD CONSTRAINT audit_salts_pkey PRIMARY KEY (chunk);
 ALTER TABLE ONLY anubis.audit_tiles
     ADD CONSTRAINT audit_tiles_pkey PRIMARY KEY (tree, level, tile);
 ALTER TABLE ONLY anubis.audit_trees
@@ -3382,6 +3403,7 @@ REVOKE ALL ON FUNCTION anubis.ledger_renumber(published bigint, newest bigint, s
 REVOKE ALL ON FUNCTION anubis.ledger_retire(age interval, readers text[], checked bigint, batch bigint, OUT part text, OUT checked_to bigint, OUT needed text, OUT events bigint, OUT first_at timestamp with time zone, OUT last_at timestamp with time zone) FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.letters_erase(ids bigint[], cpfs text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.reference_kept() FROM PUBLIC;
+REVOKE ALL ON FUNCTION anubis.salts_erase(ids bigint[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.structure_mend(by text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.structure_note() FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.subscription_inserted() FROM PUBLIC;

@@ -1,5 +1,6 @@
 """Erasure of a person's data: what names the person goes everywhere, what counts stays and still verifies."""
 import contextlib
+import hashlib
 import json
 import os
 import pty
@@ -82,6 +83,27 @@ def hers(app, institutions, make_daemon, broker, ctl):
     return app, daemon, ids
 
 
+def digest(*parts):
+    return hashlib.sha256(b"".join(parts)).digest()
+
+
+def provable(app, broker):
+    """Subscriptions whose events can be proven to have said what their messages say, by any 32 bytes that stand side by side in
+    any column of any table; of the others none can. A commitment: SHA-256 of the salt and of SHA-256 of the value."""
+    runs = {bytes.fromhex(run) for _, row in everything(app) for run in re.findall("(?:[0-9a-f]{2}){32,}", row)}
+    salts = {run[n:n + 32] for run in runs for n in range(len(run) - 31)}
+    said = {(m.topic, m.partition, m.offset): digest(m.value) for t in broker.topics() if t.startswith("anubis.subscriptions.")
+            for m in broker.read_all(t)}
+    leaves = app.query('select l.subscription_id, l.commitment, t.topic, t.partition, l."offset" from {s}.audit_log l '
+                       "join {s}.audit_trees t on t.id = l.tree")
+    found = {}
+    for subscription, commitment, *place in leaves:
+        value = said[tuple(place)]
+        found.setdefault(subscription, set()).add(any(digest(salt, value) == bytes(commitment) for salt in salts))
+    assert all(len(proven) == 1 for proven in found.values()), found
+    return {subscription for subscription, (proven,) in found.items() if proven}
+
+
 def test_a_person_is_erased_and_all_verifies(hers, ctl):
     app, daemon, ids = hers
     others = app.query("select * from {s}.subscriptions where cpf not in (%s, %s) order by id", (CPF, DIGITS))
@@ -149,11 +171,71 @@ def test_what_is_erased_stays_so(hers, ctl, broker):
     assert app.query("select status, external_id from {s}.confirmations where subscription_id = %s", (ids["failed"],)) == [
         ("confirmed", None)]
     assert app.query("select distinct discard_reason, value from {s}.dead_letters") == [("erased", None)]
-    assert traces(app) == [] and app.value("select count(*) from {s}.audit_salts where subscription_id = any (%s)",
-                                            (list(ids.values()),)) == 0
+    assert traces(app) == [] and provable(app, broker) == set(range(1, 1 + last)) - set(ids.values())
     verify(ctl)
     assert app.states() == {"sent": 12, "failed": 3}
     del daemon
+
+
+def prove(ctl, event):
+    return ctl("audit", "prove", event, "--json").json["salt"]
+
+
+def test_the_salts_of_others_stay(hers, ctl, broker):
+    """Those that stand beside hers prove what they did, and nothing in the tables proves hers."""
+    app, _, ids = hers
+    all_of_them = set(range(1, 1 + max(ids.values())))
+    assert provable(app, broker) == all_of_them
+    events = app.query("select max(id), subscription_id from {s}.subscription_events where to_status in ('sent', 'failed') "
+                       "group by 2")
+    before = {event: prove(ctl, event) for event, _ in events}
+    assert all(before.values())
+    assert erase(ctl, "--cpf", CPF)["salts"] == 4
+    caught_up(app, ctl)
+    assert provable(app, broker) == all_of_them - set(ids.values())
+    assert {event: prove(ctl, event) for event, _ in events} == {
+        event: None if one in ids.values() else before[event] for event, one in events}
+
+
+def test_who_is_erased_before_the_first_event_comes(app, make_daemon, ctl, broker):
+    """No salt of hers is kept later; those of others are."""
+    integration = app.integration("https://usp.example/", enabled=False)
+    app.subscriptions(integration, 40)
+    one = app.subscription(integration, payload(), cpf=CPF)
+    assert erase(ctl, "--cpf", CPF)["salts"] == 0
+    app.subscriptions(integration, 40)
+    make_daemon().start()
+    caught_up(app, ctl)
+    assert provable(app, broker) == set(range(1, 82)) - {one}
+    assert erase(ctl, "--subscription", one)["salts"] == 0
+    verify(ctl)
+
+
+@pytest.mark.parametrize("known", (False, True), ids=("made", "read"))
+def test_erased_while_a_batch_has_the_salt(app, make_daemon, ctl, broker, known):
+    """The batch is between its salts and its commit. Salts that it has made are waited for; those that it has read go meanwhile,
+    and it writes a leaf that nobody can prove any more."""
+    integration = app.integration("https://usp.example/", enabled=False)
+    make_daemon().start()
+    if known:
+        app.subscriptions(integration, 3)
+        caught_up(app, ctl)
+    waits = "select count(*) from pg_locks where relation = (%s || '.audit_log')::regclass and not granted"
+    refused = "select count(*) from pg_stat_activity where application_name = 'anubisctl erase' and query = 'rollback'"
+    with contextlib.closing(app.database.connect()) as session:
+        session.autocommit = False
+        session.cursor().execute(f"lock table {app.schema}.audit_log in share mode")
+        one = app.subscription(integration, payload(), cpf=CPF)
+        wait_for(lambda: app.value(waits, (app.schema,)) == 1, 60, "the batch")
+        command = Child(words(ctl, "--subscription", one, "--yes"), name="anubisctl", env=clean_environment()).start()
+        if known:
+            wait_for(lambda: app.row(one)["erased_at"], 60, "it to be erased")
+        else:
+            wait_for(lambda: app.value(refused) == 1, 60, "it to be refused")
+    assert command.wait(60) == 0
+    app.subscriptions(integration, 3)
+    caught_up(app, ctl)
+    assert provable(app, broker) == set(range(1, 2 + 3 * known + 3)) - {one}
 
 
 def words(ctl, *arguments):

@@ -16,8 +16,8 @@ begin
                     @extschema@.integration_stats_months, @extschema@.integration_stats_changes, @extschema@.alerts, @extschema@.alert_silences, @extschema@.alert_outbox,
                     @extschema@.alert_evidence, @extschema@.alert_firsts, @extschema@.alert_buckets,
                     @extschema@.confirmations, @extschema@.confirmation_terms to %I', role);
-    execute format('grant select, insert on @extschema@.audit_log, @extschema@.audit_tiles to %I', role);
-    execute format('grant select, insert, update, delete on @extschema@.audit_trees, @extschema@.audit_salts, @extschema@.audit_checkpoints, @extschema@.audit_checks to %I', role);
+    execute format('grant select, insert on @extschema@.audit_log, @extschema@.audit_tiles, @extschema@.audit_salts to %I', role);
+    execute format('grant select, insert, update, delete on @extschema@.audit_trees, @extschema@.audit_checkpoints, @extschema@.audit_checks to %I', role);
     execute format('grant execute on function @extschema@.ledger_extend(bigint), @extschema@.ledger_index(), @extschema@.ledger_retire(interval, text[], bigint, bigint),
                      @extschema@.ledger_renumber(bigint, bigint, timestamptz),
                      @extschema@.subscriptions_route(bigint[]),

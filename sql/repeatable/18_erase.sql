@@ -50,6 +50,29 @@ begin
     return false;
 end $$;
 
+-- Puts zeros in the place of their salts; how many there were. Who has none yet shall get none later, when an event of it comes: its
+-- chunk is made here then, with 244 random bits for each of the others.
+create or replace function @extschema@.salts_erase(ids bigint[]) returns bigint language plpgsql
+    set search_path = pg_catalog, pg_temp as $$
+declare
+    none constant bytea := decode(repeat('00', 32), 'hex');
+    one bigint;
+    n bigint := 0;
+begin
+    insert into @extschema@.audit_salts (chunk, salts)
+    select c.chunk, (select string_agg(case when c.chunk << 5 | i.n = any (ids) then none
+                                            else sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())) end, '' order by i.n)
+                       from generate_series(0, 31) as i (n))
+      from (select distinct u.id >> 5 from unnest(ids) as u (id)) as c (chunk)
+     where not exists (select from @extschema@.audit_salts a where a.chunk = c.chunk);
+    foreach one in array coalesce(ids, '{}') loop
+        update @extschema@.audit_salts a set salts = overlay(a.salts placing none from 1 + 32 * (one & 31)::int)
+         where a.chunk = one >> 5 and substr(a.salts, 1 + 32 * (one & 31)::int, 32) <> none;
+        n := n + found::int;
+    end loop;
+    return n;
+end $$;
+
 -- Erases what can be erased now of these subscriptions; one that is in flight is left for another call. Waiting ones fail before, with
 -- an event. All of it in one transaction, and a second call finds nothing to do. Dead letters are those of the subscriptions, and those
 -- that hold one of these CPFs (digits). Returns, among them, those in flight, and how many of each were changed; "unpublished" are events
@@ -101,8 +124,7 @@ begin
        and (e.cpf is not null or e.request is not null or e.response is not null or e.error_message <> 'erased'
             or e.decided_by <> @extschema@.erased_decision(e.decided_by));
     get diagnostics events = row_count;
-    delete from @extschema@.audit_salts a where a.subscription_id = any (taken);
-    get diagnostics salts = row_count;
+    salts := @extschema@.salts_erase(taken);
     -- How many have contradicted it stays; what they said was a hash.
     update @extschema@.confirmations c
        set external_id = null, contradicting = array(select generate_series(1::bigint, cardinality(c.contradicting)))
@@ -155,4 +177,5 @@ create or replace function @extschema@.letters_erase(ids bigint[], cpfs text[]) 
     returning d.id
 $$;
 
-revoke execute on function @extschema@.subscriptions_erase(bigint[], text[], text), @extschema@.letters_erase(bigint[], text[]) from public;
+revoke execute on function @extschema@.subscriptions_erase(bigint[], text[], text), @extschema@.salts_erase(bigint[]),
+    @extschema@.letters_erase(bigint[], text[]) from public;

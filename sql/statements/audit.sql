@@ -17,27 +17,16 @@ select a.n, t.id, t.size, t.roots, (select namespace::text from installation)
  order by t.id for no key update of t
 
 -- name: audit_new_salts
--- $1 bigint[]: subscriptions
--- $2 bytea[]: a salt for each that has none
--- For one that is erased none is kept.
-insert into audit_salts (subscription_id, salt)
-select a.id, a.salt from unnest($1::bigint[], $2::bytea[]) as a (id, salt)
- where not exists (select from subscriptions s where s.id = a.id and s.erased_at is not null) order by 1
+-- $1 bigint[]: chunks, ascending: two daemons may make the same ones
+-- $2 bytea[]: the salts of each, for those that have none
+insert into audit_salts (chunk, salts)
+select * from unnest($1::bigint[], $2::bytea[])
     on conflict do nothing
 
 -- name: audit_salts
--- The salts that there are: place, salt. Read as count_known reads the ledger.
--- $1 bigint[]: first subscriptions of the runs
--- $2 bigint[]: last ones
--- $3 bigint[]: the places of the first ones, from 0 on
--- $4 bigint: the lowest subscription
--- $5 bigint: the highest
--- $6 bytea: 1 at the places of these subscriptions, else 0
-select s.subscription_id - r.first + r.place, s.salt
-  from unnest($1::bigint[], $2::bigint[], $3::bigint[]) as r (first, last, place)
- cross join lateral (select a.subscription_id, a.salt from audit_salts a
-                      where a.subscription_id between r.first and r.last and a.subscription_id between $4 and $5 offset 0) s
- where get_byte($6::bytea, (s.subscription_id - r.first + r.place)::int) = 1
+-- The salts that there are: chunk, salts.
+-- $1 bigint[]: chunks
+select chunk, salts from audit_salts where chunk = any ($1)
 
 -- name: audit_new_tiles
 -- $1 integer[]: trees

@@ -147,8 +147,8 @@ select id, note, created_at, (extract(epoch from now() - created_at) * 1000000):
 -- $2 text: its event_id; NULL = any
 select exists (select from subscription_events where id = $1 and event_type is not null and ($2 is null or event_id = $2::uuid)),
        l.tree, l.leaf, l."offset", l.sequence, l.event_id, l.event_type, l.subscription_id, l.integration_id, l.created_at,
-       l.commitment, s.salt
+       l.commitment, nullif(substr(s.salts, 1 + 32 * (l.subscription_id & 31)::int, 32), decode(repeat('00', 32), 'hex'))
   from (values (1)) as one
   left join audit_log l on l.sequence = $1 and ($2 is null or l.event_id = $2::uuid)
-  left join audit_salts s on s.subscription_id = l.subscription_id
+  left join audit_salts s on s.chunk = l.subscription_id >> 5
  order by l.tree, l.leaf limit 1

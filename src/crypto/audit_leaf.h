@@ -23,6 +23,7 @@
 #include "crypto/merkle.h"
 
 #define AUDIT_SALT_BYTES 32
+#define AUDIT_CHUNK 32 /* subscriptions whose salts are drawn and kept together, see audit_salts */
 
 struct audit_entry {
     const char *installation, *topic, *event_type;

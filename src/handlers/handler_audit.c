@@ -1,4 +1,4 @@
-/* The audit log: audit_log, audit_tiles and audit_trees. See handler_audit.h and crypto/audit_leaf.h.
+/* The audit log: audit_log, audit_tiles, audit_trees, audit_salts. See crypto/audit_leaf.h.
  *
  * On a consumer's thread. A partition has one writer, and the row of its tree is locked all the same: a
  * leaf's number is drawn there. What a batch writes grows with its events alone, not with the tree. */
@@ -10,7 +10,6 @@
 #include <string.h>
 
 #include "base/timeutil.h"
-#include "consumers/id_runs.h"
 #include "crypto/audit_leaf.h"
 #include "sql/statements.h"
 
@@ -43,8 +42,7 @@ struct book {
     struct error *err;
     struct sha256 *sha256;
     const struct message_event *const *events;
-    struct leaf *leaves;    /* of the events */
-    int64_t *subscriptions; /* of the events */
+    struct leaf *leaves; /* of the events */
     size_t count;
     struct tree *trees, **by_id;
     size_t tree_count;
@@ -131,88 +129,132 @@ static int take_trees(struct book *b)
 
 /* --- commitments ------------------------------------------------------------------------------ */
 
-/* The salts of a batch's subscriptions, by their places. */
-struct salts {
-    struct id_runs runs;
-    unsigned char (*bytes)[AUDIT_SALT_BYTES]; /* of chance, until the database says another one */
-    bool *known;                              /* the database has it */
+/* The salts of a chunk's subscriptions: a row of audit_salts. */
+struct chunk {
+    int64_t number;
+    bool known; /* the database has it, and these are what it has */
+    unsigned char salts[AUDIT_CHUNK][AUDIT_SALT_BYTES];
 };
 
-static void salts_free(struct salts *s)
+/* Those of a batch, ascending. */
+struct chunks {
+    struct chunk *items;
+    size_t count;
+};
+
+static void chunks_free(struct chunks *s)
 {
-    id_runs_free(&s->runs);
-    free(s->bytes);
-    free(s->known);
+    free(s->items);
+}
+
+/* Of numbers, and of chunks, which begin with theirs. */
+static int by_number(const void *a, const void *b)
+{
+    const int64_t *x = a, *y = b;
+
+    return (*x > *y) - (*x < *y);
+}
+
+static void list_chunks(const struct book *b, struct chunks *s)
+{
+    CLEANUP(freep) int64_t *numbers = xcalloc(b->count, sizeof(*numbers));
+    size_t count = 0;
+
+    for (size_t i = 0; i < b->count; i++) {
+        int64_t number = b->events[i]->subscription_id / AUDIT_CHUNK;
+        if (count == 0 || numbers[count - 1] != number)
+            numbers[count++] = number;
+    }
+    qsort(numbers, count, sizeof(*numbers), by_number);
+    s->items = xcalloc(count, sizeof(*s->items));
+    for (size_t i = 0; i < count; i++)
+        if (i == 0 || numbers[i] != numbers[i - 1])
+            s->items[s->count++].number = numbers[i];
+}
+
+static struct chunk *chunk_of(const struct chunks *s, int64_t number)
+{
+    return bsearch(&number, s->items, s->count, sizeof(*s->items), by_number);
+}
+
+static void add_numbers(const struct chunks *s, struct pg_args *args)
+{
+    pg_array_begin(args, PG_INT8);
+    for (size_t i = 0; i < s->count; i++)
+        if (!s->items[i].known)
+            pg_array_i64(args, s->items[i].number);
 }
 
 /* Those that the database has. */
-static int read_salts(const struct book *b, struct salts *s)
+static int read_salts(const struct book *b, struct chunks *s)
 {
     CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
     CLEANUP(pg_result_freep) struct pg_result *rows = NULL;
 
-    id_runs_args(&s->runs, &args);
-    id_runs_given_arg(&s->runs, b->count, &args);
+    add_numbers(s, &args);
     int r = pg_query(b->pg, &sql_audit_salts, &args, &rows, b->err);
     for (int i = 0; r == PG_DONE && i < pg_rows(rows); i++) {
         size_t len;
-        int64_t place = pg_get_i64(rows, i, 0);
+        struct chunk *chunk = chunk_of(s, pg_get_i64(rows, i, 0));
         const char *bytes = pg_get_bytes(rows, i, 1, &len);
-        s->known[place] = len == AUDIT_SALT_BYTES;
-        if (s->known[place])
-            memcpy(s->bytes[place], bytes, AUDIT_SALT_BYTES);
+        if (!chunk || len != sizeof(chunk->salts))
+            continue;
+        memcpy(chunk->salts, bytes, len);
+        chunk->known = true;
     }
     return r;
 }
 
-/* Makes those that are missing, in the order of the subscriptions. *ret_met: another writer had made one, so
- * it is to be read. */
-static int make_salts(const struct book *b, struct salts *s, bool *ret_met)
+/* Makes those that are missing. *ret_met: another writer had made one, so they are to be read. */
+static int make_salts(const struct book *b, struct chunks *s, bool *ret_met)
 {
     CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
-    CLEANUP(freep) int64_t *ids = xcalloc(s->runs.width, sizeof(*ids));
     CLEANUP(pg_result_freep) struct pg_result *made = NULL;
-    size_t count = 0;
+    int64_t count = 0;
 
-    for (size_t i = 0; i < b->count; i++)
-        ids[s->runs.places[i]] = b->events[i]->subscription_id;
-    pg_array_begin(&args, PG_INT8);
-    for (size_t at = 0; at < s->runs.width; at++)
-        if (ids[at] && !s->known[at])
-            pg_array_i64(&args, ids[at]);
+    add_numbers(s, &args);
     pg_array_begin(&args, PG_BYTEA);
-    for (size_t at = 0; at < s->runs.width; at++) {
-        if (!ids[at] || s->known[at])
+    for (size_t i = 0; i < s->count; i++) {
+        struct chunk *chunk = &s->items[i];
+        if (chunk->known)
             continue;
-        pg_array_bytes(&args, (const char *) s->bytes[at], AUDIT_SALT_BYTES);
+        random_bytes(chunk->salts, sizeof(chunk->salts));
+        pg_array_bytes(&args, (const char *) chunk->salts, sizeof(chunk->salts));
         count++;
     }
     if (count == 0)
         return PG_DONE;
     int r = pg_query(b->pg, &sql_audit_new_salts, &args, &made, b->err);
-    *ret_met = r == PG_DONE && pg_affected(made) != (int64_t) count;
+    *ret_met = r == PG_DONE && pg_affected(made) != count;
     return r;
+}
+
+static void commit_value(struct book *b, const struct chunks *s, size_t i)
+{
+    static const unsigned char erased[AUDIT_SALT_BYTES];
+    const struct message_event *e = b->events[i];
+    unsigned char *salt =
+        chunk_of(s, e->subscription_id / AUDIT_CHUNK)->salts[e->subscription_id % AUDIT_CHUNK];
+
+    if (memcmp(salt, erased, sizeof(erased)) == 0)
+        random_bytes(salt, AUDIT_SALT_BYTES); /* which nobody keeps */
+    audit_commit(b->sha256, salt, e->value_hash, b->leaves[i].commitment);
 }
 
 static int commit_values(struct book *b)
 {
-    CLEANUP(salts_free) struct salts s = {0};
+    CLEANUP(chunks_free) struct chunks s = {0};
     bool met = false;
 
-    id_runs_make(&s.runs, b->subscriptions, sizeof(*b->subscriptions), b->count);
-    s.known = xcalloc(s.runs.width, sizeof(*s.known));
-    s.bytes = xcalloc(s.runs.width, sizeof(*s.bytes));
-    random_bytes(s.bytes, s.runs.width * sizeof(*s.bytes)); /* one call, whether they are wanted or not */
+    list_chunks(b, &s);
     int r = read_salts(b, &s);
     if (r == PG_DONE)
         r = make_salts(b, &s, &met);
     if (r == PG_DONE && met)
         r = read_salts(b, &s);
-    if (r != PG_DONE)
-        return r;
-    for (size_t i = 0; i < b->count; i++)
-        audit_commit(b->sha256, s.bytes[s.runs.places[i]], b->events[i]->value_hash, b->leaves[i].commitment);
-    return PG_DONE;
+    for (size_t i = 0; r == PG_DONE && i < b->count; i++)
+        commit_value(b, &s, i);
+    return r;
 }
 
 /* --- leaves ----------------------------------------------------------------------------------- */
@@ -339,7 +381,6 @@ static int write_trees(struct book *b)
 static void book_done(struct book *b)
 {
     free(b->leaves);
-    free(b->subscriptions);
     free(b->trees);
     free(b->by_id);
     free(b->tiles);
@@ -354,9 +395,6 @@ static int apply(struct pg *pg, const struct message_event *const *events, size_
     (void) faults;
     b.sha256 = sha256_new();
     b.leaves = xcalloc(count, sizeof(*b.leaves));
-    b.subscriptions = xcalloc(count, sizeof(*b.subscriptions));
-    for (size_t i = 0; i < count; i++)
-        b.subscriptions[i] = events[i]->subscription_id;
     find_trees(&b);
     int r = take_trees(&b);
     if (r == PG_DONE)
