@@ -3,7 +3,7 @@
 
 -- name: note_outcomes
 -- Keeps the newest outcomes of each integration, in the order of their ids.
--- $1 bigint[]: integrations, one for each outcome
+-- $1 bigint[]: integrations, one for each outcome; the newest 20 of each are enough
 -- $2 bigint[]: outcomes, as alert_evidence.recent has them
 insert into alert_evidence as e (integration_id, recent)
 select o.id, o.recent
@@ -17,13 +17,15 @@ select o.id, o.recent
 
 -- name: count_outcomes
 -- Counts them. In the transaction of note_outcomes, which has locked the integrations' rows.
--- $1 bigint[]: integrations, one for each outcome
--- $2 bigint[]: outcomes, as alert_evidence.recent has them
+-- $1 bigint[]: integrations, one for each bucket
+-- $2 bigint[]: buckets
+-- $3 bigint[]: outcomes in it
+-- $4 bigint[]: failures among them
 insert into alert_buckets as b (integration_id, bucket, total, failed)
-select u.id, u.coded / 20000000, count(*), count(*) filter (where u.coded % 2 = 1)
-  from unnest($1::bigint[], $2::bigint[]) as u (id, coded) join alert_evidence e on e.integration_id = u.id
- where u.coded > (extract(epoch from now()) - 86400) * 2000000
- group by 1, 2
+select u.id, u.bucket, u.total, u.failed
+  from unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[]) as u (id, bucket, total, failed)
+  join alert_evidence e on e.integration_id = u.id
+ where u.bucket > (extract(epoch from now()) - 86400) / 10
  order by 1, 2
     on conflict (integration_id, bucket) do update set total = b.total + excluded.total, failed = b.failed + excluded.failed
 

@@ -7,6 +7,7 @@
  * operator calls sent had no answer. For these the database is asked. */
 #include "handlers/handler_alert.h"
 
+#include "base/timeutil.h"
 #include "sql/statements.h"
 
 bool alert_outcome_of(const struct message_event *e, struct alert_outcome *ret)
@@ -97,15 +98,71 @@ static size_t drop_taken_out(struct alert_outcome *outcomes, size_t count)
 
 /* --- counting --------------------------------------------------------------------------------- */
 
-/* The row of an integration is locked first, so that its counts are written by one at a time. */
-static int write(struct pg *pg, const struct alert_outcome *outcomes, size_t count, struct error *err)
+#define BUCKET_CODED (INT64_C(20) * USEC_PER_SEC) /* ten seconds, as outcomes are coded */
+
+static int newest_first(const void *a, const void *b)
+{
+    const struct alert_outcome *x = a, *y = b;
+
+    if (x->integration_id != y->integration_id)
+        return x->integration_id < y->integration_id ? -1 : 1;
+    return (x->coded < y->coded) - (x->coded > y->coded);
+}
+
+size_t alert_sum_up(struct alert_outcome *outcomes, size_t count, struct alert_bucket *buckets,
+                    size_t *ret_buckets)
+{
+    struct alert_bucket *last = NULL;
+    size_t kept = 0, of_this = 0;
+
+    qsort(outcomes, count, sizeof(*outcomes), newest_first);
+    *ret_buckets = 0;
+    for (size_t i = 0; i < count; i++) {
+        const struct alert_outcome *o = &outcomes[i];
+        int64_t number = o->coded / BUCKET_CODED;
+        bool is_same = last && last->integration_id == o->integration_id;
+        if (!is_same || last->bucket != number) {
+            last = &buckets[(*ret_buckets)++];
+            *last = (struct alert_bucket){.integration_id = o->integration_id, .bucket = number};
+        }
+        last->total++;
+        last->failed += o->coded % 2;
+        of_this = is_same ? of_this + 1 : 0;
+        if (of_this < ALERT_RECENT)
+            outcomes[kept++] = *o;
+    }
+    return kept;
+}
+
+static int note(struct pg *pg, const struct alert_outcome *outcomes, size_t count, struct error *err)
 {
     CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
 
     pg_arg_i64s(&args, &outcomes->integration_id, sizeof(*outcomes), count);
     pg_arg_i64s(&args, &outcomes->coded, sizeof(*outcomes), count);
-    int r = pg_query(pg, &sql_note_outcomes, &args, NULL, err);
-    return r == PG_DONE ? pg_query(pg, &sql_count_outcomes, &args, NULL, err) : r;
+    return pg_query(pg, &sql_note_outcomes, &args, NULL, err);
+}
+
+static int add(struct pg *pg, const struct alert_bucket *buckets, size_t count, struct error *err)
+{
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+
+    pg_arg_i64s(&args, &buckets->integration_id, sizeof(*buckets), count);
+    pg_arg_i64s(&args, &buckets->bucket, sizeof(*buckets), count);
+    pg_arg_i64s(&args, &buckets->total, sizeof(*buckets), count);
+    pg_arg_i64s(&args, &buckets->failed, sizeof(*buckets), count);
+    return pg_query(pg, &sql_count_outcomes, &args, NULL, err);
+}
+
+/* The row of an integration is locked first, so that its counts are written by one at a time. */
+static int write(struct pg *pg, struct alert_outcome *outcomes, size_t count, struct error *err)
+{
+    CLEANUP(freep) struct alert_bucket *buckets = xcalloc(count, sizeof(*buckets));
+    size_t bucket_count;
+    size_t kept = alert_sum_up(outcomes, count, buckets, &bucket_count);
+
+    int r = note(pg, outcomes, kept, err);
+    return r == PG_DONE ? add(pg, buckets, bucket_count, err) : r;
 }
 
 static int apply(struct pg *pg, const struct message_event *const *events, size_t count, const char **faults,

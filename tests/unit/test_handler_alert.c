@@ -48,11 +48,43 @@ TEST(test_what_leaves_a_doubt_is_asked_for)
     assert_true(outcome.first_of == 0 && outcome.sequence == 7);
 }
 
+TEST(test_outcomes_are_counted_by_ten_seconds_and_the_newest_stay)
+{
+    struct alert_outcome outcomes[60];
+    struct alert_bucket buckets[60];
+    static const struct alert_bucket expected[] = {
+        {1, 101, 1, 1}, {1, 100, 2, 1}, {2, 102, 7, 7}, {2, 101, 50, 0}};
+    size_t n = 0, found;
+
+    /* The oldest first; of integration 2 each failure after all that was sent. */
+    outcomes[n++] = (struct alert_outcome){.integration_id = 1, .coded = INT64_C(1000000000) * 2};
+    for (int64_t i = 0; i < 50; i++)
+        outcomes[n++] =
+            (struct alert_outcome){.integration_id = 2, .coded = (INT64_C(1010000000) + i * 7 % 50) * 2};
+    for (int64_t i = 0; i < 7; i++)
+        outcomes[n++] =
+            (struct alert_outcome){.integration_id = 2, .coded = (INT64_C(1020000000) + i) * 2 + 1};
+    outcomes[n++] = (struct alert_outcome){.integration_id = 1, .coded = INT64_C(1009999999) * 2 + 1};
+    outcomes[n++] = (struct alert_outcome){.integration_id = 1, .coded = INT64_C(1010000000) * 2 + 1};
+    assert_int_equal(n, ARRAY_SIZE(outcomes));
+    size_t kept = alert_sum_up(outcomes, n, buckets, &found);
+    assert_int_equal(kept, 3 + ALERT_RECENT);
+    assert_int_equal(found, ARRAY_SIZE(expected));
+    assert_memory_equal(buckets, expected, sizeof(expected));
+    for (size_t i = 0; i < ALERT_RECENT; i++) {
+        int64_t place = (int64_t) i;
+        assert_true(outcomes[3 + i].integration_id == 2);
+        assert_true(outcomes[3 + i].coded ==
+                    (i < 7 ? (INT64_C(1020000006) - place) * 2 + 1 : (INT64_C(1010000056) - place) * 2));
+    }
+}
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_first_attempts_and_final_results_are_outcomes),
         cmocka_unit_test(test_what_leaves_a_doubt_is_asked_for),
+        cmocka_unit_test(test_outcomes_are_counted_by_ten_seconds_and_the_newest_stay),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
