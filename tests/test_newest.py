@@ -73,6 +73,39 @@ def test_what_was_published_again_hides_nothing(world):
         assert daemon.term() == 0
 
 
+def test_copies_with_the_times_they_had_hide_nothing(world):
+    """Of a mirror that starts over, say: the newest messages are old ones of ours, known, and of old times."""
+    with world.daemon() as daemon:
+        world.send(50, 50)
+        copied = [m for kind in KINDS[:3] for m in world.kafka.read_all(f"anubis.subscriptions.{kind}")]
+        saved = world.server.save()
+        world.send(40, 90)
+        lost = world.events()
+        assert daemon.term() == 0
+        world.server.set_back(saved, recover=False)
+        for kind in KINDS[:3]:
+            topic = f"anubis.subscriptions.{kind}"
+            world.kafka.produce(topic, 8 * [{"key": m.key, "value": m.value, "partition": m.partition, "headers": m.headers,
+                                             "timestamp": m.timestamp_ms} for m in copied if m.topic == topic])
+        go_on(world, daemon, lost)
+        assert daemon.term() == 0
+
+
+def test_an_offset_of_a_former_topic_is_not_believed(world):
+    """The topics were made anew after the backup, and have grown beyond the offsets that the database remembers."""
+    with world.daemon() as daemon:
+        saved, lost = world.lose()
+        assert daemon.term() == 0
+        world.server.set_back(saved, recover=False)
+        write_as_a_stranger(world, 300)
+        # As if all had been read but the last ones of strangers: what is lost lies before.
+        for topic in (f"anubis.subscriptions.{kind}" for kind in KINDS):
+            world.app.query("update {s}.consumer_offsets set next_offset = %s where topic = %s",
+                            (max(m.offset for m in world.kafka.read_all(topic)) - 120, topic))
+        go_on(world, daemon, lost)
+        assert daemon.term() == 0
+
+
 @pytest.mark.parametrize("known", [True, False], ids=["read", "read by nobody"])
 def test_where_nothing_is_ours_the_look_ends(world, known):
     """It goes back to what our consumers have read, or to a time well before the database's own, and no further."""

@@ -21,6 +21,7 @@ struct part {
     int64_t until;       /* INT64_MAX = the end of the partition, which nobody has told yet */
     int64_t newest_ms;   /* of the messages that came, -1 = none */
     int64_t start;       /* where the partition begins, -1 = not asked yet */
+    bool vouched; /* a known message stands before known_until: it is of this topic, not of a former one */
     bool enough, done;
     bool ended; /* the stretch has come, and what follows is not begun */
 };
@@ -158,9 +159,10 @@ static bool is_old(const struct kafka_tail *t, const struct part *part)
 
 static bool has_enough(const struct kafka_tail *t, const struct part *part)
 {
-    bool before = part->known_until >= 0 ? part->first <= part->known_until : is_old(t, part);
+    bool before = part->first <= part->known_until && part->vouched;
+    bool well_before = (part->known_until < 0 || part->first <= part->known_until) && is_old(t, part);
 
-    return part->enough || before || part->first <= MAX(part->start, 0);
+    return part->enough || before || well_before || part->first <= MAX(part->start, 0);
 }
 
 static int ask_start(struct kafka_tail *t, struct part *part, struct error *err)
@@ -182,7 +184,8 @@ static int ask_start(struct kafka_tail *t, struct part *part, struct error *err)
 /* What the library has of the former stretch it drops; without a time it does not wait. */
 static void go_back(struct kafka_tail *t, struct part *part)
 {
-    int64_t least = MAX(part->start, part->known_until), length = 2 * (part->until - part->first);
+    int64_t known = part->first > part->known_until ? part->known_until : 0;
+    int64_t least = MAX(part->start, known), length = 2 * (part->until - part->first);
 
     part->until = part->first;
     part->first -= MIN(MAX(length, MESSAGES), part->first - least);
@@ -307,7 +310,7 @@ void kafka_tail_at(const struct kafka_tail *t, struct kafka_tail_place *ret)
     int64_t ms = rd_kafka_message_timestamp(t->message, &type);
 
     *ret = (struct kafka_tail_place){rd_kafka_topic_name(t->part->topic), t->part->number, t->message->offset,
-                                     ms > 0 ? ms * (int64_t) USEC_PER_MSEC : -1};
+                                     ms > 0 ? ms * (int64_t) USEC_PER_MSEC : -1, t->part->known_until >= 0};
 }
 
 struct bytes kafka_tail_header(const struct kafka_tail *t, const char *name)
@@ -327,6 +330,11 @@ void kafka_tail_distrust(struct kafka_tail *t)
     t->part->newest_ms = INT64_MAX;
 }
 
+void kafka_tail_vouch(struct kafka_tail *t)
+{
+    t->part->vouched |= t->message->offset < t->part->known_until;
+}
+
 void kafka_tail_enough(struct kafka_tail *t)
 {
     t->part->enough = true;
@@ -338,8 +346,8 @@ size_t kafka_tail_awaits(const struct kafka_tail *t, struct kafka_tail_place *re
 {
     for (size_t i = 0; i < t->part_count; i++)
         if (!t->parts[i].done) {
-            *ret =
-                (struct kafka_tail_place){rd_kafka_topic_name(t->parts[i].topic), t->parts[i].number, -1, -1};
+            *ret = (struct kafka_tail_place){rd_kafka_topic_name(t->parts[i].topic), t->parts[i].number, -1,
+                                             -1, false};
             break;
         }
     return t->open;

@@ -16,9 +16,9 @@ struct kafka_tail_topic {
 
 /* Begins to read the last messages of each partition. From there it goes back in ever longer stretches, until
  * it comes to what is known, or the caller has had enough of the partition, or the partition begins; where
- * nothing is known also until all of a stretch was written before `since_usec`. Open transactions of others
- * hide nothing, and what is written meanwhile keeps nobody. 0, or -EINVAL with *err: librdkafka refuses a
- * property. */
+ * nothing is known, or nobody vouches for it (kafka_tail_vouch()), also until all of a stretch was written
+ * before `since_usec`. Open transactions of others hide nothing, and what is written meanwhile keeps nobody.
+ * 0, or -EINVAL with *err: librdkafka refuses a property. */
 int kafka_tail_new(struct kafka_tail **ret, const struct config *config,
                    const struct kafka_tail_topic *topics, size_t count, int64_t since_usec,
                    struct error *err);
@@ -41,12 +41,16 @@ struct kafka_tail_place {
     int partition;
     int64_t offset;
     int64_t time_usec; /* of the message itself; below 0 = it has none */
+    bool known;        /* of the partition an offset is known before which nothing is wanted */
 };
 void kafka_tail_at(const struct kafka_tail *t, struct kafka_tail_place *ret);
 /* A header of the message that came last; absent when it has none of that name. Lives until the next call. */
 struct bytes kafka_tail_header(const struct kafka_tail *t, const char *name);
 /* The time of the message that came last says nothing about others. */
 void kafka_tail_distrust(struct kafka_tail *t);
+/* The caller knows the message that came last. Only a partition with such a message before the offset that is
+ * known is the one in which it is known: a topic may have been made anew. */
+void kafka_tail_vouch(struct kafka_tail *t);
 /* Nothing further back is wanted of this partition. */
 void kafka_tail_enough(struct kafka_tail *t);
 /* How many partitions have not answered to the end; of one of these, topic and partition. */

@@ -5,8 +5,8 @@
  * it has given out more ids before.
  *
  * What the database has lost was published after anything that it remembers. So of each partition the look
- * wants the messages back to the offset that our consumers had reached, or to one of ours that was published
- * before; where no consumer of ours reads, to a time well before, whoever wrote them. */
+ * wants the messages back to the offset that our consumers had reached; where no consumer of ours reads, to
+ * one of ours that was published before, or to a time well before, whoever wrote them. */
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
@@ -73,10 +73,13 @@ static void note_message(struct relay *relay)
         note_invented(relay, &at, sequence);
         return;
     }
-    if (at.time_usec <= tail->compared_at)
+    /* Whoever copies messages may copy their times. */
+    if (!at.known && at.time_usec <= tail->compared_at)
         kafka_tail_enough(tail->reader);
-    if (event.id <= relay->position.gaps.high)
+    if (event.id <= relay->position.gaps.high) {
+        kafka_tail_vouch(tail->reader);
         return;
+    }
     tail->events = xreallocarray(tail->events, tail->count + 1, sizeof(*tail->events));
     tail->events[tail->count++] = event;
 }
