@@ -1036,21 +1036,47 @@ def test_topics_are_made_anew_with_fewer_partitions(real_scene, make_member):
     assert "left behind" not in daemon.log
 
 
+def add_partitions(scene):
+    """To one topic, with events in all of them."""
+    scene.cluster.create_partitions(scene.topic("sent"), PARTITIONS + 2)
+    # As the relay notes it, and publishes from then on.
+    scene.app.query("insert into {s}.relay_topics (topic, from_sequence, partitions) values (%s, %s, %s)",
+                    (scene.topic("sent"), 10 ** 7, PARTITIONS + 2))
+    more = [dict(event("sent", n, 10 ** 7 + n, scene.integrations[0]),
+                 partition=zlib.crc32(str(n).encode()) % (PARTITIONS + 2)) for n in range(1, 101)]
+    assert {m["partition"] for m in more} == set(range(PARTITIONS + 2))
+    scene.expected[scene.integrations[0], "sent"] += len(more)
+    scene.send(scene.record({"sent": more}))
+
+
 @pytest.mark.real_kafka
 def test_partitions_are_added_under_way(real_scene, make_member):
     make_member().start()
     real_scene.publish(300)
     real_scene.check()
-    real_scene.cluster.create_partitions(real_scene.topic("sent"), PARTITIONS + 2)
-    # As the relay notes it, and publishes from then on.
-    real_scene.app.query("insert into {s}.relay_topics (topic, from_sequence, partitions) values (%s, %s, %s)",
-                         (real_scene.topic("sent"), 10 ** 7, PARTITIONS + 2))
-    more = [dict(event("sent", n, 10 ** 7 + n, real_scene.integrations[0]),
-                 partition=zlib.crc32(str(n).encode()) % (PARTITIONS + 2)) for n in range(1, 101)]
-    assert {m["partition"] for m in more} == set(range(PARTITIONS + 2))
-    real_scene.expected[real_scene.integrations[0], "sent"] += len(more)
-    real_scene.send(real_scene.record({"sent": more}))
+    add_partitions(real_scene)
     real_scene.check(120)
+
+
+@pytest.mark.real_kafka
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("when", ["meanwhile", "afterwards"])
+def test_partitions_are_added_about_a_restart(real_scene, make_member, when):
+    """Kafka gives a member of the same name its former partitions at once, and no member looks for others then."""
+    daemon = make_member().start()
+    real_scene.publish(300)
+    real_scene.check()
+    assert daemon.term() == 0
+    if when == "afterwards":
+        daemon.start()
+        daemon.wait_log("has taken over")
+        real_scene.publish(100)
+        real_scene.check()
+    add_partitions(real_scene)
+    if when == "meanwhile":
+        daemon.start()
+    real_scene.check(240)
+    assert daemon.term() == 0
 
 
 @pytest.mark.real_kafka

@@ -88,6 +88,13 @@ struct consumer_session {
     uint64_t compare_at; /* the next look at offsets, see consumer_find_moved() */
 };
 
+/* The look for partitions that no member reads, see consumer_find_unassigned(). */
+struct consumer_unassigned {
+    bool seen;
+    uint64_t look_at, pause;
+    uint32_t names; /* that were given up for it */
+};
+
 /* The member of the Kafka group. */
 struct consumer_member {
     struct kafka_consumer *client; /* NULL = there is none */
@@ -102,6 +109,7 @@ struct consumer_member {
     const char *denied_topic; /* NULL = the group */
     bool shared_said;         /* that another installation's events are in our topics */
     struct error last_said;   /* of the other troubles */
+    struct consumer_unassigned unassigned;
     struct backoff backoff;
     uint64_t retry_at;
 };
@@ -201,6 +209,14 @@ int consumer_apply_inbox(struct consumer *c, struct consumer_item *items, size_t
 
 /* Every ten seconds: says when a partition goes on and cannot be read. */
 void consumer_look_behind(struct consumer *c);
+
+/* --- static_member.c -------------------------------------------------------------------------- */
+
+/* Sets kafka.name, when the installation is known. */
+void consumer_name_member(struct consumer *c);
+/* Now and then: *ret tells that partitions of the topics have no reader for longer, which is said. PG_DONE or
+ * as pg_query(). */
+int consumer_find_unassigned(struct consumer *c, bool *ret, struct error *err);
 
 /* --- stop.c ----------------------------------------------------------------------------------- */
 

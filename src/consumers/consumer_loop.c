@@ -94,26 +94,6 @@ static void start_over(struct consumer *c)
     c->start_at = 0;
 }
 
-static uint32_t fnv1a(uint32_t hash, const char *text)
-{
-    for (const char *p = text; *p; p++)
-        hash = (hash ^ (unsigned char) *p) * 16777619U;
-    return hash;
-}
-
-/* A static member that comes back is given what it had, whatever it subscribes to now: so another set of
- * topics (another prefix, a release with more handlers) is another member. And so is a host of the same name
- * that works on another database: the two would throw each other out of the group for ever. */
-static void name_member(struct consumer *c)
-{
-    uint32_t hash = fnv1a(2166136261U, c->session.installation);
-
-    for (size_t i = 0; c->topics[i]; i++)
-        hash = fnv1a(hash, c->topics[i]);
-    free(c->kafka.name);
-    c->kafka.name = xasprintf("%s-%08x", c->instance, hash);
-}
-
 static void open_session(struct consumer *c)
 {
     CLEANUP(freep) char *application_name = xasprintf("anubisd %s", c->name);
@@ -136,7 +116,7 @@ static void open_session(struct consumer *c)
         return;
     }
     if (!c->kafka.client)
-        name_member(c);
+        consumer_name_member(c);
     /* The lock on our name went with the former session. Should somebody else have it now, Kafka will end our
      * membership, and joining again settles it. */
     if (c->kafka.client && c->kafka.name_taken)
@@ -444,6 +424,23 @@ static void look_for_moved(struct consumer *c)
         after_apply(c, r == PG_DONE ? (int) APPLY_FENCED : r, &err);
 }
 
+/* A member of another name makes the group give all partitions out anew. The former one ends with its session
+ * in Kafka. */
+static void look_for_unassigned(struct consumer *c)
+{
+    struct error err;
+    bool open;
+    int r = consumer_find_unassigned(c, &open, &err);
+
+    if (r != PG_DONE) {
+        after_apply(c, r, &err);
+    } else if (open) {
+        leave_group(c);
+        c->kafka.unassigned.names++;
+        consumer_name_member(c);
+    }
+}
+
 /* Once a second: tells Kafka how far we are, and looks for Kafka and the topics where they are in doubt. */
 static void look(struct consumer *c)
 {
@@ -453,6 +450,9 @@ static void look(struct consumer *c)
     c->look_at = now_monotonic_usec() + LOOK_USEC;
     consumer_recall_unknown(c);
     look_for_moved(c);
+    look_for_unassigned(c);
+    if (!c->kafka.client)
+        return;
     if (!c->kafka.away.said)
         commit_offsets(c);
     if (!(c->kafka.away.said || c->kafka.topics_missing) ||

@@ -102,3 +102,6 @@ int kafka_consumer_committed(struct kafka_consumer *k, struct kafka_partition *p
 /* Looks whether a broker answers and how many of our topics it does not have; makes the library take notice
  * of new ones at once. Waits up to timeout_ms. 0 or -EIO with *err. */
 int kafka_consumer_look(struct kafka_consumer *k, int timeout_ms, size_t *ret_missing, struct error *err);
+/* How many partitions a topic has. Waits up to timeout_ms. 0 or -EIO with *err. */
+int kafka_consumer_partitions(struct kafka_consumer *k, const char *topic, int timeout_ms, int *ret,
+                              struct error *err);

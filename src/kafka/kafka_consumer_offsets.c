@@ -121,3 +121,22 @@ int kafka_consumer_look(struct kafka_consumer *k, int timeout_ms, size_t *ret_mi
     rd_kafka_metadata_destroy(metadata);
     return 0;
 }
+
+int kafka_consumer_partitions(struct kafka_consumer *k, const char *topic, int timeout_ms, int *ret,
+                              struct error *err)
+{
+    const struct rd_kafka_metadata *metadata;
+    rd_kafka_topic_t *handle = rd_kafka_topic_new(k->rk, topic, NULL);
+    rd_kafka_resp_err_t code =
+        handle ? rd_kafka_metadata(k->rk, 0, handle, &metadata, timeout_ms) : rd_kafka_last_error();
+
+    if (handle)
+        rd_kafka_topic_destroy(handle);
+    if (code) {
+        error_set(err, "could not ask for the partitions of \"%s\": %s", topic, rd_kafka_err2str(code));
+        return -EIO;
+    }
+    *ret = has_topic(metadata, topic) ? metadata->topics[0].partition_cnt : 0;
+    rd_kafka_metadata_destroy(metadata);
+    return 0;
+}

@@ -1,0 +1,112 @@
+/* The name under which Kafka knows this member (static membership, KIP-345), and what the name must not hide.
+ * See consumer_internal.h. On the consumer's thread. */
+#include <inttypes.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/timeutil.h"
+#include "consumers/consumer_internal.h"
+
+#define ASK_MS 1000 /* of Kafka, for a topic */
+#define LOOK_USEC (20 * USEC_PER_SEC)
+#define PAUSE_MAX_USEC (10 * 60 * USEC_PER_SEC)
+#define PARTITIONS_MAX 100000 /* of all topics */
+
+static uint32_t fnv1a(uint32_t hash, const char *text)
+{
+    for (const char *p = text; *p; p++)
+        hash = (hash ^ (unsigned char) *p) * 16777619U;
+    return hash;
+}
+
+/* A static member that comes back is given what it had, whatever it subscribes to now: so another set of
+ * topics (another prefix, a release with more handlers) is another member. And so is a host of the same name
+ * that works on another database: the two would throw each other out of the group for ever. */
+void consumer_name_member(struct consumer *c)
+{
+    uint32_t hash = fnv1a(2166136261U, c->session.installation) + c->kafka.unassigned.names;
+
+    for (size_t i = 0; c->topics[i]; i++)
+        hash = fnv1a(hash, c->topics[i]);
+    free(c->kafka.name);
+    c->kafka.name = xasprintf("%s-%08x", c->instance, hash);
+}
+
+/* --- partitions without a reader -------------------------------------------------------------- */
+
+static bool is_ours(const struct consumer *c, const char *topic, int32_t number)
+{
+    for (size_t i = 0; i < c->partition_count; i++)
+        if (c->partitions[i]->number == number && strcmp(c->partitions[i]->topic, topic) == 0)
+            return true;
+    return false;
+}
+
+/* Those that we have not; *ret is the caller's to free. */
+static int list_others(struct consumer *c, struct store_offset **ret, size_t *ret_count, struct error *err)
+{
+    size_t count = 0;
+
+    *ret = NULL;
+    for (size_t i = 0; c->topics[i]; i++) {
+        int partitions = 0;
+        int r = kafka_consumer_partitions(c->kafka.client, c->topics[i], ASK_MS, &partitions, err);
+        if (r < 0)
+            return r;
+        partitions = MIN(partitions, PARTITIONS_MAX);
+        *ret = xreallocarray(*ret, count + (size_t) partitions + 1, sizeof(**ret));
+        for (int32_t p = 0; p < partitions; p++)
+            if (!is_ours(c, c->topics[i], p))
+                (*ret)[count++] = (struct store_offset){.topic = c->topics[i], .partition = p};
+    }
+    *ret_count = count;
+    return 0;
+}
+
+static void say_open(const struct consumer *c, const struct store_offset *one, size_t count)
+{
+    log_about(LOG_NOTICE, NULL,
+              &(const struct log_about){.kafka_topic = one->topic, .kafka_partition = (int) one->partition},
+              "%s: %zu partition%s of its topics %s no reader, such as partition %d of \"%s\", which came "
+              "while this member was away: joins the group under another name, so that it gives all of them "
+              "out anew",
+              c->name, count, plural((int64_t) count), count == 1 ? "has" : "have", (int) one->partition,
+              one->topic);
+}
+
+/* A static member that comes back is given its former partitions by the broker, without a word to the group:
+ * those that a topic got meanwhile would have no reader as long as its members stay. A partition that a
+ * member takes over has a row in consumer_offsets. Others may be about to do it, so it is seen twice; and
+ * tries get rarer, since who has one may be kept from it. */
+int consumer_find_unassigned(struct consumer *c, bool *ret, struct error *err)
+{
+    struct consumer_unassigned *u = &c->kafka.unassigned;
+    CLEANUP(freep) struct store_offset *others = NULL;
+    uint64_t now = now_monotonic_usec();
+    size_t count, open = 0, first = 0;
+    struct error unasked;
+
+    *ret = false;
+    if (now < u->look_at || !c->session.pg || c->partition_count == 0 || c->stop.is_stopped ||
+        c->kafka.away.said)
+        return PG_DONE;
+    u->look_at = now + LOOK_USEC;
+    if (list_others(c, &others, &count, &unasked) < 0 || count == 0)
+        return PG_DONE;
+    int r = store_read_offsets(c->session.pg, c->group_id, others, count, err);
+    for (size_t i = 0; r == PG_DONE && i < count; i++)
+        if (others[i].next < 0 && open++ == 0)
+            first = i;
+    if (r != PG_DONE)
+        return r;
+    *ret = open > 0 && u->seen;
+    u->seen = open > 0 && !*ret;
+    if (*ret) {
+        say_open(c, &others[first], open);
+        u->pause = MIN(MAX(2 * u->pause, LOOK_USEC), PAUSE_MAX_USEC);
+        u->look_at = now + u->pause;
+    } else if (open == 0) {
+        u->pause = 0;
+    }
+    return r;
+}
