@@ -39,6 +39,32 @@ def test_results_that_wait_for_a_lock(app, institutions, make_daemon, lock):
     assert institutions.counts("/slow/1000")["requests"] == 20
 
 
+@pytest.mark.parametrize("seconds", [4, 7], ids=["longer than leases last", "longer than a claim waits"])
+def test_claims_go_on_after_a_lock(app, institutions, make_daemon, seconds):
+    """Nothing rings for rows that come due, so the look that the lock held up has to be followed by another one."""
+    daemon = make_daemon({"delivery": {"lease": "6s", "timeout": "3s"}}).start()
+    integration = app.integration(institutions.url())
+    app.subscriptions(integration, 5)
+    app.wait_states(sent=5)
+    app.query("insert into {s}.subscriptions (integration_id, scheduled_to) "
+              "select %s, now() + interval '2 s' from generate_series(1, 5)", (integration,))
+    holder = app.database.connect(autocommit=False)
+    holder.cursor().execute(f"lock table {app.schema}.subscriptions in access exclusive mode")
+    other = app.database.connect()
+
+    def held():
+        with other.cursor() as cursor:
+            cursor.execute("select now() > max(xact_start) + %s * interval '1 s' from pg_stat_activity "
+                           "where pid = %s", (seconds, holder.info.backend_pid))
+            return cursor.fetchone()[0]
+    wait_for(held, 30, "the lock to have lasted", interval=0.1)
+    holder.rollback()
+    app.wait_states(sent=10, deadline=30)
+    assert daemon.term() == 0
+    holder.close()
+    other.close()
+
+
 def test_results_that_wait_hold_up_other_requests_only_when_many(app, institutions, make_daemon):
     """As many as there are slots may wait for the database before no more is sent: what waits is in memory alone."""
     slots = 8

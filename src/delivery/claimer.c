@@ -209,7 +209,7 @@ static void find_refused_row(struct claimer *c, const struct pg_answer *answer)
         claimer_soon(c, 0);
         return;
     }
-    refused_row_note(&c->refusals, answer->sqlstate);
+    refused_row_note(&c->refusals, answer);
     (void) queue_session_ask(c->parts.session, c->now.is_probe ? &sql_claim_probe_head : &sql_claim_head,
                              on_refused_row, c);
 }
@@ -266,15 +266,15 @@ void claimer_on_claimed(struct pg_answer *answer, void *userdata)
     struct claimer *c = userdata;
     bool locked_out = answer->r == 0 && store_claim_was_locked_out(answer->result);
     int rows = answer->r == 0 && !locked_out ? pg_rows(answer->result) : 0;
-    bool may_send = c->callbacks.may_send(c->userdata) && leases_last(c);
+    bool is_running = c->callbacks.may_send(c->userdata);
 
     if (answer->r != -ECONNRESET)
         note_time(c, answer, rows);
-    if (answer->r == -ECONNRESET || (!may_send && rows > 0)) {
+    if (answer->r == -ECONNRESET || (rows > 0 && !(is_running && leases_last(c)))) {
         c->callbacks.lost(c->now.token, c->userdata);
         claimer_soon(c, 0);
         rows = 0;
-    } else if (may_send && was_done(c, answer)) {
+    } else if (is_running && was_done(c, answer)) {
         send_rows(c, answer->result, rows);
         plan_next(c, rows, locked_out);
     } else {
