@@ -223,8 +223,16 @@ def same_but(change):
     (["drop trigger anubis_updated on {s}.subscriptions", "create trigger anubis_updated after update of payload on "
       "{s}.subscriptions for each statement execute function {s}.subscription_deletion_refused()"],
      "trigger anubis_updated on subscriptions"),
+    (["drop trigger anubis_4_change_refused on {s}.subscriptions", "create trigger anubis_4_change_refused before update of "
+      "integration_id, payload on {s}.subscriptions for each row when (new.id < 0) "
+      "execute function {s}.subscription_change_refused()"],
+     "trigger anubis_4_change_refused on subscriptions"),
+    (["drop trigger anubis_integration_check on {s}.integrations", "create trigger anubis_integration_check "
+      "before insert or update of id, endpoint_url, auth_token, name "
+      "on {s}.integrations for each row execute function {s}.integration_check()"],
+     "trigger anubis_integration_check on integrations"),
 ], ids=["insert", "update", "a blank", "security", "search_path", "volatility", "guard", "another's function",
-        "another trigger"])
+        "another trigger", "another condition", "another column"])
 def test_it_stops_where_a_function_is_another_one(app, institutions, make_daemon, changes, named):
     """As after a restore of functions, or of an old dump over a new schema. The trigger itself is there, and enabled."""
     integration = app.integration(institutions.url())
@@ -249,9 +257,25 @@ def test_it_stops_where_a_function_is_another_one(app, institutions, make_daemon
      'trigger "a" on "subscription_events" can drop or change'),
     ([*SWALLOW, "create trigger a before update on {s}.integration_runtime for each row execute function public.swallow()"],
      'trigger "a" on "integration_runtime" can drop or change'),
+    ([*SWALLOW, "create trigger ledger_audit before insert on {s}.subscription_events for each row "
+      "execute function public.swallow()"],
+     'trigger "ledger_audit" on "subscription_events" can drop or change'),
+    ([*SWALLOW, "create trigger anubis_updated before update on {s}.consumer_offsets for each row "
+      "execute function public.swallow()"],
+     'trigger "anubis_updated" on "consumer_offsets" can drop or change'),
+    (["create trigger again after insert on {s}.subscriptions referencing new table as new_rows for each statement "
+      "execute function {s}.subscription_inserted()"],
+     r'trigger "again" on "subscriptions" calls subscription_inserted\(\) once more'),
+    (["alter trigger anubis_3_seed_kept on {s}.subscriptions rename to mine", "create trigger anubis_3_seed_kept "
+      "before update of idempotency_seed on {s}.subscriptions for each row when ("
+      "new.idempotency_seed is distinct from old.idempotency_seed "
+      "and (old.idempotency_seed is not null or pg_trigger_depth() = 0)) execute function {s}.subscription_seeded()"],
+     r'trigger "mine" on "subscriptions" calls subscription_seeded\(\) once more'),
+    (["create table public.child () inherits ({s}.subscriptions)"], 'table public.child inherits from "subscriptions"'),
     (["create rule r as on insert to {s}.subscription_events do instead nothing"], 'rule "r" on "subscription_events"'),
     (["create rule r as on update to {s}.subscriptions where old.id % 2 = 0 do instead nothing"], 'rule "r" on "subscriptions"'),
-], ids=["ledger", "counters", "rule", "rule of updates"])
+], ids=["ledger", "counters", "a name like ours", "a name of ours", "once more", "renamed and made again", "inherited", "rule",
+        "rule of updates"])
 def test_it_stops_where_others_drop_rows(app, institutions, make_daemon, changes, named):
     integration = app.integration(institutions.url())
     daemon = make_daemon().start()

@@ -73,30 +73,54 @@ create or replace function @extschema@.tables_needed(out name text, out kind "ch
            ('confirmations', 'r', '{subscription_id}'), ('confirmation_terms', 'r', '{integration_id,since}')
 $$;
 
--- What others have put on the tables that drops or changes what is written there, and what would be right; NULL = nothing. Triggers on the
--- application's tables are its own matter, and so are those that its events had before they became a partition. Row security is refused by
--- the server: our sessions have row_security = off.
+-- What others have put on the tables that drops, changes or doubles what is written there, and what would be right; NULL = nothing. Other
+-- triggers on the application's tables are its own matter (what they make of a claim or a result is looked at as it is written), and so are
+-- those that its events had before they became a partition. Row security is refused by the server: our sessions have row_security = off.
 create or replace function @extschema@.tables_bypassed() returns text language sql stable set search_path = pg_catalog, pg_temp as $$
     with own as materialized (
-        select c.oid, c.relname as name, format('@extschema@.%I', c.relname) as quoted,
+        select c.oid, c.relkind, c.relname as name, format('@extschema@.%I', c.relname) as quoted,
                c.relname = any ('{subscriptions,integrations,integration_filters,subscription_events_adopted}') as is_theirs
           from pg_class c
          where c.relnamespace = '@extschema@'::regnamespace and c.relkind in ('r', 'p')
-           and (c.relhastriggers or c.relhasrules)
+           and (c.relhastriggers or c.relhasrules or c.relhassubclass)
            and (c.relname ~ '^(subscriptions|integrations|integration_filters|subscription_events(_adopted|_default|_[0-9]+)?)$'
                 or c.relname in (select n.name from @extschema@.tables_needed() n))
+    ), triggers as (
+        select o.name, o.quoted, o.is_theirs, t.tgname, t.tgtype & 3 = 3 as is_before_row, p.proname,
+               p.pronamespace = '@extschema@'::regnamespace and f.ours ? p.proname::text as calls_ours,
+               p.pronamespace = '@extschema@'::regnamespace
+               and (p.proname = 'ledger_refuse'
+                    or t.tgname || ' on ' || o.name = any ('{anubis_2_foreign_change on subscriptions,anubis_3_seed_kept on subscriptions,
+                           anubis_4_change_refused on subscriptions,anubis_inserted on subscriptions,anubis_updated on subscriptions,
+                           anubis_no_delete on subscriptions,anubis_no_truncate on subscriptions,
+                           anubis_confirmation_changed on integrations,anubis_confirmation_set on integrations,
+                           anubis_integration_check on integrations,anubis_integration_limited on integrations,
+                           anubis_integration_mended on integrations,anubis_integration_woken on integrations,
+                           anubis_reference_id_kept on integrations,anubis_reference_kept on integrations,
+                           anubis_reference_no_truncate on integrations,anubis_reference_id_kept on integration_filters,
+                           anubis_reference_kept on integration_filters,anubis_reference_no_truncate on integration_filters,
+                           anubis_filter_check on integration_filters,anubis_circuit_changed on integration_runtime}')) as is_ours
+          from own o join pg_trigger t on t.tgrelid = o.oid join pg_proc p on p.oid = t.tgfoid,
+               (select coalesce(jsonb_object_agg(k.name, true), '{}') as ours
+                  from @extschema@.anubis_migrations m, jsonb_object_keys(m.made) k (name) where m.version = 0) f
+         where not t.tgisinternal and t.tgparentid = 0 and t.tgenabled <> 'D'
     )
     select string_agg(w.words, '; ' order by w.words)
-      from (select format('trigger "%s" on "%s" can drop or change what is written there; run "drop trigger %I on %s"',
-                          t.tgname, o.name, t.tgname, o.quoted) as words
-              from own o join pg_trigger t on t.tgrelid = o.oid
-             where not o.is_theirs and not t.tgisinternal and t.tgparentid = 0 and t.tgenabled <> 'D' and t.tgtype & 3 = 3
-               and t.tgname !~ '^(anubis|ledger)_'
+      from (select case when t.calls_ours
+                        then format('trigger "%s" on "%s" calls %s() once more; run "drop trigger %I on %s"', t.tgname, t.name, t.proname, t.tgname,
+                                    t.quoted)
+                        else format('trigger "%s" on "%s" can drop or change what is written there; run "drop trigger %I on %s"', t.tgname, t.name,
+                                    t.tgname, t.quoted) end as words
+              from triggers t where not t.is_ours and (t.calls_ours or t.is_before_row and not t.is_theirs)
             union all
             select format('rule "%s" on "%s" puts something else in the place of what is written there; run "drop rule %I on %s"',
                           r.rulename, o.name, r.rulename, o.quoted)
               from own o join pg_rewrite r on r.ev_class = o.oid
-             where r.ev_type <> '1' and r.is_instead and r.ev_enabled <> 'D') w
+             where r.ev_type <> '1' and r.is_instead and r.ev_enabled <> 'D'
+            union all
+            select format('table %s inherits from "%s", whose triggers and keys do not hold for it; run "alter table %s no inherit %s"',
+                          i.inhrelid::regclass, o.name, i.inhrelid::regclass, o.quoted)
+              from own o join pg_inherits i on i.inhparent = o.oid where o.relkind = 'r') w
 $$;
 
 -- What is wrong with the tables and the sequence of the ledger, and what would be right; NULL = nothing.

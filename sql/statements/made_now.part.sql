@@ -7,8 +7,10 @@ select coalesce(
                                                     p.proretset, p.pronargs, p.pronargdefaults, p.proconfig::text, p.prosrc)) as made) f
            where p.proname = k.name
              and p.pronamespace = (select c.relnamespace from pg_class c where c.oid = 'anubis_migrations'::regclass)),
-         (select md5(concat_ws('|', t.tgtype, p.proname, p.pronamespace = c.relnamespace, cardinality(t.tgattr::int2[]), t.tgqual is null,
-                               t.tgnargs, t.tgoldtable, t.tgnewtable))
+         (select md5(concat_ws('|', t.tgtype, p.proname, p.pronamespace = c.relnamespace,
+                               (select string_agg(a.attname, ',' order by a.attname) from pg_attribute a
+                                 where a.attrelid = c.oid and a.attnum = any (t.tgattr)),
+                               substring(pg_get_triggerdef(t.oid) from ' WHEN \(.* EXECUTE '), t.tgnargs, t.tgoldtable, t.tgnewtable))
             from pg_class c join pg_trigger t on t.tgrelid = c.oid join pg_proc p on p.oid = t.tgfoid
            where t.tgname = split_part(k.name, ' on ', 1) and c.relname = split_part(k.name, ' on ', 2)
              and c.relnamespace = (select m.relnamespace from pg_class m where m.oid = 'anubis_migrations'::regclass))) as made
