@@ -1931,6 +1931,18 @@ CREATE FUNCTION anubis.subscription_strays(id bigint, name text, value bigint, t
     select anubis.subscription_refused('23503', format('subscriptions_%s_fkey', name),
                format('insert or update on table "subscriptions" violates foreign key constraint "subscriptions_%s_fkey"', name),
                format('Subscription %s has it.', id), format('Key (%s)=(%s) is not present in table "%s".', name, value, target)) $$;
+CREATE FUNCTION anubis.subscription_unlike(id bigint, what text) RETURNS bigint
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    raise exception using errcode = 'P0ANB',
+        message = format('a trigger changes or drops the %s of subscription %s as it is written', what, id),
+        hint = (select format('Mend or drop %s on %s.', string_agg(format('%I', t.tgname), ', ' order by t.tgname), t.tgrelid::regclass)
+                  from pg_trigger t
+                 where t.tgrelid = 'anubis.subscriptions'::regclass and not t.tgisinternal and t.tgenabled <> 'D' and t.tgtype & 19 = 19
+                   and t.tgname not like 'anubis\_%' group by t.tgrelid);
+end $$;
 CREATE FUNCTION anubis.subscription_updated() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1976,6 +1988,8 @@ begin
      where case when o.erased_at is not null and n.id is not null
                 then anubis.subscription_erased(n.id, o.status::text, n.status::text, o.erased_at, n.erased_at, n.cpf::text, n.payload::text,
                                                      n.last_response)
+                when o.claim_token is not null and n.integration_id is distinct from o.integration_id and n.id is not null
+                then anubis.subscription_unlike(o.id::bigint, 'integration') is null
                 when n.id > 0 and n.attempts between 0 and 1000000000 and isfinite(n.created_at) is not false
                  and (n.status is not distinct from o.status
                       or o.status is distinct from 'sent' and n.status in ('pending', 'processing', 'sent', 'failed', 'retry'))
@@ -2250,25 +2264,49 @@ CREATE FUNCTION anubis.tables_bypassed() RETURNS text
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
     with own as materialized (
-        select c.oid, c.relname as name, format('anubis.%I', c.relname) as quoted,
+        select c.oid, c.relkind, c.relname as name, format('anubis.%I', c.relname) as quoted,
                c.relname = any ('{subscriptions,integrations,integration_filters,subscription_events_adopted}') as is_theirs
           from pg_class c
          where c.relnamespace = 'anubis'::regnamespace and c.relkind in ('r', 'p')
-           and (c.relhastriggers or c.relhasrules)
+           and (c.relhastriggers or c.relhasrules or c.relhassubclass)
            and (c.relname ~ '^(subscriptions|integrations|integration_filters|subscription_events(_adopted|_default|_[0-9]+)?)$'
                 or c.relname in (select n.name from anubis.tables_needed() n))
+    ), triggers as (
+        select o.name, o.quoted, o.is_theirs, t.tgname, t.tgtype & 3 = 3 as is_before_row, p.proname,
+               p.pronamespace = 'anubis'::regnamespace and f.ours ? p.proname::text as calls_ours,
+               p.pronamespace = 'anubis'::regnamespace
+               and (p.proname = 'ledger_refuse'
+                    or t.tgname || ' on ' || o.name = any ('{anubis_2_foreign_change on subscriptions,anubis_3_seed_kept on subscriptions,
+                           anubis_4_change_refused on subscriptions,anubis_inserted on subscriptions,anubis_updated on subscriptions,
+                           anubis_no_delete on subscriptions,anubis_no_truncate on subscriptions,
+                           anubis_confirmation_changed on integrations,anubis_confirmation_set on integrations,
+                           anubis_integration_check on integrations,anubis_integration_limited on integrations,
+                           anubis_integration_mended on integrations,anubis_integration_woken on integrations,
+                           anubis_reference_id_kept on integrations,anubis_reference_kept on integrations,
+                           anubis_reference_no_truncate on integrations,anubis_reference_id_kept on integration_filters,
+                           anubis_reference_kept on integration_filters,anubis_reference_no_truncate on integration_filters,
+                           anubis_filter_check on integration_filters,anubis_circuit_changed on integration_runtime}')) as is_ours
+          from own o join pg_trigger t on t.tgrelid = o.oid join pg_proc p on p.oid = t.tgfoid,
+               (select coalesce(jsonb_object_agg(k.name, true), '{}') as ours
+                  from anubis.anubis_migrations m, jsonb_object_keys(m.made) k (name) where m.version = 0) f
+         where not t.tgisinternal and t.tgparentid = 0 and t.tgenabled <> 'D'
     )
     select string_agg(w.words, '; ' order by w.words)
-      from (select format('trigger "%s" on "%s" can drop or change what is written there; run "drop trigger %I on %s"',
-                          t.tgname, o.name, t.tgname, o.quoted) as words
-              from own o join pg_trigger t on t.tgrelid = o.oid
-             where not o.is_theirs and not t.tgisinternal and t.tgparentid = 0 and t.tgenabled <> 'D' and t.tgtype & 3 = 3
-               and t.tgname !~ '^(anubis|ledger)_'
+      from (select case when t.calls_ours
+                        then format('trigger "%s" on "%s" calls %s() once more; run "drop trigger %I on %s"', t.tgname, t.name, t.proname, t.tgname,
+                                    t.quoted)
+                        else format('trigger "%s" on "%s" can drop or change what is written there; run "drop trigger %I on %s"', t.tgname, t.name,
+                                    t.tgname, t.quoted) end as words
+              from triggers t where not t.is_ours and (t.calls_ours or t.is_before_row and not t.is_theirs)
             union all
             select format('rule "%s" on "%s" puts something else in the place of what is written there; run "drop rule %I on %s"',
                           r.rulename, o.name, r.rulename, o.quoted)
               from own o join pg_rewrite r on r.ev_class = o.oid
-             where r.ev_type <> '1' and r.is_instead and r.ev_enabled <> 'D') w
+             where r.ev_type <> '1' and r.is_instead and r.ev_enabled <> 'D'
+            union all
+            select format('table %s inherits from "%s", whose triggers and keys do not hold for it; run "alter table %s no inherit %s"',
+                          i.inhrelid::regclass, o.name, i.inhrelid::regclass, o.quoted)
+              from own o join pg_inherits i on i.inhparent = o.oid where o.relkind = 'r') w
 $_$;
 CREATE FUNCTION anubis.tables_mend() RETURNS SETOF text
     LANGUAGE plpgsql

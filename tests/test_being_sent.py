@@ -99,3 +99,45 @@ def test_a_row_that_waits_is_not_marked_as_erased(app, institutions, make_daemon
     app.query("update {s}.integrations set enabled = true")
     make_daemon().start()
     app.wait_states(sent=1)
+
+
+BY_NAME = ("a trigger changes or drops the WHAT of subscription ROW as it is written. "
+           r'Mend or drop "Own" on anubis\.subscriptions\.')
+REFUSED = "a trigger on subscriptions changes what is written there"
+# What a trigger of the application's does, what the daemon could not do, and why.
+MEDDLING = [
+    ("if new.status = 'processing' then return null; end if;", "claim", BY_NAME.replace("WHAT", "claim")),
+    ("if new.status = 'processing' then new.status := old.status; end if;", "claim", BY_NAME.replace("WHAT", "claim")),
+    ("if new.status = 'processing' then new.claim_token := 7; end if;", "claim", BY_NAME.replace("WHAT", "claim")),
+    ("if new.status = 'processing' then new.integration_id := (select max(id) from {s}.integrations); end if;", "claim",
+     BY_NAME.replace("WHAT", "claim")),
+    ("if new.status = 'sent' then return null; end if;", "settle", BY_NAME.replace("WHAT", "result")),
+    ("if new.status = 'sent' then new.status := 'pending'; end if;", "settle", BY_NAME.replace("WHAT", "result")),
+    ("if new.status = 'sent' then new.status := old.status; end if;", "settle", REFUSED),
+    ("if new.status = 'sent' then new.integration_id := (select max(id) from {s}.integrations); end if;", "settle",
+     BY_NAME.replace("WHAT", "integration")),
+]
+
+
+@pytest.mark.parametrize("body, verb, why", MEDDLING, ids=["claim dropped", "claim undone", "token", "integration at the claim",
+                                                           "result dropped", "result undone", "result kept away", "integration"])
+def test_triggers_that_change_what_is_written_are_named(app, institutions, make_daemon, body, verb, why):
+    """Nothing goes out twice for them, none of the other rows waits, and all goes on once they are dropped."""
+    integration = app.integration(institutions.url("/good/one"))
+    app.integration(institutions.url("/good/other"))
+    app.query("create function public.meddle() returns trigger language plpgsql as "
+              f"$q$ begin {body} return new; end $q$")
+    app.query("create trigger \"Own\" before update on {s}.subscriptions for each row when (new.id % 2 = 0) "
+              "execute function public.meddle()")
+    daemon = make_daemon().start()
+    rows = app.subscriptions(integration, 6)
+    for row in (row for row in rows if row % 2 == 0):
+        named = why.replace("ROW", str(row))
+        daemon.wait_log(rf"error: could not {verb} subscription {row} \({named}.*(passing it over|trying again)", 30)
+    wait_for(lambda: app.states()["sent"] == 3, 30, lambda: f"the other rows: {app.states()}")
+    app.query("drop trigger \"Own\" on {s}.subscriptions")
+    app.wait_states(sent=6, deadline=60)
+    keys = institutions.keys()
+    assert len(keys) == 6 and all(key.received == 1 for key in keys.values())
+    assert app.query("select distinct integration_id from {s}.subscription_events") == [(integration,)]
+    assert "could not store" not in daemon.log and daemon.term() == 0

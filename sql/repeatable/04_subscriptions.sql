@@ -200,6 +200,8 @@ begin
      where case when o.erased_at is not null and n.id is not null
                 then @extschema@.subscription_erased(n.id, o.status::text, n.status::text, o.erased_at, n.erased_at, n.cpf::text, n.payload::text,
                                                      n.last_response)
+                when o.claim_token is not null and n.integration_id is distinct from o.integration_id and n.id is not null
+                then @extschema@.subscription_unlike(o.id::bigint, 'integration') is null
                 when n.id > 0 and n.attempts between 0 and 1000000000 and isfinite(n.created_at) is not false
                  and (n.status is not distinct from o.status
                       or o.status is distinct from 'sent' and n.status in ('pending', 'processing', 'sent', 'failed', 'retry'))
@@ -291,6 +293,19 @@ begin
         new.sent_at := @extschema@.subscription_now(new.sent_at);
     end if;
     return new;
+end $$;
+
+-- A claim or a result that does not stand as it was written: a trigger of the application's has changed or dropped it. A row that does not
+-- become "sent" would go out again and again. SQLSTATE as in PG_SQLSTATE_UNLIKE of pg/pg.h: the row is to blame, others go on.
+create or replace function @extschema@.subscription_unlike(id bigint, what text) returns bigint language plpgsql stable
+    set search_path = pg_catalog, pg_temp as $$
+begin
+    raise exception using errcode = 'P0ANB',
+        message = format('a trigger changes or drops the %s of subscription %s as it is written', what, id),
+        hint = (select format('Mend or drop %s on %s.', string_agg(format('%I', t.tgname), ', ' order by t.tgname), t.tgrelid::regclass)
+                  from pg_trigger t
+                 where t.tgrelid = '@extschema@.subscriptions'::regclass and not t.tgisinternal and t.tgenabled <> 'D' and t.tgtype & 19 = 19
+                   and t.tgname not like 'anubis\_%' group by t.tgrelid);
 end $$;
 
 -- Its request may be under way with what it held: the answer would be taken for one to the change, which would never go out.

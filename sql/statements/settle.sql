@@ -5,5 +5,10 @@
 -- include: settle_parameters.part.sql
 with settled as (
 -- include: settle_set.part.sql
-   where s.id = r.id and s.claim_token = r.token returning s.id)
-select id::bigint from settled order by id
+   where s.id = r.id and s.claim_token = r.token
+-- include: settle_as_meant.part.sql
+), dropped as (
+  select s.id from unnest($1::bigint[], $2::bigint[]) as r (id, token) join subscriptions s on s.id = r.id and s.claim_token = r.token
+   where (select count(*) from settled) < cardinality($1::bigint[]) and s.id not in (select id from settled) limit 1)
+-- include: settle_told.part.sql
+

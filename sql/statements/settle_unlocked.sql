@@ -6,5 +6,9 @@ with free as materialized (
 ), settled as (
 -- include: settle_set.part.sql
     join free f on f.id = r.id
-   where s.id = r.id and s.claim_token = r.token returning s.id)
-select id::bigint from settled order by id
+   where s.id = r.id and s.claim_token = r.token
+-- include: settle_as_meant.part.sql
+), dropped as (
+  select id from free where (select count(*) from settled) < (select count(*) from free) and id not in (select id from settled) limit 1)
+-- include: settle_told.part.sql
+

@@ -72,7 +72,7 @@ static bool find_refused_row(struct leases *s, const struct pg_answer *answer)
     s->at = 0;
     if (!refusals_narrow(&s->refusals, s->limit))
         return false;
-    refused_row_note(&s->refusals, answer->sqlstate);
+    refused_row_note(&s->refusals, answer);
     return queue_session_ask(s->session, &sql_expire_head, on_refused_row, s) == 0;
 }
 

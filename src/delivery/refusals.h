@@ -10,6 +10,7 @@
 
 #include "base/util.h"
 
+#define REFUSED_WORDS_MAX 256
 #define REFUSALS_MAX 1000 /* rows remembered; the one whose while ends first makes room */
 
 struct refusal {
@@ -20,10 +21,10 @@ struct refusal {
 struct refusals {
     struct refusal *rows;
     size_t count;
-    int limit;        /* of the search's next statement; 0 = no search */
-    int in_row;       /* rows refused since one was not */
-    int64_t *ids;     /* scratch of refusals_ids() */
-    char sqlstate[6]; /* of the last refusal, for the journal */
+    int limit;                     /* of the search's next statement; 0 = no search */
+    int in_row;                    /* rows refused since one was not */
+    int64_t *ids;                  /* scratch of refusals_ids() */
+    char words[REFUSED_WORDS_MAX]; /* of the last refusal, for the journal */
 };
 
 void refusals_free(struct refusals *r); /* what it holds, not `r` */

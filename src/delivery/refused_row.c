@@ -3,6 +3,7 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "base/log.h"
 #include "base/message_ids.h"
@@ -10,9 +11,25 @@
 
 #define NO_ROW_PAUSE_USEC USEC_PER_SEC
 
-void refused_row_note(struct refusals *r, const char *sqlstate)
+bool refused_row_is_changed(const char *sqlstate)
 {
-    snprintf(r->sqlstate, sizeof(r->sqlstate), "%s", sqlstate);
+    return strcmp(sqlstate, PG_SQLSTATE_UNLIKE) == 0 || strcmp(sqlstate, PG_SQLSTATE_BEING_SENT) == 0;
+}
+
+void refused_row_words(char *ret, size_t size, const char *sqlstate, const struct error *err)
+{
+    if (strcmp(sqlstate, PG_SQLSTATE_UNLIKE) == 0)
+        (void) snprintf(ret, size, "%s", err->text);
+    else if (refused_row_is_changed(sqlstate))
+        (void) snprintf(ret, size,
+                        "a trigger on subscriptions changes what is written there: \\d subscriptions");
+    else
+        (void) snprintf(ret, size, "SQLSTATE %s, see the server's log", sqlstate);
+}
+
+void refused_row_note(struct refusals *r, const struct pg_answer *answer)
+{
+    refused_row_words(r->words, sizeof(r->words), answer->sqlstate, answer->err);
 }
 
 uint64_t refused_row_pass_over(struct refusals *r, const struct pg_answer *head, const char *what)
@@ -23,8 +40,7 @@ uint64_t refused_row_pass_over(struct refusals *r, const struct pg_answer *head,
     uint64_t pause_usec = refusals_add(r, id, now_monotonic_usec());
 
     log_about(LOG_ERR, MSG_CHANGE_REFUSED, &(struct log_about){.subscription_id = id},
-              "could not %s subscription %" PRId64
-              " (SQLSTATE %s, see the server's log): passing it over for %" PRIu64 " s",
-              what, id, r->sqlstate, pause_usec / USEC_PER_SEC);
+              "could not %s subscription %" PRId64 " (%s): passing it over for %" PRIu64 " s", what, id,
+              r->words, pause_usec / USEC_PER_SEC);
     return refusals_pause_usec(r);
 }

@@ -6,8 +6,13 @@
 #include "delivery/refusals.h"
 #include "pg/pg_async.h"
 
-/* A statement was refused for this SQLSTATE, and its row is about to be looked for. */
-void refused_row_note(struct refusals *r, const char *sqlstate);
+/* Why a row was refused (pg_blames_row()), in words that quote nothing of it; at most `size` bytes. */
+void refused_row_words(char *ret, size_t size, const char *sqlstate, const struct error *err);
+/* A trigger changes what is written, so no value of ours is to blame. */
+bool refused_row_is_changed(const char *sqlstate);
+
+/* A statement was refused with this answer, and its row is about to be looked for. */
+void refused_row_note(struct refusals *r, const struct pg_answer *answer);
 /* `head` is the answer with the row at the head of the queue, its id in column 0: it is passed over from now
  * on, which is said once. `what` could not be done to it ("claim"). Returns the pause before the next try:
  * not soon when there is no such row, as when a trigger refuses whole statements. */

@@ -12,6 +12,7 @@
 #include "base/message_ids.h"
 #include "base/timeutil.h"
 #include "base/trouble.h"
+#include "delivery/refused_row.h"
 #include "pg/pg_async.h"
 
 /* How long a result may wait for others to come along. */
@@ -243,12 +244,16 @@ static void drop_text(struct store_settlement *item)
 }
 
 /* Nor without its text: the reason lies with the application. */
-static void postpone(struct store_settlement *item, const char *sqlstate)
+static void postpone(struct store_settlement *item, const char *sqlstate, const struct error *err)
 {
-    log_about(item->refusals++ == 1 ? LOG_ERR : LOG_DEBUG, MSG_SETTLE_SPLIT,
+    char words[REFUSED_WORDS_MAX];
+
+    refused_row_words(words, sizeof(words), sqlstate, err);
+    log_about(item->refusals < 2 ? LOG_ERR : LOG_DEBUG, MSG_CHANGE_REFUSED,
               &(struct log_about){.subscription_id = item->id},
-              "could not settle subscription %" PRId64 " (SQLSTATE %s): trying again until it can be",
-              item->id, sqlstate);
+              "could not settle subscription %" PRId64 " (%s): trying again until it can be", item->id,
+              words);
+    item->refusals = 2;
     item->not_before = now_monotonic_usec() + ITEM_REFUSED_PAUSE_USEC;
 }
 
@@ -260,8 +265,9 @@ static void on_refused(struct settler *s, const char *sqlstate, const struct err
     if (locked) {
         s->avoid_locked = true;
         note_locked(s);
-    } else if (data && s->batch.count == 1 && s->batch.data[0]->refusals > 0) {
-        postpone(s->batch.data[0], sqlstate);
+    } else if (data && s->batch.count == 1 &&
+               (s->batch.data[0]->refusals > 0 || refused_row_is_changed(sqlstate))) {
+        postpone(s->batch.data[0], sqlstate, err);
     } else if (data && s->batch.count == 1) {
         struct store_settlement *item = s->batch.data[0];
         item->refusals = 1;

@@ -120,7 +120,7 @@ struct store_settlement {
     size_t response_len;
     bool truncated;
     bool absent;         /* the institution did not have it before this attempt, for sure */
-    int refusals;        /* how often the database would not have it by itself */
+    int refusals;        /* by itself: 1 = its text was given up, 2 = it is said, and tried again and again */
     uint64_t not_before; /* monotonic; after a refusal */
 };
 /* For sql_settle, and for sql_settle_unlocked, which leaves out rows that somebody else has locked. Result:

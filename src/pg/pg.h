@@ -56,8 +56,13 @@ const char *pg_error_sqlstate(const struct pg *pg);
  * permission) may pass, and is no row's fault. */
 bool pg_blames_value(const char *sqlstate);
 /* The same, or an error that a trigger of the application has raised (class P0), which usually looks at the
- * row. The server's words may then quote the row, so they belong to no log of ours. */
+ * row. The server's words may then quote the row, so they belong to no log of ours. Or our own triggers
+ * refuse what a trigger of the application has made of our change. */
 bool pg_blames_row(const char *sqlstate);
+/* Raised by subscription_unlike() of sql/: its words quote nothing, and name what helps. */
+#define PG_SQLSTATE_UNLIKE "P0ANB"
+/* object_in_use, raised by subscription_changed_by_others() and subscription_change_refused() */
+#define PG_SQLSTATE_BEING_SENT "55006"
 
 /* A statement is a constant with an address of its own (sql/statements/): prepared on its first use in each
  * session. */

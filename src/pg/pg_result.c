@@ -278,7 +278,8 @@ bool pg_blames_value(const char *sqlstate)
 
 bool pg_blames_row(const char *sqlstate)
 {
-    return pg_blames_value(sqlstate) || strncmp(sqlstate, "P0", 2) == 0;
+    return pg_blames_value(sqlstate) || strncmp(sqlstate, "P0", 2) == 0 ||
+           strcmp(sqlstate, PG_SQLSTATE_BEING_SENT) == 0;
 }
 
 /* --- results ---------------------------------------------------------------------------------- */

@@ -207,7 +207,7 @@ int64_t pg_get_i64(const struct pg_result *r, int row, int column)
 
 bool pg_blames_row(const char *sqlstate)
 {
-    return strcmp(sqlstate, "22023") == 0;
+    return strcmp(sqlstate, "22023") == 0 || strcmp(sqlstate, PG_SQLSTATE_UNLIKE) == 0;
 }
 
 void store_settle_args(struct pg_args *args, size_t count, const struct store_settlement *const *items)
@@ -587,6 +587,19 @@ TEST(test_a_bad_row_is_found_by_halves)
     assert_int_equal(settled, 4);
 }
 
+TEST(test_a_result_that_a_trigger_changes_keeps_its_text)
+{
+    add(1);
+    pass(MSEC(10));
+    end_statement(NULL, -EBADMSG, PG_SQLSTATE_UNLIKE);
+    expect_said(MSG_CHANGE_REFUSED, LOG_ERR);
+    pass(MSEC(10000));
+    EXPECT(sql_settle, 1);
+    assert_false(session.without_text);
+    ANSWER(1);
+    assert_int_equal(settled, 1);
+}
+
 TEST(test_a_row_that_is_refused_without_its_text_holds_up_no_other)
 {
     add(1);
@@ -595,7 +608,7 @@ TEST(test_a_row_that_is_refused_without_its_text_holds_up_no_other)
     pass(MSEC(50));
     said.count = 0;
     end_statement(NULL, -EBADMSG, "22023");
-    expect_said(MSG_SETTLE_SPLIT, LOG_ERR);
+    expect_said(MSG_CHANGE_REFUSED, LOG_ERR);
     add(2);
     pass(MSEC(150));
     EXPECT(sql_settle, 2);
@@ -928,6 +941,7 @@ int main(void)
         SCENE(test_locks_that_last_are_said_once),
         SCENE(test_after_a_lost_answer_all_of_it_is_sent_again),
         SCENE(test_a_bad_row_is_found_by_halves),
+        SCENE(test_a_result_that_a_trigger_changes_keeps_its_text),
         SCENE(test_a_row_that_is_refused_without_its_text_holds_up_no_other),
         SCENE(test_a_refusal_for_another_reason_is_tried_again),
         SCENE(test_a_lock_leads_to_the_statement_that_passes_over_locked_rows),
