@@ -252,6 +252,31 @@ def test_it_stops_where_a_function_is_another_one(app, institutions, make_daemon
     assert daemon.term() == 0
 
 
+@pytest.mark.parametrize("changes", [
+    ["select {s}.anubis_alter('alter table {s}.subscriptions alter column status type varchar(40)')"],
+    ["select {s}.anubis_alter('alter table {s}.subscriptions alter column payload type text')",
+     "select {s}.anubis_alter('alter table {s}.subscriptions alter column integration_id type integer')"],
+    ["select {s}.anubis_alter('alter table {s}.integrations alter column endpoint_url type varchar(400)')",
+     "select {s}.anubis_alter('alter table {s}.integrations alter column max_in_flight type bigint')"],
+    ["do $$ begin execute format('alter database %I set quote_all_identifiers = on', current_database()); end $$"],
+], ids=["status", "payload", "integrations", "quotes"])
+def test_types_and_settings_make_no_other_trigger(app, institutions, make_daemon, changes):
+    """The condition of a trigger is the same, however the server writes it down."""
+    integration = app.integration(institutions.url())
+    daemon = make_daemon().start()
+    app.subscriptions(integration, 5)
+    app.wait_states(sent=5)
+    for change in changes:
+        app.query(change)
+    assert daemon.term() == 0
+    daemon.start()
+    app.subscriptions(integration, 5)
+    app.wait_states(sent=10, deadline=60)
+    for _ in range(2):
+        assert "up to date" in Ctl(database=app.database)("migrate").expect(0).stdout
+    assert "(changed)" not in daemon.log and daemon.term() == 0
+
+
 @pytest.mark.parametrize("changes, named", [
     ([*SWALLOW, "create trigger a before insert on {s}.subscription_events for each row execute function public.swallow()"],
      'trigger "a" on "subscription_events" can drop or change'),
