@@ -111,7 +111,10 @@ MEDDLING = [
     ("if new.status = 'processing' then new.claim_token := 7; end if;", "claim", BY_NAME.replace("WHAT", "claim")),
     ("if new.status = 'processing' then new.integration_id := (select max(id) from {s}.integrations); end if;", "claim",
      BY_NAME.replace("WHAT", "claim")),
+    ("if new.status = 'processing' then new.attempts := old.attempts; end if;", "claim", BY_NAME.replace("WHAT", "claim")),
+    ("if new.status = 'processing' then new.idempotency_seed := 7; end if;", "claim", BY_NAME.replace("WHAT", "claim")),
     ("if new.status = 'sent' then return null; end if;", "settle", BY_NAME.replace("WHAT", "result")),
+    ("if new.status = 'sent' then new.idempotency_turn := 7; end if;", "settle", BY_NAME.replace("WHAT", "result")),
     ("if new.status = 'sent' then new.status := 'pending'; end if;", "settle", BY_NAME.replace("WHAT", "result")),
     ("if new.status = 'sent' then new.status := old.status; end if;", "settle", REFUSED),
     ("if new.status = 'sent' then new.integration_id := (select max(id) from {s}.integrations); end if;", "settle",
@@ -119,8 +122,9 @@ MEDDLING = [
 ]
 
 
-@pytest.mark.parametrize("body, verb, why", MEDDLING, ids=["claim dropped", "claim undone", "token", "integration at the claim",
-                                                           "result dropped", "result undone", "result kept away", "integration"])
+@pytest.mark.parametrize("body, verb, why", MEDDLING, ids=[
+    "claim dropped", "claim undone", "token", "integration at the claim", "attempts", "seed", "result dropped", "turn",
+    "result undone", "result kept away", "integration"])
 def test_triggers_that_change_what_is_written_are_named(app, institutions, make_daemon, body, verb, why):
     """Nothing goes out twice for them, none of the other rows waits, and all goes on once they are dropped."""
     integration = app.integration(institutions.url("/good/one"))
@@ -141,3 +145,43 @@ def test_triggers_that_change_what_is_written_are_named(app, institutions, make_
     assert len(keys) == 6 and all(key.received == 1 for key in keys.values())
     assert app.query("select distinct integration_id from {s}.subscription_events") == [(integration,)]
     assert "could not store" not in daemon.log and daemon.term() == 0
+
+
+@pytest.mark.parametrize("change", ["attempts := new.attempts + 1", "next_attempt_at := null", "idempotency_seed := 7"])
+def test_a_pause_and_a_key_that_triggers_change_are_named(app, institutions, make_daemon, change):
+    """Else a row that is to be tried again would go out without a pause, without end, or under another key."""
+    path = "/status/500/one"
+    integration = app.integration(institutions.url(path))
+    app.query("create function public.meddle() returns trigger language plpgsql as "
+              f"$q$ begin new.{change}; return new; end $q$")
+    app.query("create trigger own before update on {s}.subscriptions for each row when (new.status = 'retry') "
+              "execute function public.meddle()")
+    daemon = make_daemon({"retry": {"base_delay": "100ms"}}).start()
+    row = app.subscription(integration)
+    daemon.wait_log(f"could not settle subscription {row} .a trigger changes or drops the result of subscription {row}.*own", 30)
+    assert institutions.counts(path)["requests"] == 1
+    app.query("drop trigger own on {s}.subscriptions")
+    wait_for(lambda: institutions.counts(path)["requests"] > 1, 30, "another attempt")
+    assert len(institutions.keys()) == 1 and daemon.term() == 0
+
+
+@pytest.mark.parametrize("trigger", [
+    "create trigger own after update on {s}.subscriptions for each row when (new.status = 'processing') "
+    "execute function public.undo()",
+    "create trigger own after update on {s}.subscriptions for each statement execute function public.undo()",
+], ids=["row", "statement"])
+def test_triggers_that_undo_a_claim_afterwards_are_named(app, institutions, make_daemon, trigger):
+    """What an AFTER trigger does is not in what the statement returns."""
+    integration = app.integration(institutions.url("/good/one"))
+    app.query("create function public.undo() returns trigger language plpgsql as $q$ begin if pg_trigger_depth() = 1 then "
+              f"update {app.schema}.subscriptions set status = 'pending' where status = 'processing' and id % 2 = 0; "
+              "end if; return null; end $q$")
+    app.query(trigger)
+    daemon = make_daemon().start()
+    rows = app.subscriptions(integration, 4)
+    for row in (row for row in rows if row % 2 == 0):
+        daemon.wait_log(f"could not claim subscription {row} .a trigger changes or drops the claim of .* {row}.*own", 30)
+    wait_for(lambda: app.states()["sent"] == 2, 30, lambda: f"the other rows: {app.states()}")
+    app.query("drop trigger own on {s}.subscriptions")
+    app.wait_states(sent=4, deadline=60)
+    assert all(key.received == 1 for key in institutions.keys().values()) and daemon.term() == 0

@@ -202,6 +202,17 @@ begin
                                                      n.last_response)
                 when o.claim_token is not null and n.integration_id is distinct from o.integration_id and n.id is not null
                 then @extschema@.subscription_unlike(o.id::bigint, 'integration') is null
+                -- What a daemon writes with a claim and with a result: a key, and attempts with their pauses.
+                when (o.claim_token is null) <> (n.claim_token is null) and n.id is not null
+                 and not (n.idempotency_seed is not distinct from o.idempotency_seed
+                          and case when n.claim_token is not null
+                                   then n.attempts = o.attempts + 1 and n.idempotency_turn is not distinct from o.idempotency_turn
+                                   else n.attempts in (o.attempts, greatest(o.attempts - 1, 0))
+                                        and coalesce(n.idempotency_turn, 0) - coalesce(o.idempotency_turn, 0) in (0, 1)
+                                        and (n.status <> 'retry' or n.attempts < o.attempts or n.held_at is not null
+                                             or n.next_attempt_at is not null) end)
+                 and current_setting('application_name') like 'anubisd %'
+                then @extschema@.subscription_unlike(o.id::bigint, case when n.claim_token is null then 'result' else 'claim' end) is null
                 when n.id > 0 and n.attempts between 0 and 1000000000 and isfinite(n.created_at) is not false
                  and (n.status is not distinct from o.status
                       or o.status is distinct from 'sent' and n.status in ('pending', 'processing', 'sent', 'failed', 'retry'))
@@ -240,6 +251,10 @@ end $$;
 -- changes nothing, and what the last attempt left behind does not pass for this change's own.
 create or replace function @extschema@.subscription_changed_by_others() returns trigger language plpgsql as $$
 begin
+    -- By a trigger, within the statement that wrote a claim or a result: whoever gets the answer of that would act on it.
+    if pg_trigger_depth() > 1 and current_setting('application_name') like 'anubisd %' and @extschema@.as_instant(old.updated_at) = now() then
+        perform @extschema@.subscription_unlike(old.id::bigint, case when old.claim_token is null then 'result' else 'claim' end);
+    end if;
     -- No change of its state would be taken any more, not even that its request has been answered.
     if new.erased_at is not null and old.erased_at is null and new.status not in ('sent', 'failed') then
         raise exception using errcode = 'object_in_use', message = format('cannot mark subscription %s as erased: it is still to be sent', old.id),
@@ -304,7 +319,7 @@ begin
         message = format('a trigger changes or drops the %s of subscription %s as it is written', what, id),
         hint = (select format('Mend or drop %s on %s.', string_agg(format('%I', t.tgname), ', ' order by t.tgname), t.tgrelid::regclass)
                   from pg_trigger t
-                 where t.tgrelid = '@extschema@.subscriptions'::regclass and not t.tgisinternal and t.tgenabled <> 'D' and t.tgtype & 19 = 19
+                 where t.tgrelid = '@extschema@.subscriptions'::regclass and not t.tgisinternal and t.tgenabled <> 'D' and t.tgtype & 16 = 16
                    and t.tgname not like 'anubis\_%' group by t.tgrelid);
 end $$;
 
