@@ -8,7 +8,7 @@
 #include "consumers/consumer_internal.h"
 
 #define ASK_MS 1000 /* of Kafka, for a topic */
-#define LOOK_USEC (20 * USEC_PER_SEC)
+#define MARGIN_USEC (10 * USEC_PER_SEC)
 #define PAUSE_MAX_USEC (10 * 60 * USEC_PER_SEC)
 #define PARTITIONS_MAX 100000 /* of all topics */
 
@@ -76,13 +76,14 @@ static void say_open(const struct consumer *c, const struct store_offset *one, s
 
 /* A static member that comes back is given its former partitions by the broker, without a word to the group:
  * those that a topic got meanwhile would have no reader as long as its members stay. A partition that a
- * member takes over has a row in consumer_offsets. Others may be about to do it, so it is seen twice; and
- * tries get rarer, since who has one may be kept from it. */
+ * member takes over has a row in consumer_offsets. One of a member that is gone is given to another when its
+ * session ends, so the looks are further apart than that; and tries get rarer, since who has a partition may
+ * be kept from it. */
 int consumer_find_unassigned(struct consumer *c, bool *ret, struct error *err)
 {
     struct consumer_unassigned *u = &c->kafka.unassigned;
     CLEANUP(freep) struct store_offset *others = NULL;
-    uint64_t now = now_monotonic_usec();
+    uint64_t now = now_monotonic_usec(), apart = c->config->consumers.session_timeout_usec + MARGIN_USEC;
     size_t count, open = 0, first = 0;
     struct error unasked;
 
@@ -90,7 +91,7 @@ int consumer_find_unassigned(struct consumer *c, bool *ret, struct error *err)
     if (now < u->look_at || !c->session.pg || c->partition_count == 0 || c->stop.is_stopped ||
         c->kafka.away.said)
         return PG_DONE;
-    u->look_at = now + LOOK_USEC;
+    u->look_at = now + apart;
     if (list_others(c, &others, &count, &unasked) < 0 || count == 0)
         return PG_DONE;
     int r = store_read_offsets(c->session.pg, c->group_id, others, count, err);
@@ -103,7 +104,7 @@ int consumer_find_unassigned(struct consumer *c, bool *ret, struct error *err)
     u->seen = open > 0 && !*ret;
     if (*ret) {
         say_open(c, &others[first], open);
-        u->pause = MIN(MAX(2 * u->pause, LOOK_USEC), PAUSE_MAX_USEC);
+        u->pause = MIN(MAX(2 * u->pause, apart), PAUSE_MAX_USEC);
         u->look_at = now + u->pause;
     } else if (open == 0) {
         u->pause = 0;
