@@ -2450,6 +2450,7 @@ declare
     amiss text := anubis.triggers_amiss();
     replica text := anubis.replica_session();
     statements text;
+    ending text;
 begin
     if columns is not null then
         return format('a migration of the application is in the way: %s', columns);
@@ -2474,8 +2475,9 @@ begin
         return format('ids would be given out twice: the sequence of the ledger is behind its table, as after logical replication; run "%s"',
                       rtrim(statements, ';'));
     end if;
-    if (select anubis.ledger_end(s.last_value) from anubis.ledger_id_seq s) is not null then
-        return (select anubis.ledger_end(s.last_value) from anubis.ledger_id_seq s);
+    ending := (select anubis.ledger_end(s.last_value) from anubis.ledger_id_seq s);
+    if ending is not null then
+        return ending;
     end if;
     if (select i.namespace from anubis.installation i) <> anubis.installation_name() then
         return format('table installation names %s, which somebody has written there, while events and keys are those of installation %s; '

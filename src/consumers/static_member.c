@@ -10,7 +10,7 @@
 #define ASK_MS 1000 /* of Kafka, for a topic */
 #define MARGIN_USEC (10 * USEC_PER_SEC)
 #define PAUSE_MAX_USEC (10 * 60 * USEC_PER_SEC)
-#define PARTITIONS_MAX 100000 /* of all topics */
+#define PARTITIONS_MAX 100000 /* of a topic */
 
 static uint32_t fnv1a(uint32_t hash, const char *text)
 {
