@@ -10,6 +10,17 @@ SWAP = ("create table {s}.other (like {s}.subscriptions including all)", "insert
         "alter table {s}.subscriptions rename to before", "alter table {s}.other rename to subscriptions")
 
 
+def changed_under(app, institutions, make_daemon, statements):
+    """An integration and a daemon that has sent five subscriptions of it, before these statements."""
+    integration = app.integration(institutions.url())
+    daemon = make_daemon().start()
+    app.subscriptions(integration, 5)
+    app.wait_states(sent=5)
+    for statement in statements:
+        app.query(statement)
+    return integration, daemon
+
+
 @pytest.mark.parametrize("change, named", [
     (["alter table {s}.subscriptions disable trigger anubis_updated"], r"anubis_updated on subscriptions \(disabled\)"),
     (["alter table {s}.subscriptions disable trigger user"], r"anubis_inserted on subscriptions \(disabled\), anubis_no_delete"),
@@ -20,12 +31,7 @@ SWAP = ("create table {s}.other (like {s}.subscriptions including all)", "insert
     (SWAP, r"anubis_inserted on subscriptions \(missing\)"),
 ], ids=["disabled", "all disabled", "replica only", "dropped", "ledger", "integrations", "swapped"])
 def test_it_stops_where_a_trigger_does_not_fire(app, institutions, make_daemon, change, named):
-    integration = app.integration(institutions.url())
-    daemon = make_daemon().start()
-    app.subscriptions(integration, 5)
-    app.wait_states(sent=5)
-    for statement in change:
-        app.query(statement)
+    integration, daemon = changed_under(app, institutions, make_daemon, change)
     daemon.wait_log(rf"error: changes may leave no trace: trigger .*{named}.*anubisctl migrate")
     app.query("insert into {s}.subscriptions (integration_id) select %s from generate_series(1, 5)", (integration,))
     assert Ctl(database=app.database)("status").code == 0
@@ -235,12 +241,7 @@ def same_but(change):
         "another trigger", "another condition", "another column"])
 def test_it_stops_where_a_function_is_another_one(app, institutions, make_daemon, changes, named):
     """As after a restore of functions, or of an old dump over a new schema. The trigger itself is there, and enabled."""
-    integration = app.integration(institutions.url())
-    daemon = make_daemon().start()
-    app.subscriptions(integration, 5)
-    app.wait_states(sent=5)
-    for change in changes:
-        app.query(change)
+    integration, daemon = changed_under(app, institutions, make_daemon, changes)
     words = rf'changes may leave no trace: {named}(\(\))? \(changed\); run "anubisctl migrate", which brings back'
     daemon.wait_log(f"error: {words}", 60)
     assert re.search(words, Ctl(database=app.database)("status").stdout)
@@ -262,12 +263,7 @@ def test_it_stops_where_a_function_is_another_one(app, institutions, make_daemon
 ], ids=["status", "payload", "integrations", "quotes"])
 def test_types_and_settings_make_no_other_trigger(app, institutions, make_daemon, changes):
     """The condition of a trigger is the same, however the server writes it down."""
-    integration = app.integration(institutions.url())
-    daemon = make_daemon().start()
-    app.subscriptions(integration, 5)
-    app.wait_states(sent=5)
-    for change in changes:
-        app.query(change)
+    integration, daemon = changed_under(app, institutions, make_daemon, changes)
     assert daemon.term() == 0
     daemon.start()
     app.subscriptions(integration, 5)
@@ -302,12 +298,7 @@ def test_types_and_settings_make_no_other_trigger(app, institutions, make_daemon
 ], ids=["ledger", "counters", "a name like ours", "a name of ours", "once more", "renamed and made again", "inherited", "rule",
         "rule of updates"])
 def test_it_stops_where_others_drop_rows(app, institutions, make_daemon, changes, named):
-    integration = app.integration(institutions.url())
-    daemon = make_daemon().start()
-    app.subscriptions(integration, 5)
-    app.wait_states(sent=5)
-    for change in changes:
-        app.query(change)
+    integration, daemon = changed_under(app, institutions, make_daemon, changes)
     said = daemon.wait_log(rf'error: the tables are not as anubisd made them: {named}.*; run "(.*?)"', 60)
     app.query(said[1])
     app.subscriptions(integration, 5)
