@@ -103,7 +103,7 @@ create function pg_temp.obstacles() returns setof text language sql stable as $$
     select format('a function named "%s" exists already and is not anubisd''s: rename it, or give anubisd another schema (database.schema)', p.proname)
       from pg_proc p
      where p.pronamespace = '@extschema@'::regnamespace
-       and (p.proname = any ('{lock_base,lock_key,work_refused,ledger_is_foreign,triggers_amiss,tables_amiss,tables_bypassed,tables_needed,tables_mend,table_moved,table_elsewhere,table_put_back,views_amiss,replica_session,sequences_behind,cleaning_allowed,structure_note,structure_mend,anubis_steps,columns_needed,columns_amiss,anubis_alter,as_instant,as_state,as_document,as_jsonb,event_time,integration_changed,integration_mended,integration_try_again,integration_check,integration_fingerprint,integration_required,integration_filter_required,integration_filter_check,subscriptions_route,subscriptions_resend,subscriptions_erase,subscription_unlike,reference_kept,circuit_next,circuit_note,refusals_judged,latency_index,histogram_add,histogram_ms,rate_of,rate_next,rate_tokens,may_serve,integration_limited,confirmation_usec,confirmation_changed,erased_decision,salts_erase,letters_erase,letter_headers_kept,plain_digits,cpf_digits,key_partition}'::text[])
+       and (p.proname = any ('{lock_base,lock_key,work_refused,ledger_is_foreign,triggers_amiss,tables_amiss,tables_bypassed,tables_needed,columns_ours,tables_mend,table_moved,table_elsewhere,table_put_back,views_amiss,replica_session,sequences_behind,cleaning_allowed,structure_note,structure_mend,anubis_steps,columns_needed,columns_amiss,anubis_alter,as_instant,as_state,as_document,as_jsonb,event_time,integration_changed,integration_mended,integration_try_again,integration_check,integration_fingerprint,integration_required,integration_filter_required,integration_filter_check,subscriptions_route,subscriptions_resend,subscriptions_erase,subscription_unlike,reference_kept,circuit_next,circuit_note,refusals_judged,latency_index,histogram_add,histogram_ms,rate_of,rate_next,rate_tokens,may_serve,integration_limited,confirmation_usec,confirmation_changed,erased_decision,salts_erase,letters_erase,letter_headers_kept,plain_digits,cpf_digits,key_partition}'::text[])
             or p.proname ~ '^(ledger|doorbell|installation|delivery_settings)_[a-z_]+$|^subscription_(due|now|seeded|integration|inserted|updated|changed_by_others|judged|refused|refuse|strays|erased|deletion_refused|change_refused)$')
     union all
     select format('trigger "%s" on "%s" is named like anubisd''s: rename it', g.tgname, t.relname)
@@ -300,6 +300,11 @@ begin
     if to_regclass('@extschema@.integrations') is not null then
         return query execute 'select format(''integration %s has an id that no event can name: give it a positive one'', id)
                                 from @extschema@.integrations where id <= 0 order by id limit 20';
+    end if;
+    if to_regclass('@extschema@.subscriptions') is not null then
+        return query execute 'select format(''subscription %s waits, and has an id that no event can name: give it a positive one, or set it to failed'', id)
+                                from @extschema@.subscriptions where id <= 0 and status in (''pending'', ''processing'', ''retry'')
+                               order by id limit 20';
     end if;
     return query select * from pg_temp.deleted_rows_refused();
     return query select * from pg_temp.local_times();

@@ -321,6 +321,15 @@ create table @extschema@.relay_holes (
 );
 create index relay_holes_unread on @extschema@.relay_holes (first_id) where unread;
 
+-- Where the relay's messages stood in Kafka a while ago: the offset behind the last one of a partition. What this database has lost, should
+-- it be set back, was published behind.
+create table @extschema@.relay_reached (
+    topic text,
+    partition integer,
+    next_offset bigint not null,
+    primary key (topic, partition)
+) with (fillfactor = 50);
+
 -- The partition count that a topic had for ledger ids from from_sequence on: an event's partition never changes.
 create table @extschema@.relay_topics (
     topic text not null,

@@ -23,7 +23,7 @@ begin
     for t in select g.oid, g.tgname, g.tgrelid::regclass as relation from pg_trigger g
               where g.tgrelid in ('anubis.subscriptions'::regclass, 'anubis.integrations'::regclass,
                                   'anubis.integration_filters'::regclass)
-                and not g.tgisinternal and g.tgname like 'anubis\_%' loop
+                and not g.tgisinternal and starts_with(g.tgname, 'anubis_') loop
         again := again || pg_get_triggerdef(t.oid);
         execute format('drop trigger %I on %s', t.tgname, t.relation);
     end loop;
@@ -57,7 +57,7 @@ begin
                     anubis.ledger_baseline, anubis.audit_past, anubis.ledger_dropped, anubis.ledger_leaps, anubis.stats_events, anubis.ledger_id_seq to %I', role);
     execute format('grant select, update on anubis.subscriptions, anubis.integrations to %I', role);
     execute format('grant select, insert, update, delete on anubis.integration_runtime, anubis.dead_letters, anubis.consumer_stops,
-                    anubis.relay_state, anubis.relay_saved, anubis.relay_holes, anubis.relay_topics, anubis.consumer_offsets,
+                    anubis.relay_state, anubis.relay_saved, anubis.relay_holes, anubis.relay_topics, anubis.relay_reached, anubis.consumer_offsets,
                     anubis.consumer_bitmaps, anubis.integration_stats_spans, anubis.integration_stats, anubis.integration_stats_days,
                     anubis.integration_stats_months, anubis.integration_stats_changes, anubis.alerts, anubis.alert_silences, anubis.alert_outbox,
                     anubis.alert_evidence, anubis.alert_firsts, anubis.alert_buckets,
@@ -276,6 +276,54 @@ CREATE FUNCTION anubis.columns_needed(OUT relation text, OUT name text) RETURNS 
           duration_ms,request,response,error_message,from_status,to_status,created_at,order_id,origin,cpf,sent_at,scheduled_to,
           next_attempt_at,subscription_created_at,subscription_updated_at,ambiguous,response_truncated,traceparent,decided_by}')) as c (relation, names)
 $$;
+CREATE FUNCTION anubis.columns_ours(OUT relation text, OUT name text) RETURNS SETOF record
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select unnest(t.relations::text[]), c.name from (values
+        ('{anubis_migrations}', '{applied_at,applied_by,checksum,made,name,oldest_daemon,version}'),
+        ('{anubis_repeatables}', '{applied_at,applied_by,checksum,name}'),
+        ('{installation}', '{allows_cleaning,copied_up_to,created_at,database,namespace,one,server,tables}'),
+        ('{relay_state}', '{compared_at,epoch,gap_first,gap_horizon,gap_last,high,leader,one,stopped_on,stopped_reason,system_identifier,
+            timeline,topic_prefix,updated_at}'),
+        ('{relay_saved}', '{gap_first,gap_horizon,gap_last,high,one,saved_at}'),
+        ('{relay_holes}', '{first_id,last_id,unread}'),
+        ('{relay_topics}', '{from_sequence,partitions,topic}'),
+        ('{relay_reached}', '{next_offset,partition,topic}'),
+        ('{ledger_partitions}', '{created_at,first_id,last_id,name}'),
+        ('{ledger_dropped}', '{dropped_at,events,first_at,first_id,last_at,last_id,name}'),
+        ('{ledger_leaps}', '{created_at,first_id,last_id}'),
+        ('{ledger_baseline}', '{failed,failed_sends,integration_id,sent,status,subscriptions,successful_sends}'),
+        ('{consumer_offsets}', '{consumer_group,foreign_messages,next_offset,partition,read_model,topic,unknown_events,unread_below,
+            unread_gaps,unread_until,updated_at}'),
+        ('{consumer_bitmaps}', '{bits,chunk,event_type,partition,read_model,version}'),
+        ('{integration_runtime}', '{backoff_reason,backoff_since,backoff_until,circuit_failures,circuit_generation,circuit_level,
+            circuit_ours,circuit_reason,circuit_since,circuit_state,circuit_until,circuit_why,failed,failed_folded,integration_id,
+            own_pause,rate_at,rate_by,refused_in_row,refused_turn,sent,sent_folded,served_by,served_until,taken_at}'),
+        ('{dead_letters}', '{consumer_group,created_at,discard_reason,discarded_at,error,failed_at,headers,id,key,last_error,offset,
+            partition,published_at,read_model,replayed_at,replays,topic,value}'),
+        ('{consumer_stops}', '{command,passes_until,read_model,reason,stopped_at}'),
+        ('{integration_stats_spans,integration_stats,integration_stats_days,integration_stats_months}', '{attempts,bucket,created,
+            delivery_count,delivery_index,failed,http_count,http_index,integration_id,retried,sent,span}'),
+        ('{integration_stats_changes}', '{bucket,changes,integration_id}'),
+        ('{audit_trees}', '{id,partition,roots,size,topic}'),
+        ('{audit_log}', '{commitment,created_at,event_id,event_type,hash,integration_id,leaf,offset,sequence,subscription_id,tree}'),
+        ('{audit_tiles}', '{hash,level,tile,tree}'),
+        ('{audit_checkpoints}', '{created_at,id,note,published_at,signed_by,verified_at}'),
+        ('{audit_salts}', '{chunk,salts}'),
+        ('{audit_checks}', '{checked_at,checkpoint,differences,last_checkpoint,one,took_ms,unsealed_since,whole_at,words}'),
+        ('{audit_past}', '{checkpoint,id,installation,leaves,tree}'),
+        ('{alerts}', '{acknowledged_at,acknowledged_by,id,integration_id,kind,last_notified_at,message,resolved_at,started_at,state,
+            threshold,value}'),
+        ('{alert_silences}', '{created_at,id,integration_id,kind,reason,until}'),
+        ('{alert_outbox}', '{alert_id,attempts,body,created_at,due_at,error,event,id,sent_at,sink}'),
+        ('{alert_evidence}', '{above_since,integration_id,recent,since}'),
+        ('{alert_firsts}', '{seen_at,subscription_id}'),
+        ('{alert_buckets}', '{bucket,failed,integration_id,total}'),
+        ('{confirmations}', '{confirmed_at,contradicting,contradictions,created_at,expected_by,external_id,integration_id,received_at,
+            status,subscription_id}'),
+        ('{confirmation_terms}', '{integration_id,known_at,since,within_usec}')) as t (relations, names), unnest(t.names::text[]) c (name)
+$$;
 CREATE FUNCTION anubis.confirmation_changed() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -299,7 +347,7 @@ $_$;
 CREATE FUNCTION anubis.cpf_digits(cpf text) RETURNS text
     LANGUAGE sql STABLE
     AS $$
-    select nullif(ltrim(regexp_replace(anubis.plain_digits(cpf), '\\[0-7]{3}|[^0-9]', '', 'g'), '0'), '')
+    select nullif(ltrim(regexp_replace(anubis.plain_digits(cpf), E'\\\\[0-7]{3}|[^0-9]', '', 'g'), '0'), '')
 $$;
 CREATE FUNCTION anubis.delivery_settings_auth(value jsonb) RETURNS text
     LANGUAGE plpgsql IMMUTABLE
@@ -389,7 +437,7 @@ CREATE FUNCTION anubis.delivery_settings_header_fault(name text, value text) RET
                 when lower(name) in ('host', 'content-length', 'transfer-encoding', 'connection', 'keep-alive', 'te', 'trailer', 'upgrade',
                                      'expect', 'accept-encoding', 'proxy-connection', 'proxy-authorization', 'idempotency-key', 'traceparent',
                                      'webhook-id', 'webhook-timestamp', 'webhook-signature') then 'is a header that anubisd sets itself'
-                when value ~ '[^\x01-\x7f]' then 'holds characters that are not ASCII'
+                when value ~ E'[^\x01-\x7f]' then 'holds characters that are not ASCII'
                 when value ~ '^ +$' then 'is blank' end $_$;
 CREATE FUNCTION anubis.delivery_settings_headers(value jsonb) RETURNS text
     LANGUAGE plpgsql IMMUTABLE
@@ -494,7 +542,7 @@ CREATE FUNCTION anubis.delivery_settings_proxy(value jsonb) RETURNS text
     select coalesce(anubis.delivery_settings_text_fault(value, 'secret'),
         case when t ~ '^credential:' then null
              when t ~ '@' then 'holds a user name or password: such a URL belongs into a credential, "credential:NAME"'
-             when t !~ '^(http|socks5h?)://([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?/?$'
+             when t !~ '^(http|socks5h?)://([A-Za-z0-9_.-]+|[[][0-9A-Fa-f:.]+[]])(:[0-9]{1,5})?/?$'
              then 'must be a URL such as http://proxy.example:3128 (or socks5, socks5h)' end)
       from (select value #>> '{}' as t) x $_$;
 CREATE FUNCTION anubis.delivery_settings_rule(rule jsonb) RETURNS text
@@ -666,7 +714,7 @@ declare
     root bytea := substr(roots, length(roots) - 31, 32);
 begin
     for place in reverse length(roots) / 32 - 2 .. 0 loop
-        root := sha256('\x01'::bytea || substr(roots, place * 32 + 1, 32) || root);
+        root := sha256(E'\\x01'::bytea || substr(roots, place * 32 + 1, 32) || root);
     end loop;
     return root;
 end $$;
@@ -746,9 +794,9 @@ declare
     problem text;
     hint text := 'It looks like https://api.example.edu.br/enrolments; credentials go to auth_token or delivery_settings.';
     authority text := substring(new.endpoint_url from '^[Hh][Tt][Tt][Pp][Ss]?://([^/?#]*)');
-    host text := substring(authority from '^(\[[^]]*\]|[^:]*)');
+    host text := substring(authority from '^([[][^]]*[]]|[^:]*)');
     port text := substring(authority from length(host) + 1);
-    name text := regexp_replace(host, '\.$', '');
+    name text := regexp_replace(host, '[.]$', '');
 begin
     -- No event could name it.
     if new.id <= 0 and new.id is distinct from old.id then
@@ -766,16 +814,16 @@ begin
             problem := 'holds a user name or a password';
         elsif host = '' then
             problem := 'names no host';
-        elsif host ~ '[^\x01-\x7f]' then
+        elsif host ~ E'[^\x01-\x7f]' then
             problem := format('names the host "%s", which is not in ASCII', host);
             hint := 'Write it in its xn-- form (punycode), which "idn2" or any browser shows.';
         elsif host like '[%' then
-            if host !~ '^\[[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*\]$' then
+            if host !~ '^[[][0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*[]]$' then
                 problem := format('names the host "%s", which is no IPv6 address', host);
             end if;
         elsif host !~ '^[A-Za-z0-9_.-]+$' then
             problem := format('names the host "%s", which holds a character that no host name has', host);
-        elsif name ~ '^\.|\.\.|\.$|^$' or name ~ '[^.]{64}' then
+        elsif name ~ '^[.]|[.][.]|[.]$|^$' or name ~ '[^.]{64}' then
             problem := format('names the host "%s", of which a part is empty or longer than 63 characters', host);
         elsif length(name) > 253 then
             problem := 'names a host of more than 253 characters';
@@ -795,7 +843,7 @@ begin
                 hint = 'It is the token itself, or "credential:NAME" for one that systemd hands to the daemon.';
         elsif new.auth_token ~ '[[:cntrl:]]' then
             raise exception using errcode = 'check_violation', message = 'auth_token holds control characters, perhaps the end of a line';
-        elsif new.auth_token ~ '[^\x01-\x7f]' then
+        elsif new.auth_token ~ E'[^\x01-\x7f]' then
             raise exception using errcode = 'check_violation', message = 'auth_token holds characters that are not ASCII',
                 hint = 'A header carries no others safely. Was it copied from a text with typographic dashes or quotes?';
         elsif new.auth_token ~ '^ +$' then
@@ -1347,7 +1395,7 @@ CREATE FUNCTION anubis.ledger_unsealed(ending bigint) RETURNS boolean
     with sealed as (
       select m[1] as topic, m[2]::integer as partition, m[3]::bigint as size
         from (select note from anubis.audit_checkpoints order by id desc limit 1) c,
-             regexp_matches(c.note, '^(\S+) ([0-9]{1,9}) ([0-9]{1,18}) [0-9a-f]{64}$', 'gn') m)
+             regexp_matches(c.note, '^([^[:space:]]+) ([0-9]{1,9}) ([0-9]{1,18}) [0-9a-f]{64}$', 'gn') m)
     select exists (select from anubis.audit_trees t left join sealed s on s.topic = t.topic and s.partition = t.partition
                     cross join lateral (select from anubis.audit_log l
                                          where l.tree = t.id and l.leaf >= coalesce(s.size, 0) and l.sequence <= ending limit 1) l)
@@ -1376,7 +1424,7 @@ CREATE FUNCTION anubis.letters_erase(ids bigint[], cpfs text[]) RETURNS SETOF bi
     -- However it is written: up to three signs between digits (\302 is one byte, as encode() writes it), and as a number without the zeros
     -- that it begins with.
     with written as (
-      select '(^|[^0-9]|\\[0-7]{3})0*' || regexp_replace(ltrim(c.digits, '0'), '(.)', '([^0-9]|\\\\[0-7]{3}){0,3}\1', 'g') || '([^0-9]|$)' as cpf
+      select E'(^|[^0-9]|\\\\[0-7]{3})0*' || regexp_replace(ltrim(c.digits, '0'), '(.)', E'([^0-9]|\\\\\\\\[0-7]{3}){0,3}\\1', 'g') || '([^0-9]|$)' as cpf
         from unnest(cpfs) as c (digits) where ltrim(c.digits, '0') <> ''
     ), found as (
       select d.id, (encode(d.key, 'escape') = any (ids::text[])) is true as is_keyed
@@ -1424,13 +1472,13 @@ CREATE FUNCTION anubis.may_serve(served_by text, served_until timestamp with tim
 CREATE FUNCTION anubis.plain_digits(words text) RETURNS text
     LANGUAGE sql STABLE
     AS $$
-    select case when strpos(words, '\u') = 0 and strpos(words, '\357\274') = 0
-                     and position('\xefbc'::bytea in convert_to(words, 'UTF8')) = 0 then words
+    select case when strpos(words, E'\\u') = 0 and strpos(words, E'\\357\\274') = 0
+                     and position(E'\\xefbc'::bytea in convert_to(words, 'UTF8')) = 0 then words
                 else regexp_replace(regexp_replace(regexp_replace(regexp_replace(
-                         case when position('\xefbc'::bytea in convert_to(words, 'UTF8')) > 0
+                         case when position(E'\\xefbc'::bytea in convert_to(words, 'UTF8')) > 0
                               then encode(convert_to(words, 'UTF8'), 'escape') else words end,
-                         '\\+u(003|[fF][fF]1)([0-9])', '\2', 'g'),
-                         '\\357\\274\\22([0-7])', '\1', 'g'), '\\357\\274\\230', '8', 'g'), '\\357\\274\\231', '9', 'g') end
+                         E'\\\\+u(003|[fF][fF]1)([0-9])', E'\\2', 'g'),
+                         E'\\\\357\\\\274\\\\22([0-7])', E'\\1', 'g'), E'\\\\357\\\\274\\\\230', '8', 'g'), E'\\\\357\\\\274\\\\231', '9', 'g') end
 $$;
 CREATE FUNCTION anubis.rate_next(rate_at timestamp with time zone, rate_by bigint, rate double precision, process bigint, at timestamp with time zone) RETURNS timestamp with time zone
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -1621,7 +1669,7 @@ begin
     insert into anubis.ledger_partitions (name, first_id, last_id)
         select c.relname, coalesce(b[1]::bigint, 0), b[2]::bigint - 1
           from pg_inherits i join pg_class c on c.oid = i.inhrelid,
-               regexp_match(pg_get_expr(c.relpartbound, c.oid), 'FROM \((?:MINVALUE|''?(\d+)''?)\) TO \(''?(\d+)''?\)') b
+               regexp_match(pg_get_expr(c.relpartbound, c.oid), 'FROM [(](?:MINVALUE|''?([0-9]+)''?)[)] TO [(]''?([0-9]+)''?[)]') b
          where i.inhparent = 'anubis.subscription_events'::regclass and b is not null
             on conflict do nothing;
     -- Events go where those of the original go: behind its adopted ones, and into the first partition that it has.
@@ -1945,7 +1993,7 @@ begin
         hint = (select format('Mend or drop %s on %s.', string_agg(format('%I', t.tgname), ', ' order by t.tgname), t.tgrelid::regclass)
                   from pg_trigger t
                  where t.tgrelid = 'anubis.subscriptions'::regclass and not t.tgisinternal and t.tgenabled <> 'D' and t.tgtype & 16 = 16
-                   and t.tgname not like 'anubis\_%' group by t.tgrelid);
+                   and not starts_with(t.tgname, 'anubis_') group by t.tgrelid);
 end $$;
 CREATE FUNCTION anubis.subscription_updated() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -2250,6 +2298,21 @@ begin
               from anubis.tables_needed() n left join pg_class c on c.relname = n.name and c.relnamespace = here,
                    anubis.table_elsewhere(n.name) o (own)
             union all
+            select l.relation, format('has no column "%s"', l.lost[1])
+                   || case when cardinality(l.lost) = 1 and cardinality(l.strange) = 1
+                           then format(', but a "%1$s"; run "alter table anubis.%2$I rename column %1$I to %3$I"', l.strange[1], l.relation,
+                                       l.lost[1])
+                           else '; bring the table back from a dump' end
+              from (select coalesce(n.relation, a.relation) as relation, array_agg(n.name) filter (where a.name is null) as lost,
+                           array_agg(a.name) filter (where n.name is null) as strange
+                      from anubis.columns_ours() n
+                      full join (select c.relname::text as relation, t.attname::text as name
+                                   from pg_class c join pg_attribute t on t.attrelid = c.oid and t.attnum > 0 and not t.attisdropped
+                                  where c.relnamespace = here and c.relname in (select m.name from anubis.tables_needed() m)) a
+                        on a.relation = n.relation and a.name = n.name
+                     group by 1) l
+             where l.lost is not null and to_regclass('anubis.' || l.relation) is not null
+            union all
             select n.name, coalesce(format('is %s now; run "alter table %1$s set schema anubis"', anubis.table_moved(n.name)),
                                     'is missing; bring it back from a dump')
               from unnest('{subscriptions,integrations,integration_filters}'::text[]) n (name)
@@ -2314,10 +2377,11 @@ CREATE FUNCTION anubis.tables_bypassed() RETURNS text
                                     t.tgname, t.quoted) end as words
               from triggers t where not t.is_ours and (t.calls_ours or t.is_before_row and not t.is_theirs)
             union all
-            select format('rule "%s" on "%s" puts something else in the place of what is written there; run "drop rule %I on %s"',
-                          r.rulename, o.name, r.rulename, o.quoted)
+            select format('rule "%s" on "%s" %s; run "drop rule %I on %s"', r.rulename, o.name,
+                          case when r.is_instead then 'puts something else in the place of what is written there'
+                               else 'makes the server refuse statements of ours' end, r.rulename, o.quoted)
               from own o join pg_rewrite r on r.ev_class = o.oid
-             where r.ev_type <> '1' and r.is_instead and r.ev_enabled <> 'D'
+             where r.ev_type <> '1' and (r.is_instead or not o.is_theirs or r.ev_type = '2') and r.ev_enabled <> 'D'
             union all
             select format('table %s inherits from "%s", whose triggers and keys do not hold for it; run "alter table %s no inherit %s"',
                           i.inhrelid::regclass, o.name, i.inhrelid::regclass, o.quoted)
@@ -2348,7 +2412,7 @@ begin
         insert into anubis.ledger_partitions as l (name, first_id, last_id)
         select c.relname, coalesce(b[1]::bigint, 0), b[2]::bigint - 1
           from pg_inherits i join pg_class c on c.oid = i.inhrelid,
-               regexp_match(pg_get_expr(c.relpartbound, c.oid), 'FROM \((?:MINVALUE|''?(\d+)''?)\) TO \(''?(\d+)''?\)') b
+               regexp_match(pg_get_expr(c.relpartbound, c.oid), 'FROM [(](?:MINVALUE|''?([0-9]+)''?)[)] TO [(]''?([0-9]+)''?[)]') b
          where i.inhparent = ledger and b is not null and not exists (select from anubis.ledger_partitions p where p.name = c.relname)
         returning l.name loop
         return next format('partition "%s" in the table "ledger_partitions"', lost.name);
@@ -2396,7 +2460,7 @@ CREATE FUNCTION anubis.tables_needed(OUT name text, OUT kind "char", OUT key tex
     AS $$
     values ('anubis_migrations', 'r'::"char", '{version}'::text[]), ('anubis_repeatables', 'r', '{name}'),
            ('installation', 'r', '{one}'), ('relay_state', 'r', '{one}'), ('relay_saved', 'r', '{one}'), ('relay_holes', 'r', '{first_id}'),
-           ('relay_topics', 'r', '{topic,from_sequence}'),
+           ('relay_topics', 'r', '{topic,from_sequence}'), ('relay_reached', 'r', '{topic,partition}'),
            ('ledger_partitions', 'r', '{name}'), ('ledger_dropped', 'r', '{name}'), ('ledger_leaps', 'r', '{first_id}'), ('ledger_baseline', 'r', null),
            ('consumer_offsets', 'r', '{consumer_group,topic,partition}'),
            ('consumer_bitmaps', 'r', '{read_model,event_type,partition,chunk}'),
@@ -2418,7 +2482,9 @@ CREATE FUNCTION anubis.triggers_amiss() RETURNS text
     select string_agg(format('%s on %s (%s)', w.name, w.relation,
                              case when t.oid is null then 'missing' when t.tgenabled = 'D' then 'disabled' else 'not for everybody' end),
                       ', ' order by w.relation, w.name)
-      from (values ('subscriptions', 'anubis_2_foreign_change'), ('subscriptions', 'anubis_3_seed_kept'),
+      from (select c.relname::text, 'ledger_append_only' from pg_inherits i join pg_class c on c.oid = i.inhrelid
+             where i.inhparent = to_regclass('anubis.subscription_events')
+            union all values ('subscriptions', 'anubis_2_foreign_change'), ('subscriptions', 'anubis_3_seed_kept'),
                    ('subscriptions', 'anubis_4_change_refused'),
                    ('subscriptions', 'anubis_no_delete'), ('subscriptions', 'anubis_no_truncate'),
                    ('subscriptions', 'anubis_inserted'), ('subscriptions', 'anubis_updated'),
@@ -3010,6 +3076,12 @@ CREATE TABLE anubis.relay_holes (
     last_id bigint NOT NULL,
     unread boolean DEFAULT false NOT NULL
 );
+CREATE TABLE anubis.relay_reached (
+    topic text NOT NULL,
+    partition integer NOT NULL,
+    next_offset bigint NOT NULL
+)
+WITH (fillfactor='50');
 CREATE TABLE anubis.relay_saved (
     one boolean DEFAULT true NOT NULL,
     high bigint NOT NULL,
@@ -3348,6 +3420,8 @@ ALTER TABLE ONLY anubis.ledger_partitions
     ADD CONSTRAINT ledger_partitions_pkey PRIMARY KEY (name);
 ALTER TABLE ONLY anubis.relay_holes
     ADD CONSTRAINT relay_holes_pkey PRIMARY KEY (first_id);
+ALTER TABLE ONLY anubis.relay_reached
+    ADD CONSTRAINT relay_reached_pkey PRIMARY KEY (topic, partition);
 ALTER TABLE ONLY anubis.relay_saved
     ADD CONSTRAINT relay_saved_pkey PRIMARY KEY (one);
 ALTER TABLE ONLY anubis.relay_state

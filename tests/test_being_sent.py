@@ -147,7 +147,8 @@ def test_triggers_that_change_what_is_written_are_named(app, institutions, make_
     assert "could not store" not in daemon.log and daemon.term() == 0
 
 
-@pytest.mark.parametrize("change", ["attempts := new.attempts + 1", "next_attempt_at := null", "idempotency_seed := 7"])
+@pytest.mark.parametrize("change", ["attempts := new.attempts + 1", "attempts := 0", "held_at := now()",
+                                    "next_attempt_at := null", "idempotency_seed := 7"])
 def test_a_pause_and_a_key_that_triggers_change_are_named(app, institutions, make_daemon, change):
     """Else a row that is to be tried again would go out without a pause, without end, or under another key."""
     path = "/status/500/one"

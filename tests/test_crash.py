@@ -265,6 +265,25 @@ def test_a_lease_that_a_trigger_refuses_to_end_holds_up_no_other(app, institutio
     app.wait_states(sent=20)
 
 
+@pytest.mark.parametrize("body", ["return null", "new.status := old.status", "new.status := 'sent'", "new.attempts := 0",
+                                  "new.held_at := now()", "new.next_attempt_at := null"])
+def test_a_lease_whose_end_a_trigger_changes_is_named(app, institutions, make_daemon, body):
+    """Else it would stay "processing" for ever, or be tried again as nobody has meant it, in silence."""
+    ids = app.subscriptions(app.integration(institutions.url("/good")), 10)
+    app.query("""update {s}.subscriptions set status = 'processing', attempts = 1, claimed_by = 'gone', claim_token = 7,
+        lease_expires_at = now() - interval '1 minute'""")
+    app.query(f"create function public.own() returns trigger language plpgsql as $q$ begin {body}; return new; end $q$")
+    app.query(f"create trigger own before update on {{s}}.subscriptions for each row when (new.last_error like 'lease expired%%' "
+              f"and new.id in ({ids[3]}, {ids[7]})) execute function public.own()", ())
+    daemon = make_daemon().start()
+    for row in (ids[3], ids[7]):
+        daemon.wait_log(rf"could not end the claim of subscription {row} \(a trigger changes or drops the end of the claim of "
+                        rf"subscription {row} as it is written. Mend or drop own on anubis.subscriptions", 30)
+    app.wait_states(sent=8, processing=2)
+    app.query("drop trigger own on {s}.subscriptions")
+    app.wait_states(sent=10, deadline=60)
+
+
 def test_two_daemons_share_without_doubles(app, institutions, make_daemon):
     daemons = [make_daemon({**SETTINGS, "delivery": {**SETTINGS["delivery"], "timeout": "20s", "lease": "60s"}})
                for _ in range(2)]

@@ -27,9 +27,11 @@ def changed_under(app, institutions, make_daemon, statements):
     (["alter table {s}.subscriptions enable replica trigger anubis_inserted"], r"anubis_inserted .* \(not for everybody\)"),
     (["drop trigger anubis_inserted on {s}.subscriptions"], r"anubis_inserted on subscriptions \(missing\)"),
     (["drop trigger ledger_append_only on {s}.subscription_events"], r"ledger_append_only on subscription_events \(missing\)"),
+    (["alter table {s}.subscription_events_1 disable trigger ledger_append_only"],
+     r"ledger_append_only on subscription_events_1 \(disabled\)"),
     (["alter table {s}.integrations disable trigger all"], r"anubis_integration_check on integrations \(disabled\)"),
     (SWAP, r"anubis_inserted on subscriptions \(missing\)"),
-], ids=["disabled", "all disabled", "replica only", "dropped", "ledger", "integrations", "swapped"])
+], ids=["disabled", "all disabled", "replica only", "dropped", "ledger", "a partition", "integrations", "swapped"])
 def test_it_stops_where_a_trigger_does_not_fire(app, institutions, make_daemon, change, named):
     integration, daemon = changed_under(app, institutions, make_daemon, change)
     daemon.wait_log(rf"error: changes may leave no trace: trigger .*{named}.*anubisctl migrate")
@@ -139,12 +141,16 @@ NEWEST = "(select name from {s}.ledger_partitions, {s}.ledger_id_seq where last_
     (["alter table {s}.consumer_offsets set unlogged"], 'table "consumer_offsets" is unlogged', "said"),
     (["drop view {s}.subscription_event_messages"],
      "a view that anubisd needs is missing: subscription_event_messages", "migrate"),
+    (["alter table {s}.integration_runtime rename sent to sent_total"],
+     'table "integration_runtime" has no column "sent", but a "sent_total"', "said"),
+    (["alter table {s}.relay_state rename high to hi"], 'table "relay_state" has no column "high", but a "hi"', "said"),
+    (["alter table {s}.alert_silences rename until to ending"], 'table "alert_silences" has no column "until"', "said"),
     (["alter sequence {s}.ledger_id_seq cache 20"], "draws 20 ids at once.* sessions of the application reconnect", "said"),
     (["update {s}.installation set namespace = gen_random_uuid()"], "table installation names .* somebody has written", "said"),
 ], ids=["detached", "not listed", "unlogged", "look-alike", "plain copy", "renamed", "moved ledger", "moved relay_state",
         "moved integrations", "relay_state", "installation",
-        "copy of relay_state", "copy of marks", "copy of dead letters", "unlogged offsets", "view", "sequence",
-        "namespace"])
+        "copy of relay_state", "copy of marks", "copy of dead letters", "unlogged offsets", "view", "column",
+        "column of the relay", "column of a silence", "sequence", "namespace"])
 def test_it_stops_where_a_table_is_another_one(app, institutions, make_daemon, broker, changes, named, mend):
     """Until it is mended as the journal says; nothing is lost, sent twice or counted twice, and the name stays."""
     integration = app.integration(institutions.url("/good/tables"))
@@ -201,6 +207,9 @@ def test_the_tables_that_are_looked_at_are_all(database):
     assert database.query("select relname::text, relkind::text from pg_class where relnamespace = 'anubis'::regnamespace "
                           "and relkind in ('r', 'p') and relname !~ %s order by 1", (theirs,)) == \
         database.query("select name, kind::text from anubis.tables_needed() order by 1")
+    assert database.query("select relation, name from anubis.columns_ours() order by 1, 2") == \
+        database.query("select n.name, a.attname::text from anubis.tables_needed() n, pg_attribute a where attnum > 0 "
+                       "and not attisdropped and attrelid = to_regclass('anubis.' || n.name) order by 1, 2")
     assert database.value("select anubis.tables_amiss() is null and anubis.views_amiss() is null")
 
 
@@ -295,8 +304,12 @@ def test_types_and_settings_make_no_other_trigger(app, institutions, make_daemon
     (["create table public.child () inherits ({s}.subscriptions)"], 'table public.child inherits from "subscriptions"'),
     (["create rule r as on insert to {s}.subscription_events do instead nothing"], 'rule "r" on "subscription_events"'),
     (["create rule r as on update to {s}.subscriptions where old.id % 2 = 0 do instead nothing"], 'rule "r" on "subscriptions"'),
+    (["create rule also as on update to {s}.subscriptions do also notify changes"],
+     'rule "also" on "subscriptions" makes the server refuse'),
+    (["create rule also as on insert to {s}.relay_holes do also notify changes"],
+     'rule "also" on "relay_holes" makes the server refuse'),
 ], ids=["ledger", "counters", "a name like ours", "a name of ours", "once more", "renamed and made again", "inherited", "rule",
-        "rule of updates"])
+        "rule of updates", "rule that adds", "rule that adds to ours"])
 def test_it_stops_where_others_drop_rows(app, institutions, make_daemon, changes, named):
     integration, daemon = changed_under(app, institutions, make_daemon, changes)
     said = daemon.wait_log(rf'error: the tables are not as anubisd made them: {named}.*; run "(.*?)"', 60)

@@ -73,9 +73,11 @@ def test_what_was_published_again_hides_nothing(world):
         assert daemon.term() == 0
 
 
-def test_copies_with_the_times_they_had_hide_nothing(world):
+@pytest.mark.parametrize("read", [True, False], ids=["read", "read by others alone"])
+def test_copies_with_the_times_they_had_hide_nothing(world, read):
     """Of a mirror that starts over, say: the newest messages are old ones of ours, known, and of old times."""
-    with world.daemon() as daemon:
+    with world.daemon(consumers={"integration": read}) as daemon:
+        world.counts = read
         world.send(50, 50)
         copied = [m for kind in KINDS[:3] for m in world.kafka.read_all(f"anubis.subscriptions.{kind}")]
         saved = world.server.save()
@@ -119,6 +121,7 @@ def test_where_nothing_is_ours_the_look_ends(world, known):
         assert daemon.term() == 0
         if not known:
             world.app.query(f"delete from {offsets}", ())
+            assert not world.app.query("select from {s}.relay_reached where topic like '%%.failed'", ())
         daemon.start()
         world.send(10, 20)
         read = int(daemon.wait_log(r"read (\d+) messages to find our newest events")[1])

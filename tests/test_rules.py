@@ -76,6 +76,31 @@ def test_ids_are_positive(rules, name):
     assert (found[0], found[1].constraint_name) == ("23514", rule) and f"the id {value}" in found[1].message_primary
 
 
+INTEGRATIONS = [("endpoint_url", value) for value in (
+    "https://a.example/", "http://127.0.0.1:8080/x", "https://[::1]:8443/x", "https://a.example./", "https://ü.example/",
+    "https://.a.example/", "https://a..example/", "https://a\\b.example/", "https://[::g]/", "https://a.example:0/", "https://u@a.example/")]
+INTEGRATIONS += [("auth_token", "a\\b"), ("auth_token", "tökens"), ("delivery_settings", '{"headers": {"x": "ö"}}'),
+                 ("delivery_settings", '{"proxy": "http://[::1]:3128"}'), ("delivery_settings", '{"proxy": "http://a b"}')]
+
+
+def test_settings_of_a_session_change_no_rule(app):
+    """Backslashes in strings are read by them, as sessions of long ago had it."""
+    judged = []
+    for setting in ("on", "off"):
+        app.query(f"alter database {app.database.name} set standard_conforming_strings = {setting}")
+        connection = app.database.connect()
+        with connection.cursor() as cursor:
+            for column, value in INTEGRATIONS:
+                try:
+                    cursor.execute(f"insert into {app.schema}.integrations (name, {column}) values ('x', %s)", (value,))
+                    judged.append(None)
+                except psycopg2.Error as refused:
+                    judged.append(refused.diag.message_primary)
+        connection.close()
+    half = len(INTEGRATIONS)
+    assert judged[:half] == judged[half:] and 5 < sum(words is not None for words in judged[:half]) < half - 4, judged
+
+
 @pytest.mark.parametrize("number", [0, -7, -2 ** 63])
 def test_ids_of_integrations_are_positive(rules, number):
     for statement in ("insert into {s}.integrations (id, name) values (%s, 'x')",

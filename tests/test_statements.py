@@ -34,6 +34,16 @@ def read_statements():
 STATEMENTS = read_statements()
 
 
+def test_functions_mean_the_same_in_any_session():
+    """A session of the application's may have standard_conforming_strings off: a backslash is one in E'' alone."""
+    folder = os.path.join(ROOT, "sql", "repeatable")
+    for file in sorted(os.listdir(folder)):
+        with open(os.path.join(folder, file), encoding="ascii") as f:
+            code = re.sub(r"--.*", "", f.read())
+        plain = [s for mark, s in re.findall(r"(E?)('(?:[^']|'')*')", code) if "\\" in s and not mark]
+        assert not plain, (file, plain)
+
+
 @pytest.mark.parametrize("name", STATEMENTS)
 def test_a_statement_can_be_prepared(name, database):
     text = STATEMENTS[name]

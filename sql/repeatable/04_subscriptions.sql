@@ -320,7 +320,7 @@ begin
         hint = (select format('Mend or drop %s on %s.', string_agg(format('%I', t.tgname), ', ' order by t.tgname), t.tgrelid::regclass)
                   from pg_trigger t
                  where t.tgrelid = '@extschema@.subscriptions'::regclass and not t.tgisinternal and t.tgenabled <> 'D' and t.tgtype & 16 = 16
-                   and t.tgname not like 'anubis\_%' group by t.tgrelid);
+                   and not starts_with(t.tgname, 'anubis_') group by t.tgrelid);
 end $$;
 
 -- Its request may be under way with what it held: the answer would be taken for one to the change, which would never go out.

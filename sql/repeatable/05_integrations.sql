@@ -99,9 +99,9 @@ declare
     problem text;
     hint text := 'It looks like https://api.example.edu.br/enrolments; credentials go to auth_token or delivery_settings.';
     authority text := substring(new.endpoint_url from '^[Hh][Tt][Tt][Pp][Ss]?://([^/?#]*)');
-    host text := substring(authority from '^(\[[^]]*\]|[^:]*)');
+    host text := substring(authority from '^([[][^]]*[]]|[^:]*)');
     port text := substring(authority from length(host) + 1);
-    name text := regexp_replace(host, '\.$', '');
+    name text := regexp_replace(host, '[.]$', '');
 begin
     -- No event could name it.
     if new.id <= 0 and new.id is distinct from old.id then
@@ -119,16 +119,16 @@ begin
             problem := 'holds a user name or a password';
         elsif host = '' then
             problem := 'names no host';
-        elsif host ~ '[^\x01-\x7f]' then
+        elsif host ~ E'[^\x01-\x7f]' then
             problem := format('names the host "%s", which is not in ASCII', host);
             hint := 'Write it in its xn-- form (punycode), which "idn2" or any browser shows.';
         elsif host like '[%' then
-            if host !~ '^\[[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*\]$' then
+            if host !~ '^[[][0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*[]]$' then
                 problem := format('names the host "%s", which is no IPv6 address', host);
             end if;
         elsif host !~ '^[A-Za-z0-9_.-]+$' then
             problem := format('names the host "%s", which holds a character that no host name has', host);
-        elsif name ~ '^\.|\.\.|\.$|^$' or name ~ '[^.]{64}' then
+        elsif name ~ '^[.]|[.][.]|[.]$|^$' or name ~ '[^.]{64}' then
             problem := format('names the host "%s", of which a part is empty or longer than 63 characters', host);
         elsif length(name) > 253 then
             problem := 'names a host of more than 253 characters';
@@ -148,7 +148,7 @@ begin
                 hint = 'It is the token itself, or "credential:NAME" for one that systemd hands to the daemon.';
         elsif new.auth_token ~ '[[:cntrl:]]' then
             raise exception using errcode = 'check_violation', message = 'auth_token holds control characters, perhaps the end of a line';
-        elsif new.auth_token ~ '[^\x01-\x7f]' then
+        elsif new.auth_token ~ E'[^\x01-\x7f]' then
             raise exception using errcode = 'check_violation', message = 'auth_token holds characters that are not ASCII',
                 hint = 'A header carries no others safely. Was it copied from a text with typographic dashes or quotes?';
         elsif new.auth_token ~ '^ +$' then

@@ -53,7 +53,7 @@ declare
     trigger_name text;
 begin
     for trigger_name in select t.tgname from pg_trigger t
-                         where t.tgrelid = '@extschema@.subscriptions'::regclass and not t.tgisinternal and t.tgname not like 'anubis\_%'
+                         where t.tgrelid = '@extschema@.subscriptions'::regclass and not t.tgisinternal and not starts_with(t.tgname, 'anubis_')
                            and t.tgtype & 1 = 1 and t.tgtype & 2 = 0 and t.tgtype & 20 <> 0 loop
         raise warning 'trigger "%" on "subscriptions" is the application''s: should it update the same row, the events of both changes come in the wrong order', trigger_name;
     end loop;

@@ -11,7 +11,7 @@ begin
                     @extschema@.ledger_baseline, @extschema@.audit_past, @extschema@.ledger_dropped, @extschema@.ledger_leaps, @extschema@.stats_events, @extschema@.ledger_id_seq to %I', role);
     execute format('grant select, update on @extschema@.subscriptions, @extschema@.integrations to %I', role);
     execute format('grant select, insert, update, delete on @extschema@.integration_runtime, @extschema@.dead_letters, @extschema@.consumer_stops,
-                    @extschema@.relay_state, @extschema@.relay_saved, @extschema@.relay_holes, @extschema@.relay_topics, @extschema@.consumer_offsets,
+                    @extschema@.relay_state, @extschema@.relay_saved, @extschema@.relay_holes, @extschema@.relay_topics, @extschema@.relay_reached, @extschema@.consumer_offsets,
                     @extschema@.consumer_bitmaps, @extschema@.integration_stats_spans, @extschema@.integration_stats, @extschema@.integration_stats_days,
                     @extschema@.integration_stats_months, @extschema@.integration_stats_changes, @extschema@.alerts, @extschema@.alert_silences, @extschema@.alert_outbox,
                     @extschema@.alert_evidence, @extschema@.alert_firsts, @extschema@.alert_buckets,

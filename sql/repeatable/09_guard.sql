@@ -28,7 +28,9 @@ create or replace function @extschema@.triggers_amiss() returns text language sq
     select string_agg(format('%s on %s (%s)', w.name, w.relation,
                              case when t.oid is null then 'missing' when t.tgenabled = 'D' then 'disabled' else 'not for everybody' end),
                       ', ' order by w.relation, w.name)
-      from (values ('subscriptions', 'anubis_2_foreign_change'), ('subscriptions', 'anubis_3_seed_kept'),
+      from (select c.relname::text, 'ledger_append_only' from pg_inherits i join pg_class c on c.oid = i.inhrelid
+             where i.inhparent = to_regclass('@extschema@.subscription_events')
+            union all values ('subscriptions', 'anubis_2_foreign_change'), ('subscriptions', 'anubis_3_seed_kept'),
                    ('subscriptions', 'anubis_4_change_refused'),
                    ('subscriptions', 'anubis_no_delete'), ('subscriptions', 'anubis_no_truncate'),
                    ('subscriptions', 'anubis_inserted'), ('subscriptions', 'anubis_updated'),
@@ -149,7 +151,7 @@ declare
     root bytea := substr(roots, length(roots) - 31, 32);
 begin
     for place in reverse length(roots) / 32 - 2 .. 0 loop
-        root := sha256('\x01'::bytea || substr(roots, place * 32 + 1, 32) || root);
+        root := sha256(E'\\x01'::bytea || substr(roots, place * 32 + 1, 32) || root);
     end loop;
     return root;
 end $$;

@@ -57,7 +57,7 @@ create or replace function @extschema@.tables_needed(out name text, out kind "ch
     set search_path = pg_catalog, pg_temp as $$
     values ('anubis_migrations', 'r'::"char", '{version}'::text[]), ('anubis_repeatables', 'r', '{name}'),
            ('installation', 'r', '{one}'), ('relay_state', 'r', '{one}'), ('relay_saved', 'r', '{one}'), ('relay_holes', 'r', '{first_id}'),
-           ('relay_topics', 'r', '{topic,from_sequence}'),
+           ('relay_topics', 'r', '{topic,from_sequence}'), ('relay_reached', 'r', '{topic,partition}'),
            ('ledger_partitions', 'r', '{name}'), ('ledger_dropped', 'r', '{name}'), ('ledger_leaps', 'r', '{first_id}'), ('ledger_baseline', 'r', null),
            ('consumer_offsets', 'r', '{consumer_group,topic,partition}'),
            ('consumer_bitmaps', 'r', '{read_model,event_type,partition,chunk}'),
@@ -71,6 +71,54 @@ create or replace function @extschema@.tables_needed(out name text, out kind "ch
            ('alerts', 'r', '{id}'), ('alert_silences', 'r', '{id}'), ('alert_outbox', 'r', '{id}'),
            ('alert_evidence', 'r', '{integration_id}'), ('alert_firsts', 'r', '{subscription_id}'), ('alert_buckets', 'r', '{integration_id,bucket}'),
            ('confirmations', 'r', '{subscription_id}'), ('confirmation_terms', 'r', '{integration_id,since}')
+$$;
+
+-- Their columns, each of which is read or written by name.
+create or replace function @extschema@.columns_ours(out relation text, out name text) returns setof record language sql immutable
+    set search_path = pg_catalog, pg_temp as $$
+    select unnest(t.relations::text[]), c.name from (values
+        ('{anubis_migrations}', '{applied_at,applied_by,checksum,made,name,oldest_daemon,version}'),
+        ('{anubis_repeatables}', '{applied_at,applied_by,checksum,name}'),
+        ('{installation}', '{allows_cleaning,copied_up_to,created_at,database,namespace,one,server,tables}'),
+        ('{relay_state}', '{compared_at,epoch,gap_first,gap_horizon,gap_last,high,leader,one,stopped_on,stopped_reason,system_identifier,
+            timeline,topic_prefix,updated_at}'),
+        ('{relay_saved}', '{gap_first,gap_horizon,gap_last,high,one,saved_at}'),
+        ('{relay_holes}', '{first_id,last_id,unread}'),
+        ('{relay_topics}', '{from_sequence,partitions,topic}'),
+        ('{relay_reached}', '{next_offset,partition,topic}'),
+        ('{ledger_partitions}', '{created_at,first_id,last_id,name}'),
+        ('{ledger_dropped}', '{dropped_at,events,first_at,first_id,last_at,last_id,name}'),
+        ('{ledger_leaps}', '{created_at,first_id,last_id}'),
+        ('{ledger_baseline}', '{failed,failed_sends,integration_id,sent,status,subscriptions,successful_sends}'),
+        ('{consumer_offsets}', '{consumer_group,foreign_messages,next_offset,partition,read_model,topic,unknown_events,unread_below,
+            unread_gaps,unread_until,updated_at}'),
+        ('{consumer_bitmaps}', '{bits,chunk,event_type,partition,read_model,version}'),
+        ('{integration_runtime}', '{backoff_reason,backoff_since,backoff_until,circuit_failures,circuit_generation,circuit_level,
+            circuit_ours,circuit_reason,circuit_since,circuit_state,circuit_until,circuit_why,failed,failed_folded,integration_id,
+            own_pause,rate_at,rate_by,refused_in_row,refused_turn,sent,sent_folded,served_by,served_until,taken_at}'),
+        ('{dead_letters}', '{consumer_group,created_at,discard_reason,discarded_at,error,failed_at,headers,id,key,last_error,offset,
+            partition,published_at,read_model,replayed_at,replays,topic,value}'),
+        ('{consumer_stops}', '{command,passes_until,read_model,reason,stopped_at}'),
+        ('{integration_stats_spans,integration_stats,integration_stats_days,integration_stats_months}', '{attempts,bucket,created,
+            delivery_count,delivery_index,failed,http_count,http_index,integration_id,retried,sent,span}'),
+        ('{integration_stats_changes}', '{bucket,changes,integration_id}'),
+        ('{audit_trees}', '{id,partition,roots,size,topic}'),
+        ('{audit_log}', '{commitment,created_at,event_id,event_type,hash,integration_id,leaf,offset,sequence,subscription_id,tree}'),
+        ('{audit_tiles}', '{hash,level,tile,tree}'),
+        ('{audit_checkpoints}', '{created_at,id,note,published_at,signed_by,verified_at}'),
+        ('{audit_salts}', '{chunk,salts}'),
+        ('{audit_checks}', '{checked_at,checkpoint,differences,last_checkpoint,one,took_ms,unsealed_since,whole_at,words}'),
+        ('{audit_past}', '{checkpoint,id,installation,leaves,tree}'),
+        ('{alerts}', '{acknowledged_at,acknowledged_by,id,integration_id,kind,last_notified_at,message,resolved_at,started_at,state,
+            threshold,value}'),
+        ('{alert_silences}', '{created_at,id,integration_id,kind,reason,until}'),
+        ('{alert_outbox}', '{alert_id,attempts,body,created_at,due_at,error,event,id,sent_at,sink}'),
+        ('{alert_evidence}', '{above_since,integration_id,recent,since}'),
+        ('{alert_firsts}', '{seen_at,subscription_id}'),
+        ('{alert_buckets}', '{bucket,failed,integration_id,total}'),
+        ('{confirmations}', '{confirmed_at,contradicting,contradictions,created_at,expected_by,external_id,integration_id,received_at,
+            status,subscription_id}'),
+        ('{confirmation_terms}', '{integration_id,known_at,since,within_usec}')) as t (relations, names), unnest(t.names::text[]) c (name)
 $$;
 
 -- What others have put on the tables that drops, changes or doubles what is written there, and what would be right; NULL = nothing. Other
@@ -113,10 +161,11 @@ create or replace function @extschema@.tables_bypassed() returns text language s
                                     t.tgname, t.quoted) end as words
               from triggers t where not t.is_ours and (t.calls_ours or t.is_before_row and not t.is_theirs)
             union all
-            select format('rule "%s" on "%s" puts something else in the place of what is written there; run "drop rule %I on %s"',
-                          r.rulename, o.name, r.rulename, o.quoted)
+            select format('rule "%s" on "%s" %s; run "drop rule %I on %s"', r.rulename, o.name,
+                          case when r.is_instead then 'puts something else in the place of what is written there'
+                               else 'makes the server refuse statements of ours' end, r.rulename, o.quoted)
               from own o join pg_rewrite r on r.ev_class = o.oid
-             where r.ev_type <> '1' and r.is_instead and r.ev_enabled <> 'D'
+             where r.ev_type <> '1' and (r.is_instead or not o.is_theirs or r.ev_type = '2') and r.ev_enabled <> 'D'
             union all
             select format('table %s inherits from "%s", whose triggers and keys do not hold for it; run "alter table %s no inherit %s"',
                           i.inhrelid::regclass, o.name, i.inhrelid::regclass, o.quoted)
@@ -146,6 +195,21 @@ begin
                              then 'has no key, like a copy by "create table as"; bring it back from a dump' end as words
               from @extschema@.tables_needed() n left join pg_class c on c.relname = n.name and c.relnamespace = here,
                    @extschema@.table_elsewhere(n.name) o (own)
+            union all
+            select l.relation, format('has no column "%s"', l.lost[1])
+                   || case when cardinality(l.lost) = 1 and cardinality(l.strange) = 1
+                           then format(', but a "%1$s"; run "alter table @extschema@.%2$I rename column %1$I to %3$I"', l.strange[1], l.relation,
+                                       l.lost[1])
+                           else '; bring the table back from a dump' end
+              from (select coalesce(n.relation, a.relation) as relation, array_agg(n.name) filter (where a.name is null) as lost,
+                           array_agg(a.name) filter (where n.name is null) as strange
+                      from @extschema@.columns_ours() n
+                      full join (select c.relname::text as relation, t.attname::text as name
+                                   from pg_class c join pg_attribute t on t.attrelid = c.oid and t.attnum > 0 and not t.attisdropped
+                                  where c.relnamespace = here and c.relname in (select m.name from @extschema@.tables_needed() m)) a
+                        on a.relation = n.relation and a.name = n.name
+                     group by 1) l
+             where l.lost is not null and to_regclass('@extschema@.' || l.relation) is not null
             union all
             select n.name, coalesce(format('is %s now; run "alter table %1$s set schema @extschema@"', @extschema@.table_moved(n.name)),
                                     'is missing; bring it back from a dump')

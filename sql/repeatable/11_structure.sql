@@ -40,7 +40,7 @@ begin
     insert into @extschema@.ledger_partitions (name, first_id, last_id)
         select c.relname, coalesce(b[1]::bigint, 0), b[2]::bigint - 1
           from pg_inherits i join pg_class c on c.oid = i.inhrelid,
-               regexp_match(pg_get_expr(c.relpartbound, c.oid), 'FROM \((?:MINVALUE|''?(\d+)''?)\) TO \(''?(\d+)''?\)') b
+               regexp_match(pg_get_expr(c.relpartbound, c.oid), 'FROM [(](?:MINVALUE|''?([0-9]+)''?)[)] TO [(]''?([0-9]+)''?[)]') b
          where i.inhparent = '@extschema@.subscription_events'::regclass and b is not null
             on conflict do nothing;
     -- Events go where those of the original go: behind its adopted ones, and into the first partition that it has.
@@ -129,7 +129,7 @@ begin
         insert into @extschema@.ledger_partitions as l (name, first_id, last_id)
         select c.relname, coalesce(b[1]::bigint, 0), b[2]::bigint - 1
           from pg_inherits i join pg_class c on c.oid = i.inhrelid,
-               regexp_match(pg_get_expr(c.relpartbound, c.oid), 'FROM \((?:MINVALUE|''?(\d+)''?)\) TO \(''?(\d+)''?\)') b
+               regexp_match(pg_get_expr(c.relpartbound, c.oid), 'FROM [(](?:MINVALUE|''?([0-9]+)''?)[)] TO [(]''?([0-9]+)''?[)]') b
          where i.inhparent = ledger and b is not null and not exists (select from @extschema@.ledger_partitions p where p.name = c.relname)
         returning l.name loop
         return next format('partition "%s" in the table "ledger_partitions"', lost.name);

@@ -79,7 +79,7 @@ begin
     for t in select g.oid, g.tgname, g.tgrelid::regclass as relation from pg_trigger g
               where g.tgrelid in ('@extschema@.subscriptions'::regclass, '@extschema@.integrations'::regclass,
                                   '@extschema@.integration_filters'::regclass)
-                and not g.tgisinternal and g.tgname like 'anubis\_%' loop
+                and not g.tgisinternal and starts_with(g.tgname, 'anubis_') loop
         again := again || pg_get_triggerdef(t.oid);
         execute format('drop trigger %I on %s', t.tgname, t.relation);
     end loop;

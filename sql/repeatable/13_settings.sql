@@ -73,7 +73,7 @@ create or replace function @extschema@.delivery_settings_header_fault(name text,
                 when lower(name) in ('host', 'content-length', 'transfer-encoding', 'connection', 'keep-alive', 'te', 'trailer', 'upgrade',
                                      'expect', 'accept-encoding', 'proxy-connection', 'proxy-authorization', 'idempotency-key', 'traceparent',
                                      'webhook-id', 'webhook-timestamp', 'webhook-signature') then 'is a header that anubisd sets itself'
-                when value ~ '[^\x01-\x7f]' then 'holds characters that are not ASCII'
+                when value ~ E'[^\x01-\x7f]' then 'holds characters that are not ASCII'
                 when value ~ '^ +$' then 'is blank' end $$;
 
 create or replace function @extschema@.delivery_settings_auth(value jsonb) returns text language plpgsql immutable
@@ -252,7 +252,7 @@ create or replace function @extschema@.delivery_settings_proxy(value jsonb) retu
     select coalesce(@extschema@.delivery_settings_text_fault(value, 'secret'),
         case when t ~ '^credential:' then null
              when t ~ '@' then 'holds a user name or password: such a URL belongs into a credential, "credential:NAME"'
-             when t !~ '^(http|socks5h?)://([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?/?$'
+             when t !~ '^(http|socks5h?)://([A-Za-z0-9_.-]+|[[][0-9A-Fa-f:.]+[]])(:[0-9]{1,5})?/?$'
              then 'must be a URL such as http://proxy.example:3128 (or socks5, socks5h)' end)
       from (select value #>> '{}' as t) x $$;
 

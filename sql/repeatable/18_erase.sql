@@ -10,18 +10,18 @@ $$;
 -- A text that has some in full width comes with its other characters beyond ASCII as encode(..., 'escape') writes their bytes; that may be
 -- the form of the text given, too. Without SET, so that a query takes it in.
 create or replace function @extschema@.plain_digits(words text) returns text language sql stable as $$
-    select case when strpos(words, '\u') = 0 and strpos(words, '\357\274') = 0
-                     and position('\xefbc'::bytea in convert_to(words, 'UTF8')) = 0 then words
+    select case when strpos(words, E'\\u') = 0 and strpos(words, E'\\357\\274') = 0
+                     and position(E'\\xefbc'::bytea in convert_to(words, 'UTF8')) = 0 then words
                 else regexp_replace(regexp_replace(regexp_replace(regexp_replace(
-                         case when position('\xefbc'::bytea in convert_to(words, 'UTF8')) > 0
+                         case when position(E'\\xefbc'::bytea in convert_to(words, 'UTF8')) > 0
                               then encode(convert_to(words, 'UTF8'), 'escape') else words end,
-                         '\\+u(003|[fF][fF]1)([0-9])', '\2', 'g'),
-                         '\\357\\274\\22([0-7])', '\1', 'g'), '\\357\\274\\230', '8', 'g'), '\\357\\274\\231', '9', 'g') end
+                         E'\\\\+u(003|[fF][fF]1)([0-9])', E'\\2', 'g'),
+                         E'\\\\357\\\\274\\\\22([0-7])', E'\\1', 'g'), E'\\\\357\\\\274\\\\230', '8', 'g'), E'\\\\357\\\\274\\\\231', '9', 'g') end
 $$;
 
 -- The digits of a CPF, however it is written, without the zeros that it begins with, as a number has none; NULL: there is none.
 create or replace function @extschema@.cpf_digits(cpf text) returns text language sql stable as $$
-    select nullif(ltrim(regexp_replace(@extschema@.plain_digits(cpf), '\\[0-7]{3}|[^0-9]', '', 'g'), '0'), '')
+    select nullif(ltrim(regexp_replace(@extschema@.plain_digits(cpf), E'\\\\[0-7]{3}|[^0-9]', '', 'g'), '0'), '')
 $$;
 
 -- May an event be changed so? Only where its subscription is erased, and only to lose what names the person. The columns that are not
@@ -155,7 +155,7 @@ create or replace function @extschema@.letters_erase(ids bigint[], cpfs text[]) 
     -- However it is written: up to three signs between digits (\302 is one byte, as encode() writes it), and as a number without the zeros
     -- that it begins with.
     with written as (
-      select '(^|[^0-9]|\\[0-7]{3})0*' || regexp_replace(ltrim(c.digits, '0'), '(.)', '([^0-9]|\\\\[0-7]{3}){0,3}\1', 'g') || '([^0-9]|$)' as cpf
+      select E'(^|[^0-9]|\\\\[0-7]{3})0*' || regexp_replace(ltrim(c.digits, '0'), '(.)', E'([^0-9]|\\\\\\\\[0-7]{3}){0,3}\\1', 'g') || '([^0-9]|$)' as cpf
         from unnest(cpfs) as c (digits) where ltrim(c.digits, '0') <> ''
     ), found as (
       select d.id, (encode(d.key, 'escape') = any (ids::text[])) is true as is_keyed

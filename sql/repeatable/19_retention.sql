@@ -6,7 +6,7 @@ create or replace function @extschema@.ledger_unsealed(ending bigint) returns bo
     with sealed as (
       select m[1] as topic, m[2]::integer as partition, m[3]::bigint as size
         from (select note from @extschema@.audit_checkpoints order by id desc limit 1) c,
-             regexp_matches(c.note, '^(\S+) ([0-9]{1,9}) ([0-9]{1,18}) [0-9a-f]{64}$', 'gn') m)
+             regexp_matches(c.note, '^([^[:space:]]+) ([0-9]{1,9}) ([0-9]{1,18}) [0-9a-f]{64}$', 'gn') m)
     select exists (select from @extschema@.audit_trees t left join sealed s on s.topic = t.topic and s.partition = t.partition
                     cross join lateral (select from @extschema@.audit_log l
                                          where l.tree = t.id and l.leaf >= coalesce(s.size, 0) and l.sequence <= ending limit 1) l)

@@ -6,7 +6,7 @@
 -- include: lease_over.part.sql
 , given as (
   update subscriptions s set lease_expires_at = now() + interval '10 minutes'
-    from over o where s.id = o.id and o.none
+    from over o where s.id = o.id and o.none returning s.id
 ), expired as (
   update subscriptions s set status = as_state(case when o.unseen then 'pending' when o.final and o.held_by is null then 'failed'
                                                     else 'retry' end, s.status),
@@ -20,7 +20,15 @@
          ambiguous_since = coalesce(s.ambiguous_since, now()),
          claimed_by = null, claim_token = null, lease_expires_at = null, updated_at = now()
     from over o where s.id = o.id and not o.none
-  returning s.id, s.integration_id, s.status, s.held_at, o.unseen
+  returning case when s.claim_token is null and s.lease_expires_at is null and s.attempts = o.attempts
+                      and s.status::text = case when o.unseen then 'pending' when o.final and o.held_by is null then 'failed' else 'retry' end
+                      and (s.held_at is null) = (not o.unseen and o.held_by is null)
+                      and (s.next_attempt_at is not null or o.final or o.held_by is not null)
+                 then s.id else subscription_unlike(s.id::bigint, 'end of the claim') end as id,
+            s.integration_id, s.status, s.held_at, o.unseen
+), dropped as (
+  select o.id from over o where o.id not in (select id from expired) and o.id not in (select id from given) limit 1
 )
 select id::bigint, integration_id::bigint,
        case when unseen then 'unseen' when held_at is null then status::text else 'held' end from expired
+ where (select subscription_unlike(d.id::bigint, 'end of the claim') from dropped d) is null

@@ -6,7 +6,7 @@
 -- $6 bigint[]: ids to pass over
 -- $7 integer: limit
 with over as materialized (
-  select s.id, s.lease_expires_at is null as none, f.old or f.worn and not a.asks as final, f.held_by,
+  select s.id, s.attempts, s.lease_expires_at is null as none, f.old or f.worn and not a.asks as final, f.held_by,
          (f.old or f.worn) and s.attempts = 0 and s.claim_token is null as unseen
     from subscriptions s left join integrations i on i.id = s.integration_id
    cross join lateral (select i.delivery_settings ? 'lookup' is true as asks) a

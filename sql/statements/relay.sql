@@ -34,10 +34,23 @@ select (select system_identifier from pg_control_system()),
        ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::integer
 
 -- name: relay_known_until
--- Up to which offsets our consumers have read a topic: partition, offset. What this database has lost, should it be set back, was
--- published behind.
+-- Up to which offsets the relay had published into a topic, or our consumers had read it: partition, offset. What this database has lost,
+-- should it be set back, was published behind.
 -- $1 text: the topic
-select o.partition, max(o.next_offset) from consumer_offsets o where o.topic = $1 group by 1
+select k.partition, max(k.next_offset)
+  from (select partition, next_offset from consumer_offsets where topic = $1
+        union all
+        select partition, next_offset from relay_reached where topic = $1) k group by 1
+
+-- name: relay_reached
+-- Writes up to which offsets the relay has published into a topic.
+-- $1 bigint: our epoch
+-- $2 text: the topic
+-- $3 bigint[]: of each partition, 0 = it has published nothing there since it began
+insert into relay_reached as r (topic, partition, next_offset)
+select $2, n.number - 1, n.next_offset from unnest($3::bigint[]) with ordinality n (next_offset, number)
+ where n.next_offset > 0 and exists (select from relay_state where epoch = $1)
+    on conflict (topic, partition) do update set next_offset = excluded.next_offset where r.next_offset <> excluded.next_offset
 
 -- name: relay_lost
 -- The newest id, and the newest time, of the events in Kafka that the ledger has not as they are; no row when it has all.

@@ -1,7 +1,7 @@
 -- $1 bigint[]: ids
 -- $2 bigint[]: claim tokens
 -- $3 text[]: sent, failed, retry, release or hold
--- $4 boolean[]: whether it costs an attempt
+-- $4 integer[]: attempts that the row has then
 -- $5 bigint[]: delays in ms
 -- $6 integer[]: HTTP statuses
 -- $7 integer[]: durations in ms

@@ -1,7 +1,7 @@
   update subscriptions s set
          status = as_state(case r.state when 'release' then case when s.attempts <= 1 then 'pending' else 'retry' end
                                         when 'hold' then 'retry' else r.state end, s.status),
-         attempts = case when r.costs then s.attempts else greatest(s.attempts - 1, 0) end,
+         attempts = r.attempts,
          sent_at = case when r.state = 'sent' then now() else s.sent_at end,
          next_attempt_at = case when r.state = 'retry' then now() + r.delay_ms * interval '1 ms'
                                 when r.state = 'release' then s.next_attempt_at end,
@@ -13,7 +13,7 @@
                                 when r.ambiguous then coalesce(s.ambiguous_since, now()) else s.ambiguous_since end,
          idempotency_turn = case when r.new_key then coalesce(s.idempotency_turn, 0) + 1 else s.idempotency_turn end,
          claimed_by = null, claim_token = null, lease_expires_at = null, updated_at = now()
-    from unnest($1::bigint[], $2::bigint[], $3::text[], $4::bool[], $5::bigint[], $6::int[], $7::int[], $8::text[],
+    from unnest($1::bigint[], $2::bigint[], $3::text[], $4::int[], $5::bigint[], $6::int[], $7::int[], $8::text[],
                 $9::text[], $10::bool[], $11::bool[], $12::text[], $13::bool[], $14::bool[])
-         as r (id, token, state, costs, delay_ms, http_status, duration_ms, error, response, truncated, ambiguous, decided_by,
+         as r (id, token, state, attempts, delay_ms, http_status, duration_ms, error, response, truncated, ambiguous, decided_by,
                absent, new_key)

@@ -71,6 +71,7 @@ static struct store_settlement *settlement_new(const struct delivery *d, const s
     s->id = d->id;
     s->token = d->token;
     s->outcome = *o;
+    s->attempts = o->costs_attempt || o->state == OUTCOME_SENT ? d->attempts : MAX(d->attempts - 1, 0);
     s->http_status = result->status;
     s->duration_ms = (int) MIN(result->duration_usec / USEC_PER_MSEC, (uint64_t) INT32_MAX);
     s->truncated = result->truncated;

@@ -150,9 +150,9 @@ static void add_outcomes(struct pg_args *args, size_t count, const struct store_
     pg_array_begin(args, PG_TEXT);
     for (size_t i = 0; i < count; i++)
         add_text(args, outcome_word(items[i]->outcome.state));
-    pg_array_begin(args, PG_BOOL);
+    pg_array_begin(args, PG_INT4);
     for (size_t i = 0; i < count; i++)
-        pg_array_bool(args, items[i]->outcome.costs_attempt || items[i]->outcome.state == OUTCOME_SENT);
+        pg_array_i32(args, items[i]->attempts);
     pg_array_begin(args, PG_INT8);
     for (size_t i = 0; i < count; i++)
         pg_array_i64(args, (int64_t) (items[i]->outcome.delay_usec / USEC_PER_MSEC));

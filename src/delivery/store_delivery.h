@@ -113,6 +113,7 @@ void store_release_tokens_args(struct pg_args *args, size_t count, const int64_t
 struct store_settlement {
     int64_t id, token;
     struct outcome outcome;
+    int attempts;    /* that the row has then */
     int http_status; /* 0 = none */
     int duration_ms;
     char *error;    /* NULL when sent */

@@ -12,11 +12,18 @@
 
 #define PURGE_USEC (2 * USEC_PER_SEC)
 
+struct topic {
+    rd_kafka_topic_t *handle;
+    int64_t *reached; /* see kafka_producer_reached() */
+    int partitions;   /* of reached */
+};
+
 struct kafka_producer {
     rd_kafka_t *rk;
     rd_kafka_queue_t *queue;
-    rd_kafka_topic_t **topics;
+    struct topic *topics;
     size_t topic_count;
+    size_t places;           /* see kafka_producer_places() */
     struct error connection; /* the last trouble with a connection, "" = there was no trouble yet */
 };
 
@@ -26,8 +33,9 @@ static int open_topics(struct kafka_producer *p, const char *const *topics, size
 {
     p->topics = xcalloc(count, sizeof(*p->topics));
     for (; p->topic_count < count; p->topic_count++) {
-        p->topics[p->topic_count] = rd_kafka_topic_new(p->rk, topics[p->topic_count], NULL);
-        if (!p->topics[p->topic_count]) {
+        struct topic *topic = &p->topics[p->topic_count];
+        topic->handle = rd_kafka_topic_new(p->rk, topics[p->topic_count], NULL);
+        if (!topic->handle) {
             error_set(err, "cannot use the topic \"%s\": %s", topics[p->topic_count],
                       rd_kafka_err2str(rd_kafka_last_error()));
             return -EINVAL;
@@ -68,8 +76,10 @@ void kafka_producer_free(struct kafka_producer *p)
     rd_kafka_purge(p->rk, RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT);
     while (rd_kafka_outq_len(p->rk) > 0 && now_monotonic_usec() < deadline)
         kafka_producer_poll(p, 10, NULL, NULL, NULL);
-    for (size_t i = 0; i < p->topic_count; i++)
-        rd_kafka_topic_destroy(p->topics[i]);
+    for (size_t i = 0; i < p->topic_count; i++) {
+        rd_kafka_topic_destroy(p->topics[i].handle);
+        free(p->topics[i].reached);
+    }
     rd_kafka_queue_destroy(p->queue);
     rd_kafka_destroy(p->rk);
     free(p->topics);
@@ -99,7 +109,7 @@ int kafka_producer_look(struct kafka_producer *p, int timeout_ms, int *ret_parti
 {
     for (size_t i = 0; i < p->topic_count; i++) {
         const struct rd_kafka_metadata *metadata;
-        rd_kafka_resp_err_t code = rd_kafka_metadata(p->rk, 0, p->topics[i], &metadata, timeout_ms);
+        rd_kafka_resp_err_t code = rd_kafka_metadata(p->rk, 0, p->topics[i].handle, &metadata, timeout_ms);
         if (code) {
             /* The library's queue holds the reason why a connection was not made. */
             kafka_producer_poll(p, 0, NULL, NULL, NULL);
@@ -143,7 +153,7 @@ int kafka_producer_create_topic(struct kafka_producer *p, size_t topic, int part
                                 int replication_factor, int timeout_ms, struct error *err)
 {
     char reason[512];
-    const char *name = rd_kafka_topic_name(p->topics[topic]);
+    const char *name = rd_kafka_topic_name(p->topics[topic].handle);
     rd_kafka_NewTopic_t *wanted = rd_kafka_NewTopic_new(
         name, partitions, replication_factor ? replication_factor : -1, reason, sizeof(reason));
 
@@ -220,7 +230,7 @@ int kafka_producer_send(struct kafka_producer *p, const struct kafka_outgoing *m
 {
     rd_kafka_headers_t *headers = copy_headers(m);
     const rd_kafka_vu_t parts[] = {
-        {.vtype = RD_KAFKA_VTYPE_RKT, .u.rkt = p->topics[m->topic]},
+        {.vtype = RD_KAFKA_VTYPE_RKT, .u.rkt = p->topics[m->topic].handle},
         {.vtype = RD_KAFKA_VTYPE_PARTITION, .u.i32 = m->partition},
         {.vtype = RD_KAFKA_VTYPE_MSGFLAGS, .u.i = RD_KAFKA_MSG_F_COPY},
         {.vtype = RD_KAFKA_VTYPE_KEY, .u.mem = {writable(m->key.p), m->key.len}},
@@ -258,12 +268,43 @@ static const char *words_of(rd_kafka_resp_err_t code)
     return code ? rd_kafka_err2str(code) : NULL;
 }
 
-static void pass_reports(rd_kafka_event_t *event, kafka_report *report, void *userdata)
+static void note_reached(struct kafka_producer *p, const rd_kafka_message_t *m)
+{
+    struct topic *topic = p->topics;
+
+    while (topic->handle != m->rkt)
+        topic++;
+    if (m->partition >= topic->partitions) {
+        int count = m->partition + 1;
+        topic->reached = xreallocarray(topic->reached, (size_t) count, sizeof(*topic->reached));
+        while (topic->partitions < count)
+            topic->reached[topic->partitions++] = 0;
+    }
+    p->places += topic->reached[m->partition] == 0;
+    topic->reached[m->partition] = MAX(topic->reached[m->partition], m->offset + 1);
+}
+
+const int64_t *kafka_producer_reached(const struct kafka_producer *p, size_t topic, int *ret_partitions)
+{
+    *ret_partitions = p->topics[topic].partitions;
+    return p->topics[topic].reached;
+}
+
+size_t kafka_producer_places(const struct kafka_producer *p)
+{
+    return p->places;
+}
+
+static void pass_reports(struct kafka_producer *p, rd_kafka_event_t *event, kafka_report *report,
+                         void *userdata)
 {
     const rd_kafka_message_t *m;
 
-    while (report && (m = rd_kafka_event_message_next(event)))
+    while (report && (m = rd_kafka_event_message_next(event))) {
+        if (!m->err)
+            note_reached(p, m);
         report((size_t) (uintptr_t) m->_private, fate_of(m->err), words_of(m->err), userdata);
+    }
 }
 
 static int classify_error(struct kafka_producer *p, rd_kafka_event_t *event, struct error *err)
@@ -293,7 +334,7 @@ int kafka_producer_poll(struct kafka_producer *p, int timeout_ms, kafka_report *
 
     while (r == KAFKA_QUIET && (event = rd_kafka_queue_poll(p->queue, timeout_ms))) {
         if (rd_kafka_event_type(event) == RD_KAFKA_EVENT_DR)
-            pass_reports(event, report, userdata);
+            pass_reports(p, event, report, userdata);
         else if (rd_kafka_event_type(event) == RD_KAFKA_EVENT_ERROR)
             r = classify_error(p, event, err);
         rd_kafka_event_destroy(event);

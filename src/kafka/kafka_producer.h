@@ -67,6 +67,12 @@ enum {
 int kafka_producer_send(struct kafka_producer *p, const struct kafka_outgoing *m, enum kafka_fate *ret_fate,
                         struct error *err);
 
+/* The offset behind the last message of each partition of a topic that the brokers have taken since the
+ * producer began, 0 = none. Lives until the next poll. */
+const int64_t *kafka_producer_reached(const struct kafka_producer *p, size_t topic, int *ret_partitions);
+/* How many partitions have one. */
+size_t kafka_producer_places(const struct kafka_producer *p);
+
 /* No message follows soon: those that wait for others (linger.ms) go out now. Waits a millisecond at most. */
 void kafka_producer_flush(struct kafka_producer *p);
 

@@ -292,7 +292,12 @@ void pg_words(struct error *err, PGconn *conn, const PGresult *result)
         text = conn ? PQerrorMessage(conn) : NULL;
     if (!text || !*text)
         text = "the connection to the database is lost";
-    if (!hint && strcmp(pg_sqlstate(result), "42501") == 0)
+    const char *state = pg_sqlstate(result);
+    /* The server guesses another column; ours are all there when nobody has changed the tables. */
+    if (strcmp(state, "42703") == 0 || strcmp(state, "42P01") == 0)
+        hint =
+            "Has somebody changed the tables? \"anubisctl migrate\" names what is missing, or brings it back";
+    if (!hint && strcmp(state, "42501") == 0)
         hint =
             "The role that migrated the schema grants what is needed with \"select SCHEMA.anubisd_grant('ROLE')\"; "
             "row security takes the attribute BYPASSRLS";

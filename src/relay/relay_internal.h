@@ -74,6 +74,8 @@ struct relay_kafka {
     bool topics_ready;
     struct relay_tail tail;
     uint64_t look_at;
+    uint64_t reached_at; /* monotonic; when it is written next how far Kafka has our messages */
+    size_t places;       /* of these, in how many partitions */
     struct backoff backoff;
     struct trouble away, topics_missing, topics_forbidden, refuses_batches;
     bool why_said; /* why it is away: at first no connection may have come so far that it fails */

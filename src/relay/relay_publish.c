@@ -12,6 +12,7 @@
 #define SILENCE_USEC (200 * USEC_PER_MSEC)
 #define KAFKA_SILENCE_USEC (10 * USEC_PER_SEC) /* Kafka is away when it takes no message for so long */
 #define POLL_MS 100
+#define REACHED_USEC USEC_PER_SEC
 /* After a read that takes long (gaps full of rows that are not committed yet) the database gets as much time
  * without a read. */
 #define LONG_READ_USEC (20 * USEC_PER_MSEC)
@@ -168,6 +169,28 @@ uint64_t relay_ensure_flushed(struct relay *relay)
     return NOW;
 }
 
+/* What the database has lost, should it be set back, is looked for behind. The first message of a partition
+ * is noted at once: nobody else tells where it stands. */
+static int save_reached(struct relay *relay, struct error *err)
+{
+    uint64_t now = now_monotonic_usec();
+    size_t places = kafka_producer_places(relay->kafka.producer);
+    int r = 0;
+
+    if (now < relay->kafka.reached_at && places == relay->kafka.places)
+        return 0;
+    for (size_t i = 0; r == 0 && i < EVENT_TYPES; i++) {
+        int partitions;
+        const int64_t *reached = kafka_producer_reached(relay->kafka.producer, i, &partitions);
+        if (partitions > 0)
+            r = store_relay_reached(relay->session.pg, relay->session.epoch,
+                                    relay->kafka.topics.items[i].name, reached, partitions, err);
+    }
+    relay->kafka.reached_at = now + REACHED_USEC;
+    relay->kafka.places = places;
+    return r;
+}
+
 static uint64_t save(struct relay *relay)
 {
     struct relay_session *session = &relay->session;
@@ -179,6 +202,9 @@ static uint64_t save(struct relay *relay)
     if (r != 0)
         return relay_lose_session(relay, r, &err);
     gaps_were_saved(&relay->position.gaps);
+    r = save_reached(relay, &err);
+    if (r != 0)
+        return relay_lose_session(relay, r, &err);
     bool rows = relay_batch_has_rows(&sending->batch);
     relay_batch_free(&sending->batch);
     session->identity.known = false; /* it is saved */

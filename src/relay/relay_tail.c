@@ -5,8 +5,8 @@
  * it has given out more ids before.
  *
  * What the database has lost was published after anything that it remembers. So of each partition the look
- * wants the messages back to the offset that our consumers had reached; where no consumer of ours reads, to
- * one of ours that was published before, or to a time well before, whoever wrote them. */
+ * wants the messages back to the offset that the relay had reached, or our consumers; in a partition that had
+ * none of ours, to one of ours that was published before, or to a time well before, whoever wrote them. */
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>

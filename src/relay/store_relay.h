@@ -31,7 +31,12 @@ struct store_relay_known {
     int64_t id;
     int64_t created_at; /* microseconds since 1970 */
 };
-/* Up to which offset our consumers have read each partition of a topic, -1 = not known. */
+/* Writes up to which offset the relay has published into each partition of a topic, 0 = nothing since it
+ * began. */
+int store_relay_reached(struct pg *pg, int64_t epoch, const char *topic, const int64_t *offsets,
+                        int partitions, struct error *err);
+/* Up to which offset the relay has published into each partition of a topic, or our consumers have read it;
+ * -1 = not known. */
 int store_relay_known_until(struct pg *pg, const char *topic, int64_t *ret, int partitions,
                             struct error *err);
 /* Raises *newest to the newest id and time of those events that the ledger, above `published`, has not as

@@ -15,6 +15,7 @@ class World:
 
     def __init__(self, server, kafka, institutions, prefix="anubis."):
         self.server, self.kafka, self.prefix = server, kafka, prefix
+        self.counts = True  # a group of ours reads the events
         self.app = Application(server.create_database("anubis"))
         Ctl(database=self.app.database).migrate()
         self.name = self.app.value("select namespace::text from {s}.installation")
@@ -39,6 +40,8 @@ class World:
 
     def wait(self, total):
         self.app.wait_states(sent=total, deadline=60)
+        if not self.counts:
+            return self.wait_published()
         wait_for(lambda: self.counted() == total, 60, lambda: f"{total} to be counted, now {self.counted()}")
         wait_for(lambda: self.verify().code == 0, 60, lambda: f"the proof: {self.verify()}", interval=0.3)
 
