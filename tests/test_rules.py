@@ -78,7 +78,8 @@ def test_ids_are_positive(rules, name):
 
 INTEGRATIONS = [("endpoint_url", value) for value in (
     "https://a.example/", "http://127.0.0.1:8080/x", "https://[::1]:8443/x", "https://a.example./", "https://ü.example/",
-    "https://.a.example/", "https://a..example/", "https://a\\b.example/", "https://[::g]/", "https://a.example:0/", "https://u@a.example/")]
+    "https://.a.example/", "https://a..example/", "https://a\\b.example/", "https://[::g]/",
+    "https://a.example:0/", "https://u@a.example/")]
 INTEGRATIONS += [("auth_token", "a\\b"), ("auth_token", "tökens"), ("delivery_settings", '{"headers": {"x": "ö"}}'),
                  ("delivery_settings", '{"proxy": "http://[::1]:3128"}'), ("delivery_settings", '{"proxy": "http://a b"}')]
 
