@@ -7,6 +7,7 @@ import threading
 import time
 
 from bench_measure import cpu_by_thread, cpu_of, cpu_of_tree
+from bench_throughput import cpu_by_session
 from confluent_kafka import Consumer, TopicPartition
 from harness.processes import wait_for
 
@@ -35,7 +36,7 @@ def beside(bench, clients, seconds, rounds):
                                        "and datname = current_database()") == 1, 30, "the doorbell")
             time.sleep(1)
         parts = [lambda: cpu_of_tree(bench.server.child.pid), lambda: cpu_of_tree(bench.kafka.child.pid),
-                 lambda: cpu_of(daemon.pid) if case != "nobody" else 0]
+                 lambda: cpu_of(daemon.pid) if case != "nobody" else 0, lambda: sum(cpu_by_session(app).values())]
         before = [part() for part in parts]
         done = subprocess.run([os.path.join(bench.server.bin, "pgbench"), "-h", bench.server.folder, "-U", "postgres",
                                "-p", str(bench.server.port), "-n", "-M", "prepared", "-f", script, "-c", str(clients),
@@ -59,7 +60,8 @@ def beside(bench, clients, seconds, rounds):
                                            "Postgres µs": round(min(v[1] for v in runs)),
                                            "Kafka µs": round(min(v[2] for v in runs)),
                                            "anubisd µs": round(min(v[3] for v in runs)),
-                                           "notifications a row": round(sum(v[4] for v in runs) / len(runs), 3)}
+                                           "of Postgres its sessions µs": round(min(v[4] for v in runs)),
+                                           "notifications a row": round(sum(v[5] for v in runs) / len(runs), 3)}
             for case, runs in found.items()}
 
 
