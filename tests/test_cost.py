@@ -6,17 +6,21 @@ import subprocess
 import time
 
 import pytest
+from harness.anubis import Ctl, Daemon
+from harness.application import Application
 from harness.certificates import Certificates
 from harness.institutions import Institutions
 from harness.processes import build_folder, wait_for
 
 ROWS, INTEGRATIONS = 3000, 8
+SINGLE = 60
 TRANSACTIONS = 1        # 0.1 to 0.3 by batches; one by one they would be three and more
 WAL_BYTES = 3500        # 2,700 to 2,900, what the consumers write with it, without images of whole pages
 SYSTEM_CALLS = 25       # 10: of all threads, over HTTP
 ALLOCATIONS = 193       # 176: of all threads; libpq's rows, and headers of three messages that two groups read, one a third, too
 NOTIFICATIONS = 0.1     # none, as good as: a daemon at work is not rung for
 RINGS_A_SECOND = 20     # but a writer that is slower than the daemon finds it idle
+CLAIMS = 1.5            # 1.0 of rows that come one by one
 READS_AND_WRITES = 15   # 6 over TLS, the handshakes among them; libpq, Kafka's client and clear text use other calls
 
 
@@ -134,6 +138,27 @@ def test_notifications(app, institutions, daemon):
         print(f"{len(listener.notifies) / ROWS:.3f} notifications")
         assert len(listener.notifies) <= NOTIFICATIONS * ROWS + RINGS_A_SECOND * seconds
     assert daemon.term() == 0
+
+
+def test_a_row_that_rings_costs_one_claim(own_postgres, broker, institutions):
+    """While the bell is held, what comes after a claim rings: nothing has to be looked for in between."""
+    app = Application(own_postgres(settings={"shared_preload_libraries": "pg_stat_statements"}).create_database("single"))
+    Ctl(database=app.database).migrate()
+    app.query("create extension pg_stat_statements schema public")
+    integration = app.integration(institutions.url())
+    with Daemon(database=app.database, kafka=broker) as daemon:
+        wait_for(lambda: app.value("select count(*) from pg_stat_activity where application_name = 'anubisd doorbell'") == 1, 30,
+                 "the doorbell")
+        app.subscription(integration)
+        app.wait_states(sent=1)
+        app.query("select public.pg_stat_statements_reset()")
+        for n in range(SINGLE):
+            app.subscription(integration)
+            app.wait_states(sent=n + 2)
+        claims = app.value("select sum(calls) from public.pg_stat_statements where query like '%%attempts = s.attempts + %%'", ())
+        print(f"{claims / SINGLE:.2f} claims")
+        assert SINGLE <= claims <= CLAIMS * SINGLE
+        assert daemon.term() == 0
 
 
 def work(app, institutions, daemon, rows):

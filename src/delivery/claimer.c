@@ -7,8 +7,11 @@
 #include "delivery/store_delivery.h"
 
 /* Who finds rows twice within so long, more than one or while the next ones ring, is busy: notifications
- * would cost the writers more than polling costs us. Single rows one after the other make none wait. */
+ * would cost the writers more than polling costs us. Single rows one after the other make none wait: who has
+ * found nothing else for some looks asks for the doorbell again. */
 #define BUSY_USEC (20 * USEC_PER_MSEC)
+#define BUSY_RUNG_USEC (5 * USEC_PER_MSEC)
+#define SINGLES 4
 /* Between claims that find nothing, until the doorbell is asked for again. */
 #define SHORT_PAUSE_USEC (2 * USEC_PER_MSEC)
 /* Slots that get free are given out again together: a claim costs the database a millisecond, however few
@@ -85,7 +88,7 @@ static void sleep_or_poll(struct claimer *c)
 
     if (now < c->deaf.until) {
         claimer_soon(c, MIN(MIN(poll_usec, DEAF_POLL_USEC), c->deaf.until - now));
-    } else if (now - c->found_at < BUSY_USEC && !doorbell_is_held(c->parts.doorbell)) {
+    } else if (now - c->found_at < BUSY_USEC && c->singles < SINGLES && !doorbell_is_held(c->parts.doorbell)) {
         claimer_soon(c, SHORT_PAUSE_USEC);
     } else {
         doorbell_ask(c->parts.doorbell);
@@ -95,10 +98,11 @@ static void sleep_or_poll(struct claimer *c)
 
 static void note_find(struct claimer *c, int rows)
 {
-    uint64_t now = now_monotonic_usec();
+    uint64_t now = now_monotonic_usec(), since = now - c->found_at;
 
-    if (now - c->found_at < BUSY_USEC && (rows > 1 || c->rung))
+    if (since < (rows > 1 ? BUSY_USEC : c->rung ? BUSY_RUNG_USEC : 0))
         doorbell_release(c->parts.doorbell);
+    c->singles = rows > 1 ? 0 : c->singles + 1;
     c->found_at = now;
     deaf_found(&c->deaf);
 }
@@ -170,7 +174,12 @@ static void plan_next(struct claimer *c, int rows, bool locked_out)
     c->cut = rows >= c->now.limit || (c->now.reserve && (c->cut || rows > 0));
     if (rows > 0) {
         note_find(c, rows);
-        claimer_soon(c, rows >= c->now.limit || c->rung ? 0 : REFILL_PAUSE_USEC);
+        if (rows >= c->now.limit || c->rung)
+            claimer_soon(c, 0);
+        else if (doorbell_is_held(c->parts.doorbell))
+            sleep_or_poll(c); /* what came since would have rung */
+        else
+            claimer_soon(c, REFILL_PAUSE_USEC);
         return;
     }
     if (c->now.was_rung) {

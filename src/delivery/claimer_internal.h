@@ -48,6 +48,7 @@ struct claimer {
     struct looks looks;
     struct probes probes;
     uint64_t found_at; /* monotonic: the last find; 0 = never */
+    int singles;       /* finds of one row, one after the other */
     struct deaf deaf;
     struct backoff locked_out;
 };
