@@ -88,7 +88,8 @@ static void sleep_or_poll(struct claimer *c)
 
     if (now < c->deaf.until) {
         claimer_soon(c, MIN(MIN(poll_usec, DEAF_POLL_USEC), c->deaf.until - now));
-    } else if (now - c->found_at < BUSY_USEC && c->singles < SINGLES && !doorbell_is_held(c->parts.doorbell)) {
+    } else if (now - c->found_at < BUSY_USEC && c->singles < SINGLES &&
+               !doorbell_is_held(c->parts.doorbell)) {
         claimer_soon(c, SHORT_PAUSE_USEC);
     } else {
         doorbell_ask(c->parts.doorbell);
