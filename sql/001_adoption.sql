@@ -8,6 +8,7 @@
 -- The plain tables, as temporary ones: the checks and the columns below are derived from them. Names mean the application's
 -- tables first.
 -- include in pg_temp: 002_tables.sql
+-- include in pg_temp: repeatable/11_states.sql
 set local search_path = @extschema@, pg_temp;
 
 -- The SQL that makes a column's type one that can be adopted; NULL = that is the application's matter.
@@ -103,7 +104,7 @@ create function pg_temp.obstacles() returns setof text language sql stable as $$
     select format('a function named "%s" exists already and is not anubisd''s: rename it, or give anubisd another schema (database.schema)', p.proname)
       from pg_proc p
      where p.pronamespace = '@extschema@'::regnamespace
-       and (p.proname = any ('{lock_base,lock_key,work_refused,ledger_is_foreign,triggers_amiss,tables_amiss,tables_bypassed,tables_needed,columns_ours,tables_mend,table_moved,table_elsewhere,table_put_back,views_amiss,replica_session,sequences_behind,cleaning_allowed,structure_note,structure_mend,anubis_steps,columns_needed,columns_amiss,anubis_alter,as_instant,as_state,as_document,as_jsonb,event_time,integration_changed,integration_mended,integration_try_again,integration_check,integration_fingerprint,integration_required,integration_filter_required,integration_filter_check,subscriptions_route,subscriptions_resend,subscriptions_erase,subscription_unlike,reference_kept,circuit_next,circuit_note,refusals_judged,latency_index,histogram_add,histogram_ms,rate_of,rate_next,rate_tokens,may_serve,integration_limited,confirmation_usec,confirmation_changed,erased_decision,salts_erase,letters_erase,letter_headers_kept,plain_digits,cpf_digits,key_partition}'::text[])
+       and (p.proname = any ('{lock_base,lock_key,work_refused,ledger_is_foreign,triggers_amiss,tables_amiss,tables_bypassed,tables_needed,columns_ours,tables_mend,table_moved,table_elsewhere,table_put_back,views_amiss,replica_session,sequences_behind,cleaning_allowed,structure_note,structure_mend,anubis_steps,columns_needed,columns_amiss,states_refused,anubis_alter,as_instant,as_state,as_document,as_jsonb,event_time,integration_changed,integration_mended,integration_try_again,integration_check,integration_fingerprint,integration_required,integration_filter_required,integration_filter_check,subscriptions_route,subscriptions_resend,subscriptions_erase,subscription_unlike,reference_kept,circuit_next,circuit_note,refusals_judged,latency_index,histogram_add,histogram_ms,rate_of,rate_next,rate_tokens,may_serve,integration_limited,confirmation_usec,confirmation_changed,erased_decision,salts_erase,letters_erase,letter_headers_kept,plain_digits,cpf_digits,key_partition}'::text[])
             or p.proname ~ '^(ledger|doorbell|installation|delivery_settings)_[a-z_]+$|^subscription_(due|now|seeded|integration|inserted|updated|changed_by_others|judged|refused|refuse|strays|erased|deletion_refused|change_refused)$')
     union all
     select format('trigger "%s" on "%s" is named like anubisd''s: rename it', g.tgname, t.relname)
@@ -280,28 +281,30 @@ begin
     end loop;
 end $$;
 
--- What rows and rules have against it: a check of the application's that does not know all the states, ids that no event can name, rows
--- that are marked as deleted, local times.
+-- What rows and rules have against it: what does not let all the states in, rows in others, ids that no event can name, rows that are
+-- marked as deleted, local times.
 create function pg_temp.contents_refused() returns setof text language plpgsql as $$
 declare
     k record;
-    refused text;
 begin
-    for k in select c.conname, pg_get_expr(c.conbin, c.conrelid) as condition, format_type(a.atttypid, null) as type
-               from pg_constraint c join pg_attribute a on a.attrelid = c.conrelid and c.conkey = array[a.attnum] and a.attname = 'status'
-              where c.conrelid = to_regclass('@extschema@.subscriptions') and c.contype = 'c' loop
-        execute format('select string_agg(quote_literal(status), '', '') from (select unnest(''{pending,processing,sent,failed,retry}''::%s[]) as status) s
-                        where not %s', k.type, k.condition) into refused;
-        if refused is not null then
-            return next format('constraint "%s" of table "subscriptions" refuses the status %s: drop it (anubisd brings its own) or let it pass',
-                               k.conname, refused);
-        end if;
-    end loop;
+    return query select * from pg_temp.states_refused(to_regclass('@extschema@.subscriptions'));
     if to_regclass('@extschema@.integrations') is not null then
         return query execute 'select format(''integration %s has an id that no event can name: give it a positive one'', id)
                                 from @extschema@.integrations where id <= 0 order by id limit 20';
     end if;
-    if to_regclass('@extschema@.subscriptions') is not null then
+    if exists (select from pg_attribute where attrelid = to_regclass('@extschema@.subscriptions') and attname = 'status'
+                                          and not attisdropped) then
+        for k in execute 'select status::text as status, count(*) as number from @extschema@.subscriptions group by 1 order by 1' loop
+            if k.status = any ('{pending,processing,sent,failed,retry}') then
+                continue;
+            elsif lower(btrim(k.status)) = any ('{pending,processing,sent,failed,retry}') then
+                return next format('%s subscriptions have the status "%s", which is none of the states: run "update subscriptions set status = '
+                                   '%L where status = %L"', k.number, k.status, lower(btrim(k.status)), k.status);
+            else
+                raise warning '% subscriptions have the status %, which means nothing to anubisd: they stay as they are', k.number,
+                    coalesce(quote_ident(k.status), 'NULL');
+            end if;
+        end loop;
         return query execute 'select format(''subscription %s waits, and has an id that no event can name: give it a positive one, or set it to failed'', id)
                                 from @extschema@.subscriptions where id <= 0 and status in (''pending'', ''processing'', ''retry'')
                                order by id limit 20';

@@ -121,6 +121,28 @@ def test_columns_that_may_no_longer_be_null(adopted, broker, change, words):
         assert daemon.term() == 0
 
 
+@pytest.mark.parametrize("changes, words, mend", [
+    (["alter table subscriptions add constraint known check (status in ('pending', 'processing', 'sent', 'failed')) not valid"],
+     "constraint \"known\" of table \"subscriptions\" refuses the status 'retry': drop it", "alter table subscriptions drop constraint known"),
+    (["create table states (name varchar primary key)", "insert into states values ('pending'), ('sent'), ('failed'), ('retry')",
+      "alter table subscriptions add constraint known foreign key (status) references states (name) not valid"],
+     "refuses the status 'processing', which table public.states does not have", "insert into states values ('processing')"),
+    (["alter table subscriptions alter status set default 'new'"], 'the default of column "status" .* is "new"',
+     "alter table subscriptions alter status set default 'pending'"),
+], ids=["check", "table", "default"])
+def test_states_that_are_kept_out(adopted, broker, changes, words, mend):
+    """Else results, or claims, would be refused one after the other."""
+    with Daemon(PUBLIC, database=adopted.database, kafka=broker) as daemon:
+        adopted.wait_states(sent=5)
+        for change in changes:
+            adopted.query(change)
+        daemon.wait_log(f"a migration of the application is in the way: .*{words}", 60)
+        adopted.query("insert into subscriptions (integration_id, status) select 1, 'pending' from generate_series(1, 5)")
+        adopted.query(mend)
+        adopted.wait_states(sent=10, deadline=60)
+        assert "could not claim" not in daemon.log and daemon.term() == 0
+
+
 def test_the_former_sender_works_on_the_migrated_tables(adopted, broker):
     """The way back of a cut-over, and forth again: the ledger has all of it."""
     adopted.query("update subscriptions set status = 'processing' where id <= 4; "

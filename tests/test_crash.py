@@ -2,6 +2,7 @@
 import contextlib
 import os
 import random
+import re
 import signal
 import socket
 import time
@@ -225,6 +226,35 @@ def test_a_row_that_a_trigger_refuses_to_have_claimed_holds_up_no_other(app, ins
         for i in bad:
             daemon.wait_log(f"subscription {i} ")
     app.wait_states(sent=80)
+    check_nothing_lost(app, institutions, ids)
+
+
+def test_results_that_are_refused_in_masses_make_few_lines(app, institutions, make_daemon):
+    """A constraint that somebody adds: named with the first ones, told in systemctl status, over when it is over."""
+    daemon = make_daemon({"delivery": {"timeout": "20s", "lease": "60s"}, "log_level": "notice"})
+    ids = app.subscriptions(app.integration(institutions.url("/good")), 200)
+    app.query("alter table {s}.subscriptions add constraint odd check (status <> 'sent' or scheduled_to is not null) not valid")
+    daemon.start()
+    daemon.wait_log('error: the database refuses the results of more than 10 subscriptions.*violates check constraint "odd"')
+    wait_for(lambda: re.search("STAND STILL: 200 results are refused one by one", daemon.status()), 60, "systemctl status to say so")
+    lines = re.findall("could not (?:settle|store)", daemon.log)
+    app.query("alter table {s}.subscriptions drop constraint odd")
+    app.wait_states(sent=200, deadline=60)
+    daemon.wait_log("notice: the database takes all results again")
+    wait_for(lambda: "STAND STILL" not in daemon.status(), 20, "systemctl status to be well")
+    check_nothing_lost(app, institutions, ids)
+    assert len(lines) <= 25, len(lines)
+
+
+def test_claims_that_are_refused_in_masses_make_few_lines(app, institutions, make_daemon):
+    daemon = make_daemon({"log_level": "notice"})
+    ids = app.subscriptions(app.integration(institutions.url("/good")), 40)
+    with refused(app, f"new.id <= {ids[13]} and new.status = 'processing'"):
+        daemon.start()
+        app.wait_states(sent=26, pending=14, deadline=90)
+        daemon.wait_log("error: could not claim more than 10 subscriptions, one by one", 60)
+        assert daemon.log.count("could not claim subscription ") <= 10
+    app.wait_states(sent=40, deadline=90)
     check_nothing_lost(app, institutions, ids)
 
 

@@ -52,6 +52,8 @@ create or replace function @extschema@.columns_amiss() returns text language sql
           from present p
          where p.relname = 'subscription_events' and p.attnotnull and not p.has_value
            and p.attname not in ('id', 'event_id', 'event_type', 'subscription_id', 'operation_name', 'created_at')
+        union all
+        select r from @extschema@.states_refused(to_regclass('@extschema@.subscriptions')) r
     )
     select string_agg(words, '; ') from amiss
 $$;

@@ -8,7 +8,7 @@
  * Pure: no database, no clock; one thread at a time. Times are monotonic, in microseconds. */
 #pragma once
 
-#include "base/util.h"
+#include "base/trouble.h"
 
 #define REFUSED_WORDS_MAX 256
 #define REFUSALS_MAX 1000 /* rows remembered; the one whose while ends first makes room */
@@ -25,6 +25,7 @@ struct refusals {
     int in_row;                    /* rows refused since one was not */
     int64_t *ids;                  /* scratch of refusals_ids() */
     char words[REFUSED_WORDS_MAX]; /* of the last refusal, for the journal */
+    struct trouble many;           /* more than are named */
 };
 
 void refusals_free(struct refusals *r); /* what it holds, not `r` */

@@ -6,6 +6,9 @@
 #include "delivery/refusals.h"
 #include "pg/pg_async.h"
 
+/* Of so many rows that are refused at a time each is named; more are the same trouble once more. */
+#define REFUSED_NAMED_MAX 10
+
 /* Why a row was refused (pg_blames_row()), in words that quote nothing of it; at most `size` bytes. */
 void refused_row_words(char *ret, size_t size, const char *sqlstate, const struct error *err);
 /* A trigger changes what is written, so no value of ours is to blame. */

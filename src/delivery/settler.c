@@ -42,7 +42,8 @@ struct settler {
     size_t batch_limit; /* batch_max, or less while a bad row is looked for */
     bool avoid_locked;  /* the last batch met a locked row */
     struct trouble lock;
-    bool uncertain; /* an answer was lost: rows may have been settled already */
+    struct trouble many; /* results are refused, more than are named */
+    bool uncertain;      /* an answer was lost: rows may have been settled already */
     bool hurry;
     bool notes_first;    /* results went last: who has many is not to keep them back */
     uint64_t not_before; /* monotonic; after a refusal */
@@ -243,18 +244,58 @@ static void drop_text(struct store_settlement *item)
     item->response_len = 0;
 }
 
+/* Results that wait because they were refused by themselves. */
+static size_t count_refused(const struct settler *s)
+{
+    size_t count = 0;
+
+    for (size_t i = 0; i < s->queue.count; i++)
+        count += s->queue.data[i]->refusals == 2;
+    for (size_t i = 0; i < s->batch.count; i++)
+        count += s->batch.data[i]->refusals == 2;
+    return count;
+}
+
+/* As many as there are slots may wait: then no request is sent any more. */
+static void note_many(struct settler *s, size_t count, const char *words)
+{
+    CLEANUP(freep) char *kept = xasprintf("%zu results are refused one by one: %s", count, words);
+
+    standstill_kept(s->standstill, STANDSTILL_RESULTS, kept);
+    if (trouble_begins(&s->many))
+        log_line(
+            LOG_ERR, MSG_DATABASE_REFUSES,
+            "the database refuses the results of more than %d subscriptions, one by one, the last one for: "
+            "%s; they stay \"processing\", and are tried again until it takes them. Further ones are not named",
+            REFUSED_NAMED_MAX, words);
+}
+
+static void note_fewer(struct settler *s)
+{
+    if (!s->many.since || count_refused(s) > 0)
+        return;
+    standstill_over(s->standstill, STANDSTILL_RESULTS);
+    (void) trouble_ends(&s->many);
+    log_line(LOG_NOTICE, MSG_DATABASE_REFUSES, "the database takes all results again");
+}
+
 /* Nor without its text: the reason lies with the application. */
-static void postpone(struct store_settlement *item, const char *sqlstate, const struct error *err)
+static void postpone(struct settler *s, struct store_settlement *item, const char *sqlstate,
+                     const struct error *err)
 {
     char words[REFUSED_WORDS_MAX];
+    bool is_first = item->refusals < 2;
 
+    item->refusals = 2;
+    item->not_before = now_monotonic_usec() + ITEM_REFUSED_PAUSE_USEC;
+    size_t count = count_refused(s);
     refused_row_words(words, sizeof(words), sqlstate, err);
-    log_about(item->refusals < 2 ? LOG_ERR : LOG_DEBUG, MSG_CHANGE_REFUSED,
+    log_about(is_first && count <= REFUSED_NAMED_MAX ? LOG_ERR : LOG_DEBUG, MSG_CHANGE_REFUSED,
               &(struct log_about){.subscription_id = item->id},
               "could not settle subscription %" PRId64 " (%s): trying again until it can be", item->id,
               words);
-    item->refusals = 2;
-    item->not_before = now_monotonic_usec() + ITEM_REFUSED_PAUSE_USEC;
+    if (count > REFUSED_NAMED_MAX)
+        note_many(s, count, words);
 }
 
 static void on_refused(struct settler *s, const char *sqlstate, const struct error *err)
@@ -267,11 +308,12 @@ static void on_refused(struct settler *s, const char *sqlstate, const struct err
         note_locked(s);
     } else if (data && s->batch.count == 1 &&
                (s->batch.data[0]->refusals > 0 || refused_row_is_changed(sqlstate))) {
-        postpone(s->batch.data[0], sqlstate, err);
+        postpone(s, s->batch.data[0], sqlstate, err);
     } else if (data && s->batch.count == 1) {
         struct store_settlement *item = s->batch.data[0];
         item->refusals = 1;
-        log_about(LOG_WARNING, MSG_SETTLE_SPLIT, &(struct log_about){.subscription_id = item->id},
+        log_about(s->many.since ? LOG_DEBUG : LOG_WARNING, MSG_SETTLE_SPLIT,
+                  &(struct log_about){.subscription_id = item->id},
                   "could not store the answer's text for subscription %" PRId64
                   " (SQLSTATE %s): storing its outcome without it",
                   item->id, sqlstate);
@@ -311,6 +353,7 @@ static void on_settled(struct pg_answer *answer, void *userdata)
     s->avoid_locked = false;
     s->uncertain = false;
     note_unlocked(s);
+    note_fewer(s);
     standstill_over(s->standstill, STANDSTILL_SETTLE);
     step(s);
 }

@@ -11,6 +11,7 @@ enum standstill_work {
     STANDSTILL_CLAIM,
     STANDSTILL_LEASES,
     STANDSTILL_SETTLE,
+    STANDSTILL_RESULTS, /* row by row */
     STANDSTILL_WORKS,
 };
 
