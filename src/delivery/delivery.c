@@ -70,6 +70,7 @@ static struct store_settlement *settlement_new(const struct delivery *d, const s
     struct store_settlement *s = xcalloc(1, sizeof(*s));
     s->id = d->id;
     s->token = d->token;
+    s->integration_id = d->integration->id;
     s->outcome = *o;
     s->attempts = o->costs_attempt || o->state == OUTCOME_SENT ? d->attempts : MAX(d->attempts - 1, 0);
     s->http_status = result->status;

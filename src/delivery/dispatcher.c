@@ -201,6 +201,17 @@ static void on_settled(size_t count, void *userdata)
     drain_advance(&d->drain);
 }
 
+static void on_held(int64_t integration_id, int by, void *userdata)
+{
+    struct dispatcher *d = userdata;
+
+    struct integration *i = integrations_find(deliveries_integrations(d->deliveries), integration_id);
+
+    i->held += by;
+    i->slot_freed |= by < 0;
+    claimer_slots_freed(d->claimer, by < 0);
+}
+
 /* --- notes about integrations ----------------------------------------------------------------- */
 
 static void on_wait_wanted(const struct store_wait *wait, void *userdata)
@@ -290,7 +301,7 @@ static int start_parts(struct dispatcher *d, struct error *err)
     static const struct leases_callbacks leases = {live_tokens, on_swept};
     static const struct claimer_callbacks claimer = {on_turn, on_claimed, on_claim_lost, may_send, unsettled};
     static const struct doorbell_callbacks doorbell = {on_rung, on_bell_look};
-    static const struct settler_callbacks settler = {on_settled};
+    static const struct settler_callbacks settler = {on_settled, on_held};
     static const struct notes_callbacks notes = {
         on_note_added, on_wait_stored, on_circuit_stored, {NULL, on_told, on_decided, NULL}, on_noted};
     static const struct deliveries_callbacks deliveries = {on_delivered, on_wait_wanted, on_circuit_note,

@@ -324,7 +324,7 @@ static void take_place(const void *node, VISIT visit, void *closure)
 {
     struct integration *i = *(struct integration *const *) node;
     const struct place_walk *w = closure;
-    bool has_slot = i->slot_freed || i->in_flight == 0;
+    bool has_slot = i->slot_freed || i->in_flight + i->held == 0;
     bool has_time = i->rate.interval_nsec > 0 && i->used == STORE_USED_ALL && !i->places.asked;
 
     if ((visit != postorder && visit != leaf) || i->used == STORE_USED_NONE || !(has_slot || has_time) ||
@@ -425,14 +425,14 @@ static void note_load(const void *node, VISIT visit, void *closure)
     bool none =
         i->circuit.holds || i->reach.trial || claim_at > 0 || (w->last_slots && pace_is_silent(&i->pace));
     int slots = none ? 0 : pace_slots(&i->pace, w->now);
-    if (i->in_flight == 0 && slots == INT_MAX)
+    if (i->in_flight + i->held == 0 && slots == INT_MAX)
         return;
     if (all->load_count == all->load_capacity) {
         all->load_capacity = all->load_capacity ? 2 * all->load_capacity : 64;
         all->loads = xreallocarray(all->loads, all->load_capacity, sizeof(*all->loads));
     }
     all->loads[all->load_count++] = (struct store_load){
-        .integration_id = i->id, .in_flight = i->in_flight, .retries = i->retries, .slots = slots};
+        .integration_id = i->id, .in_flight = i->in_flight + i->held, .retries = i->retries, .slots = slots};
 }
 
 size_t integrations_loads(struct integrations *all, uint64_t now, bool last_slots,

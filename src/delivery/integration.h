@@ -15,10 +15,10 @@
 
 struct integration {
     int64_t id;
-    char *name;             /* its first characters */
-    int in_flight, retries; /* requests, and those of rows with a due time */
-    enum store_used used;   /* by its last claim: more rows may wait for these slots */
-    bool slot_freed;        /* one of them, since */
+    char *name;                   /* its first characters */
+    int in_flight, retries, held; /* requests, those of rows with a due time, and refused_results.h */
+    enum store_used used;         /* by its last claim: more rows may wait for these slots */
+    bool slot_freed;              /* one of them, since */
     struct {
         struct store_place last; /* where its last claim ended */
         struct store_place far;  /* the furthest that a claim came */

@@ -12,13 +12,13 @@
 #include "base/message_ids.h"
 #include "base/timeutil.h"
 #include "base/trouble.h"
+#include "delivery/refused_results.h"
 #include "delivery/refused_row.h"
 #include "pg/pg_async.h"
 
 /* How long a result may wait for others to come along. */
 #define GATHER_USEC (5 * USEC_PER_MSEC)
 #define REFUSED_PAUSE_USEC USEC_PER_SEC
-#define ITEM_REFUSED_PAUSE_USEC (5 * USEC_PER_SEC)
 #define LOCKED_PAUSE_USEC (100 * USEC_PER_MSEC)
 /* Well below deadlock_timeout (a second), however long a batch takes to come from a row that the application
  * waits for to one that it holds: the server would end whoever waits longest, which must not be the
@@ -42,8 +42,8 @@ struct settler {
     size_t batch_limit; /* batch_max, or less while a bad row is looked for */
     bool avoid_locked;  /* the last batch met a locked row */
     struct trouble lock;
-    struct trouble many; /* results are refused, more than are named */
-    bool uncertain;      /* an answer was lost: rows may have been settled already */
+    struct refused_results refused;
+    bool uncertain; /* an answer was lost: rows may have been settled already */
     bool hurry;
     bool notes_first;    /* results went last: who has many is not to keep them back */
     uint64_t not_before; /* monotonic; after a refusal */
@@ -168,6 +168,7 @@ static size_t drop_listed(struct settler *s, const struct pg_result *result, boo
         }
         if (say_late)
             log_late(s, item);
+        refused_results_gone(&s->refused, item);
         settlement_free(item);
         gone++;
     }
@@ -244,60 +245,6 @@ static void drop_text(struct store_settlement *item)
     item->response_len = 0;
 }
 
-/* Results that wait because they were refused by themselves. */
-static size_t count_refused(const struct settler *s)
-{
-    size_t count = 0;
-
-    for (size_t i = 0; i < s->queue.count; i++)
-        count += s->queue.data[i]->refusals == 2;
-    for (size_t i = 0; i < s->batch.count; i++)
-        count += s->batch.data[i]->refusals == 2;
-    return count;
-}
-
-/* As many as there are slots may wait: then no request is sent any more. */
-static void note_many(struct settler *s, size_t count, const char *words)
-{
-    CLEANUP(freep) char *kept = xasprintf("%zu results are refused one by one: %s", count, words);
-
-    standstill_kept(s->standstill, STANDSTILL_RESULTS, kept);
-    if (trouble_begins(&s->many))
-        log_line(
-            LOG_ERR, MSG_DATABASE_REFUSES,
-            "the database refuses the results of more than %d subscriptions, one by one, the last one for: "
-            "%s; they stay \"processing\", and are tried again until it takes them. Further ones are not named",
-            REFUSED_NAMED_MAX, words);
-}
-
-static void note_fewer(struct settler *s)
-{
-    if (!s->many.since || count_refused(s) > 0)
-        return;
-    standstill_over(s->standstill, STANDSTILL_RESULTS);
-    (void) trouble_ends(&s->many);
-    log_line(LOG_NOTICE, MSG_DATABASE_REFUSES, "the database takes all results again");
-}
-
-/* Nor without its text: the reason lies with the application. */
-static void postpone(struct settler *s, struct store_settlement *item, const char *sqlstate,
-                     const struct error *err)
-{
-    char words[REFUSED_WORDS_MAX];
-    bool is_first = item->refusals < 2;
-
-    item->refusals = 2;
-    item->not_before = now_monotonic_usec() + ITEM_REFUSED_PAUSE_USEC;
-    size_t count = count_refused(s);
-    refused_row_words(words, sizeof(words), sqlstate, err);
-    log_about(is_first && count <= REFUSED_NAMED_MAX ? LOG_ERR : LOG_DEBUG, MSG_CHANGE_REFUSED,
-              &(struct log_about){.subscription_id = item->id},
-              "could not settle subscription %" PRId64 " (%s): trying again until it can be", item->id,
-              words);
-    if (count > REFUSED_NAMED_MAX)
-        note_many(s, count, words);
-}
-
 static void on_refused(struct settler *s, const char *sqlstate, const struct error *err)
 {
     bool locked = strcmp(sqlstate, "55P03") == 0;
@@ -308,11 +255,11 @@ static void on_refused(struct settler *s, const char *sqlstate, const struct err
         note_locked(s);
     } else if (data && s->batch.count == 1 &&
                (s->batch.data[0]->refusals > 0 || refused_row_is_changed(sqlstate))) {
-        postpone(s, s->batch.data[0], sqlstate, err);
+        refused_results_note(&s->refused, s->batch.data[0], sqlstate, err);
     } else if (data && s->batch.count == 1) {
         struct store_settlement *item = s->batch.data[0];
         item->refusals = 1;
-        log_about(s->many.since ? LOG_DEBUG : LOG_WARNING, MSG_SETTLE_SPLIT,
+        log_about(s->refused.many.said ? LOG_DEBUG : LOG_WARNING, MSG_SETTLE_SPLIT,
                   &(struct log_about){.subscription_id = item->id},
                   "could not store the answer's text for subscription %" PRId64
                   " (SQLSTATE %s): storing its outcome without it",
@@ -353,7 +300,6 @@ static void on_settled(struct pg_answer *answer, void *userdata)
     s->avoid_locked = false;
     s->uncertain = false;
     note_unlocked(s);
-    note_fewer(s);
     standstill_over(s->standstill, STANDSTILL_SETTLE);
     step(s);
 }
@@ -423,6 +369,7 @@ int settler_new(struct settler **ret, sd_event *event, const struct settler_para
     s->userdata = userdata;
     s->notes = params->notes;
     s->standstill = params->standstill;
+    s->refused = (struct refused_results){s->standstill, callbacks->held, userdata, 0, {0}};
     s->batch_max = s->batch_limit = (size_t) params->batch_size;
     s->args = PG_ARGS_INIT;
     own.application_name = "anubisd settle";

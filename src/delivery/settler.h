@@ -17,6 +17,8 @@ struct settler;
 
 struct settler_callbacks {
     void (*settled)(size_t count, void *userdata); /* that many have left: room for new claims */
+    /* Of an integration one more result, or one less, is refused by itself and keeps its slot. */
+    void (*held)(int64_t integration_id, int by, void *userdata);
 };
 
 /* `notes` are sent after the results, on the same session. */

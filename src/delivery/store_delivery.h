@@ -111,7 +111,7 @@ void store_release_tokens_args(struct pg_args *args, size_t count, const int64_t
 /* --- settle ----------------------------------------------------------------------------------- */
 
 struct store_settlement {
-    int64_t id, token;
+    int64_t id, token, integration_id;
     struct outcome outcome;
     int attempts;    /* that the row has then */
     int http_status; /* 0 = none */

@@ -335,6 +335,14 @@ static struct settler *settler;
 static struct notes *notes;
 static size_t settled;
 
+static int slots_held; /* slots that refused results keep */
+
+static void on_held(int64_t integration_id, int by, void *userdata)
+{
+    (void) integration_id, (void) userdata;
+    slots_held += by;
+}
+
 static void on_settled(size_t count, void *userdata)
 {
     (void) userdata;
@@ -404,7 +412,7 @@ static void ask(int64_t integration_id, bool refuses)
 
 static int scene_start(void **state)
 {
-    static const struct settler_callbacks callbacks = {on_settled};
+    static const struct settler_callbacks callbacks = {on_settled, on_held};
     static const struct notes_callbacks note_callbacks = {
         on_note_added, on_waits, on_circuit, {NULL, on_told, on_decided, NULL}, on_noted};
     static struct standstill standstill;

@@ -1,0 +1,24 @@
+/* Results that the database refuses one by one, for a constraint or a trigger of the application's: they wait,
+ * and are tried again until it takes them. Each keeps its slot of the integration meanwhile, so that one whose
+ * results are all refused leaves the daemon's slots to others.
+ *
+ * Main thread only. */
+#pragma once
+
+#include "base/trouble.h"
+#include "delivery/standstill.h"
+#include "delivery/store_delivery.h"
+
+struct refused_results {
+    struct standstill *standstill;
+    void (*held)(int64_t integration_id, int by, void *userdata); /* slots: 1 or -1 */
+    void *userdata;
+    size_t count;
+    struct trouble many; /* more than are named */
+};
+
+/* It was refused by itself, with these words. */
+void refused_results_note(struct refused_results *r, struct store_settlement *item, const char *sqlstate,
+                          const struct error *err);
+/* It is settled, or nobody wants it any more; legal for one that was never refused. */
+void refused_results_gone(struct refused_results *r, const struct store_settlement *item);
