@@ -1,4 +1,6 @@
 """An operator deletes a consumer group, or resets its offsets, in Kafka: no counter changes, and nothing is left out."""
+import re
+
 import confluent_kafka as ck
 import pytest
 from harness.processes import wait_for
@@ -75,3 +77,20 @@ def test_while_kafka_misses_a_daemon_that_stands_still(scene, daemon, change):
     scene.publish(100)
     scene.check()
     assert daemon.is_running() and scene.dead_letters() == []
+
+
+@pytest.mark.parametrize("strategy", ["cooperative-sticky", "range,roundrobin"])
+def test_another_program_is_a_member_of_the_group(scene, daemon, strategy):
+    """A console consumer under the name of our group takes partitions, or keeps daemons from joining: that is said, and nothing is lost."""
+    daemon.term()
+    stranger = ck.Consumer({**scene.cluster._settings(), "group.id": scene.group, "client.id": "console", "session.timeout.ms": 6000,
+                            "partition.assignment.strategy": strategy})
+    stranger.subscribe([f"^{scene.prefix}subscriptions.*"])
+    wait_for(lambda: (stranger.poll(0.1), stranger.assignment())[1], 60, "the stranger to be a member", interval=0)
+    daemon.start()
+    said = rf'error: {scene.group}.*: another program is a member of this consumer group: client.id "console" at '
+    wait_for(lambda: (stranger.poll(0.1), re.search(said, daemon.log))[1], 90, lambda: f"the words: {daemon.log}", interval=0)
+    scene.publish(100)
+    stranger.close()
+    daemon.wait_log("no other program is a member of this group any more", 60)
+    scene.check()

@@ -29,9 +29,11 @@ def changed_under(app, institutions, make_daemon, statements):
     (["drop trigger ledger_append_only on {s}.subscription_events"], r"ledger_append_only on subscription_events \(missing\)"),
     (["alter table {s}.subscription_events_1 disable trigger ledger_append_only"],
      r"ledger_append_only on subscription_events_1 \(disabled\)"),
+    (["alter table {s}.subscription_events_default disable trigger ledger_no_truncate"],
+     r"ledger_no_truncate on subscription_events_default \(disabled\)"),
     (["alter table {s}.integrations disable trigger all"], r"anubis_integration_check on integrations \(disabled\)"),
     (SWAP, r"anubis_inserted on subscriptions \(missing\)"),
-], ids=["disabled", "all disabled", "replica only", "dropped", "ledger", "a partition", "integrations", "swapped"])
+], ids=["disabled", "all disabled", "replica only", "dropped", "ledger", "a partition", "truncation", "integrations", "swapped"])
 def test_it_stops_where_a_trigger_does_not_fire(app, institutions, make_daemon, change, named):
     integration, daemon = changed_under(app, institutions, make_daemon, change)
     daemon.wait_log(rf"error: changes may leave no trace: trigger .*{named}.*anubisctl migrate")

@@ -28,7 +28,8 @@ create or replace function @extschema@.triggers_amiss() returns text language sq
     select string_agg(format('%s on %s (%s)', w.name, w.relation,
                              case when t.oid is null then 'missing' when t.tgenabled = 'D' then 'disabled' else 'not for everybody' end),
                       ', ' order by w.relation, w.name)
-      from (select c.relname::text, 'ledger_append_only' from pg_inherits i join pg_class c on c.oid = i.inhrelid
+      from (select c.relname::text, n.name
+              from pg_inherits i join pg_class c on c.oid = i.inhrelid, unnest('{ledger_append_only,ledger_no_truncate}'::text[]) n (name)
              where i.inhparent = to_regclass('@extschema@.subscription_events')
             union all values ('subscriptions', 'anubis_2_foreign_change'), ('subscriptions', 'anubis_3_seed_kept'),
                    ('subscriptions', 'anubis_4_change_refused'),
@@ -38,9 +39,9 @@ create or replace function @extschema@.triggers_amiss() returns text language sq
                    ('integrations', 'anubis_integration_check'), ('integrations', 'anubis_integration_limited'),
                    ('integrations', 'anubis_confirmation_set'), ('integrations', 'anubis_confirmation_changed'), ('integration_runtime', 'anubis_circuit_changed'),
                    ('integration_filters', 'anubis_filter_check'),
-                   ('subscription_events', 'ledger_append_only')) as w (relation, name)
+                   ('subscription_events', 'ledger_append_only'), ('subscription_events', 'ledger_no_truncate')) as w (relation, name)
       left join pg_class c on c.relname = w.relation and c.relnamespace = '@extschema@'::regnamespace
-      left join pg_trigger t on t.tgrelid = c.oid and t.tgname = w.name and not t.tgisinternal
+      left join pg_trigger t on t.tgrelid = c.oid and t.tgname = w.name
      where t.tgenabled is null or t.tgenabled not in ('O', 'A')
 $$;
 

@@ -97,6 +97,8 @@
 #define MSG_RETENTION "be5d969460634970a8f2b1d4d0940b44"
 /* A partition of the ledger is old enough to go, and stays, because somebody still needs it. */
 #define MSG_RETENTION_WAITS "7f0a4974fa324f2cb97467e96c381a44"
+/* Another program is a member of our consumer group, or is no more. */
+#define MSG_GROUP_SHARED "8872f619d88a4949b7759accfcc816d5"
 /* A thread makes no progress; systemd's watchdog is no longer fed. */
 #define MSG_THREAD_STUCK "ac69ccb9183c48178beeff797ccb841b"
 /* An alert has fired, or goes on. */

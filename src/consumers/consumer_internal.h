@@ -110,6 +110,8 @@ struct consumer_member {
     bool shared_said;         /* that another installation's events are in our topics */
     struct error last_said;   /* of the other troubles */
     struct consumer_unassigned unassigned;
+    struct trouble strangers; /* another program is a member of our group */
+    uint64_t strangers_at;    /* the next look for one */
     struct backoff backoff;
     uint64_t retry_at;
 };

@@ -4,11 +4,13 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "base/message_ids.h"
 #include "base/timeutil.h"
 #include "consumers/consumer_internal.h"
 
 #define ASK_MS 1000 /* of Kafka, for a topic */
 #define MARGIN_USEC (10 * USEC_PER_SEC)
+#define STRANGERS_USEC (10 * USEC_PER_SEC)
 #define PAUSE_MAX_USEC (10 * 60 * USEC_PER_SEC)
 #define PARTITIONS_MAX 100000 /* of a topic */
 
@@ -63,6 +65,32 @@ static int list_others(struct consumer *c, struct store_offset **ret, size_t *re
     return 0;
 }
 
+/* What another program reads as a member of the group is counted by nobody: its partitions are not ours. */
+static void find_strangers(struct consumer *c)
+{
+    struct kafka_strangers found;
+    struct error err;
+    uint64_t now = now_monotonic_usec();
+
+    if (now < c->kafka.strangers_at || c->kafka.away.said)
+        return;
+    c->kafka.strangers_at = now + STRANGERS_USEC;
+    if (kafka_consumer_strangers(c->kafka.client, ASK_MS, &found, &err) < 0) {
+        log_debug("%s: %s", c->name, err.text);
+    } else if (found.count == 0) {
+        if (trouble_ends(&c->kafka.strangers))
+            log_line(LOG_NOTICE, MSG_GROUP_SHARED, "%s: no other program is a member of this group any more",
+                     c->name);
+    } else if (trouble_begins(&c->kafka.strangers)) {
+        log_line(
+            LOG_ERR, MSG_GROUP_SHARED,
+            "%s: another program is a member of this consumer group: client.id \"%s\" at %s%s. It takes "
+            "partitions, or keeps us from joining, and what it reads is handled by nobody: end it, or give "
+            "it a group of its own. Nothing is lost meanwhile",
+            c->name, found.client, found.host, found.count > 1 ? ", and others" : "");
+    }
+}
+
 static void say_open(const struct consumer *c, const struct store_offset *one, size_t count)
 {
     log_about(LOG_NOTICE, NULL,
@@ -88,6 +116,7 @@ int consumer_find_unassigned(struct consumer *c, bool *ret, struct error *err)
     struct error unasked;
 
     *ret = false;
+    find_strangers(c);
     if (now < u->look_at || !c->session.pg || c->partition_count == 0 || c->stop.is_stopped ||
         c->kafka.away.said)
         return PG_DONE;

@@ -105,3 +105,11 @@ int kafka_consumer_look(struct kafka_consumer *k, int timeout_ms, size_t *ret_mi
 /* How many partitions a topic has. Waits up to timeout_ms. 0 or -EIO with *err. */
 int kafka_consumer_partitions(struct kafka_consumer *k, const char *topic, int timeout_ms, int *ret,
                               struct error *err);
+/* Members of our group whose client.id is not ours: other programs. */
+struct kafka_strangers {
+    size_t count;
+    char client[64], host[64]; /* of the first one */
+};
+/* Waits up to timeout_ms. 0 or -EIO with *err. */
+int kafka_consumer_strangers(struct kafka_consumer *k, int timeout_ms, struct kafka_strangers *ret,
+                             struct error *err);

@@ -1,6 +1,7 @@
 /* The partitions of a member: where they start, how far they are, and what the broker has of them. See
  * kafka_consumer.h. */
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "kafka/kafka_consumer_internal.h"
@@ -138,5 +139,42 @@ int kafka_consumer_partitions(struct kafka_consumer *k, const char *topic, int t
     }
     *ret = has_topic(metadata, topic) ? metadata->topics[0].partition_cnt : 0;
     rd_kafka_metadata_destroy(metadata);
+    return 0;
+}
+
+/* --- the group -------------------------------------------------------------------------------- */
+
+static void take_members(const struct rd_kafka_group_info *group, const char *client,
+                         struct kafka_strangers *ret)
+{
+    for (int i = 0; i < group->member_cnt; i++) {
+        const struct rd_kafka_group_member_info *member = &group->members[i];
+        if (strcmp(member->client_id, client) == 0 || ret->count++ > 0)
+            continue;
+        (void) snprintf(ret->client, sizeof(ret->client), "%s", member->client_id);
+        (void) snprintf(ret->host, sizeof(ret->host), "%s", member->client_host);
+    }
+}
+
+int kafka_consumer_strangers(struct kafka_consumer *k, int timeout_ms, struct kafka_strangers *ret,
+                             struct error *err)
+{
+    char group[512], client[512];
+    size_t group_size = sizeof(group), client_size = sizeof(client);
+    const rd_kafka_conf_t *conf = rd_kafka_conf(k->rk);
+    const struct rd_kafka_group_list *list;
+
+    *ret = (struct kafka_strangers){0};
+    if (rd_kafka_conf_get(conf, "group.id", group, &group_size) ||
+        rd_kafka_conf_get(conf, "client.id", client, &client_size))
+        return 0; /* names of a length that no broker takes */
+    rd_kafka_resp_err_t code = rd_kafka_list_groups(k->rk, group, &list, timeout_ms);
+    if (code) {
+        error_set(err, "could not ask for the members of group \"%s\": %s", group, rd_kafka_err2str(code));
+        return -EIO;
+    }
+    for (int i = 0; i < list->group_cnt; i++)
+        take_members(&list->groups[i], client, ret);
+    rd_kafka_group_list_destroy(list);
     return 0;
 }
