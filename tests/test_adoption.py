@@ -21,14 +21,16 @@ OBSTACLES = {
     "states that a check refuses": (STATUS_CHECK.replace("{more}", ""),
                                     'constraint "known" of table "subscriptions" refuses the status \'processing\', \'retry\''),
     "a table of states that lacks some": (
-        "create table states (name varchar primary key); insert into states values ('pending'), ('sent'), ('failed'), ('processing'); "
+        "create table states (name varchar primary key); "
+        "insert into states values ('pending'), ('sent'), ('failed'), ('processing'); "
         "alter table subscriptions add constraint known foreign key (status) references states (name) not valid",
         'constraint "known" of table "subscriptions" refuses the status \'retry\', which table public.states does not have'),
     "a default that is no state": ("alter table subscriptions alter status set default 'PENDING'",
                                    'the default of column "status" of table "subscriptions" is "PENDING"'),
     "states in capitals": ("alter table subscriptions alter integration_filter_id drop not null; "
-                           "insert into integrations (name, created_at, updated_at) values ('x', now(), now()); insert into subscriptions "
-                           "(integration_id, status, created_at, updated_at) select max(id), 'Pending', now(), now() from integrations",
+                           "insert into integrations (name, created_at, updated_at) values ('x', now(), now()); "
+                           "insert into subscriptions (integration_id, status, created_at, updated_at) "
+                           "select max(id), 'Pending', now(), now() from integrations",
                            '1 subscriptions have the status "Pending", which is none of the states: run "update subscriptions set '
                            'status = \'pending\' where status = \'Pending\'"'),
     "a subscription that no event can name": (

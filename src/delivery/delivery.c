@@ -49,7 +49,7 @@ static void unlink_delivery(struct delivery *d)
     all->bytes -= d->payload_len;
     d->integration->in_flight--;
     d->integration->retries -= d->is_retry;
-    d->integration->slot_freed |= frees_slot(d);
+    d->integration->places.slot_freed |= frees_slot(d);
 }
 
 /* --- the end of one --------------------------------------------------------------------------- */

@@ -208,7 +208,7 @@ static void on_held(int64_t integration_id, int by, void *userdata)
     struct integration *i = integrations_find(deliveries_integrations(d->deliveries), integration_id);
 
     i->held += by;
-    i->slot_freed |= by < 0;
+    i->places.slot_freed |= by < 0;
     claimer_slots_freed(d->claimer, by < 0);
 }
 

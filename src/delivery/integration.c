@@ -297,7 +297,7 @@ struct integration *integrations_note(struct integrations *all, const struct sto
     if (row->has_integration) {
         take_settings(i, row);
         i->used = row->used;
-        i->slot_freed = false;
+        i->places.slot_freed = false;
         i->places.asked = false;
     }
     note_place(i, row);
@@ -324,7 +324,7 @@ static void take_place(const void *node, VISIT visit, void *closure)
 {
     struct integration *i = *(struct integration *const *) node;
     const struct place_walk *w = closure;
-    bool has_slot = i->slot_freed || i->in_flight + i->held == 0;
+    bool has_slot = i->places.slot_freed || i->in_flight + i->held == 0;
     bool has_time = i->rate.interval_nsec > 0 && i->used == STORE_USED_ALL && !i->places.asked;
 
     if ((visit != postorder && visit != leaf) || i->used == STORE_USED_NONE || !(has_slot || has_time) ||

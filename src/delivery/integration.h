@@ -18,11 +18,11 @@ struct integration {
     char *name;                   /* its first characters */
     int in_flight, retries, held; /* requests, those of rows with a due time, and refused_results.h */
     enum store_used used;         /* by its last claim: more rows may wait for these slots */
-    bool slot_freed;              /* one of them, since */
     struct {
         struct store_place last; /* where its last claim ended */
         struct store_place far;  /* the furthest that a claim came */
         uint64_t claimed;        /* rows, since integrations_forget_places() */
+        bool slot_freed;         /* of those that its last claim used */
         bool asked; /* for more by its rate_limit, though no slot was freed since they gave rows */
     } places;
     char *endpoint_url;

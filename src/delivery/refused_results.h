@@ -1,6 +1,6 @@
-/* Results that the database refuses one by one, for a constraint or a trigger of the application's: they wait,
- * and are tried again until it takes them. Each keeps its slot of the integration meanwhile, so that one whose
- * results are all refused leaves the daemon's slots to others.
+/* Results that the database refuses one by one, for a constraint or a trigger of the application's: they
+ * wait, and are tried again until it takes them. Each keeps its slot of the integration meanwhile, so that
+ * one whose results are all refused leaves the daemon's slots to others.
  *
  * Main thread only. */
 #pragma once

@@ -149,7 +149,7 @@ TEST(test_place_is_the_last_row_in_index_order)
     first->in_flight = 3;
     assert_int_equal(integrations_take_places(all, 1, &places), 0);
     first->in_flight = 2;
-    first->slot_freed = true;
+    first->places.slot_freed = true;
     assert_int_equal(integrations_take_places(all, 1, &places), 1);
     assert_int_equal(places[0].fresh_id, 50);
     /* A rate_limit alone frees no slot of retries. */
@@ -157,7 +157,7 @@ TEST(test_place_is_the_last_row_in_index_order)
     rows[0].interval_nsec = 1;
     integrations_note(all, &rows[0]);
     assert_int_equal(integrations_take_places(all, 1, &places), 0);
-    first->slot_freed = true;
+    first->places.slot_freed = true;
     assert_int_equal(integrations_take_places(all, 1, &places), 1);
     /* It may leave time for more, once. When that is in vain, the next slot that is freed counts. */
     rows[0].used = STORE_USED_ALL;
@@ -166,7 +166,7 @@ TEST(test_place_is_the_last_row_in_index_order)
     assert_int_equal(integrations_take_places(all, 1, &places), 1);
     assert_int_equal(integrations_take_places(all, 1, &places), 0);
     assert_int_equal(first->used, STORE_USED_ALL);
-    first->slot_freed = true;
+    first->places.slot_freed = true;
     assert_int_equal(integrations_take_places(all, 1, &places), 1);
     assert_int_equal(integrations_take_places(all, 1, &places), 0);
     integrations_free(all);
