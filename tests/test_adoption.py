@@ -31,8 +31,8 @@ OBSTACLES = {
                            "insert into integrations (name, created_at, updated_at) values ('x', now(), now()); "
                            "insert into subscriptions (integration_id, status, created_at, updated_at) "
                            "select max(id), 'Pending', now(), now() from integrations",
-                           '1 subscriptions have the status "Pending", which is none of the states: run "update subscriptions set '
-                           'status = \'pending\' where status = \'Pending\'"'),
+                           '1 subscriptions have the status "Pending", which is none of the states: run "update subscriptions '
+                           'set status = \'pending\' where status = \'Pending\'"'),
     "a subscription that no event can name": (
         "alter table subscriptions alter integration_filter_id drop not null; "
         "insert into integrations (name, created_at, updated_at) values ('x', now(), now()); insert into subscriptions "

@@ -96,6 +96,18 @@ def test_who_has_paused_it_and_whose_credential_is_missing(app):
         ("401", "authentication"): (REFUSED, told), ("dead", "circuit_open"): (DEAD, told)}
 
 
+def test_times_without_end_keep_no_alert_away(app):
+    """An adopted row may have been created at "infinity"; one that is due then is not due."""
+    look = Look(app)
+    for name, time in (("ages", "now() - interval '2 hours'"), ("never", "'infinity'"), ("odd", "now() - interval '2 hours'")):
+        look.state(name)
+        app.query(f"insert into {{s}}.subscriptions (integration_id, scheduled_to) values (%s, {time})", (look.numbers[name],))
+    app.query("alter table {s}.subscriptions disable trigger user; update {s}.subscriptions set created_at = 'infinity', "
+              "scheduled_to = '-infinity' where integration_id = %s; alter table {s}.subscriptions enable trigger user",
+              (look.numbers["odd"],))
+    assert look.found().keys() == {("ages", "backlog")}
+
+
 def test_a_pause_silences_what_the_circuit_says(app, ctl):
     look = Look(app)
     for name in ("paused", "not paused"):

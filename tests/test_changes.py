@@ -123,7 +123,8 @@ def test_columns_that_may_no_longer_be_null(adopted, broker, change, words):
 
 @pytest.mark.parametrize("changes, words, mend", [
     (["alter table subscriptions add constraint known check (status in ('pending', 'processing', 'sent', 'failed')) not valid"],
-     "constraint \"known\" of table \"subscriptions\" refuses the status 'retry': drop it", "alter table subscriptions drop constraint known"),
+     "constraint \"known\" of table \"subscriptions\" refuses the status 'retry': drop it",
+     "alter table subscriptions drop constraint known"),
     (["create table states (name varchar primary key)", "insert into states values ('pending'), ('sent'), ('failed'), ('retry')",
       "alter table subscriptions add constraint known foreign key (status) references states (name) not valid"],
      "refuses the status 'processing', which table public.states does not have", "insert into states values ('processing')"),

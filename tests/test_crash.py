@@ -231,15 +231,16 @@ def test_a_row_that_a_trigger_refuses_to_have_claimed_holds_up_no_other(app, ins
 
 def test_results_that_are_refused_in_masses_make_few_lines(app, institutions, make_daemon):
     """A constraint that somebody adds: named with the first ones, told in systemctl status, over when it is over."""
-    daemon = make_daemon({"delivery": {"timeout": "20s", "lease": "60s", "max_in_flight": 256, "max_in_flight_per_integration": 200},
-                          "log_level": "notice"})
+    slots = {"max_in_flight": 256, "max_in_flight_per_integration": 200}
+    daemon = make_daemon({"delivery": {"timeout": "20s", "lease": "60s", **slots}, "log_level": "notice"})
     refuses, other = (app.integration(institutions.url(f"/good/{n}")) for n in range(2))
     ids = app.subscriptions(refuses, 600)
     app.query("alter table {s}.subscriptions add constraint odd "
               f"check (status <> 'sent' or integration_id <> {refuses} or scheduled_to is not null) not valid")
     daemon.start()
     daemon.wait_log('error: the database refuses the results of more than 10 subscriptions.*violates check constraint "odd"')
-    wait_for(lambda: re.search(r"STAND STILL: \d{3} results are refused one by one", daemon.status()), 60, "systemctl status to say so")
+    wait_for(lambda: re.search(r"STAND STILL: \d{3} results are refused one by one", daemon.status()), 60,
+             "systemctl status to say so")
     lines = re.findall("could not (?:settle|store)", daemon.log)
     ids += app.subscriptions(other, 300)  # of another institution: more than there are slots
     wait_for(lambda: app.states()["sent"] == 300, 60, lambda: f"those of the other: {app.states()}")

@@ -81,10 +81,10 @@ def test_while_kafka_misses_a_daemon_that_stands_still(scene, daemon, change):
 
 @pytest.mark.parametrize("strategy", ["cooperative-sticky", "range,roundrobin"])
 def test_another_program_is_a_member_of_the_group(scene, daemon, strategy):
-    """A console consumer under the name of our group takes partitions, or keeps daemons from joining: that is said, and nothing is lost."""
+    """It takes partitions, or keeps daemons from joining, as a console consumer does: that is said, and nothing is lost."""
     daemon.term()
-    stranger = ck.Consumer({**scene.cluster._settings(), "group.id": scene.group, "client.id": "console", "session.timeout.ms": 6000,
-                            "partition.assignment.strategy": strategy})
+    stranger = ck.Consumer({**scene.cluster._settings(), "group.id": scene.group, "client.id": "console",
+                            "session.timeout.ms": 6000, "partition.assignment.strategy": strategy})
     stranger.subscribe([f"^{scene.prefix}subscriptions.*"])
     wait_for(lambda: (stranger.poll(0.1), stranger.assignment())[1], 60, "the stranger to be a member", interval=0)
     daemon.start()

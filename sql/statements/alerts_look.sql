@@ -17,12 +17,13 @@ with own as materialized (
 ), lost as (
   select count(*) as count from pg_stat_activity where datname = current_database() and application_name = $5
 ), waiting as (
-  select w.id, w.age, $4 * interval '1 ms' - (now() - w.created_at) as left_over,
+  select w.id, w.age, case when isfinite(w.created_at) then $4 * interval '1 ms' - (now() - w.created_at) end as left_over,
          w.age >= $1 * interval '1 ms' and coalesce(w.circuit_since <= now() - $1 * interval '1 ms', true) as fires
     from (select o.id, o.circuit_since, s.created_at, s.age
             from own o cross join lateral (
               select as_instant(h.created_at) as created_at,
-                     now() - case when isfinite(h.due) then h.due else as_instant(h.created_at) end as age
+                     now() - case when isfinite(h.due) then h.due when isfinite(as_instant(h.created_at)) then as_instant(h.created_at)
+                                  else now() end as age
                 from ((select created_at, subscription_due(next_attempt_at, scheduled_to) as due from subscriptions
                         where integration_id = o.id and status in ('pending', 'retry') and held_at is null
                         order by subscription_due(next_attempt_at, scheduled_to), id limit 1)
@@ -31,6 +32,7 @@ with own as materialized (
                         where integration_id = o.id and status in ('pending', 'retry') and held_at is null
                           and subscription_due(next_attempt_at, scheduled_to) > '-infinity'
                         order by subscription_due(next_attempt_at, scheduled_to), id limit 1)) h
+               where h.due < 'infinity'
                order by age desc limit 1) s
            where o.circuit = 'closed' and not o.paused) w
    where w.age >= $1 * interval '0.5 ms'
