@@ -170,7 +170,7 @@ int kafka_consumer_strangers(struct kafka_consumer *k, int timeout_ms, struct ka
         return 0; /* names of a length that no broker takes */
     rd_kafka_resp_err_t code = rd_kafka_list_groups(k->rk, group, &list, timeout_ms);
     if (code) {
-        error_set(err, "could not ask for the members of group \"%s\": %s", group, rd_kafka_err2str(code));
+        error_set(err, "nobody tells the members of group \"%s\": %s", group, rd_kafka_err2str(code));
         return -EIO;
     }
     for (int i = 0; i < list->group_cnt; i++)
