@@ -71,7 +71,8 @@ static void add_letters(struct sheet *sheet, const struct pg_result *rows)
         {"reason", "WHY", false},    {"since", "SINCE", false},  {"replays", "REPLAYS", true},
         {"state", "STATE", false},
     };
-    struct table *t = sheet_table(sheet, "dead_letters", "Dead letters", "none", columns, ARRAY_SIZE(columns));
+    struct table *t =
+        sheet_table(sheet, "dead_letters", "Dead letters", "none", columns, ARRAY_SIZE(columns));
 
     for (int i = 0; i < pg_rows(rows); i++)
         add_letter(t, (struct pg_row){rows, i, 0});
