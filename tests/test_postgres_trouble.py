@@ -414,3 +414,33 @@ def test_a_clock_that_is_set_back_parks_nothing(app, institutions, make_daemon):
     daemon.wait_log("warning: the database server's clock was set back: 2 subscriptions ")
     app.wait_states(sent=2, retry=1)
     assert app.row(rows[2])["attempts"] == 1 and daemon.log.count("was set back") == 1
+
+
+def test_a_former_primary_that_still_answers(own_postgres, broker, institutions):
+    """One session is lost, and comes to the promoted standby: the others follow, or results of its claims would go elsewhere."""
+    primary = own_postgres(settings={"wal_level": "replica", "max_wal_senders": "4", "hot_standby": "on"})
+    app = Application(primary.create_database("anubis"))
+    Ctl(database=app.database).migrate()
+    integration = app.integration(institutions.url("/good/follow"))
+    with contextlib.closing(primary.standby()) as standby, Proxy(f"127.0.0.1:{primary.port}") as proxy:
+        standby.start()
+        settings = {"database": {"conninfo": f"host=127.0.0.1 port={proxy.port} dbname=anubis user=postgres"},
+                    "delivery": {"timeout": "3s", "lease": "6s"}}
+        with Daemon(settings, database=app.database, kafka=broker) as daemon:
+            app.subscriptions(integration, 5)
+            app.wait_states(sent=5)
+            end = primary.value("select pg_current_wal_lsn()")
+            wait_for(lambda: standby.value("select pg_last_wal_replay_lsn() >= %s::pg_lsn", (end,)), 30, "the standby to have it all")
+            standby.query("select pg_promote()")
+            wait_for(lambda: not standby.value("select pg_is_in_recovery()"), 30, "the standby's promotion")
+            proxy.target = ("127.0.0.1", standby.port)
+            primary.terminate_backends("anubisd claim", "anubis")
+            now = Application(Database(standby, "anubis"))
+            now.subscriptions(integration, 20)
+            now.wait_states(sent=25, deadline=60)
+            sessions = "select count(*) from pg_stat_activity where application_name like 'anubisd%%'"
+            wait_for(lambda: primary.value(sessions, ()) == 0, 60, "the others to follow")
+            ctl = Ctl(database=now.database, kafka=broker)
+            wait_for(lambda: ctl("verify").code == 0, 60, lambda: f"the proof: {ctl('verify')}", interval=0.5)
+            assert sorted(key.received for key in institutions.keys("/good/follow").values()) == [1] * 25
+            assert "after its claim had ended" not in daemon.log and daemon.term() == 0

@@ -346,3 +346,26 @@ def test_the_consumers_books_of_another_time(world, books, running):
         ctl(*helps.split()[1:]).expect(0)
         world.send(10, 100)
         assert daemon.term() == 0
+
+
+def test_data_that_are_restored_under_a_running_daemon(world, institutions):
+    """All tables are emptied and filled again from a dump, whose row of the relay has the same epoch: it begins anew."""
+    tables = ("select relname from pg_class where relnamespace = 'anubis'::regnamespace and relkind = 'r' "
+              "and relname !~ '^anubis_'")
+    with world.daemon() as daemon:
+        world.send(50, 50)
+        names = [name for (name,) in world.app.query(tables)]
+        world.app.query("create schema saved; " + "; ".join(f"create table saved.{n} as table anubis.{n}" for n in names))
+        filled = [n for n in names if world.app.query(f"select from saved.{n} limit 1")]
+        drawn = world.app.value("select last_value from {s}.ledger_id_seq")
+        world.send(40, 90)
+        lost = world.events()
+        world.app.query("begin; set local session_replication_role = replica; truncate only "
+                        + ", ".join(f"anubis.{n}" for n in names) + " cascade; "
+                        + "; ".join(f"insert into anubis.{n} overriding system value table saved.{n}" for n in filled)
+                        + f"; select setval('anubis.ledger_id_seq', {drawn}), setval('anubis.subscriptions_id_seq', 50); commit")
+        world.app.subscriptions(world.integration, 30)
+        daemon.wait_log("Kafka has events of this installation up to ledger id", 60)
+        world.wait(80)
+        world.check(lost, institutions)
+        assert daemon.term() == 0

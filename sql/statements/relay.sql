@@ -152,8 +152,8 @@ update relay_state set updated_at = now() where epoch = $1 and not
  returning pg_current_xact_id()::text::bigint
 
 -- name: relay_save
--- Saves the position, and the ids that it has passed without an event. No row when another relay leads, or when a part of
--- the ledger was taken away: what was not found then may be there all the same. The time is not earlier than that of the newest
+-- Saves the position, and the ids that it has passed without an event. No row when another relay leads, or the position is not the one that
+-- was saved before, or when a part of the ledger was taken away: what was not found then may be there all the same. The time is not earlier than that of the newest
 -- event, should the server's clock have been set back meanwhile.
 -- $1 bigint: our epoch
 -- $2 bigint: all ids up to this one are published but for the gaps
@@ -167,12 +167,13 @@ update relay_state set updated_at = now() where epoch = $1 and not
 -- $10 bigint[]: their last ids
 -- $11 bigint[]: first ids of the holes that are gaps again
 -- $12 bigint: the daemon's time, in microseconds since 1970
+-- $13 bigint: the position that it saved before
 with saved as (
   update relay_state set high = $2, gap_first = $3, gap_last = $4, gap_horizon = $5,
          system_identifier = case when $6 then $7 else system_identifier end,
          timeline = case when $6 then $8 else timeline end,
          stopped_on = null, stopped_reason = null, updated_at = now(), compared_at = least(now(), to_timestamp($12::bigint / 1e6))
-   where epoch = $1 and ledger_amiss() is null returning epoch
+   where epoch = $1 and high = $13 and ledger_amiss() is null returning epoch
 ), copy as (
   insert into relay_saved (high, gap_first, gap_last, gap_horizon, saved_at)
   select $2, $3, $4, $5, greatest(now(), n.created_at) from saved cross join (select $2::bigint) p (high) left join
@@ -189,9 +190,10 @@ with saved as (
 select epoch from saved
 
 -- name: relay_leads
--- Do we lead? Who sets the position back raises the epoch.
+-- Do we lead, and is the position ours? Who sets it back raises the epoch; a restore of the tables brings another one.
 -- $1 bigint: our epoch
-select exists (select from relay_state where epoch = $1)
+-- $2 bigint: the position that was saved last
+select exists (select from relay_state where epoch = $1 and high = $2)
 
 -- name: relay_stop
 -- Writes that the relay is stopped on an event. No row is changed when another relay leads.

@@ -27,6 +27,7 @@ struct pg {
     struct pg_prepared prepared;
     char sqlstate[6];
     bool broken, writes;
+    int64_t server; /* see pg_is_elsewhere() */
     void (*remark)(void *userdata, const char *sqlstate, const char *words);
     void (*under_way)(void *userdata);
     void *userdata;
@@ -229,10 +230,22 @@ static int set_up_session(struct pg *pg, const struct pg_params *params, struct 
     return pg_execute(pg, sql.data, err);
 }
 
+/* When the server was started to which the newest session that writes has come; 0 = there was none. */
+static _Atomic int64_t newest_server;
+
+bool pg_is_elsewhere(int64_t server, struct error *err)
+{
+    if (server == 0 || server == newest_server)
+        return false;
+    error_set(err, "a newer session of this process has come to another server: this one follows");
+    return true;
+}
+
 static int judge_server(struct pg *pg, const struct pg_params *params, struct error *err)
 {
     static const struct pg_statement facts = {
-        "", "select pg_is_in_recovery(), current_setting('transaction_read_only') = 'on'"};
+        "", "select pg_is_in_recovery(), current_setting('transaction_read_only') = 'on', "
+            "(extract(epoch from pg_postmaster_start_time()) * 1000000)::bigint"};
     CLEANUP(pg_result_freep) struct pg_result *result = NULL;
     int r = pg_query(pg, &facts, NULL, &result, err);
     if (r != PG_DONE)
@@ -249,6 +262,8 @@ static int judge_server(struct pg *pg, const struct pg_params *params, struct er
                   PQserverVersion(pg->conn) / 10000);
         return -EPERM;
     }
+    if (params->writes)
+        newest_server = pg->server = pg_get_i64(result, 0, 2);
     return PG_DONE;
 }
 
@@ -379,9 +394,10 @@ void pg_close(struct pg *pg)
     free(pg);
 }
 
-PGconn *pg_release(struct pg *pg)
+PGconn *pg_release(struct pg *pg, int64_t *ret_server)
 {
     PGconn *conn = TAKE_PTR(pg->conn);
+    *ret_server = pg->server;
     pg_close(pg);
     return conn;
 }
@@ -401,10 +417,11 @@ const char *pg_error_sqlstate(const struct pg *pg)
 static int begin(struct pg *pg, struct error *err)
 {
     pg->sqlstate[0] = '\0';
-    if (!pg->broken)
-        return PG_DONE;
-    error_set(err, "the connection to the database is lost");
-    return -ECONNRESET;
+    if (pg->broken)
+        error_set(err, "the connection to the database is lost");
+    else if (pg_is_elsewhere(pg->server, err))
+        pg->broken = true;
+    return pg->broken ? -ECONNRESET : PG_DONE;
 }
 
 int pg_query(struct pg *pg, const struct pg_statement *statement, const struct pg_args *args,

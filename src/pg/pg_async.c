@@ -69,12 +69,16 @@ struct pg_async {
     sd_event_source *retry_timer, *deadline_timer;
 
     PGconn *conn;
+    int64_t server; /* see pg_is_elsewhere() */
+    struct pg_async *next;
     sd_event_source *io;
     uint32_t io_mask;
     struct pg_prepared prepared;
     bool busy;
     struct running now;
 };
+
+static struct pg_async *sessions; /* all of them */
 
 static void start_opening(struct pg_async *p);
 
@@ -288,6 +292,16 @@ static int on_io(sd_event_source *s, int fd, uint32_t revents, void *userdata)
     return 0;
 }
 
+/* One that listens, or waits for a lock, would not notice. */
+static void take_others_along(void)
+{
+    struct error err;
+
+    for (struct pg_async *p = sessions; p; p = p->next)
+        if (p->conn && pg_is_elsewhere(p->server, &err))
+            go_down(p, -ECONNRESET, &err);
+}
+
 static int on_opened(sd_event_source *s, int fd, uint32_t revents, void *userdata)
 {
     struct pg_async *p = userdata;
@@ -302,7 +316,7 @@ static int on_opened(sd_event_source *s, int fd, uint32_t revents, void *userdat
     struct error err = o->err;
     int r = o->r;
     if (r == PG_DONE)
-        p->conn = pg_release(TAKE_PTR(o->pg));
+        p->conn = pg_release(TAKE_PTR(o->pg), &p->server);
     opening_free(o);
     if (r != PG_DONE) {
         arm(p, &p->retry_timer, backoff_next_usec(&p->backoff), on_retry);
@@ -313,6 +327,7 @@ static int on_opened(sd_event_source *s, int fd, uint32_t revents, void *userdat
     if (sd_event_add_io(p->event, &p->io, PQsocket(p->conn), EPOLLIN, on_io, p) < 0)
         abort();
     backoff_reset(&p->backoff);
+    take_others_along();
     p->callbacks.up(p->userdata);
     return 0;
 }
@@ -357,6 +372,8 @@ int pg_async_new(struct pg_async **ret, sd_event *event, const struct pg_params 
     p->userdata = userdata;
     p->backoff = BACKOFF_RECONNECT;
     p->now.args = PG_ARGS_INIT;
+    p->next = sessions;
+    sessions = p;
     arm(p, &p->retry_timer, 0, on_retry);
     *ret = p;
     return 0;
@@ -366,6 +383,11 @@ void pg_async_free(struct pg_async *p)
 {
     if (!p)
         return;
+    for (struct pg_async **at = &sessions; *at; at = &(*at)->next)
+        if (*at == p) {
+            *at = p->next;
+            break;
+        }
     p->opening_source = sd_event_source_disable_unref(p->opening_source);
     opening_abandon(p->opening);
     drop_connection(p);
@@ -402,7 +424,8 @@ static int on_deadline(sd_event_source *s, uint64_t usec, void *userdata)
     struct error err;
     (void) s;
     (void) usec;
-    error_set(&err, "no answer from the database in time");
+    if (!pg_is_elsewhere(p->server, &err))
+        error_set(&err, "no answer from the database in time");
     if (PQstatus(p->conn) == CONNECTION_OK)
         go_down(p, -ECONNRESET, &err);
     else
@@ -426,7 +449,8 @@ int pg_async_query(struct pg_async *p, const struct pg_statement *statement, con
     p->now.callback = callback;
     p->now.userdata = userdata;
     p->busy = true;
-    int unsent = send_statement(p) ? PQflush(p->conn) : -1;
+    struct error err;
+    int unsent = !pg_is_elsewhere(p->server, &err) && send_statement(p) ? PQflush(p->conn) : -1;
     if (unsent >= 0)
         watch(p, EPOLLIN | (unsent ? EPOLLOUT : 0));
     else

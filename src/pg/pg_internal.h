@@ -29,4 +29,9 @@ bool pg_result_is_good(const PGresult *result);
 
 /* Takes the connection out of an open struct pg and frees the rest: how pg_async gets a session that a thread
  * opened. */
-PGconn *pg_release(struct pg *pg);
+PGconn *pg_release(struct pg *pg, int64_t *ret_server);
+
+/* After a switch-over the former primary may still answer. The sessions of a process work together (one claims
+ * what another settles), so all follow the newest one that writes. True: a session with `server` has to, and
+ * *err says so. On any thread. */
+bool pg_is_elsewhere(int64_t server, struct error *err);

@@ -84,6 +84,7 @@ struct relay_kafka {
 /* How far the ledger is read and published. */
 struct relay_position {
     struct gaps gaps;
+    int64_t saved;       /* gaps.high, as it was saved last */
     bool flushed;        /* the batch may be sent: Postgres cannot lose its rows */
     uint64_t idle_usec;  /* the last wait without work */
     uint64_t rows_at;    /* monotonic; when the last read that found rows began */

@@ -197,11 +197,13 @@ static uint64_t save(struct relay *relay)
     struct relay_sending *sending = &relay->sending;
     const struct gaps *gaps = &relay->position.gaps;
     struct error err;
-    int r = store_relay_save(session->pg, session->epoch, gaps, &session->identity, &err);
+    int r =
+        store_relay_save(session->pg, session->epoch, relay->position.saved, gaps, &session->identity, &err);
 
     if (r != 0)
         return relay_lose_session(relay, r, &err);
     gaps_were_saved(&relay->position.gaps);
+    relay->position.saved = gaps->high;
     r = save_reached(relay, &err);
     if (r != 0)
         return relay_lose_session(relay, r, &err);

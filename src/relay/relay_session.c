@@ -134,6 +134,7 @@ static void lead(struct relay *relay, const struct store_relay_start *start)
 
     s->leading = true;
     s->epoch = start->epoch;
+    relay->position.saved = gaps->high;
     relay->kafka.tail.compared_at = start->compared_at;
     relay->kafka.tail.mixed = start->was_ahead || start->missed > 0;
     relay_works(relay, false);
@@ -256,7 +257,7 @@ uint64_t relay_check_session(struct relay *relay)
     relay->session.check_at = now_monotonic_usec() + CHECK_USEC;
     r = r == PG_SCHEMA_MISFIT ? -ECONNRESET : r;
     if (r == 0)
-        r = store_relay_leads(relay->session.pg, relay->session.epoch, &err);
+        r = store_relay_leads(relay->session.pg, relay->session.epoch, relay->position.saved, &err);
     if (r == 0 && relay->kafka.tail.known && now_monotonic_usec() >= relay->session.compare_at)
         r = relay_note_compared(relay, &err);
     return r == 0 ? NOW : relay_lose_session(relay, r, &err);

@@ -388,12 +388,13 @@ int store_relay_is_flushed(struct pg *pg, int64_t wal_position, bool *ret, struc
     return pg_query_bool(pg, &sql_relay_is_flushed, &args, ret, err);
 }
 
-int store_relay_leads(struct pg *pg, int64_t epoch, struct error *err)
+int store_relay_leads(struct pg *pg, int64_t epoch, int64_t saved, struct error *err)
 {
     CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
     bool leads = false;
 
     pg_arg_i64(&args, epoch);
+    pg_arg_i64(&args, saved);
     int r = pg_query_bool(pg, &sql_relay_leads, &args, &leads, err);
     return r == 0 && !leads ? STORE_RELAY_FENCED : r;
 }
@@ -416,7 +417,7 @@ static int execute_fenced(struct pg *pg, const struct pg_statement *statement, c
     return r == 0 && pg_affected(result) == 0 ? STORE_RELAY_FENCED : r;
 }
 
-int store_relay_save(struct pg *pg, int64_t epoch, const struct gaps *gaps,
+int store_relay_save(struct pg *pg, int64_t epoch, int64_t saved, const struct gaps *gaps,
                      const struct store_relay_identity *identity, struct error *err)
 {
     CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
@@ -433,6 +434,7 @@ int store_relay_save(struct pg *pg, int64_t epoch, const struct gaps *gaps,
     add_notes(&args, &gaps->passed, true);
     add_notes(&args, &gaps->reopened, false);
     pg_arg_i64(&args, now_realtime_usec());
+    pg_arg_i64(&args, saved);
     return execute_fenced(pg, &sql_relay_save, &args, err);
 }
 

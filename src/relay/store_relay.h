@@ -111,13 +111,14 @@ enum {
     STORE_RELAY_FENCED = 1, /* another daemon's relay leads, or what was read has been erased; nothing was
                                written */
 };
-/* Without work a relay writes nothing, and would not notice that its position was set back. */
-int store_relay_leads(struct pg *pg, int64_t epoch, struct error *err);
+/* Without work a relay writes nothing, and would not notice that its position was set back. `saved` is the one
+ * that it saved last; another one there came with a restore, under a running daemon. */
+int store_relay_leads(struct pg *pg, int64_t epoch, int64_t saved, struct error *err);
 /* Commits a small change with a transaction id of its own; this flushes all earlier commits too. */
 int store_relay_mark(struct pg *pg, int64_t epoch, int64_t *ret_xid, struct error *err);
 /* Saves the position: all of the ledger up to gaps->high is published but for the gaps, and no event stops
  * the relay. With it go the ranges that were passed or reopened; gaps_were_saved() is the caller's. */
-int store_relay_save(struct pg *pg, int64_t epoch, const struct gaps *gaps,
+int store_relay_save(struct pg *pg, int64_t epoch, int64_t saved, const struct gaps *gaps,
                      const struct store_relay_identity *identity, struct error *err);
 /* Writes that the relay is stopped on this event. */
 int store_relay_stop(struct pg *pg, int64_t epoch, int64_t id, const char *reason, struct error *err);
