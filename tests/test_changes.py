@@ -58,6 +58,7 @@ WRAPPED = ["alter table subscriptions alter status type text", "alter table inte
            "alter table subscriptions alter scheduled_to type timestamptz using scheduled_to at time zone 'UTC', "
            "alter created_at type timestamptz using created_at at time zone 'UTC'",
            "alter table subscription_events alter error_message type varchar",
+           "alter table subscription_events alter created_at type timestamptz using created_at at time zone 'UTC'",
            "alter table integrations alter successful_sends type bigint, alter failed_sends type bigint"]
 
 
@@ -77,6 +78,17 @@ def test_what_is_refused_works_by_anubis_alter(adopted, broker, change):
         check_goes_on(adopted, broker)
     finally:
         adopted.query(f"drop owned by {adopted.database.name}; drop role {adopted.database.name}")
+
+
+@pytest.mark.parametrize("change, words", [
+    ("alter table subscriptions alter order_id type text", 'column "order_id" is of type'),
+    ("alter table subscriptions alter attempts type bigint", "function .*subscription_judged.* does not exist"),
+    ("update subscriptions set origin = 'x'", "leave no events"),
+    ("insert into integrations (name) values ('x')", "leave no events")], ids=["order_id", "attempts", "update", "insert"])
+def test_what_would_break_the_triggers_is_refused(adopted, broker, change, words):
+    with pytest.raises(psycopg2.Error, match=words):
+        adopted.query("select anubis_alter(%s)", (change,))
+    check_goes_on(adopted, broker)
 
 
 @pytest.mark.parametrize("change", ["drop {0}", "rename {0} to another"])

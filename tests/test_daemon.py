@@ -161,6 +161,17 @@ def test_key_that_cannot_sign_checkpoints(tmp_path):
     assert "could not open the file" in anubisd("--check-config", "-c", conf).expect(78).stderr
 
 
+@pytest.mark.parametrize("content, words", [(None, "is a directory"), (b"", "the value is empty"), (b"a\0b", "contains a NUL byte"),
+                                            (b"\n", "the value is empty"), (b"x" * 100000, "is longer than 64 KiB")],
+                         ids=["directory", "empty", "nul", "line feed", "long"])
+def test_a_check_finds_what_a_start_would_find_in_a_file(tmp_path, content, words):
+    secret, conf = tmp_path / "secret", tmp_path / "a.conf"
+    secret.mkdir() if content is None else secret.write_bytes(content)
+    conf.write_text(f'kafka = {{ sasl_password = "file:{secret}"; }};\n')
+    found = anubisd("--check-config", "-c", conf).expect(78).stderr
+    assert f"a.conf:1: kafka.sasl_password: file:{secret}: " in found and words in found
+
+
 # --- any order ---
 
 def test_starts_before_everything_else(own_postgres, broker, institutions, make_daemon):

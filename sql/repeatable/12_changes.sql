@@ -58,11 +58,20 @@ create or replace function @extschema@.columns_amiss() returns text language sql
     select string_agg(words, '; ') from amiss
 $$;
 
+-- How many rows of the application's tables this transaction has written, temporary counts of the server's included.
+create or replace function @extschema@.rows_changed() returns bigint language sql volatile set search_path = pg_catalog, pg_temp as $$
+    select sum(pg_stat_get_xact_tuples_inserted(c.oid) + pg_stat_get_xact_tuples_updated(c.oid) + pg_stat_get_xact_tuples_deleted(c.oid))::bigint
+      from pg_class c
+     where c.relnamespace = '@extschema@'::regnamespace
+       and c.relname in ('subscriptions', 'integrations', 'integration_filters', 'subscription_events')
+$$;
+
 -- Runs a statement of an application's migration that triggers or views of anubisd's keep from being done, such as ALTER TABLE ... ALTER
 -- COLUMN ... TYPE, and puts them back. Nobody writes meanwhile. For the role that owns the tables.
 create or replace function @extschema@.anubis_alter(command text) returns void language plpgsql as $$
 declare
-    views text[] := '{subscription_event_messages,subscription_event_feed,integrations_open,change_with_anubis_alter}';
+    views text[] := '{stats_events,subscription_event_messages,subscription_event_feed,integrations_open,change_with_anubis_alter}';
+    changed bigint := @extschema@.rows_changed();
     view text;
     again text[] := '{}';
     t record;
@@ -86,6 +95,11 @@ begin
         execute format('drop trigger %I on %s', t.tgname, t.relation);
     end loop;
     execute command;
+    if @extschema@.rows_changed() <> changed then
+        raise exception using errcode = 'object_not_in_prerequisite_state',
+            message = 'anubis_alter() is for definitions: rows that are changed while the triggers are away leave no events',
+            hint = 'Write the rows before or after, in a statement of its own.';
+    end if;
     amiss := @extschema@.columns_amiss();
     if amiss is not null then
         raise exception using errcode = 'object_not_in_prerequisite_state', message = 'anubisd could not go on: ' || amiss,
@@ -94,5 +108,8 @@ begin
     for i in 1 .. cardinality(again) loop
         execute again[i];
     end loop;
+    -- Of no row: whether the triggers work with the types as they are now.
+    insert into @extschema@.subscriptions (integration_id) select id from @extschema@.integrations where false;
+    update @extschema@.subscriptions set integration_id = integration_id where false;
 end $$;
 revoke execute on function @extschema@.anubis_alter(text) from public;

@@ -5,7 +5,6 @@
 #include <errno.h>
 #include <limits.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "config/config_internal.h"
 
@@ -131,6 +130,17 @@ static int check_content(const char *value, size_t len, struct strbuf *why)
     return -EINVAL;
 }
 
+/* As a start would find it. */
+static int try_file(const char *name, struct strbuf *why)
+{
+    CLEANUP(strbuf_wipe) struct strbuf content = STRBUF_INIT(STRBUF_MAX_DEFAULT);
+
+    if (read_file(name, &content, why) < 0)
+        return -EINVAL;
+    strip_line_end(&content);
+    return check_content(strbuf_str(&content), content.len, why);
+}
+
 int config_resolve(const char *text, enum config_secrets secrets, struct strbuf *ret, struct strbuf *why)
 {
     const struct scheme *scheme = find_scheme(text);
@@ -140,10 +150,8 @@ int config_resolve(const char *text, enum config_secrets secrets, struct strbuf 
     name = text + strlen(scheme->prefix);
     if (!scheme->check(name, why))
         return -EINVAL;
-    if (secrets == CONFIG_SECRETS_CHECK && scheme->read == read_file && access(name, R_OK) < 0) {
-        strbuf_addf(why, "could not open the file: %s", strerror(errno));
-        return -EINVAL;
-    }
+    if (secrets == CONFIG_SECRETS_CHECK && scheme->read == read_file)
+        return try_file(name, why);
     if (secrets != CONFIG_SECRETS_RESOLVE)
         return 0;
     if (scheme->read(name, ret, why) < 0)
