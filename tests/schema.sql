@@ -4,7 +4,8 @@ CREATE FUNCTION anubis.anubis_alter(command text) RETURNS void
     LANGUAGE plpgsql
     AS $$
 declare
-    views text[] := '{subscription_event_messages,subscription_event_feed,integrations_open,change_with_anubis_alter}';
+    views text[] := '{stats_events,subscription_event_messages,subscription_event_feed,integrations_open,change_with_anubis_alter}';
+    changed bigint := anubis.rows_changed();
     view text;
     again text[] := '{}';
     t record;
@@ -28,6 +29,11 @@ begin
         execute format('drop trigger %I on %s', t.tgname, t.relation);
     end loop;
     execute command;
+    if anubis.rows_changed() <> changed then
+        raise exception using errcode = 'object_not_in_prerequisite_state',
+            message = 'anubis_alter() is for definitions: rows that are changed while the triggers are away leave no events',
+            hint = 'Write the rows before or after, in a statement of its own.';
+    end if;
     amiss := anubis.columns_amiss();
     if amiss is not null then
         raise exception using errcode = 'object_not_in_prerequisite_state', message = 'anubisd could not go on: ' || amiss,
@@ -36,6 +42,9 @@ begin
     for i in 1 .. cardinality(again) loop
         execute again[i];
     end loop;
+    -- Of no row: whether the triggers work with the types as they are now.
+    insert into anubis.subscriptions (integration_id) select id from anubis.integrations where false;
+    update anubis.subscriptions set integration_id = integration_id where false;
 end $$;
 CREATE FUNCTION anubis.anubis_steps(OUT version integer, OUT name text, OUT checksum text, OUT oldest_daemon integer) RETURNS SETOF record
     LANGUAGE sql IMMUTABLE
@@ -1601,6 +1610,15 @@ CREATE FUNCTION anubis.replica_session() RETURNS text
                     order by s.setrole <> 0 desc, s.setdatabase <> 0 desc limit 1),
                            'take it out of the server''s configuration or of database.conninfo'))
      where current_setting('session_replication_role') = 'replica'
+$$;
+CREATE FUNCTION anubis.rows_changed() RETURNS bigint
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select sum(pg_stat_get_xact_tuples_inserted(c.oid) + pg_stat_get_xact_tuples_updated(c.oid) + pg_stat_get_xact_tuples_deleted(c.oid))::bigint
+      from pg_class c
+     where c.relnamespace = 'anubis'::regnamespace
+       and c.relname in ('subscriptions', 'integrations', 'integration_filters', 'subscription_events')
 $$;
 CREATE FUNCTION anubis.salts_erase(ids bigint[]) RETURNS bigint
     LANGUAGE plpgsql
