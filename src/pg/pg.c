@@ -230,17 +230,6 @@ static int set_up_session(struct pg *pg, const struct pg_params *params, struct 
     return pg_execute(pg, sql.data, err);
 }
 
-/* When the server was started to which the newest session that writes has come; 0 = there was none. */
-static _Atomic int64_t newest_server;
-
-bool pg_is_elsewhere(int64_t server, struct error *err)
-{
-    if (server == 0 || server == newest_server)
-        return false;
-    error_set(err, "a newer session of this process has come to another server: this one follows");
-    return true;
-}
-
 static int judge_server(struct pg *pg, const struct pg_params *params, struct error *err)
 {
     static const struct pg_statement facts = {
@@ -257,13 +246,13 @@ static int judge_server(struct pg *pg, const struct pg_params *params, struct er
                       : "default_transaction_read_only is on for the server, the database or the role");
         return -EROFS;
     }
-    if (PQserverVersion(pg->conn) < 130000) {
-        error_set(err, "the server is PostgreSQL %d: 13 or later is needed",
-                  PQserverVersion(pg->conn) / 10000);
+    int version = PQserverVersion(pg->conn) / 10000;
+    if (version < 13) {
+        error_set(err, "the server is PostgreSQL %d: 13 or later is needed", version);
         return -EPERM;
     }
     if (params->writes)
-        newest_server = pg->server = pg_get_i64(result, 0, 2);
+        pg_note_server(pg->server = pg_get_i64(result, 0, 2));
     return PG_DONE;
 }
 

@@ -31,7 +31,9 @@ bool pg_result_is_good(const PGresult *result);
  * opened. */
 PGconn *pg_release(struct pg *pg, int64_t *ret_server);
 
-/* After a switch-over the former primary may still answer. The sessions of a process work together (one claims
- * what another settles), so all follow the newest one that writes. True: a session with `server` has to, and
- * *err says so. On any thread. */
+/* After a switch-over the former primary may still answer. The sessions of a process work together (one
+ * claims what another settles), so all follow the newest one that writes. True: a session with `server` has
+ * to, and *err says so. On any thread. */
 bool pg_is_elsewhere(int64_t server, struct error *err);
+/* A session that writes has come to the server that was started then (microseconds since 1970). */
+void pg_note_server(int64_t server);

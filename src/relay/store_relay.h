@@ -111,8 +111,8 @@ enum {
     STORE_RELAY_FENCED = 1, /* another daemon's relay leads, or what was read has been erased; nothing was
                                written */
 };
-/* Without work a relay writes nothing, and would not notice that its position was set back. `saved` is the one
- * that it saved last; another one there came with a restore, under a running daemon. */
+/* Without work a relay writes nothing, and would not notice that its position was set back. `saved` is the
+ * one that it saved last; another one there came with a restore, under a running daemon. */
 int store_relay_leads(struct pg *pg, int64_t epoch, int64_t saved, struct error *err);
 /* Commits a small change with a transaction id of its own; this flushes all earlier commits too. */
 int store_relay_mark(struct pg *pg, int64_t epoch, int64_t *ret_xid, struct error *err);
