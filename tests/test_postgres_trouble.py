@@ -445,3 +445,27 @@ def test_a_former_primary_that_still_answers(own_postgres, broker, institutions)
             wait_for(lambda: ctl("verify").code == 0, 60, lambda: f"the proof: {ctl('verify')}", interval=0.5)
             assert sorted(key.received for key in institutions.keys("/good/follow").values()) == [1] * 25
             assert "after its claim had ended" not in daemon.log and daemon.term() == 0
+
+
+def test_commits_that_wait_for_a_standby_are_no_silence(own_postgres, broker, institutions):
+    """The synchronous one is gone: what the relay saves hangs in its commit, and no lock shows it."""
+    server = own_postgres()
+    app = Application(server.create_database("anubis"))
+    Ctl(database=app.database).migrate()
+    integration = app.integration(institutions.url("/good"))
+    with Daemon(database=app.database, kafka=broker) as daemon:
+        app.subscriptions(integration, 5)
+        app.wait_states(sent=5)
+        server.query("alter system set synchronous_standby_names = 'gone'")
+        server.query("select pg_reload_conf()")
+        with contextlib.closing(app.database.connect()) as connection, connection.cursor() as cursor:
+            cursor.execute("set synchronous_commit = local")
+            cursor.execute("insert into anubis.subscriptions (integration_id) values (%s)", (integration,))
+        daemon.wait_log("the relay waits for the database, .*synchronous_standby_names", 60)
+        with contextlib.closing(server.connect()) as connection, connection.cursor() as cursor:
+            cursor.execute("set synchronous_commit = local")
+            cursor.execute("alter system reset synchronous_standby_names")
+            cursor.execute("select pg_reload_conf()")
+        app.wait_states(sent=6, deadline=90)
+        wait_for(lambda: Ctl(database=app.database, kafka=broker)("verify").code == 0, 90, "the proof", interval=0.5)
+        assert daemon.term() == 0

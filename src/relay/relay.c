@@ -97,7 +97,9 @@ static void *run(void *userdata)
     while (!worker_is_stopping(&relay->worker)) {
         heartbeat_beat(relay->worker.heartbeat);
         wakefd_clear(relay->wake_fd);
+        relay_begin_turn(relay);
         uint64_t delay = turn(relay);
+        relay_end_turn(relay);
         relay_show_trouble(relay);
         relay_consider_others(relay);
         if (relay->session.lost)

@@ -43,6 +43,8 @@ struct relay_session {
     uint64_t patience_usec;   /* how long it goes on leading; doubles each time */
     uint64_t stand_back_until;
     struct trouble refused, unidentified, without_wal;
+    uint64_t turn_at;      /* monotonic; when the turn under way began */
+    struct trouble stalls; /* the database has not answered for long */
     struct trouble unlike; /* another daemon leads, and its topics have other names */
     char *former_prefix;   /* of the topics of the last leader, where ours have other names; else NULL */
     bool refused_leading;  /* it was refused what a leader does, not the session */
@@ -124,6 +126,9 @@ struct relay {
 /* --- relay_session.c -------------------------------------------------------------------------- */
 
 uint64_t relay_open_session(struct relay *relay);
+/* A turn begins, and has ended. */
+void relay_begin_turn(struct relay *relay);
+void relay_end_turn(struct relay *relay);
 uint64_t relay_take_lead(struct relay *relay);
 /* A session without work may have ended meanwhile, and the schema may have changed. */
 uint64_t relay_check_session(struct relay *relay);

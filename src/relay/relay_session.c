@@ -24,6 +24,7 @@
 #define PATIENCE_USEC (15 * USEC_PER_SEC)
 #define PATIENCE_MAX_USEC (10 * 60 * USEC_PER_SEC)
 #define STAND_BACK_USEC (30 * USEC_PER_SEC)
+#define STALL_USEC (8 * USEC_PER_SEC)
 #define SILENCE_USEC (10 * USEC_PER_SEC) /* without a message from a partition that is awaited */
 
 /* The dispatcher says that the database is away; a refusal that concerns the relay alone is said here. */
@@ -56,6 +57,30 @@ void relay_works(struct relay *relay, bool leading)
         log_line(LOG_NOTICE, MSG_DATABASE_BACK, "the relay can use the database again");
 }
 
+/* Each second while the database has a statement of ours. */
+static void on_under_way(void *userdata)
+{
+    struct relay *relay = userdata;
+
+    if (trouble_lasts(&relay->session.stalls, relay->session.turn_at, now_monotonic_usec(), STALL_USEC))
+        log_warning(
+            "the relay waits for the database, which has not answered for %" PRIu64
+            " s: commits may wait for a synchronous standby (synchronous_standby_names), or a statement for a "
+            "lock. Events wait in the ledger",
+            STALL_USEC / USEC_PER_SEC);
+}
+
+void relay_begin_turn(struct relay *relay)
+{
+    relay->session.turn_at = now_monotonic_usec();
+}
+
+void relay_end_turn(struct relay *relay)
+{
+    if (relay->session.leading && !relay->session.lost && trouble_ends(&relay->session.stalls))
+        log_notice("the database answers the relay again");
+}
+
 uint64_t relay_open_session(struct relay *relay)
 {
     CLEANUP(strbuf_free) struct strbuf name = STRBUF_INIT(256);
@@ -64,6 +89,8 @@ uint64_t relay_open_session(struct relay *relay)
     struct pg_params params = pg_session_params(relay->config, STORE_RELAY_SESSION, STATEMENT_USEC);
 
     params.stop_fd = relay->abandon_fd;
+    params.under_way = on_under_way;
+    params.userdata = relay;
     /* It may get no further than to the lock: then its name says what keeps it. */
     if (s->refused.said) {
         strbuf_adds(&name, STORE_RELAY_SESSION " (statements fail since ");
