@@ -134,6 +134,8 @@ NEWEST = "(select name from {s}.ledger_partitions, {s}.ledger_id_seq where last_
      'table "relay_state" is named attic.relay_state now', "migrate"),
     (["create schema attic", "alter table {s}.integrations set schema attic"],
      r'table "integrations" is attic.integrations now; run "alter table attic.integrations set schema anubis"', "gone, said"),
+    (["alter table {s}.integrations rename to institutions", "create view {s}.integrations as table {s}.institutions"],
+     r'table "integrations" is a view, and the table itself is anubis.institutions', "said"),
     (["delete from {s}.relay_state"], 'table "relay_state" has no row', "migrate"),
     (["delete from {s}.installation"], 'table "installation" has no row', "migrate"),
     ([s.replace("TABLE", "relay_state") for s in REPLACED], 'table "relay_state" is named .*before now', "migrate"),
@@ -150,7 +152,7 @@ NEWEST = "(select name from {s}.ledger_partitions, {s}.ledger_id_seq where last_
     (["alter sequence {s}.ledger_id_seq cache 20"], "draws 20 ids at once.* sessions of the application reconnect", "said"),
     (["update {s}.installation set namespace = gen_random_uuid()"], "table installation names .* somebody has written", "said"),
 ], ids=["detached", "not listed", "unlogged", "look-alike", "plain copy", "renamed", "moved ledger", "moved relay_state",
-        "moved integrations", "relay_state", "installation",
+        "moved integrations", "view of integrations", "relay_state", "installation",
         "copy of relay_state", "copy of marks", "copy of dead letters", "unlogged offsets", "view", "column",
         "column of the relay", "column of a silence", "sequence", "namespace"])
 def test_it_stops_where_a_table_is_another_one(app, institutions, make_daemon, broker, changes, named, mend):

@@ -214,7 +214,14 @@ begin
             select n.name, coalesce(format('is %s now; run "alter table %1$s set schema @extschema@"', @extschema@.table_moved(n.name)),
                                     'is missing; bring it back from a dump')
               from unnest('{subscriptions,integrations,integration_filters}'::text[]) n (name)
-             where to_regclass('@extschema@.' || n.name) is null) w;
+             where to_regclass('@extschema@.' || n.name) is null
+            union all
+            select n.name, coalesce(format('is a view, and the table itself is %s; run "drop view @extschema@.%2$I; alter table %1$s rename to %2$I"',
+                                           (select min(t.tgrelid)::regclass from pg_trigger t where t.tgname = n.trigger_name), n.name),
+                                    'is a view; put the table itself back')
+              from (values ('subscriptions', 'anubis_inserted'), ('integrations', 'anubis_integration_check'),
+                           ('integration_filters', 'anubis_filter_check')) n (name, trigger_name)
+              join pg_class c on c.relname = n.name and c.relnamespace = here and c.relkind = 'v') w;
     if amiss is null then
         select string_agg(format('table "%s" has no row, and needs it; run "anubisctl migrate", which brings it back', e.name), '; ') into amiss
           from (select 'installation' as name where not exists (select from @extschema@.installation)
