@@ -43,12 +43,14 @@ struct relay_session {
     uint64_t patience_usec;   /* how long it goes on leading; doubles each time */
     uint64_t stand_back_until;
     struct trouble refused, unidentified, without_wal;
-    uint64_t turn_at;      /* monotonic; when the turn under way began */
-    struct trouble stalls; /* the database has not answered for long */
-    struct trouble unlike; /* another daemon leads, and its topics have other names */
-    char *former_prefix;   /* of the topics of the last leader, where ours have other names; else NULL */
-    bool refused_leading;  /* it was refused what a leader does, not the session */
-    int64_t refused_at;    /* real time */
+    struct {
+        uint64_t at;           /* monotonic; when it began */
+        struct trouble stalls; /* the database has not answered for long */
+    } turn;                    /* under way */
+    struct trouble unlike;     /* another daemon leads, and its topics have other names */
+    char *former_prefix;       /* of the topics of the last leader, where ours have other names; else NULL */
+    bool refused_leading;      /* it was refused what a leader does, not the session */
+    int64_t refused_at;        /* real time */
 };
 
 /* The look at what Kafka has already, once for each lead. */

@@ -62,7 +62,7 @@ static void on_under_way(void *userdata)
 {
     struct relay *relay = userdata;
 
-    if (trouble_lasts(&relay->session.stalls, relay->session.turn_at, now_monotonic_usec(), STALL_USEC))
+    if (trouble_lasts(&relay->session.turn.stalls, relay->session.turn.at, now_monotonic_usec(), STALL_USEC))
         log_warning(
             "the relay waits for the database, which has not answered for %" PRIu64
             " s: commits may wait for a synchronous standby (synchronous_standby_names), or a statement for a "
@@ -72,12 +72,12 @@ static void on_under_way(void *userdata)
 
 void relay_begin_turn(struct relay *relay)
 {
-    relay->session.turn_at = now_monotonic_usec();
+    relay->session.turn.at = now_monotonic_usec();
 }
 
 void relay_end_turn(struct relay *relay)
 {
-    if (relay->session.leading && !relay->session.lost && trouble_ends(&relay->session.stalls))
+    if (relay->session.leading && !relay->session.lost && trouble_ends(&relay->session.turn.stalls))
         log_notice("the database answers the relay again");
 }
 
