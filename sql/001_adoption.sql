@@ -207,11 +207,13 @@ $$;
 
 -- Columns by which applications delete rows without deleting them, with the condition that such a row fulfils. They mean nothing to anubisd.
 create function pg_temp.deletion_marks() returns table (relation text, name text, condition text) language sql stable as $$
-    select c.relname, a.attname, format(case when a.atttypid = 'boolean'::regtype then '%I' else '%I is not null' end, a.attname)
-      from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+    select c.relname, a.attname, format(case when a.atttypid = 'boolean'::regtype then '%I' when y.typcategory = 'N' then '%I <> 0' else '%I is not null' end,
+                                          a.attname)
+      from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped join pg_type y on y.oid = a.atttypid
      where c.relnamespace = '@extschema@'::regnamespace and c.relname in ('subscriptions', 'integrations')
-       and a.attname ~ '^(is_)?(deleted|discarded|removed|archived|destroyed|trashed|cancell?ed)(_at|_on)?$'
-       and a.atttypid in ('boolean'::regtype, 'timestamp'::regtype, 'timestamptz'::regtype, 'date'::regtype)
+       and a.attname ~* ('^(is_?)?(deleted|discarded|removed|archived|destroyed|trashed|cancell?ed|excluid[oa]|apagad[oa]|removid[oa]|'
+                         'arquivad[oa]|descartad[oa]|cancelad[oa])(_?(at|on|em))?$')
+       and (a.atttypid = 'boolean'::regtype or y.typcategory in ('D', 'N'))
 $$;
 
 -- Rows that are marked as deleted and would be sent, or sent to, all the same.

@@ -140,9 +140,11 @@ def test_times_that_are_not_utc(empty_database, offset, refusal):
 
 
 @pytest.mark.parametrize("column, mark", [("deleted_at timestamp", "now()"), ("discarded_at timestamptz", "now()"),
-                                          ("is_deleted boolean", "true"), ("cancelled_on date", "now()")])
+                                          ("is_deleted boolean", "true"), ("cancelled_on date", "now()"),
+                                          ("excluido_em timestamptz", "now()"), ("deleted integer default 0", "1")])
 def test_marks_of_deletion(empty_database, column, mark):
     name = column.split()[0]
+    marked = f"{name} <> 0" if "integer" in column else f"{name} is not null"
     rails(empty_database, rows=100)
     empty_database.query(f"alter table subscriptions add {column}; alter table integrations add {column}; "
                          f"update subscriptions set {name} = {mark} where id % 10 = 0; "
@@ -152,7 +154,7 @@ def test_marks_of_deletion(empty_database, column, mark):
     assert f'1 integrations are marked by the column "{name}"' in said
     result = adopt(empty_database).expect(0)
     assert f'warning: column "{name}" of table "subscriptions" means nothing to anubisd' in result.stderr
-    waiting = f"select count(*) from subscriptions where status in ('pending', 'retry') and {name} is not null"
+    waiting = f"select count(*) from subscriptions where status in ('pending', 'retry') and {marked}"
     assert empty_database.value(waiting) == 0
     assert empty_database.query("select id from integrations where not enabled") == [(2,)]
 
