@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sysexits.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/json.h"
@@ -217,10 +218,20 @@ char *ctl_operator(void)
     return xstrdup(strbuf_str(&clean));
 }
 
+/* Of a day that there is; what follows is Postgres's to read. */
+static bool begins_with_a_day(const char *text)
+{
+    struct tm tm = {0};
+    const char *rest = strptime(text, "%Y-%m-%d", &tm);
+    int day = tm.tm_mday;
+
+    return rest && tm.tm_year >= 70 && timegm(&tm) >= 0 && tm.tm_mday == day &&
+           (*rest == '\0' || *rest == ' ' || *rest == 'T');
+}
+
 int ctl_read_time(const char *text, const char *option, char **ret)
 {
     uint64_t usec;
-    char *end = NULL;
 
     if (!text)
         return 0;
@@ -228,7 +239,7 @@ int ctl_read_time(const char *text, const char *option, char **ret)
         *ret = xasprintf("-%" PRIu64 " milliseconds", usec / USEC_PER_MSEC);
         return 0;
     }
-    if (strtol(text, &end, 10) < 1970 || *end != '-') {
+    if (!begins_with_a_day(text)) {
         ctl_say("%s takes a duration such as 2h, or a time such as \"2026-11-24 08:00\", not \"%s\"", option,
                 text);
         return EX_USAGE;
