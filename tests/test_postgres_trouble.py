@@ -469,3 +469,26 @@ def test_commits_that_wait_for_a_standby_are_no_silence(own_postgres, broker, in
         app.wait_states(sent=6, deadline=90)
         wait_for(lambda: Ctl(database=app.database, kafka=broker)("verify").code == 0, 90, "the proof", interval=0.5)
         assert daemon.term() == 0
+
+
+def test_a_session_that_is_refused_takes_no_others_along(own_postgres, broker, institutions):
+    """The address leads to a server without our schema for a while, and one session is lost: the others work on."""
+    server, strange = own_postgres(), own_postgres()
+    strange.create_database("anubis")
+    app = Application(server.create_database("anubis"))
+    Ctl(database=app.database).migrate()
+    integration = app.integration(institutions.url("/good"))
+    with Proxy(f"127.0.0.1:{server.port}") as proxy:
+        address = {"database": {"conninfo": f"host=127.0.0.1 port={proxy.port} dbname=anubis user=postgres"}}
+        with Daemon(address, database=app.database, kafka=broker) as daemon:
+            app.subscriptions(integration, 5)
+            app.wait_states(sent=5)
+            proxy.target = ("127.0.0.1", strange.port)
+            server.terminate_backends("anubisd monitor", "anubis")
+            came = "select count(*) from pg_stat_database where datname = 'anubis' and sessions > 0"
+            wait_for(lambda: strange.value(came) == 1, 30, "it to come there")
+            app.subscriptions(integration, 20)
+            app.wait_states(sent=25)
+            proxy.target = ("127.0.0.1", server.port)
+            wait_for(lambda: len(server.backends("anubisd monitor", "anubis")) == 1, 60, "it to come back")
+            assert daemon.term() == 0

@@ -230,7 +230,7 @@ static int set_up_session(struct pg *pg, const struct pg_params *params, struct 
     return pg_execute(pg, sql.data, err);
 }
 
-static int judge_server(struct pg *pg, const struct pg_params *params, struct error *err)
+static int judge_server(struct pg *pg, const struct pg_params *params, int64_t *ret_server, struct error *err)
 {
     static const struct pg_statement facts = {
         "", "select pg_is_in_recovery(), current_setting('transaction_read_only') = 'on', "
@@ -252,7 +252,7 @@ static int judge_server(struct pg *pg, const struct pg_params *params, struct er
         return -EPERM;
     }
     if (params->writes)
-        pg_note_server(pg->server = pg_get_i64(result, 0, 2));
+        *ret_server = pg_get_i64(result, 0, 2);
     return PG_DONE;
 }
 
@@ -354,6 +354,7 @@ int pg_open(struct pg **ret, const struct pg_params *params, struct error *err)
 {
     CLEANUP(pg_closep) struct pg *pg = NULL;
     bool pooled = false;
+    int64_t server = 0;
     int r = connect_to(&pg, params, err);
 
     if (r == PG_DONE)
@@ -363,11 +364,14 @@ int pg_open(struct pg **ret, const struct pg_params *params, struct error *err)
     if (r == PG_DONE)
         r = set_up_session(pg, params, err);
     if (r == PG_DONE)
-        r = judge_server(pg, params, err);
+        r = judge_server(pg, params, &server, err);
     if (r == PG_DONE && params->admit)
         r = params->admit(pg, err);
+    if (r == PG_DONE && !pg_come_to_server(server, err))
+        r = -ECONNRESET;
     if (r != PG_DONE)
         return r;
+    pg->server = server;
     pg->query_timeout_usec =
         params->statement_timeout_usec ? params->statement_timeout_usec + MARGIN_USEC : USEC_INFINITY;
     *ret = TAKE_PTR(pg);
