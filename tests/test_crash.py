@@ -396,3 +396,17 @@ def test_a_long_transaction_delays_nobody_else(app, institutions, make_daemon):
         app.wait_states(sent=10, deadline=20)
         other.commit()
     app.wait_states(sent=11, deadline=20)
+
+
+def test_results_that_are_refused_keep_their_claims_beside_another_daemon(app, institutions, make_daemon):
+    """It would end their leases, and each row would go out again, until its attempts were used up."""
+    settings = {"delivery": {"timeout": "1s", "lease": "2s"}, "retry": {"max_attempts": 3}}
+    app.query("alter table {s}.subscriptions add constraint odd check (status <> 'sent' or scheduled_to is not null) not valid")
+    ids = app.subscriptions(app.integration(institutions.url("/good")), 30)
+    daemons = [make_daemon({**settings, "instance": name}).start() for name in ("one", "two")]
+    wait_for(lambda: any("the database refuses the results" in daemon.log for daemon in daemons), 60, "the refusals")
+    time.sleep(6)  # some leases
+    app.query("alter table {s}.subscriptions drop constraint odd")
+    app.wait_states(sent=30, deadline=60)
+    check_nothing_lost(app, institutions, ids)
+    assert all(key.received == 1 for key in institutions.keys().values())

@@ -10,6 +10,15 @@ update subscriptions set status = as_state(case when attempts <= 1 then 'pending
        updated_at = now()
  where status = 'processing' and lease_expires_at is not null and claim_token = any ($1)
 
+-- name: renew_leases
+-- Of results that the database refuses: another daemon would end their claims, and the rows would go out again.
+-- $1 bigint[]: ids
+-- $2 bigint[]: claim tokens
+-- $3 bigint: the lease in ms
+update subscriptions s set lease_expires_at = now() + $3 * interval '1 ms'
+  from unnest($1::bigint[], $2::bigint[]) as r (id, token)
+ where s.id = r.id and s.claim_token = r.token and s.status = 'processing'
+
 -- name: leave_integrations
 -- Others may serve the integrations that this instance had for itself, as may_serve() tells.
 -- $1 text: instance

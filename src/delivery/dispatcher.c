@@ -313,10 +313,10 @@ static int start_parts(struct dispatcher *d, struct error *err)
     if (r >= 0)
         r = queue_session_new(&d->session, d->event, d->config, &d->standstill, &session, d);
     if (r >= 0)
-        r = settler_new(
-            &d->settler, d->event,
-            &(struct settler_params){params, d->config->delivery.batch_size, d->notes, &d->standstill},
-            &settler, d);
+        r = settler_new(&d->settler, d->event,
+                        &(struct settler_params){params, d->config->delivery.batch_size,
+                                                 d->config->delivery.lease_usec, d->notes, &d->standstill},
+                        &settler, d);
     if (r >= 0)
         r = doorbell_new(&d->doorbell, d->event, &params, &doorbell, d);
     if (r < 0)

@@ -43,7 +43,9 @@ struct settler {
     bool avoid_locked;  /* the last batch met a locked row */
     struct trouble lock;
     struct refused_results refused;
-    bool uncertain; /* an answer was lost: rows may have been settled already */
+    uint64_t lease_usec;
+    uint64_t renew_at; /* monotonic; the leases of those that are refused */
+    bool uncertain;    /* an answer was lost: rows may have been settled already */
     bool hurry;
     bool notes_first;    /* results went last: who has many is not to keep them back */
     uint64_t not_before; /* monotonic; after a refusal */
@@ -319,11 +321,35 @@ static void settle(struct settler *s)
         requeue(s);
 }
 
+static void on_renewed(struct pg_answer *answer, void *userdata)
+{
+    (void) answer; /* the next try comes soon enough */
+    step(userdata);
+}
+
+static void renew_leases(struct settler *s, uint64_t now)
+{
+    CLEANUP(freep)
+    const struct store_settlement **items = xcalloc(s->queue.count + 1, sizeof(*items));
+    size_t count = 0;
+
+    for (size_t i = 0; i < s->queue.count; i++)
+        if (s->queue.data[i]->refusals == 2)
+            items[count++] = s->queue.data[i];
+    store_renew_leases_args(&s->args, count, items, s->lease_usec);
+    s->renew_at = now + s->lease_usec / 3;
+    (void) pg_async_query(s->pg, &sql_renew_leases, &s->args, DEADLINE_USEC, on_renewed, s);
+}
+
 static void step(struct settler *s)
 {
     uint64_t now = now_monotonic_usec();
     if (!pg_async_idle(s->pg))
         return;
+    if (s->refused.count > 0 && s->lease_usec > 0 && now >= s->renew_at) {
+        renew_leases(s, now);
+        return;
+    }
     uint64_t due = notes_due(s->notes);
     bool notes_first = s->notes_first && MAX(due, s->not_before) <= now;
     if (s->queue.count > 0 && !notes_first) {
@@ -369,6 +395,7 @@ int settler_new(struct settler **ret, sd_event *event, const struct settler_para
     s->userdata = userdata;
     s->notes = params->notes;
     s->standstill = params->standstill;
+    s->lease_usec = params->lease_usec;
     s->refused = (struct refused_results){s->standstill, callbacks->held, userdata, 0, {0}};
     s->batch_max = s->batch_limit = (size_t) params->batch_size;
     s->args = PG_ARGS_INIT;

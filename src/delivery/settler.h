@@ -25,6 +25,7 @@ struct settler_callbacks {
 struct settler_params {
     struct pg_params session;
     int batch_size;
+    uint64_t lease_usec; /* of claims */
     struct notes *notes;
     struct standstill *standstill;
 };

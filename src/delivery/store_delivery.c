@@ -140,6 +140,13 @@ void store_still_claimed_args(struct pg_args *args, size_t count, const struct s
         pg_array_i64(args, items[i]->token);
 }
 
+void store_renew_leases_args(struct pg_args *args, size_t count, const struct store_settlement *const *items,
+                             uint64_t lease_usec)
+{
+    store_still_claimed_args(args, count, items); /* the same first two */
+    pg_arg_i64(args, (int64_t) (lease_usec / USEC_PER_MSEC));
+}
+
 static void add_text(struct pg_args *args, const char *text)
 {
     pg_array_bytes(args, text, text ? strlen(text) : 0);

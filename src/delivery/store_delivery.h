@@ -130,6 +130,10 @@ void store_settle_args(struct pg_args *args, size_t count, const struct store_se
 void store_still_claimed_args(struct pg_args *args, size_t count,
                               const struct store_settlement *const *items);
 
+/* For sql_renew_leases. */
+void store_renew_leases_args(struct pg_args *args, size_t count, const struct store_settlement *const *items,
+                             uint64_t lease_usec);
+
 /* --- the rest --------------------------------------------------------------------------------- */
 
 /* For sql_expire_leases: up to `limit` rows whose lease is over and whose claim is none of `tokens`: retry,

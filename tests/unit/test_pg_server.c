@@ -2,11 +2,9 @@
 #include "pg/pg_internal.h"
 #include "unit.h"
 
-static void test_sessions_follow_the_newest_and_do_not_chase_each_other(void **state)
+TEST(test_sessions_follow_the_newest_and_do_not_chase_each_other)
 {
     struct error err;
-
-    (void) state;
 
     assert_true(pg_come_to_server(0, &err)); /* one that only reads goes anywhere */
     assert_false(pg_is_elsewhere(0, &err));

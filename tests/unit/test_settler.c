@@ -146,7 +146,8 @@ static struct {
 const struct pg_statement sql_settle = {"settle", ""}, sql_settle_unlocked = {"settle_unlocked", ""},
                           sql_still_claimed = {"still_claimed", ""}, sql_pause_integration = {"pause", ""},
                           sql_back_off = {"back_off", ""}, sql_circuit_note = {"circuit_note", ""},
-                          sql_judge_refusals = {"judge_refusals", ""};
+                          sql_judge_refusals = {"judge_refusals", ""},
+                          sql_renew_leases = {"renew_leases", ""};
 
 int pg_async_new(struct pg_async **ret, sd_event *event, const struct pg_params *params,
                  const struct pg_async_callbacks *callbacks, void *userdata)
@@ -208,6 +209,12 @@ int64_t pg_get_i64(const struct pg_result *r, int row, int column)
 bool pg_blames_row(const char *sqlstate)
 {
     return strcmp(sqlstate, "22023") == 0 || strcmp(sqlstate, PG_SQLSTATE_UNLIKE) == 0;
+}
+
+void store_renew_leases_args(struct pg_args *args, size_t count, const struct store_settlement *const *items,
+                             uint64_t lease_usec)
+{
+    (void) args, (void) count, (void) items, (void) lease_usec;
 }
 
 void store_settle_args(struct pg_args *args, size_t count, const struct store_settlement *const *items)
