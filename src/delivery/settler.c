@@ -43,9 +43,11 @@ struct settler {
     bool avoid_locked;  /* the last batch met a locked row */
     struct trouble lock;
     struct refused_results refused;
-    uint64_t lease_usec;
-    uint64_t renew_at; /* monotonic; the leases of those that are refused */
-    bool uncertain;    /* an answer was lost: rows may have been settled already */
+    struct {
+        uint64_t usec;
+        uint64_t renew_at; /* monotonic; of those that are refused */
+    } lease;
+    bool uncertain; /* an answer was lost: rows may have been settled already */
     bool hurry;
     bool notes_first;    /* results went last: who has many is not to keep them back */
     uint64_t not_before; /* monotonic; after a refusal */
@@ -336,8 +338,8 @@ static void renew_leases(struct settler *s, uint64_t now)
     for (size_t i = 0; i < s->queue.count; i++)
         if (s->queue.data[i]->refusals == 2)
             items[count++] = s->queue.data[i];
-    store_renew_leases_args(&s->args, count, items, s->lease_usec);
-    s->renew_at = now + s->lease_usec / 3;
+    store_renew_leases_args(&s->args, count, items, s->lease.usec);
+    s->lease.renew_at = now + s->lease.usec / 3;
     (void) pg_async_query(s->pg, &sql_renew_leases, &s->args, DEADLINE_USEC, on_renewed, s);
 }
 
@@ -346,7 +348,7 @@ static void step(struct settler *s)
     uint64_t now = now_monotonic_usec();
     if (!pg_async_idle(s->pg))
         return;
-    if (s->refused.count > 0 && s->lease_usec > 0 && now >= s->renew_at) {
+    if (s->refused.count > 0 && s->lease.usec > 0 && now >= s->lease.renew_at) {
         renew_leases(s, now);
         return;
     }
@@ -395,7 +397,7 @@ int settler_new(struct settler **ret, sd_event *event, const struct settler_para
     s->userdata = userdata;
     s->notes = params->notes;
     s->standstill = params->standstill;
-    s->lease_usec = params->lease_usec;
+    s->lease.usec = params->lease.usec;
     s->refused = (struct refused_results){s->standstill, callbacks->held, userdata, 0, {0}};
     s->batch_max = s->batch_limit = (size_t) params->batch_size;
     s->args = PG_ARGS_INIT;

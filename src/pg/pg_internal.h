@@ -35,6 +35,6 @@ PGconn *pg_release(struct pg *pg, int64_t *ret_server);
  * claims what another settles), so all follow the newest one that writes. True: a session with `server` has
  * to, and *err says so. On any thread. */
 bool pg_is_elsewhere(int64_t server, struct error *err);
-/* A session that writes is about to work on the server that was started then (microseconds since 1970); 0 = it
- * does not write. False, with *err: all have just left that server, as where an address leads to two. */
+/* A session that writes is about to work on the server that was started then (microseconds since 1970); 0 =
+ * it does not write. False, with *err: all have just left that server, as where an address leads to two. */
 bool pg_come_to_server(int64_t server, struct error *err);
