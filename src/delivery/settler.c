@@ -397,7 +397,7 @@ int settler_new(struct settler **ret, sd_event *event, const struct settler_para
     s->userdata = userdata;
     s->notes = params->notes;
     s->standstill = params->standstill;
-    s->lease.usec = params->lease.usec;
+    s->lease.usec = params->lease_usec;
     s->refused = (struct refused_results){s->standstill, callbacks->held, userdata, 0, {0}};
     s->batch_max = s->batch_limit = (size_t) params->batch_size;
     s->args = PG_ARGS_INIT;
