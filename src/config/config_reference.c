@@ -130,19 +130,9 @@ static int check_content(const char *value, size_t len, struct strbuf *why)
     return -EINVAL;
 }
 
-/* As a start would find it. */
-static int try_file(const char *name, struct strbuf *why)
-{
-    CLEANUP(strbuf_wipe) struct strbuf content = STRBUF_INIT(STRBUF_MAX_DEFAULT);
-
-    if (read_file(name, &content, why) < 0)
-        return -EINVAL;
-    strip_line_end(&content);
-    return check_content(strbuf_str(&content), content.len, why);
-}
-
 int config_resolve(const char *text, enum config_secrets secrets, struct strbuf *ret, struct strbuf *why)
 {
+    CLEANUP(strbuf_wipe) struct strbuf checked = STRBUF_INIT(STRBUF_MAX_DEFAULT);
     const struct scheme *scheme = find_scheme(text);
     const char *name;
 
@@ -150,9 +140,10 @@ int config_resolve(const char *text, enum config_secrets secrets, struct strbuf 
     name = text + strlen(scheme->prefix);
     if (!scheme->check(name, why))
         return -EINVAL;
+    /* A check reads a file as a start would. */
     if (secrets == CONFIG_SECRETS_CHECK && scheme->read == read_file)
-        return try_file(name, why);
-    if (secrets != CONFIG_SECRETS_RESOLVE)
+        ret = &checked;
+    else if (secrets != CONFIG_SECRETS_RESOLVE)
         return 0;
     if (scheme->read(name, ret, why) < 0)
         return -EINVAL;

@@ -204,7 +204,6 @@ static void on_settled(size_t count, void *userdata)
 static void on_held(int64_t integration_id, int by, void *userdata)
 {
     struct dispatcher *d = userdata;
-
     struct integration *i = integrations_find(deliveries_integrations(d->deliveries), integration_id);
 
     i->held += by;

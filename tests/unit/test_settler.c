@@ -342,7 +342,7 @@ static struct settler *settler;
 static struct notes *notes;
 static size_t settled;
 
-static int slots_held; /* slots that refused results keep */
+static int slots_held; /* by refused results */
 
 static void on_held(int64_t integration_id, int by, void *userdata)
 {
@@ -430,6 +430,7 @@ static int scene_start(void **state)
     timer.enabled = SD_EVENT_OFF;
     memset(&said, 0, sizeof(said));
     memset(&session, 0, sizeof(session));
+    slots_held = 0;
     settled = 0;
     waits = circuit = paused = 0;
     failed = spared = 0;
@@ -633,6 +634,7 @@ TEST(test_a_row_that_is_refused_without_its_text_holds_up_no_other)
     end_statement(NULL, -EBADMSG, "22023");
     assert_int_equal(said.level, LOG_DEBUG);
     assert_int_equal(settler_pending(settler), 1);
+    assert_int_equal(slots_held, 1);
 }
 
 TEST(test_a_refusal_for_another_reason_is_tried_again)
