@@ -7,13 +7,15 @@ select l.given, coalesce(r.leader, ''), r.topic_prefix
   from (select pg_try_advisory_lock(lock_key('relay')) as given) l left join relay_state r on true
 
 -- name: relay_compared
--- Writes that Kafka has nothing of ours that is not known here, and the prefix of the leader's topics. The prefix that was there before,
--- and whether it was another one; no row when another relay leads.
+-- Writes that Kafka has nothing of ours that is not known here, and the prefix of the leader's topics. Who wrote the row (see relay_leads),
+-- the prefix that was there before, and whether it was another one; no row when another relay leads.
 -- $1 bigint: our epoch
 -- $2 text: the prefix
 -- $3 bigint: the daemon's time, in microseconds since 1970
+-- $4 bigint: who wrote the row last: we
 update relay_state r set topic_prefix = $2, compared_at = least(now(), to_timestamp($3::bigint / 1e6)) from relay_state o
- where r.one = o.one and r.epoch = $1 returning o.topic_prefix, o.topic_prefix is distinct from $2
+ where r.one = o.one and r.epoch = $1 and r.xmin::text::bigint = $4
+ returning r.xmin::text::bigint, o.topic_prefix, o.topic_prefix is distinct from $2
 
 -- name: relay_others
 -- Has another daemon a relay that could lead?
@@ -74,7 +76,8 @@ select (select last_value from ledger_id_seq), r.next_id, r.moved, r.old_first, 
 -- Takes the saved position over. Where somebody had set it ahead, or taken gaps away, which would leave events out, it is what the relay
 -- saved last; was_ahead tells what was found. Events up to the position that were written since it was saved were never published: single
 -- tables come from another time, or the ledger went back with its sequence. Then the relay turns back before them, and `newest` is the
--- newest of them. The last column: by then Kafka had nothing of ours that the database did not know, as far as it remembers.
+-- newest of them. The last two columns: by then Kafka had nothing of ours that the database did not know, as far as it remembers; and who
+-- wrote the row (see relay_leads).
 -- $1 text: the new leader
 with found as (
   select r.high as was, r.high >= s.high is true and (r.high, r.gap_first, r.gap_last, r.gap_horizon)
@@ -109,7 +112,8 @@ update relay_state s set epoch = s.epoch + 1, leader = $1, updated_at = now(),
        high = t.high, gap_first = t.gap_first, gap_last = t.gap_last, gap_horizon = t.gap_horizon
   from turned t
  returning s.epoch, s.high, s.gap_first, s.gap_last, s.gap_horizon, s.system_identifier, s.timeline,
-           uuid_send((select namespace from installation)), case when t.is_ahead then t.was end as was_ahead, t.newest, s.compared_at
+           uuid_send((select namespace from installation)), case when t.is_ahead then t.was end as was_ahead, t.newest, s.compared_at,
+           s.xmin::text::bigint
 
 -- name: relay_trim_holes
 -- Holes above the position, which was set back, and those within its gaps, are looked into anyway.
@@ -145,15 +149,17 @@ select pg_current_wal_flush_lsn() - '0/0'::pg_lsn >= $1 and not
 -- include: relay_missed.part.sql
 
 -- name: relay_mark
--- Commits a small change; its transaction id, or no row when another relay leads, or this one has to turn back: see relay_begin.
+-- Commits a small change. Who wrote the row (see relay_leads), and the transaction's whole id; no row when another relay leads, or this one
+-- has to turn back: see relay_begin.
 -- $1 bigint: our epoch
-update relay_state set updated_at = now() where epoch = $1 and not
+-- $2 bigint: who wrote the row last: we
+update relay_state set updated_at = now() where epoch = $1 and xmin::text::bigint = $2 and not
 -- include: relay_missed.part.sql
- returning pg_current_xact_id()::text::bigint
+ returning xmin::text::bigint, pg_current_xact_id()::text::bigint
 
 -- name: relay_save
--- Saves the position, and the ids that it has passed without an event. No row when another relay leads, or the position is not the one that
--- was saved before, or when a part of the ledger was taken away: what was not found then may be there all the same. The time is not earlier than that of the newest
+-- Saves the position, and the ids that it has passed without an event. Who wrote the row (see relay_leads); no row when another relay leads,
+-- or another hand wrote the row, or when a part of the ledger was taken away: what was not found then may be there all the same. The time is not earlier than that of the newest
 -- event, should the server's clock have been set back meanwhile.
 -- $1 bigint: our epoch
 -- $2 bigint: all ids up to this one are published but for the gaps
@@ -167,13 +173,13 @@ update relay_state set updated_at = now() where epoch = $1 and not
 -- $10 bigint[]: their last ids
 -- $11 bigint[]: first ids of the holes that are gaps again
 -- $12 bigint: the daemon's time, in microseconds since 1970
--- $13 bigint: the position that it saved before
+-- $13 bigint: who wrote the row last: we
 with saved as (
   update relay_state set high = $2, gap_first = $3, gap_last = $4, gap_horizon = $5,
          system_identifier = case when $6 then $7 else system_identifier end,
          timeline = case when $6 then $8 else timeline end,
          stopped_on = null, stopped_reason = null, updated_at = now(), compared_at = least(now(), to_timestamp($12::bigint / 1e6))
-   where epoch = $1 and high = $13 and ledger_amiss() is null returning epoch
+   where epoch = $1 and xmin::text::bigint = $13 and ledger_amiss() is null returning xmin::text::bigint as written_by
 ), copy as (
   insert into relay_saved (high, gap_first, gap_last, gap_horizon, saved_at)
   select $2, $3, $4, $5, greatest(now(), n.created_at) from saved cross join (select $2::bigint) p (high) left join
@@ -187,20 +193,22 @@ with saved as (
 ), reopened as (
   delete from relay_holes h using saved where h.first_id = any ($11)
 )
-select epoch from saved
+select written_by from saved
 
 -- name: relay_leads
--- Do we lead, and is the position ours? Who sets it back raises the epoch; a restore of the tables brings another one.
+-- Do we lead, and did we write the row? A restore of the tables may bring the same values; the transaction that wrote it is another one.
 -- $1 bigint: our epoch
--- $2 bigint: the position that was saved last
-select exists (select from relay_state where epoch = $1 and high = $2)
+-- $2 bigint: the transaction in which we wrote it last (xmin)
+select exists (select from relay_state where epoch = $1 and xmin::text::bigint = $2)
 
 -- name: relay_stop
--- Writes that the relay is stopped on an event. No row is changed when another relay leads.
+-- Writes that the relay is stopped on an event. Who wrote the row (see relay_leads); no row when another relay leads.
 -- $1 bigint: our epoch
 -- $2 bigint: the event
 -- $3 text: why
-update relay_state set stopped_on = $2, stopped_reason = $3, updated_at = now() where epoch = $1
+-- $4 bigint: who wrote the row last: we
+update relay_state set stopped_on = $2, stopped_reason = $3, updated_at = now() where epoch = $1 and xmin::text::bigint = $4
+ returning xmin::text::bigint
 
 -- name: relay_partitions
 -- A topic's partitions from which ledger id on: id, partitions.

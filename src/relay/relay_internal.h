@@ -34,7 +34,7 @@ struct relay_session {
     struct pg *pg;
     bool leading;
     bool lost; /* at the end of this turn the session is closed, and the lead given up */
-    int64_t epoch;
+    struct store_relay_lead lead;
     struct store_relay_identity identity; /* to be saved with the next position */
     uint64_t check_at, compare_at;
     struct backoff backoff;
@@ -88,7 +88,6 @@ struct relay_kafka {
 /* How far the ledger is read and published. */
 struct relay_position {
     struct gaps gaps;
-    int64_t saved;       /* gaps.high, as it was saved last */
     bool flushed;        /* the batch may be sent: Postgres cannot lose its rows */
     uint64_t idle_usec;  /* the last wait without work */
     uint64_t rows_at;    /* monotonic; when the last read that found rows began */

@@ -160,7 +160,7 @@ uint64_t relay_ensure_flushed(struct relay *relay)
     if (!gaps_need_horizon(&relay->position.gaps))
         r = store_relay_is_flushed(session->pg, relay->sending.batch.wal_position, &flushed, &err);
     if (r == 0 && !flushed)
-        r = store_relay_mark(session->pg, session->epoch, &xid, &err);
+        r = store_relay_mark(session->pg, &session->lead, &xid, &err);
     if (r != 0)
         return relay_lose_session(relay, r, &err);
     if (!flushed)
@@ -183,7 +183,7 @@ static int save_reached(struct relay *relay, struct error *err)
         int partitions;
         const int64_t *reached = kafka_producer_reached(relay->kafka.producer, i, &partitions);
         if (partitions > 0)
-            r = store_relay_reached(relay->session.pg, relay->session.epoch,
+            r = store_relay_reached(relay->session.pg, relay->session.lead.epoch,
                                     relay->kafka.topics.items[i].name, reached, partitions, err);
     }
     relay->kafka.reached_at = now + REACHED_USEC;
@@ -197,13 +197,11 @@ static uint64_t save(struct relay *relay)
     struct relay_sending *sending = &relay->sending;
     const struct gaps *gaps = &relay->position.gaps;
     struct error err;
-    int r =
-        store_relay_save(session->pg, session->epoch, relay->position.saved, gaps, &session->identity, &err);
+    int r = store_relay_save(session->pg, &session->lead, gaps, &session->identity, &err);
 
     if (r != 0)
         return relay_lose_session(relay, r, &err);
     gaps_were_saved(&relay->position.gaps);
-    relay->position.saved = gaps->high;
     r = save_reached(relay, &err);
     if (r != 0)
         return relay_lose_session(relay, r, &err);
@@ -255,7 +253,7 @@ static uint64_t stop_on_event(struct relay *relay)
     relay_batch_event(&sending->batch, sending->batch.failed_row, &event);
     if (sending->stopped_on != event.id && event_build(&sending->builder, &event, &m)) {
         say_stopped(relay, &event, &m);
-        r = store_relay_stop(session->pg, session->epoch, event.id, sending->batch.failed_reason.text, &err);
+        r = store_relay_stop(session->pg, &session->lead, event.id, sending->batch.failed_reason.text, &err);
     }
     if (r != 0)
         return relay_lose_session(relay, r, &err);

@@ -32,8 +32,8 @@ uint64_t relay_lose_session(struct relay *relay, int r, const struct error *err)
 {
     if (r == STORE_RELAY_FENCED)
         log_warning(
-            "another daemon's relay has taken the lead, or events were erased that this one had read; it "
-            "starts over");
+            "another daemon's relay has taken the lead, or the table relay_state was written by another hand "
+            "(events were erased, tables restored); the relay starts over");
     else if (r == -ECONNRESET || r == -ECANCELED)
         log_debug("relay: %s", err->text);
     else if (trouble_begins(&relay->session.refused)) {
@@ -160,8 +160,7 @@ static void lead(struct relay *relay, const struct store_relay_start *start)
     const struct gaps *gaps = &relay->position.gaps;
 
     s->leading = true;
-    s->epoch = start->epoch;
-    relay->position.saved = gaps->high;
+    s->lead = start->lead;
     relay->kafka.tail.compared_at = start->compared_at;
     relay->kafka.tail.mixed = start->was_ahead || start->missed > 0;
     relay_works(relay, false);
@@ -227,18 +226,14 @@ static int try_lead(struct relay *relay, bool *ret_leads, struct error *err)
 
 int relay_note_compared(struct relay *relay, struct error *err)
 {
-    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
     CLEANUP(pg_result_freep) struct pg_result *before = NULL;
     const char *own = relay->config->kafka.topic_prefix;
+    int r = store_relay_compared(relay->session.pg, &relay->session.lead, own, &before, err);
 
-    pg_arg_i64(&args, relay->session.epoch);
-    pg_arg_text(&args, own);
-    pg_arg_i64(&args, now_realtime_usec());
-    int r = pg_query(relay->session.pg, &sql_relay_compared, &args, &before, err);
     relay->session.compare_at = now_monotonic_usec() + COMPARE_USEC;
-    if (r < 0 || pg_rows(before) == 0)
+    if (r != 0)
         return r;
-    struct pg_row row = {.result = before};
+    struct pg_row row = {.result = before, .column = 1};
     bool known = !pg_next_is_null(&row);
     const char *former = pg_next_text(&row);
     if (pg_next_bool(&row) && known)
@@ -284,7 +279,7 @@ uint64_t relay_check_session(struct relay *relay)
     relay->session.check_at = now_monotonic_usec() + CHECK_USEC;
     r = r == PG_SCHEMA_MISFIT ? -ECONNRESET : r;
     if (r == 0)
-        r = store_relay_leads(relay->session.pg, relay->session.epoch, relay->position.saved, &err);
+        r = store_relay_leads(relay->session.pg, &relay->session.lead, &err);
     if (r == 0 && relay->kafka.tail.known && now_monotonic_usec() >= relay->session.compare_at)
         r = relay_note_compared(relay, &err);
     return r == 0 ? NOW : relay_lose_session(relay, r, &err);

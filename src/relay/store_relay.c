@@ -128,7 +128,7 @@ static int read_start(struct pg_row *row, struct gaps *gaps, struct store_relay_
 {
     size_t len;
 
-    ret->epoch = pg_next_i64(row);
+    ret->lead.epoch = pg_next_i64(row);
     if (load_gaps(gaps, row) < 0)
         return -EINVAL;
     ret->saved.known = !pg_next_is_null(row);
@@ -142,6 +142,7 @@ static int read_start(struct pg_row *row, struct gaps *gaps, struct store_relay_
     ret->found_at = pg_next_i64(row);
     ret->missed = pg_next_i64(row);
     ret->compared_at = pg_next_time(row);
+    ret->lead.written_by = pg_next_i64(row);
     return 0;
 }
 
@@ -388,41 +389,62 @@ int store_relay_is_flushed(struct pg *pg, int64_t wal_position, bool *ret, struc
     return pg_query_bool(pg, &sql_relay_is_flushed, &args, ret, err);
 }
 
-int store_relay_leads(struct pg *pg, int64_t epoch, int64_t saved, struct error *err)
+int store_relay_leads(struct pg *pg, const struct store_relay_lead *lead, struct error *err)
 {
     CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
     bool leads = false;
 
-    pg_arg_i64(&args, epoch);
-    pg_arg_i64(&args, saved);
+    pg_arg_i64(&args, lead->epoch);
+    pg_arg_i64(&args, lead->written_by);
     int r = pg_query_bool(pg, &sql_relay_leads, &args, &leads, err);
     return r == 0 && !leads ? STORE_RELAY_FENCED : r;
 }
 
-int store_relay_mark(struct pg *pg, int64_t epoch, int64_t *ret_xid, struct error *err)
+/* The first column tells who wrote relay_state: we, or there is no row. */
+static int write_fenced(struct pg *pg, const struct pg_statement *statement, const struct pg_args *args,
+                        struct store_relay_lead *lead, struct pg_result **ret, struct error *err)
+{
+    int r = pg_query(pg, statement, args, ret, err);
+
+    if (r == 0 && pg_rows(*ret) == 0)
+        return STORE_RELAY_FENCED;
+    if (r == 0)
+        lead->written_by = pg_get_i64(*ret, 0, 0);
+    return r;
+}
+
+int store_relay_compared(struct pg *pg, struct store_relay_lead *lead, const char *topic_prefix,
+                         struct pg_result **ret, struct error *err)
 {
     CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
 
-    pg_arg_i64(&args, epoch);
-    int r = pg_query_i64(pg, &sql_relay_mark, &args, ret_xid, err);
-    return r == 0 && *ret_xid == 0 ? STORE_RELAY_FENCED : r;
+    pg_arg_i64(&args, lead->epoch);
+    pg_arg_text(&args, topic_prefix);
+    pg_arg_i64(&args, now_realtime_usec());
+    pg_arg_i64(&args, lead->written_by);
+    return write_fenced(pg, &sql_relay_compared, &args, lead, ret, err);
 }
 
-static int execute_fenced(struct pg *pg, const struct pg_statement *statement, const struct pg_args *args,
-                          struct error *err)
+int store_relay_mark(struct pg *pg, struct store_relay_lead *lead, int64_t *ret_xid, struct error *err)
 {
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
     CLEANUP(pg_result_freep) struct pg_result *result = NULL;
-    int r = pg_query(pg, statement, args, &result, err);
 
-    return r == 0 && pg_affected(result) == 0 ? STORE_RELAY_FENCED : r;
+    pg_arg_i64(&args, lead->epoch);
+    pg_arg_i64(&args, lead->written_by);
+    int r = write_fenced(pg, &sql_relay_mark, &args, lead, &result, err);
+    if (r == 0)
+        *ret_xid = pg_get_i64(result, 0, 1);
+    return r;
 }
 
-int store_relay_save(struct pg *pg, int64_t epoch, int64_t saved, const struct gaps *gaps,
+int store_relay_save(struct pg *pg, struct store_relay_lead *lead, const struct gaps *gaps,
                      const struct store_relay_identity *identity, struct error *err)
 {
     CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+    CLEANUP(pg_result_freep) struct pg_result *result = NULL;
 
-    pg_arg_i64(&args, epoch);
+    pg_arg_i64(&args, lead->epoch);
     pg_arg_i64(&args, gaps->high);
     add_firsts(&args, gaps);
     add_lasts(&args, gaps);
@@ -434,18 +456,21 @@ int store_relay_save(struct pg *pg, int64_t epoch, int64_t saved, const struct g
     add_notes(&args, &gaps->passed, true);
     add_notes(&args, &gaps->reopened, false);
     pg_arg_i64(&args, now_realtime_usec());
-    pg_arg_i64(&args, saved);
-    return execute_fenced(pg, &sql_relay_save, &args, err);
+    pg_arg_i64(&args, lead->written_by);
+    return write_fenced(pg, &sql_relay_save, &args, lead, &result, err);
 }
 
-int store_relay_stop(struct pg *pg, int64_t epoch, int64_t id, const char *reason, struct error *err)
+int store_relay_stop(struct pg *pg, struct store_relay_lead *lead, int64_t id, const char *reason,
+                     struct error *err)
 {
     CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+    CLEANUP(pg_result_freep) struct pg_result *result = NULL;
 
-    pg_arg_i64(&args, epoch);
+    pg_arg_i64(&args, lead->epoch);
     pg_arg_i64(&args, id);
     pg_arg_text(&args, reason);
-    return execute_fenced(pg, &sql_relay_stop, &args, err);
+    pg_arg_i64(&args, lead->written_by);
+    return write_fenced(pg, &sql_relay_stop, &args, lead, &result, err);
 }
 
 /* --- topics ----------------------------------------------------------------------------------- */

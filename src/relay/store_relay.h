@@ -53,8 +53,15 @@ struct store_relay_leap {
 int store_relay_leap(struct pg *pg, int64_t published, const struct store_relay_known *newest,
                      struct store_relay_leap *ret, struct error *err);
 
+/* Whose the row of relay_state is. The epoch fences off the former leader. A restore of the tables under a
+ * running daemon may bring back the row as it was, to the last value; but another transaction wrote it. */
+struct store_relay_lead {
+    int64_t epoch;
+    int64_t written_by; /* the transaction in which we wrote the row last (xmin, 32 bits) */
+};
+
 struct store_relay_start {
-    int64_t epoch; /* ours from now on: it fences off the former leader */
+    struct store_relay_lead lead; /* ours from now on */
     struct store_relay_identity saved;
     unsigned char name_space[16];
     bool was_ahead; /* of what was saved: somebody had changed it, up to this id; nothing is left out */
@@ -106,22 +113,26 @@ int store_relay_names(struct pg *pg, const int64_t *ids, size_t count, struct pg
 /* Is the WAL on disk up to this position? Of 0, which is not known: false. */
 int store_relay_is_flushed(struct pg *pg, int64_t wal_position, bool *ret, struct error *err);
 
-/* An outcome of the calls with an epoch. */
+/* An outcome of the calls with a lead, which they keep current. */
 enum {
-    STORE_RELAY_FENCED = 1, /* another daemon's relay leads, or what was read has been erased; nothing was
-                               written */
+    STORE_RELAY_FENCED = 1, /* another daemon's relay leads, or the row of relay_state is no longer what we
+                               wrote: events were erased, tables restored; nothing was written */
 };
-/* Without work a relay writes nothing, and would not notice that its position was set back. `saved` is the
- * one that it saved last; another one there came with a restore, under a running daemon. */
-int store_relay_leads(struct pg *pg, int64_t epoch, int64_t saved, struct error *err);
+/* Without work a relay writes nothing, and would not notice that its row was replaced. */
+int store_relay_leads(struct pg *pg, const struct store_relay_lead *lead, struct error *err);
+/* Writes that Kafka has nothing of ours that the database does not know, and the prefix of the topics.
+ * Columns from the second on: the prefix that was there before, and was it another one? */
+int store_relay_compared(struct pg *pg, struct store_relay_lead *lead, const char *topic_prefix,
+                         struct pg_result **ret, struct error *err);
 /* Commits a small change with a transaction id of its own; this flushes all earlier commits too. */
-int store_relay_mark(struct pg *pg, int64_t epoch, int64_t *ret_xid, struct error *err);
+int store_relay_mark(struct pg *pg, struct store_relay_lead *lead, int64_t *ret_xid, struct error *err);
 /* Saves the position: all of the ledger up to gaps->high is published but for the gaps, and no event stops
  * the relay. With it go the ranges that were passed or reopened; gaps_were_saved() is the caller's. */
-int store_relay_save(struct pg *pg, int64_t epoch, int64_t saved, const struct gaps *gaps,
+int store_relay_save(struct pg *pg, struct store_relay_lead *lead, const struct gaps *gaps,
                      const struct store_relay_identity *identity, struct error *err);
 /* Writes that the relay is stopped on this event. */
-int store_relay_stop(struct pg *pg, int64_t epoch, int64_t id, const char *reason, struct error *err);
+int store_relay_stop(struct pg *pg, struct store_relay_lead *lead, int64_t id, const char *reason,
+                     struct error *err);
 
 /* A topic's partitions from which ledger id on. Columns: from_sequence, partitions; ascending. */
 int store_relay_partitions(struct pg *pg, const char *topic, struct pg_result **ret, struct error *err);
