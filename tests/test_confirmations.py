@@ -82,6 +82,27 @@ def test_messages_that_say_nothing_are_put_aside(app, broker, make_daemon):
     assert daemon.log.count("cannot handle the message") == 2 * len(bad)
 
 
+@pytest.mark.parametrize("together", [True, False], ids=["in one batch", "one by one"])
+def test_an_id_may_come_with_a_later_word(app, broker, make_daemon, together):
+    """In any order it is the first one that there is, and others contradict it; one with another state tells none."""
+    integration = app.integration("https://x.example/", enabled=False)
+    ids = app.subscriptions(integration, 3)
+    make_daemon(FAST).start()
+    one, two, three = ids
+    words = [[said(one), said(one, external_id="A"), said(one), said(one, external_id="B"), said(one, external_id="A")],
+             [said(two, external_id="A"), said(two), said(two, external_id="B")],
+             [said(three), said(three, "rejected", external_id="C"), said(three, external_id="A"), said(three, external_id="C")]]
+    wanted = {ids[0]: ("confirmed", "A", 1), ids[1]: ("confirmed", "A", 1), ids[2]: ("confirmed", "A", 2)}
+    if together:
+        broker.produce(TOPIC, sum(words, []))
+    for n in range(0 if together else 5):
+        broker.produce(TOPIC, [of[n] for of in words if n < len(of)])
+        count = broker.count(TOPIC)
+        read = "select max(next_offset) = %s from {s}.consumer_offsets where topic = %s"
+        wait_for(lambda c=count: app.value(read, (c, TOPIC)), 60, "it to be read")
+    wait_confirmations(app, wanted)
+
+
 @pytest.mark.real_kafka
 def test_a_word_before_its_time(app, institutions, real_kafka, topic_prefix, make_daemon, ctl):
     """A rejection is about what was sent before it, not about a later attempt; that the institution has it stays true. Who is to
@@ -241,6 +262,8 @@ def model(subscriptions, sent, messages):
         row = rows.setdefault(i, ["expected", None, set()])
         if row[0] == "expected":
             row[:2] = status, external_id
+        elif status == row[0] and not row[1]:
+            row[1] = external_id
         elif status != row[0] or (row[1] and external_id and external_id != row[1]):
             row[2].add((status, external_id))
     return {i: (status, external_id, len(against)) for i, (status, external_id, against) in rows.items()}

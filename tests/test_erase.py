@@ -117,7 +117,7 @@ def test_a_person_is_erased_and_all_verifies(hers, ctl):
         "subscriptions": 4, "erased": 4, "failed": 2, "in_flight": 0, "salts": 4, "confirmations": 1, "dead_letters": 2}, done
     assert {k["topic"]: k["messages"] for k in done["kafka"]} == {
         "anubis.subscriptions.created": 4, "anubis.subscriptions.sent": 1, "anubis.subscriptions.failed": 1,
-        "anubis.subscriptions.updated": 2, "anubis.confirmations": 1, "anubis.dead_letters": 1}, done["kafka"]
+        "anubis.subscriptions.updated": 2, "anubis.confirmations": 3, "anubis.dead_letters": 2}, done["kafka"]
     assert traces(app) == []
     caught_up(app, ctl)
     verify(ctl)
@@ -404,6 +404,31 @@ def test_however_a_cpf_is_written(app, ctl):
     assert f"others that hold it  {', '.join(map(str, mentioned))}\n" in re.sub(" {3,}", "  ", again)
     assert "There is nothing of this CPF" not in again
     assert ctl("explain", str(hers[0]), "--json").expect(0).json["erased_at"]
+
+
+def test_a_letter_that_names_the_subscription_in_another_way(app, ctl, make_daemon, broker):
+    """In its value, or in a key that is no id of ours; also when it comes again."""
+    number = app.integration("https://usp.example/", enabled=False)
+    hers, other = app.subscriptions(number, 2)
+    make_daemon(FAST).start()
+    word = {"status": "confirmed", "external_id": MARIA}
+    lost = [("00%d" % hers, json.dumps({"subscription_id": hers, **word})), (None, json.dumps({"subscription_id": hers, **word})),
+            (f'"{hers}"', "{" + MARIA), (None, json.dumps({**word, "subscription_id": f"00{hers}"})),
+            ("x", '{"Subscription_ID":%d, ' % hers + MARIA), ("y", '{"subscription_id" : "\\u003%d", ' % hers + MARIA),
+            ("z", json.dumps({"subscription": {"origin": "site", "id": hers}, "nome": MARIA}))]
+    kept = [("x", json.dumps({"subscription_id": f"{hers}{other}", **word})), (None, '{"id": %d, "nome": "x"}' % hers),
+            ("00%d" % other, json.dumps({"subscription_id": other, **word}))]
+    there = "select value is not null from {s}.dead_letters order by \"offset\""
+    broker.produce(TOPIC, lost + kept)
+    wait_for(lambda: len(app.query(there)) == len(lost + kept), 60, "the letters")
+    wait_for(lambda: not app.value("select count(*) from {s}.dead_letters where published_at is null"), 60, "them to be told")
+    done = erase(ctl, "--subscription", str(hers))
+    assert [v for v, in app.query(there)] == [False] * len(lost) + [True] * len(kept)
+    assert {k["topic"]: k["messages"] for k in done["kafka"]} == {
+        "anubis.subscriptions.created": 1, "anubis.confirmations": len(lost), "anubis.dead_letters": len(lost)}
+    broker.produce(TOPIC, lost)
+    wait_for(lambda: len(app.query(there)) == 2 * len(lost) + len(kept), 60, "them to come again")
+    assert [v for v, in app.query(there)][-len(lost):] == [False] * len(lost)
 
 
 def test_a_rule_of_the_application(app, ctl):

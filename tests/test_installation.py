@@ -2,6 +2,7 @@
 leave each other's events alone."""
 import contextlib
 import os
+import re
 import subprocess
 
 import pytest
@@ -294,3 +295,41 @@ def test_a_copy_of_a_copy_proves_its_audit_log(own_postgres, broker, institution
         app.query(f"delete from {{s}}.{table}; insert into {{s}}.{table} overriding system value select * from saved; "
                   "drop table saved")
         ctl("verify", "--audit", "--full").expect(0)
+
+
+@pytest.mark.real_kafka
+def test_two_installations_that_share_a_group_alone(own_postgres, real_kafka, topic_prefix, institutions):
+    """Their topics have other names, so no event tells: each says what the other one reads, and which key helps."""
+    server = own_postgres()
+    prefixes = [topic_prefix + "a.", topic_prefix + "b."]
+    daemons = []
+    try:
+        for prefix in prefixes:
+            database = server.create_database(prefix[-2])
+            Ctl(database=database).migrate()
+            app = Application(database)
+            app.subscriptions(app.integration(institutions.url("/good")), 5)
+            ours = {"kafka": {"topic_prefix": prefix}, "consumers": {"group_prefix": topic_prefix[:-1]}}
+            daemons.append(Daemon(merged(QUICK, ours), database=database, kafka=real_kafka).start())
+        for daemon, other in zip(daemons, prefixes[::-1]):
+            daemon.wait_log(f'error: {topic_prefix[:-1]}-integration-group: another program is a member .* which reads "{other}'
+                            r'subscriptions.\w+"\..* a consumers.group_prefix of its own', 90)
+    finally:
+        for daemon in daemons:
+            daemon.close()
+
+
+def test_daemons_of_one_database_in_groups_of_other_names(app, ctl, institutions, make_daemon):
+    """Each handles all events, and nothing counts twice: that is said once, with the key, and not each time that they meet."""
+    integration = app.integration(institutions.url("/good"))
+    daemons = [make_daemon(merged(QUICK, {"consumers": {"group_prefix": prefix}})).start() for prefix in ("one", "two")]
+    for n in range(40):
+        app.subscriptions(integration, 20)
+        app.wait_states(sent=20 * (n + 1))
+    said = r"in the group .(one|two)-\w+-group.: .* set consumers.group_prefix alike"
+    wait_for(lambda: any(re.search(said, daemon.log) for daemon in daemons), 60, "the words")
+    wait_for(lambda: app.value("select sum(sent) from {s}.integration_runtime") == 800, 60, "the counters")
+    assert ctl("verify", "--wait").code in (0, 2)
+    for daemon in daemons:
+        assert len(re.findall(r"\n.*" + said, daemon.log)) <= 3
+        assert daemon.log.count("somebody else has moved") <= 3, daemon.log

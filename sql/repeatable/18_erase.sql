@@ -75,13 +75,14 @@ end $$;
 
 -- Erases what can be erased now of these subscriptions; one that is in flight is left for another call. Waiting ones fail before, with
 -- an event. All of it in one transaction, and a second call finds nothing to do. Dead letters are those of the subscriptions, and those
--- that hold one of these CPFs (digits). Returns, among them, those in flight, and how many of each were changed; "unpublished" are events
+-- that hold one of these CPFs (digits). Returns, among them, those in flight, which dead letters and
+-- how many of each of the others were changed; "unpublished" are events
 -- that Kafka does not have yet: the relay reads them anew, as they are now.
 --
 -- Whoever writes a salt, a confirmation or a dead letter meanwhile is waited for, and whoever comes later sees that the subscription is
 -- erased. Short timeouts, so that nobody queues behind for long; the caller tries again.
 create or replace function @extschema@.subscriptions_erase(ids bigint[], cpfs text[], words text, out in_flight bigint[],
-    out erased bigint, out failed bigint, out events bigint, out salts bigint, out confirmations bigint, out letters bigint,
+    out erased bigint, out failed bigint, out events bigint, out salts bigint, out confirmations bigint, out letters bigint[],
     out unpublished bigint) returns record
     language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '500ms' as $$
 declare
@@ -131,7 +132,7 @@ begin
      where c.subscription_id = any (taken)
        and (c.external_id is not null or c.contradicting <> array(select generate_series(1::bigint, cardinality(c.contradicting))));
     get diagnostics confirmations = row_count;
-    select count(*) into letters from @extschema@.letters_erase(taken, cpfs);
+    select coalesce(array_agg(l), '{}') into letters from @extschema@.letters_erase(taken, cpfs) l;
 
     -- A relay that has read such an event drops what it has in hand: the next save, or the next look, finds another epoch.
     select count(*) into unpublished from @extschema@.relay_state r, @extschema@.subscription_events e
@@ -148,6 +149,16 @@ create or replace function @extschema@.letter_headers_kept(headers jsonb) return
      where h.key = any ('{event_id,event_type,integration_id,sequence,installation}'::text[])
 $$;
 
+-- The ids of subscriptions that a message names: its key, though it be written in another way, and in its value those of an event
+-- (subscription.id) and of a word of an institution (subscription_id), also where it is no JSON.
+create or replace function @extschema@.letter_names(key bytea, value bytea) returns setof text language sql stable
+    set search_path = pg_catalog, pg_temp as $$
+    select ltrim(btrim(encode(key, 'escape'), E' "\'+\t\r\n'), '0')
+    union all
+    select m[1] from regexp_matches(@extschema@.plain_digits(encode(value, 'escape')),
+                                    E'"(?:subscription_id|subscription"\\s*:\\s*\\{[^{}]*?"id)"\\s*:\\s*"?\\s*0*([0-9]+)', 'gi') m
+$$;
+
 -- Of dead letters stay where they came from, why, and the headers that count them. An open one is given up: nothing is left to be tried
 -- again.
 create or replace function @extschema@.letters_erase(ids bigint[], cpfs text[]) returns setof bigint language sql
@@ -160,7 +171,7 @@ create or replace function @extschema@.letters_erase(ids bigint[], cpfs text[]) 
     ), found as (
       select d.id, (encode(d.key, 'escape') = any (ids::text[])) is true as is_keyed
         from @extschema@.dead_letters d
-       where encode(d.key, 'escape') = any (ids::text[])
+       where exists (select from @extschema@.letter_names(d.key, d.value) n where n = any (ids::text[]))
           or d.headers ->> 'sequence' in (select e.id::text from @extschema@.subscription_events e where e.subscription_id = any (ids))
           or exists (select from written w where concat_ws(' ', @extschema@.plain_digits(encode(d.value, 'escape')),
                                                       @extschema@.plain_digits(encode(d.key, 'escape')),

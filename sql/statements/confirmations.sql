@@ -36,22 +36,29 @@ with known as materialized (
 select u.id from unnest($1::bigint[]) as u (id) where not exists (select from known k where k.id = u.id)
 
 -- name: confirmations_contradict
--- Words that say something else than the first one: another status, or another id. Their rows are locked already. What is erased keeps
--- its count: what it had contradicted is not known any more.
+-- Words that say something else than the first one: another status, or another id. Where the first one told no id, the first that agrees
+-- and has one tells it. Their rows are locked already. What is erased keeps its count: what it had contradicted is not known any more.
 -- $1 bigint[]: subscriptions
 -- $2 text[]: confirmed or rejected
 -- $3 text[]: the institution's ids, NULL = none
-with against as materialized (
-  select c.subscription_id,
-         array_agg(('x' || encode(substr(sha256(convert_to(a.status || ' ' || coalesce(a.external_id, ''), 'UTF8')), 1, 8), 'hex'))::bit(64)::bigint) as hashes
-    from unnest($1::bigint[], $2::text[], $3::text[]) as a (id, status, external_id)
+with words as materialized (
+  select c.subscription_id, a.status, a.external_id, a.status <> c.status as is_other,
+         coalesce(c.external_id, (array_agg(a.external_id) filter (where a.status = c.status and a.external_id is not null)
+                                  over (partition by a.id order by a.n
+                                        rows between unbounded preceding and unbounded following))[1]) as own_id
+    from unnest($1::bigint[], $2::text[], $3::text[]) with ordinality as a (id, status, external_id, n)
     join confirmations c on c.subscription_id = a.id
-   where (a.status <> c.status or a.external_id <> c.external_id)
-     and not exists (select from subscriptions s where s.id = a.id and s.erased_at is not null)
-   group by 1
+   where not exists (select from subscriptions s where s.id = a.id and s.erased_at is not null)
+), said as (
+  select w.subscription_id, min(w.own_id) as own_id,
+         coalesce(array_agg(('x' || encode(substr(sha256(convert_to(w.status || ' ' || coalesce(w.external_id, ''), 'UTF8')), 1, 8), 'hex'))
+                            ::bit(64)::bigint) filter (where w.is_other or w.external_id <> w.own_id), '{}') as hashes
+    from words w group by 1
 )
-update confirmations c set contradicting = array(select distinct h from unnest(c.contradicting || a.hashes) h order by h limit 100)
-  from against a where c.subscription_id = a.subscription_id and not c.contradicting @> a.hashes
+update confirmations c
+   set external_id = s.own_id, contradicting = array(select distinct h from unnest(c.contradicting || s.hashes) h order by h limit 100)
+  from said s
+ where c.subscription_id = s.subscription_id and (not c.contradicting @> s.hashes or c.external_id is distinct from s.own_id)
 
 -- name: confirmations_settle
 -- Settles those of these subscriptions that are held; how many. What somebody else has locked is left to confirmations_sweep.

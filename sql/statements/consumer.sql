@@ -57,6 +57,13 @@ update consumer_offsets o
  where o.consumer_group = $1 and o.topic = a.topic and o.partition = a.partition and o.next_offset = a.expected
    and not exists (select from consumer_stops s where s.read_model = $7 and s.passes_until is null)
 
+-- name: find_rival
+-- Another consumer group that handles the same read model now, which is another daemon's with another prefix; no row: there is none.
+-- $1 text: consumer group
+-- $2 text: read model
+select consumer_group from consumer_offsets
+ where read_model = $2 and consumer_group <> $1 and updated_at > now() - interval '1 min' order by updated_at desc limit 1
+
 -- name: read_stop
 -- Why a group has stopped, for how many milliseconds it may put messages aside, however many (NULL = it stands still), and the command
 -- that mends it, if it is not "resume". No row: it has not stopped, or no longer.
@@ -229,7 +236,7 @@ insert into dead_letters (consumer_group, read_model, topic, partition, "offset"
          a.error, case when e.is_erased then now() end, case when e.is_erased then 'erased' end
     from unnest($2::text[], $3::int[], $4::bigint[], $5::bytea[], $6::text[], $7::bytea[], $8::text[])
          as a (topic, partition, position, key, headers, value, error)
-    left join lateral (select true as is_erased from subscriptions s
-                        where s.id = case when encode(a.key, 'escape') ~ '^[0-9]{1,18}$' then encode(a.key, 'escape')::bigint end
-                          and s.erased_at is not null) e on true
+    left join lateral (select true as is_erased from letter_names(a.key, a.value) n
+                         join subscriptions s on s.id = case when n ~ '^[0-9]{1,18}$' then n::bigint end
+                        where s.erased_at is not null limit 1) e on true
   on conflict do nothing

@@ -53,22 +53,30 @@ select distinct t.id
 select in_flight, erased, failed, events, salts, confirmations, letters, unpublished from subscriptions_erase($1, $2, $3)
 
 -- name: erase_published :once
--- What Kafka was given of these: topic without its prefix, messages; the prefix (NULL = nothing was published yet), and when the last of
--- them was erased.
+-- What Kafka was given of these: topic without its prefix, messages; the prefix (NULL = it is not known), and when the last of
+-- them was erased. A dead letter stands in the topic of dead letters, and is itself a message of the topic from which it came.
 -- $1 bigint[]: subscriptions
-select t.topic, t.messages, r.topic_prefix, (select max(erased_at) from subscriptions where id = any ($1))
-  from relay_state r
- cross join lateral (
-   select 'subscriptions.' || e.event_type as topic, count(*) as messages
-     from subscription_events e
+-- $2 bigint[]: dead letters that were erased now
+with letters as (
+  select d.topic, d.published_at is not null as is_published,
+         d.headers ->> 'sequence' in (select e.id::text from subscription_events e where e.subscription_id = any ($1)) as is_event
+    from dead_letters d where d.id = any ($2) or encode(d.key, 'escape') = any ($1::text[])
+), given as (
+   select r.topic_prefix as prefix, 'subscriptions.' || e.event_type as topic, count(*) as messages
+     from relay_state r cross join subscription_events e
     where e.subscription_id = any ($1) and e.event_type in ('created', 'updated', 'sent', 'failed', 'retried') and e.id <= r.high
       and e.id > coalesce((select last_id from ledger_partitions where name = 'subscription_events_adopted'), 0)
       and not exists (select from unnest(r.gap_first, r.gap_last) as g (first, last) where e.id between g.first and g.last)
-    group by 1
+    group by 1, 2
    union all
-   select 'dead_letters', count(*) from dead_letters
-    where published_at is not null and encode(key, 'escape') = any ($1::text[]) having count(*) > 0
+   select r.topic_prefix, 'dead_letters', count(*) from relay_state r cross join letters l where l.is_published group by 1
    union all
-   select 'confirmations', count(*) from confirmations
-    where subscription_id = any ($1) and received_at is not null having count(*) > 0) t
- order by 1
+   select case when starts_with(l.topic, r.topic_prefix) then r.topic_prefix else '' end,
+          case when starts_with(l.topic, r.topic_prefix) then substr(l.topic, length(r.topic_prefix) + 1) else l.topic end, count(*)
+     from relay_state r cross join letters l where l.is_event is not true group by 1, 2
+   union all
+   select r.topic_prefix, 'confirmations', count(*) from relay_state r cross join confirmations c
+    where c.subscription_id = any ($1) and c.received_at is not null group by 1
+)
+select topic, sum(messages)::bigint, prefix, coalesce((select max(erased_at) from subscriptions where id = any ($1)), now())
+  from given group by 1, 3 order by 1

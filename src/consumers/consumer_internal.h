@@ -112,6 +112,8 @@ struct consumer_member {
     struct consumer_unassigned unassigned;
     struct trouble strangers; /* another program is a member of our group */
     uint64_t strangers_at;    /* the next look for one */
+    struct trouble outside;   /* we are no member of it, though Kafka answers */
+    struct trouble rival;     /* another group handles our read model */
     struct backoff backoff;
     uint64_t retry_at;
 };
@@ -219,6 +221,9 @@ void consumer_name_member(struct consumer *c);
 /* Now and then: *ret tells that partitions of the topics have no reader for longer, which is said. PG_DONE or
  * as pg_query(). */
 int consumer_find_unassigned(struct consumer *c, bool *ret, struct error *err);
+/* Says that we have been no member for long, though Kafka answers: a client that was given a wrong address of
+ * the group's coordinator keeps it, and only a new one asks again. */
+bool consumer_is_outside(struct consumer *c);
 
 /* --- stop.c ----------------------------------------------------------------------------------- */
 
@@ -246,6 +251,8 @@ int consumer_find_strays(struct consumer *c, struct consumer_item *items, const 
 
 /* --- strangers.c ------------------------------------------------------------------------------ */
 
+/* A batch was rolled back, since somebody else was faster: says who. */
+void consumer_say_fenced(struct consumer *c);
 /* A foreign message was read: says once when another installation's events are in our topics. */
 void consumer_say_shared(struct consumer *c, const struct kafka_message *message);
 /* Unknown events were passed over for good: says so, at most once a minute. */

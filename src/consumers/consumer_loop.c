@@ -284,9 +284,7 @@ static void after_apply(struct consumer *c, int r, const struct error *err)
     case APPLY_STOPPED:
         break;
     case APPLY_FENCED:
-        log_notice(
-            "%s: somebody else has moved the offset of a partition, or stopped the group; starting over",
-            c->name);
+        consumer_say_fenced(c);
         /* Or the tables were made anew, and with them the installation: all of it is read again. Or they were
          * restored from another time. */
         pg_close(TAKE_PTR(c->session.pg));
@@ -451,6 +449,8 @@ static void look(struct consumer *c)
     consumer_recall_unknown(c);
     look_for_moved(c);
     look_for_unassigned(c);
+    if (c->kafka.client && consumer_is_outside(c))
+        leave_group(c);
     if (!c->kafka.client)
         return;
     if (!c->kafka.away.said)

@@ -11,6 +11,7 @@
 #define ASK_MS 1000 /* of Kafka, for a topic */
 #define MARGIN_USEC (10 * USEC_PER_SEC)
 #define STRANGERS_USEC (10 * USEC_PER_SEC)
+#define OUTSIDE_USEC (60 * USEC_PER_SEC) /* others may keep the group from giving out its partitions */
 #define PAUSE_MAX_USEC (10 * 60 * USEC_PER_SEC)
 #define PARTITIONS_MAX 100000 /* of a topic */
 
@@ -65,6 +66,21 @@ static int list_others(struct consumer *c, struct store_offset **ret, size_t *re
     return 0;
 }
 
+/* Topics of another prefix are another installation's, or another program's that is no anubisd. */
+static void say_stranger(const struct consumer *c, const struct kafka_strangers *found)
+{
+    CLEANUP(freep) char *reads = *found->topic ? xasprintf(", which reads \"%s\"", found->topic) : NULL;
+
+    log_line(
+        LOG_ERR, MSG_GROUP_SHARED,
+        "%s: another program is a member of this consumer group: client.id \"%s\" at %s%s%s. It takes "
+        "partitions, or keeps us from joining, and what it reads is handled by nobody here: end it, or "
+        "give it a group of its own; if it is anubisd for another database, a consumers.group_prefix of its "
+        "own (this one: \"%s\"). Nothing is lost meanwhile",
+        c->name, found->client, found->host, reads ? reads : "", found->count > 1 ? ", and others" : "",
+        c->config->consumers.group_prefix);
+}
+
 /* What another program reads as a member of the group is counted by nobody: its partitions are not ours. */
 static void find_strangers(struct consumer *c)
 {
@@ -74,20 +90,18 @@ static void find_strangers(struct consumer *c)
 
     if (now < c->kafka.strangers_at || c->kafka.away.said)
         return;
+    int r = kafka_consumer_strangers(c->kafka.client, (const char *const *) c->topics, &found, &err);
+    if (r == KAFKA_NO_ANSWER_YET)
+        return;
     c->kafka.strangers_at = now + STRANGERS_USEC;
-    if (kafka_consumer_strangers(c->kafka.client, ASK_MS, &found, &err) < 0) {
+    if (r < 0) {
         log_debug("%s: %s", c->name, err.text);
     } else if (found.count == 0) {
         if (trouble_ends(&c->kafka.strangers))
             log_line(LOG_NOTICE, MSG_GROUP_SHARED, "%s: no other program is a member of this group any more",
                      c->name);
     } else if (trouble_begins(&c->kafka.strangers)) {
-        log_line(
-            LOG_ERR, MSG_GROUP_SHARED,
-            "%s: another program is a member of this consumer group: client.id \"%s\" at %s%s. It takes "
-            "partitions, or keeps us from joining, and what it reads is handled by nobody: end it, or give "
-            "it a group of its own. Nothing is lost meanwhile",
-            c->name, found.client, found.host, found.count > 1 ? ", and others" : "");
+        say_stranger(c, &found);
     }
 }
 
@@ -139,4 +153,22 @@ int consumer_find_unassigned(struct consumer *c, bool *ret, struct error *err)
         u->pause = 0;
     }
     return r;
+}
+
+bool consumer_is_outside(struct consumer *c)
+{
+    uint64_t now = now_monotonic_usec();
+
+    if (c->kafka.away.said || c->kafka.topics_missing || kafka_consumer_is_member(c->kafka.client)) {
+        (void) trouble_ends(&c->kafka.outside);
+        return false;
+    }
+    if (!trouble_lasts(&c->kafka.outside, now, now, OUTSIDE_USEC))
+        return false;
+    log_warning(
+        "%s: has been no member of its group for %" PRIu64
+        " s, though Kafka answers: joins again with a new client, should the address of the group's coordinator have changed",
+        c->name, OUTSIDE_USEC / USEC_PER_SEC);
+    (void) trouble_ends(&c->kafka.outside);
+    return true;
 }

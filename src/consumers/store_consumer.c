@@ -146,6 +146,19 @@ void store_stop_done(struct store_stop *stop)
     free(stop->command);
 }
 
+int store_find_rival(struct pg *pg, const char *group, const char *model, char **ret, struct error *err)
+{
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+    CLEANUP(pg_result_freep) struct pg_result *result = NULL;
+
+    pg_arg_text(&args, group);
+    pg_arg_text(&args, model);
+    int r = pg_query(pg, &sql_find_rival, &args, &result, err);
+    if (r == PG_DONE && pg_rows(result) > 0)
+        *ret = xstrdup(pg_get_text(result, 0, 0));
+    return r;
+}
+
 int store_read_stop(struct pg *pg, const char *model, struct store_stop *ret, struct error *err)
 {
     CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;

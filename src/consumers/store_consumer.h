@@ -51,6 +51,8 @@ struct store_stop {
     int64_t passes_ms; /* for how long it goes on all the same and puts messages aside, 0 = not */
 };
 void store_stop_done(struct store_stop *stop);
+/* Another group that handles the read model now; *ret is the caller's to free, NULL = there is none. */
+int store_find_rival(struct pg *pg, const char *group, const char *model, char **ret, struct error *err);
 int store_read_stop(struct pg *pg, const char *model, struct store_stop *ret, struct error *err);
 /* How many partitions a topic has had, from which ledger id on. */
 struct homes {

@@ -1,5 +1,6 @@
 /* Messages that are passed over, and what is said of them: another installation's, and events in our name
- * that the ledger does not have, or not there. See consumer_internal.h. On the consumer's thread. */
+ * that the ledger does not have, or not there; and others that handle ours. See consumer_internal.h. On the
+ * consumer's thread. */
 #include <inttypes.h>
 
 #include "base/log.h"
@@ -93,4 +94,21 @@ void consumer_say_late(const struct consumer *c, const struct consumer_item *ite
             " on (a broker lost the end of its log, the topic was made anew, or marks are gone); they are counted now",
             c->name, (int) p->number, p->topic, p->known_until, items[i].offset);
     }
+}
+
+/* Two groups that handle one read model fence each other off whenever they meet in one chunk of its marks. */
+void consumer_say_fenced(struct consumer *c)
+{
+    CLEANUP(freep) char *rival = NULL;
+    struct error ignored;
+
+    if (store_find_rival(c->session.pg, c->group_id, c->group->model, &rival, &ignored) != PG_DONE || !rival)
+        log_notice(
+            "%s: somebody else has moved the offset of a partition, or stopped the group; starting over",
+            c->name);
+    else if (trouble_begins(&c->kafka.rival))
+        log_warning(
+            "%s: another daemon of this database handles the same events in the group \"%s\": each reads "
+            "all of them, and nothing counts twice; set consumers.group_prefix alike",
+            c->name, rival);
 }

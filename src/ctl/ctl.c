@@ -218,15 +218,23 @@ char *ctl_operator(void)
     return xstrdup(strbuf_str(&clean));
 }
 
-/* Of a day that there is; what follows is Postgres's to read. */
+/* Of a day and an hour that there are; what follows (a fraction, a zone) is Postgres's to read. */
 static bool begins_with_a_day(const char *text)
 {
     struct tm tm = {0};
     const char *rest = strptime(text, "%Y-%m-%d", &tm);
     int day = tm.tm_mday;
 
-    return rest && tm.tm_year >= 70 && timegm(&tm) >= 0 && tm.tm_mday == day &&
-           (*rest == '\0' || *rest == ' ' || *rest == 'T');
+    if (!rest || tm.tm_year < 70 || timegm(&tm) < 0 || tm.tm_mday != day)
+        return false;
+    if (*rest == '\0')
+        return true;
+    if (*rest != ' ' && *rest != 'T')
+        return false;
+    rest = strptime(rest + 1, "%H:%M", &tm);
+    if (rest && *rest == ':')
+        rest = strptime(rest, ":%S", &tm);
+    return rest && !strchr(":0123456789", *rest ? *rest : '.');
 }
 
 int ctl_read_time(const char *text, const char *option, char **ret)

@@ -33,8 +33,10 @@ struct erasure {
     int64_t *others; /* that only mention the CPF */
     size_t others_count;
     struct {
-        int64_t erased, failed, events, salts, confirmations, letters, unpublished;
+        int64_t erased, failed, events, salts, confirmations, unpublished;
     } done;
+    int64_t *letters; /* dead letters that were erased */
+    size_t letters_count;
     char *words;      /* what the events say */
     uint64_t began;   /* the search; 0 = there is none under way */
     char sqlstate[6]; /* why it was refused */
@@ -167,7 +169,11 @@ static void take_counts(struct erasure *e, struct pg_row row)
     e->done.events += pg_next_i64(&row);
     e->done.salts += pg_next_i64(&row);
     e->done.confirmations += pg_next_i64(&row);
-    e->done.letters += pg_next_i64(&row);
+    CLEANUP(freep) int64_t *letters = NULL;
+    size_t count = pg_next_i64_array(&row, &letters);
+    e->letters = xreallocarray(e->letters, e->letters_count + count + 1, sizeof(*e->letters));
+    for (size_t i = 0; i < count; i++)
+        e->letters[e->letters_count++] = letters[i];
     e->done.unpublished += pg_next_i64(&row);
 }
 
@@ -251,12 +257,13 @@ static void add_counts(const struct erasure *e, struct sheet *s)
     sheet_add(s, "unpublished", "of them not yet in Kafka", value_i64(e->done.unpublished));
     sheet_add(s, "salts", "salts of the audit log", value_i64(e->done.salts));
     sheet_add(s, "confirmations", "confirmations", value_i64(e->done.confirmations));
-    sheet_add(s, "dead_letters", "dead letters", value_i64(e->done.letters));
+    sheet_add(s, "dead_letters", "dead letters", value_i64((int64_t) e->letters_count));
     add_others(e, s);
-    if (e->count == 0 && e->done.letters == 0) {
+    if (e->count == 0 && e->letters_count == 0) {
         if (e->others_count == 0)
             sheet_say(s, "", e->id ? "There is no such subscription." : "There is nothing of this CPF.");
-    } else if (e->done.erased + e->done.events + e->done.salts + e->done.confirmations + e->done.letters ==
+    } else if (e->done.erased + e->done.events + e->done.salts + e->done.confirmations +
+                   (int64_t) e->letters_count ==
                0) {
         sheet_say(s, "", "It had been erased before: nothing was left to be done.");
     }
@@ -270,7 +277,8 @@ static int show(struct erasure *e)
 
     sheet_new(&sheet);
     add_counts(e, sheet);
-    int r = e->count ? erase_add_kafka(e->ctl, e->pg, e->ids, e->count, sheet, &e->err) : PG_DONE;
+    const struct erase_given given = {e->ids, e->count, e->letters, e->letters_count};
+    int r = e->count + e->letters_count ? erase_add_kafka(e->ctl, e->pg, &given, sheet, &e->err) : PG_DONE;
     int code = ctl_show(e->ctl, sheet, 0);
     sheet_free(sheet);
     return r == PG_DONE ? code : ctl_refused(r, "read what Kafka was given", &e->err);
@@ -320,6 +328,7 @@ int ctl_erase(struct ctl *c)
     free(e.ids);
     free(e.left);
     free(e.others);
+    free(e.letters);
     free(e.words);
     return code;
 }

@@ -84,7 +84,7 @@ static void add_topics(const struct pg_result *rows, const struct held *h, struc
     }
 }
 
-int erase_add_kafka(const struct ctl *c, struct pg *pg, const int64_t *ids, size_t count, struct sheet *sheet,
+int erase_add_kafka(const struct ctl *c, struct pg *pg, const struct erase_given *given, struct sheet *sheet,
                     struct error *err)
 {
     CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
@@ -92,7 +92,8 @@ int erase_add_kafka(const struct ctl *c, struct pg *pg, const int64_t *ids, size
     CLEANUP(held_free) struct held h = {0};
     struct error why;
 
-    pg_arg_i64s(&args, ids, sizeof(*ids), count);
+    pg_arg_i64s(&args, given->ids, sizeof(*given->ids), given->count);
+    pg_arg_i64s(&args, given->letters, sizeof(*given->letters), given->letters_count);
     int r = pg_query(pg, &sql_erase_published, &args, &rows, err);
     if (r != PG_DONE)
         return r;

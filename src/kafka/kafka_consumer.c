@@ -157,7 +157,8 @@ void kafka_consumer_free(struct kafka_consumer *k)
     drop_event(k);
     bool closed = leave(k);
     rd_kafka_queue_destroy(k->queue);
-    if (may_be_destroyed(k))
+    bool unused = kafka_consumer_end_look(k);
+    if (unused && may_be_destroyed(k))
         destroy_in_time(k->rk, closed ? 0 : RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
     else
         leave_behind(k->rk);

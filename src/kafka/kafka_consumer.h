@@ -105,11 +105,16 @@ int kafka_consumer_look(struct kafka_consumer *k, int timeout_ms, size_t *ret_mi
 /* How many partitions a topic has. Waits up to timeout_ms. 0 or -EIO with *err. */
 int kafka_consumer_partitions(struct kafka_consumer *k, const char *topic, int timeout_ms, int *ret,
                               struct error *err);
-/* Members of our group whose client.id is not ours: other programs. */
+/* Has the group's coordinator taken us as a member? */
+bool kafka_consumer_is_member(struct kafka_consumer *k);
+/* Members of our group that are not ours: with another client.id, which are other programs, or with other
+ * topics, which are anubisd for another database. */
 struct kafka_strangers {
     size_t count;
-    char client[64], host[64]; /* of the first one */
+    char client[64], host[64], topic[128]; /* of the first one; topic: one that it reads, "" = not known */
 };
-/* Waits up to timeout_ms. 0 or -EIO with *err. */
-int kafka_consumer_strangers(struct kafka_consumer *k, int timeout_ms, struct kafka_strangers *ret,
+enum { KAFKA_NO_ANSWER_YET = 1 };
+/* topics: ours, ends with NULL. Does not wait: 0, KAFKA_NO_ANSWER_YET, which is to be called again, or -EIO
+ * with *err. */
+int kafka_consumer_strangers(struct kafka_consumer *k, const char *const *topics, struct kafka_strangers *ret,
                              struct error *err);

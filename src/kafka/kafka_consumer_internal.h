@@ -1,7 +1,8 @@
 /* What the kafka_consumer*.c files share; nobody else includes it.
  *
  * kafka_consumer.c          joining and leaving the group; polling
- * kafka_consumer_offsets.c  starting and parking partitions; offsets */
+ * kafka_consumer_offsets.c  starting and parking partitions; offsets
+ * kafka_strangers.c         other members of the group */
 #pragma once
 
 #include <librdkafka/rdkafka.h>
@@ -21,5 +22,9 @@ struct kafka_consumer {
     rd_kafka_event_t *event; /* the last one polled: what was handed out points into it */
     const rd_kafka_message_t *message;
     struct kafka_partition *partitions;
-    bool assigned; /* at least once */
+    bool assigned;           /* at least once */
+    struct kafka_look *look; /* for other members, under way; NULL = none */
 };
+
+/* False: it does not end, and uses the client still. */
+bool kafka_consumer_end_look(struct kafka_consumer *k);

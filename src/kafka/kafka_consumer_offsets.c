@@ -144,37 +144,12 @@ int kafka_consumer_partitions(struct kafka_consumer *k, const char *topic, int t
 
 /* --- the group -------------------------------------------------------------------------------- */
 
-static void take_members(const struct rd_kafka_group_info *group, const char *client,
-                         struct kafka_strangers *ret)
+bool kafka_consumer_is_member(struct kafka_consumer *k)
 {
-    for (int i = 0; i < group->member_cnt; i++) {
-        const struct rd_kafka_group_member_info *member = &group->members[i];
-        if (strcmp(member->client_id, client) == 0 || ret->count++ > 0)
-            continue;
-        (void) snprintf(ret->client, sizeof(ret->client), "%s", member->client_id);
-        (void) snprintf(ret->host, sizeof(ret->host), "%s", member->client_host);
-    }
-}
+    char *id = rd_kafka_memberid(k->rk);
+    bool is_member = id && *id;
 
-int kafka_consumer_strangers(struct kafka_consumer *k, int timeout_ms, struct kafka_strangers *ret,
-                             struct error *err)
-{
-    char group[512], client[512];
-    size_t group_size = sizeof(group), client_size = sizeof(client);
-    const rd_kafka_conf_t *conf = rd_kafka_conf(k->rk);
-    const struct rd_kafka_group_list *list;
-
-    *ret = (struct kafka_strangers){0};
-    if (rd_kafka_conf_get(conf, "group.id", group, &group_size) ||
-        rd_kafka_conf_get(conf, "client.id", client, &client_size))
-        return 0; /* names of a length that no broker takes */
-    rd_kafka_resp_err_t code = rd_kafka_list_groups(k->rk, group, &list, timeout_ms);
-    if (code) {
-        error_set(err, "nobody tells the members of group \"%s\": %s", group, rd_kafka_err2str(code));
-        return -EIO;
-    }
-    for (int i = 0; i < list->group_cnt; i++)
-        take_members(&list->groups[i], client, ret);
-    rd_kafka_group_list_destroy(list);
-    return 0;
+    if (id)
+        rd_kafka_mem_free(k->rk, id);
+    return is_member;
 }
