@@ -217,6 +217,56 @@ def wait_for_checkpoint(app, daemon):
     return note
 
 
+def test_what_the_log_lacks_is_not_proven(audited, ctl, institutions):
+    """The group is off, or leaves and marks are gone where Kafka has the events: not yet, by each proof; and then it is."""
+    app, daemon = audited
+    wait_for_checkpoint(app, daemon)
+    daemon.term()
+    proofs = (("verify",), ("verify", "--audit"), ("verify", "--audit", "--full"))
+    daemon.write(consumers={"monitoring": False})
+    daemon.start()
+    app.subscriptions(app.integration(institutions.url("/good")), 10)
+    wait_for(lambda: app.value("select sum(sent) from {s}.integration_runtime") == 310, 60, "the counters")
+    for proof in proofs:
+        found = ctl(*proof, "--json", at_once=True).expect(2).json
+        assert (found["verdict"], found["unlogged"]) == ("behind", 30), found
+    assert "30 published events have not come into the audit log" in ctl("verify", "--audit", at_once=True).expect(2).stdout
+    daemon.term()
+    daemon.write(consumers={"monitoring": True})
+    daemon.start()
+    wait_for_leaves(app, 1050)
+    for proof in proofs:
+        ctl(*proof).expect(0)
+    ctl("verify", "--wait").expect(0)
+    for sequence, kind in app.query("delete from {s}.audit_log where tree = (" + SENT + ") returning sequence, event_type"):
+        app.query("update {s}.consumer_bitmaps set bits = set_bit(bits, mod(%s, 8192), 0) "
+                  "where read_model = 'monitoring' and event_type = %s and chunk = %s / 8192", (sequence, kind, sequence))
+    make_anew(app)
+    for proof in proofs:
+        assert ctl(*proof, "--json", at_once=True).expect(2).json["unlogged"] > 50
+
+
+@pytest.mark.parametrize("what", ["all", "one tree", "the end", "some"])
+def test_leaves_that_are_lost_come_again_by_a_replay(audited, ctl, what):
+    """The log's tables come from another time than its marks: what Kafka has is added again, and the proof is clean."""
+    app, daemon = audited
+    wait_for_checkpoint(app, daemon)
+    where = {"all": "true", "one tree": "tree = (" + SENT + ")", "the end": "leaf > 50",
+             "some": "tree = (" + SENT + ") and leaf >= 20"}[what]
+    app.query(f"delete from {{s}}.audit_log where {where}")
+    make_anew(app)
+    lost = 1020 - app.value("select count(*) from {s}.audit_log")
+    assert lost > 50
+    assert ctl("replay", "--group", "monitoring", "--dry-run", "--json").expect(0).json["leaves"] == lost
+    assert ctl("replay", "--group", "monitoring", "--json").expect(0).json["leaves"] == lost
+    wait_for_leaves(app, 1020)
+    proof = ("verify", "--audit", "--full")
+    wait_for(lambda: ctl(*proof).code == 0, 60, lambda: ctl(*proof).stdout, interval=1)
+    assert app.value("select count(distinct sequence) from {s}.audit_log") == 1020
+    ctl("verify", "--wait").expect(0)
+    assert ctl("replay", "--group", "monitoring", "--json").expect(0).json["leaves"] == 0
+
+
 def test_proof_and_what_begins_at_the_last_one(audited, ctl):
     app, daemon = audited
     wait_for_checkpoint(app, daemon)
@@ -504,6 +554,12 @@ def prove_now(app):
 
 def firing(app):
     return app.query("select value, message from {s}.alerts where kind = 'audit' and state = 'firing'")
+
+
+def test_a_clock_that_was_ahead_keeps_the_daemon_from_no_proof(audited):
+    app, _ = audited
+    app.query("update {s}.audit_checks set checked_at = now() + interval '2 days', whole_at = now() + interval '2 days'")
+    wait_for(lambda: app.value("select checked_at < now() and whole_at < now() from {s}.audit_checks"), 60, "another proof")
 
 
 @pytest.mark.slow

@@ -34,3 +34,7 @@ with published as (
     from published p where read_model = $1 returning 1
 )
 select count(*) from set_back
+
+-- name: replay_unmark :once
+-- See audit_unmark().
+select audit_unmark()

@@ -10,7 +10,8 @@
 struct replay {
     struct ctl *ctl;
     struct pg *pg;
-    int64_t partitions, integrations, stats, confirmations; /* set back; corrected */
+    int64_t partitions, leaves;                 /* set back; that are gone, and come again */
+    int64_t integrations, stats, confirmations; /* corrected */
     struct error err;
 };
 
@@ -41,9 +42,12 @@ static int refuse_lost(struct replay *r)
 static int read_again(struct replay *r)
 {
     CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+    int res = PG_DONE;
 
+    if (strcmp(r->ctl->stats.group, "monitoring") == 0)
+        res = one(r, &sql_replay_unmark, &r->leaves);
     pg_arg_text(&args, r->ctl->stats.group);
-    return pg_query_i64(r->pg, &sql_replay_again, &args, &r->partitions, &r->err);
+    return res == PG_DONE ? pg_query_i64(r->pg, &sql_replay_again, &args, &r->partitions, &r->err) : res;
 }
 
 /* Marks were lost, and counters are as the marks are now: what is not marked is to be counted again. */
@@ -99,6 +103,8 @@ static int show(const struct replay *r)
     }
     if (!r->ctl->stats.from_ledger || r->partitions) {
         sheet_add(sheet, "partitions", "partitions that are read again", value_i64(r->partitions));
+        sheet_add(sheet, "leaves", r->leaves ? "leaves that the audit log lacked" : NULL,
+                  value_i64(r->leaves));
     }
     if (r->ctl->dry_run)
         sheet_say(sheet, "", "Nothing was changed (--dry-run).");

@@ -267,6 +267,7 @@ static const struct step {
     {"comparing what consumers have marked", proof_verify_bits},
     {"comparing the analytics", proof_verify_stats},
     {"comparing the confirmations", proof_verify_confirmations},
+    {"looking for events that the audit log lacks", proof_read_logged},
 };
 
 static void show_step(void *userdata)
@@ -319,7 +320,7 @@ static int add_verdict(struct proof *p)
     const struct sentences *d = &p->differences;
     const struct backlog *b = &p->backlog;
     CLEANUP(strbuf_free) struct strbuf text = STRBUF_INIT(4096);
-    bool is_behind = b->unpublished || b->behind;
+    bool is_behind = b->unpublished || b->behind || b->unlogged;
     bool is_late = b->behind && now_realtime_usec() - b->behind_at > LATE_USEC;
     int64_t found = (int64_t) d->count + p->unnamed;
 
@@ -344,6 +345,9 @@ static int add_verdict(struct proof *p)
                         : "nothing is wrong");
     else
         strbuf_adds(&text, "proven: subscriptions, ledger, published events and counters agree");
+    if (b->unlogged)
+        strbuf_addf(&text, "; %" PRId64 " published event%s not come into the audit log", b->unlogged,
+                    b->unlogged == 1 ? " has" : "s have");
     if (b->passed)
         strbuf_addf(&text,
                     "; %" PRId64 " event%s came with ledger ids that the relay had passed because nobody had "

@@ -6,6 +6,8 @@
 #include "ctl/ctl.h"
 #include "sql/statements.h"
 
+#define LAST_IDS 1000000
+
 static void add_anchors(struct sheet *sheet, const struct anchors *anchors, const struct audit_result *result)
 {
     bool any = anchors->count || anchors->key_count;
@@ -17,7 +19,7 @@ static void add_anchors(struct sheet *sheet, const struct anchors *anchors, cons
               value_i64(result->anchored));
 }
 
-static int judge(struct sheet *sheet, const struct audit_result *result)
+static int judge(struct sheet *sheet, const struct audit_result *result, int64_t unlogged)
 {
     int64_t found = (int64_t) result->differences.count + result->unnamed;
 
@@ -36,24 +38,35 @@ static int judge(struct sheet *sheet, const struct audit_result *result)
         sheet_add(sheet, "verdict", NULL, value_text("not proven"));
         return CTL_BEHIND;
     }
+    if (unlogged) {
+        sheet_say(
+            sheet, NULL,
+            "not yet: %" PRId64
+            " published event%s not come into the audit log (the group monitoring is behind, stopped or "
+            "off: \"anubisctl status\"); all else is as it was written",
+            unlogged, unlogged == 1 ? " has" : "s have");
+        sheet_add(sheet, "verdict", NULL, value_text("behind"));
+        return CTL_BEHIND;
+    }
     sheet_say(sheet, NULL, "proven: the audit log is as it was written, and as the ledger is");
     sheet_add(sheet, "verdict", NULL, value_text("proven"));
     return 0;
 }
 
 static int add_verdict(struct sheet *sheet, const struct audit *a, const struct anchors *anchors,
-                       const struct audit_result *result)
+                       const struct audit_result *result, int64_t unlogged)
 {
     sheet_add(sheet, "trees", "trees", value_i64((int64_t) a->count));
     sheet_add(sheet, "leaves", "leaves verified", value_i64(result->leaves));
     sheet_add(sheet, "checkpoints", "checkpoints", value_i64(result->checkpoints));
     sheet_add(sheet, "unsigned_checkpoints", "of which unsigned", value_i64(result->unsigned_checkpoints));
+    sheet_add(sheet, "unlogged", unlogged ? "events that it lacks yet" : NULL, value_i64(unlogged));
     add_anchors(sheet, anchors, result);
     sheet_empty_line(sheet);
     if (result->differences.count)
         sheet_say(sheet, NULL, "Differences");
     sheet_list(sheet, "differences", &result->differences);
-    return judge(sheet, result);
+    return judge(sheet, result, unlogged);
 }
 
 /* The next proof may begin here. */
@@ -84,10 +97,26 @@ static int prove(struct audit *a, struct pg *pg, bool all, struct audit_order *o
     return r;
 }
 
+/* What should be there, and is not: without --full of the last events. */
+static int count_unlogged(const struct ctl *c, struct pg *pg, bool all, int64_t *ret, struct error *err)
+{
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+    CLEANUP(pg_result_freep) struct pg_result *bounds = NULL;
+
+    if (!c->config->consumers.monitoring)
+        return PG_DONE;
+    int r = pg_query(pg, &sql_verify_bounds, NULL, &bounds, err);
+    if (r != PG_DONE)
+        return r;
+    pg_arg_i64(&args, pg_get_i64(bounds, 0, 0) + 1);
+    pg_arg_i64(&args, all ? INT64_MAX : LAST_IDS);
+    return pg_query_i64(pg, &sql_verify_logged, &args, ret, err);
+}
+
 static int verify(struct ctl *c, const struct anchors *anchors)
 {
     struct audit a = {0};
-    struct audit_result result;
+    struct audit_result result = {0};
     struct sheet *sheet;
     struct pg *pg = NULL;
     struct pg_params params = ctl_session(c, "anubisctl verify");
@@ -101,10 +130,14 @@ static int verify(struct ctl *c, const struct anchors *anchors)
     int code = ctl_connect(c, &params, &pg);
     if (code)
         return code;
-    int r = prove(&a, pg, c->proof.full || anchors->count || anchors->key_count, &order, &result);
+    bool all = c->proof.full || anchors->count || anchors->key_count;
+    int64_t unlogged = 0;
+    int r = count_unlogged(c, pg, all, &unlogged, &a.err);
+    if (r == PG_DONE)
+        r = prove(&a, pg, all, &order, &result);
     sheet_new(&sheet);
     if (r == PG_DONE)
-        code = ctl_show(c, sheet, add_verdict(sheet, &a, anchors, &result));
+        code = ctl_show(c, sheet, add_verdict(sheet, &a, anchors, &result, unlogged));
     else
         code = ctl_refused(r, "verify", &a.err);
     sheet_free(sheet);

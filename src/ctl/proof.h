@@ -18,6 +18,7 @@ struct backlog {
     int64_t passed_first, passed_last;
     int64_t behind, dead;         /* published, but not handled */
     int64_t behind_at, behind_id; /* the oldest of them */
+    int64_t unlogged;             /* published, but not in the audit log */
     int64_t foreign;              /* messages of others that lay between */
     int64_t unknown;              /* and events in our name that the ledger does not have */
 };
@@ -66,3 +67,4 @@ int proof_verify_counters(struct proof *p);
 int proof_verify_bits(struct proof *p);
 int proof_verify_stats(struct proof *p);
 int proof_verify_confirmations(struct proof *p);
+int proof_read_logged(struct proof *p);

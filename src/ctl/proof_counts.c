@@ -118,6 +118,21 @@ int proof_read_handled(struct proof *p)
     return r;
 }
 
+int proof_read_logged(struct proof *p)
+{
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+
+    if (!p->ctl->config->consumers.monitoring)
+        return PG_DONE;
+    pg_arg_i64(&args, p->adopted + 1);
+    pg_arg_i64(&args, INT64_MAX);
+    int r = pg_query_i64(p->pg, &sql_verify_logged, &args, &p->backlog.unlogged, &p->err);
+    if (r == PG_DONE)
+        sheet_add(p->sheet, "unlogged", p->backlog.unlogged ? "not in the audit log yet" : NULL,
+                  value_i64(p->backlog.unlogged));
+    return r;
+}
+
 /* --- handled events against the counters ------------------------------------------------------ */
 
 static int by_id(const void *a, const void *b)
