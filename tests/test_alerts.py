@@ -257,7 +257,8 @@ def test_remediation_pauses_and_a_command_undoes_it(app, ctl, institutions, make
     integration = app.integration(institutions.url("/reject/422"))
     daemon = make_daemon({**QUIET, "alerts": {"remediation": "pause", "repeat_interval": "1s"}}).start()
     app.subscriptions(integration, 12)
-    daemon.wait_log(rf'failure_rate.*paused \(alerts.remediation\): "anubisctl resume {integration}" ends the pause')
+    daemon.wait_log(rf'failure_rate.*paused the integration \(alerts.remediation\): '
+                    rf'"anubisctl resume {integration}" ends the pause')
     assert app.query("select paused_until::text, pause_reason from {s}.integrations") == [
         ("infinity", "alert failure_rate: 100 % failures (alerts.remediation)")]
     assert [a["quiet"] for a in ctl("alerts", "--json").expect(0).json["alerts"]] == ["the integration is paused"]
@@ -269,6 +270,81 @@ def test_remediation_pauses_and_a_command_undoes_it(app, ctl, institutions, make
     app.wait_states(failed=12, sent=len(numbers))
     wait_alerts(app, ("failure_rate", integration, "resolved"))
     assert app.value("select paused_until from {s}.integrations") is None
+
+
+def test_remediation_pauses_again_what_was_resumed_and_is_not_mended(app, ctl, institutions, make_daemon):
+    """And tells it, also who had acknowledged the alert; it is the same alert."""
+    integration = app.integration(institutions.url("/reject/422"))
+    make_daemon({**QUIET, "alerts": {"remediation": "pause"}}).start()
+    app.subscriptions(integration, 12)
+    told = "select array_agg(event order by id) from {s}.alert_outbox where sink = 'journal' and sent_at is not null"
+    for number in range(3):
+        wait_for(lambda n=number: app.value(told) == ["fired"] + n * ["repeated"], 60, lambda: app.value(told))
+        assert app.value("select paused_until::text from {s}.integrations") == "infinity"
+        ctl("alerts", "ack", "1").expect(0)
+        ctl("resume", str(integration)).expect(0)
+        app.subscriptions(integration, 12)
+    assert alerts(app) == [("failure_rate", integration, "firing")]
+
+
+def test_an_alert_that_fires_tells_how_it_is_now(app, institutions, make_daemon, receiver):
+    """Its numbers grow, its share falls: what is repeated is not what was so in the first second."""
+    integration = app.integration(institutions.url("/reject/422"))
+    slow = app.integration(institutions.url("/silent"), max_in_flight=1)
+    put_aside = ("insert into {s}.dead_letters (consumer_group, topic, partition, \"offset\", error) "
+                 "select 'x', 't', 0, n, 'e' from generate_series(%s, %s) n")
+    app.query(put_aside, (1, 1))
+    make_daemon({**SETTINGS, "alerts": {"backlog_age": "1s", "webhook_url": receiver.url + "/hook",
+                                        "repeat_interval": "1s"}}).start()
+    app.subscriptions(integration, 12)
+    app.subscriptions(slow, 3)
+    wait_for(lambda: {a[0] for a in alerts(app)} == {"dead_letters", "failure_rate", "backlog"}, 60, lambda: alerts(app))
+    app.query(put_aside, (2, 500))
+    app.query("update {s}.integrations set endpoint_url = %s where id = %s", (institutions.url("/good"), integration))
+    app.subscriptions(integration, 6)
+
+    def told(kind):
+        return [data for _, _, body in receiver.got if (data := json.loads(body)["data"])["kind"] == kind]
+    wait_for(lambda: told("dead_letters")[-1]["message"] == "500 of Kafka's messages could not be handled", 60,
+             lambda: told("dead_letters"))
+    assert told("dead_letters")[-1]["value"] == 500 and told("dead_letters")[0]["value"] == 1
+    wait_for(lambda: told("failure_rate")[-1]["value"] < 0.75, 60, lambda: told("failure_rate"))
+    assert told("failure_rate")[-1]["message"].startswith("67 %")
+    wait_for(lambda: told("backlog")[-1]["value"] > 6, 60, lambda: told("backlog"))
+    assert re.search(r"00:00:(0[6-9]|[1-5]\d)", told("backlog")[-1]["message"])
+
+
+@pytest.mark.parametrize("first, then, words", [
+    ("insert into {s}.dead_letters (consumer_group, topic, partition, \"offset\", error) values ('x', 't', 0, 1, 'e')",
+     "insert into {s}.consumer_stops (read_model, reason) values ('integration', '60 of 60 messages could not be handled')",
+     "dead_letters: the group integration has stopped"),
+    ("insert into {s}.consumer_stops (read_model, reason) values ('monitoring', 'the audit log lacks leaves')",
+     "insert into {s}.consumer_stops (read_model, reason) values ('integration', '60 of 60 messages could not be handled')",
+     "dead_letters: .*the group integration has stopped"),
+    ("insert into {s}.audit_checks (unsealed_since) values (now() - interval '1 h') on conflict (one) do update "
+     "set unsealed_since = excluded.unsealed_since",
+     "update {s}.audit_checks set differences = 3, words = 'leaf 7 was changed'", "audit: the audit log was changed"),
+], ids=["a group stops", "another group stops", "the log was changed"])
+def test_another_cause_is_told_whoever_has_acknowledged_the_one_before(app, ctl, make_daemon, first, then, words):
+    app.query(first)
+    daemon = make_daemon(QUIET).start()
+    daemon.wait_log("alert 1: ")
+    wait_noted(app)
+    ctl("alerts", "ack", "1").expect(0)
+    app.query(then)
+    daemon.wait_log(f"alert 1 goes on: {words}", 60)
+    assert [a["acknowledged_by"] for a in ctl("alerts", "--json").expect(0).json["alerts"]] == [None]
+
+
+def test_evidence_of_a_clock_that_was_ahead_hides_nothing(app, institutions, make_daemon):
+    integration = app.integration(institutions.url("/good"))
+    make_daemon(QUIET).start()
+    app.subscriptions(integration, 20)
+    wait_for(lambda: outcomes(app, integration) == (20, 0), 60, "the evidence")
+    app.query("update {s}.alert_evidence set recent = array(select x + 2 * 3600000000 from unnest(recent) x order by 1 desc)")
+    app.query("update {s}.integrations set endpoint_url = %s", (institutions.url("/reject/404"),))
+    app.subscriptions(integration, 60)
+    wait_alerts(app, ("failure_rate", integration, "firing"), kind="failure_rate")
 
 
 def test_for_asks_that_it_lasts(app, institutions, make_daemon):
@@ -291,15 +367,16 @@ class Receiver:
     """An HTTP server that keeps what it gets, and answers with `status`."""
 
     def __init__(self):
-        self.status, self.got = 200, []
+        self.status, self.got, self.refuses = 200, [], lambda body: None
         receiver = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_POST(self):  # pylint: disable=invalid-name
                 body = self.rfile.read(int(self.headers["Content-Length"]))
-                if receiver.status == 200:
+                status = receiver.refuses(body) or receiver.status
+                if status == 200:
                     receiver.take(self.path, {k.lower(): v for k, v in self.headers.items()}, body)
-                self.send_response(receiver.status)
+                self.send_response(status)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
 
@@ -400,6 +477,44 @@ def test_every_sink_learns_of_it_also_when_it_was_away(app, institutions, make_d
     for manager in managers:
         assert len(manager.starts) == 1 and len({labels for labels, _ in manager.starts}) == 1
     assert not app.value("select count(*) from {s}.alert_outbox where sent_at is null")
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_a_notice_that_is_refused_keeps_no_other_back(app, institutions, make_daemon, receiver, status):
+    """It is tried again, and what comes later of the same alert waits for it."""
+    receiver.refuses = lambda body: status if b"dead_letters" in body else None
+    dead_letter(app)
+    daemon = make_daemon({**QUIET, "alerts": {"webhook_url": receiver.url + "/hook"}}).start()
+    daemon.wait_log(rf"the webhook refuses the notice alert_\d+: HTTP {status}; trying it again, beside others")
+    app.subscriptions(app.integration(institutions.url("/reject/500")), 20)
+    wait_for(lambda: [json.loads(body)["data"]["kind"] for _, _, body in receiver.got] == ["circuit_open"], 60, "the other alert")
+    app.query("update {s}.dead_letters set replayed_at = now()")
+    wait_alerts(app, ("dead_letters", None, "resolved"), kind="dead_letters")
+    receiver.refuses = lambda body: None
+    wait_for(lambda: len(receiver.got) == 3, 60, "all of it")
+    assert [json.loads(body)["type"] for _, _, body in receiver.got][1:] == ["alert.fired", "alert.resolved"]
+
+
+def test_a_clock_that_was_ahead_when_it_fired(app, make_daemon, receiver, managers):
+    """And is right again: it is repeated, and over."""
+    dead_letter(app)
+    receiver.status = 500
+    make_daemon({**QUIET, "alerts": {"webhook_url": receiver.url + "/hook", "alertmanager_urls": [managers[0].url]}}).start()
+    wait_for(lambda: managers[0].firing() == ["dead_letters"] and
+             app.value("select count(*) from {s}.alert_outbox where sink = 'webhook' and attempts > 0"), 60, "it to be told")
+    managers[0].restart()
+    ahead = "interval '3 h'"
+    app.query(f"update {{s}}.alerts set started_at = started_at + {ahead}, last_notified_at = last_notified_at + {ahead}")
+    app.query(f"update {{s}}.alert_outbox set created_at = created_at + {ahead}, due_at = due_at + {ahead} where sent_at is null")
+    receiver.status = 200
+    wait_for(lambda: [json.loads(body)["type"] for _, _, body in receiver.got] == ["alert.fired", "alert.repeated"], 60,
+             "the webhook")
+    wait_for(lambda: managers[0].firing() == ["dead_letters"], 90, "it to be told again")
+    app.query(f"update {{s}}.alerts set started_at = now() + {ahead}, last_notified_at = now() + {ahead}")
+    app.query("update {s}.dead_letters set replayed_at = now()")
+    wait_for(lambda: json.loads(receiver.got[-1][2])["type"] == "alert.resolved", 60, "the end")
+    wait_for(lambda: managers[0].resolved, 60, "the Alertmanager to know")
+    assert [json.loads(body)["type"] for _, _, body in receiver.got].count("alert.resolved") == 1
 
 
 def test_an_alertmanager_that_has_forgotten_everything_learns_it_again(app, make_daemon, managers):

@@ -930,6 +930,33 @@ def test_two_daemons_one_leader(ledger, broker, make_daemon):
     check_published(ledger, broker, once=False)
 
 
+@pytest.mark.slow
+def test_a_leader_that_is_frozen_loses_the_lead(ledger, broker, make_daemon):
+    """Its sessions live on, and keep the locks of relay and alerts: they are ended after a minute, and it takes no harm."""
+    integration = ledger.integration()
+    first = make_daemon(RELAY_ALONE).start()
+    first.wait_log("the relay leads")
+    leads = ("select array_agg(distinct a.application_name) from pg_locks l join pg_stat_activity a using (pid) "
+             "where locktype = 'advisory' and granted "
+             "and (classid::bigint << 32) | objid::bigint in ({s}.lock_key('relay'), {s}.lock_key('alerts'))")
+    wait_for(lambda: len(ledger.value(leads)) == 2, 30, "both locks")
+    second = make_daemon(RELAY_ALONE).start()
+    ledger.app.subscriptions(integration, 200, batch=5)
+    ledger.wait_published()
+    first.stop()
+    ledger.app.subscriptions(integration, 200, batch=5)
+    second.wait_log(r'of the daemon "anubisd1", has been silent for a minute: .* Its session \(\d+\) was ended', 120)
+    second.wait_log("the relay leads")
+    second.wait_log("the daemon that looks for alerts has been silent for a minute", 60)
+    ledger.wait_published()
+    first.cont()
+    first.wait_log("gave up the lead", 60)
+    ledger.app.subscriptions(integration, 200, batch=5)
+    ledger.wait_published()
+    check_published(ledger, broker, once=False)
+    assert first.is_running() and second.term() == 0
+
+
 def test_topics_of_another_name_are_said(ledger, make_daemon):
     """By the daemon that does not publish, with both names; and by the one that publishes elsewhere than before."""
     first, like, other = (make_daemon({**RELAY_ALONE, "kafka": {"topic_prefix": p}}) for p in ("one.", "one.", "two."))

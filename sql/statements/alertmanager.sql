@@ -1,7 +1,7 @@
 -- The body of a request to an Alertmanager (API v2), NULL when there is nothing to say, and the last row of its outbox that it answers:
 -- of each integration and kind the latest alert that somebody was told of, as long as it fires, a while longer, and until this one has
 -- taken it. endsAt of one that fires is a lease: without us it ends. So a silence that comes later keeps it: what fires is not over.
--- Labels name the alert, so none changes.
+-- Labels name the alert, so none changes. A start in the future, by a clock that was ahead, is refused.
 -- $1 text: sink
 with told as (
   select id from alerts where state = 'firing'
@@ -23,7 +23,7 @@ select jsonb_agg(jsonb_build_object(
              'instance', (select namespace::text from installation))),
          'annotations', jsonb_strip_nulls(jsonb_build_object(
              'summary', l.message, 'integration', left(i.name, 100), 'value', l.value::text, 'alert', l.id::text)),
-         'startsAt', l.started_at,
+         'startsAt', least(l.started_at, now()),
          'endsAt', case l.state when 'firing' then now() + interval '4 min' else l.resolved_at end))::text,
        (select max(id) from alert_outbox where sink = $1 and sent_at is null)
   from latest l left join integrations i on i.id = l.integration_id

@@ -1,8 +1,8 @@
 -- Statements of the alerts.
 
 -- name: alerts_take_lead
--- True: this session looks for alerts and tells of them, until it ends.
-select pg_try_advisory_lock(lock_key('alerts'))
+-- See lead_lock(). True: this session looks for alerts and tells of them, until it ends; and the session that was ended, 0 = none.
+select given, coalesce(ended, 0)::bigint from lead_lock('alerts')
 
 -- name: alerts_show
 -- The session gets this name.
@@ -20,7 +20,8 @@ with
   select a.id, case when a.state = 'resolved' then 'resolved' when a.last_notified_at is null then 'fired' else 'repeated' end as event
     from alerts a
    where a.state = 'firing' and a.acknowledged_at is null
-     and (a.last_notified_at is null or a.last_notified_at <= now() - $1 * interval '1 ms')
+     -- A clock that was ahead told of it later than now.
+     and (a.last_notified_at is null or a.last_notified_at <= now() - $1 * interval '1 ms' or a.last_notified_at > now() + interval '1 min')
      and not exists (select from quiet q where q.id = a.id)
       or a.state = 'resolved' and a.resolved_at > now() - interval '1 day' and a.last_notified_at < a.resolved_at
    order by a.id for no key update of a
@@ -41,15 +42,16 @@ with
 select count(*) from put
 
 -- name: alerts_waiting
--- What a sink is to be told next, in order: the row's id, the alert's, the event, the kind, the integration and its name, the words, the
--- body, and how often it was tried.
+-- What a sink is to be told next, of each alert in order: what it has not taken of one keeps no other back. The row's id, the alert's, the event, the kind, the integration and its name, the words, the
+-- body, and how often it was tried. What is due in more than ten minutes a clock has put there that was ahead.
 -- $1 text: sink
 -- $2 bigint: at most so many
 select o.id, o.alert_id, o.event, o.body ->> 'kind', (o.body ->> 'integration_id')::bigint,
        left(o.body -> 'integration' ->> 'name', 100), o.body ->> 'message', o.body::text, o.attempts::bigint
   from alert_outbox o
- where o.sink = $1 and o.sent_at is null and o.due_at <= now()
-   and not exists (select from alert_outbox b where b.sink = $1 and b.sent_at is null and b.id < o.id and b.due_at > now())
+ where o.sink = $1 and o.sent_at is null and not o.due_at between now() + interval '1 us' and now() + interval '10 min'
+   and not exists (select from alert_outbox b where b.sink = $1 and b.alert_id = o.alert_id and b.sent_at is null and b.id < o.id
+                                                  and b.due_at between now() + interval '1 us' and now() + interval '10 min')
  order by o.id limit $2
 
 -- name: alerts_sent

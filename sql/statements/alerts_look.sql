@@ -1,4 +1,5 @@
--- Fires what is wrong according to the database, and resolves what is no longer: how many alerts have changed.
+-- Fires what is wrong according to the database, resolves what is no longer, and tells again what has another cause: how many alerts have
+-- changed.
 --
 -- "held" has a row for each alert that goes on; those that fire now say so. Between both lies what keeps an alert from coming and going
 -- around its threshold. The failure rate is judged elsewhere; here it ends with an integration that is disabled. While our own network
@@ -112,26 +113,32 @@ with own as materialized (
   select null, 'test', false, null, null, null from alerts
    where kind = 'test' and state = 'firing' and started_at > now() - interval '30 s'
 ), resolved as (
-  update alerts a set state = 'resolved', resolved_at = clock_timestamp()
+  update alerts a set state = 'resolved', resolved_at = clock_timestamp(),
+-- include: alerts_over.part.sql
    where a.state = 'firing'
      and not exists (select from held h where h.kind = a.kind and h.integration_id is not distinct from a.integration_id)
   returning a.id
-), renamed as (
-  -- Another cause of the same alert is told, too; what stands behind the colon are its details.
-  update alerts a set message = h.message,
-                      last_notified_at = case when split_part(h.message, ':', 1) = split_part(a.message, ':', 1) then a.last_notified_at
-                                              when a.last_notified_at is not null then '-infinity' end
-    from held h
-   where a.state = 'firing' and a.kind in ('authentication', 'paused') and h.kind = a.kind and h.integration_id = a.integration_id
-     and h.fires and h.message <> a.message
-  returning a.id
-), reworded as (
-  -- That a group has stopped is told although messages were put aside before; that it goes on is not.
-  update alerts a set message = coalesce(s.words, format('%s of Kafka''s messages could not be handled', l.count)),
-                      last_notified_at = case when s.count > 0 then least(a.last_notified_at, '-infinity') else a.last_notified_at end
-    from stops s, letters l
-   where a.state = 'firing' and a.kind = 'dead_letters' and l.count + s.count > 0
-     and case when s.count > 0 then a.message <> s.words else a.message like 'the group %' end
+), changed as (
+  -- Another cause of the same alert is told, too, also to who has acknowledged the one before. That messages were put aside, or a group
+  -- goes on, is none beside the stop of a group; nor is that leaves lack a checkpoint beside a log that was changed.
+  select a.id, h.value, h.message,
+         case when h.kind in ('authentication', 'paused') then split_part(h.message, ':', 1) <> split_part(a.message, ':', 1)
+              when h.kind = 'relay' then h.message like 'the relay is stopped%'
+                                         and split_part(h.message, ':', 1) <> split_part(a.message, ':', 1)
+              when h.kind = 'dead_letters' then h.message like 'the group %'
+              when h.kind = 'audit' then h.message like '%was changed%' and a.message not like '%was changed%'
+              else false end as is_new
+    from held h join alerts a on a.state = 'firing' and a.kind = h.kind and a.integration_id is not distinct from h.integration_id
+   where h.message <> a.message
+     -- Numbers that grow are written now and then.
+     and (translate(h.message, '0123456789', '') <> translate(a.message, '0123456789', '')
+          or coalesce(abs(h.value - a.value) >= abs(a.value) / 10, true))
+), renewed as (
+  update alerts a set value = n.value, message = n.message,
+                      last_notified_at = case when n.is_new and a.last_notified_at is not null then '-infinity' else a.last_notified_at end,
+                      acknowledged_at = case when not n.is_new then a.acknowledged_at end,
+                      acknowledged_by = case when not n.is_new then a.acknowledged_by end
+    from changed n where a.id = n.id
   returning a.id
 ), fired as (
   insert into alerts (integration_id, kind, value, threshold, message)
@@ -143,4 +150,4 @@ with own as materialized (
       on conflict (kind, coalesce(integration_id, 0)) where state = 'firing' do nothing
   returning id
 )
-select (select count(*) from resolved) + (select count(*) from renamed) + (select count(*) from reworded) + (select count(*) from fired)
+select (select count(*) from resolved) + (select count(*) from renewed) + (select count(*) from fired)

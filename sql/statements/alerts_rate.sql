@@ -15,7 +15,7 @@ select count(*) from cut
 
 -- name: evidence_read
 -- Integrations with outcomes within the window and without a cause: outcomes and failures within the window, the newest outcomes (1 =
--- failure, newest first), above_since, the time in microseconds since 1970, and whether the alert fires. What a consumer that is far
+-- failure, newest first), above_since, the time in microseconds since 1970, and the value of the alert that fires. What a consumer that is far
 -- behind brings is old: it is looked at when the consumer has caught up.
 -- $1 bigint: the window, in ms
 with at as materialized (
@@ -33,7 +33,7 @@ with at as materialized (
 select f.id::bigint, b.total, b.failed,
        array(select x % 2 from unnest(f.recent) as x where x / 2 > greatest(f.cut, f.usec - 86400000000) order by x desc),
        f.above_since, f.usec,
-       exists (select from alerts a where a.kind = 'failure_rate' and a.integration_id = f.id and a.state = 'firing')
+       (select (a.value * 1000000)::bigint from alerts a where a.kind = 'failure_rate' and a.integration_id = f.id and a.state = 'firing')
   from found f
  cross join lateral (
    select coalesce(sum(total), 0)::bigint as total, coalesce(sum(failed), 0)::bigint as failed from alert_buckets
@@ -47,16 +47,19 @@ select f.id::bigint, b.total, b.failed,
 update alert_evidence set above_since = $2 where integration_id = $1
 
 -- name: rate_fires
--- Fires the alert, and pauses the integration where that is wanted: what happened before counts no more, however soon somebody resumes
--- it. Its id, and whether it was paused. No row: it fires already.
+-- Fires the alert, or says what is so now of the one that fires; and pauses the integration where that is wanted, which is told also of an
+-- alert that fires: what happened before counts no more, however soon somebody resumes it. Whether it was paused.
 -- $1 bigint: integration
 -- $2 bigint: share of failures, in millionths
 -- $3 bigint: the threshold, in millionths
 -- $4 text: words
 -- $5 text: why it is paused; NULL = it is not
 with fired as (
-  insert into alerts (integration_id, kind, value, threshold, message) values ($1, 'failure_rate', $2 / 1000000.0, $3 / 1000000.0, $4)
-      on conflict (kind, coalesce(integration_id, 0)) where state = 'firing' do nothing
+  insert into alerts as a (integration_id, kind, value, threshold, message) values ($1, 'failure_rate', $2 / 1000000.0, $3 / 1000000.0, $4)
+      on conflict (kind, coalesce(integration_id, 0)) where state = 'firing' do update
+     set value = excluded.value, message = excluded.message,
+         last_notified_at = case when $5 is not null and a.last_notified_at is not null then '-infinity' else a.last_notified_at end,
+         acknowledged_at = case when $5 is null then a.acknowledged_at end, acknowledged_by = case when $5 is null then a.acknowledged_by end
   returning id
 ), paused as (
   update integrations i set paused_until = 'infinity', pause_reason = $5, updated_at = now()
@@ -65,9 +68,10 @@ with fired as (
 ), cut as (
   update alert_evidence e set since = extract(epoch from clock_timestamp()) * 1000000 from paused p where e.integration_id = p.id
 )
-select f.id, exists (select from paused) from fired f
+select exists (select from paused)
 
 -- name: rate_resolves
 -- $1 bigint: integration
-update alerts set state = 'resolved', resolved_at = clock_timestamp()
+update alerts a set state = 'resolved', resolved_at = clock_timestamp(),
+-- include: alerts_over.part.sql
  where kind = 'failure_rate' and state = 'firing' and integration_id = $1

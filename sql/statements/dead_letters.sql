@@ -92,16 +92,17 @@ select reason from before
 
 -- name: letters_unpublished
 -- Those that are still to go to their topic, in order; a row for each of their headers, or one: id, group, topic, partition, offset,
--- reason, when it failed first, key, value, header, its value.
+-- reason, when it failed first, key and value (in the first row), header, its value.
 -- $1 bigint: at most so many
 -- $2 bigint: with at most so many bytes of values, or one
 select d.id, d.consumer_group, d.topic, d.partition::text, d."offset"::text, d.error,
-       to_char(d.created_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), d.key, d.value, h.key, h.value
+       to_char(d.created_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+       case when coalesce(h.n, 1) = 1 then d.key end, case when coalesce(h.n, 1) = 1 then d.value end, h.key, h.value
   from (select w.*, sum(octet_length(w.value)) over (order by w.id) as bytes, row_number() over (order by w.id) as number
           from (select * from dead_letters where published_at is null order by id limit $1) w) d
-  left join lateral jsonb_each_text(d.headers) h on true
+  left join lateral jsonb_each_text(case when jsonb_typeof(d.headers) = 'object' then d.headers end) with ordinality h (key, value, n) on true
  where d.number = 1 or d.bytes is null or d.bytes <= $2
- order by d.id
+ order by d.id, h.n
 
 -- name: letters_published
 -- Kafka has taken these.

@@ -1,5 +1,5 @@
 -- The evidence of the failure rate, see alert_evidence. Outcomes are those of events: what comes a day late is none any more. An
--- integration that does not exist has none.
+-- integration that does not exist has none. What a clock wrote that was ahead is of now: it would hide all that comes until then.
 
 -- name: note_outcomes
 -- Keeps the newest outcomes of each integration, in the order of their ids.
@@ -7,13 +7,15 @@
 -- $2 bigint[]: outcomes, as alert_evidence.recent has them
 insert into alert_evidence as e (integration_id, recent)
 select o.id, o.recent
-  from (select i.id, (array_agg(u.coded order by u.coded desc))[1:20] as recent
-          from unnest($1::bigint[], $2::bigint[]) as u (id, coded) join integrations i on i.id = u.id
+  from (select i.id, (array_agg(least(u.coded / 2, t.usec) * 2 + u.coded % 2 order by u.coded desc))[1:20] as recent
+          from (select (extract(epoch from now()) * 1000000)::bigint as usec) t
+         cross join unnest($1::bigint[], $2::bigint[]) as u (id, coded) join integrations i on i.id = u.id
          where u.coded > (extract(epoch from now()) - 86400) * 2000000
          group by i.id) o
  order by o.id
     on conflict (integration_id) do update
-   set recent = array(select x from unnest(e.recent || excluded.recent) as x order by x desc limit 20)
+   set recent = array(select least(x / 2, (extract(epoch from now()) * 1000000)::bigint) * 2 + x % 2
+                        from unnest(e.recent || excluded.recent) as x order by 1 desc limit 20)
 
 -- name: count_outcomes
 -- Counts them. In the transaction of note_outcomes, which has locked the integrations' rows.
@@ -22,11 +24,12 @@ select o.id, o.recent
 -- $3 bigint[]: outcomes in it
 -- $4 bigint[]: failures among them
 insert into alert_buckets as b (integration_id, bucket, total, failed)
-select u.id, u.bucket, u.total, u.failed
-  from unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[]) as u (id, bucket, total, failed)
+select u.id, least(u.bucket, t.bucket), sum(u.total), sum(u.failed)
+  from (select floor(extract(epoch from now()) / 10)::bigint as bucket) t
+ cross join unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[]) as u (id, bucket, total, failed)
   join alert_evidence e on e.integration_id = u.id
  where u.bucket > (extract(epoch from now()) - 86400) / 10
- order by 1, 2
+ group by 1, 2 order by 1, 2
     on conflict (integration_id, bucket) do update set total = b.total + excluded.total, failed = b.failed + excluded.failed
 
 -- name: not_first_attempts

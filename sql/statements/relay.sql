@@ -1,10 +1,9 @@
 -- The relay's short statements; what it reads is in relay_read.sql.
 
 -- name: relay_try_lead
--- Asks for the leader's lock, which the session then holds until it ends: whether it was given; who led last and the
--- prefix of his topics.
-select l.given, coalesce(r.leader, ''), r.topic_prefix
-  from (select pg_try_advisory_lock(lock_key('relay')) as given) l left join relay_state r on true
+-- Asks for the leader's lock: see lead_lock(). Whether it was given; the session that was ended, 0 = none; who led last and the prefix of
+-- his topics.
+select l.given, coalesce(l.ended, 0)::bigint, coalesce(r.leader, ''), r.topic_prefix from lead_lock('relay') l left join relay_state r on true
 
 -- name: relay_compared
 -- Writes that Kafka has nothing of ours that is not known here, and the prefix of the leader's topics. Who wrote the row (see relay_leads),

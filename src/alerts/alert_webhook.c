@@ -1,5 +1,6 @@
-/* The signed webhook. See alerts_internal.h. One request at a time, in order: a receiver that was away learns
- * all of it, and of each notice under the same webhook-id, so that it knows one that comes twice. */
+/* The signed webhook. See alerts_internal.h. One request at a time, of each alert in order: a receiver that
+ * was away learns all of it, and of each notice under the same webhook-id, so that it knows one that comes
+ * twice. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -15,6 +16,7 @@ struct alert_webhook {
     struct alerts *alerts;
     int64_t under_way; /* the row of the outbox, 0 = none */
     int64_t taken, refused;
+    int64_t said; /* the notice of which it was said that it alone is refused */
     int64_t attempts;
     char *url, *body;
     struct error why;
@@ -35,18 +37,38 @@ void alert_webhook_free(struct alert_webhook *w)
     free(w);
 }
 
+/* The answer concerns this notice, and not the receiver: others may be taken. */
+static bool is_refused_alone(const struct http_result *result)
+{
+    static const int statuses[] = {400, 409, 413, 422};
+
+    for (size_t i = 0; i < ARRAY_SIZE(statuses); i++)
+        if (result->cause == HTTP_ANSWERED && result->status == statuses[i])
+            return true;
+    return false;
+}
+
 static void on_answer(const struct http_result *result, void *userdata)
 {
     struct alert_webhook *w = userdata;
     bool good = alert_sink_took(result, &w->why);
 
-    *(good ? &w->taken : &w->refused) = w->under_way;
+    int64_t id = w->under_way;
+
+    *(good ? &w->taken : &w->refused) = id;
     w->under_way = 0;
     w->alerts->hurry = true;
-    if (good && trouble_ends(&w->away))
+    if (good && trouble_ends(&w->away)) {
         log_notice("the webhook takes alerts again");
-    else if (!good && trouble_begins(&w->away))
+    } else if (!good && is_refused_alone(result)) {
+        if (w->said != id)
+            log_warning("the webhook refuses the notice alert_%" PRId64
+                        ": %s; trying it again, beside others",
+                        id, w->why.text);
+        w->said = id;
+    } else if (!good && trouble_begins(&w->away)) {
         log_warning("the webhook does not take alerts: %s; trying again", w->why.text);
+    }
 }
 
 /* What became of the last request. */

@@ -3,6 +3,7 @@
 #include "alerts/alerts.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdatomic.h>
 
 #include "alerts/alert_sink.h"
@@ -93,34 +94,78 @@ static struct http_params http_params(const struct config *c)
 
 /* --- a turn ----------------------------------------------------------------------------------- */
 
-static int lead(struct alerts *a, struct error *err)
+static int look(struct alerts *a, bool *ret_changed, struct error *err)
 {
     uint64_t began = now_monotonic_usec();
+
+    if (began < a->look_at)
+        return PG_DONE;
+    int r = alerts_look(a, ret_changed, err);
+    uint64_t ended = now_monotonic_usec();
+    a->look_at = MAX(began + ALERTS_TURN_USEC, ended + LOOK_REST * (ended - began));
+    return r;
+}
+
+enum step { LOOK, JOURNAL, WEBHOOK, MANAGERS, TOPIC, LETTERS, CHECKPOINTS, METRICS, PRUNE, STEPS };
+
+static int run_step(struct alerts *a, enum step step, bool *changed, struct error *err)
+{
+    switch (step) {
+    case LOOK:
+        return look(a, changed, err);
+    case JOURNAL:
+        return alert_journal_turn(a, err);
+    case WEBHOOK:
+        return alert_webhook_turn(a, a->sinks.webhook, err);
+    case MANAGERS:
+        return alertmanagers_turn(a, a->sinks.managers, *changed, err);
+    case TOPIC:
+        return alert_topic_turn(a, a->sinks.topic, err);
+    case LETTERS:
+        return letter_topic_turn(a, a->sinks.letters, err);
+    case CHECKPOINTS:
+        return checkpoint_topic_turn(a, a->sinks.checkpoints, err);
+    case METRICS:
+        return metrics_topic_turn(a, a->sinks.metrics, err);
+    case PRUNE:
+        return now_monotonic_usec() >= a->prune_at ? prune(a, err) : PG_DONE;
+    case STEPS:
+        break;
+    }
+    return PG_DONE;
+}
+
+/* A statement that is refused for one sink keeps no other from being told. The first error is the answer. */
+static int lead(struct alerts *a, struct error *err)
+{
     bool changed = false;
     int r = PG_DONE;
 
-    if (began >= a->look_at) {
-        r = alerts_look(a, &changed, err);
-        uint64_t ended = now_monotonic_usec();
-        a->look_at = MAX(began + ALERTS_TURN_USEC, ended + LOOK_REST * (ended - began));
+    for (enum step step = LOOK; step < STEPS && pg_usable(a->pg); step++) {
+        struct error why;
+        int one = run_step(a, step, &changed, &why);
+        if (one != PG_DONE && r == PG_DONE) {
+            r = one;
+            *err = why;
+        }
     }
-    if (r == PG_DONE)
-        r = alert_journal_turn(a, err);
-    if (r == PG_DONE)
-        r = alert_topic_turn(a, a->sinks.topic, err);
-    if (r == PG_DONE)
-        r = letter_topic_turn(a, a->sinks.letters, err);
-    if (r == PG_DONE)
-        r = checkpoint_topic_turn(a, a->sinks.checkpoints, err);
-    if (r == PG_DONE)
-        r = metrics_topic_turn(a, a->sinks.metrics, err);
-    if (r == PG_DONE)
-        r = alert_webhook_turn(a, a->sinks.webhook, err);
-    if (r == PG_DONE)
-        r = alertmanagers_turn(a, a->sinks.managers, changed, err);
-    if (r == PG_DONE && began >= a->prune_at)
-        r = prune(a, err);
     return r;
+}
+
+static int take_lead(struct alerts *a, struct error *err)
+{
+    CLEANUP(pg_result_freep) struct pg_result *result = NULL;
+    int r = pg_query(a->pg, &sql_alerts_take_lead, NULL, &result, err);
+
+    if (r != PG_DONE)
+        return r;
+    a->leading = pg_get_bool(result, 0, 0);
+    int64_t ended = pg_get_i64(result, 0, 1);
+    if (ended > 0)
+        log_warning("the daemon that looks for alerts has been silent for a minute: its process hangs or is "
+                    "frozen. Its session (%" PRId64 ") was ended, so that another daemon looks",
+                    ended);
+    return PG_DONE;
 }
 
 static int work(struct alerts *a, struct error *err)
@@ -128,7 +173,7 @@ static int work(struct alerts *a, struct error *err)
     int r = show_network(a, err);
 
     if (r == PG_DONE && !a->leading)
-        r = pg_query_bool(a->pg, &sql_alerts_take_lead, NULL, &a->leading, err);
+        r = take_lead(a, err);
     if (r == PG_DONE && a->leading)
         r = lead(a, err);
     return r == PG_DONE ? count_firing(a, err) : r;

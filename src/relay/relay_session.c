@@ -214,6 +214,13 @@ static int try_lead(struct relay *relay, bool *ret_leads, struct error *err)
         return r;
     struct pg_row row = {.result = result};
     *ret_leads = pg_next_bool(&row);
+    int64_t ended = pg_next_i64(&row);
+    if (ended > 0)
+        log_line(
+            LOG_WARNING, MSG_RELAY_LEADER,
+            "the leading relay, of the daemon \"%s\", has been silent for a minute: its process hangs or is "
+            "frozen. Its session (%" PRId64 ") was ended, so that another one leads",
+            pg_get_text(result, 0, 2), ended);
     const char *leader = pg_next_text(&row);
     bool known = !pg_next_is_null(&row);
     const char *prefix = pg_next_text(&row);
