@@ -65,6 +65,7 @@ create table @extschema@.integration_runtime (
     -- See may_serve(): the instance that has the slots of max_in_flight, and until when nobody else may.
     served_by text,
     served_until timestamptz,
+    served_since timestamptz,
     -- Counted by events. What successful_sends and failed_sends of the integration hold of it already: they follow every few seconds,
     -- because each version of an integration's row costs every insert that looks at it.
     sent bigint not null default 0,

@@ -118,6 +118,44 @@ CREATE FUNCTION anubis.as_state(state text, of_type anyenum) RETURNS anyenum
 CREATE FUNCTION anubis.as_state(state text, of_type text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$ select state $$;
+CREATE FUNCTION anubis.audit_unmark() RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    lost record;
+    cleared bytea;
+    n integer;
+    total bigint := 0;
+begin
+    for lost in
+        with marked as (
+          select b.event_type, b.chunk, sum(length(replace(('x' || encode(b.bits, 'hex'))::bit(8192)::text, '0', ''))) as n
+            from anubis.consumer_bitmaps b where b.read_model = 'monitoring' group by 1, 2
+        ), logged as (
+          select l.event_type, l.sequence / 8192 as chunk, count(distinct l.sequence) as n from anubis.audit_log l group by 1, 2
+        ), short as materialized (
+          select m.event_type, m.chunk from marked m left join logged l using (event_type, chunk) where m.n > coalesce(l.n, 0)
+        )
+        select b.event_type, b.partition, b.chunk, array_agg(g.n) as ids
+          from short s join anubis.consumer_bitmaps b using (event_type, chunk) cross join generate_series(0, 8191) as g (n)
+         where b.read_model = 'monitoring' and get_bit(b.bits, g.n) = 1
+           and not exists (select from anubis.audit_log l
+                            where l.event_type = b.event_type and l.sequence = b.chunk * 8192 + g.n)
+         group by 1, 2, 3
+    loop
+        select b.bits into cleared from anubis.consumer_bitmaps b
+         where b.read_model = 'monitoring' and b.event_type = lost.event_type and b.partition = lost.partition and b.chunk = lost.chunk
+           for update;
+        foreach n in array lost.ids loop
+            cleared := set_bit(cleared, n, 0);
+        end loop;
+        update anubis.consumer_bitmaps b set bits = cleared, version = b.version + 1
+         where b.read_model = 'monitoring' and b.event_type = lost.event_type and b.partition = lost.partition and b.chunk = lost.chunk;
+        total := total + cardinality(lost.ids);
+    end loop;
+    return total;
+end $$;
 CREATE TABLE anubis.integration_runtime (
     integration_id bigint NOT NULL,
     circuit_state text DEFAULT 'closed'::text NOT NULL,
@@ -137,6 +175,7 @@ CREATE TABLE anubis.integration_runtime (
     rate_by bigint,
     served_by text,
     served_until timestamp with time zone,
+    served_since timestamp with time zone,
     sent bigint DEFAULT 0 NOT NULL,
     failed bigint DEFAULT 0 NOT NULL,
     sent_folded bigint DEFAULT 0 NOT NULL,
@@ -310,7 +349,7 @@ CREATE FUNCTION anubis.columns_ours(OUT relation text, OUT name text) RETURNS SE
         ('{consumer_bitmaps}', '{bits,chunk,event_type,partition,read_model,version}'),
         ('{integration_runtime}', '{backoff_reason,backoff_since,backoff_until,circuit_failures,circuit_generation,circuit_level,
             circuit_ours,circuit_reason,circuit_since,circuit_state,circuit_until,circuit_why,failed,failed_folded,integration_id,
-            own_pause,rate_at,rate_by,refused_in_row,refused_turn,sent,sent_folded,served_by,served_until,taken_at}'),
+            own_pause,rate_at,rate_by,refused_in_row,refused_turn,sent,sent_folded,served_by,served_since,served_until,taken_at}'),
         ('{dead_letters}', '{consumer_group,created_at,discard_reason,discarded_at,error,failed_at,headers,id,key,last_error,offset,
             partition,published_at,read_model,replayed_at,replays,topic,value}'),
         ('{consumer_stops}', '{command,passes_until,read_model,reason,stopped_at}'),
@@ -984,6 +1023,26 @@ CREATE FUNCTION anubis.latency_index(usec bigint) RETURNS smallint
                     55449896459148,56664091084770,57904873110603,59172824724904,60468540864189,61792629492390,63145711886113,
                     64528422926154,65941411395383,67385340283170,68860887096459}'::bigint[]) end::smallint
 $$;
+CREATE FUNCTION anubis.lead_lock(kind text, OUT given boolean, OUT ended integer) RETURNS record
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    given := pg_try_advisory_lock(anubis.lock_key(kind));
+    if given then
+        return;
+    end if;
+    select a.pid into ended from pg_locks l join pg_stat_activity a using (pid)
+     where l.locktype = 'advisory' and l.granted and l.objsubid = 1
+       and l.database = (select oid from pg_database where datname = current_database())
+       and (l.classid::bigint << 32) | l.objid::bigint = anubis.lock_key(kind)
+       and a.state = 'idle' and a.state_change < clock_timestamp() - interval '60 s';
+    if found and not pg_terminate_backend(ended) then
+        ended := null;
+    end if;
+exception when insufficient_privilege then
+    ended := null;
+end $$;
 CREATE FUNCTION anubis.ledger_amiss() RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1428,6 +1487,15 @@ CREATE FUNCTION anubis.letter_headers_kept(headers jsonb) RETURNS jsonb
     select coalesce(jsonb_object_agg(h.key, h.value), '{}') from jsonb_each(headers) h
      where h.key = any ('{event_id,event_type,integration_id,sequence,installation}'::text[])
 $$;
+CREATE FUNCTION anubis.letter_names(key bytea, value bytea) RETURNS SETOF text
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select ltrim(btrim(encode(key, 'escape'), E' "\'+\t\r\n'), '0')
+    union all
+    select m[1] from regexp_matches(anubis.plain_digits(encode(value, 'escape')),
+                                    E'"(?:subscription_id|subscription"\\s*:\\s*\\{[^{}]*?"id)"\\s*:\\s*"?\\s*0*([0-9]+)', 'gi') m
+$$;
 CREATE FUNCTION anubis.letters_erase(ids bigint[], cpfs text[]) RETURNS SETOF bigint
     LANGUAGE sql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1440,7 +1508,7 @@ CREATE FUNCTION anubis.letters_erase(ids bigint[], cpfs text[]) RETURNS SETOF bi
     ), found as (
       select d.id, (encode(d.key, 'escape') = any (ids::text[])) is true as is_keyed
         from anubis.dead_letters d
-       where encode(d.key, 'escape') = any (ids::text[])
+       where exists (select from anubis.letter_names(d.key, d.value) n where n = any (ids::text[]))
           or d.headers ->> 'sequence' in (select e.id::text from anubis.subscription_events e where e.subscription_id = any (ids))
           or exists (select from written w where concat_ws(' ', anubis.plain_digits(encode(d.value, 'escape')),
                                                       anubis.plain_digits(encode(d.key, 'escape')),
@@ -2137,7 +2205,7 @@ begin
      having count(*) > 0;
     return null;
 end $$;
-CREATE FUNCTION anubis.subscriptions_erase(ids bigint[], cpfs text[], words text, OUT in_flight bigint[], OUT erased bigint, OUT failed bigint, OUT events bigint, OUT salts bigint, OUT confirmations bigint, OUT letters bigint, OUT unpublished bigint) RETURNS record
+CREATE FUNCTION anubis.subscriptions_erase(ids bigint[], cpfs text[], words text, OUT in_flight bigint[], OUT erased bigint, OUT failed bigint, OUT events bigint, OUT salts bigint, OUT confirmations bigint, OUT letters bigint[], OUT unpublished bigint) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET lock_timeout TO '500ms'
@@ -2187,7 +2255,7 @@ begin
      where c.subscription_id = any (taken)
        and (c.external_id is not null or c.contradicting <> array(select generate_series(1::bigint, cardinality(c.contradicting))));
     get diagnostics confirmations = row_count;
-    select count(*) into letters from anubis.letters_erase(taken, cpfs);
+    select coalesce(array_agg(l), '{}') into letters from anubis.letters_erase(taken, cpfs) l;
     -- A relay that has read such an event drops what it has in hand: the next save, or the next look, finds another epoch.
     select count(*) into unpublished from anubis.relay_state r, anubis.subscription_events e
      where e.subscription_id = any (taken) and e.event_type is not null and e.id <= drawn
@@ -3605,7 +3673,7 @@ REVOKE ALL ON FUNCTION anubis.structure_note() FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.subscription_inserted() FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.subscription_integration(id bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.subscription_updated() FROM PUBLIC;
-REVOKE ALL ON FUNCTION anubis.subscriptions_erase(ids bigint[], cpfs text[], words text, OUT in_flight bigint[], OUT erased bigint, OUT failed bigint, OUT events bigint, OUT salts bigint, OUT confirmations bigint, OUT letters bigint, OUT unpublished bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION anubis.subscriptions_erase(ids bigint[], cpfs text[], words text, OUT in_flight bigint[], OUT erased bigint, OUT failed bigint, OUT events bigint, OUT salts bigint, OUT confirmations bigint, OUT letters bigint[], OUT unpublished bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.subscriptions_resend(ids bigint[], words text, rate bigint, before bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.subscriptions_route(ids bigint[], OUT routed bigint, OUT left_out bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.table_put_back(name text, key text[]) FROM PUBLIC;

@@ -3,6 +3,7 @@ says so."""
 import contextlib
 import os
 import re
+import socket
 import subprocess
 import threading
 import time
@@ -396,6 +397,70 @@ def test_application_is_no_deadlocks_victim(app, institutions, make_daemon):
         app.wait_states(sent=400 * (n + 1))
 
 
+@pytest.mark.parametrize("way", ["refused", "no answer"])
+def test_the_session_that_stores_results_is_lost_alone(app, institutions, make_daemon, ctl, way):
+    """And cannot be opened anew, as when a pooler has no place: nothing more is claimed, which is said; and no result is lost."""
+    integration = app.integration(institutions.url("/good"))
+    other = make_daemon({"instance": "other", "delivery": {"lease": "6s", "timeout": "2s"}, "retry": {"max_attempts": 3}})
+    with (Proxy(f"127.0.0.1:{app.database.server.port}") as proxy,
+          contextlib.closing(socket.create_server(("127.0.0.1", 0))) as hole):
+        right, wrong = proxy.target, hole.getsockname()
+        if way == "refused":
+            hole.close()
+        conninfo = f"host=127.0.0.1 port={proxy.port} dbname={app.database.name} user=postgres connect_timeout=2"
+        daemon = make_daemon({**other.settings, "instance": "cut",
+                              "database": {"conninfo": conninfo, "schema": app.schema}}).start()
+        app.subscriptions(integration, 10)
+        app.wait_states(sent=10)
+        proxy.target = wrong
+        lost = "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'anubisd settle'"
+        assert app.query(lost)
+        other.start()
+        for n in range(20):
+            app.subscriptions(integration, 4)
+            app.wait_states(pending=0)
+        daemon.wait_log("results cannot be stored, since their session with the database cannot be opened: .*; nothing is "
+                        "claimed", 30)
+        wait_for(lambda: app.states()["sent"] >= 80, 60, lambda: app.states())
+        proxy.target = right
+        app.wait_states(sent=90, deadline=60)
+        counts = [key.received for key in institutions.keys().values()]
+        assert len(counts) == 90 and max(counts) <= 2, counts
+        ctl("verify", "--wait").expect(0)
+
+
+def test_what_a_daemon_has_sent_and_cannot_store_goes_out_once(app, institutions, make_daemon, ctl):
+    """Its leases are over meanwhile. Another daemon leaves them to it as long as it is there; not where it is gone, or frozen."""
+    integration = app.integration(institutions.url("/slow/1500/once"), max_attempts=1)
+    with Proxy(f"127.0.0.1:{app.database.server.port}") as proxy, contextlib.closing(socket.socket()) as hole:
+        hole.bind(("127.0.0.1", 0))
+        right, wrong = proxy.target, hole.getsockname()
+        conninfo = f"host=127.0.0.1 port={proxy.port} dbname={app.database.name} user=postgres"
+        settings = {"delivery": {"lease": "3s", "timeout": "2s"}, "log_level": "debug"}
+        daemon = make_daemon({**settings, "instance": "cut", "database": {"conninfo": conninfo, "schema": app.schema}}).start()
+        ids = app.subscriptions(integration, 20)
+        under_way(app, 20)
+        proxy.target = wrong
+        assert app.query("select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'anubisd settle'")
+        other = make_daemon({**settings, "instance": "other"}).start()
+        daemon.wait_log("results cannot be stored", 30)
+        over = "select max(lease_expires_at) < now() - interval '5 s' from {s}.subscriptions"
+        wait_for(lambda: app.value(over), 60, "the leases to be over")
+        proxy.target = right
+        app.wait_states(sent=20)
+        assert institutions.counts("/slow/1500/once")["requests"] == 20 and other.log.count("without a result") == 0
+        ctl("verify", "--wait").expect(0)
+        other.stop()
+        for end in (daemon.stop, daemon.kill9):
+            app.subscriptions(integration, 3)
+            wait_for(lambda: app.value("select count(*) from {s}.subscriptions where claimed_by = 'cut'"), 60, "a claim")
+            end()
+            other.cont()
+            wait_for(lambda: app.states()["processing"] == 0, 60, lambda: f"the other one to end it, now {app.states()}")
+            daemon.cont()
+        assert len(ids) == 20
+
+
 def test_a_clock_that_is_set_back_parks_nothing(app, institutions, make_daemon):
     """What was written while the server's clock was five hours ahead waits as long as any other, not until that time."""
     integration = app.integration(institutions.url("/good"))
@@ -410,9 +475,13 @@ def test_a_clock_that_is_set_back_parks_nothing(app, institutions, make_daemon):
     app.query("insert into {s}.integration_runtime (integration_id, backoff_until, backoff_since, backoff_reason) "
               f"values (%s, {ahead} + interval '1 s', {ahead}, 'HTTP 429') on conflict (integration_id) do update "
               "set backoff_until = excluded.backoff_until, backoff_since = excluded.backoff_since", (integration,))
+    served = app.integration(institutions.url("/good"), max_in_flight=2)
+    app.query("update {s}.integration_runtime set served_by = 'gone', served_since = " + ahead + ", "
+              f"served_until = {ahead} + interval '1 s' where integration_id = %s", (served,))
+    app.subscriptions(served, 3)
     daemon = make_daemon().start()
     daemon.wait_log("warning: the database server's clock was set back: 2 subscriptions ")
-    app.wait_states(sent=2, retry=1)
+    app.wait_states(sent=5, retry=1)
     assert app.row(rows[2])["attempts"] == 1 and daemon.log.count("was set back") == 1
 
 

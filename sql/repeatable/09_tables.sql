@@ -95,7 +95,7 @@ create or replace function @extschema@.columns_ours(out relation text, out name 
         ('{consumer_bitmaps}', '{bits,chunk,event_type,partition,read_model,version}'),
         ('{integration_runtime}', '{backoff_reason,backoff_since,backoff_until,circuit_failures,circuit_generation,circuit_level,
             circuit_ours,circuit_reason,circuit_since,circuit_state,circuit_until,circuit_why,failed,failed_folded,integration_id,
-            own_pause,rate_at,rate_by,refused_in_row,refused_turn,sent,sent_folded,served_by,served_until,taken_at}'),
+            own_pause,rate_at,rate_by,refused_in_row,refused_turn,sent,sent_folded,served_by,served_since,served_until,taken_at}'),
         ('{dead_letters}', '{consumer_group,created_at,discard_reason,discarded_at,error,failed_at,headers,id,key,last_error,offset,
             partition,published_at,read_model,replayed_at,replays,topic,value}'),
         ('{consumer_stops}', '{command,passes_until,read_model,reason,stopped_at}'),

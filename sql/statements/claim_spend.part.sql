@@ -7,7 +7,8 @@
          rate_by = case when f.rate is null then rate_by else $20 end,
          served_by = case when f.takes then $7 else served_by end,
          served_until = case when f.takes then now() + greatest($9, f.timeout_ms + $11) * interval '1 ms' + interval '10 s'
-                             else served_until end
+                             else served_until end,
+         served_since = case when f.takes then now() else served_since end
     from (select distinct integration_id, taken, rate, send_at, takes, timeout_ms from within where rate is not null or takes) f
    where r.integration_id = f.integration_id
 )

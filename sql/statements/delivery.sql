@@ -22,7 +22,7 @@ update subscriptions s set lease_expires_at = now() + $3 * interval '1 ms'
 -- name: leave_integrations
 -- Others may serve the integrations that this instance had for itself, as may_serve() tells.
 -- $1 text: instance
-update integration_runtime set served_by = null, served_until = null
+update integration_runtime set served_by = null, served_until = null, served_since = null
  where integration_id in (select integration_id from integration_runtime where served_by = $1
                            order by integration_id for no key update)
 

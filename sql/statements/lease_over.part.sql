@@ -5,7 +5,15 @@
 -- $5 bigint: max delay in ms
 -- $6 bigint[]: ids to pass over
 -- $7 integer: limit
-with over as materialized (
+-- $8 text: instance
+-- The lease of another daemon that is there, and sends statements, is left to it for five minutes more: it may hold a result that it could
+-- not store yet, for a full disk or for want of a session.
+with living as materialized (
+  select (l.classid::bigint << 32) | l.objid::bigint as name from pg_locks l join pg_stat_activity a using (pid)
+   where l.locktype = 'advisory' and l.granted and l.objsubid = 1
+     and l.database = (select oid from pg_database where datname = current_database())
+     and (a.state <> 'idle' or a.state_change > clock_timestamp() - interval '5 s')
+), over as materialized (
   select s.id, s.attempts, s.lease_expires_at is null as none, f.old or f.worn and not a.asks as final, f.held_by,
          (f.old or f.worn) and s.attempts = 0 and s.claim_token is null as unseen
     from subscriptions s left join integrations i on i.id = s.integration_id
@@ -19,5 +27,7 @@ with over as materialized (
                               end as held_by) f
    where s.status = 'processing' and (s.lease_expires_at < now() or s.lease_expires_at is null)
      and (s.claim_token is null or s.claim_token <> all ($1)) and s.id <> all ($6)
+     and (s.claim_token is null or s.claimed_by = $8 or s.lease_expires_at < now() - interval '5 min'
+          or (hashtextextended(s.claimed_by, lock_key('name')) in (select name from living)) is not true)
    order by s.lease_expires_at limit $7 for no key update of s skip locked
 )

@@ -39,8 +39,8 @@ select (select count(*)
 select coalesce((select xid::text::bigint from held order by age(xid) desc limit 1), 0)
 
 -- name: mend_times
--- What was written in the future: the server's clock was ahead and has been set back. Retries, leases and waiting integrations wait as
--- long as they were to, but from now on. How many subscriptions there were. And rows of integration_runtime that a hand deleted, without
+-- What was written in the future: the server's clock was ahead and has been set back. Retries, leases, waiting integrations and those that
+-- one daemon alone serves wait as long as they were to, but from now on. How many subscriptions there were. And rows of integration_runtime that a hand deleted, without
 -- which nothing is claimed of an integration with a limit.
 with limited as (
   insert into integration_runtime (integration_id)
@@ -51,6 +51,10 @@ with limited as (
 ), waits as (
   update integration_runtime set backoff_until = now() + (backoff_until - backoff_since), backoff_since = now()
    where backoff_until > now() and backoff_since > now() + interval '10 s'
+), served as (
+  update integration_runtime set served_until = now() + (served_until - served_since), served_since = now()
+   where served_until > now() and served_since > now() + interval '10 s'
+     and (backoff_until > now() and backoff_since > now() + interval '10 s') is not true
 ), far as (
   select s.id
     from integrations i
@@ -77,13 +81,16 @@ with limited as (
 select count(*) from mended
 
 -- name: audit_due
--- Is the audit log to be proven again? Each minute. In a test database it proves nothing.
-select not exists (select from audit_checks where checked_at > now() - interval '1 minute') and not cleaning_allowed()
+-- Is the audit log to be proven again? Each minute, also when a clock that was ahead wrote the last time. In a test database it proves
+-- nothing.
+select not exists (select from audit_checks where checked_at between now() - interval '1 minute' and now() + interval '1 minute')
+       and not cleaning_allowed()
 
 -- name: audit_begin
 -- True: this session may prove it, and no other one does so meanwhile. Then, whether all of it is to be proven, which takes a hundredth
 -- of the time, and a tenth where something was found; and since which checkpoint what is new.
-select l.given, coalesce(c.whole_at + c.took_ms * case when c.differences > 0 then interval '10 ms' else interval '100 ms' end < now(), true),
+select l.given, coalesce(c.whole_at + c.took_ms * case when c.differences > 0 then interval '10 ms' else interval '100 ms' end < now()
+                         or c.whole_at > now(), true),
        coalesce(c.checkpoint, 0)
   from (select pg_try_advisory_lock(lock_key('audit')) as given) l left join audit_checks c on true
 

@@ -4,6 +4,8 @@
  * released first thing when the database is back. */
 #include "delivery/dispatcher.h"
 
+#include "base/log.h"
+#include "base/message_ids.h"
 #include "base/timeutil.h"
 #include "delivery/claimer.h"
 #include "delivery/drain.h"
@@ -13,6 +15,7 @@
 #include "pg/pg_session.h"
 
 #define PROBE_AFTER_LOOK_USEC (100 * USEC_PER_MSEC)
+#define ALL_SLOTS ((size_t) INT32_MAX)
 
 struct dispatcher {
     sd_event *event;
@@ -102,11 +105,12 @@ static void on_claim_lost(int64_t token, void *userdata)
     leases_claim_lost(d->leases, token);
 }
 
+/* Nothing is claimed while no result can be stored. */
 static size_t unsettled(void *userdata)
 {
     struct dispatcher *d = userdata;
 
-    return settler_pending(d->settler);
+    return settler_up(d->settler) ? settler_pending(d->settler) : ALL_SLOTS;
 }
 
 /* --- leases ----------------------------------------------------------------------------------- */
@@ -199,6 +203,24 @@ static void on_settled(size_t count, void *userdata)
         d->callbacks.progress(d->userdata);
     claimer_slots_freed(d->claimer, false);
     drain_advance(&d->drain);
+}
+
+/* Away alone: when the session that claims is away, too, that is said for the database. It gives up its
+ * place: where a pooler counts sessions, the results get it. */
+static bool on_cut_off(const struct error *why, void *userdata)
+{
+    struct dispatcher *d = userdata;
+
+    if (!is_running(d) || !queue_session_up(d->session))
+        return false;
+    log_line(
+        LOG_WARNING, MSG_DATABASE_LOST,
+        "results cannot be stored, since their session with the database cannot be opened: %s; nothing is "
+        "claimed until it can (%zu wait)",
+        why->text, settler_pending(d->settler));
+    standstill_kept(&d->standstill, STANDSTILL_SETTLE, "the session that stores results cannot be opened");
+    queue_session_reopen(d->session);
+    return true;
 }
 
 static void on_held(int64_t integration_id, int by, void *userdata)
@@ -300,7 +322,7 @@ static int start_parts(struct dispatcher *d, struct error *err)
     static const struct leases_callbacks leases = {live_tokens, on_swept};
     static const struct claimer_callbacks claimer = {on_turn, on_claimed, on_claim_lost, may_send, unsettled};
     static const struct doorbell_callbacks doorbell = {on_rung, on_bell_look};
-    static const struct settler_callbacks settler = {on_settled, on_held};
+    static const struct settler_callbacks settler = {on_settled, on_cut_off, on_held};
     static const struct notes_callbacks notes = {
         on_note_added, on_wait_stored, on_circuit_stored, {NULL, on_told, on_decided, NULL}, on_noted};
     static const struct deliveries_callbacks deliveries = {on_delivered, on_wait_wanted, on_circuit_note,

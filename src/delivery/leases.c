@@ -130,7 +130,7 @@ static bool expire_leases(struct leases *s, const struct config *config, uint64_
     s->limit = refusals_limit(&s->refusals, ROWS);
     s->sent_at = now_boottime_usec();
     store_expire_leases_args(queue_session_args(s->session), &rules, s->live.count, s->live.data,
-                             passed_over_count, passed_over, s->limit);
+                             passed_over_count, passed_over, s->limit, config->instance);
     return queue_session_ask(s->session, &sql_expire_leases, on_expired, s) == 0;
 }
 

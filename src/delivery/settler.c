@@ -14,6 +14,7 @@
 #include "base/trouble.h"
 #include "delivery/refused_results.h"
 #include "delivery/refused_row.h"
+#include "delivery/settlements.h"
 #include "pg/pg_async.h"
 
 /* How long a result may wait for others to come along. */
@@ -25,12 +26,8 @@
  * application. */
 #define LOCK_USEC (200 * USEC_PER_MSEC)
 #define DEADLINE_USEC (45 * USEC_PER_SEC)
+#define CUT_OFF_USEC (3 * USEC_PER_SEC)
 #define BATCH_BYTES ((size_t) 16 << 20)
-
-struct items {
-    struct store_settlement **data;
-    size_t count, capacity;
-};
 
 struct settler {
     struct pg_async *pg;
@@ -40,18 +37,25 @@ struct settler {
     void *userdata;
     size_t batch_max;
     size_t batch_limit; /* batch_max, or less while a bad row is looked for */
-    bool avoid_locked;  /* the last batch met a locked row */
-    struct trouble lock;
+    struct {
+        bool met; /* by the last batch */
+        struct trouble trouble;
+    } lock;
     struct refused_results refused;
     struct {
         uint64_t usec;
         uint64_t renew_at; /* monotonic; of those that are refused */
     } lease;
+    struct {
+        uint64_t since; /* monotonic; 0 = the session is up */
+        struct error why;
+        bool said;
+    } down;
     bool uncertain; /* an answer was lost: rows may have been settled already */
     bool hurry;
     bool notes_first;    /* results went last: who has many is not to keep them back */
     uint64_t not_before; /* monotonic; after a refusal */
-    struct items queue, batch;
+    struct settlements queue, batch;
     struct notes *notes;
     struct standstill *standstill;
     struct pg_args args;
@@ -61,36 +65,13 @@ static void step(struct settler *s);
 
 /* --- items ------------------------------------------------------------------------------------ */
 
-static void settlement_free(struct store_settlement *item)
-{
-    free(item->error);
-    free(item->response);
-    free(item);
-}
-
-static void items_add(struct items *items, struct store_settlement *item)
-{
-    if (items->count == items->capacity) {
-        items->capacity = items->capacity ? 2 * items->capacity : 512;
-        items->data = xreallocarray(items->data, items->capacity, sizeof(*items->data));
-    }
-    items->data[items->count++] = item;
-}
-
-static void items_free(struct items *items)
-{
-    for (size_t i = 0; i < items->count; i++)
-        settlement_free(items->data[i]);
-    free(items->data);
-}
-
 /* The batch's items go back before those that wait. */
 static void requeue(struct settler *s)
 {
-    struct items queue = s->queue;
+    struct settlements queue = s->queue;
     s->queue = s->batch;
     for (size_t i = 0; i < queue.count; i++)
-        items_add(&s->queue, queue.data[i]);
+        settlements_add(&s->queue, queue.data[i]);
     queue.count = 0;
     s->batch = queue;
 }
@@ -112,7 +93,7 @@ static void take_batch(struct settler *s)
         struct store_settlement *item = s->queue.data[i];
         if (s->batch.count < s->batch_limit && bytes < BATCH_BYTES && item->not_before <= now) {
             bytes += item->response_len;
-            items_add(&s->batch, item);
+            settlements_add(&s->batch, item);
         } else {
             s->queue.data[kept++] = item;
         }
@@ -183,8 +164,8 @@ static size_t drop_listed(struct settler *s, const struct pg_result *result, boo
 static void note_locked(struct settler *s)
 {
     uint64_t now = now_monotonic_usec();
-    bool is_news = trouble_lasts(&s->lock, now, now, STORE_LOCK_PATIENCE_USEC);
-    if (s->lock.said)
+    bool is_news = trouble_lasts(&s->lock.trouble, now, now, STORE_LOCK_PATIENCE_USEC);
+    if (s->lock.trouble.said)
         standstill_kept(s->standstill, STANDSTILL_SETTLE, "results wait for the locks of other sessions");
     if (!is_news)
         return;
@@ -196,8 +177,8 @@ static void note_locked(struct settler *s)
 
 static void note_unlocked(struct settler *s)
 {
-    uint64_t since = s->lock.since;
-    if (trouble_ends(&s->lock))
+    uint64_t since = s->lock.trouble.since;
+    if (trouble_ends(&s->lock.trouble))
         log_line(LOG_NOTICE, MSG_LOCKED,
                  "results can be settled again: other sessions' locks kept them for %" PRIu64 " s",
                  (now_monotonic_usec() - since) / USEC_PER_SEC);
@@ -255,7 +236,7 @@ static void on_refused(struct settler *s, const char *sqlstate, const struct err
     bool data = pg_blames_row(sqlstate);
 
     if (locked) {
-        s->avoid_locked = true;
+        s->lock.met = true;
         note_locked(s);
     } else if (data && s->batch.count == 1 &&
                (s->batch.data[0]->refusals > 0 || refused_row_is_changed(sqlstate))) {
@@ -301,7 +282,7 @@ static void on_settled(struct pg_answer *answer, void *userdata)
         ask_still_claimed(s);
         return;
     }
-    s->avoid_locked = false;
+    s->lock.met = false;
     s->uncertain = false;
     note_unlocked(s);
     standstill_over(s->standstill, STANDSTILL_SETTLE);
@@ -318,7 +299,7 @@ static void settle(struct settler *s)
         return;
     }
     store_settle_args(&s->args, s->batch.count, (const struct store_settlement *const *) s->batch.data);
-    const struct pg_statement *statement = s->avoid_locked ? &sql_settle_unlocked : &sql_settle;
+    const struct pg_statement *statement = s->lock.met ? &sql_settle_unlocked : &sql_settle;
     if (pg_async_query(s->pg, statement, &s->args, DEADLINE_USEC, on_settled, s) < 0)
         requeue(s);
 }
@@ -343,9 +324,21 @@ static void renew_leases(struct settler *s, uint64_t now)
     (void) pg_async_query(s->pg, &sql_renew_leases, &s->args, DEADLINE_USEC, on_renewed, s);
 }
 
+static void note_down(struct settler *s, uint64_t now)
+{
+    if (s->down.since == 0 || s->down.said)
+        return;
+    uint64_t lasted = now - s->down.since;
+    if (lasted >= CUT_OFF_USEC)
+        s->down.said = s->callbacks.cut_off(&s->down.why, s->userdata);
+    if (!s->down.said)
+        arm_timer(s, lasted < CUT_OFF_USEC ? CUT_OFF_USEC - lasted : CUT_OFF_USEC);
+}
+
 static void step(struct settler *s)
 {
     uint64_t now = now_monotonic_usec();
+    note_down(s, now);
     if (!pg_async_idle(s->pg))
         return;
     if (s->refused.count > 0 && s->lease.usec > 0 && now >= s->lease.renew_at) {
@@ -374,13 +367,26 @@ static void step(struct settler *s)
 
 static void on_up(void *userdata)
 {
-    step(userdata);
+    struct settler *s = userdata;
+
+    if (s->down.said)
+        standstill_over(s->standstill, STANDSTILL_SETTLE);
+    s->down.since = 0;
+    s->down.said = false;
+    s->callbacks.settled(0, s->userdata); /* claims go on */
+    step(s);
 }
 
-/* That the database is away is said for the session that claims. */
+/* That the database is away is said for the session that claims; this one may be away alone. */
 static void on_down(int r, const struct error *err, void *userdata)
 {
-    (void) r, (void) err, (void) userdata;
+    struct settler *s = userdata;
+
+    (void) r;
+    s->down.why = *err;
+    if (s->down.since == 0)
+        s->down.since = now_monotonic_usec();
+    note_down(s, now_monotonic_usec());
 }
 
 /* --- the interface ---------------------------------------------------------------------------- */
@@ -419,15 +425,15 @@ void settler_free(struct settler *s)
     pg_async_free(s->pg);
     sd_event_source_disable_unref(s->timer);
     sd_event_unref(s->event);
-    items_free(&s->queue);
-    items_free(&s->batch);
+    settlements_free(&s->queue);
+    settlements_free(&s->batch);
     pg_args_free(&s->args);
     free(s);
 }
 
 void settler_add(struct settler *s, struct store_settlement *item)
 {
-    items_add(&s->queue, item);
+    settlements_add(&s->queue, item);
     if (s->queue.count >= s->batch_max || s->hurry)
         step(s);
     else
@@ -440,6 +446,11 @@ void settler_has_notes(struct settler *s)
         step(s);
     else
         arm_timer(s, GATHER_USEC);
+}
+
+bool settler_up(const struct settler *s)
+{
+    return s->down.since == 0;
 }
 
 size_t settler_pending(const struct settler *s)
@@ -460,7 +471,7 @@ void settler_flush(struct settler *s)
 
 void settler_tokens(const struct settler *s, void (*note)(int64_t token, void *userdata), void *userdata)
 {
-    const struct items *lists[] = {&s->queue, &s->batch};
+    const struct settlements *lists[] = {&s->queue, &s->batch};
     for (size_t l = 0; l < ARRAY_SIZE(lists); l++)
         for (size_t i = 0; i < lists[l]->count; i++)
             note(lists[l]->data[i]->token, userdata);

@@ -17,6 +17,8 @@ struct settler;
 
 struct settler_callbacks {
     void (*settled)(size_t count, void *userdata); /* that many have left: room for new claims */
+    /* The session has been away for a while: why. Again and again until it returns true. */
+    bool (*cut_off)(const struct error *why, void *userdata);
     /* Of an integration one more result, or one less, is refused by itself and keeps its slot. */
     void (*held)(int64_t integration_id, int by, void *userdata);
 };
@@ -37,6 +39,7 @@ void settler_reopen(struct settler *s);
 void settler_add(struct settler *s, struct store_settlement *item);
 /* There are notes to be sent. */
 void settler_has_notes(struct settler *s);
+bool settler_up(const struct settler *s);
 /* Results not yet known to stand. */
 size_t settler_pending(const struct settler *s);
 /* Nothing more will come: do not wait for a batch to fill. */

@@ -211,7 +211,7 @@ void store_settle_args(struct pg_args *args, size_t count, const struct store_se
 
 void store_expire_leases_args(struct pg_args *args, const struct outcome_rules *rules, size_t count,
                               const int64_t *tokens, size_t passed_over_count, const int64_t *passed_over,
-                              int limit)
+                              int limit, const char *instance)
 {
     pg_args_clear(args);
     pg_arg_i64s(args, tokens, sizeof(*tokens), count);
@@ -221,6 +221,7 @@ void store_expire_leases_args(struct pg_args *args, const struct outcome_rules *
     pg_arg_i64(args, (int64_t) (rules->max_delay_usec / USEC_PER_MSEC));
     pg_arg_i64s(args, passed_over, sizeof(*passed_over), passed_over_count);
     pg_arg_i32(args, limit);
+    pg_arg_text(args, instance);
 }
 
 void store_pause_integration_args(struct pg_args *args, const struct store_wait *wait)

@@ -350,6 +350,18 @@ static void on_held(int64_t integration_id, int by, void *userdata)
     slots_held += by;
 }
 
+static int cut_off;
+
+static bool told = true;
+
+static bool on_cut_off(const struct error *why, void *userdata)
+{
+    (void) userdata;
+    assert_true(*why->text);
+    cut_off++;
+    return told;
+}
+
 static void on_settled(size_t count, void *userdata)
 {
     (void) userdata;
@@ -419,7 +431,7 @@ static void ask(int64_t integration_id, bool refuses)
 
 static int scene_start(void **state)
 {
-    static const struct settler_callbacks callbacks = {on_settled, on_held};
+    static const struct settler_callbacks callbacks = {on_settled, on_cut_off, on_held};
     static const struct notes_callbacks note_callbacks = {
         on_note_added, on_waits, on_circuit, {NULL, on_told, on_decided, NULL}, on_noted};
     static struct standstill standstill;
@@ -430,7 +442,7 @@ static int scene_start(void **state)
     timer.enabled = SD_EVENT_OFF;
     memset(&said, 0, sizeof(said));
     memset(&session, 0, sizeof(session));
-    slots_held = 0;
+    slots_held = cut_off = 0;
     settled = 0;
     waits = circuit = paused = 0;
     failed = spared = 0;
@@ -506,6 +518,39 @@ TEST(test_results_wait_for_the_database)
     EXPECT_IDLE();
     come_up();
     EXPECT(sql_settle, 1, 2, 3, 4);
+}
+
+static void go_down(void)
+{
+    session.idle = false;
+    session.callbacks->down(-ECONNRESET, &(struct error){"no place"}, session.owner);
+}
+
+TEST(test_a_session_that_stays_away_is_told_once)
+{
+    assert_true(settler_up(settler));
+    go_down();
+    assert_false(settler_up(settler));
+    pass(MSEC(2900));
+    go_down();
+    assert_int_equal(cut_off, 0);
+    told = false; /* the database is away as a whole */
+    pass(MSEC(7000));
+    assert_int_equal(cut_off, 3);
+    told = true;
+    pass(MSEC(3000));
+    assert_int_equal(cut_off, 4);
+    add(1);
+    go_down();
+    pass(MSEC(9000));
+    assert_int_equal(cut_off, 4);
+    come_up();
+    assert_true(settler_up(settler));
+    EXPECT(sql_settle, 1);
+    end_statement(NULL, -ECONNRESET, "");
+    go_down();
+    pass(MSEC(3100));
+    assert_int_equal(cut_off, 5);
 }
 
 static void note_token(int64_t token, void *userdata)
@@ -952,6 +997,7 @@ int main(void)
         SCENE(test_a_full_batch_goes_at_once),
         SCENE(test_in_a_hurry_nothing_gathers),
         SCENE(test_results_wait_for_the_database),
+        SCENE(test_a_session_that_stays_away_is_told_once),
         SCENE(test_tokens_of_waiting_and_sent_results_are_known),
         SCENE(test_a_result_whose_claim_has_ended_is_dropped),
         SCENE(test_a_result_whose_row_is_locked_is_tried_again),
