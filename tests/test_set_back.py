@@ -350,8 +350,8 @@ def test_the_consumers_books_of_another_time(world, books, running):
 
 @pytest.mark.parametrize("slow", [False, True], ids=["published", "on their way"])
 def test_data_that_are_restored_under_a_running_daemon(world, institutions, broker, slow):
-    """All tables are emptied and filled again from a dump, whose row of the relay has the same epoch; and while the lost events are on
-    their way, the same position. The relay begins anew."""
+    """All tables are emptied and filled again from a dump, whose row of the relay has the same epoch; and while the lost events
+    are on their way, the same position. The relay begins anew."""
     tables = ("select relname from pg_class where relnamespace = 'anubis'::regnamespace and relkind = 'r' "
               "and relname !~ '^anubis_'")
     with world.daemon() as daemon:
