@@ -234,7 +234,7 @@ def java_missing():
 
 
 def _libs_folder():
-    return os.path.join(cache_folder(f"kafka-{KAFKA_VERSION}"), "libs")
+    return os.path.join(cache_folder(f"kafka-{KAFKA_VERSION}-tools"), "libs")
 
 
 def fetch_kafka():
