@@ -16,6 +16,7 @@ import bench_audit
 import bench_claims
 import bench_consumers
 import bench_insert
+import bench_kills
 import bench_isolation
 import bench_limits
 import bench_proof
@@ -211,8 +212,9 @@ CASES = {"throughput": lambda b, a: bench_throughput.throughput(b, a.rows, a.tur
          "rate": lambda b, a: bench_limits.rate(b, a.turns),
          "filters": lambda b, a: bench_limits.filters(b, a.turns),
          "outage": lambda b, a: bench_isolation.outage(b, a.rows, a.seconds),
+         "kills": lambda b, a: bench_kills.kills(b, a.rows),
          "soak": lambda b, a: bench_soak.soak(b, a.requests)}
-NOT_BY_DEFAULT = ("outage", "soak")
+NOT_BY_DEFAULT = ("outage", "kills", "soak")
 
 
 def arguments():
