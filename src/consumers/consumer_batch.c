@@ -32,7 +32,7 @@ static bool is_event(const struct consumer_item *item)
     return !item->foreign && !item->fault && !item->entry;
 }
 
-static struct consumer_item *append(struct consumer_batch *b)
+struct consumer_item *consumer_append(struct consumer_batch *b)
 {
     if (b->count == b->capacity) {
         b->capacity = MAX(b->capacity * 2, (size_t) 256);
@@ -51,7 +51,7 @@ void consumer_take(struct consumer *c, const struct kafka_message *message)
 
     if (!p)
         return;
-    struct consumer_item *item = append(b);
+    struct consumer_item *item = consumer_append(b);
     bool careful = message->offset < p->careful_until;
     item->partition = p;
     item->offset = message->offset;

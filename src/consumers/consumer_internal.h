@@ -8,6 +8,7 @@
  * stop.c               a group that cannot handle most of a batch stops
  * homes.c              is an event in the partition where it belongs?
  * held_back.c          what is said of a partition that a transaction of others keeps from being read
+ * unreadable.c         what the library cannot unpack
  * strangers.c          what is said of messages that are passed over, or come where none was to come
  * dead_letters.c       what becomes of a message that cannot be handled */
 #pragma once
@@ -41,7 +42,12 @@ struct consumer_partition {
         int64_t next, end; /* as they were at the last look; end -1 = nothing was held back */
         uint64_t since;
         bool said;
-    } held;                /* see held_back.c */
+    } held; /* see held_back.c */
+    struct unreadable {
+        int64_t at;        /* the offset where reading stands still */
+        uint64_t since;    /* monotonic; 0 = it does not */
+        bool passed;       /* it is passed over, with the next batch */
+    } unreadable;          /* see unreadable.c */
     struct bitmap handled; /* what the database holds, and in a transaction what it will hold */
     struct homes homes;
     int64_t window_next; /* what the transaction under way moves next_offset to, -1 = it has none of ours */
@@ -165,6 +171,8 @@ void consumer_on_assigned(struct consumer *c, const struct kafka_poll *poll); /*
 void consumer_on_revoked(struct consumer *c, const struct kafka_poll *poll);  /* KAFKA_REVOKED, batch empty */
 /* Stops reading and forgets what the database held; the partitions remain ours. The batch must be empty. */
 void consumer_park_all(struct consumer *c);
+/* Reads it from its offset in the database again. */
+void consumer_read_on(struct consumer *c, struct consumer_partition *p);
 void consumer_park_one(struct consumer *c, const char *topic, int32_t number);
 /* A topic that was made anew: what is at our offsets is something else. */
 void consumer_park_topic(struct consumer *c, const char *topic);
@@ -184,6 +192,8 @@ bool consumer_commit_offsets(struct consumer *c);
 /* --- consumer_batch.c ------------------------------------------------------------------------- */
 
 void consumer_take(struct consumer *c, const struct kafka_message *message);
+/* An empty item at its end. */
+struct consumer_item *consumer_append(struct consumer_batch *b);
 bool consumer_batch_full(const struct consumer *c);
 /* When the batch is to be applied, USEC_INFINITY when it is empty. */
 uint64_t consumer_batch_due(const struct consumer *c);
@@ -218,6 +228,9 @@ void consumer_look_behind(struct consumer *c);
 
 /* Sets kafka.name, when the installation is known. */
 void consumer_name_member(struct consumer *c);
+enum { MEMBER_NAMED = 1, MEMBER_NAMELESS, MEMBER_LATER };
+/* May we join under our name? One of the above, or an error of the database. */
+int consumer_choose_name(struct consumer *c, struct error *err);
 /* Now and then: *ret tells that partitions of the topics have no reader for longer, which is said. PG_DONE or
  * as pg_query(). */
 int consumer_find_unassigned(struct consumer *c, bool *ret, struct error *err);
@@ -248,6 +261,11 @@ void homes_free(struct homes *h);
  * repeated. As pg_query(). */
 int consumer_find_strays(struct consumer *c, struct consumer_item *items, const size_t *at, size_t count,
                          bool *strays, struct error *err);
+
+/* --- unreadable.c ----------------------------------------------------------------------------- */
+
+/* What comes next in poll->partitions[0] cannot be read, and all before it is handled. */
+void consumer_pass_unreadable(struct consumer *c, const struct kafka_poll *poll);
 
 /* --- strangers.c ------------------------------------------------------------------------------ */
 

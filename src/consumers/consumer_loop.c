@@ -20,7 +20,6 @@
 #define STATEMENT_MAX_USEC (8 * USEC_PER_SEC)
 #define LOCK_USEC (5 * USEC_PER_SEC)
 /* After a crash our former session may hold the member's name until the server has noticed. */
-#define MEMBER_WAIT_USEC (2 * USEC_PER_SEC)
 #define LOOK_USEC (1 * USEC_PER_SEC)
 #define LOOK_MS 500
 #define MISSING_USEC (3 * USEC_PER_SEC)
@@ -208,33 +207,10 @@ static void kafka_works(struct consumer *c)
     start_over(c);
 }
 
-enum { MEMBER_NAMED = 1, MEMBER_NAMELESS, MEMBER_LATER };
-
-/* Two processes with one instance name would throw each other out of the group for ever: a lock says which of
- * them has the name. One of the above, or an error of the database. */
-static int choose_name(struct consumer *c, struct error *err)
-{
-    uint64_t now = now_monotonic_usec();
-    int r = store_take_member(c->session.pg, c->group_id, c->kafka.name, &c->kafka.name_taken, err);
-
-    if (r != PG_DONE)
-        return r;
-    if (!c->kafka.name_taken && !c->kafka.name_wanted_at)
-        c->kafka.name_wanted_at = now;
-    if (!c->kafka.name_taken && now < c->kafka.name_wanted_at + MEMBER_WAIT_USEC)
-        return MEMBER_LATER;
-    c->kafka.name_wanted_at = 0;
-    if (c->kafka.name_taken)
-        return MEMBER_NAMED;
-    log_notice("%s: another process is \"%s\", so this one joins without a fixed name (see instance)",
-               c->name, c->kafka.name);
-    return MEMBER_NAMELESS;
-}
-
 static void join_group(struct consumer *c)
 {
     struct error err;
-    int r = choose_name(c, &err);
+    int r = consumer_choose_name(c, &err);
 
     if (r == MEMBER_LATER || r == -ECANCELED)
         return;
@@ -357,6 +333,10 @@ static bool handle(struct consumer *c, enum kafka_poll_result result, const stru
         consumer_park_one(c, poll->partitions[0].topic, poll->partitions[0].partition);
         /* The log may say so again at once. */
         c->start_at = now_monotonic_usec() + LOOK_USEC;
+        return true;
+    case KAFKA_UNREADABLE:
+        apply(c);
+        consumer_pass_unreadable(c, poll);
         return true;
     case KAFKA_NO_PARTITION:
         apply(c);

@@ -147,6 +147,12 @@ static void park(struct consumer *c, struct consumer_partition *p)
     p->started = false;
 }
 
+void consumer_read_on(struct consumer *c, struct consumer_partition *p)
+{
+    park(c, p);
+    c->start_at = 0;
+}
+
 void consumer_park_all(struct consumer *c)
 {
     for (size_t i = 0; i < c->partition_count; i++)

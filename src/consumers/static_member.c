@@ -7,9 +7,11 @@
 #include "base/message_ids.h"
 #include "base/timeutil.h"
 #include "consumers/consumer_internal.h"
+#include "consumers/store_consumer.h"
 
 #define ASK_MS 1000 /* of Kafka, for a topic */
 #define MARGIN_USEC (10 * USEC_PER_SEC)
+#define MEMBER_WAIT_USEC (2 * USEC_PER_SEC)
 #define STRANGERS_USEC (10 * USEC_PER_SEC)
 #define OUTSIDE_USEC (60 * USEC_PER_SEC) /* others may keep the group from giving out its partitions */
 #define PAUSE_MAX_USEC (10 * 60 * USEC_PER_SEC)
@@ -33,6 +35,27 @@ void consumer_name_member(struct consumer *c)
         hash = fnv1a(hash, c->topics[i]);
     free(c->kafka.name);
     c->kafka.name = xasprintf("%s-%08x", c->instance, hash);
+}
+
+/* Two processes with one instance name would throw each other out of the group for ever: a lock says which of
+ * them has the name. One of the above, or an error of the database. */
+int consumer_choose_name(struct consumer *c, struct error *err)
+{
+    uint64_t now = now_monotonic_usec();
+    int r = store_take_member(c->session.pg, c->group_id, c->kafka.name, &c->kafka.name_taken, err);
+
+    if (r != PG_DONE)
+        return r;
+    if (!c->kafka.name_taken && !c->kafka.name_wanted_at)
+        c->kafka.name_wanted_at = now;
+    if (!c->kafka.name_taken && now < c->kafka.name_wanted_at + MEMBER_WAIT_USEC)
+        return MEMBER_LATER;
+    c->kafka.name_wanted_at = 0;
+    if (c->kafka.name_taken)
+        return MEMBER_NAMED;
+    log_notice("%s: another process is \"%s\", so this one joins without a fixed name (see instance)",
+               c->name, c->kafka.name);
+    return MEMBER_NAMELESS;
 }
 
 /* --- partitions without a reader -------------------------------------------------------------- */

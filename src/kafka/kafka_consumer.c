@@ -344,6 +344,9 @@ static enum kafka_poll_result take_error(struct kafka_consumer *k, rd_kafka_resp
         return KAFKA_OUT_OF_RANGE;
     if (code == RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION && take_partition_error(k, ret))
         return KAFKA_NO_PARTITION;
+    if ((code == RD_KAFKA_RESP_ERR__BAD_COMPRESSION || code == RD_KAFKA_RESP_ERR__BAD_MSG) &&
+        take_partition_error(k, ret))
+        return KAFKA_UNREADABLE;
     return KAFKA_TROUBLE;
 }
 

@@ -55,6 +55,7 @@ enum kafka_poll_result {
     KAFKA_NO_TOPIC,     /* a topic of ours does not exist (yet): see kafka_consumer_look() */
     KAFKA_DENIED,       /* we may not read partitions[0].topic, or, with a count of 0, not use the group */
     KAFKA_NO_PARTITION, /* partitions[0] is there no more: its topic was made anew */
+    KAFKA_UNREADABLE,   /* what comes next in partitions[0] cannot be unpacked, or is damaged: see `error` */
     KAFKA_TROUBLE,      /* see `error`; the library tries again by itself */
     KAFKA_AWAY,         /* no broker can be reached; the library tries again by itself */
     KAFKA_FATAL,        /* this member cannot go on (fenced …): free it, make a new one */

@@ -11,16 +11,19 @@
 
 #define MESSAGES 100 /* of each partition at first */
 #define ASK_MS 1000
+#define UNREADABLE_USEC (10 * USEC_PER_SEC) /* it may have been damaged on its way */
 
 /* A partition, and the stretch of it that is being read: from `first` on, below `until`. */
 struct part {
     rd_kafka_topic_t *topic;
     int number;
-    int64_t known_until; /* nothing before is wanted, -1 = not known */
-    int64_t first;       /* of the last messages it is the lowest offset that came */
-    int64_t until;       /* INT64_MAX = the end of the partition, which nobody has told yet */
-    int64_t newest_ms;   /* of the messages that came, -1 = none */
-    int64_t start;       /* where the partition begins, -1 = not asked yet */
+    int64_t known_until;  /* nothing before is wanted, -1 = not known */
+    int64_t first;        /* of the last messages it is the lowest offset that came */
+    int64_t until;        /* INT64_MAX = the end of the partition, which nobody has told yet */
+    int64_t newest_ms;    /* of the messages that came, -1 = none */
+    int64_t start;        /* where the partition begins, -1 = not asked yet */
+    int64_t next;         /* what is read next, -1 = not known */
+    uint64_t stuck_since; /* monotonic: what stands there cannot be unpacked, 0 = it can */
     bool vouched; /* a known message stands before known_until: it is of this topic, not of a former one */
     bool enough, done;
     bool ended; /* the stretch has come, and what follows is not begun */
@@ -61,7 +64,8 @@ static void start_topic(struct kafka_tail *t, struct tail_topic *topic, const st
                               .first = INT64_MAX,
                               .until = INT64_MAX,
                               .newest_ms = -1,
-                              .start = -1};
+                              .start = -1,
+                              .next = -1};
         part->done =
             rd_kafka_consume_start_queue(topic->handle, p, RD_KAFKA_OFFSET_TAIL(MESSAGES), t->queue) != 0;
         t->open += !part->done;
@@ -192,6 +196,7 @@ static void go_back(struct kafka_tail *t, struct part *part)
     part->newest_ms = -1;
     part->ended = false;
     t->ended--;
+    part->next = part->first;
     rd_kafka_seek(part->topic, part->number, part->first, 0);
 }
 
@@ -251,11 +256,35 @@ static enum kafka_tail_result take_message(struct kafka_tail *t, struct part *pa
         return KAFKA_TAIL_NOTHING;
     }
     t->part = part;
+    part->next = m->offset + 1;
+    part->stuck_since = 0;
     part->first = MIN(part->first, m->offset);
     part->newest_ms = MAX(part->newest_ms, rd_kafka_message_timestamp(m, &type));
     if (m->offset + 1 == part->until)
         end_stretch(t, part);
     return KAFKA_TAIL_MESSAGE;
+}
+
+/* What the library cannot unpack, which whoever may write to the topic can put there. The offset that it tells
+ * is where the batch begins. Ours are small; one that was damaged is not known here either. */
+static void pass_over(struct kafka_tail *t, struct part *part, int64_t batch)
+{
+    uint64_t now = now_monotonic_usec();
+    int64_t low, end = INT64_MAX;
+
+    part->stuck_since = part->stuck_since ? part->stuck_since : now;
+    if (now - part->stuck_since < UNREADABLE_USEC)
+        return;
+    part->first = MIN(part->first, MAX(batch, part->next));
+    part->next = MAX(batch, part->next) + 1;
+    if (part->until == INT64_MAX &&
+        !rd_kafka_get_watermark_offsets(t->rk, rd_kafka_topic_name(part->topic), part->number, &low, &end) &&
+        end >= part->next)
+        set_end(part, end);
+    if (part->next >= part->until)
+        end_stretch(t, part);
+    else
+        rd_kafka_seek(part->topic, part->number, part->next, 0);
 }
 
 static enum kafka_tail_result take_refusal(struct kafka_tail *t, struct part *part, struct error *err)
@@ -279,6 +308,10 @@ static enum kafka_tail_result take_refusal(struct kafka_tail *t, struct part *pa
         error_set(err, "Kafka forbids to read topic \"%s\" to this client: let its user Read the topic",
                   topic);
         return KAFKA_TAIL_REFUSED;
+    case RD_KAFKA_RESP_ERR__BAD_COMPRESSION:
+    case RD_KAFKA_RESP_ERR__BAD_MSG:
+        pass_over(t, part, m->offset);
+        /* fall through */
     default:
         error_set(err, "could not read the end of partition %d of \"%s\": %s", part->number, topic,
                   rd_kafka_message_errstr(m));
