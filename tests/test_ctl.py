@@ -807,7 +807,8 @@ def test_verify_keeps_behind_apart_from_wrong(proven, ctl):
         consumers = ctl("status", "--json").json["consumers"]
         return {c["topic"][21:]: c["behind"] for c in consumers if c["consumer_group"] == "anubis-integration-group"}
     handled = proven.value("select e.id from {s}.subscription_events e where event_type = 'failed' order by 1 limit 1")
-    proven.query("update {s}.consumer_bitmaps set bits = set_bit(bits, %s, 0) where event_type = 'failed'", (handled,))
+    proven.query("update {s}.consumer_bitmaps set bits = set_bit(bits, %s, 0) "
+                 "where event_type = 'failed' and read_model = 'integration'", (handled,))
     proven.query("update {s}.integrations set failed_sends = failed_sends - 1 where name = 'bad'")
     proven.query("update {s}.integration_runtime set failed = failed - 1, failed_folded = failed_folded - 1 where failed > 0")
     ctl("replay", "--group", "integration", "--from-ledger").expect(0)  # the analytics
@@ -958,8 +959,26 @@ def test_verify_is_not_silent(proven, ctl):
     proven.query("create or replace function {s}.integration_required() returns boolean language sql immutable parallel safe "
                  "as $$ select pg_sleep(33) is not null $$")
     result = ctl("verify", deadline=120).expect(0)
-    line = r"anubisctl: 3/9 looking for integrations that are gone … \((29|3\d) s\)\n"
+    line = r"anubisctl: 3/10 looking for integrations that are gone … \((29|3\d) s\)\n"
     assert re.fullmatch(line, result.stderr), result.stderr
+
+
+def test_an_integration_that_does_not_exist_is_named(app, ctl):
+    app.integration("https://usp.example/", enabled=False)
+    for words in (["retry"], ["retry", "--dry-run"], ["report"], ["report", "--format", "csv"]):
+        assert "there is no integration 999" in ctl(*words, "--integration", "999").expect(1).stderr
+        ctl(*words, "--integration", "1").expect(0)
+    assert "It was last used here already" in ctl("installation", "--same").expect(0).stdout
+
+
+def test_verify_tells_why_daemons_wait(proven, ctl, daemon):
+    """And not that nothing is wrong, while nothing goes on."""
+    daemon.term()
+    proven.subscription(1)
+    assert "nothing is wrong" in ctl("verify").expect(2).stdout
+    proven.query("select setval('{s}.ledger_id_seq', 5)")
+    found = ctl("verify").expect(2).stdout
+    assert "ids would be given out twice" in found and "nothing is wrong" not in found
 
 
 def test_verify_changes_nothing(proven, ctl):
@@ -983,7 +1002,7 @@ def test_terminal_sees_progress(proven, ctl):
         while part := os.read(ours, 65536):  # the kernel hands it over in parts
             shown += part.decode()
     os.close(ours)
-    assert done.returncode == 0 and "1/9 counting" in shown and shown.endswith("\r\x1b[K")
+    assert done.returncode == 0 and "1/10 counting" in shown and shown.endswith("\r\x1b[K")
 
 
 # --- pause, resume, retry ---

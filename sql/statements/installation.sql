@@ -6,6 +6,9 @@ select namespace::text, created_at, installation_is_elsewhere(), current_databas
        (select count(*) from integrations where enabled)
   from installation
 
+-- name: installation_is_elsewhere :once
+select installation_is_elsewhere()
+
 -- name: installation_settle :once
 -- Here it is; how many integrations were disabled.
 -- $1 boolean: a copy, with a name of its own

@@ -60,3 +60,7 @@ select c.integration_id, i.name::text, coalesce(c.created, 0)::text, coalesce(c.
        (select h1 at time zone 'UTC' from hours), (select h2 at time zone 'UTC' from hours)
   from counts c left join integrations i on i.id = c.integration_id left join named n on n.integration_id is not distinct from c.integration_id
  order by c.integration_id nulls last
+
+-- name: integration_is_missing :once
+-- $1 bigint: its id; 0 = none is named
+select $1::bigint <> 0 and not exists (select from integrations where id = $1)

@@ -1,5 +1,5 @@
-/* What the client library cannot unpack, or finds damaged: a few bytes that unpack to more than it takes, say,
- * which whoever may write to a topic can put there. It would stand still there for ever. See
+/* What the client library cannot unpack, or finds damaged: a few bytes that unpack to more than it takes,
+ * say, which whoever may write to a topic can put there. It would stand still there for ever. See
  * consumer_internal.h. On the consumer's thread.
  *
  * Only messages of ours count, and those are small. Should one of them be passed over with the rest of its

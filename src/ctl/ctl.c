@@ -17,6 +17,7 @@
 #include "pg/pg_conninfo.h"
 #include "pg/pg_session.h"
 #include "pg/schema.h"
+#include "sql/statements.h"
 
 /* Where systemd puts the daemon's credentials while it runs; root may read them. */
 #define CREDENTIALS "/run/credentials/anubisd.service"
@@ -289,6 +290,19 @@ int ctl_read_part(const struct ctl *c, const char *since, const char *until, str
     pg_arg_text(args, to);
     pg_arg_i64(args, id);
     return 0;
+}
+
+int ctl_name_missing(struct pg *pg, int64_t integration_id)
+{
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+    bool is_missing = false;
+    struct error err;
+
+    pg_arg_i64(&args, integration_id);
+    if (pg_query_bool(pg, &sql_integration_is_missing, &args, &is_missing, &err) != PG_DONE || !is_missing)
+        return 0;
+    ctl_say("there is no integration %" PRId64 " (anubisctl integrations)", integration_id);
+    return CTL_DIFFERENT;
 }
 
 int ctl_read_id(const char *text, const char *whose, int64_t *ret)

@@ -93,6 +93,8 @@ struct pg_params ctl_session(const struct ctl *c, const char *name);
 int ctl_connect(const struct ctl *c, const struct pg_params *params, struct pg **ret);
 /* Says "could not `what`: …" with the database's words. Returns the exit code. */
 int ctl_refused(int r, const char *what, const struct error *err);
+/* Says so when no integration has this id: CTL_DIFFERENT; else 0, also for 0, which names none. */
+int ctl_name_missing(struct pg *pg, int64_t integration_id);
 
 /* A stored last_error or error_message without the institution's words: "HTTP 503", the word of the cause, or
  * a sentence of anubisd. The caller frees; NULL when there was no error. `http_status` 0 = there was no

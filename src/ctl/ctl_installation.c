@@ -12,7 +12,8 @@ static int settle(struct ctl *c, struct pg *pg, int64_t *ret_disabled, struct er
     return r == PG_DONE ? pg_query_i64(pg, &sql_installation_settle, &args, ret_disabled, err) : r;
 }
 
-static int show(struct ctl *c, struct pg *pg, int64_t disabled, struct error *err, int *ret_code)
+static int show(struct ctl *c, struct pg *pg, int64_t disabled, bool was_elsewhere, struct error *err,
+                int *ret_code)
 {
     CLEANUP(pg_result_freep) struct pg_result *rows = NULL;
     int r = pg_query(pg, &sql_installation_show, NULL, &rows, err);
@@ -30,6 +31,8 @@ static int show(struct ctl *c, struct pg *pg, int64_t disabled, struct error *er
     sheet_add(sheet, "enabled", "enabled integrations", value_i64(pg_next_i64(&row)));
     if (c->identity.same || c->identity.copy)
         sheet_add(sheet, "disabled", c->identity.copy ? "disabled now" : NULL, value_i64(disabled));
+    if (c->identity.same && !was_elsewhere)
+        sheet_say(sheet, "", "It was last used here already: nothing had to be said.");
     if (elsewhere)
         sheet_say(
             sheet, "",
@@ -44,10 +47,14 @@ static int work(struct ctl *c, struct pg *pg, struct error *err, int *ret_code)
 {
     bool changes = c->identity.same || c->identity.copy;
     int64_t disabled = 0;
-    int r = changes ? settle(c, pg, &disabled, err) : PG_DONE;
+    bool was_elsewhere = false;
+    int r = pg_query_bool(pg, &sql_installation_is_elsewhere, NULL, &was_elsewhere, err);
+
+    if (r == PG_DONE && changes)
+        r = settle(c, pg, &disabled, err);
 
     if (r == PG_DONE)
-        r = show(c, pg, disabled, err, ret_code);
+        r = show(c, pg, disabled, was_elsewhere, err, ret_code);
     if (r == PG_DONE && changes)
         r = pg_execute(pg, c->dry_run ? "rollback" : "commit", err);
     return r;

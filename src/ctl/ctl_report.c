@@ -166,8 +166,12 @@ int ctl_report(struct ctl *c)
     if (code)
         return code;
     int r = pg_query(pg, &sql_report, &args, &rows, &err);
+    if (r == PG_DONE && pg_rows(rows) <= 1 && c->choice.integration)
+        code = ctl_name_missing(pg, strtoll(c->choice.integration, NULL, 10));
     pg_close(pg);
     if (r != PG_DONE)
         return ctl_refused(r, "read the report", &err);
+    if (code)
+        return code;
     return csv ? show_csv(rows) : show_sheet(c, rows);
 }

@@ -223,6 +223,10 @@ static int work(struct retry *r)
     if (code)
         return code;
     int res = count_chosen(r);
+    if (res == PG_DONE && r->chosen == 0)
+        code = ctl_name_missing(r->pg, r->integration);
+    if (code)
+        return code;
     if (res == PG_DONE)
         res = find_others(r);
     if (res == PG_DONE && !r->ctl->dry_run)

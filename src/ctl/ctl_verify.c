@@ -299,7 +299,9 @@ static int prove(struct proof *p)
     }
     p->step_began = 0;
     ctl_progress(NULL);
-    return r == PG_DONE ? pg_query(p->pg, &sql_letters_stops, NULL, &p->stops, &p->err) : r;
+    if (r == PG_DONE)
+        r = pg_query(p->pg, &sql_letters_stops, NULL, &p->stops, &p->err);
+    return r == PG_DONE ? pg_query(p->pg, &sql_work_refused, NULL, &p->refused, &p->err) : r;
 }
 
 /* The groups that stand still stand above the verdict; true when there is one. */
@@ -338,16 +340,21 @@ static int add_verdict(struct proof *p)
         strbuf_addf(
             &text, "not yet caught up: %" PRId64 " events to be published, %" PRId64 " to be handled; %s",
             b->unpublished, b->behind,
-            stand_still ? "consumers have stopped, see above"
-            : is_late   ? "the oldest of these has been published for long. When the consumers run "
-                          "(\"anubisctl status\") and it stays, run \"anubisctl replay --group integration\": "
-                          "what Kafka has is read again, and the rest published again"
-                        : "nothing is wrong");
+            !pg_is_null(p->refused, 0, 0) ? pg_get_text(p->refused, 0, 0)
+            : stand_still                 ? "consumers have stopped, see above"
+            : is_late ? "the oldest of these has been published for long. When the consumers run "
+                        "(\"anubisctl status\") and it stays, run \"anubisctl replay --group integration\": "
+                        "what Kafka has is read again, and the rest published again"
+                      : "nothing is wrong");
     else
         strbuf_adds(&text, "proven: subscriptions, ledger, published events and counters agree");
     if (b->unlogged)
-        strbuf_addf(&text, "; %" PRId64 " published event%s not come into the audit log", b->unlogged,
-                    b->unlogged == 1 ? " has" : "s have");
+        strbuf_addf(
+            &text,
+            "; %" PRId64
+            " published event%s not come into the audit log. Should that stay while the group monitoring runs, "
+            "\"anubisctl replay --group monitoring\" has what Kafka has read again, and the rest published again",
+            b->unlogged, b->unlogged == 1 ? " has" : "s have");
     if (b->passed)
         strbuf_addf(&text,
                     "; %" PRId64 " event%s came with ledger ids that the relay had passed because nobody had "
@@ -377,6 +384,7 @@ static void forget(struct proof *p)
 {
     pg_result_free(p->handled);
     pg_result_free(p->stops);
+    pg_result_free(p->refused);
     sentences_free(&p->differences);
     free(p->counts);
     sheet_free(p->sheet);

@@ -43,7 +43,8 @@ static int judge(struct sheet *sheet, const struct audit_result *result, int64_t
             sheet, NULL,
             "not yet: %" PRId64
             " published event%s not come into the audit log (the group monitoring is behind, stopped or "
-            "off: \"anubisctl status\"); all else is as it was written",
+            "off: \"anubisctl status\"); all else is as it was written. Should that stay while it runs, \"anubisctl replay "
+            "--group monitoring\" has them come",
             unlogged, unlogged == 1 ? " has" : "s have");
         sheet_add(sheet, "verdict", NULL, value_text("behind"));
         return CTL_BEHIND;

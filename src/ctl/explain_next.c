@@ -272,7 +272,7 @@ static void explain_failed(struct explanation *e)
                       "it failed for good because the institution refused its data (HTTP %" PRId64
                       "): the same data would be refused again",
                       event.http_status);
-    else if (strcmp(event.error, "status set to failed by the application") == 0)
+    else if (strcmp(event.operation, "application") == 0)
         sentences_add(&e->reasons,
                       "it failed for good because the application, or a person, set it to \"failed\"");
     else if (event.attempt >= explain_max_attempts(e))

@@ -27,9 +27,9 @@ struct proof {
     struct ctl *ctl;
     struct pg *pg;
     struct sheet *sheet;
-    int64_t adopted; /* ledger ids up to this one are of before the adoption */
-    int64_t middle;  /* a subscription */
-    struct pg_result *handled, *stops;
+    int64_t adopted;                             /* ledger ids up to this one are of before the adoption */
+    int64_t middle;                              /* a subscription */
+    struct pg_result *handled, *stops, *refused; /* refused: why daemons wait */
     /* The events of each integration; sorted by id before they are searched. */
     struct integration_count *counts;
     size_t count;

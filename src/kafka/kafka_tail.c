@@ -265,8 +265,8 @@ static enum kafka_tail_result take_message(struct kafka_tail *t, struct part *pa
     return KAFKA_TAIL_MESSAGE;
 }
 
-/* What the library cannot unpack, which whoever may write to the topic can put there. The offset that it tells
- * is where the batch begins. Ours are small; one that was damaged is not known here either. */
+/* What the library cannot unpack, which whoever may write to the topic can put there. The offset that it
+ * tells is where the batch begins. Ours are small; one that was damaged is not known here either. */
 static void pass_over(struct kafka_tail *t, struct part *part, int64_t batch)
 {
     uint64_t now = now_monotonic_usec();
