@@ -820,11 +820,13 @@ begin
            set gap_first = '{}', gap_last = '{}', gap_horizon = '{}',
                high = least(r.high, (select min(g) - 1 from unnest(r.gap_first) g),
                             (select min(e.id) - 1 from anubis.subscription_events e
-                              where e.event_type in ('created', 'sent', 'failed', 'retried')
+                               join (values ('integration'), ('monitoring')) m (model)
+                                 on m.model = 'integration' or exists (select from anubis.consumer_offsets o where o.read_model = m.model)
+                              where e.event_type is not null and (m.model = 'monitoring' or e.event_type <> 'updated')
                                 and e.id > coalesce((select max(last_id) from anubis.ledger_partitions
                                                       where name = 'subscription_events_adopted'), 0)
                                 and not exists (select from anubis.consumer_bitmaps b
-                                                 where b.read_model = 'integration' and b.event_type = e.event_type
+                                                 where b.read_model = m.model and b.event_type = e.event_type
                                                    and b.chunk = e.id / 8192 and get_bit(b.bits, (e.id % 8192)::integer) = 1)));
     end if;
     return disabled;

@@ -170,6 +170,7 @@ def test_a_copy_with_a_name_of_its_own(original, broker, institutions):
         copy.wait_states(sent=25)
         for one in (copy, app):
             wait_for(lambda one=one: one.value("select sum(sent) from {s}.integration_runtime") == 25, 60, "the counters")
+            Ctl(database=one.database, kafka=broker)("verify", "--wait").expect(0)
         assert daemon.term() == 0
     assert len(set(institutions.keys()) - keys) == 10
     for one in (copy, app):
@@ -323,12 +324,14 @@ def test_daemons_of_one_database_in_groups_of_other_names(app, ctl, institutions
     """Each handles all events, and nothing counts twice: that is said once, with the key, and not each time that they meet."""
     integration = app.integration(institutions.url("/good"))
     daemons = [make_daemon(merged(QUICK, {"consumers": {"group_prefix": prefix}})).start() for prefix in ("one", "two")]
-    for n in range(40):
-        app.subscriptions(integration, 20)
-        app.wait_states(sent=20 * (n + 1))
     said = r"in the group .(one|two)-\w+-group.: .* set consumers.group_prefix alike"
-    wait_for(lambda: any(re.search(said, daemon.log) for daemon in daemons), 60, "the words")
-    wait_for(lambda: app.value("select sum(sent) from {s}.integration_runtime") == 800, 60, "the counters")
+    rows = []
+
+    def words():
+        rows.extend(app.subscriptions(integration, 20))
+        return any(re.search(said, daemon.log) for daemon in daemons)
+    wait_for(words, 120, "the words", interval=1)
+    wait_for(lambda: app.value("select sum(sent) from {s}.integration_runtime") == len(rows), 60, "the counters")
     assert ctl("verify", "--wait").code in (0, 2)
     for daemon in daemons:
         assert len(re.findall(r"\n.*" + said, daemon.log)) <= 3

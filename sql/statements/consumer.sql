@@ -62,7 +62,7 @@ update consumer_offsets o
 -- $1 text: consumer group
 -- $2 text: read model
 select consumer_group from consumer_offsets
- where read_model = $2 and consumer_group <> $1 and updated_at > now() - interval '1 min' order by updated_at desc limit 1
+ where read_model = $2 and consumer_group <> $1 and updated_at > now() - interval '20 s' order by updated_at desc limit 1
 
 -- name: read_stop
 -- Why a group has stopped, for how many milliseconds it may put messages aside, however many (NULL = it stands still), and the command

@@ -120,6 +120,8 @@ struct consumer_member {
     uint64_t strangers_at;    /* the next look for one */
     struct trouble outside;   /* we are no member of it, though Kafka answers */
     struct trouble rival;     /* another group handles our read model */
+    uint64_t rivals_at;       /* monotonic; the next look for one */
+    uint64_t fenced_quiet_until;
     struct backoff backoff;
     uint64_t retry_at;
 };
@@ -269,7 +271,9 @@ void consumer_pass_unreadable(struct consumer *c, const struct kafka_poll *poll)
 
 /* --- strangers.c ------------------------------------------------------------------------------ */
 
-/* A batch was rolled back, since somebody else was faster: says who. */
+/* Says that another daemon handles our events in a group of another name. */
+void consumer_find_rival(struct consumer *c);
+/* A batch was rolled back, since somebody else was faster. */
 void consumer_say_fenced(struct consumer *c);
 /* A foreign message was read: says once when another installation's events are in our topics. */
 void consumer_say_shared(struct consumer *c, const struct kafka_message *message);

@@ -428,6 +428,7 @@ static void look(struct consumer *c)
     c->look_at = now_monotonic_usec() + LOOK_USEC;
     consumer_recall_unknown(c);
     look_for_moved(c);
+    consumer_find_rival(c);
     look_for_unassigned(c);
     if (c->kafka.client && consumer_is_outside(c))
         leave_group(c);

@@ -9,6 +9,8 @@
 #include "consumers/consumer_internal.h"
 
 #define QUIET_USEC (60 * USEC_PER_SEC)
+#define RIVALS_USEC (10 * USEC_PER_SEC) /* between looks */
+#define RIVAL_PATIENCE_USEC (30 * USEC_PER_SEC)
 
 /* Once: both installations go on writing there, and nothing else tells why counters stand still while the
  * other one's consumers have the partitions. */
@@ -96,19 +98,37 @@ void consumer_say_late(const struct consumer *c, const struct consumer_item *ite
     }
 }
 
-/* Two groups that handle one read model fence each other off whenever they meet in one chunk of its marks. */
-void consumer_say_fenced(struct consumer *c)
+/* Two groups that handle one read model fence each other off whenever they meet in one chunk of its marks.
+ * That of a former prefix goes on for a moment. */
+void consumer_find_rival(struct consumer *c)
 {
     CLEANUP(freep) char *rival = NULL;
     struct error ignored;
+    uint64_t now = now_monotonic_usec();
 
-    if (store_find_rival(c->session.pg, c->group_id, c->group->model, &rival, &ignored) != PG_DONE || !rival)
-        log_notice(
-            "%s: somebody else has moved the offset of a partition, or stopped the group; starting over",
-            c->name);
-    else if (trouble_begins(&c->kafka.rival))
+    if (!c->session.pg || now < c->kafka.rivals_at)
+        return;
+    c->kafka.rivals_at = now + RIVALS_USEC;
+    if (store_find_rival(c->session.pg, c->group_id, c->group->model, &rival, &ignored) != PG_DONE)
+        return;
+    if (!rival)
+        (void) trouble_ends(&c->kafka.rival);
+    else if (trouble_lasts(&c->kafka.rival, now, now, RIVAL_PATIENCE_USEC))
         log_warning(
             "%s: another daemon of this database handles the same events in the group \"%s\": each reads "
             "all of them, and nothing counts twice; set consumers.group_prefix alike",
             c->name, rival);
+}
+
+void consumer_say_fenced(struct consumer *c)
+{
+    uint64_t now = now_monotonic_usec();
+    bool is_news = now >= c->kafka.fenced_quiet_until;
+
+    if (is_news)
+        c->kafka.fenced_quiet_until = now + QUIET_USEC;
+    if (is_news && c->kafka.rival.since == 0)
+        log_notice(
+            "%s: somebody else has moved the offset of a partition, or stopped the group; starting over",
+            c->name);
 }
