@@ -116,12 +116,16 @@ struct consumer_member {
     bool shared_said;         /* that another installation's events are in our topics */
     struct error last_said;   /* of the other troubles */
     struct consumer_unassigned unassigned;
-    struct trouble strangers; /* another program is a member of our group */
-    uint64_t strangers_at;    /* the next look for one */
-    struct trouble outside;   /* we are no member of it, though Kafka answers */
-    struct trouble rival;     /* another group handles our read model */
-    uint64_t rivals_at;       /* monotonic; the next look for one */
-    uint64_t fenced_quiet_until;
+    struct {
+        struct trouble trouble; /* another program is a member of our group */
+        uint64_t look_at;       /* monotonic */
+    } strangers;
+    struct trouble outside; /* we are no member of it, though Kafka answers */
+    struct {
+        struct trouble trouble; /* another group handles our read model */
+        uint64_t look_at;       /* monotonic */
+        uint64_t quiet_until;   /* that somebody was faster was said */
+    } rival;
     struct backoff backoff;
     uint64_t retry_at;
 };

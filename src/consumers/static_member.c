@@ -111,19 +111,19 @@ static void find_strangers(struct consumer *c)
     struct error err;
     uint64_t now = now_monotonic_usec();
 
-    if (now < c->kafka.strangers_at || c->kafka.away.said)
+    if (now < c->kafka.strangers.look_at || c->kafka.away.said)
         return;
     int r = kafka_consumer_strangers(c->kafka.client, (const char *const *) c->topics, &found, &err);
     if (r == KAFKA_NO_ANSWER_YET)
         return;
-    c->kafka.strangers_at = now + STRANGERS_USEC;
+    c->kafka.strangers.look_at = now + STRANGERS_USEC;
     if (r < 0) {
         log_debug("%s: %s", c->name, err.text);
     } else if (found.count == 0) {
-        if (trouble_ends(&c->kafka.strangers))
+        if (trouble_ends(&c->kafka.strangers.trouble))
             log_line(LOG_NOTICE, MSG_GROUP_SHARED, "%s: no other program is a member of this group any more",
                      c->name);
-    } else if (trouble_begins(&c->kafka.strangers)) {
+    } else if (trouble_begins(&c->kafka.strangers.trouble)) {
         say_stranger(c, &found);
     }
 }

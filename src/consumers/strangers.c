@@ -106,14 +106,14 @@ void consumer_find_rival(struct consumer *c)
     struct error ignored;
     uint64_t now = now_monotonic_usec();
 
-    if (!c->session.pg || now < c->kafka.rivals_at)
+    if (!c->session.pg || now < c->kafka.rival.look_at)
         return;
-    c->kafka.rivals_at = now + RIVALS_USEC;
+    c->kafka.rival.look_at = now + RIVALS_USEC;
     if (store_find_rival(c->session.pg, c->group_id, c->group->model, &rival, &ignored) != PG_DONE)
         return;
     if (!rival)
-        (void) trouble_ends(&c->kafka.rival);
-    else if (trouble_lasts(&c->kafka.rival, now, now, RIVAL_PATIENCE_USEC))
+        (void) trouble_ends(&c->kafka.rival.trouble);
+    else if (trouble_lasts(&c->kafka.rival.trouble, now, now, RIVAL_PATIENCE_USEC))
         log_warning(
             "%s: another daemon of this database handles the same events in the group \"%s\": each reads "
             "all of them, and nothing counts twice; set consumers.group_prefix alike",
@@ -123,11 +123,11 @@ void consumer_find_rival(struct consumer *c)
 void consumer_say_fenced(struct consumer *c)
 {
     uint64_t now = now_monotonic_usec();
-    bool is_news = now >= c->kafka.fenced_quiet_until;
+    bool is_news = now >= c->kafka.rival.quiet_until;
 
     if (is_news)
-        c->kafka.fenced_quiet_until = now + QUIET_USEC;
-    if (is_news && c->kafka.rival.since == 0)
+        c->kafka.rival.quiet_until = now + QUIET_USEC;
+    if (is_news && c->kafka.rival.trouble.since == 0)
         log_notice(
             "%s: somebody else has moved the offset of a partition, or stopped the group; starting over",
             c->name);
