@@ -52,6 +52,7 @@ static void on_session_up(bool again, void *userdata)
 
     if (again)
         leases_wait_after_outage(d->leases);
+    settler_others_up(d->settler);
     claimer_soon(d->claimer, 0);
 }
 

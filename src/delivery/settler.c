@@ -453,6 +453,14 @@ bool settler_up(const struct settler *s)
     return s->down.since == 0;
 }
 
+void settler_others_up(struct settler *s)
+{
+    if (s->down.since == 0 || s->down.said)
+        return;
+    s->down.since = now_monotonic_usec();
+    pg_async_hurry(s->pg);
+}
+
 size_t settler_pending(const struct settler *s)
 {
     return s->queue.count + s->batch.count;

@@ -40,6 +40,8 @@ void settler_add(struct settler *s, struct store_settlement *item);
 /* There are notes to be sent. */
 void settler_has_notes(struct settler *s);
 bool settler_up(const struct settler *s);
+/* The session that claims came up just now: this one tries, too. */
+void settler_others_up(struct settler *s);
 /* Results not yet known to stand. */
 size_t settler_pending(const struct settler *s);
 /* Nothing more will come: do not wait for a batch to fill. */

@@ -418,6 +418,18 @@ void pg_async_reset(struct pg_async *p)
         go_down(p, -ECONNRESET, &err);
 }
 
+void pg_async_hurry(struct pg_async *p)
+{
+    int waits = SD_EVENT_OFF;
+
+    if (p->retry_timer)
+        (void) sd_event_source_get_enabled(p->retry_timer, &waits);
+    if (waits == SD_EVENT_OFF)
+        return;
+    backoff_reset(&p->backoff);
+    arm(p, &p->retry_timer, 0, on_retry);
+}
+
 static int on_deadline(sd_event_source *s, uint64_t usec, void *userdata)
 {
     struct pg_async *p = userdata;

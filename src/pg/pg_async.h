@@ -43,3 +43,5 @@ int pg_async_query(struct pg_async *p, const struct pg_statement *statement, con
                    uint64_t deadline_usec, pg_async_callback callback, void *userdata);
 /* Drops the session (a new one opens): the way out of a statement that waits for a lock. */
 void pg_async_reset(struct pg_async *p);
+/* One that waits to open its session tries at once: another one was opened just now. */
+void pg_async_hurry(struct pg_async *p);
