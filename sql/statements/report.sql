@@ -32,13 +32,18 @@ with asked as (
          sum(attempts) as attempts
     from cells group by grouping sets ((integration_id), ())
 ), latencies as materialized (
-  select integration_id, is_http, index, sum(n) as n
-    from (select integration_id, false as is_http, u.index, u.n from cells, unnest(delivery_index, delivery_count) as u (index, n)
+  -- Both histograms by one key: the indexes of calls are odd. Sums of float8 are exact up to 2^53; those of bigint are numeric.
+  select integration_id, key, sum(n) as n
+    from (select integration_id, 2 * index::int as key, n::float8 as n
+            from (select integration_id, unnest(delivery_index) as index, unnest(delivery_count) as n from cells) d
           union all
-          select integration_id, true, u.index, u.n from cells, unnest(http_index, http_count) as u (index, n)) x
-   group by 1, 2, 3
+          select integration_id, 2 * index::int + 1, n::float8
+            from (select integration_id, unnest(http_index) as index, unnest(http_count) as n from cells) h) x
+   group by 1, 2
 ), all_latencies as (
-  select * from latencies union all select null, is_http, index, sum(n) from latencies group by 2, 3
+  select integration_id, key % 2 = 1 as is_http, key / 2 as index, n from latencies
+  union all
+  select null, key % 2 = 1, key / 2, sum(n) from latencies group by key
 ), ranked as (
   select *, sum(n) over (partition by integration_id, is_http order by index) as up_to,
          sum(n) over (partition by integration_id, is_http) as total

@@ -19,7 +19,6 @@
 /* A batch takes milliseconds; what takes longer is a database in trouble. */
 #define STATEMENT_MAX_USEC (8 * USEC_PER_SEC)
 #define LOCK_USEC (5 * USEC_PER_SEC)
-/* After a crash our former session may hold the member's name until the server has noticed. */
 #define LOOK_USEC (1 * USEC_PER_SEC)
 #define LOOK_MS 500
 #define MISSING_USEC (3 * USEC_PER_SEC)

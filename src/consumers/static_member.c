@@ -11,6 +11,7 @@
 
 #define ASK_MS 1000 /* of Kafka, for a topic */
 #define MARGIN_USEC (10 * USEC_PER_SEC)
+/* After a crash our former session may hold the member's name until the server has noticed. */
 #define MEMBER_WAIT_USEC (2 * USEC_PER_SEC)
 #define STRANGERS_USEC (10 * USEC_PER_SEC)
 #define OUTSIDE_USEC (60 * USEC_PER_SEC) /* others may keep the group from giving out its partitions */
