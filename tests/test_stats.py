@@ -280,7 +280,8 @@ def check_forms(ctl, one):
     assert table[1][:2] == [str(one), "'=Uni \"A\", B"]
     assert "=Uni" in ctl("report", "--since", "2026-01-01", "--format", "table").expect(0).stdout
     assert ctl("report", "--since", "1h", "--json").expect(0).json["integrations"] == []
-    assert "no integration 99" in ctl("report", "--integration", "99", "--since", "2026-01-01", "--format", "json").expect(1).stderr
+    none = ctl("report", "--integration", "99", "--since", "2026-01-01", "--format", "json").expect(1)
+    assert "no integration 99" in none.stderr
     for wrong in (["--format", "xml"], ["--since", "soon"], ["--integration", "x"], ["--format", "csv", "--json"]):
         ctl("report", *wrong).expect(64)
     for wrong in ([], ["--group", "all"], ["--group", "monitoring", "--from-ledger"]):
