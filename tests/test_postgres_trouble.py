@@ -450,8 +450,8 @@ def test_what_a_daemon_has_sent_and_cannot_store_goes_out_once(app, institutions
         app.wait_states(sent=20)
         assert institutions.counts("/slow/1500/once")["requests"] == 20 and other.log.count("without a result") == 0
         ctl("verify", "--wait").expect(0)
-        other.stop()
         for end in (daemon.stop, daemon.kill9):
+            other.stop()
             app.subscriptions(integration, 3)
             wait_for(lambda: app.value("select count(*) from {s}.subscriptions where claimed_by = 'cut'"), 60, "a claim")
             end()
