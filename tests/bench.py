@@ -20,6 +20,7 @@ import bench_kills
 import bench_isolation
 import bench_limits
 import bench_proof
+import bench_report
 import bench_soak
 import bench_throughput
 import bench_tls
@@ -203,6 +204,7 @@ CASES = {"throughput": lambda b, a: bench_throughput.throughput(b, a.rows, a.tur
          "consumers": lambda b, a: bench_consumers.consumers(b, a.rows, a.turns),
          "audit": lambda b, a: bench_audit.audit(b, a.rows, a.turns),
          "proof": lambda b, a: bench_proof.proof(b, a.waiting, a.turns),
+         "report": lambda b, a: bench_report.report(b, a.turns),
          "publish": lambda b, a: {f"{n}/s": bench_insert.publish(b, n, 10) for n in (1, 100, 1000)},
          "idle": lambda b, a: b.idle(60),
          "memory": lambda b, a: {**b.memory(a.waiting), "table": bench_tls.memory(b)},

@@ -253,7 +253,7 @@ def test_a_report_adds_up_any_period(app, ctl):
                   **{f"{k}_count": [n for _, n in v] for k, v in kinds.items()}}
         app.query(f"insert into {{s}}.integration_stats_spans ({', '.join(values)}) values ({', '.join(['%s'] * 3)}, "
                   f"{', '.join(['%s'] * 5)}, %s::smallint[], %s::smallint[], %s::bigint[], %s::bigint[])", list(values.values()))
-    for _ in range(8):
+    for _ in range(24):
         since, until = sorted(first + datetime.timedelta(hours=rnd.randrange(70 * 24)) for _ in range(2))
         inside = [r for r in rows if since <= r[2] < until]
         period = ["--since", f"{since:%Y-%m-%d %H:%M}", "--until", f"{until:%Y-%m-%d %H:%M}"]

@@ -3,8 +3,9 @@
 -- failed, retried, attempts, share of "sent" among the results (NULL = none), then p50, p95 and p99 of the milliseconds from creation
 -- to "sent", and of the HTTP calls; numbers as text. The last row, without id, is that of all; then the period's beginning and end.
 --
--- The period is covered by months, days and hours, the longest that fit. A percentile is the middle of its index (see latency_index),
--- 2 lu/(l+u), so that it is off by at most 1.09 percent.
+-- The period is whole months and, at each of its ends, what its month has before it: days and hours, or the whole month less those that
+-- follow, whichever are fewer. Where nothing has happened since the period's end, it does not end. A percentile is the middle of its
+-- index (see latency_index), 2 lu/(l+u), so that it is off by at most 1.09 percent.
 -- $1 text: since, a time; or a duration before now that begins with "-"
 -- $2 text: until, in the same way
 -- $3 bigint: integration, 0 = all
@@ -13,33 +14,48 @@ with asked as (
          case when left($2, 1) = '-' then now() + $2::interval else $2::timestamptz end at time zone 'UTC' - interval '1 microsecond' as last
 ), hours as (
   select since as h1, greatest(since, date_trunc('hour', last) + interval '1 hour') as h2 from asked
-), days as (
-  select *, date_trunc('day', h1 + interval '1 day - 1 microsecond') as d1, date_trunc('day', h2) as d2 from hours
-), months as (
-  select *, date_trunc('month', h1 + interval '1 month - 1 microsecond') as m1, date_trunc('month', h2) as m2 from days
+), ends (at, sign) as (
+  select h1, -1 from hours
+  union all
+  select case when exists (select from integration_stats_spans where span = 'hour' and bucket >= h2 at time zone 'UTC') then h2
+              else 'infinity' end, 1
+    from hours
+), parts as (
+  select *, at > m0 + interval '15 days' as from_month, at > d0 + interval '12 hours' as from_day
+    from (select *, date_trunc('month', at) as m0, date_trunc('month', at) + interval '1 month' as m1,
+                 date_trunc('day', at) as d0, date_trunc('day', at) + interval '1 day' as d1 from ends) e
 ), periods as materialized (
-  select p.span, p.first at time zone 'UTC' as first, p.past at time zone 'UTC' as past
-    from months cross join lateral (values
-         ('hour', h1, case when d1 < d2 then d1 else h2 end), ('hour', d2, case when d1 < d2 then h2 end),
-         ('day', d1, case when m1 < m2 then m1 else d2 end), ('day', m2, case when m1 < m2 then d2 end),
-         ('month', m1, m2)) as p (span, first, past)
+  select p.span, p.first at time zone 'UTC' as first, p.past at time zone 'UTC' as past, p.sign
+    from (select 'month' as span, min(m0) as first, max(m0) as past, 1 as sign from parts
+          union all
+          select p.* from parts cross join lateral (values
+                 ('month', case when from_month then m0 end, m1, sign),
+                 ('day', case when from_month then d0 else m0 end, case when from_month then m1 else d0 end,
+                  case when from_month then -sign else sign end),
+                 ('day', case when from_day then d0 end, d1, sign),
+                 ('hour', case when from_day then at else d0 end, case when from_day then d1 else at end,
+                  case when from_day then -sign else sign end)) as p (span, first, past, sign)
+           where at < 'infinity') p
    where p.first < p.past
 ), cells as materialized (
-  select s.* from periods p join integration_stats_spans s on s.span = p.span and s.bucket >= p.first and s.bucket < p.past
+  -- For each period by itself, so that the index finds its rows: all of them would be looked at instead.
+  select s.*, p.sign from periods p cross join lateral (
+         select * from integration_stats_spans where span = p.span and bucket >= p.first and bucket < p.past offset 0) s
    where $3 in (0, s.integration_id)
 ), counts as (
-  select integration_id, sum(created) as created, sum(sent) as sent, sum(failed) as failed, sum(retried) as retried,
-         sum(attempts) as attempts
+  select integration_id, sum(sign * created) as created, sum(sign * sent) as sent, sum(sign * failed) as failed,
+         sum(sign * retried) as retried, sum(sign * attempts) as attempts
     from cells group by grouping sets ((integration_id), ())
+  having grouping(integration_id) = 1 or sum(sign * (created + sent + failed + retried + attempts)) > 0
 ), latencies as materialized (
   -- Both histograms by one key: the indexes of calls are odd. Sums of float8 are exact up to 2^53; those of bigint are numeric.
   select integration_id, key, sum(n) as n
-    from (select integration_id, 2 * index::int as key, n::float8 as n
-            from (select integration_id, unnest(delivery_index) as index, unnest(delivery_count) as n from cells) d
+    from (select integration_id, 2 * index::int as key, sign * n::float8 as n
+            from (select integration_id, sign, unnest(delivery_index) as index, unnest(delivery_count) as n from cells) d
           union all
-          select integration_id, 2 * index::int + 1, n::float8
-            from (select integration_id, unnest(http_index) as index, unnest(http_count) as n from cells) h) x
-   group by 1, 2
+          select integration_id, 2 * index::int + 1, sign * n::float8
+            from (select integration_id, sign, unnest(http_index) as index, unnest(http_count) as n from cells) h) x
+   group by 1, 2 having sum(n) > 0
 ), all_latencies as (
   select integration_id, key % 2 = 1 as is_http, key / 2 as index, n from latencies
   union all
