@@ -38,6 +38,14 @@ def test_a_pool_in_session_mode_serves(bouncer, database, app, institutions, mak
     assert daemon.term() == 0
 
 
+def test_a_pool_that_is_too_small_is_named(bouncer, app, institutions, make_daemon):
+    """Nothing is sent that could not be stored; and it is said why sessions get no answer, whichever of them it are."""
+    daemon = make_daemon(database=bouncer("session", default_pool_size=2, query_wait_timeout=5)).start()
+    app.subscriptions(app.integration(institutions.url("/good")), 5)
+    daemon.wait_log("if through a pooler, its pool may be full", 90)
+    assert daemon.term() == 0
+
+
 @pytest.mark.parametrize("mode, settings", [("transaction", {}), ("transaction", {"default_pool_size": 1}),
                                             ("transaction", {"server_round_robin": 1}), ("statement", {})])
 def test_other_pools_are_refused(bouncer, app, institutions, make_daemon, mode, settings):

@@ -322,6 +322,7 @@ static bool handle(struct consumer *c, enum kafka_poll_result result, const stru
     case KAFKA_ASSIGNED:
         kafka_works(c);
         kafka_allows(c, NULL);
+        *c->kafka.last_said.text = '\0';
         consumer_on_assigned(c, poll);
         return true;
     case KAFKA_REVOKED:

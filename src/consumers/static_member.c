@@ -182,17 +182,18 @@ int consumer_find_unassigned(struct consumer *c, bool *ret, struct error *err)
 bool consumer_is_outside(struct consumer *c)
 {
     uint64_t now = now_monotonic_usec();
+    const char *said = c->kafka.last_said.text;
 
-    if (c->kafka.away.said || c->kafka.topics_missing || kafka_consumer_is_member(c->kafka.client)) {
+    if (c->kafka.away.said || c->kafka.topics_missing || c->kafka.denied.said ||
+        kafka_consumer_is_member(c->kafka.client)) {
         (void) trouble_ends(&c->kafka.outside);
         return false;
     }
     if (!trouble_lasts(&c->kafka.outside, now, now, OUTSIDE_USEC))
         return false;
-    log_warning(
-        "%s: has been no member of its group for %" PRIu64
-        " s, though Kafka answers: joins again with a new client, should the address of the group's coordinator have changed",
-        c->name, OUTSIDE_USEC / USEC_PER_SEC);
+    log_warning("%s: has been no member of its group for %" PRIu64 " s, though Kafka answers%s%s%s: joins again "
+                "with a new client, should the address of the group's coordinator have changed",
+                c->name, OUTSIDE_USEC / USEC_PER_SEC, *said ? " (it said: " : "", said, *said ? ")" : "");
     (void) trouble_ends(&c->kafka.outside);
     return true;
 }

@@ -93,8 +93,10 @@ void consumer_say_late(const struct consumer *c, const struct consumer_item *ite
                                       .kafka_at = true},
             "%s: partition %d of \"%s\" was read up to offset %" PRId64
             ", but has new events from offset %" PRId64
-            " on (a broker lost the end of its log, the topic was made anew, or marks are gone); they are counted now",
-            c->name, (int) p->number, p->topic, p->known_until, items[i].offset);
+            " on (a broker lost the end of its log, the topic was made anew, or marks are gone); they are counted now. "
+            "What was lost is not: when \"anubisctl verify\" goes on naming events that are not handled, run "
+            "\"anubisctl replay --group %s\"",
+            c->name, (int) p->number, p->topic, p->known_until, items[i].offset, c->group->model);
     }
 }
 

@@ -314,6 +314,20 @@ static bool take_topic_error(struct kafka_consumer *k, struct kafka_poll *ret)
     return false;
 }
 
+/* What mends it, where the library's words leave that open. */
+static const char *advice(rd_kafka_resp_err_t code)
+{
+    switch (code) {
+    case RD_KAFKA_RESP_ERR_INVALID_SESSION_TIMEOUT:
+        return "; let consumers.session_timeout lie between group.min.session.timeout.ms and "
+               "group.max.session.timeout.ms of the brokers";
+    case RD_KAFKA_RESP_ERR_GROUP_MAX_SIZE_REACHED:
+        return "; the brokers' group.max.size has to allow a member for each consumer thread of each daemon";
+    default:
+        return "";
+    }
+}
+
 static enum kafka_poll_result take_error(struct kafka_consumer *k, rd_kafka_resp_err_t code,
                                          const char *words, struct kafka_poll *ret)
 {
@@ -333,7 +347,7 @@ static enum kafka_poll_result take_error(struct kafka_consumer *k, rd_kafka_resp
         error_set(&ret->error, "%s", *k->refusal.text ? k->refusal.text : "no broker can be reached");
         return KAFKA_AWAY;
     }
-    error_set(&ret->error, "%s", words && *words ? words : rd_kafka_err2str(code));
+    error_set(&ret->error, "%s%s", words && *words ? words : rd_kafka_err2str(code), advice(code));
     if (code == RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED)
         return KAFKA_DENIED;
     if (code == RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED && take_topic_error(k, ret))

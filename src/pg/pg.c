@@ -291,11 +291,12 @@ static int connect_to(struct pg **ret, const struct pg_params *params, struct er
 static int find_pooler(struct pg *pg, bool *ret, struct error *err)
 {
     static const struct pg_statement ask = {"", "select pg_catalog.pg_backend_pid()"};
+    struct error why = {.text = ""};
     int64_t pid;
-    int r = pg_query_i64(pg, &ask, NULL, &pid, err);
+    int r = pg_query_i64(pg, &ask, NULL, &pid, &why);
 
-    if (r == PG_DONE)
-        *ret = pid != PQbackendPID(pg->conn);
+    *ret = r == PG_DONE && pid != PQbackendPID(pg->conn);
+    error_set(err, "%s%s", why.text, r == -ECONNRESET ? "; if through a pooler, its pool may be full" : "");
     return r;
 }
 
