@@ -15,6 +15,7 @@
 #define STATEMENT_USEC (10 * USEC_PER_SEC)
 #define USER_AGENT "anubisd/" ANUBIS_VERSION
 #define PRUNE_USEC (60 * USEC_PER_SEC)
+#define HURRY_USEC (100 * USEC_PER_MSEC) /* between two turns, at least */
 /* A look takes at most a tenth of the time. */
 #define LOOK_REST 9
 
@@ -223,8 +224,11 @@ static void turn(struct alerts *a)
 /* Requests go on meanwhile, each in many small steps: a turn for each would only ask the database. */
 static void wait_for_turn(struct alerts *a)
 {
-    uint64_t until = now_monotonic_usec() + ALERTS_TURN_USEC, now;
+    uint64_t now = now_monotonic_usec(), until = now + ALERTS_TURN_USEC;
 
+    /* A turn that was hurried came before the look was due: the next one comes with it. */
+    if (a->leading)
+        until = MIN(until, MAX(a->look_at, now + HURRY_USEC));
     a->hurry = false;
     while (!a->hurry && !worker_is_stopping(&a->worker) && (now = now_monotonic_usec()) < until)
         sd_event_run(a->event, until - now);
