@@ -124,6 +124,8 @@ static const struct command_option {
      "of resume --group: for an hour what it cannot handle goes to dead_letters"},
     {"all", FLAG(choice.all), TAKES_LETTERS,
      "of dead-letters: also those that are over; of its replay and discard: all open ones"},
+    {"from", TEXT(stats.from, "TIME"), TAKES_REPLAY,
+     "of replay: what Kafka was given since then; or a duration (2h)"},
     {"from-ledger", FLAG(stats.from_ledger), TAKES_REPLAY, "of replay: not from Kafka, but from the ledger"},
     {"rate", TEXT(choice.rate, "NUMBER"), TAKES_RATE | TAKES_LETTERS,
      "of retry, resend and dead-letters replay: so many a second, not all at once"},

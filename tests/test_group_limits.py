@@ -30,7 +30,7 @@ def test_a_session_that_is_too_long(app, institutions, make_daemon, real_kafka):
         app.subscriptions(app.integration(institutions.url("/good")), 10)
         daemon.wait_log("Kafka says: .*let consumers.session_timeout lie between group.min.session.timeout.ms and group.max.*", 60)
         app.wait_states(sent=10)
-        daemon.wait_log(r"no member of its group .* \\(it said: .*session", 120)
+        daemon.wait_log(r"no member of its group .* \(it said: .*session", 120)
         daemon.term()
         make_daemon({**where, **OURS}).start()
         wait_for(lambda: counted(app) == 10, 120, "all to be counted")

@@ -153,3 +153,35 @@ def test_what_comes_again_in_fewer_partitions_counts_once(world, make_daemon):
     read = "select min(next_offset) from {s}.consumer_offsets where topic = %s and partition = 0"
     wait_for(lambda: world.app.value(read, (world.topic("sent"),)) >= 80, 60, "all groups to have read it")
     world.check(70, {})
+
+
+@pytest.mark.real_kafka
+def test_a_group_reads_again_from_a_time(world, make_daemon):
+    """Each partition from its first message of then; where there is none, or nobody can say, nothing is changed."""
+    app, ctl = world.app, world.ctl
+    daemon = make_daemon(world.settings, kafka=world.kafka).start()
+    world.send(40, 40)
+    ctl("verify", "--wait").expect(0)
+    then = app.value("select clock_timestamp()::text")
+    world.send(4, 44)
+    ctl("verify", "--wait").expect(0)
+    daemon.term()
+    offsets = "select topic, partition, next_offset from {s}.consumer_offsets where read_model = 'integration' order by 1, 2"
+    before = app.query(offsets)
+    for words, code in ((["--from", "soon"], 64), (["--from", then, "--from-ledger"], 64), (["--from", then, "--dry-run"], 0),
+                        (["--from", "2100-01-01"], 0)):
+        ctl("replay", "--group", "integration", *words).expect(code)
+        assert app.query(offsets) == before
+    away = Ctl(merged(world.settings, {"kafka": {"brokers": "127.0.0.1:1"}}), database=app.database)
+    assert "could not ask Kafka" in away("replay", "--group", "integration", "--from", then).expect(69).stderr
+    assert app.query(offsets) == before
+    ctl("replay", "--group", "integration", "--from", then, "--json").expect(0)
+    at = app.value("select extract(epoch from %s::timestamptz)::float8 * 1000", (then,))
+    read = {topic: world.kafka.read_all(topic) for topic in {topic for topic, _, _ in before}}
+    for (topic, partition, now), (_, _, end) in zip(app.query(offsets), before):
+        times = {m.offset: m.timestamp_ms for m in read[topic] if m.partition == partition}
+        assert now == min([offset for offset, time in times.items() if time >= int(at)], default=end), (topic, partition, times)
+    assert sum(end - now for (_, _, now), (_, _, end) in zip(app.query(offsets), before)) == 8  # created and sent
+    make_daemon(world.settings, kafka=world.kafka).start()
+    ctl("verify", "--wait").expect(0)
+    assert app.value("select sum(sent)::int from {s}.integration_runtime") == 44

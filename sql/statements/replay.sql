@@ -22,14 +22,28 @@ with gone as (
 )
 select exists (select from gone)
 
+-- name: replay_places :once
+-- What a read model is read from: topic, partition; and the time in milliseconds.
+-- $1 text: a time; or a duration before now that begins with "-"
+-- $2 text: read model
+select topic, partition,
+       floor(extract(epoch from case when left($1, 1) = '-' then now() + $1::interval else $1::timestamptz end) * 1000)::bigint
+  from consumer_offsets where read_model = $2 order by 1, 2
+
 -- name: replay_again :once
--- Sets a read model back to the beginning of its topics: what Kafka still has is read again, what was handled is known by its marks, and
+-- Sets a read model back to the beginning of its topics, or of what is named: what Kafka still has is read again, what was handled is known by its marks, and
 -- what Kafka does not have is published again: see monitor_unread.sql. How many partitions.
 -- $1 text: read model
+-- $2 text[]: topics, with
+-- $3 integer[]: partitions
+-- $4 bigint[]: from this offset on; -1 = what was read of it stays so
 with published as (
 -- include: consumer_published.part.sql
 ), set_back as (
-  update consumer_offsets set next_offset = 0, foreign_messages = 0, unknown_events = 0, updated_at = now(),
+  update consumer_offsets o set next_offset = case when cardinality($2::text[]) = 0 then 0 else least(next_offset, (
+           select nullif(f."offset", -1) from unnest($2::text[], $3::int[], $4::bigint[]) as f (topic, partition, "offset")
+            where f.topic = o.topic and f.partition = o.partition)) end,
+         foreign_messages = 0, unknown_events = 0, updated_at = now(),
          unread_until = 9223372036854775807, unread_below = p.below, unread_gaps = p.gaps
     from published p where read_model = $1 returning 1
 )

@@ -127,6 +127,17 @@ int ctl_configure(struct ctl *c)
     return r == 0 ? 0 : EX_CONFIG;
 }
 
+int ctl_load_kafka(const struct ctl *c, struct config **ret, struct error *err)
+{
+    static const struct config_judges judges = {.conninfo = pg_conninfo_check};
+    CLEANUP(strbuf_free) struct strbuf problems = STRBUF_INIT(4 << 20), notices = STRBUF_INIT(1 << 20);
+
+    if (config_load(ret, c->config_path, CONFIG_SECRETS_KAFKA, &judges, &problems, &notices) == 0)
+        return 0;
+    error_set(err, "%.*s", (int) strcspn(strbuf_str(&problems), "\n"), strbuf_str(&problems));
+    return -EINVAL;
+}
+
 struct pg_params ctl_session(const struct ctl *c, const char *name)
 {
     struct pg_params params = pg_session_params(c->config, name, 0);

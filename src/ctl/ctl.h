@@ -45,6 +45,7 @@ struct ctl {
     } choice;             /* of retry; NULL = any */
     struct {
         const char *format;  /* of report */
+        const char *from;    /* of replay: a time; NULL = the beginning */
         const char *group;   /* of replay, resume and dead-letters; NULL = none, all */
         bool reconciliation; /* of report */
         bool from_ledger;    /* of replay */
@@ -86,6 +87,9 @@ int ctl_wait_for_work(const struct ctl *c, struct pg *pg, struct error *err);
 
 /* Reads the environment file and the configuration. 0, or an exit code after it said why. */
 int ctl_configure(struct ctl *c);
+
+/* The configuration once more, with the secrets of Kafka, which few commands need. 0, or -EINVAL with *err. */
+int ctl_load_kafka(const struct ctl *c, struct config **ret, struct error *err);
 
 /* Parameters that all sessions have in common; `name` is the application_name, a constant. */
 struct pg_params ctl_session(const struct ctl *c, const char *name);

@@ -5,13 +5,18 @@
 #include <sysexits.h>
 
 #include "ctl/ctl.h"
+#include "kafka/kafka_times.h"
 #include "sql/statements.h"
+
+#define ASK_MS 15000
 
 struct replay {
     struct ctl *ctl;
     struct pg *pg;
     int64_t partitions, leaves;                 /* set back; that are gone, and come again */
     int64_t integrations, stats, confirmations; /* corrected */
+    struct pg_result *places;                   /* topics and partitions to be read from a time on */
+    struct kafka_partition *from;               /* the same, with the offsets of that time */
     struct error err;
 };
 
@@ -38,6 +43,46 @@ static int refuse_lost(struct replay *r)
     return -ENODATA;
 }
 
+/* Asked before anything is locked. */
+static int find_from(struct replay *r)
+{
+    CLEANUP(config_unrefp) struct config *config = NULL;
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+    CLEANUP(freep) char *from = NULL;
+
+    int code = ctl_read_time(r->ctl->stats.from, "--from", &from);
+    if (code)
+        return code;
+    pg_arg_text(&args, from);
+    pg_arg_text(&args, r->ctl->stats.group);
+    int res = pg_query(r->pg, &sql_replay_places, &args, &r->places, &r->err);
+    if (res != PG_DONE)
+        return ctl_refused(res, "find what the group reads", &r->err);
+    size_t count = (size_t) pg_rows(r->places);
+    r->from = xcalloc(count + 1, sizeof(*r->from));
+    for (size_t i = 0; i < count; i++)
+        r->from[i] = (struct kafka_partition){.topic = pg_get_text(r->places, (int) i, 0),
+                                              .partition = (int32_t) pg_get_i64(r->places, (int) i, 1)};
+    if (count == 0)
+        return 0;
+    if (ctl_load_kafka(r->ctl, &config, &r->err) == 0 &&
+        kafka_times_ask(config, pg_get_i64(r->places, 0, 2), r->from, count, ASK_MS, &r->err) == 0)
+        return 0;
+    ctl_say("could not ask Kafka where the messages of that time begin: %s", r->err.text);
+    return EX_UNAVAILABLE;
+}
+
+/* Of the places: where each is read again, at the latest. */
+static void add_from(const struct replay *r, struct pg_args *args)
+{
+    size_t count = r->places ? (size_t) pg_rows(r->places) : 0;
+    const struct kafka_partition none = {0}, *first = count > 0 ? r->from : &none;
+
+    pg_arg_texts(args, &first->topic, sizeof(*first), count);
+    pg_arg_i32s(args, &first->partition, sizeof(*first), count);
+    pg_arg_i64s(args, &first->offset, sizeof(*first), count);
+}
+
 /* From the topics: the daemons find the offsets changed, and start over from them. */
 static int read_again(struct replay *r)
 {
@@ -47,6 +92,7 @@ static int read_again(struct replay *r)
     if (strcmp(r->ctl->stats.group, "monitoring") == 0)
         res = one(r, &sql_replay_unmark, &r->leaves);
     pg_arg_text(&args, r->ctl->stats.group);
+    add_from(r, &args);
     return res == PG_DONE ? pg_query_i64(r->pg, &sql_replay_again, &args, &r->partitions, &r->err) : res;
 }
 
@@ -119,6 +165,10 @@ static int check(const struct ctl *c)
         ctl_say("replay needs --group integration, monitoring or external");
         return EX_USAGE;
     }
+    if (c->stats.from_ledger && c->stats.from) {
+        ctl_say("--from is a time in Kafka: it cannot be had with --from-ledger");
+        return EX_USAGE;
+    }
     if (c->stats.from_ledger && strcmp(c->stats.group, "monitoring") == 0) {
         ctl_say("the group \"%s\" has counted nothing that the ledger could correct", c->stats.group);
         return EX_USAGE;
@@ -138,8 +188,13 @@ int ctl_replay(struct ctl *c)
         code = ctl_connect(c, &params, &r.pg);
     if (code)
         return code;
-    int res = rebuild(&r);
-    code = res == PG_DONE ? show(&r) : ctl_refused(res, "rebuild what was counted", &r.err);
+    if (c->stats.from)
+        code = find_from(&r);
+    int res = code ? PG_DONE : rebuild(&r);
+    if (!code)
+        code = res == PG_DONE ? show(&r) : ctl_refused(res, "rebuild what was counted", &r.err);
+    free(r.from);
+    pg_result_free(r.places);
     pg_close(r.pg);
     return code;
 }

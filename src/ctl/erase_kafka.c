@@ -6,7 +6,6 @@
 
 #include "base/timeutil.h"
 #include "kafka/kafka_retention.h"
-#include "pg/pg_conninfo.h"
 #include "sql/statements.h"
 
 #define ASK_MS 5000
@@ -27,17 +26,12 @@ static void held_free(struct held *h)
     free(h->retention);
 }
 
-/* With the secrets of Kafka, which no other command needs. */
 static int ask(const struct ctl *c, struct held *h, struct error *err)
 {
-    static const struct config_judges judges = {.conninfo = pg_conninfo_check};
-    CLEANUP(strbuf_free) struct strbuf problems = STRBUF_INIT(4 << 20), notices = STRBUF_INIT(1 << 20);
     CLEANUP(config_unrefp) struct config *config = NULL;
 
-    if (config_load(&config, c->config_path, CONFIG_SECRETS_KAFKA, &judges, &problems, &notices) < 0) {
-        error_set(err, "%.*s", (int) strcspn(strbuf_str(&problems), "\n"), strbuf_str(&problems));
+    if (ctl_load_kafka(c, &config, err) < 0)
         return -1;
-    }
     return kafka_retention_ask(config, h->topics, h->count, ASK_MS, h->retention, err);
 }
 

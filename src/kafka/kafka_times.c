@@ -1,0 +1,49 @@
+/* Offsets by the time of messages. See kafka_times.h. */
+#include "kafka/kafka_times.h"
+
+#include <errno.h>
+#include <librdkafka/rdkafka.h>
+
+#include "kafka/kafka_conf.h"
+
+static bool is_gone(rd_kafka_resp_err_t code)
+{
+    return code == RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART || code == RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC ||
+           code == RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION;
+}
+
+static int take_answer(const rd_kafka_topic_partition_list_t *list, struct kafka_partition *partitions,
+                       struct error *err)
+{
+    for (int i = 0; i < list->cnt; i++) {
+        const rd_kafka_topic_partition_t *found = &list->elems[i];
+        if (found->err && !is_gone(found->err)) {
+            error_set(err, "\"%s\", partition %d: %s", found->topic, (int) found->partition,
+                      rd_kafka_err2str(found->err));
+            return -EIO;
+        }
+        partitions[i].offset = found->err || found->offset < 0 ? -1 : found->offset;
+    }
+    return 0;
+}
+
+int kafka_times_ask(const struct config *config, int64_t at_ms, struct kafka_partition *partitions,
+                    size_t count, int timeout_ms, struct error *err)
+{
+    static const struct kafka_setting own[] = {{NULL, NULL}};
+    rd_kafka_t *rk;
+    int r = kafka_client_new(&rk, config, KAFKA_PRODUCER, own, err);
+
+    if (r < 0)
+        return r;
+    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new((int) count);
+    for (size_t i = 0; i < count; i++)
+        rd_kafka_topic_partition_list_add(list, partitions[i].topic, partitions[i].partition)->offset = at_ms;
+    rd_kafka_resp_err_t code = rd_kafka_offsets_for_times(rk, list, timeout_ms);
+    if (code)
+        error_set(err, "%s", rd_kafka_err2str(code));
+    r = code ? -EIO : take_answer(list, partitions, err);
+    rd_kafka_topic_partition_list_destroy(list);
+    rd_kafka_destroy(rk);
+    return r;
+}
