@@ -461,6 +461,36 @@ def test_what_a_daemon_has_sent_and_cannot_store_goes_out_once(app, institutions
         assert len(ids) == 20
 
 
+@pytest.mark.parametrize("roles, hours", [(["w1"], 1), (["w1", "w2"], 0)])
+def test_a_refusal_that_outlasts_leases_loses_no_result(own_postgres, institutions, make_daemon, roles, hours):
+    """However long it lasts; where daemons cannot see each other's sessions at work, being of different roles, for minutes."""
+    database = own_postgres().create_database("anubis")
+    Ctl(database=database).migrate()
+    app = Application(database)
+    integration = app.integration(institutions.url("/slow/1500/refused"), max_attempts=1)
+    for role in roles:
+        app.query(f"create role {role} login")
+        app.query(f"select {{s}}.anubisd_grant('{role}')")
+
+    def start(name, role):
+        make_daemon({"instance": name, "delivery": {"lease": "3s", "timeout": "2s"}, "database": {
+            "conninfo": database.conninfo().replace("user=postgres", f"user={role}"), "schema": app.schema}}).start()
+    start("first", roles[0])
+    app.subscriptions(integration, 20)
+    under_way(app, 20)
+    start("second", roles[-1])
+    for role in roles:
+        app.query(f"revoke update on {{s}}.subscriptions from {role}")
+    over = "select max(lease_expires_at) < now() - interval '20 s' from {s}.subscriptions"
+    wait_for(lambda: app.value(over), 60, "the leases to be over")
+    app.query(f"set session_replication_role = replica; update {{s}}.subscriptions set lease_expires_at = "
+              f"lease_expires_at - interval '{hours} hours'; set session_replication_role = origin")
+    for role in roles:
+        app.query(f"grant update on {{s}}.subscriptions to {role}")
+    app.wait_states(sent=20)
+    assert institutions.counts("/slow/1500/refused")["requests"] == 20, roles
+
+
 def test_a_clock_that_is_set_back_parks_nothing(app, institutions, make_daemon):
     """What was written while the server's clock was five hours ahead waits as long as any other, not until that time."""
     integration = app.integration(institutions.url("/good"))

@@ -17,6 +17,8 @@
 #define PERIOD_MIN_USEC (250 * USEC_PER_MSEC)
 #define PERIOD_MAX_USEC (5 * USEC_PER_SEC)
 #define GRACE_USEC (15 * USEC_PER_SEC)
+/* What kept our statements kept those of others, too: so long they have to store what they hold. */
+#define PATIENCE_USEC (60 * USEC_PER_SEC)
 
 struct leases {
     struct queue_session *session;
@@ -29,6 +31,7 @@ struct leases {
     uint64_t at; /* monotonic: when leases are looked at next */
     struct look look;
     uint64_t sent_at; /* boot time: the look under way */
+    uint64_t patient_until; /* monotonic: leases of daemons that are there are left to them */
 };
 
 static void log_expired(const struct pg_result *result, int rows)
@@ -90,6 +93,8 @@ static void on_expired(struct pg_answer *answer, void *userdata)
     }
     if (answer->r == 0)
         queue_session_done(s->session, STANDSTILL_LEASES);
+    else
+        s->patient_until = now_monotonic_usec() + PATIENCE_USEC;
     if (answer->r == 0)
         refusals_widen(&s->refusals, s->limit, rows);
     if (rows > 0 && rows == s->limit)
@@ -130,7 +135,8 @@ static bool expire_leases(struct leases *s, const struct config *config, uint64_
     s->limit = refusals_limit(&s->refusals, ROWS);
     s->sent_at = now_boottime_usec();
     store_expire_leases_args(queue_session_args(s->session), &rules, s->live.count, s->live.data,
-                             passed_over_count, passed_over, s->limit, config->instance);
+                             passed_over_count, passed_over, s->limit, config->instance,
+                             now < s->patient_until);
     return queue_session_ask(s->session, &sql_expire_leases, on_expired, s) == 0;
 }
 
@@ -163,6 +169,7 @@ bool leases_has_lost_claims(const struct leases *s)
 void leases_wait_after_outage(struct leases *s)
 {
     s->at = now_monotonic_usec() + GRACE_USEC;
+    s->patient_until = now_monotonic_usec() + PATIENCE_USEC;
 }
 
 struct leases *leases_new(struct queue_session *session, const struct leases_callbacks *callbacks,

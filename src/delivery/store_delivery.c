@@ -211,7 +211,7 @@ void store_settle_args(struct pg_args *args, size_t count, const struct store_se
 
 void store_expire_leases_args(struct pg_args *args, const struct outcome_rules *rules, size_t count,
                               const int64_t *tokens, size_t passed_over_count, const int64_t *passed_over,
-                              int limit, const char *instance)
+                              int limit, const char *instance, bool patient)
 {
     pg_args_clear(args);
     pg_arg_i64s(args, tokens, sizeof(*tokens), count);
@@ -222,6 +222,7 @@ void store_expire_leases_args(struct pg_args *args, const struct outcome_rules *
     pg_arg_i64s(args, passed_over, sizeof(*passed_over), passed_over_count);
     pg_arg_i32(args, limit);
     pg_arg_text(args, instance);
+    pg_arg_bool(args, patient);
 }
 
 void store_pause_integration_args(struct pg_args *args, const struct store_wait *wait)
