@@ -1544,6 +1544,7 @@ CREATE FUNCTION anubis.lock_key(kind text) RETURNS bigint
         when 'replay' then 8    -- the session that rebuilds read models
         when 'retention' then 9 -- the daemon that lets old things go
         when 'audit' then 10    -- the session that proves the audit log
+        when 'alive' then 11    -- all sessions of a daemon, by its name
         else ('no such kind of lock: ' || kind)::bigint end
 $$;
 CREATE FUNCTION anubis.may_serve(served_by text, served_until timestamp with time zone, instance text, at timestamp with time zone) RETURNS boolean

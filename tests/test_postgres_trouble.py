@@ -429,7 +429,8 @@ def test_the_session_that_stores_results_is_lost_alone(app, institutions, make_d
         ctl("verify", "--wait").expect(0)
 
 
-def test_what_a_daemon_has_sent_and_cannot_store_goes_out_once(app, institutions, make_daemon, ctl):
+@pytest.mark.parametrize("lost", [["settle"], ["settle", "monitor", "listen"]], ids=len)
+def test_what_a_daemon_has_sent_and_cannot_store_goes_out_once(app, institutions, make_daemon, ctl, lost):
     """Its leases are over meanwhile. Another daemon leaves them to it as long as it is there; not where it is gone, or frozen."""
     integration = app.integration(institutions.url("/slow/1500/once"), max_attempts=1)
     with Proxy(f"127.0.0.1:{app.database.server.port}") as proxy, contextlib.closing(socket.socket()) as hole:
@@ -441,7 +442,8 @@ def test_what_a_daemon_has_sent_and_cannot_store_goes_out_once(app, institutions
         ids = app.subscriptions(integration, 20)
         under_way(app, 20)
         proxy.target = wrong
-        assert app.query("select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'anubisd settle'")
+        assert app.query("select pg_terminate_backend(pid) from pg_stat_activity where application_name = any (%s)",
+                         (["anubisd " + name for name in lost],))
         other = make_daemon({**settings, "instance": "other"}).start()
         daemon.wait_log("results cannot be stored", 30)
         over = "select max(lease_expires_at) < now() - interval '5 s' from {s}.subscriptions"
@@ -489,6 +491,29 @@ def test_a_refusal_that_outlasts_leases_loses_no_result(own_postgres, institutio
         app.query(f"grant update on {{s}}.subscriptions to {role}")
     app.wait_states(sent=20)
     assert institutions.counts("/slow/1500/refused")["requests"] == 20, roles
+
+
+def test_a_role_that_is_made_anew_under_its_name(own_postgres, institutions, make_daemon):
+    """Sessions that live on have a role that nobody knows: what they hold is stored by others, and no result is lost."""
+    database = own_postgres().create_database("anubis")
+    ctl = Ctl(database=database)
+    ctl.migrate()
+    app = Application(database)
+    integration = app.integration(institutions.url("/slow/1500/anew"), max_attempts=1)
+    made = "create role w1 login; select {s}.anubisd_grant('w1')"
+    app.query(made)
+    conninfo = database.conninfo().replace("user=postgres", "user=w1")
+    daemon = make_daemon({"database": {"conninfo": conninfo, "schema": app.schema}}).start()
+    app.subscriptions(integration, 20)
+    under_way(app, 20)
+    app.query("drop owned by w1; drop role w1")
+    app.query(made)
+    app.wait_states(sent=20, deadline=120)
+    app.subscriptions(integration, 5)
+    app.wait_states(sent=25)
+    daemons = "select count(*) from pg_locks where locktype = 'advisory' and granted and objid::bigint = {s}.lock_key('alerts') %% 4294967296"
+    wait_for(lambda: app.value(daemons, ()) == 1, 120, "a daemon to look for alerts")
+    assert institutions.counts("/slow/1500/anew")["requests"] == 25 and daemon.is_running()
 
 
 def test_a_clock_that_is_set_back_parks_nothing(app, institutions, make_daemon):

@@ -1,6 +1,6 @@
 -- Advisory locks, and the doorbell: by it the database wakes a daemon that sleeps.
 
--- The key of each kind of advisory lock; for "name" and "member" it is the seed of a hash. The base is the bell's own key.
+-- The key of each kind of advisory lock; for "name", "member" and "alive" it is the seed of a hash. The base is the bell's own key.
 create or replace function @extschema@.lock_key(kind text) returns bigint language sql immutable parallel safe as $$
     select @extschema@.lock_base() + case kind
         when 'bell' then 0      -- a daemon that sleeps
@@ -14,6 +14,7 @@ create or replace function @extschema@.lock_key(kind text) returns bigint langua
         when 'replay' then 8    -- the session that rebuilds read models
         when 'retention' then 9 -- the daemon that lets old things go
         when 'audit' then 10    -- the session that proves the audit log
+        when 'alive' then 11    -- all sessions of a daemon, by its name
         else ('no such kind of lock: ' || kind)::bigint end
 $$;
 

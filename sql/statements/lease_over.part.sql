@@ -30,7 +30,7 @@ with living as materialized (
    where s.status = 'processing' and (s.lease_expires_at < now() or s.lease_expires_at is null)
      and (s.claim_token is null or s.claim_token <> all ($1)) and s.id <> all ($6)
      and (s.claim_token is null or s.claimed_by = $8
-          or not exists (select from living l where l.name = hashtextextended(s.claimed_by, lock_key('name'))
+          or not exists (select from living l where l.name = hashtextextended(s.claimed_by, lock_key('alive'))
                                                 and (l.shown or $9 or s.lease_expires_at >= now() - interval '5 min')))
    order by s.lease_expires_at limit $7 for no key update of s skip locked
 )

@@ -21,6 +21,11 @@ select w.name::text, n.oid is not null, coalesce(has_schema_privilege(n.oid, 'us
 select m.version, m.applied_by, (select max(oldest_daemon) from anubis_migrations)
   from anubis_migrations m order by m.version desc limit 1
 
+-- name: be_there :once
+-- By this, other daemons see that one of this name is there, as long as it has a session: see lease_over.part.sql.
+-- $1 text: the name
+select pg_try_advisory_lock_shared(hashtextextended($1, lock_key('alive')))
+
 -- name: work_refused :once
 -- Why no daemon may work here, and what would be right; NULL = one may.
 select coalesce((

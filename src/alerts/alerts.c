@@ -42,6 +42,7 @@ static void open_session(struct alerts *a)
         return;
     }
     backoff_reset(&a->backoff);
+    a->opened_at = now_monotonic_usec();
     a->look_at = a->prune_at = 0;
 }
 
@@ -190,7 +191,7 @@ static void note_refusal(struct alerts *a, int r, const struct error *err)
     }
     if (r != -ECONNRESET && r != -ECANCELED && trouble_begins(&a->look))
         log_warning("alerts cannot be looked for: %s; trying again", err->text);
-    if (!pg_usable(a->pg))
+    if (!pg_usable(a->pg) || pg_is_blind(pg_error_sqlstate(a->pg), a->opened_at))
         give_up_session(a);
 }
 

@@ -44,6 +44,7 @@ struct alerts {
     } sinks;
     struct pg *pg;
     struct backoff backoff;
+    uint64_t opened_at;
     uint64_t open_at, look_at, prune_at; /* monotonic: nothing of it before */
     bool leading, shows_lost;            /* of the session */
     bool hurry;                          /* a sink can go on: the next turn comes at once */

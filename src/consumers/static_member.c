@@ -191,9 +191,11 @@ bool consumer_is_outside(struct consumer *c)
     }
     if (!trouble_lasts(&c->kafka.outside, now, now, OUTSIDE_USEC))
         return false;
-    log_warning("%s: has been no member of its group for %" PRIu64 " s, though Kafka answers%s%s%s: joins again "
-                "with a new client, should the address of the group's coordinator have changed",
-                c->name, OUTSIDE_USEC / USEC_PER_SEC, *said ? " (it said: " : "", said, *said ? ")" : "");
+    log_warning(
+        "%s: has been no member of its group for %" PRIu64 " s, though Kafka answers%s%s%s: joins again "
+        "with a new client, should the address of the group's coordinator have changed. Or another program "
+        "has taken the group's name with another protocol (group.protocol): it has to end",
+        c->name, OUTSIDE_USEC / USEC_PER_SEC, *said ? " (it said: " : "", said, *said ? ")" : "");
     (void) trouble_ends(&c->kafka.outside);
     return true;
 }

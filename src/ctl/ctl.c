@@ -148,7 +148,7 @@ struct pg_params ctl_session(const struct ctl *c, const char *name)
     params.stop_fd = c->stop_fd;
     params.keep_to_indexes = false;
     params.writes = false;
-    params.admit = schema_check;
+    params.admit = schema_admit_ctl;
     return params;
 }
 

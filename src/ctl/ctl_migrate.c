@@ -403,7 +403,7 @@ int ctl_migrate(struct ctl *c)
     struct pg_params params = ctl_session(c, "anubisctl migrate");
     params.writes = true;
 
-    params.admit = schema_check_name;
+    params.admit = schema_admit_migration;
     params.remark = show_remark;
     params.statement_timeout_usec = 0;
     int code = ctl_connect(c, &params, &m.pg);

@@ -30,7 +30,7 @@ struct leases {
     int limit;   /* of the statement under way */
     uint64_t at; /* monotonic: when leases are looked at next */
     struct look look;
-    uint64_t sent_at; /* boot time: the look under way */
+    uint64_t sent_at;       /* boot time: the look under way */
     uint64_t patient_until; /* monotonic: leases of daemons that are there are left to them */
 };
 

@@ -79,7 +79,7 @@ static void on_down(int r, const struct error *err, void *userdata)
     if (is_said(q, message_id, err))
         note_reason(q, err);
     q->why_not = *err;
-    if (q->silent || is_said(q, message_id, err))
+    if (r == -ESTALE || q->silent || is_said(q, message_id, err))
         return;
     q->said_down = message_id;
     if (r == PG_SCHEMA_MISFIT) {

@@ -67,6 +67,7 @@ struct monitor {
     struct auditor *auditor;
     struct pg *pg;
     struct backoff backoff;
+    uint64_t opened_at;
     uint64_t open_at;                                  /* monotonic: no session is opened before */
     uint64_t due_at[JOBS];                             /* monotonic, of each job */
     struct trouble extending, indexing, folding, full; /* full: a counter that has no room */
@@ -108,6 +109,7 @@ static void open_session(struct monitor *m)
         return;
     }
     backoff_reset(&m->backoff);
+    m->opened_at = now_monotonic_usec();
     memset(m->due_at, 0, sizeof(m->due_at));
 }
 
@@ -404,7 +406,7 @@ static void run_jobs(struct monitor *m)
             continue;
         uint64_t delay_usec = jobs[i].run(m);
         m->due_at[i] = now_monotonic_usec() + delay_usec;
-        if (m->pg && !pg_usable(m->pg)) {
+        if (m->pg && (!pg_usable(m->pg) || pg_is_blind(pg_error_sqlstate(m->pg), m->opened_at))) {
             log_debug("monitor: the session was lost at \"%s\"", jobs[i].name);
             give_up_session(m);
         }

@@ -16,6 +16,7 @@ struct pg_params {
     const char *conninfo; /* keywords or URL, with the password */
     const char *schema;
     const char *application_name;
+    const char *daemon; /* its name, which others see by this session; NULL = none */
     uint64_t connect_timeout_usec;
     uint64_t statement_timeout_usec; /* the server's limit; ours is a little above; 0 = none */
     uint64_t lock_timeout_usec;      /* the server's limit on waiting for a lock; 0 = none */
@@ -27,7 +28,7 @@ struct pg_params {
                                 planned */
     /* Asked once the session stands; NULL lets every session in. 0, PG_SCHEMA_MISFIT with *err, or an error
      * of pg_query(). */
-    int (*admit)(struct pg *pg, struct error *err);
+    int (*admit)(struct pg *pg, const struct pg_params *params, struct error *err);
     /* What the server remarks besides, at level notice and above; NULL = of no interest. Called on the
      * session's thread; the strings live as long as the call. */
     void (*remark)(void *userdata, const char *sqlstate, const char *words);
@@ -50,6 +51,11 @@ void pg_close(struct pg *pg); /* NULL is legal; never blocks */
 bool pg_usable(const struct pg *pg);
 /* The five letters of the last refused statement's SQLSTATE, "" when it has none. */
 const char *pg_error_sqlstate(const struct pg *pg);
+
+/* Does this SQLSTATE (undefined table, function or schema) say that the session finds nothing of what it found
+ * before? Its role was dropped and made anew, or lost its rights for a while: another session may find it. No
+ * sooner than half a minute after it was opened (monotonic). */
+bool pg_is_blind(const char *sqlstate, uint64_t opened_at);
 
 /* Is a value in a row to blame for this SQLSTATE? Classes 22 (data exception), 23 (integrity constraint
  * violation) and 54 (program limit exceeded). All else (the database is away, a deadlock, a missing table or

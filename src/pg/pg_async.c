@@ -17,7 +17,7 @@
 /* Parameters whose strings are our own. */
 struct owned_params {
     struct pg_params params;
-    char *conninfo, *schema, *application_name;
+    char *conninfo, *schema, *application_name, *daemon;
 };
 
 static void owned_params_copy(struct owned_params *to, const struct pg_params *from)
@@ -26,6 +26,7 @@ static void owned_params_copy(struct owned_params *to, const struct pg_params *f
     to->params.conninfo = to->conninfo = xstrdup(from->conninfo);
     to->params.schema = to->schema = xstrdup(from->schema);
     to->params.application_name = to->application_name = xstrdup(from->application_name);
+    to->params.daemon = to->daemon = xstrdup(from->daemon);
 }
 
 static void owned_params_free(struct owned_params *p)
@@ -33,6 +34,7 @@ static void owned_params_free(struct owned_params *p)
     free_secret(p->conninfo);
     free(p->schema);
     free(p->application_name);
+    free(p->daemon);
 }
 
 /* What the opening thread works on and leaves behind. Whoever comes last frees it: the thread cannot be
@@ -69,7 +71,8 @@ struct pg_async {
     sd_event_source *retry_timer, *deadline_timer;
 
     PGconn *conn;
-    int64_t server; /* see pg_is_elsewhere() */
+    int64_t server;     /* see pg_is_elsewhere() */
+    uint64_t opened_at; /* monotonic */
     struct pg_async *next;
     sd_event_source *io;
     uint32_t io_mask;
@@ -257,9 +260,10 @@ static void take_results(struct pg_async *p)
             struct error err;
             pg_words(&err, p->conn, result);
             bool read_only = p->owned.params.writes && pg_result_is_read_only(result);
-            if (read_only || pg_result_is_foreign(result)) {
+            bool blind = pg_is_blind(pg_sqlstate(result), p->opened_at);
+            if (read_only || blind || pg_result_is_foreign(result)) {
                 PQclear(result);
-                go_down(p, read_only ? -EROFS : -ECONNRESET, &err);
+                go_down(p, read_only ? -EROFS : blind ? -ESTALE : -ECONNRESET, &err);
                 return;
             }
             answer(p, result, -EBADMSG, &err);
@@ -323,6 +327,7 @@ static int on_opened(sd_event_source *s, int fd, uint32_t revents, void *userdat
         p->callbacks.down(r, &err, p->userdata);
         return 0;
     }
+    p->opened_at = now_monotonic_usec();
     p->io_mask = EPOLLIN;
     if (sd_event_add_io(p->event, &p->io, PQsocket(p->conn), EPOLLIN, on_io, p) < 0)
         abort();

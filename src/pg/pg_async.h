@@ -14,7 +14,8 @@ struct pg_async;
 struct pg_async_callbacks {
     /* A session is open and idle. */
     void (*up)(void *userdata);
-    /* Lost, or an attempt to open it was refused; `r` as pg_open()'s. */
+    /* Lost, or an attempt to open it was refused; `r` as pg_open()'s. -ESTALE: it was given up, because of
+     * pg_is_blind(). */
     void (*down)(int r, const struct error *err, void *userdata);
     /* NOTIFY arrived; NULL = not wanted. */
     void (*notified)(const char *payload, void *userdata);

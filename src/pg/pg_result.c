@@ -8,6 +8,8 @@
 #include "base/timeutil.h"
 #include "pg/pg_internal.h"
 
+#define BLIND_USEC (30 * USEC_PER_SEC)
+
 /* Type OIDs are part of Postgres's protocol in practice: pg_type.dat has never changed these. */
 enum {
     OID_BOOL = 16,
@@ -328,6 +330,13 @@ bool pg_result_is_foreign(const PGresult *result)
     const char *sqlstate = pg_sqlstate(result);
 
     return strcmp(sqlstate, "26000") == 0 || strcmp(sqlstate, "42P05") == 0;
+}
+
+bool pg_is_blind(const char *sqlstate, uint64_t opened_at)
+{
+    return (strcmp(sqlstate, "42P01") == 0 || strcmp(sqlstate, "42883") == 0 ||
+            strcmp(sqlstate, "3F000") == 0) &&
+           now_monotonic_usec() - opened_at > BLIND_USEC;
 }
 
 bool pg_result_is_good(const PGresult *result)

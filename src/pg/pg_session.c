@@ -14,11 +14,12 @@ struct pg_params pg_session_params(const struct config *config, const char *appl
         .conninfo = config->database.conninfo,
         .schema = config->database.schema,
         .application_name = application_name,
+        .daemon = config->instance,
         .connect_timeout_usec = config->database.connect_timeout_usec,
         .statement_timeout_usec = timeout,
         .writes = true,
         .stop_fd = -1,
         .keep_to_indexes = true,
-        .admit = schema_check_for_work,
+        .admit = schema_admit_daemon,
     };
 }

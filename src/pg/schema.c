@@ -113,14 +113,6 @@ static int judge_versions(const struct pg_result *r, struct error *err)
     return 0;
 }
 
-int schema_check_name(struct pg *pg, struct error *err)
-{
-    CLEANUP(pg_result_freep) struct pg_result *place = NULL;
-    int r = pg_query(pg, &sql_find_schema, NULL, &place, err);
-
-    return r == 0 ? judge_name(place, err) : r;
-}
-
 int schema_check(struct pg *pg, struct error *err)
 {
     CLEANUP(pg_result_freep) struct pg_result *place = NULL, *versions = NULL;
@@ -146,4 +138,30 @@ int schema_check_for_work(struct pg *pg, struct error *err)
         return r;
     error_set(err, "%s", pg_get_text(refused, 0, 0));
     return PG_SCHEMA_MISFIT;
+}
+
+/* --- admission -------------------------------------------------------------------------------- */
+
+int schema_admit_daemon(struct pg *pg, const struct pg_params *params, struct error *err)
+{
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+    int r = schema_check_for_work(pg, err);
+
+    pg_arg_text(&args, params->daemon);
+    return r == 0 ? pg_query(pg, &sql_be_there, &args, NULL, err) : r;
+}
+
+int schema_admit_ctl(struct pg *pg, const struct pg_params *params, struct error *err)
+{
+    (void) params;
+    return schema_check(pg, err);
+}
+
+int schema_admit_migration(struct pg *pg, const struct pg_params *params, struct error *err)
+{
+    CLEANUP(pg_result_freep) struct pg_result *place = NULL;
+    (void) params;
+    int r = pg_query(pg, &sql_find_schema, NULL, &place, err);
+
+    return r == 0 ? judge_name(place, err) : r;
 }
