@@ -118,6 +118,7 @@ struct consumer_member {
     struct consumer_unassigned unassigned;
     struct {
         struct trouble trouble; /* another program is a member of our group */
+        struct trouble hidden;  /* or has it for itself */
         uint64_t look_at;       /* monotonic */
     } strangers;
     struct trouble outside; /* we are no member of it, though Kafka answers */

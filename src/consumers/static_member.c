@@ -14,6 +14,7 @@
 /* After a crash our former session may hold the member's name until the server has noticed. */
 #define MEMBER_WAIT_USEC (2 * USEC_PER_SEC)
 #define STRANGERS_USEC (10 * USEC_PER_SEC)
+#define HIDDEN_USEC (30 * USEC_PER_SEC)
 #define OUTSIDE_USEC (60 * USEC_PER_SEC) /* others may keep the group from giving out its partitions */
 #define PAUSE_MAX_USEC (10 * 60 * USEC_PER_SEC)
 #define PARTITIONS_MAX 100000 /* of a topic */
@@ -106,6 +107,21 @@ static void say_stranger(const struct consumer *c, const struct kafka_strangers 
 }
 
 /* What another program reads as a member of the group is counted by nobody: its partitions are not ours. */
+/* A group of the newer protocol (KIP-848) shows no members to ours, and lets none of ours in. */
+static void find_hidden(struct consumer *c, const struct kafka_strangers *found, uint64_t now)
+{
+    if (!found->unlisted) {
+        if (trouble_ends(&c->kafka.strangers.hidden))
+            log_line(LOG_NOTICE, MSG_GROUP_SHARED, "%s: the consumer group is ours again", c->name);
+    } else if (trouble_lasts(&c->kafka.strangers.hidden, now, now, HIDDEN_USEC)) {
+        log_line(
+            LOG_ERR, MSG_GROUP_SHARED,
+            "%s: this consumer group lets nobody in: another program has its name with another protocol "
+            "(group.protocol=consumer). Nothing is read until it ends, or consumers.group_prefix is another",
+            c->name);
+    }
+}
+
 static void find_strangers(struct consumer *c)
 {
     struct kafka_strangers found;
@@ -118,6 +134,8 @@ static void find_strangers(struct consumer *c)
     if (r == KAFKA_NO_ANSWER_YET)
         return;
     c->kafka.strangers.look_at = now + STRANGERS_USEC;
+    if (r == 0)
+        find_hidden(c, &found, now);
     if (r < 0) {
         log_debug("%s: %s", c->name, err.text);
     } else if (found.count == 0) {
@@ -191,11 +209,10 @@ bool consumer_is_outside(struct consumer *c)
     }
     if (!trouble_lasts(&c->kafka.outside, now, now, OUTSIDE_USEC))
         return false;
-    log_warning(
-        "%s: has been no member of its group for %" PRIu64 " s, though Kafka answers%s%s%s: joins again "
-        "with a new client, should the address of the group's coordinator have changed. Or another program "
-        "has taken the group's name with another protocol (group.protocol): it has to end",
-        c->name, OUTSIDE_USEC / USEC_PER_SEC, *said ? " (it said: " : "", said, *said ? ")" : "");
+    log_warning("%s: has been no member of its group for %" PRIu64
+                " s, though Kafka answers%s%s%s: joins again "
+                "with a new client, should the address of the group's coordinator have changed",
+                c->name, OUTSIDE_USEC / USEC_PER_SEC, *said ? " (it said: " : "", said, *said ? ")" : "");
     (void) trouble_ends(&c->kafka.outside);
     return true;
 }

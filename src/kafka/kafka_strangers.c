@@ -118,6 +118,7 @@ static void take_members(const struct rd_kafka_group_info *group, const char *cl
 {
     char first[sizeof(ret->topic)];
 
+    ret->unlisted = group->err == RD_KAFKA_RESP_ERR_NO_ERROR && group->member_cnt == 0;
     for (int i = 0; i < group->member_cnt; i++) {
         const struct rd_kafka_group_member_info *member = &group->members[i];
         bool reads_ours = reads_one_of(member, topics, first, sizeof(first));
