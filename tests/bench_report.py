@@ -15,9 +15,9 @@ STATS = """insert into {s}.integration_stats_spans (integration_id, span, bucket
            h.indexes, h.counts, h.indexes, h.counts
       from generate_series(1, %s) i cross join lateral (
            select 'hour' as span, at, 1 as hours from generate_series(date_trunc('day', {b}), {b} + interval '1 day', '1 hour') at
-           union all select 'hour', at, 1 from generate_series(date_trunc('day', now() at time zone 'UTC'), now() at time zone 'UTC', '1 hour') at
-           union all select 'day', at, 24 from generate_series(date_trunc('month', {b}), now() at time zone 'UTC', '1 day') at
-           union all select 'month', at, 720 from generate_series(date_trunc('month', {b}), now() at time zone 'UTC', '1 month') at) p
+           union all select 'hour', at, 1 from generate_series(date_trunc('day', {e}), {e}, '1 hour') at
+           union all select 'day', at, 24 from generate_series(date_trunc('month', {b}), {e}, '1 day') at
+           union all select 'month', at, 720 from generate_series(date_trunc('month', {b}), {e}, '1 month') at) p
       cross join lateral (select array_agg(x) as indexes, array_agg(p.hours * (1 + x * i %% 7)) as counts
                             from generate_series(300, 299 + %s) x) h"""
 
@@ -26,7 +26,7 @@ def report(bench, turns):
     app, _ = bench.fresh(0)
     for _ in range(INTEGRATIONS):
         app.integration("https://institution.example/")
-    app.query(STATS.replace("{b}", f"({BEGIN})"), (INTEGRATIONS, INDEXES))
+    app.query(STATS.replace("{b}", f"({BEGIN})").replace("{e}", "(now() at time zone 'UTC')"), (INTEGRATIONS, INDEXES))
     app.query("vacuum analyze {s}.integration_stats_spans")
     since = app.value(f"select ({BEGIN})::text")
     ctl, seconds = Ctl(database=app.database), []

@@ -1025,25 +1025,28 @@ CREATE FUNCTION anubis.latency_index(usec bigint) RETURNS smallint
                     55449896459148,56664091084770,57904873110603,59172824724904,60468540864189,61792629492390,63145711886113,
                     64528422926154,65941411395383,67385340283170,68860887096459}'::bigint[]) end::smallint
 $$;
-CREATE FUNCTION anubis.lead_lock(kind text, OUT given boolean, OUT ended integer) RETURNS record
+CREATE FUNCTION anubis.lead_lock(kind text, OUT given boolean, OUT ended integer, OUT hidden boolean) RETURNS record
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
+declare
+    holder record;
 begin
     given := pg_try_advisory_lock(anubis.lock_key(kind));
+    hidden := false;
     if given then
         return;
     end if;
-    select a.pid into ended from pg_locks l join pg_stat_activity a using (pid)
+    select a.pid, a.state, a.state_change into holder from pg_locks l join pg_stat_activity a using (pid)
      where l.locktype = 'advisory' and l.granted and l.objsubid = 1
        and l.database = (select oid from pg_database where datname = current_database())
-       and (l.classid::bigint << 32) | l.objid::bigint = anubis.lock_key(kind)
-       and a.state = 'idle' and a.state_change < clock_timestamp() - interval '60 s';
-    if found and not pg_terminate_backend(ended) then
-        ended := null;
+       and (l.classid::bigint << 32) | l.objid::bigint = anubis.lock_key(kind);
+    hidden := found and coalesce(holder.state, 'disabled') = 'disabled';
+    if holder.state = 'idle' and holder.state_change < clock_timestamp() - interval '60 s' and pg_terminate_backend(holder.pid) then
+        ended := holder.pid;
     end if;
 exception when insufficient_privilege then
-    ended := null;
+    hidden := true;
 end $$;
 CREATE FUNCTION anubis.ledger_amiss() RETURNS text
     LANGUAGE plpgsql STABLE

@@ -28,7 +28,7 @@ def test_a_session_that_is_too_long(app, institutions, make_daemon, real_kafka):
     with broker(group_max_session_timeout_ms=10000) as (where, _):
         daemon = make_daemon(where).start()
         app.subscriptions(app.integration(institutions.url("/good")), 10)
-        daemon.wait_log("Kafka says: .*let consumers.session_timeout lie between group.min.session.timeout.ms and group.max.*", 60)
+        daemon.wait_log("Kafka says: .*let consumers.session_timeout lie between group.min.session.timeout.ms and", 60)
         app.wait_states(sent=10)
         daemon.wait_log(r"no member of its group .* \(it said: .*session", 120)
         daemon.term()

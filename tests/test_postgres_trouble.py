@@ -475,12 +475,12 @@ def test_a_refusal_that_outlasts_leases_loses_no_result(own_postgres, institutio
         app.query(f"select {{s}}.anubisd_grant('{role}')")
 
     def start(name, role):
-        make_daemon({"instance": name, "delivery": {"lease": "3s", "timeout": "2s"}, "database": {
+        return make_daemon({"instance": name, "delivery": {"lease": "3s", "timeout": "2s"}, "database": {
             "conninfo": database.conninfo().replace("user=postgres", f"user={role}"), "schema": app.schema}}).start()
     start("first", roles[0])
     app.subscriptions(integration, 20)
     under_way(app, 20)
-    start("second", roles[-1])
+    second = start("second", roles[-1])
     for role in roles:
         app.query(f"revoke update on {{s}}.subscriptions from {role}")
     over = "select max(lease_expires_at) < now() - interval '20 s' from {s}.subscriptions"
@@ -491,6 +491,10 @@ def test_a_refusal_that_outlasts_leases_loses_no_result(own_postgres, institutio
         app.query(f"grant update on {{s}}.subscriptions to {role}")
     app.wait_states(sent=20)
     assert institutions.counts("/slow/1500/refused")["requests"] == 20, roles
+    if len(roles) > 1:
+        second.wait_log('the daemon "first" leads, and this one.s role cannot see its session')
+    else:
+        assert "cannot see its session" not in second.log
 
 
 def test_a_role_that_is_made_anew_under_its_name(own_postgres, institutions, make_daemon):
@@ -511,8 +515,9 @@ def test_a_role_that_is_made_anew_under_its_name(own_postgres, institutions, mak
     app.wait_states(sent=20, deadline=120)
     app.subscriptions(integration, 5)
     app.wait_states(sent=25)
-    daemons = "select count(*) from pg_locks where locktype = 'advisory' and granted and objid::bigint = {s}.lock_key('alerts') %% 4294967296"
-    wait_for(lambda: app.value(daemons, ()) == 1, 120, "a daemon to look for alerts")
+    looks = ("select count(*) from pg_locks where locktype = 'advisory' and granted "
+             "and (classid::bigint << 32) | objid::bigint = {s}.lock_key('alerts')")
+    wait_for(lambda: app.value(looks) == 1, 120, "a daemon to look for alerts")
     assert institutions.counts("/slow/1500/anew")["requests"] == 25 and daemon.is_running()
 
 

@@ -932,14 +932,17 @@ def test_two_daemons_one_leader(ledger, broker, make_daemon):
 
 @pytest.mark.slow
 def test_a_leader_that_is_frozen_loses_the_lead(ledger, broker, make_daemon):
-    """Its sessions live on, and keep the locks of relay and alerts: they are ended after a minute, and it takes no harm."""
+    """Its sessions live on, and keep the locks of relay, alerts and retention: they are ended, and it takes no harm."""
     integration = ledger.integration()
     first = make_daemon(RELAY_ALONE).start()
     first.wait_log("the relay leads")
     leads = ("select array_agg(distinct a.application_name) from pg_locks l join pg_stat_activity a using (pid) "
              "where locktype = 'advisory' and granted "
-             "and (classid::bigint << 32) | objid::bigint in ({s}.lock_key('relay'), {s}.lock_key('alerts'))")
-    wait_for(lambda: len(ledger.value(leads)) == 2, 30, "both locks")
+             "and (classid::bigint << 32) | objid::bigint in ({s}.lock_key('relay'), {s}.lock_key('alerts'), "
+             "{s}.lock_key('retention'))")
+    wait_for(lambda: len(ledger.value(leads)) == 3, 60, "the locks")
+    sessions = leads.replace("distinct a.application_name", "distinct pid")
+    before = set(ledger.value(sessions))
     second = make_daemon(RELAY_ALONE).start()
     ledger.app.subscriptions(integration, 200, batch=5)
     ledger.wait_published()
@@ -948,6 +951,7 @@ def test_a_leader_that_is_frozen_loses_the_lead(ledger, broker, make_daemon):
     second.wait_log(r'of the daemon "anubisd1", has been silent for a minute: .* Its session \(\d+\) was ended', 120)
     second.wait_log("the relay leads")
     second.wait_log("the daemon that looks for alerts has been silent for a minute", 60)
+    wait_for(lambda: len(set(ledger.value(sessions)) - before) == 3, 120, "all locks to be the other daemon's")
     ledger.wait_published()
     first.cont()
     first.wait_log("gave up the lead", 60)

@@ -20,24 +20,27 @@ $$;
 
 -- Asks for the lock of whoever leads in something, which the session then holds until it ends. A leader sends a statement every few seconds:
 -- one whose session has been idle for a minute is a process that hangs or is frozen, and keeps everybody from leading. Its session is
--- ended: which one, NULL = none. It may not be ours to end, when it has another role.
-create or replace function @extschema@.lead_lock(kind text, out given boolean, out ended integer) language plpgsql
+-- ended: which one, NULL = none. Hidden: it may not be ours to see at work, or to end, when it has another role.
+create or replace function @extschema@.lead_lock(kind text, out given boolean, out ended integer, out hidden boolean) language plpgsql
     set search_path = pg_catalog, pg_temp as $$
+declare
+    holder record;
 begin
     given := pg_try_advisory_lock(@extschema@.lock_key(kind));
+    hidden := false;
     if given then
         return;
     end if;
-    select a.pid into ended from pg_locks l join pg_stat_activity a using (pid)
+    select a.pid, a.state, a.state_change into holder from pg_locks l join pg_stat_activity a using (pid)
      where l.locktype = 'advisory' and l.granted and l.objsubid = 1
        and l.database = (select oid from pg_database where datname = current_database())
-       and (l.classid::bigint << 32) | l.objid::bigint = @extschema@.lock_key(kind)
-       and a.state = 'idle' and a.state_change < clock_timestamp() - interval '60 s';
-    if found and not pg_terminate_backend(ended) then
-        ended := null;
+       and (l.classid::bigint << 32) | l.objid::bigint = @extschema@.lock_key(kind);
+    hidden := found and coalesce(holder.state, 'disabled') = 'disabled';
+    if holder.state = 'idle' and holder.state_change < clock_timestamp() - interval '60 s' and pg_terminate_backend(holder.pid) then
+        ended := holder.pid;
     end if;
 exception when insufficient_privilege then
-    ended := null;
+    hidden := true;
 end $$;
 
 -- Rings only when a daemon sleeps: a daemon that is about to sleep asks for the exclusive lock, and from then on no shared lock is

@@ -92,7 +92,7 @@ select not exists (select from audit_checks where checked_at between now() - int
 select l.given, coalesce(c.whole_at + c.took_ms * case when c.differences > 0 then interval '10 ms' else interval '100 ms' end < now()
                          or c.whole_at > now(), true),
        coalesce(c.checkpoint, 0)
-  from (select pg_try_advisory_lock(lock_key('audit')) as given) l left join audit_checks c on true
+  from lead_lock('audit') l left join audit_checks c on true
 
 -- name: audit_note
 -- What was found. What all of it has shown stays until all of it is proven again.

@@ -2,8 +2,9 @@
 
 -- name: relay_try_lead
 -- Asks for the leader's lock: see lead_lock(). Whether it was given; the session that was ended, 0 = none; who led last and the prefix of
--- his topics.
-select l.given, coalesce(l.ended, 0)::bigint, coalesce(r.leader, ''), r.topic_prefix from lead_lock('relay') l left join relay_state r on true
+-- his topics; and whether nobody could see or end a session of his that is frozen.
+select l.given, coalesce(l.ended, 0)::bigint, coalesce(r.leader, ''), r.topic_prefix, l.hidden
+  from lead_lock('relay') l left join relay_state r on true
 
 -- name: relay_compared
 -- Writes that Kafka has nothing of ours that is not known here, and the prefix of the leader's topics. Who wrote the row (see relay_leads),

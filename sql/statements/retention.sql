@@ -1,8 +1,8 @@
 -- Retention. See ledger_retire().
 
 -- name: retention_lead
--- True: this session lets things go from now on, until it ends.
-select pg_try_advisory_lock(lock_key('retention'))
+-- True: this session lets things go from now on, until it ends. See lead_lock().
+select given from lead_lock('retention')
 
 -- name: retention_ledger
 -- A look at some ids of the oldest partition: its name (NULL = it is not old enough), up to which id it was looked at when there is more

@@ -88,7 +88,7 @@ int ctl_wait_for_work(const struct ctl *c, struct pg *pg, struct error *err);
 /* Reads the environment file and the configuration. 0, or an exit code after it said why. */
 int ctl_configure(struct ctl *c);
 
-/* The configuration once more, with the secrets of Kafka, which few commands need. 0, or -EINVAL with *err. */
+/* The configuration once more, with the secrets of Kafka that few commands need. 0, or -EINVAL with *err. */
 int ctl_load_kafka(const struct ctl *c, struct config **ret, struct error *err);
 
 /* Parameters that all sessions have in common; `name` is the application_name, a constant. */

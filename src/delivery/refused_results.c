@@ -9,6 +9,7 @@
 #include "delivery/refused_row.h"
 
 #define PAUSE_USEC (5 * USEC_PER_SEC)
+#define LOST_MAX 3
 
 static void say_many(struct refused_results *r, const char *words)
 {
@@ -43,6 +44,16 @@ void refused_results_note(struct refused_results *r, struct store_settlement *it
               words);
     if (r->count > REFUSED_NAMED_MAX)
         say_many(r, words);
+}
+
+void refused_results_lost(struct refused_results *r, const struct settlements *batch, size_t *limit,
+                          const struct error *err)
+{
+    if (++r->lost < LOST_MAX)
+        return;
+    *limit = MAX(batch->count / 2, 1);
+    if (batch->count == 1)
+        refused_results_note(r, batch->data[0], "08006", err);
 }
 
 void refused_results_gone(struct refused_results *r, const struct store_settlement *item)

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "base/trouble.h"
+#include "delivery/settlements.h"
 #include "delivery/standstill.h"
 #include "delivery/store_delivery.h"
 
@@ -14,11 +15,16 @@ struct refused_results {
     void (*held)(int64_t integration_id, int by, void *userdata); /* slots: 1 or -1 */
     void *userdata;
     size_t count;
+    int lost;            /* sessions, one after the other, since results were stored */
     struct trouble many; /* more than are named */
 };
 
 /* It was refused by itself, with these words. */
 void refused_results_note(struct refused_results *r, struct store_settlement *item, const char *sqlstate,
+                          const struct error *err);
+/* The session ended under these. Sessions that end one after the other may be a row's fault, whose trigger
+ * crashes the server's process or takes longer than a pooler allows: then the row is looked for by halves. */
+void refused_results_lost(struct refused_results *r, const struct settlements *batch, size_t *limit,
                           const struct error *err);
 /* It is settled, or nobody wants it any more; legal for one that was never refused. */
 void refused_results_gone(struct refused_results *r, const struct store_settlement *item);

@@ -271,10 +271,12 @@ static void on_settled(struct pg_answer *answer, void *userdata)
             on_refused(s, answer->sqlstate, answer->err);
         } else {
             s->uncertain = true;
+            refused_results_lost(&s->refused, &s->batch, &s->batch_limit, answer->err);
             requeue(s);
         }
         return;
     }
+    s->refused.lost = 0;
     s->batch_limit = MIN(s->batch_limit * 2, s->batch_max);
     size_t gone = drop_listed(s, answer->result, false, false);
     s->callbacks.settled(gone, s->userdata);
@@ -404,7 +406,7 @@ int settler_new(struct settler **ret, sd_event *event, const struct settler_para
     s->notes = params->notes;
     s->standstill = params->standstill;
     s->lease.usec = params->lease_usec;
-    s->refused = (struct refused_results){s->standstill, callbacks->held, userdata, 0, {0}};
+    s->refused = (struct refused_results){s->standstill, callbacks->held, userdata, 0, 0, {0}};
     s->batch_max = s->batch_limit = (size_t) params->batch_size;
     s->args = PG_ARGS_INIT;
     own.application_name = "anubisd settle";

@@ -138,8 +138,8 @@ void store_renew_leases_args(struct pg_args *args, size_t count, const struct st
 
 /* For sql_expire_leases: up to `limit` rows whose lease is over and whose claim is none of `tokens`: retry,
  * ambiguous, or failed where that was the last attempt; those of other instances that are there keep theirs:
- * see lease_over.part.sql, with `patient` as its $9. Rows: id, integration_id, status. And for sql_expire_head: whose lease that would end, id in
- * column 0. */
+ * see lease_over.part.sql, with `patient` as its $9. Rows: id, integration_id, status. And for
+ * sql_expire_head: whose lease that would end, id in column 0. */
 void store_expire_leases_args(struct pg_args *args, const struct outcome_rules *rules, size_t count,
                               const int64_t *tokens, size_t passed_over_count, const int64_t *passed_over,
                               int limit, const char *instance, bool patient);

@@ -112,8 +112,7 @@ bool kafka_consumer_is_member(struct kafka_consumer *k);
  * topics, which are anubisd for another database. */
 struct kafka_strangers {
     size_t count;
-    bool
-        unlisted; /* the group is there, and has no member that this client's protocol knows, itself included */
+    bool unlisted; /* the group is there, and shows no member, us included: another protocol has it */
     char client[64], host[64], topic[128]; /* of the first one; topic: one that it reads, "" = not known */
 };
 enum { KAFKA_NO_ANSWER_YET = 1 };

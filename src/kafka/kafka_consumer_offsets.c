@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "kafka/kafka_consumer_internal.h"
+#include "kafka/kafka_times.h"
 
 /* --- assignment ------------------------------------------------------------------------------- */
 
@@ -61,15 +62,9 @@ static int refused(rd_kafka_resp_err_t code, const char *noun, const char *topic
 int kafka_consumer_range(struct kafka_consumer *k, const char *topic, int32_t partition, int timeout_ms,
                          int64_t *ret_first, int64_t *ret_end, struct error *err)
 {
-    int64_t first, end;
-    rd_kafka_resp_err_t code =
-        rd_kafka_query_watermark_offsets(k->rk, topic, partition, &first, &end, timeout_ms);
+    int code = kafka_ends_ask(k->rk, topic, partition, timeout_ms, ret_first, ret_end);
 
-    if (code)
-        return refused(code, "offsets", topic, partition, err);
-    *ret_first = first;
-    *ret_end = end;
-    return 0;
+    return code ? refused(code, "offsets", topic, partition, err) : 0;
 }
 
 int64_t kafka_consumer_seen_end(struct kafka_consumer *k, const char *topic, int32_t partition)

@@ -8,6 +8,7 @@
 
 #include "base/timeutil.h"
 #include "kafka/kafka_conf.h"
+#include "kafka/kafka_times.h"
 
 #define MESSAGES 100 /* of each partition at first */
 #define ASK_MS 1000
@@ -173,8 +174,7 @@ static int ask_start(struct kafka_tail *t, struct part *part, struct error *err)
 {
     const char *topic = rd_kafka_topic_name(part->topic);
     int64_t start, end;
-    rd_kafka_resp_err_t code =
-        rd_kafka_query_watermark_offsets(t->rk, topic, part->number, &start, &end, ASK_MS);
+    int code = kafka_ends_ask(t->rk, topic, part->number, ASK_MS, &start, &end);
 
     if (code) {
         error_set(err, "could not ask where partition %d of \"%s\" begins: %s", part->number, topic,

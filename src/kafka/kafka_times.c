@@ -4,7 +4,30 @@
 #include <errno.h>
 #include <librdkafka/rdkafka.h>
 
-#include "kafka/kafka_conf.h"
+/* As the protocol has it, an end of the log is asked for like the offset of a time. The call that is meant
+ * for it, rd_kafka_query_watermark_offsets(), waits for brokers that do not answer, whatever its timeout is.
+ */
+static int ask_offset(rd_kafka_t *rk, const char *topic, int32_t partition, int64_t which, int timeout_ms,
+                      int64_t *ret)
+{
+    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(1);
+
+    rd_kafka_topic_partition_list_add(list, topic, partition)->offset = which;
+    rd_kafka_resp_err_t code = rd_kafka_offsets_for_times(rk, list, timeout_ms);
+    if (!code)
+        code = list->elems[0].err;
+    *ret = list->elems[0].offset;
+    rd_kafka_topic_partition_list_destroy(list);
+    return code;
+}
+
+int kafka_ends_ask(rd_kafka_t *rk, const char *topic, int32_t partition, int timeout_ms, int64_t *ret_first,
+                   int64_t *ret_end)
+{
+    int code = ask_offset(rk, topic, partition, RD_KAFKA_OFFSET_BEGINNING, timeout_ms, ret_first);
+
+    return code ? code : ask_offset(rk, topic, partition, RD_KAFKA_OFFSET_END, timeout_ms, ret_end);
+}
 
 static bool is_gone(rd_kafka_resp_err_t code)
 {

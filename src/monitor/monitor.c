@@ -51,12 +51,6 @@
 
 struct monitor;
 
-/* What is done by the clock. `run` returns when to run it again, in microseconds from now. */
-struct job {
-    const char *name;
-    uint64_t (*run)(struct monitor *m);
-};
-
 struct monitor {
     struct monitor_params params;
     struct config *config;         /* as of the start: sessions */
@@ -67,8 +61,7 @@ struct monitor {
     struct auditor *auditor;
     struct pg *pg;
     struct backoff backoff;
-    uint64_t opened_at;
-    uint64_t open_at;                                  /* monotonic: no session is opened before */
+    uint64_t opened_at, open_at;                       /* monotonic: no session is opened before the second */
     uint64_t due_at[JOBS];                             /* monotonic, of each job */
     struct trouble extending, indexing, folding, full; /* full: a counter that has no room */
     struct {
@@ -387,14 +380,11 @@ static uint64_t let_go(struct monitor *m)
     return retention_run(&m->work.retention, m->pg, m->rules);
 }
 
-static const struct job jobs[JOBS] = {
-    {"schema", check_schema},     {"backlog", read_backlog},
-    {"name", take_name},          {"ledger", extend_ledger},
-    {"index", index_ledger},      {"counters", fold_counts},
-    {"times", mend_times},        {"checkpoint", write_checkpoint},
-    {"routing", route_unrouted},  {"confirmations", watch_confirmations},
-    {"audit", wake_auditor},      {"unread", look_for_unread},
-    {"memory", give_back_memory}, {"retention", let_go},
+/* What is done by the clock: each returns when to run it again, in microseconds from now. */
+static uint64_t (*const jobs[JOBS])(struct monitor *m) = {
+    check_schema, read_backlog,    take_name,        extend_ledger,  index_ledger,
+    fold_counts,  mend_times,      write_checkpoint, route_unrouted, watch_confirmations,
+    wake_auditor, look_for_unread, give_back_memory, let_go,
 };
 
 /* --- the thread ------------------------------------------------------------------------------- */
@@ -404,12 +394,10 @@ static void run_jobs(struct monitor *m)
     for (size_t i = 0; i < JOBS && m->pg; i++) {
         if (now_monotonic_usec() < m->due_at[i])
             continue;
-        uint64_t delay_usec = jobs[i].run(m);
+        uint64_t delay_usec = jobs[i](m);
         m->due_at[i] = now_monotonic_usec() + delay_usec;
-        if (m->pg && (!pg_usable(m->pg) || pg_is_blind(pg_error_sqlstate(m->pg), m->opened_at))) {
-            log_debug("monitor: the session was lost at \"%s\"", jobs[i].name);
+        if (m->pg && (!pg_usable(m->pg) || pg_is_blind(pg_error_sqlstate(m->pg), m->opened_at)))
             give_up_session(m);
-        }
     }
 }
 

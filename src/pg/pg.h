@@ -52,9 +52,9 @@ bool pg_usable(const struct pg *pg);
 /* The five letters of the last refused statement's SQLSTATE, "" when it has none. */
 const char *pg_error_sqlstate(const struct pg *pg);
 
-/* Does this SQLSTATE (undefined table, function or schema) say that the session finds nothing of what it found
- * before? Its role was dropped and made anew, or lost its rights for a while: another session may find it. No
- * sooner than half a minute after it was opened (monotonic). */
+/* Does this SQLSTATE (undefined table, function or schema) say that the session finds nothing of what it
+ * found before? Its role was dropped and made anew, or lost its rights for a while: another session may find
+ * it. No sooner than half a minute after it was opened (monotonic). */
 bool pg_is_blind(const char *sqlstate, uint64_t opened_at);
 
 /* Is a value in a row to blame for this SQLSTATE? Classes 22 (data exception), 23 (integrity constraint

@@ -113,7 +113,7 @@ static int judge_versions(const struct pg_result *r, struct error *err)
     return 0;
 }
 
-int schema_check(struct pg *pg, struct error *err)
+static int schema_check(struct pg *pg, struct error *err)
 {
     CLEANUP(pg_result_freep) struct pg_result *place = NULL, *versions = NULL;
 

@@ -25,14 +25,12 @@ char *schema_file_header(const char *text, const char *name);
 /* The header "oldest daemon"; 0 when there is none: every program may use it. */
 int schema_file_oldest_daemon(const char *text);
 
-/* Does the session's schema fit this program? 0 = it does. PG_SCHEMA_MISFIT: *err says what there is, what is
- * needed and which command repairs it. Else an error of pg_query(). */
-int schema_check(struct pg *pg, struct error *err);
-/* The same for a daemon, which must not work on a copy either: see work_refused() in
- * sql/repeatable/09_guard.sql. */
+/* Does the session's schema fit this program, and may a daemon work on it? Not on a copy: see work_refused()
+ * in sql/repeatable/09_guard.sql. 0 = yes. PG_SCHEMA_MISFIT: *err says what there is, what is needed and
+ * which command repairs it. Else an error of pg_query(). */
 int schema_check_for_work(struct pg *pg, struct error *err);
-/* For pg_params.admit, with the same outcomes. A daemon's sessions also show others that it is there. Of a
- * migration only: does the schema have the name that its functions know? */
+/* For pg_params.admit, with the same outcomes. A daemon's sessions also show others that it is there; a
+ * migration's only ask whether the schema has the name that its functions know. */
 int schema_admit_daemon(struct pg *pg, const struct pg_params *params, struct error *err);
 int schema_admit_ctl(struct pg *pg, const struct pg_params *params, struct error *err);
 int schema_admit_migration(struct pg *pg, const struct pg_params *params, struct error *err);

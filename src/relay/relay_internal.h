@@ -47,7 +47,10 @@ struct relay_session {
         uint64_t at;           /* monotonic; when it began */
         struct trouble stalls; /* the database has not answered for long */
     } turn;                    /* under way */
-    struct trouble unlike;     /* another daemon leads, and its topics have other names */
+    struct {
+        struct trouble unlike; /* its topics have other names */
+        struct trouble hidden; /* its session is not ours to see */
+    } other;                   /* the daemon that leads */
     char *former_prefix;       /* of the topics of the last leader, where ours have other names; else NULL */
     bool refused_leading;      /* it was refused what a leader does, not the session */
     int64_t refused_at;        /* real time */

@@ -191,7 +191,7 @@ static void lead(struct relay *relay, const struct store_relay_start *start)
 static void compare_prefix(struct relay *relay, const char *leader, const char *prefix)
 {
     const char *own = relay->config->kafka.topic_prefix;
-    struct trouble *unlike = &relay->session.unlike;
+    struct trouble *unlike = &relay->session.other.unlike;
     uint64_t now = now_monotonic_usec();
 
     if (!prefix || strcmp(prefix, own) == 0) {
@@ -203,6 +203,18 @@ static void compare_prefix(struct relay *relay, const char *leader, const char *
             "the daemon \"%s\" publishes this database's events in topics that begin with \"%s\", and "
             "this one would in topics that begin with \"%s\": set kafka.topic_prefix alike",
             leader, prefix, own);
+}
+
+static void note_hidden(struct trouble *hidden, const char *leader, bool is_hidden)
+{
+    if (!is_hidden)
+        (void) trouble_ends(hidden);
+    else if (trouble_begins(hidden))
+        log_warning(
+            "the daemon \"%s\" leads, and this one's role cannot see its session at work, or not end it: were "
+            "its process frozen, no other would publish or alert. Let all daemons log in as one role, or grant "
+            "theirs pg_read_all_stats and pg_signal_backend; track_activities has to be on",
+            leader);
 }
 
 static int try_lead(struct relay *relay, bool *ret_leads, struct error *err)
@@ -225,6 +237,7 @@ static int try_lead(struct relay *relay, bool *ret_leads, struct error *err)
     bool known = !pg_next_is_null(&row);
     const char *prefix = pg_next_text(&row);
     compare_prefix(relay, leader, known && !*ret_leads ? prefix : NULL);
+    note_hidden(&relay->session.other.hidden, leader, pg_next_bool(&row));
     free(TAKE_PTR(relay->session.former_prefix));
     if (*ret_leads && known && strcmp(prefix, relay->config->kafka.topic_prefix) != 0)
         relay->session.former_prefix = xstrdup(prefix);

@@ -634,6 +634,32 @@ TEST(test_after_a_lost_answer_all_of_it_is_sent_again)
     EXPECT(sql_settle, 5);
 }
 
+TEST(test_a_row_that_ends_its_session_is_found_by_halves)
+{
+    add_all(1, BATCH_MAX);
+    for (int i = 0; i < 3; i++) {
+        EXPECT(sql_settle, 1, 2, 3, 4);
+        end_statement(NULL, -ECONNRESET, "");
+        come_up();
+    }
+    EXPECT(sql_settle, 1, 2);
+    end_statement(NULL, -ECONNRESET, "");
+    come_up();
+    EXPECT(sql_settle, 1);
+    end_statement(NULL, -ECONNRESET, "");
+    expect_said(MSG_CHANGE_REFUSED, LOG_ERR);
+    come_up();
+    EXPECT(sql_settle, 2);
+    ANSWER(2);
+    EXPECT(sql_settle, 3, 4);
+    ANSWER(3, 4);
+    assert_int_equal(settled, 3);
+    pass(6 * USEC_PER_SEC);
+    EXPECT(sql_settle, 1);
+    ANSWER(1);
+    assert_int_equal(settled, 4);
+}
+
 /* --- refusals --------------------------------------------------------------------------------- */
 
 TEST(test_a_bad_row_is_found_by_halves)
@@ -1012,6 +1038,7 @@ int main(void)
         SCENE(test_a_result_whose_row_is_locked_is_tried_again),
         SCENE(test_locks_that_last_are_said_once),
         SCENE(test_after_a_lost_answer_all_of_it_is_sent_again),
+        SCENE(test_a_row_that_ends_its_session_is_found_by_halves),
         SCENE(test_a_bad_row_is_found_by_halves),
         SCENE(test_a_result_that_a_trigger_changes_keeps_its_text),
         SCENE(test_a_row_that_is_refused_without_its_text_holds_up_no_other),
