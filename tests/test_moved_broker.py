@@ -10,7 +10,8 @@ pytestmark = [pytest.mark.real_kafka, pytest.mark.slow, pytest.mark.timeout(900)
 WATCHED = 45  # seconds: twice what a thread may take without a sign of life
 
 
-def test_an_address_that_answers_nothing_and_another_one_after_it(app, institutions, make_daemon, ctl, real_kafka):
+@pytest.mark.parametrize("restarts", [False, True], ids=["hangs", "starts with it"])
+def test_an_address_that_answers_nothing_and_another_one_after_it(app, institutions, make_daemon, ctl, real_kafka, restarts):
     """systemd's watchdog is fed meanwhile; all groups read on from the new address, without a restart."""
     del real_kafka  # that it can run here
     integration = app.integration(institutions.url("/good"))
@@ -30,6 +31,9 @@ def test_an_address_that_answers_nothing_and_another_one_after_it(app, instituti
             app.subscriptions(integration, 20)
             wait_for(lambda: counted() == 20, 120, "the first to be counted")
             proxy.stall()
+            if restarts:
+                kafka.kill9()
+                kafka.start(wait=False)
             app.subscriptions(integration, 20)
             app.wait_states(sent=40)
             fed, until = [], time.monotonic() + WATCHED
