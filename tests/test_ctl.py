@@ -486,6 +486,9 @@ def test_status_tells_how_long_the_backlog_lasts(app, ctl):
     status = ctl("status", "--json").expect(0).json
     assert (status["recent_sent"], status["recent_seconds"], status["eta_seconds"]) == (10, 300, 1500)
     assert re.search("sent +0.0 a second in the last 5 min; what is due is done in about 25 min", ctl("status").stdout)
+    app.query("alter table {s}.subscriptions disable trigger user")
+    shown = ctl("status").stdout
+    assert "DAEMONS WAIT" in shown and "; what is due waits" in shown and "done in about" not in shown
 
 
 def test_status_counts_from_when_a_row_became_due(app, ctl):

@@ -292,7 +292,7 @@ static void add_consumers(struct status *s)
 static void fill(struct status *s)
 {
     add_head(s);
-    fleet_add_backlog(&s->fleet, s->sheet);
+    fleet_add_backlog(&s->fleet, s->sheet, !pg_is_null(s->refused, 0, 0));
     add_unrouted(s);
     add_alerts(s);
     add_relay(s);

@@ -199,10 +199,10 @@ static void add_blocked_rows(const struct fleet *f, struct sheet *sheet, const s
     sheet_add(sheet, "oldest_blocked_at", NULL, value_time(s->blocked.oldest));
 }
 
-static void add_pace(const struct fleet *f, struct sheet *sheet, const struct sums *s)
+static void add_pace(const struct fleet *f, struct sheet *sheet, const struct sums *s, bool daemons_wait)
 {
     int64_t seconds = recent_seconds(f);
-    int64_t eta = s->feasible && s->recent_done ? s->feasible * seconds / s->recent_done : 0;
+    int64_t eta = s->feasible && s->recent_done && !daemons_wait ? s->feasible * seconds / s->recent_done : 0;
     CLEANUP(freep) char *period = duration_words(seconds * (int64_t) USEC_PER_SEC);
     CLEANUP(freep) char *left = duration_words(eta * (int64_t) USEC_PER_SEC);
 
@@ -217,7 +217,7 @@ static void add_pace(const struct fleet *f, struct sheet *sheet, const struct su
               eta ? left : "");
 }
 
-void fleet_add_backlog(const struct fleet *f, struct sheet *sheet)
+void fleet_add_backlog(const struct fleet *f, struct sheet *sheet, bool daemons_wait)
 {
     const struct sums s = add_up(f);
 
@@ -228,7 +228,7 @@ void fleet_add_backlog(const struct fleet *f, struct sheet *sheet)
     sheet_add(sheet, "due_is_least", NULL, value_bool(s.due_is_least));
     sheet_add(sheet, "oldest_due_at", NULL, value_time(s.oldest));
     add_blocked_rows(f, sheet, &s);
-    add_pace(f, sheet, &s);
+    add_pace(f, sheet, &s, daemons_wait);
     sheet_add(sheet, "in_flight", "in flight", value_i64(s.in_flight));
     sheet_add(sheet, "held", "held", value_i64(s.held));
     sheet_add(sheet, "failed_ambiguous", "failed, may be taken", value_i64(s.doubtful));

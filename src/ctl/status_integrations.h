@@ -35,6 +35,6 @@ struct fleet {
 int fleet_read(struct fleet *f, struct pg *pg, const struct config *config, struct error *err);
 void fleet_free(struct fleet *f);
 /* Sums over all of them, and when the backlog will be done. */
-void fleet_add_backlog(const struct fleet *f, struct sheet *sheet);
+void fleet_add_backlog(const struct fleet *f, struct sheet *sheet, bool daemons_wait);
 /* The table. `all`: those that have nothing to do, too, however many there are. */
 void fleet_add(const struct fleet *f, struct sheet *sheet, bool all);
