@@ -399,6 +399,33 @@ CREATE FUNCTION anubis.cpf_digits(cpf text) RETURNS text
     AS $$
     select nullif(ltrim(regexp_replace(anubis.plain_digits(cpf), E'\\\\[0-7]{3}|[^0-9]', '', 'g'), '0'), '')
 $$;
+CREATE FUNCTION anubis.daemon_seen(daemon text, OUT there boolean, OUT shown boolean) RETURNS record
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    last timestamptz;
+    now_last timestamptz;
+    busy boolean;
+begin
+    for n in 1 .. 2 loop
+        select count(*) > 0, coalesce(bool_or(a.state <> 'disabled'), false), max(a.state_change),
+               coalesce(bool_or(coalesce(a.state, 'disabled') <> 'idle'), false)
+          into there, shown, now_last, busy
+          from pg_locks l join pg_stat_activity a using (pid)
+         where l.locktype = 'advisory' and l.granted and l.objsubid = 1
+           and l.database = (select oid from pg_database where datname = current_database())
+           and (l.classid::bigint << 32) | l.objid::bigint = hashtextextended(daemon, anubis.lock_key('alive'));
+        if not there or busy or now_last <> last or now_last > clock_timestamp() - interval '5 s' then
+            return;
+        end if;
+        last := now_last;
+        if n = 1 then
+            perform pg_sleep(3), pg_stat_clear_snapshot();
+        end if;
+    end loop;
+    there := false;
+end $$;
 CREATE FUNCTION anubis.delivery_settings_auth(value jsonb) RETURNS text
     LANGUAGE plpgsql IMMUTABLE
     SET search_path TO 'pg_catalog', 'pg_temp'

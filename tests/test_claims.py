@@ -1,7 +1,9 @@
 """What a claim reads: it looks only where something may be claimed. Pages are counted, which no other load changes."""
 import contextlib
+import threading
 
 import pytest
+from harness.processes import wait_for
 from test_statements import PARAMETER, STATEMENTS
 
 NEVER = 2**63 - 1
@@ -262,3 +264,24 @@ def test_the_times_of_a_rate_are_one_process_s_at_a_time(claims, app):
     assert take(other, 2, -5) == 5 and take(claims, 1, -0.5) == 0
     assert take(claims, 1, 3600) == 5, "the clock was set back"
     other.connection.close()
+
+
+def test_a_daemon_is_there_as_long_as_a_session_of_it_sends_statements(app):
+    """By whichever session; one that has been silent gets some seconds more, should only the server's clock have been set."""
+    seen = "select there, shown from {s}.daemon_seen('one')"
+    hold = f"select pg_try_advisory_lock_shared(hashtextextended('one', {app.schema}.lock_key('alive')))"
+    assert app.query(seen) == [(False, False)]
+    with contextlib.closing(app.database.connect()) as held, held.cursor() as cursor:
+        cursor.execute(hold)
+        assert app.query(seen) == [(True, True)]
+        silent = "select state_change < clock_timestamp() - interval '6 s' from pg_stat_activity where pid = %s"
+        wait_for(lambda: app.value(silent, (held.get_backend_pid(),)), 60, "the session to be silent", interval=0.5)
+        with contextlib.closing(app.database.connect()) as asks, asks.cursor() as asking:
+            speaker = threading.Timer(1, lambda: cursor.execute("select 1"))
+            speaker.start()
+            asking.execute(seen.replace("{s}", app.schema))
+            assert asking.fetchall() == [(True, True)]
+            speaker.join()
+        wait_for(lambda: app.value(silent, (held.get_backend_pid(),)), 60, "the session to be silent", interval=0.5)
+        assert app.query(seen) == [(False, True)]
+    wait_for(lambda: app.query(seen) == [(False, False)], 60, "the session to end")

@@ -64,7 +64,7 @@ def test_kinds_of_locks(database):
     """Each kind has a key of its own, every kind in use is known, and another one is refused."""
     texts = [open(path, encoding="utf-8").read() for pattern in ("src/*/*.c", "sql/*.sql", "sql/*/*.sql")
              for path in glob.glob(os.path.join(ROOT, pattern))]
-    used = {kind for text in texts for kind in re.findall(r"lock_key\('(\w+)'\)", text)}
+    used = {kind for text in texts for kind in re.findall(r"(?:lock_key|lead_lock)\('(\w+)'\)", text)}
     with open(os.path.join(ROOT, "sql/repeatable/02_locks.sql"), encoding="utf-8") as f:
         known = re.findall(r"when '(\w+)' then", f.read())
     assert used == set(known) and len(used) > 5

@@ -43,6 +43,34 @@ exception when insufficient_privilege then
     hidden := true;
 end $$;
 
+-- Is a daemon of this name there, with any session, and does it send statements? Shown: whether we may see that it does; else it counts as
+-- one that does. Its sessions send one each second. By the server's clock alone one would seem silent when that is set forward.
+create or replace function @extschema@.daemon_seen(daemon text, out there boolean, out shown boolean) language plpgsql
+    set search_path = pg_catalog, pg_temp as $$
+declare
+    last timestamptz;
+    now_last timestamptz;
+    busy boolean;
+begin
+    for n in 1 .. 2 loop
+        select count(*) > 0, coalesce(bool_or(a.state <> 'disabled'), false), max(a.state_change),
+               coalesce(bool_or(coalesce(a.state, 'disabled') <> 'idle'), false)
+          into there, shown, now_last, busy
+          from pg_locks l join pg_stat_activity a using (pid)
+         where l.locktype = 'advisory' and l.granted and l.objsubid = 1
+           and l.database = (select oid from pg_database where datname = current_database())
+           and (l.classid::bigint << 32) | l.objid::bigint = hashtextextended(daemon, @extschema@.lock_key('alive'));
+        if not there or busy or now_last <> last or now_last > clock_timestamp() - interval '5 s' then
+            return;
+        end if;
+        last := now_last;
+        if n = 1 then
+            perform pg_sleep(3), pg_stat_clear_snapshot();
+        end if;
+    end loop;
+    there := false;
+end $$;
+
 -- Rings only when a daemon sleeps: a daemon that is about to sleep asks for the exclusive lock, and from then on no shared lock is
 -- granted. NOTIFY makes all committing writers wait for each other, so a busy daemon must not cause it.
 create or replace function @extschema@.doorbell_ring() returns void language plpgsql as $$

@@ -7,14 +7,15 @@
 -- $7 integer: limit
 -- $8 text: instance
 -- $9 boolean: leave all leases of daemons that are there to them
--- The lease of another daemon that is there, and sends statements, is left to it: it may hold a result that it could not store yet, for a
--- full disk or for want of a session; and ends what it works on no more by itself. Whether a session of another role sends statements is
--- not shown to everybody: then it is left for five minutes.
+-- The lease of another daemon that is there, and sends statements (see daemon_seen()), is left to it: it may hold a result that it could
+-- not store yet, for a full disk or for want of a session; and it ends what it works on no more by itself. Whether a session of another
+-- role sends statements is not shown to everybody: then it is left for five minutes.
 with living as materialized (
-  select (l.classid::bigint << 32) | l.objid::bigint as name, coalesce(a.state <> 'disabled', false) as shown from pg_locks l join pg_stat_activity a using (pid)
-   where l.locktype = 'advisory' and l.granted and l.objsubid = 1
-     and l.database = (select oid from pg_database where datname = current_database())
-     and (a.state <> 'idle' or a.state_change > clock_timestamp() - interval '5 s') is not false
+  select o.claimed_by, d.shown
+    from (select distinct claimed_by from subscriptions
+           where status = 'processing' and (lease_expires_at < now() or lease_expires_at is null) and claim_token is not null
+             and claimed_by <> $8) o
+   cross join lateral daemon_seen(o.claimed_by) d where d.there
 ), over as materialized (
   select s.id, s.attempts, s.lease_expires_at is null as none, f.old or f.worn and not a.asks as final, f.held_by,
          (f.old or f.worn) and s.attempts = 0 and s.claim_token is null as unseen
@@ -30,7 +31,7 @@ with living as materialized (
    where s.status = 'processing' and (s.lease_expires_at < now() or s.lease_expires_at is null)
      and (s.claim_token is null or s.claim_token <> all ($1)) and s.id <> all ($6)
      and (s.claim_token is null or s.claimed_by = $8
-          or not exists (select from living l where l.name = hashtextextended(s.claimed_by, lock_key('alive'))
+          or not exists (select from living l where l.claimed_by = s.claimed_by
                                                 and (l.shown or $9 or s.lease_expires_at >= now() - interval '5 min')))
    order by s.lease_expires_at limit $7 for no key update of s skip locked
 )

@@ -22,7 +22,7 @@ select m.version, m.applied_by, (select max(oldest_daemon) from anubis_migration
   from anubis_migrations m order by m.version desc limit 1
 
 -- name: be_there :once
--- By this, other daemons see that one of this name is there, as long as it has a session: see lease_over.part.sql.
+-- By this, other daemons see that one of this name is there, as long as it has a session: see daemon_seen().
 -- $1 text: the name
 select pg_try_advisory_lock_shared(hashtextextended($1, lock_key('alive')))
 
