@@ -1,4 +1,4 @@
-"""All five consumers together: what they keep is what a plain count over the ledger gives, whoever dies and whatever comes again."""
+"""All five consumers together: they keep what a plain count over the ledger gives, whoever dies and whatever comes again."""
 import collections
 import json
 
@@ -40,7 +40,8 @@ def found(app):
             "left join {s}.integration_runtime r on r.integration_id = i.id"):
         counters.update({(integration, "sent"): sent, (integration, "failed"): failed})
     kinds = ("created", "sent", "failed", "retried", "attempts")
-    for integration, hour, *counts in app.query(f"select integration_id, bucket, {', '.join(kinds)} from {{s}}.integration_stats"):
+    for integration, hour, *counts in app.query(f"select integration_id, bucket, {', '.join(kinds)} "
+                                                "from {s}.integration_stats"):
         hours.update({(integration, hour, kind): n for kind, n in zip(kinds, counts)})
     leaves = collections.Counter(n for n, in app.query("select sequence from {s}.audit_log"))
     return +counters, +hours, leaves, dict(app.query("select subscription_id, status from {s}.confirmations"))
