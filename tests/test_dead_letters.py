@@ -275,8 +275,10 @@ def test_letters_are_listed_shown_discarded_and_replayed(scene, make_daemon, ctl
     assert dry["handled"] == 5 and scene.counters() == {}
     assert ctl("dead-letters", "replay", str(ids["2"]), "--json").expect(0).json["handled"] == 1
     assert "was handled already" in ctl("dead-letters", "replay", str(ids["2"])).expect(1).stderr
-    done = ctl("dead-letters", "replay", "--all", "--rate", "100", "--json").expect(0).json
+    done = ctl("dead-letters", "replay", "--all", "--rate", "2", "--json").expect(0).json
     assert done["handled"] == 4 and letters(scene, "replayed_at is null and discarded_at is null") == 0
+    took = "select extract(epoch from max(replayed_at) - min(replayed_at)) from {s}.dead_letters where id <> %s"
+    assert scene.app.value(took, (ids["2"],)) >= 1.4  # half a second between each of four
     scene.expected[MISSING, "sent"] += 5
     assert scene.counters() == scene.expected
     states = {letter["state"] for letter in ctl("dead-letters", "--all", "--json").expect(0).json["dead_letters"]}
