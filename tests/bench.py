@@ -81,6 +81,12 @@ class Bench:
                                         "consumers": {"group_prefix": prefix + "group"}}, more),
                       database=app.database, kafka=self.kafka)
 
+    @staticmethod
+    def end(daemon):
+        """When all work is done, and nothing is wrong with it."""
+        Ctl(daemon.settings)("verify", "--wait", deadline=600).expect(0)
+        daemon.term()
+
     def latency(self, per_second, seconds):
         """From the application's commit to the request at the institution; the schedule is fixed, so a late start counts."""
         app, _ = self.fresh()
@@ -108,7 +114,7 @@ class Bench:
         wait_for(lambda: len(counting.keys()) == len(stamps), 60, "all requests")
         received = sorted(k.first_usec / 1e6 for k in counting.keys().values())
         delays = sorted((r - s) * 1000 for r, s in zip(received, stamps))
-        daemon.term()
+        self.end(daemon)
         counting.close()
         return {"inserts/s": per_second, "requests": len(delays), "p50 ms": round(delays[len(delays) // 2], 2),
                 "p99 ms": round(delays[int(len(delays) * 0.99)], 2), "max ms": round(delays[-1], 2),

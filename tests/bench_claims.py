@@ -180,7 +180,7 @@ def snapshot(bench, rows):
     wait_for(lambda: sent(app) == total, 600, "the rows to be sent")
     after = costs(app, ids)
     holder.close()
-    daemon.term()
+    bench.end(daemon)
     app.database.drop()
     return {"rows beside the snapshot": rows,
             "table": [Row(f"µs of {what}, alone → beside a snapshot held for {rows:,} rows", before[i], after[i],

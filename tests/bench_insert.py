@@ -52,7 +52,7 @@ def beside(bench, clients, seconds, rounds):
         if case != "nobody":
             if case != "paused":
                 app.wait_settled(300, ids[0])
-            daemon.term()
+            bench.end(daemon)
         app.query("update {s}.subscriptions set status = 'failed' where status in ('pending', 'retry')")
     nobody = sum(rate for rate, *_ in found["nobody"])
     return {f"{clients} clients, {case}": {"commits/s": round(sum(v[0] for v in runs) / len(runs)),
@@ -108,7 +108,7 @@ def publish(bench, per_second, seconds):
     thread = sum(v - before[1].get(k, 0) for k, v in after[1].items() if k.startswith("relay/"))
     wait_for(lambda: app.value(saves) > batches, 10, "the statistics")
     batches = app.value(saves) - batches
-    daemon.term()
+    bench.end(daemon)
     delays = sorted(delays[1 + per_second:])  # nothing wakes the relay for the first ones of a paused integration
     return {"inserts/s": per_second, "events": events, "batches": batches, "p50 ms": round(delays[len(delays) // 2], 1),
             "p99 ms": round(delays[int(len(delays) * 0.99)], 1),
