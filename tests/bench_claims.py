@@ -168,9 +168,11 @@ def compare(bench, rows, turns):
 
 
 def snapshot(bench, rows):
-    """Before somebody holds a snapshot, and after so many rows were delivered beside it."""
+    """After so many rows were delivered, and after as many more beside a snapshot that somebody holds."""
     app, ids = bench.fresh()
     daemon = bench.daemon(app).start()
+    bench.fill(app, rows)
+    wait_for(lambda: sent(app) == rows, 600, "the rows to be sent")
     costs(app, ids)  # warm
     before = costs(app, ids)
     holder = app.database.connect(autocommit=False)
