@@ -43,6 +43,14 @@ def event(kind, subscription, sequence, integration, **changes):
             "headers": [(k, v) for k, v in headers.items() if v is not None]}
 
 
+def counters(app):
+    """{(integration, type): what is counted}, whether the integrations' own counters have followed or not."""
+    rows = app.query("select i.id, coalesce(successful_sends, 0)::numeric + coalesce(r.sent - r.sent_folded, 0), "
+                     "coalesce(failed_sends, 0)::numeric + coalesce(r.failed - r.failed_folded, 0) "
+                     "from {s}.integrations i left join {s}.integration_runtime r on r.integration_id = i.id")
+    return collections.Counter({(i, kind): n for i, *counts in rows for kind, n in zip(TYPES, counts) if n})
+
+
 class Scene:
     """A database, a broker and what was published to it: the counters must always be what a plain count gives."""
 
@@ -100,11 +108,7 @@ class Scene:
         return events
 
     def counters(self):
-        """What is counted, whether the integrations' own counters have followed or not."""
-        rows = self.app.query("select i.id, coalesce(successful_sends, 0)::numeric + coalesce(r.sent - r.sent_folded, 0), "
-                              "coalesce(failed_sends, 0)::numeric + coalesce(r.failed - r.failed_folded, 0) "
-                              "from {s}.integrations i left join {s}.integration_runtime r on r.integration_id = i.id")
-        return collections.Counter({(i, kind): n for i, *counts in rows for kind, n in zip(TYPES, counts) if n})
+        return counters(self.app)
 
     def offsets(self):
         """{(topic, partition): next offset} in the database."""

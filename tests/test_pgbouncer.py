@@ -39,7 +39,7 @@ def test_a_pool_in_session_mode_serves(bouncer, database, app, institutions, mak
 
 
 def test_a_pool_that_is_too_small_is_named(bouncer, app, institutions, make_daemon):
-    """Nothing is sent that could not be stored; and it is said why sessions get no answer, whichever of them it are."""
+    """Nothing is sent that could not be stored; and it is said why sessions get no answer, whichever it is."""
     daemon = make_daemon(database=bouncer("session", default_pool_size=2, query_wait_timeout=5)).start()
     app.subscriptions(app.integration(institutions.url("/good")), 5)
     daemon.wait_log("if through a pooler, its pool may be full", 90)

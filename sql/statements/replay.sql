@@ -31,8 +31,8 @@ select topic, partition,
   from consumer_offsets where read_model = $2 order by 1, 2
 
 -- name: replay_again :once
--- Sets a read model back to the beginning of its topics, or of what is named: what Kafka still has is read again, what was handled is known by its marks, and
--- what Kafka does not have is published again: see monitor_unread.sql. How many partitions.
+-- Sets a read model back to the beginning of its topics, or of what is named: what Kafka still has is read again, what was handled is
+-- known by its marks, and what Kafka does not have is published again: see monitor_unread.sql. How many partitions.
 -- $1 text: read model
 -- $2 text[]: topics, with
 -- $3 integer[]: partitions
