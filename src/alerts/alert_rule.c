@@ -40,13 +40,33 @@ static int64_t count_failed(const struct alert_evidence *e, int count)
     return failed;
 }
 
-/* The window, or the last outcomes: whichever holds more. */
-static void choose(const struct alert_evidence *e, int64_t *ret_total, int64_t *ret_failed)
+/* Ten outcomes that agree prove a share near one half; nearer to none or to all it takes all that there
+ * are. */
+static int last_outcomes(const struct alert_rule *rule)
 {
-    int last = MIN(e->recent_count, LAST_MIN);
+    bool suffice = rule->min_samples <= LAST_MIN &&
+                   alert_lower_bound(LAST_MIN, LAST_MIN, Z) > rule->failure_rate &&
+                   alert_upper_bound(0, LAST_MIN, Z) < rule->failure_rate;
+
+    return suffice ? LAST_MIN : ALERT_RECENT_MAX;
+}
+
+/* The window, or the last outcomes: whichever holds more. */
+static void choose(const struct alert_rule *rule, const struct alert_evidence *e, int64_t *ret_total,
+                   int64_t *ret_failed)
+{
+    int last = MIN(e->recent_count, last_outcomes(rule));
 
     *ret_total = e->total >= last ? e->total : last;
     *ret_failed = e->total >= last ? e->failed : count_failed(e, last);
+}
+
+/* No bound of so few reaches a threshold near none or all, whatever they say: there it is enough that all of
+ * them say the same, for a while, or an institution with little traffic would never be seen. */
+#define AGREEING_USEC (60 * INT64_C(1000000))
+static bool all_agree(int64_t agreeing, int64_t total)
+{
+    return total >= ALERT_RECENT_MAX && agreeing == total;
 }
 
 /* How likely that many failures are, or more, where a share of p fails. */
@@ -65,7 +85,7 @@ static double chance_of(int failed, int total, double p)
 static bool is_proven(int64_t failed, int64_t total, double rate)
 {
     if (alert_lower_bound(failed, total, Z) <= rate)
-        return false;
+        return all_agree(failed, total);
     return rate >= LOW || total > FEW || chance_of((int) failed, (int) total, rate) <= CHANCE_LOW;
 }
 
@@ -97,7 +117,7 @@ static bool is_below(const struct alert_rule *rule, const struct alert_evidence 
 {
     return total >= rule->min_samples && share_of(failed, total) < rule->resolve_rate &&
            share_of(count_failed(e, e->recent_count), MAX(e->recent_count, 1)) < rule->resolve_rate &&
-           alert_upper_bound(failed, total, Z) < rule->failure_rate;
+           (alert_upper_bound(failed, total, Z) < rule->failure_rate || all_agree(total - failed, total));
 }
 
 enum alert_change alert_rule_look(const struct alert_rule *rule, const struct alert_evidence *e, int64_t now,
@@ -105,7 +125,7 @@ enum alert_change alert_rule_look(const struct alert_rule *rule, const struct al
 {
     int64_t total, failed;
 
-    choose(e, &total, &failed);
+    choose(rule, e, &total, &failed);
     if (total == 0)
         return ALERT_STAYS;
     *ret_share = share_of(failed, total);
@@ -121,7 +141,8 @@ enum alert_change alert_rule_look(const struct alert_rule *rule, const struct al
     }
     if (state->above_since == 0)
         state->above_since = now;
-    if (now - state->above_since < rule->for_usec)
+    bool provable = alert_lower_bound(total, total, Z) > rule->failure_rate;
+    if (now - state->above_since < MAX(rule->for_usec, provable ? 0 : AGREEING_USEC))
         return ALERT_STAYS;
     state->firing = true;
     return ALERT_FIRES;

@@ -111,9 +111,9 @@ const struct config_key config_keys[] = {
     {"consumers", "external", TYPE_BOOL, AT(consumers.external), "true", .flags = KEY_RESTART},
 
     {"alerts", "failure_rate", TYPE_FLOAT, AT(alerts.failure_rate), "0.5",
-     RANGE("0", "1")},
+     RANGE("0.01", "0.9")},
     {"alerts", "resolve_rate", TYPE_FLOAT, AT(alerts.resolve_rate), "0.25",
-     RANGE("0", "1")},
+     RANGE("0.001", "0.9")},
     {"alerts", "min_samples", TYPE_INT, AT(alerts.min_samples), "5",
      RANGE("1", "1000000")},
     {"alerts", "window", TYPE_DURATION, AT(alerts.window_usec), "5m", RANGE("10s", "1d")},

@@ -307,6 +307,31 @@ TEST(test_no_traffic_is_too_small_or_too_large_to_be_seen)
     }
 }
 
+/* Whatever may be configured: an institution that is dead fires, and one that is well again resolves. */
+TEST(test_no_threshold_is_blind_at_any_traffic)
+{
+    static const double thresholds[] = {0.01, 0.1, 0.2, 0.35, 0.5, 0.65, 0.7, 0.8, 0.9};
+
+    for (size_t t = 0; t < ARRAY_SIZE(thresholds); t++)
+        for (size_t i = 0; i < ARRAY_SIZE(per_minute); i++)
+            for (int min_samples = 1; min_samples <= ALERT_RECENT_MAX; min_samples += 6) {
+                const struct alert_rule rule = {.failure_rate = thresholds[t],
+                                                .resolve_rate = thresholds[t] / 2,
+                                                .min_samples = min_samples};
+                struct world *w = begin(100 * t + i + 1);
+                int64_t limit = 400 + (int64_t) (60 * 60 / per_minute[i]);
+                w->rule = &rule;
+                for (int s = 0; s < 3600; s++)
+                    assert_true(second(w, per_minute[i], 0) == ALERT_STAYS);
+                int64_t at = w->now;
+                while (second(w, per_minute[i], 1) != ALERT_FIRES)
+                    assert_true(w->now - at < limit);
+                for (at = w->now; second(w, per_minute[i], 0) != ALERT_RESOLVES;)
+                    assert_true(w->now - at < limit);
+                free(w);
+            }
+}
+
 TEST(test_a_thousand_flaps_around_the_threshold_fire_once)
 {
     struct world *w = begin(7);
@@ -352,6 +377,7 @@ int main(void)
         cmocka_unit_test(test_for_asks_that_it_lasts),
         cmocka_unit_test(test_at_most_two_false_alarms_a_day_at_four_fifths_of_the_threshold),
         cmocka_unit_test(test_no_traffic_is_too_small_or_too_large_to_be_seen),
+        cmocka_unit_test(test_no_threshold_is_blind_at_any_traffic),
         cmocka_unit_test(test_a_thousand_flaps_around_the_threshold_fire_once),
         cmocka_unit_test(test_no_traffic_resolves_nothing),
     };

@@ -36,7 +36,7 @@ static void test_values_are_read(void **state)
                                   "/* a comment\n of two lines */ delivery: { batch_size = 0x10;\n"
                                   "  max_in_flight = 64L, max_in_flight_per_integration = 8\n"
                                   "  allow_http = TRUE; timeout = \"250ms\"; };\n"
-                                  "alerts = { failure_rate = 1; resolve_rate = .5e-1; };\n"
+                                  "alerts = { failure_rate = .9; resolve_rate = .5e-1; };\n"
                                   "kafka: { security_protocol = \"SSL\"; };");
 
     assert_string_equal(c->instance, "ab");
@@ -46,7 +46,7 @@ static void test_values_are_read(void **state)
     assert_int_equal(c->delivery.max_in_flight_per_integration, 8);
     assert_true(c->delivery.allow_http);
     assert_int_equal(c->delivery.timeout_usec, 250 * USEC_PER_MSEC);
-    assert_true(c->alerts.failure_rate == 1.0);
+    assert_true(c->alerts.failure_rate == 0.9);
     assert_true(c->alerts.resolve_rate == 0.05);
     assert_string_equal(c->kafka.security_protocol, "ssl");
 }
@@ -138,8 +138,13 @@ static const struct {
      "1: delivery.response_limit must be a whole number and a unit (B, KiB, MiB or GiB) such as \"64KiB\", not "
      "\"64KB\"\n"},
     {"delivery: { batch_size = 0; };", "1: delivery.batch_size must be between 1 and 10000, not 0\n"},
-    {"alerts: { failure_rate = 1.01; };", "1: alerts.failure_rate must be between 0 and 1, not 1.01\n"},
-    {"alerts: { failure_rate = 1e999; };", "1: alerts.failure_rate must be between 0 and 1, not inf\n"},
+    {"alerts: { failure_rate = 1.01; };", "1: alerts.failure_rate must be between 0.01 and 0.9, not 1.01\n"},
+    /* such an alert could never fire, or never be over */
+    {"alerts: { failure_rate = 1; };", "1: alerts.failure_rate must be between 0.01 and 0.9, not 1\n"},
+    {"alerts: { failure_rate = 0.95; };", "1: alerts.failure_rate must be between 0.01 and 0.9, not 0.95\n"},
+    {"alerts: { failure_rate = 0; };", "1: alerts.failure_rate must be between 0.01 and 0.9, not 0\n"},
+    {"alerts: { resolve_rate = 0; };", "1: alerts.resolve_rate must be between 0.001 and 0.9, not 0\n"},
+    {"alerts: { failure_rate = 1e999; };", "1: alerts.failure_rate must be between 0.01 and 0.9, not inf\n"},
     {"delivery: { drain_timeout = \"99999999999999999999d\"; };",
      "1: delivery.drain_timeout must be between 0s and 1h, not \"99999999999999999999d\"\n"},
     /* integers that libconfig alone would read as others */
@@ -156,7 +161,7 @@ static const struct {
     {"kafka: { properties: { linger_ms = 99999999999999999999LL; }; };",
      "1: linger_ms is an integer of more than 64 bits, too big for any key\n"},
     {"alerts: { failure_rate = 4294967296; };",
-     "1: alerts.failure_rate must be between 0 and 1, not 4294967296\n"},
+     "1: alerts.failure_rate must be between 0.01 and 0.9, not 4294967296\n"},
     /* strings with a shape */
     {"database: { schema = \"Anubis\"; };",
      "1: database.schema must be 1 to 63 lower-case letters, digits and "
