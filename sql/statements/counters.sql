@@ -57,3 +57,33 @@ with lagging as materialized (
     from room r where t.integration_id = r.id and not r.full_up
 )
 select id::bigint, name from room where full_up order by id
+
+-- name: stop_unmarked
+-- Stops a group when counters or analytics hold more events than are marked. Both are written in one transaction, so marks were lost, and
+-- what comes again would count twice. Not in a test database that may be emptied. Whether that is known; not while a replay is under way.
+-- $1 text: read model
+-- $2 text: the command that mends it
+with unheld as materialized (
+  select pg_try_advisory_xact_lock_shared(lock_key('replay')) as is_unheld
+), marked as materialized (
+  select b.event_type as type, sum(
+-- include: bits_set.part.sql
+       )::bigint as n
+    from consumer_bitmaps b where b.read_model = $1 and b.event_type in ('created', 'sent', 'failed', 'retried') group by 1
+), counted as (
+  select c.* from (select sum(r.sent) as sent, sum(r.failed) as failed from integration_runtime r) r
+   cross join (select sum(m.created) as created, sum(m.sent) as sent, sum(m.failed) as failed, sum(m.retried) as retried
+                 from integration_stats_months m) m
+   cross join lateral (values ('created', m.created), ('sent', greatest(m.sent, r.sent)), ('failed', greatest(m.failed, r.failed)),
+                              ('retried', m.retried)) c (type, n)
+), unmarked as materialized (
+  select sum(c.n - coalesce(m.n, 0)) as n from counted c left join marked m using (type)
+   where c.n > coalesce(m.n, 0) and not (select allows_cleaning from installation) and (select is_unheld from unheld)
+), stopped as (
+  insert into consumer_stops (read_model, reason, command)
+  select $1, format('%s counted, but not marked as handled: marks (the table consumer_bitmaps) were lost, or are of another time than the '
+                    'counters, and what comes again would count twice', case n when 1 then 'an event is' else n || ' events are' end), $2
+    from unmarked where n > 0
+      on conflict do nothing
+)
+select is_unheld from unheld

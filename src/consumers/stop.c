@@ -1,8 +1,8 @@
 /* A group that cannot handle most of a batch stops, instead of putting all of it aside. See
  * consumer_internal.h. On the consumer's thread.
  *
- * And it does not even start where counters hold more than the marks tell: what comes again would count
- * twice.
+ * And it does not even start where its effects hold more than the marks tell (handler.h): what comes again
+ * would count twice.
  *
  * Where little is published, or a loaded machine reads little at once, a batch is a message or two: what the
  * batches before came to counts, too. */
@@ -144,19 +144,28 @@ void consumer_doubt_marks(struct consumer *c)
         c->stop.marks_known = false;
 }
 
-static int check_marks(struct consumer *c, struct error *err)
+/* One is enough: what a group keeps is written in one transaction. */
+static int compare(struct consumer *c, bool *ret_known, struct error *err)
 {
     CLEANUP(freep) char *command = xasprintf("replay --group %s --from-ledger", c->group->model);
-    bool compares = strcmp(c->group->model, CONFIG_INTEGRATION_MODEL) == 0;
+
+    for (const struct handler *const *h = c->group->handlers; *h; h++)
+        if ((*h)->compare)
+            return (*h)->compare(c->session.pg, c->group->model, command, ret_known, err);
+    *ret_known = true;
+    return PG_DONE;
+}
+
+static int check_marks(struct consumer *c, struct error *err)
+{
     uint64_t began = now_monotonic_usec();
-    int r = compares ? store_stop_unmarked(c->session.pg, c->group->model, command, &c->stop.marks_known, err)
-                     : PG_DONE;
+    int r = compare(c, &c->stop.marks_known, err);
 
     /* A hundred million events on a slow machine: nobody waits for that. */
     bool too_many = r == -EBADMSG && strcmp(pg_error_sqlstate(c->session.pg), "57014") == 0;
     uint64_t now = now_monotonic_usec();
     c->stop.compare_at = now + COMPARE_REST * (now - began);
-    c->stop.marks_known |= !compares || too_many;
+    c->stop.marks_known |= too_many;
     return too_many ? PG_DONE : r;
 }
 

@@ -131,15 +131,6 @@ int store_read_homes(struct pg *pg, const char *topic, struct homes *ret, struct
 
 /* --- groups that have stopped ----------------------------------------------------------------- */
 
-int store_stop_unmarked(struct pg *pg, const char *model, const char *command, bool *ret, struct error *err)
-{
-    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
-
-    pg_arg_text(&args, model);
-    pg_arg_text(&args, command);
-    return pg_query_bool(pg, &sql_stop_unmarked, &args, ret, err);
-}
-
 void store_stop_done(struct store_stop *stop)
 {
     free(stop->reason);

@@ -69,8 +69,6 @@ int store_find_marked(struct pg *pg, const char *model, const char *type, int32_
                       const int64_t *ids, size_t count, bool *ret, struct error *err);
 /* ret->counts is the caller's to free. */
 int store_read_homes(struct pg *pg, const char *topic, struct homes *ret, struct error *err);
-/* Stops it where more is counted than marked; *ret: that could be told. */
-int store_stop_unmarked(struct pg *pg, const char *model, const char *command, bool *ret, struct error *err);
 /* *ret: it was not stopped before. */
 int store_stop_group(struct pg *pg, const char *model, const char *reason, bool *ret, struct error *err);
 

@@ -113,7 +113,17 @@ static int apply(struct pg *pg, const struct message_event *const *events, size_
     return PG_DONE;
 }
 
+static int compare(struct pg *pg, const char *model, const char *command, bool *ret_known, struct error *err)
+{
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+
+    pg_arg_text(&args, model);
+    pg_arg_text(&args, command);
+    return pg_query_bool(pg, &sql_stop_unmarked, &args, ret_known, err);
+}
+
 const struct handler handler_counters = {
     .types = 1U << EVENT_SENT | 1U << EVENT_FAILED,
     .apply = apply,
+    .compare = compare,
 };
