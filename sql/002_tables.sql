@@ -567,6 +567,7 @@ create table @extschema@.alerts (
     message text not null,
     started_at timestamptz not null default clock_timestamp(),
     resolved_at timestamptz,
+    over_since timestamptz,
     last_notified_at timestamptz,
     acknowledged_at timestamptz,
     acknowledged_by text,
@@ -614,6 +615,13 @@ create table @extschema@.alert_evidence (
     since bigint not null default 0,
     above_since bigint not null default 0
 ) with (fillfactor = 50);
+
+-- Integrations to which nothing may be sent, disabled or paused; ended_at: since when something may be again. What has waited meanwhile is
+-- no backlog at once.
+create table @extschema@.alert_rests (
+    integration_id bigint primary key,
+    ended_at timestamptz
+);
 
 -- Subscriptions whose first attempt counts already though the next one is the first again, because it may have cost nothing.
 create table @extschema@.alert_firsts (

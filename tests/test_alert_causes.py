@@ -1,9 +1,12 @@
 """What an alert says is the cause: a pause that anubisd began by itself, a credential of its own; and what that silences."""
+import contextlib
 import os
 import re
 import subprocess
 
+import pytest
 from harness.processes import wait_for
+from test_statements import STATEMENTS
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 REFUSED = "the institution refuses the credentials"
@@ -120,6 +123,115 @@ def test_a_pause_silences_what_the_circuit_says(app, ctl):
         "paused": "the integration is paused", "not paused": None}
 
 
+class Flaps:
+    """A circuit and our own network, which open and close, and the looks of daemons meanwhile: a recovery_timeout of 30 s."""
+
+    def __init__(self, app, session, daemon):
+        self.app, self.cursor, self.daemon = app, session.cursor(), daemon.cursor()
+        self.integration = app.integration("https://a.example/")
+        self.cursor.execute("set search_path = anubis")
+        app.query("insert into {s}.integration_runtime (integration_id) values (%s) on conflict do nothing", (self.integration,))
+        for name, types in (("alerts_look", "bigint, bigint, integer, bigint, text"), ("alerts_notify", "bigint, text[]")):
+            self.cursor.execute(f"prepare {name} ({types}) as {STATEMENTS[name]}")
+
+    def become(self, is_open, reason="failures", ago="0 s"):
+        """So it has been for some time."""
+        self.cursor.execute("update integration_runtime set circuit_state = %s, circuit_reason = %s, circuit_ours = false, "
+                            "circuit_since = now() - %s::interval",
+                            ("open" if is_open else "closed", reason if is_open else None, ago))
+        self.daemon.execute("set application_name = %s", ("lost" if is_open else "there",))
+        self.look()
+        if not is_open:
+            self.cursor.execute("update alerts set over_since = over_since - %s::interval where state = 'firing'", (ago,))
+            self.look()
+
+    def look(self):
+        self.cursor.execute("execute alerts_look (900000, 30000, 5, 259200000, 'lost')")
+        self.cursor.execute("execute alerts_notify (14400000, '{journal}')")
+
+    def told(self):
+        """{kind: what was told of it, in order}"""
+        told = {}
+        for kind, event in self.app.query("select a.kind, o.event from {s}.alert_outbox o join {s}.alerts a on a.id = o.alert_id "
+                                          "order by o.id"):
+            told.setdefault(kind, []).append(event)
+        return told
+
+
+@pytest.fixture
+def flaps(app):
+    with contextlib.closing(app.database.connect()) as session, contextlib.closing(app.database.connect()) as daemon:
+        yield Flaps(app, session, daemon)
+
+
+@pytest.mark.parametrize("reason, kind", [("failures", "circuit_open"), ("authentication", "authentication")])
+def test_a_thousand_flaps_are_told_once(flaps, reason, kind):
+    """Of a circuit and of our own network: one alert, and one end when it has been well for long enough."""
+    for number in range(1000):
+        flaps.become(number % 2 == 0, reason, ago=f"{number % 29} s")
+    assert flaps.told() == {kind: ["fired"], "network": ["fired"]}
+    flaps.become(False, ago="31 s")
+    assert flaps.told() == {kind: ["fired", "resolved"], "network": ["fired", "resolved"]}
+
+
+def test_flaps_that_are_slow_become_one_alert(flaps):
+    """Each is well for longer than the recovery_timeout: what comes again soon is over later, at most after ten minutes."""
+    for number in range(100):
+        flaps.become(number % 2 == 0, ago="100 s")
+    assert flaps.told() == {kind: 2 * ["fired", "resolved"] + ["fired"] for kind in ("circuit_open", "network")}
+    flaps.become(False, ago="121 s")
+    assert flaps.told()["network"][-1] == flaps.told()["circuit_open"][-1] == "resolved"
+    for _ in range(10):
+        flaps.become(True)
+        flaps.become(False, ago="601 s")
+    assert set(kind for kind, _, state in alerts(flaps.app) if state == "firing") == set()
+
+
+def test_a_clock_that_was_ahead_keeps_no_lost_network(flaps):
+    flaps.become(True)
+    flaps.become(False)
+    flaps.cursor.execute("update alerts set over_since = now() + interval '3 h' where kind = 'network'")
+    flaps.look()
+    assert flaps.told()["network"] == ["fired", "resolved"]
+
+
+@pytest.mark.parametrize("age, words", [("2 h", "has waited for 02:00:00; in 2 days 22:00:00 it fails for good"),
+                                        ("71 h", "has waited for 2 days 23:00:00; in 01:00:00 it fails for good"),
+                                        ("73 h", "has waited for 3 days 01:00:00"), ("16 min", "has waited for 00:16:00; in")])
+def test_a_backlog_says_when_it_fails_for_good(app, age, words):
+    """The age at which subscriptions fail is three days here."""
+    look = Look(app)
+    look.state("slow")
+    app.query("insert into {s}.subscriptions (integration_id) values (%s)", (look.numbers["slow"],))
+    app.query("alter table {s}.subscriptions disable trigger user; "
+              "update {s}.subscriptions set created_at = now() - %s::interval; "
+              "alter table {s}.subscriptions enable trigger user", (age,))
+    message = look.found()["slow", "backlog"][0]
+    found = re.sub(r":\d\d\b(?!:)", ":00", message)  # the seconds that the test takes
+    assert words in found.replace("21:59:00", "22:00:00").replace("00:59:00", "01:00:00"), message
+    assert ("fails for good" in message) == (age != "73 h")
+
+
+@pytest.mark.parametrize("rest", [{"paused_until": "infinity"}, {"paused_until": "2099-01-01"}, {"enabled": False}],
+                         ids=["paused", "paused for a time", "disabled"])
+def test_what_waited_for_a_pause_is_no_backlog_at_once(app, rest):
+    """It is one when it has not gone out within backlog_age of the pause's end, however that came; again after each pause."""
+    look = Look(app)
+    look.state("paused", **rest)
+    look.state("never paused")
+    for number in look.numbers.values():
+        app.query("insert into {s}.subscriptions (integration_id, scheduled_to) values (%s, now() - interval '2 h')", (number,))
+    for _ in range(2):
+        assert look.found().keys() == {("never paused", "backlog")}
+        look.state("paused", paused_until=None, enabled=True)
+        for minutes in (0, 0, 14, 16):
+            app.query("update {s}.alert_rests set ended_at = now() - %s * interval '1 min' where %s > 0", (minutes, minutes))
+            wanted = {("never paused", "backlog")} | ({("paused", "backlog")} if minutes == 16 else set())
+            assert look.found().keys() == wanted, minutes
+        look.state("paused", **rest)
+    assert app.value("select count(*) from {s}.alert_rests") == 1
+
+
 # --- daemons ---
 
 def alerts(app):
@@ -177,3 +289,42 @@ def test_a_credential_of_our_own_is_named_and_over_at_the_next_look(app, institu
     wait_for(lambda: alerts(app) == [("authentication", i, "resolved") for i in (by_token, by_settings)], 60,
              lambda: f"their end: {alerts(app)}")
     app.wait_states(sent=2)
+
+
+def test_a_cause_is_told_and_not_its_symptoms(app, ctl, institutions, make_daemon):
+    """Credentials refused or missing, a token endpoint that is away, a pause; two others show that symptoms are looked for."""
+    url, away = institutions.url, {"type": "oauth2", "token_url": "http://127.0.0.1:9/", "client_id": "a", "client_secret": "b"}
+    slow, refusing = app.integration(url("/silent"), max_in_flight=1), app.integration(url("/reject/422"))
+    causes = {"401": {"endpoint_url": url("/reject/401")}, "403": {"endpoint_url": url("/reject/403")},
+              "no credential": {"auth_token": "credential:nowhere"}, "no token": {"delivery_settings": {"auth": away}},
+              "410": {"endpoint_url": url("/reject/410")}, "by hand": {}}
+    numbers = {name: app.integration(**{"endpoint_url": url("/good"), **columns}, name=name, max_in_flight=20)
+               for name, columns in causes.items()}
+    daemon = make_daemon({**SETTINGS, "alerts": {"backlog_age": "1s", "repeat_interval": "1s"}, "circuit_breaker": {
+        "failure_threshold": 5, "recovery_timeout": "1s", "max_recovery_timeout": "1s"}}).start()
+    ctl("pause", str(numbers["by hand"]), "--reason", "asked").expect(0)
+    for integration in (slow, refusing, *numbers.values()):
+        app.subscriptions(integration, 20)
+    kinds = {"401": "authentication", "403": "authentication", "no credential": "authentication", "no token": "authentication",
+             "410": "paused"}
+    wanted = {(kind, numbers[name]) for name, kind in kinds.items()} | {("backlog", slow), ("failure_rate", refusing)}
+    found = "select kind, integration_id from {s}.alerts"
+    wait_for(lambda: set(app.query(found)) == wanted, 60, lambda: f"{wanted}, not {app.query(found)}")
+    late = "select count(*) from {s}.subscriptions where integration_id = any(%s) and created_at < now() - interval '3 s'"
+    wait_for(lambda: app.value(late, (list(numbers.values()),)) == 120, 60, "all to be late")
+    for kind, integration in (("backlog", slow), ("failure_rate", refusing)):
+        again = f"goes on: {kind}, integration {integration} "
+        daemon.wait_log(again, 90, count=daemon.log.count(again) + 3)
+    assert set(app.query(found)) == wanted, "what waits or fails for a cause that is known is no alert of its own"
+    app.query("update {s}.integrations set endpoint_url = %s, auth_token = 'x', delivery_settings = '{}' where id = any(%s)",
+              (url("/good"), list(numbers.values())))
+    for name in ("410", "by hand"):
+        ctl("resume", str(numbers[name])).expect(0)
+    wait_for(lambda: app.value("select count(*) from {s}.subscriptions where status = 'sent'") == 120, 60, "all to be sent")
+    ended = "select count(*) from {s}.alerts where state = 'resolved' and integration_id = any(%s)"
+    wait_for(lambda: app.value(ended, (list(numbers.values()),)) >= 5, 60, "their end")
+    wait_for(lambda: app.value("select count(*) from {s}.alert_evidence where integration_id = any(%s)",
+                               (list(numbers.values()),)) == 6, 60, "the evidence of what was sent")
+    again = f"goes on: failure_rate, integration {refusing} "
+    daemon.wait_log(again, 90, count=daemon.log.count(again) + 3)
+    assert {i for kind, i in app.query(found) if kind == "failure_rate"} == {refusing}

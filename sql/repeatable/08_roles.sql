@@ -14,7 +14,7 @@ begin
                     @extschema@.relay_state, @extschema@.relay_saved, @extschema@.relay_holes, @extschema@.relay_topics, @extschema@.relay_reached, @extschema@.consumer_offsets,
                     @extschema@.consumer_bitmaps, @extschema@.integration_stats_spans, @extschema@.integration_stats, @extschema@.integration_stats_days,
                     @extschema@.integration_stats_months, @extschema@.integration_stats_changes, @extschema@.alerts, @extschema@.alert_silences, @extschema@.alert_outbox,
-                    @extschema@.alert_evidence, @extschema@.alert_firsts, @extschema@.alert_buckets,
+                    @extschema@.alert_rests, @extschema@.alert_evidence, @extschema@.alert_firsts, @extschema@.alert_buckets,
                     @extschema@.confirmations, @extschema@.confirmation_terms to %I', role);
     execute format('grant select, insert on @extschema@.audit_log, @extschema@.audit_tiles, @extschema@.audit_salts to %I', role);
     execute format('grant select, insert, update, delete on @extschema@.audit_trees, @extschema@.audit_checkpoints, @extschema@.audit_checks to %I', role);

@@ -69,7 +69,7 @@ create or replace function @extschema@.tables_needed(out name text, out kind "ch
            ('audit_trees', 'r', '{id}'), ('audit_log', 'r', '{tree,leaf}'), ('audit_tiles', 'r', '{tree,level,tile}'),
            ('audit_checkpoints', 'r', '{id}'), ('audit_salts', 'r', '{chunk}'), ('audit_checks', 'r', '{one}'), ('audit_past', 'r', '{id}'),
            ('alerts', 'r', '{id}'), ('alert_silences', 'r', '{id}'), ('alert_outbox', 'r', '{id}'),
-           ('alert_evidence', 'r', '{integration_id}'), ('alert_firsts', 'r', '{subscription_id}'), ('alert_buckets', 'r', '{integration_id,bucket}'),
+           ('alert_rests', 'r', '{integration_id}'), ('alert_evidence', 'r', '{integration_id}'), ('alert_firsts', 'r', '{subscription_id}'), ('alert_buckets', 'r', '{integration_id,bucket}'),
            ('confirmations', 'r', '{subscription_id}'), ('confirmation_terms', 'r', '{integration_id,since}')
 $$;
 
@@ -109,11 +109,12 @@ create or replace function @extschema@.columns_ours(out relation text, out name 
         ('{audit_salts}', '{chunk,salts}'),
         ('{audit_checks}', '{checked_at,checkpoint,differences,last_checkpoint,one,took_ms,unsealed_since,whole_at,words}'),
         ('{audit_past}', '{checkpoint,id,installation,leaves,tree}'),
-        ('{alerts}', '{acknowledged_at,acknowledged_by,id,integration_id,kind,last_notified_at,message,resolved_at,started_at,state,
-            threshold,value}'),
+        ('{alerts}', '{acknowledged_at,acknowledged_by,id,integration_id,kind,last_notified_at,message,over_since,resolved_at,started_at,
+            state,threshold,value}'),
         ('{alert_silences}', '{created_at,id,integration_id,kind,reason,until}'),
         ('{alert_outbox}', '{alert_id,attempts,body,created_at,due_at,error,event,id,sent_at,sink}'),
         ('{alert_evidence}', '{above_since,integration_id,recent,since}'),
+        ('{alert_rests}', '{ended_at,integration_id}'),
         ('{alert_firsts}', '{seen_at,subscription_id}'),
         ('{alert_buckets}', '{bucket,failed,integration_id,total}'),
         ('{confirmations}', '{confirmed_at,contradicting,contradictions,created_at,expected_by,external_id,integration_id,received_at,

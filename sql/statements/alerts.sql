@@ -90,7 +90,7 @@ update alert_outbox set attempts = attempts + 1, error = $3 where sink = $1 and 
 select count(*) from alerts where state = 'firing' and kind <> 'test'
 
 -- name: alerts_prune
--- Forgets what no look needs any more: counts of outcomes, what was told, silences that are over; and what nobody was told of: a
+-- Forgets what no look needs any more: counts of outcomes, what was told, silences and pauses that are over; and what nobody was told of: a
 -- test after some minutes, the rest after a day, which is left to sinks that the configuration no longer names.
 -- $1 bigint: the window, in ms
 with buckets as (
@@ -107,3 +107,7 @@ with buckets as (
   delete from alert_silences where until < now() - interval '1 day' returning id
 )
 select count(*) from silences
+), rests as (
+  -- backlog_age is at most thirty days.
+  delete from alert_rests r
+   where r.ended_at < now() - interval '31 days' or not exists (select from integrations i where i.id = r.integration_id)

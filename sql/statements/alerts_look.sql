@@ -5,7 +5,7 @@
 -- around its threshold. The failure rate is judged elsewhere; here it ends with an integration that is disabled. While our own network
 -- is lost, what waits fires nothing new.
 -- $1 bigint: how long the oldest subscription or event may wait, in ms
--- $2 bigint: for how long a circuit must be closed, in ms
+-- $2 bigint: for how long a circuit must be closed, and the network be there, in ms; twice as long for each such alert of the last hour
 -- $3 integer: failures in a row that open a circuit
 -- $4 bigint: the age at which a subscription fails for good, in ms
 -- $5 text: name of the sessions of daemons whose network is lost
@@ -17,9 +17,19 @@ with own as materialized (
    where i.enabled
 ), lost as (
   select count(*) as count from pg_stat_activity where datname = current_database() and application_name = $5
+), flaps as (
+  -- What comes and goes again and again is one alert in the end.
+  select kind, integration_id, count(*) as count from alerts
+   where state = 'resolved' and resolved_at > now() - interval '1 h' and kind in ('circuit_open', 'authentication', 'network')
+   group by kind, integration_id
+), calm (kind, integration_id, lasts) as (
+  select kind, integration_id, least($2 * 2 ^ least(count, 10), greatest($2, 600000)) * interval '1 ms' from flaps
 ), waiting as (
   select w.id, w.age, case when isfinite(w.created_at) then $4 * interval '1 ms' - (now() - w.created_at) end as left_over,
-         w.age >= $1 * interval '1 ms' and coalesce(w.circuit_since <= now() - $1 * interval '1 ms', true) as fires
+         -- What has waited for a cause goes out now: it is late when it has had so long for that.
+         w.age >= $1 * interval '1 ms' and coalesce(w.circuit_since <= now() - $1 * interval '1 ms', true)
+         and not exists (select from alert_rests r
+                          where r.integration_id = w.id and coalesce(r.ended_at > now() - $1 * interval '1 ms', true)) as fires
     from (select o.id, o.circuit_since, s.created_at, s.age
             from own o cross join lateral (
               select as_instant(h.created_at) as created_at,
@@ -37,6 +47,15 @@ with own as materialized (
                order by age desc limit 1) s
            where o.circuit = 'closed' and not o.paused) w
    where w.age >= $1 * interval '0.5 ms'
+), resting as (
+  insert into alert_rests as r (integration_id)
+  select i.id from integrations i
+   where (i.enabled is not true or i.paused_until > now())
+     and not exists (select from alert_rests a where a.integration_id = i.id and a.ended_at is null)
+   order by i.id
+      on conflict (integration_id) do update set ended_at = null
+), rested as (
+  update alert_rests r set ended_at = now() from own o where o.id = r.integration_id and not o.paused and r.ended_at is null
 ), relay as (
   select r.stopped_on, r.stopped_reason, k.trouble, k.leads,
          (select now() - as_instant(e.created_at) from subscription_events e where e.id > r.high order by e.id limit 1) as age
@@ -71,14 +90,18 @@ with own as materialized (
     from own where circuit <> 'closed'
   union all
   -- What a person has put in its place does not go away again by itself.
-  select id, k.kind, false, null, null, null from own, (values ('circuit_open'), ('authentication')) as k (kind)
-   where circuit = 'closed' and circuit_since > now() - $2 * interval '1 ms' and not (k.kind = 'authentication' and circuit_ours)
+  select o.id, k.kind, false, null, null, null
+    from own o cross join (values ('circuit_open'), ('authentication')) as k (kind)
+    left join calm c on c.kind = k.kind and c.integration_id = o.id
+   where o.circuit = 'closed' and o.circuit_since > now() - coalesce(c.lasts, $2 * interval '1 ms')
+     and not (k.kind = 'authentication' and o.circuit_ours)
   union all
   select id, 'paused', true, null, null,
          format('anubisd has paused the integration: %s. Once that is mended, "anubisctl resume %s" ends the pause', own_pause, id)
     from own where own_pause is not null
   union all
-  select id, 'backlog', fires and lost.count = 0, extract(epoch from age), $1 / 1000.0,
+  select id, 'backlog', fires and lost.count = 0 and not exists (select from alerts where kind = 'network' and state = 'firing'),
+         extract(epoch from age), $1 / 1000.0,
          format('the oldest subscription that could be sent has waited for %s',
                 date_trunc('second', justify_hours(age)))
          || case when left_over > '0' then format('; in %s it fails for good', date_trunc('second', justify_hours(left_over))) else '' end
@@ -104,6 +127,12 @@ with own as materialized (
          format('most institutions were lost at once, so the network of %s is to blame',
                 case count when 1 then 'a daemon''s machine' else count || ' daemons' end) from lost where count > 0
   union all
+  select null, 'network', false, null, null, null
+    from alerts a cross join lost left join calm c on c.kind = a.kind
+   where a.kind = 'network' and a.state = 'firing' and lost.count = 0
+     -- A clock that was ahead said since when.
+     and coalesce(a.over_since between now() - coalesce(c.lasts, $2 * interval '1 ms') and now(), true)
+  union all
   select null, 'audit', true, differences, 0,
          case when differences > 0 then format('the audit log was changed, its proof finds %s difference%s: %s. Run "anubisctl verify --audit '
                                                '--full"', differences, case when differences > 1 then 's' end, words)
@@ -118,6 +147,9 @@ with own as materialized (
    where a.state = 'firing'
      and not exists (select from held h where h.kind = a.kind and h.integration_id is not distinct from a.integration_id)
   returning a.id
+), leaving as (
+  update alerts a set over_since = now() from lost
+   where a.kind = 'network' and a.state = 'firing' and a.over_since is null and lost.count = 0
 ), changed as (
   -- Another cause of the same alert is told, too, also to who has acknowledged the one before. That messages were put aside, or a group
   -- goes on, is none beside the stop of a group; nor is that leaves lack a checkpoint beside a log that was changed.
@@ -129,12 +161,13 @@ with own as materialized (
               when h.kind = 'audit' then h.message like '%was changed%' and a.message not like '%was changed%'
               else false end as is_new
     from held h join alerts a on a.state = 'firing' and a.kind = h.kind and a.integration_id is not distinct from h.integration_id
-   where h.message <> a.message
-     -- Numbers that grow are written now and then.
-     and (translate(h.message, '0123456789', '') <> translate(a.message, '0123456789', '')
-          or coalesce(abs(h.value - a.value) >= abs(a.value) / 10, true))
+   where a.over_since is not null and h.fires
+      or h.message <> a.message
+         -- Numbers that grow are written now and then.
+         and (translate(h.message, '0123456789', '') <> translate(a.message, '0123456789', '')
+              or coalesce(abs(h.value - a.value) >= abs(a.value) / 10, true))
 ), renewed as (
-  update alerts a set value = n.value, message = n.message,
+  update alerts a set value = n.value, message = n.message, over_since = null,
                       last_notified_at = case when n.is_new and a.last_notified_at is not null then '-infinity' else a.last_notified_at end,
                       acknowledged_at = case when not n.is_new then a.acknowledged_at end,
                       acknowledged_by = case when not n.is_new then a.acknowledged_by end
