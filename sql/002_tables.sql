@@ -555,19 +555,20 @@ create index confirmation_terms_new on @extschema@.confirmation_terms (integrati
 -- ---------------------------------------------------------------------------------------------------------------------
 -- Alerts: what is wrong with an integration, or with the installation.
 
--- integration_id is NULL for alerts of the installation. last_notified_at: a resolved alert is told as long as this is earlier than
--- resolved_at; NULL = nobody was told yet.
+-- integration_id is NULL for alerts of the installation. It references nothing: when an integration is deleted, its alerts end, and
+-- that is told. last_notified_at: a resolved alert is told as long as this is earlier than
+-- resolved_at; NULL = nobody was told yet. over_since: since when the network is there again, while the alert waits for that to last.
 create table @extschema@.alerts (
     id bigint generated always as identity primary key,
-    integration_id bigint references @extschema@.integrations (id) on delete cascade,
+    integration_id bigint,
     kind text not null,
     state text not null default 'firing' check (state in ('firing', 'resolved')),
     value double precision,
     threshold double precision,
     message text not null,
     started_at timestamptz not null default clock_timestamp(),
-    resolved_at timestamptz,
     over_since timestamptz,
+    resolved_at timestamptz,
     last_notified_at timestamptz,
     acknowledged_at timestamptz,
     acknowledged_by text,
@@ -576,7 +577,6 @@ create table @extschema@.alerts (
 -- However many daemons find it, it is one alert.
 create unique index alerts_firing on @extschema@.alerts (kind, coalesce(integration_id, 0)) where state = 'firing';
 create index alerts_resolved on @extschema@.alerts (resolved_at) where state = 'resolved';
-create index alerts_integration on @extschema@.alerts (integration_id);
 
 -- Alerts of an integration that nobody is told of for a while. kind NULL = all kinds. reason: with who says so.
 create table @extschema@.alert_silences (

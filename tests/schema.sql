@@ -69,7 +69,7 @@ begin
                     anubis.relay_state, anubis.relay_saved, anubis.relay_holes, anubis.relay_topics, anubis.relay_reached, anubis.consumer_offsets,
                     anubis.consumer_bitmaps, anubis.integration_stats_spans, anubis.integration_stats, anubis.integration_stats_days,
                     anubis.integration_stats_months, anubis.integration_stats_changes, anubis.alerts, anubis.alert_silences, anubis.alert_outbox,
-                    anubis.alert_evidence, anubis.alert_firsts, anubis.alert_buckets,
+                    anubis.alert_rests, anubis.alert_evidence, anubis.alert_firsts, anubis.alert_buckets,
                     anubis.confirmations, anubis.confirmation_terms to %I', role);
     execute format('grant select, insert on anubis.audit_log, anubis.audit_tiles, anubis.audit_salts to %I', role);
     execute format('grant select, insert, update, delete on anubis.audit_trees, anubis.audit_checkpoints, anubis.audit_checks to %I', role);
@@ -363,11 +363,12 @@ CREATE FUNCTION anubis.columns_ours(OUT relation text, OUT name text) RETURNS SE
         ('{audit_salts}', '{chunk,salts}'),
         ('{audit_checks}', '{checked_at,checkpoint,differences,last_checkpoint,one,took_ms,unsealed_since,whole_at,words}'),
         ('{audit_past}', '{checkpoint,id,installation,leaves,tree}'),
-        ('{alerts}', '{acknowledged_at,acknowledged_by,id,integration_id,kind,last_notified_at,message,resolved_at,started_at,state,
-            threshold,value}'),
+        ('{alerts}', '{acknowledged_at,acknowledged_by,id,integration_id,kind,last_notified_at,message,over_since,resolved_at,started_at,
+            state,threshold,value}'),
         ('{alert_silences}', '{created_at,id,integration_id,kind,reason,until}'),
         ('{alert_outbox}', '{alert_id,attempts,body,created_at,due_at,error,event,id,sent_at,sink}'),
         ('{alert_evidence}', '{above_since,integration_id,recent,since}'),
+        ('{alert_rests}', '{ended_at,integration_id}'),
         ('{alert_firsts}', '{seen_at,subscription_id}'),
         ('{alert_buckets}', '{bucket,failed,integration_id,total}'),
         ('{confirmations}', '{confirmed_at,contradicting,contradictions,created_at,expected_by,external_id,integration_id,received_at,
@@ -2639,7 +2640,7 @@ CREATE FUNCTION anubis.tables_needed(OUT name text, OUT kind "char", OUT key tex
            ('audit_trees', 'r', '{id}'), ('audit_log', 'r', '{tree,leaf}'), ('audit_tiles', 'r', '{tree,level,tile}'),
            ('audit_checkpoints', 'r', '{id}'), ('audit_salts', 'r', '{chunk}'), ('audit_checks', 'r', '{one}'), ('audit_past', 'r', '{id}'),
            ('alerts', 'r', '{id}'), ('alert_silences', 'r', '{id}'), ('alert_outbox', 'r', '{id}'),
-           ('alert_evidence', 'r', '{integration_id}'), ('alert_firsts', 'r', '{subscription_id}'), ('alert_buckets', 'r', '{integration_id,bucket}'),
+           ('alert_rests', 'r', '{integration_id}'), ('alert_evidence', 'r', '{integration_id}'), ('alert_firsts', 'r', '{subscription_id}'), ('alert_buckets', 'r', '{integration_id,bucket}'),
            ('confirmations', 'r', '{subscription_id}'), ('confirmation_terms', 'r', '{integration_id,since}')
 $$;
 CREATE FUNCTION anubis.triggers_amiss() RETURNS text
@@ -2770,6 +2771,10 @@ ALTER TABLE anubis.alert_outbox ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY
     NO MAXVALUE
     CACHE 1
 );
+CREATE TABLE anubis.alert_rests (
+    integration_id bigint NOT NULL,
+    ended_at timestamp with time zone
+);
 CREATE TABLE anubis.alert_silences (
     id bigint NOT NULL,
     integration_id bigint NOT NULL,
@@ -2795,6 +2800,7 @@ CREATE TABLE anubis.alerts (
     threshold double precision,
     message text NOT NULL,
     started_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    over_since timestamp with time zone,
     resolved_at timestamp with time zone,
     last_notified_at timestamp with time zone,
     acknowledged_at timestamp with time zone,
@@ -3524,6 +3530,8 @@ ALTER TABLE ONLY anubis.alert_firsts
     ADD CONSTRAINT alert_firsts_pkey PRIMARY KEY (subscription_id);
 ALTER TABLE ONLY anubis.alert_outbox
     ADD CONSTRAINT alert_outbox_pkey PRIMARY KEY (id);
+ALTER TABLE ONLY anubis.alert_rests
+    ADD CONSTRAINT alert_rests_pkey PRIMARY KEY (integration_id);
 ALTER TABLE ONLY anubis.alert_silences
     ADD CONSTRAINT alert_silences_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY anubis.alerts
@@ -3612,7 +3620,6 @@ CREATE INDEX alert_outbox_alert ON anubis.alert_outbox USING btree (alert_id);
 CREATE INDEX alert_outbox_waiting ON anubis.alert_outbox USING btree (sink, id) WHERE (sent_at IS NULL);
 CREATE UNIQUE INDEX alert_silences_key ON anubis.alert_silences USING btree (integration_id, COALESCE(kind, ''::text));
 CREATE UNIQUE INDEX alerts_firing ON anubis.alerts USING btree (kind, COALESCE(integration_id, (0)::bigint)) WHERE (state = 'firing'::text);
-CREATE INDEX alerts_integration ON anubis.alerts USING btree (integration_id);
 CREATE INDEX alerts_resolved ON anubis.alerts USING btree (resolved_at) WHERE (state = 'resolved'::text);
 CREATE INDEX audit_checkpoints_unpublished ON anubis.audit_checkpoints USING btree (id) WHERE (published_at IS NULL);
 CREATE INDEX audit_log_sequence ON anubis.audit_log USING brin (sequence) WITH (pages_per_range='32');
@@ -3676,8 +3683,6 @@ ALTER TABLE ONLY anubis.alert_outbox
     ADD CONSTRAINT alert_outbox_alert_id_fkey FOREIGN KEY (alert_id) REFERENCES anubis.alerts(id) ON DELETE CASCADE;
 ALTER TABLE ONLY anubis.alert_silences
     ADD CONSTRAINT alert_silences_integration_id_fkey FOREIGN KEY (integration_id) REFERENCES anubis.integrations(id) ON DELETE CASCADE;
-ALTER TABLE ONLY anubis.alerts
-    ADD CONSTRAINT alerts_integration_id_fkey FOREIGN KEY (integration_id) REFERENCES anubis.integrations(id) ON DELETE CASCADE;
 ALTER TABLE ONLY anubis.confirmation_terms
     ADD CONSTRAINT confirmation_terms_integration_id_fkey FOREIGN KEY (integration_id) REFERENCES anubis.integrations(id) ON DELETE CASCADE;
 ALTER TABLE ONLY anubis.integration_filters

@@ -5,6 +5,7 @@ import datetime
 import hmac
 import http.server
 import json
+import os
 import re
 import threading
 
@@ -16,6 +17,7 @@ from harness.alertmanager import RealAlertmanager
 from harness.postgres import Unavailable
 from harness.processes import wait_for
 
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SETTINGS = {"log_level": "info", "retry": {"base_delay": "100ms", "max_delay": "200ms"},
             "circuit_breaker": {"failure_threshold": 5, "recovery_timeout": "500ms", "max_recovery_timeout": "1s"},
             "alerts": {"backlog_age": "1s"}}
@@ -143,7 +145,7 @@ def test_a_lost_network_silences_what_waits_and_what_fails(app, ctl, database, i
         late = "select count(*) from {s}.subscriptions where integration_id = %s and created_at < now() - interval '3 s'"
         wait_for(lambda: app.value(late, (slow,)) == 3, 60, "the others to be late")
         told = len(lines([daemon], "backlog"))
-        daemon.wait_log("goes on: network", count=len(lines([daemon], "goes on: network")) + 3)
+        daemon.wait_log("goes on: network", 90, count=len(lines([daemon], "goes on: network")) + 3)
         assert len(lines([daemon], "backlog")) == told
         assert {a["kind"]: a["quiet"] for a in ctl("alerts", "--json").expect(0).json["alerts"]} == {
             "backlog": "the network is lost", "network": None}
@@ -158,6 +160,57 @@ def test_an_alert_is_repeated_until_somebody_takes_it_on(app, make_daemon):
     assert len(lines([daemon], "alert 1: dead_letters")) == 1
     daemon.reload(alerts={"repeat_interval": "1h"})
     daemon.wait_log("changed: alerts.repeat_interval")
+
+
+@pytest.mark.slow
+def test_another_daemon_looks_when_the_one_that_did_is_frozen(app, make_daemon):
+    """Its session is ended after a minute. Nothing is told twice, also when it goes on."""
+    frozen = make_daemon(QUIET, name="frozen").start()
+    dead_letter(app)
+    frozen.wait_log("alert: alert 1: dead_letters")
+    heir = make_daemon(QUIET, name="heir").start()
+    wait_noted(app)
+    frozen.stop()
+    try:
+        dead = circuit_of_nobody(app)
+        heir.wait_log(rf"alert: alert 2: circuit_open, integration {dead} ", 150)
+        heir.wait_log("the daemon that looks for alerts has been silent for a minute")
+        app.query("update {s}.dead_letters set replayed_at = now()")
+        heir.wait_log("alert 1 is over: dead_letters")
+        wait_noted(app)
+    finally:
+        frozen.cont()
+    app.query("update {s}.integrations set enabled = false")
+    wait_alerts(app, ("dead_letters", None, "resolved"), ("circuit_open", dead, "resolved"))
+    wait_noted(app)
+    looks = "select count(*) from pg_stat_activity where datname = current_database() and application_name = 'anubisd alerts'"
+    wait_for(lambda: app.value(looks) == 2, 60, "the one that was frozen to have a session again")
+    for pattern in ("alert: alert 1:", "alert: alert 2:", "alert 1 is over", "alert 2 is over"):
+        assert len(lines([frozen, heir], pattern)) == 1, pattern
+
+
+def circuit_of_nobody(app):
+    """An integration that gets nothing, whose circuit is open: its id."""
+    dead = app.integration("https://x.example/", name="Dead")
+    app.query("insert into {s}.integration_runtime (integration_id, circuit_state, circuit_until, circuit_since, circuit_reason) "
+              "values (%s, 'open', now() + interval '1 h', now(), 'failures')", (dead,))
+    return dead
+
+
+def test_the_alert_of_an_integration_that_is_deleted_is_over_and_told(app, make_daemon, receiver, managers, broker):
+    """To each sink, with the name that it had."""
+    dead = circuit_of_nobody(app)
+    daemon = make_daemon({**QUIET, "alerts": {"webhook_url": receiver.url + "/hook",
+                                              "alertmanager_urls": [m.url for m in managers]}}).start()
+    daemon.wait_log(f'alert 1: circuit_open, integration {dead} "Dead"')
+    wait_for(lambda: receiver.got and all(m.firing() == ["circuit_open"] for m in managers), 60, "all to know")
+    assert app.query("delete from {s}.integrations where id = %s", (dead,)) == 1
+    daemon.wait_log(f'alert 1 is over: circuit_open, integration {dead} "Dead"')
+    wait_for(lambda: len(receiver.got) == 2 and not any(m.firing() for m in managers), 60, "all to know that it is over")
+    wait_for(lambda: len(broker.read_all("anubis.alerts")) == 2, 60, "the topic to have both")
+    for body in (json.loads(receiver.got[1][2])["data"], json.loads(broker.read_all("anubis.alerts")[1].value)):
+        assert (body["integration"], body["integration_id"], body["state"]) == ({"id": dead, "name": "Dead"}, dead, "resolved")
+    assert [len(m.resolved) for m in managers] == [1, 1] and alerts(app) == [("circuit_open", dead, "resolved")]
 
 
 # --- the failure rate ---
@@ -476,6 +529,12 @@ def test_every_sink_learns_of_it_also_when_it_was_away(app, institutions, make_d
     assert receiver.got[0][1]["webhook-id"] != receiver.got[1][1]["webhook-id"]
     for manager in managers:
         assert len(manager.starts) == 1 and len({labels for labels, _ in manager.starts}) == 1
+    alert = json.loads(managers[0].got[-1])[0]
+    with open(os.path.join(ROOT, "man/anubisd.8"), encoding="utf-8") as f:
+        manual = f.read().split(".Ss What sinks are told")[1].split(".Sh ")[0]
+    for name in (*told, *told["data"], *alert, *alert["labels"], *alert["annotations"],
+                 *(h for h in headers if h.startswith("webhook-"))):
+        assert re.search(rf"^\.Va .*(?<![\w-]){name}(?![\w-])", manual, re.MULTILINE) or name in ("labels", "annotations"), name
     assert not app.value("select count(*) from {s}.alert_outbox where sent_at is null")
 
 
@@ -525,6 +584,44 @@ def test_an_alertmanager_that_has_forgotten_everything_learns_it_again(app, make
     managers[0].restart()
     wait_for(lambda: managers[0].firing() == ["dead_letters"], 90, "it to be told again")
     assert not managers[0].resolved and len(managers[0].starts) == 1
+
+
+def test_alertmanagers_that_are_away_for_hours_miss_nothing(app, institutions, make_daemon, managers):
+    """What ended meanwhile, what began, and what did both; and what fires all the time was never over."""
+    ends, short, late = (app.integration(institutions.url(f"/good/{name}"), name=name) for name in ("ends", "short", "late"))
+
+    def fail(integration, name, state="firing"):
+        institutions.become(f"/good/{name}", "/reject/500" if state == "firing" else "")
+        if state == "firing":
+            app.subscriptions(integration, 10)
+        wait_for(lambda: (("circuit_open", integration, state)) in alerts(app), 60, lambda: f"{name}: {alerts(app)}")
+    dead_letter(app)
+    make_daemon({**QUIET, "alerts": {"alertmanager_urls": [m.url for m in managers]}}).start()
+    fail(ends, "ends")
+    wait_for(lambda: all(m.firing() == ["circuit_open", "dead_letters"] for m in managers), 60, "both to know")
+    for manager in managers:
+        manager.status = 503
+    fail(short, "short")
+    for integration, name in ((ends, "ends"), (short, "short")):
+        fail(integration, name, "resolved")
+    fail(late, "late")
+    waiting = "select count(*) from {s}.alert_outbox where sink like 'alertmanager _' and sent_at is null and attempts > 0"
+    wait_for(lambda: app.value(waiting) == 8, 60, "each of it to be refused by both")
+    hours = "interval '20 h'"
+    app.query(f"update {{s}}.alerts set started_at = started_at - {hours}, resolved_at = resolved_at - {hours}, "
+              f"last_notified_at = last_notified_at - {hours} where state = 'resolved'")
+    app.query(f"update {{s}}.alert_outbox set created_at = created_at - {hours}, due_at = due_at - {hours}")
+    for manager in managers:
+        manager.status = 200
+
+    def told(manager):
+        return {(dict(labels)["kind"], dict(labels).get("integration_id")) for labels in manager.alerts}
+    wait_for(lambda: not app.value("select count(*) from {s}.alert_outbox where sent_at is null"), 120, "all to be taken")
+    for manager in managers:
+        assert told(manager) == {("dead_letters", None), *(("circuit_open", str(i)) for i in (ends, short, late))}
+        assert manager.firing() == ["circuit_open", "dead_letters"]
+        assert [dict(labels)["integration_id"] for labels in manager.resolved] == [str(ends)]
+        assert len({starts for labels, starts in manager.starts if dict(labels)["kind"] == "dead_letters"}) == 1
 
 
 @pytest.mark.slow

@@ -206,6 +206,27 @@ def test_the_journal_tells_by_fields_and_explains(running, institutions):
     assert "52998224725" not in machine("journalctl", "-q", "-o", "export", "-u", "anubisd").stdout
 
 
+def test_alerts_stand_in_the_journal_by_their_fields(running):
+    """At the priority alert, with the message's id and the integration; and that one is over."""
+    machine = running
+    since = time.time()
+    machine.sql("insert into anubis.dead_letters (consumer_group, topic, partition, \"offset\", error) "
+                "values ('x', 't', 0, 0, 'e')")
+    dead = integration(machine, "https://x.example/")
+    machine.sql("insert into anubis.integration_runtime (integration_id, circuit_state, circuit_until, circuit_since, "
+                f"circuit_reason) values ({dead}, 'open', now() + interval '1 h', now(), 'failures')")
+    fired = {e["MESSAGE"].split(": ")[1].split(",")[0]: e for e in machine.wait_message(MSG["MSG_ALERT"], since, 60, count=2)}
+    assert {e["PRIORITY"] for e in fired.values()} == {"1"} and fired.keys() == {"dead_letters", "circuit_open"}
+    assert (fired["circuit_open"]["INTEGRATION_ID"], fired["circuit_open"]["INTEGRATION_NAME"]) == (str(dead), "x")
+    assert "INTEGRATION_ID" not in fired["dead_letters"]
+    explained = machine("journalctl", "-q", "-x", "-u", "anubisd", f"MESSAGE_ID={MSG['MSG_ALERT']}").expect().stdout
+    assert "Somebody has to know" in explained
+    machine.sql("update anubis.dead_letters set replayed_at = now()")
+    machine.sql(f"update anubis.integrations set enabled = false where id = {dead}")
+    over = machine.wait_message(MSG["MSG_ALERT_RESOLVED"], since, 60, count=2)
+    assert {e["PRIORITY"] for e in over} == {"5"} and str(dead) in {e.get("INTEGRATION_ID") for e in over}
+
+
 def test_reload_takes_over_or_keeps(running, settings):
     machine = running
     pid = machine.show("MainPID")

@@ -31,7 +31,11 @@ with
 ), put as (
   insert into alert_outbox (alert_id, sink, event, body)
   select t.id, s.sink, t.event,
-         jsonb_build_object('id', t.id, 'integration', case when i.id is not null then jsonb_build_object('id', i.id, 'name', i.name) end,
+         jsonb_build_object('id', t.id, 'integration',
+             case when i.id is not null then jsonb_build_object('id', i.id, 'name', i.name)
+                  -- It was deleted: as it was told before.
+                  when t.integration_id is not null then (select o.body -> 'integration' from alert_outbox o where o.alert_id = t.id
+                                                           order by o.id desc limit 1) end,
              'integration_id', t.integration_id, 'kind', t.kind, 'state', t.state, 'value', t.value, 'threshold', t.threshold,
              'message', t.message, 'started_at', t.started_at, 'resolved_at', t.resolved_at, 'last_notified_at', t.last_notified_at)
     from told t left join integrations i on i.id = t.integration_id cross join unnest($2::text[]) as s (sink)
@@ -103,11 +107,11 @@ with buckets as (
                                    and exists (select from alerts a where a.id = o.alert_id and a.kind = 'test'))
 ), firsts as (
   delete from alert_firsts where seen_at < now() - interval '7 days'
-), silences as (
-  delete from alert_silences where until < now() - interval '1 day' returning id
-)
-select count(*) from silences
 ), rests as (
   -- backlog_age is at most thirty days.
   delete from alert_rests r
    where r.ended_at < now() - interval '31 days' or not exists (select from integrations i where i.id = r.integration_id)
+), silences as (
+  delete from alert_silences where until < now() - interval '1 day' returning id
+)
+select count(*) from silences

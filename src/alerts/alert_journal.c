@@ -9,16 +9,23 @@
 
 #define NOTICES_MAX 100
 
+/* One that was deleted long ago has no name any more. */
+static char *where_words(const struct alert_notice *n)
+{
+    if (!n->integration_id)
+        return xstrdup("");
+    if (!*n->name)
+        return xasprintf(", integration %" PRId64, n->integration_id);
+    return xasprintf(", integration %" PRId64 " \"%s\"", n->integration_id, n->name);
+}
+
 static void say(const struct alert_notice *n)
 {
     struct log_about about = {.integration_id = n->integration_id,
-                              .integration_name = n->integration_id ? n->name : NULL};
+                              .integration_name = *n->name ? n->name : NULL};
     bool resolved = strcmp(n->event, "resolved") == 0;
     bool repeated = strcmp(n->event, "repeated") == 0;
-    CLEANUP(freep)
-    char *where = n->integration_id
-                      ? xasprintf(", integration %" PRId64 " \"%s\"", n->integration_id, n->name)
-                      : xstrdup("");
+    CLEANUP(freep) char *where = where_words(n);
 
     if (resolved)
         log_about(LOG_NOTICE, MSG_ALERT_RESOLVED, &about, "alert %" PRId64 " is over: %s%s", n->alert_id,
