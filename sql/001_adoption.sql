@@ -242,8 +242,8 @@ begin
                                sql);
         else
             raise warning 'column "%" of table "%" means nothing to anubisd: %', m.name, m.relation,
-                case m.relation when 'subscriptions' then 'a row that shall not be sent is set to status "failed"'
-                                else 'an integration that shall get nothing is set to enabled = false' end;
+                case m.relation when 'subscriptions' then 'a row that must not be sent is set to status "failed"'
+                                else 'an integration that must get nothing is set to enabled = false' end;
         end if;
     end loop;
 end $$;

@@ -1108,7 +1108,7 @@ CREATE FUNCTION anubis.ledger_end(last_id bigint) RETURNS text
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
-    select format('the ids of the ledger come to their end: hardly any is left behind %s; run "alter sequence %s maxvalue %s"', $1,
+    select format('the ids of the ledger come to their end: almost none is left after %s; run "alter sequence %s maxvalue %s"', $1,
                   'anubis.ledger_id_seq', case when seqmax < 9007199254740991 then 9007199254740991 else 4611686018427387903 end)
       from pg_sequence where seqrelid = 'anubis.ledger_id_seq'::regclass and seqmax - $1 < 1000000
 $_$;
@@ -1380,7 +1380,7 @@ begin
     end if;
     raise exception using errcode = 'restrict_violation',
         message = format('cannot %s rows of subscription_events: the ledger is append-only', lower(tg_op)),
-        hint = 'A subscription with events cannot be destroyed either; one that shall not be sent is set to status "failed".';
+        hint = 'A subscription with events cannot be destroyed either; one that must not be sent is set to status "failed".';
 end $$;
 CREATE FUNCTION anubis.ledger_renumber(published bigint, newest bigint, since timestamp with time zone, OUT next_id bigint, OUT moved bigint, OUT old_first bigint, OUT new_first bigint) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1641,7 +1641,7 @@ begin
                 message = format('update or delete on table "%s" violates foreign key constraint "subscriptions_%s_fkey" on table "subscriptions"',
                                  tg_table_name, name),
                 detail = format('Key (id)=(%s) is still referenced from table "subscriptions".', old.id),
-                hint = 'One that shall get nothing any more is disabled: enabled = false.',
+                hint = 'One that must get nothing any more is disabled: enabled = false.',
                 table = 'subscriptions', constraint = format('subscriptions_%s_fkey', name);
         end if;
     end loop;
@@ -1958,7 +1958,7 @@ begin
     end if;
     raise exception using errcode = 'restrict_violation',
         message = format('cannot %s subscriptions: the ledger tells their history', lower(tg_op)),
-        hint = 'One that shall not be sent is set to status "failed".';
+        hint = 'One that must not be sent is set to status "failed".';
 end $$;
 CREATE FUNCTION anubis.subscription_due(next_attempt_at timestamp with time zone, scheduled_to timestamp without time zone) RETURNS timestamp with time zone
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -2151,7 +2151,7 @@ CREATE FUNCTION anubis.subscription_unlike(id bigint, what text) RETURNS bigint
 begin
     raise exception using errcode = 'P0ANB',
         message = format('a trigger changes or drops the %s of subscription %s as it is written', what, id),
-        hint = (select format('Mend or drop %s on %s.', string_agg(format('%I', t.tgname), ', ' order by t.tgname), t.tgrelid::regclass)
+        hint = (select format('Repair or drop %s on %s.', string_agg(format('%I', t.tgname), ', ' order by t.tgname), t.tgrelid::regclass)
                   from pg_trigger t
                  where t.tgrelid = 'anubis.subscriptions'::regclass and not t.tgisinternal and t.tgenabled <> 'D' and t.tgtype & 16 = 16
                    and not starts_with(t.tgname, 'anubis_') group by t.tgrelid);

@@ -518,7 +518,7 @@ def test_anchors_that_tell_nothing(audited, ctl, tmp_path):
             (digest_line(5, "gone") + digest_line(1020, note), 2, "not proven: checkpoints of some anchors are no longer"),
             (digest_line(5000, "gone") + digest_line(1020, note), 1, "line 1 is of a checkpoint of 5000 leaves that is not in"),
             (note.replace(note.splitlines()[1], other), 1, "line 1 is a checkpoint of another installation"),
-            (digest_line(1020, note), 0, "leaves that they vouch for +1020")):
+            (digest_line(1020, note), 0, "leaves that they prove +1020")):
         file.write_text(text, encoding="utf-8")
         assert re.search(words, ctl("verify", "--audit", "--anchor", file).expect(code).stdout), words
     # The installation itself was made anew.

@@ -102,7 +102,7 @@ def test_a_row_that_waits_is_not_marked_as_erased(app, institutions, make_daemon
 
 
 BY_NAME = ("a trigger changes or drops the WHAT of subscription ROW as it is written. "
-           r'Mend or drop "Own" on anubis\.subscriptions\.')
+           r'Repair or drop "Own" on anubis\.subscriptions\.')
 REFUSED = "a trigger on subscriptions changes what is written there"
 # What a trigger of the application's does, what the daemon could not do, and why.
 MEDDLING = [

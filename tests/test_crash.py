@@ -315,7 +315,7 @@ def test_a_lease_whose_end_a_trigger_changes_is_named(app, institutions, make_da
     daemon = make_daemon().start()
     for row in (ids[3], ids[7]):
         daemon.wait_log(rf"could not end the claim of subscription {row} \(a trigger changes or drops the end of the claim of "
-                        rf"subscription {row} as it is written. Mend or drop own on anubis.subscriptions", 30)
+                        rf"subscription {row} as it is written. Repair or drop own on anubis.subscriptions", 30)
     app.wait_states(sent=8, processing=2)
     app.query("drop trigger own on {s}.subscriptions")
     app.wait_states(sent=10, deadline=60)

@@ -392,3 +392,32 @@ def test_sentences_that_explain_shows_are_written_somewhere():
         for status in ("failed", "retry"):  # which the trigger puts in
             pattern = pattern.replace(rf"set\ to\ {status}\ by", rf"set\ to\ (?:{status}|%s|'\ \|\|.*)\ by")
         assert re.search(pattern, written), sentence
+
+
+# --- words ---
+
+# Rare words, or words with another meaning today: most readers have English as a second language.
+RARE = (r"mend(s|ed|ing)?|shall|hardly|vouch(es|ed)?|spoke|lest|hitherto|thereof|thereby|hereby|amiss|thinned|henceforth|"
+        r"whilst|nought|oft")
+
+
+def sentences():
+    """(file, line, text) of all that users read: messages of programs and database, manual, configuration, catalog."""
+    for pattern, quoted in (("src/*.c", r'"((?:[^"\\\n]|\\.)*)"'), ("src/*/*.c", r'"((?:[^"\\\n]|\\.)*)"'),
+                            ("sql/0*.sql", r"'([^'\n]*)'"), ("sql/repeatable/*.sql", r"'([^'\n]*)'"),
+                            ("man/*.[58]", "(.+)"), ("etc/*.conf", "(.+)"), ("systemd/anubisd.catalog", "(.+)"),
+                            ("README.md", "(.+)")):
+        for path in sorted(glob.glob(os.path.join(ROOT, pattern))):
+            with open(path, encoding="utf-8") as f:
+                for number, line in enumerate(f, 1):
+                    code = re.sub(r"^\s*--.*|^\s*/?\*.*", "", line) if quoted != "(.+)" else line
+                    for text in re.findall(quoted, code):
+                        if " " in text.strip():
+                            yield os.path.relpath(path, ROOT), number, text
+
+
+def test_messages_and_manual_are_plain_international_english():
+    found = list(sentences())
+    assert len({path for path, _, _ in found}) > 100 and len(found) > 5000, len(found)
+    bad = [f"{path}:{number}: {m[0]}" for path, number, text in found for m in re.finditer(rf"\b({RARE})\b", text, re.IGNORECASE)]
+    assert not bad, "\n".join(bad)

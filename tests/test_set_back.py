@@ -336,7 +336,7 @@ def test_the_consumers_books_of_another_time(world, books, running):
         if not running:
             daemon.start()
         if len(books) == 2:
-            daemon.wait_log(rf'has stopped: 80 events are counted, but not marked as handled.*"{helps}" mends it', 60)
+            daemon.wait_log(rf'has stopped: 80 events are counted, but not marked as handled.*"{helps}" repairs it', 60)
             assert helps in ctl("status").expect(0).stdout
             wait_for(lambda: world.app.value("select message from {s}.alerts where state = 'firing'") and True, 30, "the alert")
             assert helps in world.app.value("select message from {s}.alerts where state = 'firing'")

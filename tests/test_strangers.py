@@ -313,7 +313,7 @@ CHUNKED = b"Transfer-Encoding: chunked"
 SENT, CUT = ("sent", 200, False, False, None), ("sent", 200, True, False, None)
 LOST = ("retry", None, False, True, "connection lost")
 TIMEOUT, UNREACHED = ("retry", None, False, True, "timeout"), ("retry", None, False, False, "could not connect")
-SPOKE = ("retry", None, False, False, "connection lost: the server spoke before it was asked")
+SPOKE = ("retry", None, False, False, "connection lost: the server sent data before it was asked")
 NO_HTTP = ("retry", None, False, True, "connection lost: the answer was no HTTP")
 TOO_LARGE = ("failed", 413, False, False, "HTTP 413")
 

@@ -20,7 +20,7 @@ begin
     end if;
     raise exception using errcode = 'restrict_violation',
         message = format('cannot %s rows of subscription_events: the ledger is append-only', lower(tg_op)),
-        hint = 'A subscription with events cannot be destroyed either; one that shall not be sent is set to status "failed".';
+        hint = 'A subscription with events cannot be destroyed either; one that must not be sent is set to status "failed".';
 end $$;
 
 -- Where ids are drawn: the server and its timeline, as far as it tells them, the database, and the sequence. All of it stays through a
@@ -55,7 +55,7 @@ $$;
 -- holds no more than 62 bits.
 create or replace function @extschema@.ledger_end(last_id bigint) returns text
     language sql stable security definer set search_path = pg_catalog, pg_temp as $$
-    select format('the ids of the ledger come to their end: hardly any is left behind %s; run "alter sequence %s maxvalue %s"', $1,
+    select format('the ids of the ledger come to their end: almost none is left after %s; run "alter sequence %s maxvalue %s"', $1,
                   '@extschema@.ledger_id_seq', case when seqmax < 9007199254740991 then 9007199254740991 else 4611686018427387903 end)
       from pg_sequence where seqrelid = '@extschema@.ledger_id_seq'::regclass and seqmax - $1 < 1000000
 $$;

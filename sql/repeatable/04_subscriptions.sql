@@ -317,7 +317,7 @@ create or replace function @extschema@.subscription_unlike(id bigint, what text)
 begin
     raise exception using errcode = 'P0ANB',
         message = format('a trigger changes or drops the %s of subscription %s as it is written', what, id),
-        hint = (select format('Mend or drop %s on %s.', string_agg(format('%I', t.tgname), ', ' order by t.tgname), t.tgrelid::regclass)
+        hint = (select format('Repair or drop %s on %s.', string_agg(format('%I', t.tgname), ', ' order by t.tgname), t.tgrelid::regclass)
                   from pg_trigger t
                  where t.tgrelid = '@extschema@.subscriptions'::regclass and not t.tgisinternal and t.tgenabled <> 'D' and t.tgtype & 16 = 16
                    and not starts_with(t.tgname, 'anubis_') group by t.tgrelid);
@@ -347,7 +347,7 @@ begin
     end if;
     raise exception using errcode = 'restrict_violation',
         message = format('cannot %s subscriptions: the ledger tells their history', lower(tg_op)),
-        hint = 'One that shall not be sent is set to status "failed".';
+        hint = 'One that must not be sent is set to status "failed".';
 end $$;
 
 -- Who may make triggers with these (on a table of their own) could write whatever they like into the ledger. Firing needs no right.

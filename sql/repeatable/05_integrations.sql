@@ -50,7 +50,7 @@ begin
                 message = format('update or delete on table "%s" violates foreign key constraint "subscriptions_%s_fkey" on table "subscriptions"',
                                  tg_table_name, name),
                 detail = format('Key (id)=(%s) is still referenced from table "subscriptions".', old.id),
-                hint = 'One that shall get nothing any more is disabled: enabled = false.',
+                hint = 'One that must get nothing any more is disabled: enabled = false.',
                 table = 'subscriptions', constraint = format('subscriptions_%s_fkey', name);
         end if;
     end loop;

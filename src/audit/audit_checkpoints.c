@@ -117,7 +117,7 @@ static void find_lost_digests(struct proof_of_audit *p, const struct anchoring *
         sentences_add(
             &p->result->differences,
             "audit log: the anchor in line %zu is of a checkpoint of %" PRId64
-            " leaves that is not in the database: it was changed or taken out, or it was thinned out "
+            " leaves that is not in the database: it was changed or taken out, or it was removed with other old ones "
             "since then, where a newer anchor helps",
             newest->line, newest->leaves);
 }

@@ -167,13 +167,13 @@ static void kafka_denies(struct consumer *c, const struct kafka_poll *poll)
         log_line(
             LOG_ALERT, MSG_KAFKA_TOPIC,
             "%s: cannot read: Kafka forbids topic \"%s\" to this client: let its user Describe and Read the "
-            "topic, or mend kafka.topic_prefix. What is in it is read later; trying again",
+            "topic, or correct kafka.topic_prefix. What is in it is read later; trying again",
             c->name, c->kafka.denied_topic);
     else
         log_line(
             LOG_ALERT, MSG_KAFKA_TOPIC,
             "%s: cannot read: Kafka forbids group \"%s\" to this client: let its user Read the group, or "
-            "mend consumers.group_prefix. What is in the topics is read later; trying again",
+            "correct consumers.group_prefix. What is in the topics is read later; trying again",
             c->name, c->group_id);
 }
 

@@ -75,12 +75,12 @@ static void say_stopped(const struct consumer *c, const struct store_stop *stop)
 {
     if (stop->command)
         log_line(LOG_ALERT, MSG_GROUP_STOPPED,
-                 "%s: has stopped: %s. \"anubisctl %s\" mends it, and lets it go on", c->name, stop->reason,
+                 "%s: has stopped: %s. \"anubisctl %s\" repairs it, and lets it go on", c->name, stop->reason,
                  stop->command);
     else
         log_line(
             LOG_ALERT, MSG_GROUP_STOPPED,
-            "%s: has stopped: %s. Nothing of this batch was put aside. When the cause is mended, run \"anubisctl resume "
+            "%s: has stopped: %s. Nothing of this batch was put aside. When the cause is repaired, run \"anubisctl resume "
             "--group %s\"; with --put-aside such messages go to dead_letters",
             c->name, stop->reason, c->group->model);
 }

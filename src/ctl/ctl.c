@@ -123,7 +123,7 @@ int ctl_configure(struct ctl *c)
     if (r == 0 && problems.len > 0)
         ctl_say("what is wrong there counts as its default");
     else if (r != 0 && !c->database && c->reads_only)
-        ctl_say("until that is mended, name the database: --database \"dbname=…\"");
+        ctl_say("until that is corrected, name the database: --database \"dbname=…\"");
     return r == 0 ? 0 : EX_CONFIG;
 }
 

@@ -224,7 +224,7 @@ static int verify_last_events(struct proof *p)
         sentences_add(&p->differences, "and %" PRId64 " more subscriptions", all - named);
         p->unnamed += all - named - 1; /* that sentence counts as one */
     }
-    sheet_add(p->sheet, "unlike_last_event", "unlike their last event", value_i64(all));
+    sheet_add(p->sheet, "unlike_last_event", "different from their last event", value_i64(all));
     return PG_DONE;
 }
 

@@ -15,8 +15,7 @@ static void add_anchors(struct sheet *sheet, const struct anchors *anchors, cons
     sheet_add(sheet, "anchors", anchors->count ? "anchors" : NULL, value_i64((int64_t) anchors->count));
     sheet_add(sheet, "anchors_gone", anchors->count ? "of which not in the database" : NULL,
               value_i64(result->lost_anchors));
-    sheet_add(sheet, "anchored_leaves", any ? "leaves that they vouch for" : NULL,
-              value_i64(result->anchored));
+    sheet_add(sheet, "anchored_leaves", any ? "leaves that they prove" : NULL, value_i64(result->anchored));
 }
 
 static int judge(struct sheet *sheet, const struct audit_result *result, int64_t unlogged)

@@ -221,7 +221,7 @@ static bool may_begin(struct http_transfer *t)
     case HTTP_WAIT:
         return false;
     case HTTP_MOVED:
-        conclude(t, HTTP_CONNECTION_LOST, "the server spoke before it was asked");
+        conclude(t, HTTP_CONNECTION_LOST, "the server sent data before it was asked");
         return false;
     default:
         restart(t);

@@ -112,7 +112,7 @@ static int check(const struct relay_topics *t, const struct config *config, stru
         if (topic->actual == KAFKA_FORBIDDEN) {
             error_set(
                 err,
-                "Kafka forbids topic \"%s\" to this client: let its user Describe and Write the topic, or mend "
+                "Kafka forbids topic \"%s\" to this client: let its user Describe and Write the topic, or correct "
                 "kafka.topic_prefix",
                 topic->name);
             return RELAY_TOPICS_FORBIDDEN;
@@ -123,7 +123,7 @@ static int check(const struct relay_topics *t, const struct config *config, stru
         }
         error_set(err,
                   "there is no topic \"%s\", and kafka.create_topics is off: create the topic, switch "
-                  "kafka.create_topics on, or mend kafka.topic_prefix",
+                  "kafka.create_topics on, or correct kafka.topic_prefix",
                   topic->name);
         return RELAY_TOPICS_MISSING;
     }
