@@ -1748,24 +1748,35 @@ CREATE FUNCTION anubis.sequences_behind() RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-declare
-    target text;
-    statements text := '';
-begin
-    if not exists (select from anubis.subscription_events e where e.id > (select last_value from anubis.ledger_id_seq))
-       and not exists (select from anubis.relay_state r where r.high > (select last_value from anubis.ledger_id_seq)) then
-        return null;
-    end if;
-    statements := format('select setval(%L, greatest((select max(id) from %s), (select high from %s)));',
-                         'anubis.ledger_id_seq', 'anubis.subscription_events', 'anubis.relay_state');
-    foreach target in array '{subscriptions,integrations,integration_filters}'::text[] loop
-        statements := statements || coalesce(format(' select setval(%L, (select coalesce(max(id), 1) from %s));',
-            pg_get_serial_sequence('anubis.' || target, 'id'), 'anubis.' || target), '');
-    end loop;
-    return statements;
-end $$;
+    with ledger as (
+      select exists (select from anubis.subscription_events e where e.id > s.last_value)
+             or exists (select from anubis.relay_state r where r.high > s.last_value) as is_behind
+        from anubis.ledger_id_seq s
+    ), others as (
+      select n.place, 'anubis.' || n.name as target, pg_get_serial_sequence('anubis.' || n.name, 'id') as sequence,
+             n.newest
+        from (values (1, 'subscriptions', null), (2, 'integrations', null), (3, 'integration_filters', null),
+                     (4, 'alerts', (select max(id) from anubis.alerts)),
+                     (5, 'alert_outbox', (select max(id) from anubis.alert_outbox)),
+                     (6, 'alert_silences', (select max(id) from anubis.alert_silences)),
+                     (7, 'dead_letters', (select max(id) from anubis.dead_letters)),
+                     (8, 'audit_trees', (select max(id) from anubis.audit_trees)),
+                     (9, 'audit_checkpoints', (select max(id) from anubis.audit_checkpoints)),
+                     (10, 'audit_past', (select max(id) from anubis.audit_past))) n (place, name, newest)
+    )
+    select string_agg(statement, ' ' order by place)
+      from (select 0 as place, format('select setval(%L, greatest((select max(id) from %s), (select high from %s)));',
+                                      'anubis.ledger_id_seq', 'anubis.subscription_events', 'anubis.relay_state') as statement
+              from ledger where is_behind
+            union all
+            select o.place, format('select setval(%L, (select coalesce(max(id), 1) from %s));', o.sequence, o.target)
+              from others o, ledger l
+             where o.sequence is not null
+               and case when o.newest is null then o.place < 4 and l.is_behind
+                        else o.newest > coalesce(pg_sequence_last_value(o.sequence::regclass), 0) end) x
+$$;
 CREATE FUNCTION anubis.states_refused(subscriptions regclass) RETURNS SETOF text
-    LANGUAGE plpgsql STABLE
+    LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
@@ -2707,7 +2718,7 @@ begin
     end if;
     statements := anubis.sequences_behind();
     if statements is not null then
-        return format('ids would be given out twice: the sequence of the ledger is behind its table, as after logical replication; run "%s"',
+        return format('ids would be given out twice: sequences are behind their tables, as after logical replication or a restore of single tables; run "%s"',
                       rtrim(statements, ';'));
     end if;
     ending := (select anubis.ledger_end(s.last_value) from anubis.ledger_id_seq s);

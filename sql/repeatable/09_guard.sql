@@ -45,26 +45,39 @@ create or replace function @extschema@.triggers_amiss() returns text language sq
      where t.tgenabled is null or t.tgenabled not in ('O', 'A')
 $$;
 
--- Statements that bring sequences up to their tables; NULL = the ledger's is not behind, so the others are the application's matter.
+-- Statements that bring sequences up to their tables; NULL = none of ours is behind. Those of the application's tables are the application's
+-- matter, which may take its ids elsewhere; where the ledger's is behind, theirs are named, too.
 -- Rows that come by logical replication draw no ids. Where the sequence was set back, events may have come since then with ids that the
--- relay has behind it, because nobody had them: it finds them by itself, see relay_holes.
-create or replace function @extschema@.sequences_behind() returns text language plpgsql stable set search_path = pg_catalog, pg_temp as $$
-declare
-    target text;
-    statements text := '';
-begin
-    if not exists (select from @extschema@.subscription_events e where e.id > (select last_value from @extschema@.ledger_id_seq))
-       and not exists (select from @extschema@.relay_state r where r.high > (select last_value from @extschema@.ledger_id_seq)) then
-        return null;
-    end if;
-    statements := format('select setval(%L, greatest((select max(id) from %s), (select high from %s)));',
-                         '@extschema@.ledger_id_seq', '@extschema@.subscription_events', '@extschema@.relay_state');
-    foreach target in array '{subscriptions,integrations,integration_filters}'::text[] loop
-        statements := statements || coalesce(format(' select setval(%L, (select coalesce(max(id), 1) from %s));',
-            pg_get_serial_sequence('@extschema@.' || target, 'id'), '@extschema@.' || target), '');
-    end loop;
-    return statements;
-end $$;
+-- relay has behind it, because nobody had them: it finds them by itself, see relay_holes. With the owner's rights, who may read sequences.
+create or replace function @extschema@.sequences_behind() returns text
+    language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+    with ledger as (
+      select exists (select from @extschema@.subscription_events e where e.id > s.last_value)
+             or exists (select from @extschema@.relay_state r where r.high > s.last_value) as is_behind
+        from @extschema@.ledger_id_seq s
+    ), others as (
+      select n.place, '@extschema@.' || n.name as target, pg_get_serial_sequence('@extschema@.' || n.name, 'id') as sequence,
+             n.newest
+        from (values (1, 'subscriptions', null), (2, 'integrations', null), (3, 'integration_filters', null),
+                     (4, 'alerts', (select max(id) from @extschema@.alerts)),
+                     (5, 'alert_outbox', (select max(id) from @extschema@.alert_outbox)),
+                     (6, 'alert_silences', (select max(id) from @extschema@.alert_silences)),
+                     (7, 'dead_letters', (select max(id) from @extschema@.dead_letters)),
+                     (8, 'audit_trees', (select max(id) from @extschema@.audit_trees)),
+                     (9, 'audit_checkpoints', (select max(id) from @extschema@.audit_checkpoints)),
+                     (10, 'audit_past', (select max(id) from @extschema@.audit_past))) n (place, name, newest)
+    )
+    select string_agg(statement, ' ' order by place)
+      from (select 0 as place, format('select setval(%L, greatest((select max(id) from %s), (select high from %s)));',
+                                      '@extschema@.ledger_id_seq', '@extschema@.subscription_events', '@extschema@.relay_state') as statement
+              from ledger where is_behind
+            union all
+            select o.place, format('select setval(%L, (select coalesce(max(id), 1) from %s));', o.sequence, o.target)
+              from others o, ledger l
+             where o.sequence is not null
+               and case when o.newest is null then o.place < 4 and l.is_behind
+                        else o.newest > coalesce(pg_sequence_last_value(o.sequence::regclass), 0) end) x
+$$;
 
 -- What makes triggers not fire in our sessions, which is meant for a moment's load of data; NULL = they fire.
 create or replace function @extschema@.replica_session() returns text language sql stable set search_path = pg_catalog, pg_temp as $$
@@ -120,7 +133,7 @@ begin
     end if;
     statements := @extschema@.sequences_behind();
     if statements is not null then
-        return format('ids would be given out twice: the sequence of the ledger is behind its table, as after logical replication; run "%s"',
+        return format('ids would be given out twice: sequences are behind their tables, as after logical replication or a restore of single tables; run "%s"',
                       rtrim(statements, ';'));
     end if;
     ending := (select @extschema@.ledger_end(s.last_value) from @extschema@.ledger_id_seq s);
