@@ -9,8 +9,9 @@ import time
 
 import pytest
 from conftest import migrate
+from harness.anubis import Ctl, program
 from harness.application import Application
-from harness.processes import wait_for
+from harness.processes import Child, scratch_folder, wait_for
 from harness.toxic import Proxy
 
 # The shortest lease that the timeout allows: what a dead daemon left behind comes back soon.
@@ -215,6 +216,27 @@ def test_a_result_that_a_trigger_refuses_holds_up_no_other(app, institutions, ma
     check_nothing_lost(app, institutions, ids)
 
 
+def test_a_result_that_a_unique_index_refuses_is_told(app, institutions, broker, make_daemon):
+    """By the journal, when it begins and when it is over, and meanwhile by explain. It is stored, and not sent again."""
+    app.query("create unique index one_sent on {s}.subscriptions (cpf) where status = 'sent'")
+    settings = {"delivery": {"timeout": "1s", "connect_timeout": "1s", "lease": "3s"}, "log_level": "info"}
+    daemon, ctl = make_daemon(settings).start(), Ctl(settings, database=app.database, kafka=broker)
+    integration = app.integration(institutions.url("/good/unique"))
+    rows = []
+    for state in ("sent", "processing"):
+        rows.append(app.subscription(integration, cpf="52998224725"))
+        wait_for(lambda state=state: app.row(rows[-1])["status"] == state, 30, f"it to be {state}")
+    daemon.wait_log(rf"could not settle subscription {rows[1]} \(.*one_sent", 30)
+    told = wait_for(lambda: (said := ctl("explain", str(rows[1])).stdout) and "the database may refuse its result" in
+                    re.sub(r"\s+", " ", said) and said, 120, "explain to say it")
+    assert "52998224725" not in told
+    app.query("drop index {s}.one_sent")
+    daemon.wait_log(f"the result of subscription {rows[1]} is no longer refused", 30)
+    app.wait_states(sent=2)
+    assert [key.received for key in institutions.keys("/good/unique").values()] == [1, 1]
+    assert daemon.term() == 0
+
+
 def test_a_row_that_a_trigger_refuses_to_have_claimed_holds_up_no_other(app, institutions, make_daemon):
     daemon = make_daemon()
     ids = app.subscriptions(app.integration(institutions.url("/good/1")), 40)
@@ -410,3 +432,40 @@ def test_results_that_are_refused_keep_their_claims_beside_another_daemon(app, i
     app.wait_states(sent=30, deadline=60)
     check_nothing_lost(app, institutions, ids)
     assert all(key.received == 1 for key in institutions.keys().values())
+
+
+@pytest.mark.parametrize("sessions", range(6))
+def test_a_first_start_that_is_killed_is_in_nobodys_way(app, institutions, make_daemon, ctl, sessions):
+    """With -9, on a fresh database, before or while it opens its first sessions: the next start works as the first one would."""
+    integration = app.integration(institutions.url("/good/first"))
+    app.subscriptions(integration, 5)
+    first = make_daemon()
+    first.child.start()
+    opened = "select count(*) >= %s from pg_stat_activity where datname = current_database() and application_name ~ '^anubisd '"
+    wait_for(lambda: app.value(opened, (sessions,)), 30, f"{sessions} sessions", interval=0.001)
+    first.kill9()
+    second = make_daemon({"log_level": "info"}).start()
+    second.wait_log("the relay leads", 60)
+    app.wait_states(sent=5, deadline=60)
+    ctl("verify", "--wait", deadline=120).expect(0)
+    assert max(key.received for key in institutions.keys("/good/first").values()) <= 2
+    assert second.term() == 0
+
+
+def test_a_migration_that_is_killed_leaves_nothing(empty_database, broker):
+    """At its locks, with -9: the next one does all of it."""
+    ctl = Ctl(database=empty_database, kafka=broker)
+    before = empty_database.value("select count(*) from pg_class")
+    its_sessions = "select count(*) from pg_stat_activity where application_name = 'anubisctl migrate'"
+    with contextlib.closing(empty_database.connect(autocommit=False)) as holder:
+        holder.cursor().execute("create schema anubis")
+        killed = Child([program("anubisctl"), "-c", ctl.path, "--environment", "/dev/null", "migrate"], name="migration",
+                       folder=scratch_folder()).start()
+        wait_for(lambda: empty_database.value(its_sessions + " and wait_event_type = 'Lock'"), 30, "the migration to wait")
+        killed.kill9()
+        killed.close()
+        holder.rollback()
+    wait_for(lambda: not empty_database.value(its_sessions), 30, "its session to end")
+    assert empty_database.value("select count(*) from pg_class") == before
+    ctl.migrate()
+    ctl("verify").expect(0)

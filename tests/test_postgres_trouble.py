@@ -424,9 +424,78 @@ def test_the_session_that_stores_results_is_lost_alone(app, institutions, make_d
         wait_for(lambda: app.states()["sent"] >= 80, 60, lambda: app.states())
         proxy.target = right
         app.wait_states(sent=90, deadline=60)
+        over = "notice: (?:results can be stored again|the database is back)"
+        daemon.wait_log(over)
+        assert len(re.findall(over, daemon.log)) == 1
         counts = [key.received for key in institutions.keys().values()]
         assert len(counts) == 90 and max(counts) <= 2, counts
         ctl("verify", "--wait").expect(0)
+
+
+class Doorkeeper:
+    """In front of a server: connections whose first packet has one of `refused` are closed."""
+
+    def __init__(self, target):
+        self.target, self.refused = target, []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=self._serve, args=(self._listener.accept()[0],), daemon=True).start()
+
+    def _serve(self, client):
+        with client, socket.create_connection(self.target) as server, contextlib.suppress(OSError):
+            first = client.recv(65536)
+            if any(word in first for word in self.refused):
+                return
+            server.sendall(first)
+            back = threading.Thread(target=self._pump, args=(server, client), daemon=True)
+            back.start()
+            self._pump(client, server)
+            back.join()
+
+    @staticmethod
+    def _pump(source, sink):
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+
+    def close(self):
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+
+@pytest.mark.parametrize("away", ["settle", "claim"])
+def test_the_database_is_back_when_all_of_it_is(app, institutions, make_daemon, away):
+    """One session is back at once, and the other one is not. It is said once, when both are."""
+    with contextlib.closing(Doorkeeper(("127.0.0.1", app.database.server.port))) as door:
+        conninfo = (f"host=127.0.0.1 port={door.port} dbname={app.database.name} user=postgres sslmode=disable "
+                    "gssencmode=disable connect_timeout=2")
+        daemon = make_daemon({"database": {"conninfo": conninfo, "schema": app.schema}}).start()
+        integration = app.integration(institutions.url("/good"))
+        app.subscriptions(integration, 5)
+        app.wait_states(sent=5)
+        door.refused = [f"anubisd {away}".encode()]
+        app.query("select pg_terminate_backend(pid) from pg_stat_activity where application_name ~ '^anubisd (claim|settle)'")
+        daemon.wait_log("could not work with the database")
+        other = "claim" if away == "settle" else "settle"
+        wait_for(lambda: app.value("select count(*) from pg_stat_activity where application_name ~ %s", (f"^anubisd {other}",)),
+                 30, "the other one to be back")
+        if away == "settle":
+            daemon.wait_log("results cannot be stored, since their session", 30)
+        else:
+            daemon.wait_log("the database is still away", 30)
+        assert "notice: the database is back" not in daemon.log
+        door.refused = []
+        daemon.wait_log("notice: the database is back", 60)
+        app.subscriptions(integration, 5)
+        app.wait_states(sent=10)
+        assert daemon.log.count("notice: the database is back") == 1 and "results can be stored again" not in daemon.log
+        assert daemon.term() == 0
 
 
 @pytest.mark.parametrize("lost", [["settle"], ["settle", "monitor", "listen"]], ids=len)

@@ -207,6 +207,25 @@ static void explain_waiting(struct explanation *e)
         sentences_add(&e->reasons, "nothing holds it back: see the journal (journalctl -u anubisd)");
 }
 
+/* A lease is renewed while the database refuses the result. */
+static void add_refused_result(struct explanation *e)
+{
+    struct store_event event = {.created_at = e->s.now};
+
+    if (pg_rows(e->events) > 0)
+        store_event_row(e->events, pg_rows(e->events) - 1, &event);
+    int64_t lasts = e->s.now - event.created_at;
+    if (lasts <= (int64_t) e->ctl->config->delivery.lease_usec)
+        return;
+    CLEANUP(freep) char *words = duration_words(lasts);
+    sentences_add(
+        &e->reasons,
+        "it has been in flight for %s, longer than delivery.lease: the database may refuse its result "
+        "(a unique index, a constraint or a trigger of the application), which the journal of \"%s\" "
+        "then says; it is stored as soon as the database takes it",
+        words, e->s.claimed_by);
+}
+
 static void explain_processing(struct explanation *e)
 {
     const struct store_subscription *s = &e->s;
@@ -221,6 +240,7 @@ static void explain_processing(struct explanation *e)
             "the result of \"%s\", which has it in flight; without a result it goes to \"retry\" at %s", who,
             at);
         set_next(e, text, s->lease_expires_at);
+        add_refused_result(e);
     } else {
         CLEANUP(freep)
         char *text = xasprintf(

@@ -56,6 +56,13 @@ static void on_session_up(bool again, void *userdata)
     claimer_soon(d->claimer, 0);
 }
 
+static bool results_up(void *userdata)
+{
+    const struct dispatcher *d = userdata;
+
+    return settler_up(d->settler);
+}
+
 /* --- the claimer ------------------------------------------------------------------------------ */
 
 /* True when a statement other than a claim was sent. */
@@ -224,6 +231,14 @@ static bool on_cut_off(const struct error *why, void *userdata)
     return true;
 }
 
+static void on_results_up(bool was_cut_off, void *userdata)
+{
+    struct dispatcher *d = userdata;
+
+    if (!queue_session_note_back(d->session) && was_cut_off)
+        log_line(LOG_NOTICE, MSG_DATABASE_BACK, "results can be stored again");
+}
+
 static void on_held(int64_t integration_id, int by, void *userdata)
 {
     struct dispatcher *d = userdata;
@@ -319,11 +334,11 @@ static void on_wait_stored(int64_t integration_id, void *userdata)
 
 static int start_parts(struct dispatcher *d, struct error *err)
 {
-    static const struct queue_session_callbacks session = {on_session_up};
+    static const struct queue_session_callbacks session = {on_session_up, results_up};
     static const struct leases_callbacks leases = {live_tokens, on_swept};
     static const struct claimer_callbacks claimer = {on_turn, on_claimed, on_claim_lost, may_send, unsettled};
     static const struct doorbell_callbacks doorbell = {on_rung, on_bell_look};
-    static const struct settler_callbacks settler = {on_settled, on_cut_off, on_held};
+    static const struct settler_callbacks settler = {on_settled, on_cut_off, on_results_up, on_held};
     static const struct notes_callbacks notes = {
         on_note_added, on_wait_stored, on_circuit_stored, {NULL, on_told, on_decided, NULL}, on_noted};
     static const struct deliveries_callbacks deliveries = {on_delivered, on_wait_wanted, on_circuit_note,

@@ -35,14 +35,23 @@ struct queue_session {
     uint64_t reason_since;    /* monotonic: it has been why_not all the time */
 };
 
+bool queue_session_note_back(struct queue_session *q)
+{
+    if (!q->said_down)
+        return false;
+    if (pg_async_up(q->pg) && q->callbacks.others_up(q->userdata)) {
+        log_line(LOG_NOTICE, MSG_DATABASE_BACK, "the database is back");
+        q->said_down = NULL;
+    }
+    return true;
+}
+
 static void on_up(void *userdata)
 {
     struct queue_session *q = userdata;
     bool again = q->was_up;
 
-    if (q->said_down)
-        log_line(LOG_NOTICE, MSG_DATABASE_BACK, "the database is back");
-    q->said_down = NULL;
+    (void) queue_session_note_back(q);
     q->was_up = true;
     q->callbacks.up(again, q->userdata);
 }

@@ -13,6 +13,7 @@ struct queue_session;
 
 struct queue_session_callbacks {
     void (*up)(bool again, void *userdata); /* `again`: it was up before */
+    bool (*others_up)(void *userdata);      /* the other sessions with which rows are delivered are up, too */
 };
 
 int queue_session_new(struct queue_session **ret, sd_event *event, const struct config *config,
@@ -20,6 +21,9 @@ int queue_session_new(struct queue_session **ret, sd_event *event, const struct 
                       void *userdata);
 void queue_session_free(struct queue_session *q);
 void queue_session_reopen(struct queue_session *q);
+/* Another session came up: says that the database is back, if it was said to be away and all are up now. True
+ * when it was said, so that this is the word about the end, now or later. */
+bool queue_session_note_back(struct queue_session *q);
 /* Nothing is said from now on: the daemon stops. */
 void queue_session_silence(struct queue_session *q);
 

@@ -62,6 +62,9 @@ void refused_results_gone(struct refused_results *r, const struct store_settleme
         return;
     r->count--;
     r->held(item->integration_id, -1, r->userdata);
+    log_about(r->count < REFUSED_NAMED_MAX ? LOG_NOTICE : LOG_DEBUG, NULL,
+              &(struct log_about){.subscription_id = item->id},
+              "the result of subscription %" PRId64 " is no longer refused", item->id);
     if (r->count > 0 || !trouble_ends(&r->many))
         return;
     standstill_over(r->standstill, STANDSTILL_RESULTS);

@@ -371,10 +371,13 @@ static void on_up(void *userdata)
 {
     struct settler *s = userdata;
 
-    if (s->down.said)
+    bool was_cut_off = s->down.said;
+
+    if (was_cut_off)
         standstill_over(s->standstill, STANDSTILL_SETTLE);
     s->down.since = 0;
     s->down.said = false;
+    s->callbacks.up(was_cut_off, s->userdata);
     s->callbacks.settled(0, s->userdata); /* claims go on */
     step(s);
 }

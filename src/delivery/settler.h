@@ -19,6 +19,7 @@ struct settler_callbacks {
     void (*settled)(size_t count, void *userdata); /* that many have left: room for new claims */
     /* The session has been away for a while: why. Again and again until it returns true. */
     bool (*cut_off)(const struct error *why, void *userdata);
+    void (*up)(bool was_cut_off, void *userdata); /* the session is up; was it cut off, by the last answer? */
     /* Of an integration one more result, or one less, is refused by itself and keeps its slot. */
     void (*held)(int64_t integration_id, int by, void *userdata);
 };

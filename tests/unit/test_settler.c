@@ -355,7 +355,7 @@ static void on_held(int64_t integration_id, int by, void *userdata)
     slots_held += by;
 }
 
-static int cut_off;
+static int ended, cut_off;
 
 static bool told = true;
 
@@ -365,6 +365,12 @@ static bool on_cut_off(const struct error *why, void *userdata)
     assert_true(*why->text);
     cut_off++;
     return told;
+}
+
+static void on_up(bool was_cut_off, void *userdata)
+{
+    (void) userdata;
+    ended += was_cut_off;
 }
 
 static void on_settled(size_t count, void *userdata)
@@ -436,7 +442,7 @@ static void ask(int64_t integration_id, bool refuses)
 
 static int scene_start(void **state)
 {
-    static const struct settler_callbacks callbacks = {on_settled, on_cut_off, on_held};
+    static const struct settler_callbacks callbacks = {on_settled, on_cut_off, on_up, on_held};
     static const struct notes_callbacks note_callbacks = {
         on_note_added, on_waits, on_circuit, {NULL, on_told, on_decided, NULL}, on_noted};
     static struct standstill standstill;
@@ -447,7 +453,7 @@ static int scene_start(void **state)
     timer.enabled = SD_EVENT_OFF;
     memset(&said, 0, sizeof(said));
     memset(&session, 0, sizeof(session));
-    slots_held = cut_off = 0;
+    slots_held = cut_off = ended = 0;
     settled = 0;
     waits = circuit = paused = 0;
     failed = spared = 0;
@@ -553,7 +559,9 @@ TEST(test_a_session_that_stays_away_is_told_once)
     go_down();
     pass(MSEC(9000));
     assert_int_equal(cut_off, 4);
+    assert_int_equal(ended, 0);
     come_up();
+    assert_int_equal(ended, 1);
     assert_true(settler_up(settler));
     EXPECT(sql_settle, 1);
     end_statement(NULL, -ECONNRESET, "");
