@@ -104,7 +104,7 @@ create function pg_temp.obstacles() returns setof text language sql stable as $$
     select format('a function named "%s" exists already and is not anubisd''s: rename it, or give anubisd another schema (database.schema)', p.proname)
       from pg_proc p
      where p.pronamespace = '@extschema@'::regnamespace
-       and (p.proname = any ('{lock_base,lock_key,lead_lock,daemon_seen,work_refused,ledger_is_foreign,triggers_amiss,tables_amiss,tables_bypassed,tables_needed,columns_ours,tables_mend,table_moved,table_elsewhere,table_put_back,views_amiss,replica_session,sequences_behind,cleaning_allowed,structure_note,structure_mend,anubis_steps,columns_needed,columns_amiss,states_refused,rows_changed,anubis_alter,as_instant,as_state,as_document,as_jsonb,event_time,integration_changed,integration_mended,integration_try_again,integration_check,integration_fingerprint,integration_required,integration_filter_required,integration_filter_check,subscriptions_route,subscriptions_resend,subscriptions_erase,subscription_unlike,reference_kept,circuit_next,circuit_note,refusals_judged,latency_index,histogram_add,histogram_ms,rate_of,rate_next,rate_tokens,may_serve,integration_limited,confirmation_usec,confirmation_changed,erased_decision,salts_erase,letters_erase,audit_unmark,letter_names,letter_headers_kept,plain_digits,cpf_digits,key_partition}'::text[])
+       and (p.proname = any ('{lock_base,lock_key,lock_holder,lead_lock,daemon_seen,work_refused,ledger_is_foreign,triggers_amiss,tables_amiss,tables_bypassed,tables_needed,columns_ours,tables_mend,table_moved,table_elsewhere,table_put_back,views_amiss,replica_session,sequences_behind,cleaning_allowed,structure_note,structure_mend,anubis_steps,columns_needed,columns_amiss,states_refused,rows_changed,anubis_alter,as_instant,as_state,as_document,as_jsonb,event_time,integration_changed,integration_mended,integration_try_again,integration_check,integration_fingerprint,integration_required,integration_filter_required,integration_filter_check,subscriptions_route,subscriptions_resend,subscriptions_erase,subscription_unlike,reference_kept,circuit_next,circuit_note,refusals_judged,latency_index,histogram_add,histogram_ms,rate_of,rate_next,rate_tokens,may_serve,integration_limited,confirmation_usec,confirmation_changed,erased_decision,salts_erase,letters_erase,audit_unmark,letter_names,letter_headers_kept,plain_digits,cpf_digits,key_partition}'::text[])
             or p.proname ~ '^(ledger|doorbell|installation|delivery_settings)_[a-z_]+$|^subscription_(due|now|seeded|integration|inserted|updated|changed_by_others|judged|refused|refuse|strays|erased|deletion_refused|change_refused)$')
     union all
     select format('trigger "%s" on "%s" is named like anubisd''s: rename it', g.tgname, t.relname)
@@ -345,6 +345,22 @@ begin
         if waiting > 0 then
             raise warning '% subscriptions stand in "processing": ten minutes after a daemon finds them they are tried again, or held when '
                           'they are older than retry.max_age. Let the application''s sender end first', waiting;
+        end if;
+    end if;
+end $$;
+
+-- How an institution is reached may depend on its type in the application.
+do $$
+declare
+    types text;
+begin
+    if exists (select from pg_attribute where attname = 'type' and attrelid = to_regclass('@extschema@.integrations') and not attisdropped) then
+        select string_agg(format('"%s" (%s)', left(k.type, 40), k.number), ', ' order by k.number desc, k.type) into types
+          from (select i.type::text, count(*) as number from @extschema@.integrations i where lower(i.type::text) <> 'api'
+                 group by 1 order by 2 desc limit 10) k;
+        if types is not null then
+            raise warning 'column "type" of table "integrations" has the values %: anubisd passes them on in its events, and sends to all alike, '
+                          'by an HTTP POST to endpoint_url. Set those that need another way to enabled = false', types;
         end if;
     end if;
 end $$;

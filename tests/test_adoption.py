@@ -430,3 +430,38 @@ def test_row_security_hides_nothing_silently(empty_database, broker):
             daemon.wait_log("BYPASSRLS")
         empty_database.query(f"alter role {role['daemon']} bypassrls")
         Ctl(PUBLIC, database=empty_database.conninfo(user=role["daemon"]))("status").expect(0)
+
+
+@pytest.mark.parametrize("zone", ["America/Sao_Paulo", "Asia/Tokyo"])
+def test_a_server_of_another_time_zone(empty_database, broker, institutions, zone):
+    """Columns without zone mean UTC all the same: what is due goes out, what is not waits, and what is written is UTC."""
+    empty_database.query(f"alter database {empty_database.name} set timezone = '{zone}'")
+    rails(empty_database, rows=5)
+    empty_database.query("update subscriptions set status = 'failed' where status <> 'sent'; "
+                         "update integrations set endpoint_url = %s", (institutions.url("/good"),))
+    adopt(empty_database).expect(0)
+    app = Application(empty_database, "public")
+    due, later, now = app.query("insert into subscriptions (integration_id, integration_filter_id, payload, scheduled_to, "
+                                "created_at, updated_at) "
+                                "select 1, 1, '{}', t + n * interval '1 h', t, t from (select now() at time zone 'utc' as t) x, "
+                                "unnest(array[-1, 1, null]::integer[]) n returning id")
+    with Daemon(PUBLIC, database=empty_database, kafka=broker) as daemon:
+        app.wait_states(sent=3, pending=1, failed=4)
+        assert app.row(later[0])["status"] == "pending"
+        for row in (due, now):
+            assert app.value("select abs(extract(epoch from sent_at - (now() at time zone 'utc'))) < 120 and "
+                             "abs(extract(epoch from updated_at - (now() at time zone 'utc'))) < 120 "
+                             "from subscriptions where id = %s", (row[0],))
+        ctl = Ctl(PUBLIC, database=empty_database, kafka=broker)
+        wait_for(lambda: ctl("verify").code == 0, 60, lambda: f"the proof: {ctl('verify')}", interval=0.5)
+        assert daemon.term() == 0
+
+
+def test_what_the_type_of_an_integration_means_is_said(empty_database):
+    """All are POSTed to alike, whatever the application did with its types."""
+    rails(empty_database, rows=20)
+    empty_database.query("update integrations set type = ('{api,API,sftp,sftp,null}'::text[])[id]")
+    said = adopt(empty_database, "--dry-run").expect(0).stderr
+    assert 'warning: column "type" of table "integrations" has the values "sftp" (2): ' in said and "enabled = false" in said
+    empty_database.query("update integrations set type = 'api'")
+    assert '"type"' not in adopt(empty_database).expect(0).stderr
