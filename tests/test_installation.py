@@ -235,6 +235,13 @@ def test_two_installations_on_one_kafka(own_postgres, broker, institutions):
                      "the counters")
             assert app.value("select count(*) from {s}.dead_letters") == 0
             assert Ctl(database=app.database, kafka=broker)("verify").code == 0
+            # Each message of the other one is counted as foreign, once.
+            read = "from {s}.consumer_offsets where read_model = 'integration' and topic ~ 'subscriptions'"
+            others = sum(m.headers["installation"] != ids[apps.index(app)]
+                         for row in app.query(f"select distinct topic {read}") for m in broker.read_all(row[0]))
+            assert others > 60
+            wait_for(lambda app=app, others=others: app.value(f"select sum(foreign_messages) {read}") == others, 60,
+                     f"{others} foreign messages")
     finally:
         for daemon in daemons:
             daemon.close()
