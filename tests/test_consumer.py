@@ -2,6 +2,7 @@
 import collections
 import json
 import random
+import re
 import threading
 import time
 import uuid
@@ -447,6 +448,35 @@ def test_a_rule_on_counters_stops_no_others(scene, make_daemon):
     assert scene.app.value("select successful_sends from {s}.integrations where id = %s", (victim,)) == 0
     scene.app.query("update {s}.integrations set name = name")
     assert scene.dead_letters() == [] and scene.counters() == scene.expected
+
+
+def test_a_group_without_a_coordinator_is_said(app, broker, institutions, make_daemon):
+    """Kafka answers, but for the group: said long before a minute, and when it is over."""
+    broker.error(10, 15, 100000)
+    daemon = make_daemon({"log_level": "info"}).start()
+    daemon.wait_log("has not been taken into its consumer group for 20 s, though Kafka answers: the group's coordinator is "
+                    "away", 50)
+    broker.command("clear 10")
+    daemon.wait_log("is a member of its consumer group now, and reads on", 60)
+    app.subscriptions(app.integration(institutions.url("/good")), 5)
+    wait_for(lambda: app.value("select sum(sent) from {s}.integration_runtime") == 5, 60, "the counters")
+    assert daemon.term() == 0
+
+
+def test_a_broker_that_hangs_drowns_no_other_line(app, broker, institutions, make_daemon):
+    """The library has lines for each request, connection and thread: they are one sentence, which is folded."""
+    daemon = make_daemon({"log_level": "debug", "kafka": {"properties": {"socket_timeout_ms": 1000}}}).start()
+    app.subscriptions(app.integration(institutions.url("/good")), 5)
+    wait_for(lambda: app.value("select sum(sent) from {s}.integration_runtime") == 5, 60, "the counters")
+    broker.stop()
+    before = len(daemon.log)
+    raw = r"debug: Kafka client: (REQTMOUT|APIVERSION): "
+    wait_for(lambda: len(re.findall(raw, daemon.log[before:])) >= 15, 120, "lines of the library")
+    broker.cont()
+    said = re.findall(r"warning: .*Kafka client: .*", daemon.log[before:])
+    assert said and len(said) * 2 < len(re.findall(raw, daemon.log[before:])), said
+    assert all("the broker at" in line for line in said), said
+    assert daemon.term() == 0
 
 
 def test_a_rebalance_that_lasts_holds_up_no_messages(scene, make_daemon):

@@ -122,6 +122,7 @@ struct consumer_member {
         uint64_t look_at;       /* monotonic */
     } strangers;
     struct trouble outside; /* we are no member of it, though Kafka answers */
+    struct trouble waits;   /* the same, whichever client it is */
     struct {
         struct trouble trouble; /* another group handles our read model */
         uint64_t look_at;       /* monotonic */

@@ -15,6 +15,7 @@
 #define MEMBER_WAIT_USEC (2 * USEC_PER_SEC)
 #define STRANGERS_USEC (10 * USEC_PER_SEC)
 #define HIDDEN_USEC (30 * USEC_PER_SEC)
+#define WAITS_USEC (20 * USEC_PER_SEC)   /* to be taken in as a member, before it is said */
 #define OUTSIDE_USEC (60 * USEC_PER_SEC) /* others may keep the group from giving out its partitions */
 #define PAUSE_MAX_USEC (10 * 60 * USEC_PER_SEC)
 #define PARTITIONS_MAX 100000 /* of a topic */
@@ -197,16 +198,37 @@ int consumer_find_unassigned(struct consumer *c, bool *ret, struct error *err)
     return r;
 }
 
+/* A client that begins anew waits on: that is said by the one before. */
+static void note_waiting(struct consumer *c, bool waits)
+{
+    uint64_t now = now_monotonic_usec();
+
+    if (!waits) {
+        if (trouble_ends(&c->kafka.waits))
+            log_notice("%s: is a member of its consumer group now, and reads on", c->name);
+    } else if (trouble_lasts(&c->kafka.waits, now, now, WAITS_USEC)) {
+        log_warning(
+            "%s: has not been taken into its consumer group for %" PRIu64
+            " s, though Kafka answers: the group's coordinator is away (it is the broker that leads the "
+            "group's partition of __consumer_offsets), or other members do not answer it. Nothing is read "
+            "meanwhile, and nothing is lost; trying again",
+            c->name, WAITS_USEC / USEC_PER_SEC);
+    }
+}
+
 bool consumer_is_outside(struct consumer *c)
 {
     uint64_t now = now_monotonic_usec();
     const char *said = c->kafka.last_said.text;
+    bool is_member = kafka_consumer_is_member(c->kafka.client);
 
-    if (c->kafka.away.said || c->kafka.topics_missing || c->kafka.denied.said ||
-        kafka_consumer_is_member(c->kafka.client)) {
+    if (is_member || c->kafka.away.said || c->kafka.topics_missing || c->kafka.denied.said) {
+        if (is_member)
+            note_waiting(c, false);
         (void) trouble_ends(&c->kafka.outside);
         return false;
     }
+    note_waiting(c, true);
     if (!trouble_lasts(&c->kafka.outside, now, now, OUTSIDE_USEC))
         return false;
     log_warning("%s: has been no member of its group for %" PRIu64

@@ -208,13 +208,37 @@ static bool is_noise(const char *facility, const char *text)
            strstr(text, "allow.auto.create.topics=false not supported by broker");
 }
 
+/* Each connection, thread and request of the library has lines of its own about a broker that hangs, with
+ * other numbers in each. As one sentence they are folded. */
+static const struct {
+    const char *facility, *words;
+} hangs[] = {
+    {"REQTMOUT", "leaves requests without an answer"},
+    {"APIVERSION", "leaves a new connection without an answer, or is older than Kafka 0.10"},
+};
+
+/* "[thrd:NAME]: NAME/ID: words": the first NAME, without "/bootstrap". False: it is not about a hang. */
+static bool say_hang(const char *facility, const char *text)
+{
+    const char *name = strchr(text, ':');
+
+    for (size_t i = 0; name && i < ARRAY_SIZE(hangs); i++)
+        if (strncmp(text, "[thrd:", 6) == 0 && strcmp(facility, hangs[i].facility) == 0) {
+            name++;
+            log_warning("Kafka client: the broker at %.*s %s", (int) strcspn(name, "/]"), name,
+                        hangs[i].words);
+            return true;
+        }
+    return false;
+}
+
 static void on_log(const rd_kafka_t *rk, int level, const char *facility, const char *text)
 {
     (void) rk;
-    if (level <= LOG_WARNING && !is_noise(facility, text))
-        log_warning("Kafka client: %s", text);
-    else
+    if (level > LOG_WARNING || is_noise(facility, text) || say_hang(facility, text))
         log_debug("Kafka client: %s: %s", facility, text);
+    else
+        log_warning("Kafka client: %s", text);
 }
 
 static int make_conf(rd_kafka_conf_t **ret, const struct config *config, enum kafka_role role,
