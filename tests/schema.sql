@@ -1053,7 +1053,7 @@ CREATE FUNCTION anubis.latency_index(usec bigint) RETURNS smallint
                     55449896459148,56664091084770,57904873110603,59172824724904,60468540864189,61792629492390,63145711886113,
                     64528422926154,65941411395383,67385340283170,68860887096459}'::bigint[]) end::smallint
 $$;
-CREATE FUNCTION anubis.lead_lock(kind text, OUT given boolean, OUT ended integer, OUT hidden boolean) RETURNS record
+CREATE FUNCTION anubis.lead_lock(kind text, OUT given boolean, OUT ended integer, OUT hidden boolean, OUT stranger text) RETURNS record
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -1065,16 +1065,14 @@ begin
     if given then
         return;
     end if;
-    select a.pid, a.state, a.state_change into holder from pg_locks l join pg_stat_activity a using (pid)
-     where l.locktype = 'advisory' and l.granted and l.objsubid = 1
-       and l.database = (select oid from pg_database where datname = current_database())
-       and (l.classid::bigint << 32) | l.objid::bigint = anubis.lock_key(kind);
-    hidden := found and coalesce(holder.state, 'disabled') = 'disabled';
+    select * into holder from anubis.lock_holder(kind);
+    stranger := holder.stranger;
+    hidden := holder.held is true and stranger is null and coalesce(holder.state, 'disabled') = 'disabled';
     if holder.state = 'idle' and holder.state_change < clock_timestamp() - interval '60 s' and pg_terminate_backend(holder.pid) then
         ended := holder.pid;
     end if;
 exception when insufficient_privilege then
-    hidden := true;
+    hidden := stranger is null;
 end $$;
 CREATE FUNCTION anubis.ledger_amiss() RETURNS text
     LANGUAGE plpgsql STABLE
@@ -1560,6 +1558,20 @@ $_$;
 CREATE FUNCTION anubis.lock_base() RETURNS bigint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$ select '…'::bigint $$;
+CREATE FUNCTION anubis.lock_holder(kind text, OUT held boolean, OUT pid integer, OUT state text, OUT state_change timestamp with time zone, OUT application_name text, OUT stranger text) RETURNS record
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select true, l.pid, a.state, a.state_change, a.application_name,
+           case when l.pid is null then 'a prepared transaction, which is no daemon: see pg_prepared_xacts'
+                when not starts_with(coalesce(a.application_name, ''), 'anubisd ') then
+                    format('session %s of role "%s", named "%s", which is no daemon: run "select pg_terminate_backend(%s)"', l.pid, a.usename,
+                           left(a.application_name, 40), l.pid) end
+      from pg_locks l left join pg_stat_activity a using (pid)
+     where l.locktype = 'advisory' and l.granted and l.objsubid = 1
+       and l.database = (select oid from pg_database where datname = current_database())
+       and (l.classid::bigint << 32) | l.objid::bigint = anubis.lock_key(kind)
+$$;
 CREATE FUNCTION anubis.lock_key(kind text) RETURNS bigint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
@@ -1745,7 +1757,7 @@ begin
     return n;
 end $$;
 CREATE FUNCTION anubis.sequences_behind() RETURNS text
-    LANGUAGE plpgsql STABLE
+    LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
     with ledger as (
@@ -1776,7 +1788,7 @@ CREATE FUNCTION anubis.sequences_behind() RETURNS text
                         else o.newest > coalesce(pg_sequence_last_value(o.sequence::regclass), 0) end) x
 $$;
 CREATE FUNCTION anubis.states_refused(subscriptions regclass) RETURNS SETOF text
-    LANGUAGE sql STABLE SECURITY DEFINER
+    LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare

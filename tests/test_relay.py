@@ -1004,6 +1004,30 @@ def test_a_restored_database_forgets_horizons(ledger, broker, make_daemon):
     ledger.wait_published()
     daemon.term()
     ledger.query("update {s}.relay_state set system_identifier = 1, timeline = 77, high = 5000, gap_first = '{4000}', "
+def test_a_session_that_is_no_daemon_and_has_the_leaders_lock_is_named(ledger, broker, make_daemon, ctl):
+    """Another program may use the same number. It is not taken for a daemon that leads."""
+    stranger = ledger.app.database.connect(autocommit=True)
+    cursor = stranger.cursor()
+    cursor.execute("set application_name = 'nightly report'; select pg_backend_pid()")
+    pid = cursor.fetchone()[0]
+    for kind in ("relay", "alerts"):
+        cursor.execute("select pg_advisory_lock(anubis.lock_key(%s))", (kind,))
+    daemon = make_daemon(RELAY_ALONE).start()
+    words = (rf'held by session {pid} of role "postgres", named "nightly report", which is no daemon: '
+             rf'run "(select pg_terminate_backend\({pid}\))"')
+    helps = daemon.wait_log("no daemon can lead, and no event is published: the lock for it is " + words, 30)[1]
+    daemon.wait_log("no daemon can look for alerts: the lock for it is " + words, 30)
+    assert re.search("NO DAEMON CAN LEAD: the lock for it is " + words, re.sub(r"\s+", " ", ctl("status").stdout))
+    assert ctl("status", "--json").json["relay_leader"] is None
+    assert "daemon \"\" leads" not in daemon.log
+    ledger.app.subscriptions(ledger.integration(), 5)
+    ledger.query(helps)
+    ledger.wait_published()
+    assert ctl("status", "--json").json["relay_lock_held_by"] is None
+    assert daemon.term() == 0
+    stranger.close()
+
+
                  "gap_last = '{4001}', gap_horizon = '{99999999999}'")
     ledger.query("delete from {s}.relay_saved")
     ledger.query("select setval('{s}.ledger_id_seq', 5000)")

@@ -18,11 +18,27 @@ create or replace function @extschema@.lock_key(kind text) returns bigint langua
         else ('no such kind of lock: ' || kind)::bigint end
 $$;
 
+-- The session that holds a lock; NULLs = none does. Stranger: in words, with what helps, where it is not a daemon's, which names its
+-- sessions "anubisd ...". Everybody may read the name of a session, and only some its state.
+create or replace function @extschema@.lock_holder(kind text, out held boolean, out pid integer, out state text, out state_change timestamptz,
+                                                   out application_name text, out stranger text)
+    language sql stable set search_path = pg_catalog, pg_temp as $$
+    select true, l.pid, a.state, a.state_change, a.application_name,
+           case when l.pid is null then 'a prepared transaction, which is no daemon: see pg_prepared_xacts'
+                when not starts_with(coalesce(a.application_name, ''), 'anubisd ') then
+                    format('session %s of role "%s", named "%s", which is no daemon: run "select pg_terminate_backend(%s)"', l.pid, a.usename,
+                           left(a.application_name, 40), l.pid) end
+      from pg_locks l left join pg_stat_activity a using (pid)
+     where l.locktype = 'advisory' and l.granted and l.objsubid = 1
+       and l.database = (select oid from pg_database where datname = current_database())
+       and (l.classid::bigint << 32) | l.objid::bigint = @extschema@.lock_key(kind)
+$$;
+
 -- Asks for the lock of whoever leads in something, which the session then holds until it ends. A leader sends a statement every few seconds:
 -- one whose session has been idle for a minute is a process that hangs or is frozen, and keeps everybody from leading. Its session is
--- ended: which one, NULL = none. Hidden: it may not be ours to see at work, or to end, when it has another role.
-create or replace function @extschema@.lead_lock(kind text, out given boolean, out ended integer, out hidden boolean) language plpgsql
-    set search_path = pg_catalog, pg_temp as $$
+-- ended: which one, NULL = none. Hidden: it may not be ours to see at work, or to end, when it has another role. Stranger: see lock_holder().
+create or replace function @extschema@.lead_lock(kind text, out given boolean, out ended integer, out hidden boolean, out stranger text)
+    language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     holder record;
 begin
@@ -31,16 +47,14 @@ begin
     if given then
         return;
     end if;
-    select a.pid, a.state, a.state_change into holder from pg_locks l join pg_stat_activity a using (pid)
-     where l.locktype = 'advisory' and l.granted and l.objsubid = 1
-       and l.database = (select oid from pg_database where datname = current_database())
-       and (l.classid::bigint << 32) | l.objid::bigint = @extschema@.lock_key(kind);
-    hidden := found and coalesce(holder.state, 'disabled') = 'disabled';
+    select * into holder from @extschema@.lock_holder(kind);
+    stranger := holder.stranger;
+    hidden := holder.held is true and stranger is null and coalesce(holder.state, 'disabled') = 'disabled';
     if holder.state = 'idle' and holder.state_change < clock_timestamp() - interval '60 s' and pg_terminate_backend(holder.pid) then
         ended := holder.pid;
     end if;
 exception when insufficient_privilege then
-    hidden := true;
+    hidden := stranger is null;
 end $$;
 
 -- Is a daemon of this name there, with any session, and does it send statements? Shown: whether we may see that it does; else it counts as

@@ -1,8 +1,9 @@
 -- Statements of the alerts.
 
 -- name: alerts_take_lead
--- See lead_lock(). True: this session looks for alerts and tells of them, until it ends; and the session that was ended, 0 = none.
-select given, coalesce(ended, 0)::bigint from lead_lock('alerts')
+-- See lead_lock(). True: this session looks for alerts and tells of them, until it ends; the session that was ended, 0 = none; and who
+-- holds the lock and is no daemon.
+select given, coalesce(ended, 0)::bigint, stranger from lead_lock('alerts')
 
 -- name: alerts_show
 -- The session gets this name.

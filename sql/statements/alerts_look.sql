@@ -61,11 +61,8 @@ with own as materialized (
          (select now() - as_instant(e.created_at) from subscription_events e where e.id > r.high order by e.id limit 1) as age
     from relay_state r,
          -- See status_overview.
-         (select count(*) > 0, max(substring(a.application_name from '[(](.*)[)]$'))
-            from pg_locks left join pg_stat_activity a using (pid)
-           where locktype = 'advisory' and granted and objsubid = 1
-             and database = (select oid from pg_database where datname = current_database())
-             and (classid::bigint << 32) | objid::bigint = lock_key('relay')) as k (leads, trouble)
+         (select coalesce(h.held and h.stranger is null, false), substring(h.application_name from '[(](.*)[)]$')
+            from lock_holder('relay') h) as k (leads, trouble)
 ), letters as (
   select count(*) as count from (select from dead_letters where replayed_at is null and discarded_at is null limit 10000) d
 ), unconfirmed as (

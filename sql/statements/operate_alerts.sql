@@ -66,10 +66,7 @@ select left(name, 100), (select count(*) from ended where until > now()) from in
 -- another test has not been over yet.
 -- $1 text: words
 with listener as materialized (
-  select exists (select from pg_locks
-                  where locktype = 'advisory' and granted and objsubid = 1
-                    and database = (select oid from pg_database where datname = current_database())
-                    and (classid::bigint << 32) | objid::bigint = lock_key('alerts')) as is_there
+  select coalesce(h.held and h.stranger is null, false) as is_there from lock_holder('alerts') h
 ), fired as (
   insert into alerts (kind, message) select 'test', $1 from listener where is_there
       on conflict (kind, coalesce(integration_id, 0)) where state = 'firing' do nothing

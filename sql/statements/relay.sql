@@ -2,8 +2,8 @@
 
 -- name: relay_try_lead
 -- Asks for the leader's lock: see lead_lock(). Whether it was given; the session that was ended, 0 = none; who led last and the prefix of
--- his topics; and whether nobody could see or end a session of his that is frozen.
-select l.given, coalesce(l.ended, 0)::bigint, coalesce(r.leader, ''), r.topic_prefix, l.hidden
+-- his topics; whether nobody could see or end a session of his that is frozen; and who holds the lock and is no daemon, NULL = a daemon does.
+select l.given, coalesce(l.ended, 0)::bigint, coalesce(r.leader, ''), r.topic_prefix, l.hidden, l.stranger
   from lead_lock('relay') l left join relay_state r on true
 
 -- name: relay_compared

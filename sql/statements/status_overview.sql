@@ -7,7 +7,7 @@ select current_database()::text, current_user::text, current_setting('server_ver
        r.high, l.last_id, cardinality(r.gap_first)::bigint,
        (select coalesce(sum(ledger_ids(first, last)), 0) from unnest(r.gap_first, r.gap_last) as g (first, last))::bigint,
        ledger_ids(r.high + 1, l.last_id),
-       r.leader, k.leads, k.trouble, r.updated_at, r.stopped_on, r.stopped_reason,
+       r.leader, k.leads, k.trouble, k.stranger, r.updated_at, r.stopped_on, r.stopped_reason,
        (select count(*) from ledger_partitions where first_id > l.last_id),
        exists (select from subscription_events_default), (select coalesce(max(last_id), 0) from ledger_dropped),
        (select max(last_at) from ledger_dropped),
@@ -15,10 +15,7 @@ select current_database()::text, current_user::text, current_setting('server_ver
        pg_is_in_recovery(), current_setting('transaction_read_only') = 'on'
   from relay_state r,
        -- The session that has the lock leads; its name ends with what the leader waits for, in brackets.
-       (select count(*) > 0, max(substring(a.application_name from '[(](.*)[)]$'))
-          from pg_locks left join pg_stat_activity a using (pid)
-         where locktype = 'advisory' and granted and objsubid = 1
-           and database = (select oid from pg_database where datname = current_database())
-           and (classid::bigint << 32) | objid::bigint = lock_key('relay')) as k (leads, trouble),
+       (select coalesce(h.held and h.stranger is null, false), substring(h.application_name from '[(](.*)[)]$'), h.stranger
+          from lock_holder('relay') h) as k (leads, trouble, stranger),
        (select case when is_called then last_value else last_value - 1 end from ledger_id_seq) as l (last_id),
        (select * from anubis_migrations order by version desc limit 1) as m

@@ -163,7 +163,12 @@ static int take_lead(struct alerts *a, struct error *err)
         return r;
     a->leading = pg_get_bool(result, 0, 0);
     int64_t ended = pg_get_i64(result, 0, 1);
-    if (ended > 0)
+    const char *stranger = pg_get_text(result, 0, 2);
+    if (!*stranger)
+        (void) trouble_ends(&a->stranger);
+    else if (trouble_begins(&a->stranger))
+        log_warning("no daemon can look for alerts: the lock for it is held by %s", stranger);
+    if (ended > 0 && !*stranger)
         log_warning("the daemon that looks for alerts has been silent for a minute: its process hangs or is "
                     "frozen. Its session (%" PRId64 ") was ended, so that another daemon looks",
                     ended);

@@ -49,6 +49,7 @@ struct alerts {
     bool leading, shows_lost;            /* of the session */
     bool hurry;                          /* a sink can go on: the next turn comes at once */
     struct trouble look;                 /* the database refuses it */
+    struct trouble stranger;             /* has the lock of the daemon that looks */
     _Atomic int64_t firing;
 };
 

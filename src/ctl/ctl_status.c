@@ -131,6 +131,8 @@ static void say_relay(struct status *s)
     sheet_say(s->sheet, "relay", "%s", strbuf_str(&words));
     if (*relay->trouble)
         sheet_say(s->sheet, "", "WAITS: %s; the ledger keeps the events. %s", relay->trouble,
+    if (*relay->stranger)
+        sheet_say(s->sheet, "", "NO DAEMON CAN LEAD: the lock for it is held by %s", relay->stranger);
                   helps_relay(relay->trouble));
     if (relay->stopped_on)
         sheet_say(s->sheet, "", "STOPPED on event %" PRId64 ": %s", relay->stopped_on, relay->stopped_reason);
@@ -150,6 +152,7 @@ static void add_relay(struct status *s)
     sheet_add(s->sheet, "relay_last_leader", NULL, value_text_or_null(relay->leader));
     const char *since = strstr(relay->trouble, " since ");
     CLEANUP(freep) char *trouble = since ? xstrndup(relay->trouble, (size_t) (since - relay->trouble)) : NULL;
+    sheet_add(s->sheet, "relay_lock_held_by", NULL, value_text_or_null(relay->stranger));
     sheet_add(s->sheet, "relay_waits_for", NULL, value_text_or_null(trouble ? trouble : relay->trouble));
     sheet_add(s->sheet, "relay_waits_since", NULL, value_text(since ? since + strlen(" since ") : NULL));
     sheet_add(s->sheet, "relay_updated_at", NULL, value_time(relay->updated_at));

@@ -19,6 +19,7 @@ static void read_relay(struct pg_row *row, struct store_relay_view *ret)
     ret->leader = pg_next_text(row);
     ret->leads = pg_next_bool(row);
     ret->trouble = pg_next_text(row);
+    ret->stranger = pg_next_text(row);
     ret->updated_at = pg_next_time(row);
     ret->stopped_on = pg_next_i64(row);
     ret->stopped_reason = pg_next_text(row);

@@ -11,9 +11,10 @@
 struct store_relay_view {
     int64_t high, last_id; /* published up to the one, while the ledger goes to the other */
     int64_t gap_ranges, gap_ids;
-    int64_t above;       /* ids above high that were given out */
-    const char *leader;  /* the relay that leads or led last; "" = none so far */
-    bool leads;          /* still */
+    int64_t above;        /* ids above high that were given out */
+    const char *leader;   /* the relay that leads or led last; "" = none so far */
+    bool leads;           /* still */
+    const char *stranger; /* who has the leader's lock and is no daemon, with what helps; "" = none */
     const char *trouble; /* what the leader waits for before it publishes; "" = nothing, but see stopped_on */
     int64_t updated_at;
     int64_t stopped_on; /* 0 = not stopped */

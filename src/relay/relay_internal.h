@@ -50,10 +50,11 @@ struct relay_session {
     struct {
         struct trouble unlike; /* its topics have other names */
         struct trouble hidden; /* its session is not ours to see */
-    } other;                   /* the daemon that leads */
-    char *former_prefix;       /* of the topics of the last leader, where ours have other names; else NULL */
-    bool refused_leading;      /* it was refused what a leader does, not the session */
-    int64_t refused_at;        /* real time */
+        struct trouble stranger;
+    } other;              /* the daemon that leads, or who has its lock */
+    char *former_prefix;  /* of the topics of the last leader, where ours have other names; else NULL */
+    bool refused_leading; /* it was refused what a leader does, not the session */
+    int64_t refused_at;   /* real time */
 };
 
 /* The look at what Kafka has already, once for each lead. */

@@ -240,6 +240,33 @@ static int try_lead(struct relay *relay, bool *ret_leads, struct error *err)
     note_hidden(&relay->session.other.hidden, leader, pg_next_bool(&row));
     free(TAKE_PTR(relay->session.former_prefix));
     if (*ret_leads && known && strcmp(prefix, relay->config->kafka.topic_prefix) != 0)
+/* Another program uses the number of the lock, or a person asked for it by hand. */
+static void note_stranger(struct trouble *trouble, const char *stranger)
+{
+    uint64_t now = now_monotonic_usec();
+
+    if (!*stranger)
+        (void) trouble_ends(trouble);
+    else if (trouble_lasts(trouble, now, now, UNLIKE_USEC))
+        log_warning("no daemon can lead, and no event is published: the lock for it is held by %s", stranger);
+}
+
+static void say_ended(const char *leader, const char *stranger, int64_t pid)
+{
+    if (*stranger)
+        log_line(
+            LOG_WARNING, MSG_RELAY_LEADER,
+            "the leader's lock was held by a session that is no daemon's and did nothing for a minute: session "
+            "%" PRId64 " was ended, so that a daemon leads",
+            pid);
+    else
+        log_line(
+            LOG_WARNING, MSG_RELAY_LEADER,
+            "the leading relay, of the daemon \"%s\", has been silent for a minute: its process hangs or is "
+            "frozen. Its session (%" PRId64 ") was ended, so that another one leads",
+            leader, pid);
+}
+
         relay->session.former_prefix = xstrdup(prefix);
     return 0;
 }
@@ -255,6 +282,10 @@ int relay_note_compared(struct relay *relay, struct error *err)
         return r;
     struct pg_row row = {.result = before, .column = 1};
     bool known = !pg_next_is_null(&row);
+    const char *stranger = pg_next_text(&row);
+    note_stranger(&relay->session.other.stranger, stranger);
+    if (ended > 0)
+        say_ended(leader, stranger, ended);
     const char *former = pg_next_text(&row);
     if (pg_next_bool(&row) && known)
         log_notice(
