@@ -1442,6 +1442,30 @@ def test_a_topic_that_is_deleted_is_made_again(ledger, real_kafka, topic_prefix,
     ledger.wait_published(180)
     check_published(ledger, real_kafka, topic_prefix, once=False, before=old)
 
+    assert max(daemon.log.count(f"warning: the relay {words}") for words in ("waits for the database", "could not use")) <= 1
+    assert len(re.findall("the database answers the relay again|the relay can use the database again", daemon.log)) <= 1
+
+
+def test_a_partition_that_no_broker_leads_is_named(ledger, broker, make_daemon, institutions, ctl):
+    """Kafka is there, and another daemon would be no better off."""
+    topic = "anubis.subscriptions.sent"
+    daemon = make_daemon({**RELAY_ALONE, "log_level": "info"}).start()
+    integration = ledger.app.integration(institutions.url("/good"))
+    ledger.app.subscriptions(integration, 20)
+    ledger.wait_published()
+    for partition in (1, 2):
+        broker.lead(topic, partition, -1)
+    ledger.app.subscriptions(integration, 20)
+    ledger.app.wait_states(sent=40)
+    daemon.wait_log(rf'the relay waits for Kafka: no broker leads partition 1 of topic "{topic}" \(2 such partitions\)', 60)
+    wait_for(lambda: "WAITS: no partition leader since " in ctl("status").stdout, 30, lambda: ctl("status").stdout)
+    assert "could not reach Kafka" not in daemon.log
+    for partition in (1, 2):
+        broker.lead(topic, partition, 1)
+    daemon.wait_log("Kafka answers again", 60)
+    ledger.wait_published()
+    assert ctl("status", "--json").json["relay_waits_for"] is None
+    check_published(ledger, broker)
 
 @pytest.mark.real_kafka
 def test_an_event_that_kafka_refuses_stops_the_relay(ledger, real_kafka, topic_prefix, make_daemon):

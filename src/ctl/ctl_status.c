@@ -99,6 +99,8 @@ static const char *helps_relay(const char *trouble)
 {
     static const char *const hints[][2] = {
         {"Kafka is away", "See kafka.brokers and the journal"},
+        {"no partition leader",
+         "The journal names topic and partition: bring back a broker that has a copy of it"},
         {"a look into Kafka", "For its newest events there; the journal names what does not answer"},
         {"topics are missing", "Create them, or switch kafka.create_topics on"},
         {"statements fail", "The journal has the server's words"},
@@ -129,10 +131,10 @@ static void say_relay(struct status *s)
                     relay->leads ? "; leader \"%s\"" : "; no daemon leads, the last leader was \"%s\"",
                     relay->leader);
     sheet_say(s->sheet, "relay", "%s", strbuf_str(&words));
-    if (*relay->trouble)
-        sheet_say(s->sheet, "", "WAITS: %s; the ledger keeps the events. %s", relay->trouble,
     if (*relay->stranger)
         sheet_say(s->sheet, "", "NO DAEMON CAN LEAD: the lock for it is held by %s", relay->stranger);
+    if (*relay->trouble)
+        sheet_say(s->sheet, "", "WAITS: %s; the ledger keeps the events. %s", relay->trouble,
                   helps_relay(relay->trouble));
     if (relay->stopped_on)
         sheet_say(s->sheet, "", "STOPPED on event %" PRId64 ": %s", relay->stopped_on, relay->stopped_reason);
@@ -150,9 +152,9 @@ static void add_relay(struct status *s)
     sheet_add(s->sheet, "unpublished_about", NULL, value_i64(relay->above + relay->gap_ids));
     sheet_add(s->sheet, "relay_leader", NULL, value_text_or_null(relay->leads ? relay->leader : NULL));
     sheet_add(s->sheet, "relay_last_leader", NULL, value_text_or_null(relay->leader));
+    sheet_add(s->sheet, "relay_lock_held_by", NULL, value_text_or_null(relay->stranger));
     const char *since = strstr(relay->trouble, " since ");
     CLEANUP(freep) char *trouble = since ? xstrndup(relay->trouble, (size_t) (since - relay->trouble)) : NULL;
-    sheet_add(s->sheet, "relay_lock_held_by", NULL, value_text_or_null(relay->stranger));
     sheet_add(s->sheet, "relay_waits_for", NULL, value_text_or_null(trouble ? trouble : relay->trouble));
     sheet_add(s->sheet, "relay_waits_since", NULL, value_text(since ? since + strlen(" since ") : NULL));
     sheet_add(s->sheet, "relay_updated_at", NULL, value_time(relay->updated_at));

@@ -105,25 +105,59 @@ bool kafka_producer_knows_why(const struct kafka_producer *p)
     return *p->connection.text;
 }
 
+static int ask(struct kafka_producer *p, size_t topic, int timeout_ms, const struct rd_kafka_metadata **ret,
+               struct error *err)
+{
+    rd_kafka_resp_err_t code = rd_kafka_metadata(p->rk, 0, p->topics[topic].handle, ret, timeout_ms);
+
+    if (!code)
+        return 0;
+    /* The library's queue holds the reason why a connection was not made. */
+    kafka_producer_poll(p, 0, NULL, NULL, NULL);
+    error_set(err, "could not reach Kafka: %s",
+              *p->connection.text ? p->connection.text : rd_kafka_err2str(code));
+    return -EIO;
+}
+
 int kafka_producer_look(struct kafka_producer *p, int timeout_ms, int *ret_partitions, struct error *err)
 {
     for (size_t i = 0; i < p->topic_count; i++) {
         const struct rd_kafka_metadata *metadata;
-        rd_kafka_resp_err_t code = rd_kafka_metadata(p->rk, 0, p->topics[i].handle, &metadata, timeout_ms);
-        if (code) {
-            /* The library's queue holds the reason why a connection was not made. */
-            kafka_producer_poll(p, 0, NULL, NULL, NULL);
-            error_set(err, "could not reach Kafka: %s",
-                      *p->connection.text ? p->connection.text : rd_kafka_err2str(code));
+        if (ask(p, i, timeout_ms, &metadata, err) < 0)
             return -EIO;
-        }
-        code = metadata->topic_cnt == 1 ? metadata->topics[0].err : RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC;
+        rd_kafka_resp_err_t code =
+            metadata->topic_cnt == 1 ? metadata->topics[0].err : RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC;
         ret_partitions[i] = code == RD_KAFKA_RESP_ERR_NO_ERROR ? metadata->topics[0].partition_cnt
                             : code == RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED ? KAFKA_FORBIDDEN
                                                                                    : 0;
         rd_kafka_metadata_destroy(metadata);
     }
     return 0;
+}
+
+int kafka_producer_leaders(struct kafka_producer *p, int timeout_ms, struct error *err)
+{
+    const struct rd_kafka_metadata *metadata;
+    const char *name = NULL;
+    int32_t partition = 0;
+    size_t leaderless = 0;
+
+    for (size_t i = 0; i < p->topic_count; i++) {
+        if (ask(p, i, timeout_ms, &metadata, err) < 0)
+            return -EIO;
+        const struct rd_kafka_metadata_topic *topic = metadata->topics;
+        for (int n = 0; metadata->topic_cnt == 1 && n < topic->partition_cnt; n++)
+            if (topic->partitions[n].leader < 0 && leaderless++ == 0) {
+                name = rd_kafka_topic_name(p->topics[i].handle);
+                partition = topic->partitions[n].id;
+            }
+        rd_kafka_metadata_destroy(metadata);
+    }
+    if (leaderless == 0)
+        return 0;
+    error_set(err, "no broker leads partition %d of topic \"%s\" (%zu such partition%s)", (int) partition,
+              name, leaderless, plural((int64_t) leaderless));
+    return KAFKA_LEADERLESS;
 }
 
 /* The broker's answer about the topic that was asked for. */

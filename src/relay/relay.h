@@ -21,6 +21,7 @@ enum relay_trouble {
     RELAY_FINE,
     RELAY_NO_DATABASE,
     RELAY_NO_KAFKA,
+    RELAY_NO_LEADER, /* no broker leads a partition that an event has to go to */
     RELAY_LOOKS,     /* not all of Kafka's partitions have told our newest events */
     RELAY_NO_TOPIC,  /* a topic is missing, and may not or could not be created */
     RELAY_FORBIDDEN, /* Kafka does not let this client use a topic */

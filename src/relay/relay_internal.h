@@ -85,7 +85,7 @@ struct relay_kafka {
     uint64_t reached_at; /* monotonic; when it is written next how far Kafka has our messages */
     size_t places;       /* of these, in how many partitions */
     struct backoff backoff;
-    struct trouble away, topics_missing, topics_forbidden, refuses_batches;
+    struct trouble away, leaderless, topics_missing, topics_forbidden, refuses_batches;
     bool why_said; /* why it is away: at first no connection may have come so far that it fails */
 };
 

@@ -3,6 +3,7 @@
 #include "base/message_ids.h"
 #include "relay/relay_internal.h"
 
+#define LEADERS_MS 300 /* for one topic */
 #define NOT_YET_USEC (10 * USEC_PER_SEC)
 #define LOOK_USEC (30 * USEC_PER_SEC) /* between looks at the topics */
 #define VALUE_SPARE 32768             /* of a message: key, headers, and the protocol's own bytes */
@@ -26,12 +27,36 @@ void relay_kafka_lost(struct relay *relay, const char *words)
         relay->stats.trouble = RELAY_NO_KAFKA;
 }
 
+void relay_kafka_silent(struct relay *relay)
+{
+    struct relay_kafka *kafka = &relay->kafka;
+    struct error err;
+
+    if (kafka->away.said || kafka->leaderless.said)
+        return;
+    if (kafka_producer_leaders(kafka->producer, LEADERS_MS, &err) != KAFKA_LEADERLESS) {
+        relay_kafka_lost(relay, "could not reach Kafka: no answer");
+        return;
+    }
+    (void) trouble_begins(&kafka->leaderless);
+    log_line(
+        LOG_WARNING, MSG_KAFKA_LOST,
+        "the relay waits for Kafka: %s, since the brokers that have copies of it are away or lag behind; "
+        "trying again. Deliveries go on, events wait in the ledger",
+        err.text);
+    relay->stats.kafka_up = false;
+    if (relay->stats.trouble != RELAY_STOPPED)
+        relay->stats.trouble = RELAY_NO_LEADER;
+}
+
 void relay_kafka_back(struct relay *relay)
 {
-    if (trouble_ends(&relay->kafka.away))
+    bool had_no_leader = trouble_ends(&relay->kafka.leaderless);
+
+    if (trouble_ends(&relay->kafka.away) || had_no_leader)
         log_line(LOG_NOTICE, MSG_KAFKA_BACK, "Kafka answers again");
     relay->stats.kafka_up = true;
-    if (relay->stats.trouble == RELAY_NO_KAFKA)
+    if (relay->stats.trouble == RELAY_NO_KAFKA || relay->stats.trouble == RELAY_NO_LEADER)
         relay->stats.trouble = RELAY_FINE;
     backoff_reset(&relay->kafka.backoff);
 }

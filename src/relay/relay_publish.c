@@ -305,7 +305,7 @@ static void note_progress(struct relay *relay, size_t delivered)
     } else if (*sending->no_broker.text && now - sending->progress_at > RELAY_TURN_USEC) {
         relay_kafka_lost(relay, sending->no_broker.text);
     } else if (now - sending->progress_at > KAFKA_SILENCE_USEC) {
-        relay_kafka_lost(relay, "could not reach Kafka: no answer");
+        relay_kafka_silent(relay);
     }
 }
 

@@ -339,10 +339,10 @@ uint64_t relay_check_session(struct relay *relay)
 void relay_show_trouble(struct relay *relay)
 {
     /* At most 20 characters, since Postgres cuts the session's name. */
-    static const char *const words[] = {[RELAY_NO_KAFKA] = "Kafka is away",
-                                        [RELAY_LOOKS] = "a look into Kafka",
-                                        [RELAY_NO_TOPIC] = "topics are missing",
-                                        [RELAY_FORBIDDEN] = "a topic is forbidden"};
+    static const char *const words[] = {
+        [RELAY_NO_DATABASE] = "statements fail",   [RELAY_NO_KAFKA] = "Kafka is away",
+        [RELAY_NO_LEADER] = "no partition leader", [RELAY_LOOKS] = "a look into Kafka",
+        [RELAY_NO_TOPIC] = "topics are missing",   [RELAY_FORBIDDEN] = "a topic is forbidden"};
     CLEANUP(strbuf_free) struct strbuf shown = STRBUF_INIT(256);
     struct relay_session *s = &relay->session;
     enum relay_trouble trouble = relay->stats.trouble;

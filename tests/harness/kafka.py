@@ -208,6 +208,10 @@ class EmbeddedBroker(Cluster):
         """Who asks for it gets this code (29: not allowed); 0 ends it."""
         self.command(f"refuse {topic} {code}")
 
+    def lead(self, topic, partition, broker):
+        """That broker leads the partition; -1: none does."""
+        self.command(f"leader {topic} {partition} {broker}")
+
     def stop(self):
         self.child.stop()
 

@@ -182,12 +182,23 @@ static bool command_refuse(struct broker *b, char *arguments)
     return true;
 }
 
+/* leader TOPIC PARTITION ID: that broker leads the partition; -1 = none does. */
+static bool command_leader(struct broker *b, char *arguments)
+{
+    char topic[256];
+    int partition, id;
+    char extra;
+    return sscanf(arguments, "%255s %d %d %c", topic, &partition, &id, &extra) == 3 &&
+           !rd_kafka_mock_partition_set_leader(b->cluster, topic, partition, id);
+}
+
 static const struct command {
     const char *name;
     bool (*run)(struct broker *b, char *arguments);
 } commands[] = {
-    {"down", command_down},   {"up", command_up},       {"rtt", command_rtt},       {"error", command_error},
-    {"clear", command_clear}, {"topic", command_topic}, {"refuse", command_refuse},
+    {"down", command_down},     {"up", command_up},         {"rtt", command_rtt},
+    {"error", command_error},   {"clear", command_clear},   {"topic", command_topic},
+    {"refuse", command_refuse}, {"leader", command_leader},
 };
 
 static void command_run(struct broker *b, char *line)
@@ -204,7 +215,7 @@ static void command_run(struct broker *b, char *line)
         return;
     }
     puts("error: the commands are down [ID], up [ID], rtt MS, error APIKEY CODE COUNT, clear APIKEY, "
-         "topic NAME PARTITIONS, refuse TOPIC CODE");
+         "topic NAME PARTITIONS, refuse TOPIC CODE, leader TOPIC PARTITION ID");
     fflush(stdout);
 }
 
@@ -257,7 +268,7 @@ static void usage(FILE *to)
           "  --lifeline                end when standard input ends\n"
           "  --help\n\n"
           "Commands on standard input: down [ID], up [ID], rtt MS, error APIKEY CODE COUNT, clear APIKEY,\n"
-          "topic NAME PARTITIONS.\n",
+          "topic NAME PARTITIONS, refuse TOPIC CODE, leader TOPIC PARTITION ID.\n",
           to);
 }
 
