@@ -28,12 +28,30 @@
 #define SILENCE_USEC (10 * USEC_PER_SEC) /* without a message from a partition that is awaited */
 
 /* The dispatcher says that the database is away; a refusal that concerns the relay alone is said here. */
+static void say_fenced(struct relay *relay)
+{
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+    CLEANUP(pg_result_freep) struct pg_result *result = NULL;
+    struct error err;
+
+    pg_arg_i64(&args, relay->session.lead.epoch);
+    int r = pg_query(relay->session.pg, &sql_relay_fenced_by, &args, &result, &err);
+    if (r == 0 && !pg_is_null(result, 0, 0))
+        log_warning("the relay gives up the lead, and publishes nothing until it is repaired: %s",
+                    pg_get_text(result, 0, 0));
+    else if (r == 0 && !pg_is_null(result, 0, 1))
+        log_warning("the relay of the daemon \"%s\" has taken the lead; this one starts over",
+                    pg_get_text(result, 0, 1));
+    else
+        log_warning(
+            "the table relay_state was written by another hand (events were erased, tables restored); "
+            "the relay starts over");
+}
+
 uint64_t relay_lose_session(struct relay *relay, int r, const struct error *err)
 {
     if (r == STORE_RELAY_FENCED)
-        log_warning(
-            "another daemon's relay has taken the lead, or the table relay_state was written by another hand "
-            "(events were erased, tables restored); the relay starts over");
+        say_fenced(relay);
     else if (r == -ECONNRESET || r == -ECANCELED)
         log_debug("relay: %s", err->text);
     else if (trouble_begins(&relay->session.refused)) {
