@@ -466,6 +466,29 @@ def test_what_comes_behind_a_large_transaction_overtakes_it(ledger, real_kafka, 
     assert late > rows / 10, f"only {late} events of the large one came after the newest"
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_behind_700000_rows_of_one_transaction_newer_events_are_published_within_seconds(ledger, broker, make_daemon):
+    """While its own rows are still on their way, and each of the newer ones soon after it was committed."""
+    rows, integration = 700000, ledger.integration()
+    make_daemon(RELAY_ALONE).start()
+    published = ("select high >= %s and not exists (select from unnest(gap_first, gap_last) g (first, last) "
+                 "where %s between g.first and g.last) from {s}.relay_state")
+    insert = f"insert into {{s}}.subscriptions (integration_id) select {integration} from generate_series(1, %s)"
+    ledger.app.query(insert, (10,))
+    ledger.wait_published()
+    ledger.app.query(insert, (rows,))
+    last, took = ledger.last_id(), []
+    while not ledger.value(published, (last, last)) or not took:
+        ledger.app.query(insert, (10,))
+        newest = ledger.last_id()
+        begun = time.monotonic()
+        wait_for(lambda n=newest: ledger.value(published, (n, n)), 20, "the newest to be published", interval=0.02)
+        took.append(time.monotonic() - begun)
+    assert len(took) > 3, took
+    ledger.wait_published(300)
+
+
 def test_a_wide_gap_is_filled_in_steps(ledger, broker, make_daemon):
     """A bulk of more rows than one read takes commits late; meanwhile its subscriptions' neighbours go on."""
     integration = ledger.integration()
@@ -981,29 +1004,6 @@ def test_topics_of_another_name_are_said(ledger, make_daemon):
     assert "kafka.topic_prefix" not in other.log
 
 
-def test_a_former_leader_is_fenced_off(ledger, broker, make_daemon):
-    integration = ledger.integration()
-    daemon = make_daemon(RELAY_ALONE).start()
-    ledger.app.subscriptions(integration, 10)
-    ledger.wait_published()
-    ledger.query("update {s}.relay_state set epoch = epoch + 1")
-    ledger.app.subscriptions(integration, 10)
-    daemon.wait_log("has taken the lead")
-    ledger.wait_published()
-    check_published(ledger, broker, once=False)
-
-
-# --- databases that were restored ---
-
-
-def test_a_restored_database_forgets_horizons(ledger, broker, make_daemon):
-    """As after a dump: another system identifier, transaction ids that start anew, ids that were drawn and never came."""
-    integration = ledger.integration()
-    daemon = make_daemon(RELAY_ALONE).start()
-    ledger.app.subscriptions(integration, 10)
-    ledger.wait_published()
-    daemon.term()
-    ledger.query("update {s}.relay_state set system_identifier = 1, timeline = 77, high = 5000, gap_first = '{4000}', "
 def test_a_session_that_is_no_daemon_and_has_the_leaders_lock_is_named(ledger, broker, make_daemon, ctl):
     """Another program may use the same number. It is not taken for a daemon that leads."""
     stranger = ledger.app.database.connect(autocommit=True)
@@ -1028,6 +1028,29 @@ def test_a_session_that_is_no_daemon_and_has_the_leaders_lock_is_named(ledger, b
     stranger.close()
 
 
+def test_a_former_leader_is_fenced_off(ledger, broker, make_daemon):
+    integration = ledger.integration()
+    daemon = make_daemon(RELAY_ALONE).start()
+    ledger.app.subscriptions(integration, 10)
+    ledger.wait_published()
+    ledger.query("update {s}.relay_state set epoch = epoch + 1")
+    ledger.app.subscriptions(integration, 10)
+    daemon.wait_log("has taken the lead")
+    ledger.wait_published()
+    check_published(ledger, broker, once=False)
+
+
+# --- databases that were restored ---
+
+
+def test_a_restored_database_forgets_horizons(ledger, broker, make_daemon):
+    """As after a dump: another system identifier, transaction ids that start anew, ids that were drawn and never came."""
+    integration = ledger.integration()
+    daemon = make_daemon(RELAY_ALONE).start()
+    ledger.app.subscriptions(integration, 10)
+    ledger.wait_published()
+    daemon.term()
+    ledger.query("update {s}.relay_state set system_identifier = 1, timeline = 77, high = 5000, gap_first = '{4000}', "
                  "gap_last = '{4001}', gap_horizon = '{99999999999}'")
     ledger.query("delete from {s}.relay_saved")
     ledger.query("select setval('{s}.ledger_id_seq', 5000)")
@@ -1388,9 +1411,15 @@ def test_a_forbidden_topic_is_no_missing_one(ledger, broker, make_daemon, instit
              what="the end of it")
 
 
-@pytest.mark.parametrize("stall", ["replicas", "position"])
+STALLS = {"replicas": "warning: could not reach Kafka: no answer",
+          "position": "warning: the relay could not use the database: canceling statement",
+          "books": "warning: the relay could not use the database: canceling statement",
+          "topics": "warning: the relay could not use the database: canceling statement"}
+
+
+@pytest.mark.parametrize("stall", STALLS)
 def test_no_stall_is_silent(ledger, broker, make_daemon, institutions, ctl, stall):
-    """Too few replicas in sync; somebody holds the row of the position."""
+    """Too few replicas in sync; somebody holds the row of the position; or a table that the relay writes or reads."""
     daemon = make_daemon(RELAY_ALONE).start()
     integration = ledger.app.integration(institutions.url("/good"))
     ledger.app.subscriptions(integration, 20)
@@ -1399,10 +1428,11 @@ def test_no_stall_is_silent(ledger, broker, make_daemon, institutions, ctl, stal
     if stall == "replicas":
         broker.error(0, 19, 100000)
     else:
-        holder.cursor().execute("select from anubis.relay_state for update")
-    ledger.app.subscriptions(integration, 20)
-    daemon.wait_log({"replicas": "warning: could not reach Kafka: no answer",
-                     "position": "warning: the relay could not use the database: canceling statement"}[stall], 40)
+        holder.cursor().execute({"position": "select from anubis.relay_state for update",
+                                 "books": "lock table anubis.relay_reached",
+                                 "topics": "lock table anubis.relay_holes"}[stall])
+    wait_for(lambda: ledger.app.subscriptions(integration, 5) and re.search(STALLS[stall], daemon.log), 60, STALLS[stall],
+             interval=1)
     if stall == "replicas":
         wait_for(lambda: "WAITS: Kafka is away since " in ctl("status").stdout, 30, lambda: ctl("status").stdout)
         broker.command("clear 0")
@@ -1412,6 +1442,30 @@ def test_no_stall_is_silent(ledger, broker, make_daemon, institutions, ctl, stal
     holder.close()
     ledger.wait_published()
     wait_for(lambda: ctl("status", "--json").json["relay_waits_for"] is None, 30, "the end of it")
+    assert max(daemon.log.count(f"warning: the relay {words}") for words in ("waits for the database", "could not use")) <= 1
+    assert len(re.findall("the database answers the relay again|the relay can use the database again", daemon.log)) <= 1
+
+
+def test_a_partition_that_no_broker_leads_is_named(ledger, broker, make_daemon, institutions, ctl):
+    """Kafka is there, and another daemon would be no better off."""
+    topic = "anubis.subscriptions.sent"
+    daemon = make_daemon({**RELAY_ALONE, "log_level": "info"}).start()
+    integration = ledger.app.integration(institutions.url("/good"))
+    ledger.app.subscriptions(integration, 20)
+    ledger.wait_published()
+    for partition in (1, 2):
+        broker.lead(topic, partition, -1)
+    ledger.app.subscriptions(integration, 20)
+    ledger.app.wait_states(sent=40)
+    daemon.wait_log(rf'the relay waits for Kafka: no broker leads partition 1 of topic "{topic}" \(2 such partitions\)', 60)
+    wait_for(lambda: "WAITS: no partition leader since " in ctl("status").stdout, 30, lambda: ctl("status").stdout)
+    assert "could not reach Kafka" not in daemon.log
+    for partition in (1, 2):
+        broker.lead(topic, partition, 1)
+    daemon.wait_log("Kafka answers again", 60)
+    ledger.wait_published()
+    assert ctl("status", "--json").json["relay_waits_for"] is None
+    check_published(ledger, broker)
 
 
 @pytest.mark.real_kafka
@@ -1442,30 +1496,6 @@ def test_a_topic_that_is_deleted_is_made_again(ledger, real_kafka, topic_prefix,
     ledger.wait_published(180)
     check_published(ledger, real_kafka, topic_prefix, once=False, before=old)
 
-    assert max(daemon.log.count(f"warning: the relay {words}") for words in ("waits for the database", "could not use")) <= 1
-    assert len(re.findall("the database answers the relay again|the relay can use the database again", daemon.log)) <= 1
-
-
-def test_a_partition_that_no_broker_leads_is_named(ledger, broker, make_daemon, institutions, ctl):
-    """Kafka is there, and another daemon would be no better off."""
-    topic = "anubis.subscriptions.sent"
-    daemon = make_daemon({**RELAY_ALONE, "log_level": "info"}).start()
-    integration = ledger.app.integration(institutions.url("/good"))
-    ledger.app.subscriptions(integration, 20)
-    ledger.wait_published()
-    for partition in (1, 2):
-        broker.lead(topic, partition, -1)
-    ledger.app.subscriptions(integration, 20)
-    ledger.app.wait_states(sent=40)
-    daemon.wait_log(rf'the relay waits for Kafka: no broker leads partition 1 of topic "{topic}" \(2 such partitions\)', 60)
-    wait_for(lambda: "WAITS: no partition leader since " in ctl("status").stdout, 30, lambda: ctl("status").stdout)
-    assert "could not reach Kafka" not in daemon.log
-    for partition in (1, 2):
-        broker.lead(topic, partition, 1)
-    daemon.wait_log("Kafka answers again", 60)
-    ledger.wait_published()
-    assert ctl("status", "--json").json["relay_waits_for"] is None
-    check_published(ledger, broker)
 
 @pytest.mark.real_kafka
 def test_an_event_that_kafka_refuses_stops_the_relay(ledger, real_kafka, topic_prefix, make_daemon):
@@ -1614,6 +1644,60 @@ def test_a_leader_without_kafka_lets_another_one_lead(app, broker, institutions,
     assert healthy.term() == 0 and cut_off.term() == 0
 
 
+@pytest.mark.parametrize("way", ["hangs", "refuses"])
+def test_a_leader_that_is_cut_off_at_work_gives_up_the_lead_within_30_s(app, broker, institutions, make_daemon, ctl, way):
+    """As where a firewall drops what one host sends, or refuses it. Each daemon has a broker of its own, so one is cut off."""
+    ledger = Ledger(app.database)
+    integration = app.integration(institutions.url())
+    with EmbeddedBroker() as its_own:
+        leader = make_daemon({"kafka": {"brokers": its_own.bootstrap}, "log_level": "info"}).start()
+        app.subscriptions(integration, 5)
+        ledger.wait_published()
+        other = make_daemon({"kafka": {"brokers": broker.bootstrap}, "log_level": "info"}).start()
+        wait_for(lambda: app.value("select count(*) from pg_stat_activity where application_name ~ '^anubisd relay'") == 2,
+                 30, "the other one to wait for the lead")
+        its_own.stop() if way == "hangs" else its_own.down()
+        app.subscriptions(integration, 5)
+        wait_for(lambda: (said := ctl("status").stdout) and "WAITS: Kafka is away since " in said, 30, "status to say it")
+        leader.wait_log("warning: could not reach Kafka: .*Deliveries go on", 30)
+        other.wait_log("the relay leads", 30)
+        assert re.search("the relay lets another daemon lead: it could not reach Kafka for [0-9]+ s", leader.log)
+        ledger.wait_published()
+        app.wait_states(sent=10)
+        its_own.cont()
+        assert other.term() == 0 and leader.term() == 0
+
+
+@pytest.mark.slow
+def test_a_daemon_that_comes_late_leads_soon(app, broker, institutions, make_daemon, ctl):
+    """The leader has been cut off for long, alone: it looks for others all the time."""
+    ledger = Ledger(app.database)
+    cut_off = make_daemon({"kafka": {"brokers": "127.0.0.1:1"}, "log_level": "info"}).start()
+    cut_off.wait_log("could not reach Kafka: .*Deliveries go on", 60)
+
+    def lasts():
+        since = ctl("status", "--json").json["relay_waits_since"]
+        return since and app.value("select now() - %s::timestamptz > interval '18 s'", (since,))
+    wait_for(lasts, 60, "the leader to be cut off for long")
+    healthy = make_daemon({"log_level": "info"}).start()
+    healthy.wait_log("the relay leads", 20)
+    app.subscriptions(app.integration(institutions.url()), 5)
+    ledger.wait_published()
+    assert healthy.term() == 0 and cut_off.term() == 0
+
+
+@pytest.mark.slow
+def test_when_nobody_reaches_kafka_the_lead_goes_round_ever_more_slowly(app, make_daemon):
+    daemons = [make_daemon({"kafka": {"brokers": "127.0.0.1:1"}, "log_level": "info"}).start() for _ in range(2)]
+    for one in daemons:
+        one.wait_log("the relay lets another daemon lead", 120)
+    first = wait_for(lambda: [d for d in daemons if d.log.count("the relay lets another daemon lead") == 2], 150,
+                     "the second round")[0]
+    patience = [int(n) for n in re.findall("another daemon lead: it could not reach Kafka for ([0-9]+) s", first.log)]
+    assert patience[1] >= 3 * patience[0] / 2, patience
+    assert all(one.term() == 0 for one in daemons)
+
+
 def test_a_server_that_does_not_tell_its_wal(database, app, institutions, broker, make_daemon):
     """Managed servers forbid these functions. The relay says once what it does instead, and publishes all the same."""
     app.query("revoke execute on function pg_current_wal_insert_lsn(), pg_current_wal_flush_lsn() from public; "
@@ -1627,3 +1711,37 @@ def test_a_server_that_does_not_tell_its_wal(database, app, institutions, broker
     assert "the relay could not use the database" not in daemon.log
     assert daemon.term() == 0
     app.query("drop owned by managed; drop role managed")
+
+
+@pytest.mark.parametrize("when", ["before it is migrated", "before a daemon comes", "under a daemon"])
+def test_a_server_that_does_not_tell_what_it_is(empty_database, institutions, broker, make_daemon, when):
+    """As hardened ones, which take pg_control_system() from PUBLIC: rows are sent and published, and what is missing is said."""
+    revoke = "revoke execute on function pg_control_system() from public"
+    empty_database.query("drop role if exists hardened; create role hardened login")
+    empty_database.query(f"grant create on database {empty_database.name} to hardened")
+    mine = empty_database.conninfo(user="hardened")
+    daemon = make_daemon({"database": {"conninfo": mine}, "log_level": "info"})
+    try:
+        if when == "before it is migrated":
+            empty_database.query(revoke)
+        Ctl(database=mine).migrate()
+        if when == "before a daemon comes":
+            empty_database.query(revoke)
+        app = Application(empty_database)
+        integration = app.integration(institutions.url("/good"))
+        daemon.start()
+        app.subscriptions(integration, 5)
+        app.wait_states(sent=5)
+        if when == "under a daemon":
+            empty_database.query(revoke)
+            daemon.kill9()
+            daemon.start()
+        app.subscriptions(integration, 10)
+        app.wait_states(sent=15)
+        Ledger(empty_database).wait_published()
+        daemon.wait_log("could not tell whether this database was restored or promoted: .*pg_control_system")
+        Ctl(database=mine, kafka=broker)("verify", "--wait").expect(0)
+        assert daemon.term() == 0
+    finally:
+        daemon.close()
+        empty_database.query("drop owned by hardened cascade; drop role hardened")

@@ -39,9 +39,12 @@ struct relay_session {
     uint64_t check_at, compare_at;
     struct backoff backoff;
     enum relay_trouble shown; /* in the session's name */
-    uint64_t cut_off_since;   /* monotonic: the leader cannot reach Kafka, 0 = it can */
-    uint64_t patience_usec;   /* how long it goes on leading; doubles each time */
-    uint64_t stand_back_until;
+    struct {
+        uint64_t since;         /* monotonic: the leader cannot reach Kafka, 0 = it can */
+        uint64_t look_at;       /* when it looks next for a daemon that could lead */
+        uint64_t patience_usec; /* how long it goes on leading beside one; doubles with each lead given up */
+        uint64_t stand_back_until;
+    } cut_off;
     struct trouble refused, unidentified, without_wal;
     struct {
         uint64_t at;           /* monotonic; when it began */
@@ -162,6 +165,8 @@ void relay_restore_batches(struct relay *relay); /* after a while, when nothing 
 uint64_t relay_look_at_topics(struct relay *relay);
 uint64_t relay_watch_kafka(struct relay *relay); /* when nothing is on its way: does Kafka answer? */
 void relay_kafka_lost(struct relay *relay, const char *words);
+/* Messages have been on their way for long, and nothing is known of Kafka's trouble: asks what it may be. */
+void relay_kafka_silent(struct relay *relay);
 void relay_kafka_back(struct relay *relay);
 
 /* --- relay_tail.c ----------------------------------------------------------------------------- */

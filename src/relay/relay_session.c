@@ -20,14 +20,14 @@
 #define STATEMENT_USEC (10 * USEC_PER_SEC)
 /* A new leader has not written at once where it publishes. */
 #define UNLIKE_USEC (5 * USEC_PER_SEC)
-/* How long a leader that cannot reach Kafka goes on leading, and then leaves the lead to others. */
-#define PATIENCE_USEC (15 * USEC_PER_SEC)
+/* How long a leader that cannot reach Kafka goes on leading beside others, which it then lets lead. */
+#define PATIENCE_USEC (10 * USEC_PER_SEC)
+#define OTHERS_USEC (2 * USEC_PER_SEC) /* between looks for others: one that comes later need not wait */
 #define PATIENCE_MAX_USEC (10 * 60 * USEC_PER_SEC)
 #define STAND_BACK_USEC (30 * USEC_PER_SEC)
 #define STALL_USEC (8 * USEC_PER_SEC)
 #define SILENCE_USEC (10 * USEC_PER_SEC) /* without a message from a partition that is awaited */
 
-/* The dispatcher says that the database is away; a refusal that concerns the relay alone is said here. */
 static void say_fenced(struct relay *relay)
 {
     CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
@@ -48,6 +48,7 @@ static void say_fenced(struct relay *relay)
             "the relay starts over");
 }
 
+/* The dispatcher says that the database is away; a refusal that concerns the relay alone is said here. */
 uint64_t relay_lose_session(struct relay *relay, int r, const struct error *err)
 {
     if (r == STORE_RELAY_FENCED)
@@ -71,8 +72,10 @@ void relay_works(struct relay *relay, bool leading)
     if (s->refused_leading && !leading)
         return;
     s->refused_leading = false;
-    if (trouble_ends(&s->refused))
-        log_line(LOG_NOTICE, MSG_DATABASE_BACK, "the relay can use the database again");
+    if (!trouble_ends(&s->refused))
+        return;
+    (void) trouble_ends(&s->turn.stalls);
+    log_line(LOG_NOTICE, MSG_DATABASE_BACK, "the relay can use the database again");
 }
 
 /* Each second while the database has a statement of ours. */
@@ -95,7 +98,9 @@ void relay_begin_turn(struct relay *relay)
 
 void relay_end_turn(struct relay *relay)
 {
-    if (relay->session.leading && !relay->session.lost && trouble_ends(&relay->session.turn.stalls))
+    const struct relay_session *s = &relay->session;
+
+    if (s->leading && !s->lost && !s->refused.said && trouble_ends(&relay->session.turn.stalls))
         log_notice("the database answers the relay again");
 }
 
@@ -235,29 +240,6 @@ static void note_hidden(struct trouble *hidden, const char *leader, bool is_hidd
             leader);
 }
 
-static int try_lead(struct relay *relay, bool *ret_leads, struct error *err)
-{
-    CLEANUP(pg_result_freep) struct pg_result *result = NULL;
-    int r = pg_query(relay->session.pg, &sql_relay_try_lead, NULL, &result, err);
-
-    if (r < 0)
-        return r;
-    struct pg_row row = {.result = result};
-    *ret_leads = pg_next_bool(&row);
-    int64_t ended = pg_next_i64(&row);
-    if (ended > 0)
-        log_line(
-            LOG_WARNING, MSG_RELAY_LEADER,
-            "the leading relay, of the daemon \"%s\", has been silent for a minute: its process hangs or is "
-            "frozen. Its session (%" PRId64 ") was ended, so that another one leads",
-            pg_get_text(result, 0, 2), ended);
-    const char *leader = pg_next_text(&row);
-    bool known = !pg_next_is_null(&row);
-    const char *prefix = pg_next_text(&row);
-    compare_prefix(relay, leader, known && !*ret_leads ? prefix : NULL);
-    note_hidden(&relay->session.other.hidden, leader, pg_next_bool(&row));
-    free(TAKE_PTR(relay->session.former_prefix));
-    if (*ret_leads && known && strcmp(prefix, relay->config->kafka.topic_prefix) != 0)
 /* Another program uses the number of the lock, or a person asked for it by hand. */
 static void note_stranger(struct trouble *trouble, const char *stranger)
 {
@@ -285,6 +267,27 @@ static void say_ended(const char *leader, const char *stranger, int64_t pid)
             leader, pid);
 }
 
+static int try_lead(struct relay *relay, bool *ret_leads, struct error *err)
+{
+    CLEANUP(pg_result_freep) struct pg_result *result = NULL;
+    int r = pg_query(relay->session.pg, &sql_relay_try_lead, NULL, &result, err);
+
+    if (r < 0)
+        return r;
+    struct pg_row row = {.result = result};
+    *ret_leads = pg_next_bool(&row);
+    int64_t ended = pg_next_i64(&row);
+    const char *leader = pg_next_text(&row);
+    bool known = !pg_next_is_null(&row);
+    const char *prefix = pg_next_text(&row);
+    compare_prefix(relay, leader, known && !*ret_leads ? prefix : NULL);
+    note_hidden(&relay->session.other.hidden, leader, pg_next_bool(&row));
+    const char *stranger = pg_next_text(&row);
+    note_stranger(&relay->session.other.stranger, stranger);
+    if (ended > 0)
+        say_ended(leader, stranger, ended);
+    free(TAKE_PTR(relay->session.former_prefix));
+    if (*ret_leads && known && strcmp(prefix, relay->config->kafka.topic_prefix) != 0)
         relay->session.former_prefix = xstrdup(prefix);
     return 0;
 }
@@ -300,10 +303,6 @@ int relay_note_compared(struct relay *relay, struct error *err)
         return r;
     struct pg_row row = {.result = before, .column = 1};
     bool known = !pg_next_is_null(&row);
-    const char *stranger = pg_next_text(&row);
-    note_stranger(&relay->session.other.stranger, stranger);
-    if (ended > 0)
-        say_ended(leader, stranger, ended);
     const char *former = pg_next_text(&row);
     if (pg_next_bool(&row) && known)
         log_notice(
@@ -320,7 +319,7 @@ uint64_t relay_take_lead(struct relay *relay)
     struct error err;
     bool leader = false;
 
-    if (now_monotonic_usec() < s->stand_back_until)
+    if (now_monotonic_usec() < s->cut_off.stand_back_until)
         return stand_by(relay);
     int r = try_lead(relay, &leader, &err);
 
@@ -363,7 +362,8 @@ void relay_show_trouble(struct relay *relay)
         [RELAY_NO_TOPIC] = "topics are missing",   [RELAY_FORBIDDEN] = "a topic is forbidden"};
     CLEANUP(strbuf_free) struct strbuf shown = STRBUF_INIT(256);
     struct relay_session *s = &relay->session;
-    enum relay_trouble trouble = relay->stats.trouble;
+    /* Until a leader's work is done, it may fail at the same again. */
+    enum relay_trouble trouble = s->refused.said ? RELAY_NO_DATABASE : relay->stats.trouble;
     struct error err;
 
     if (!s->leading || s->lost || trouble == s->shown)
@@ -371,7 +371,7 @@ void relay_show_trouble(struct relay *relay)
     s->shown = trouble;
     if (trouble < ARRAY_SIZE(words) && words[trouble]) {
         strbuf_addf(&shown, "%s since ", words[trouble]);
-        strbuf_add_timestamp_sec(&shown, now_realtime_usec());
+        strbuf_add_timestamp_sec(&shown, s->refused.said ? s->refused_at : now_realtime_usec());
     }
     int r = store_relay_show_trouble(s->pg, strbuf_str(&shown), &err);
     if (r < 0)
@@ -394,28 +394,29 @@ void relay_consider_others(struct relay *relay)
     struct error err;
 
     if (!s->leading || s->lost || !is_cut_off(relay, now)) {
-        if (s->leading && relay->stats.trouble == RELAY_FINE)
-            s->patience_usec = PATIENCE_USEC;
-        s->cut_off_since = 0;
+        /* A new leader that has not asked yet cannot know. */
+        if (s->leading && relay->kafka.tail.known && relay->stats.trouble == RELAY_FINE)
+            s->cut_off.patience_usec = PATIENCE_USEC;
+        s->cut_off.since = 0;
         return;
     }
-    s->cut_off_since = s->cut_off_since ? s->cut_off_since : now;
-    s->patience_usec = MAX(s->patience_usec, PATIENCE_USEC);
-    if (now - s->cut_off_since < s->patience_usec)
+    s->cut_off.since = s->cut_off.since ? s->cut_off.since : now;
+    s->cut_off.patience_usec = MAX(s->cut_off.patience_usec, PATIENCE_USEC);
+    if (now - s->cut_off.since < s->cut_off.patience_usec || now < s->cut_off.look_at)
         return;
+    s->cut_off.look_at = now + OTHERS_USEC;
     int r = store_relay_others(s->pg, &others, &err);
     if (r < 0) {
         relay_lose_session(relay, r, &err);
         return;
     }
-    if (others) {
-        log_line(LOG_NOTICE, MSG_RELAY_LEADER,
-                 "the relay lets another daemon lead: it could not reach Kafka for %" PRIu64 " s",
-                 (now - s->cut_off_since) / USEC_PER_SEC);
-        s->lost = true;
-        s->stand_back_until = now + STAND_BACK_USEC;
-    }
+    if (!others)
+        return;
+    log_line(LOG_NOTICE, MSG_RELAY_LEADER,
+             "the relay lets another daemon lead: it could not reach Kafka for %" PRIu64 " s",
+             (now - s->cut_off.since) / USEC_PER_SEC);
+    s->lost = true;
+    s->cut_off.stand_back_until = now + STAND_BACK_USEC;
     /* When nobody reaches Kafka, the lead goes round ever more slowly. */
-    s->patience_usec = MIN(2 * s->patience_usec, PATIENCE_MAX_USEC);
-    s->cut_off_since = now;
+    s->cut_off.patience_usec = MIN(2 * s->cut_off.patience_usec, PATIENCE_MAX_USEC);
 }
