@@ -231,6 +231,37 @@ def test_an_old_snapshot_makes_no_claim_slower(claims):
         assert len(claims.ids(places=places)) == 2 and len(claims.ids()) == 3
 
 
+def test_single_rows_beside_an_old_snapshot_pass_few_entries(app, make_daemon, institutions):
+    """Each claim begins near the last one, also while a look from the start takes some milliseconds only."""
+    rows, warm = 4000, 1000
+    integrations = [app.integration(institutions.url(f"/good/{n}")) for n in range(2)]
+
+    def entries():
+        return app.value("select sum(pg_stat_get_tuples_returned(indexrelid)) from pg_index "
+                         "where indrelid = '{s}.subscriptions'::regclass")
+
+    def insert(connection, count):
+        with connection.cursor() as cursor:
+            for n in range(count):
+                cursor.execute("insert into anubis.subscriptions (integration_id, payload) values (%s, '{}')",
+                               (integrations[n % 2],))
+    with contextlib.closing(app.database.connect(autocommit=False)) as other, \
+            contextlib.closing(app.database.connect()) as connection:
+        other.set_session(isolation_level="REPEATABLE READ")
+        other.cursor().execute("select count(*) from anubis.subscriptions")
+        daemon = make_daemon().start()
+        insert(connection, warm)
+        app.wait_states(sent=warm)
+        before = entries()
+        insert(connection, rows)
+        app.wait_states(sent=warm + rows)
+        daemon.term()  # its sessions leave their statistics
+        wait_for(lambda: not app.query("select from pg_stat_activity where application_name like 'anubisd%%'"), 30, "their end")
+        passed = entries() - before
+        # From the start of all that was sent before, each row would pass some 1,500 entries of its integration.
+        assert passed < rows * 150, passed / rows
+
+
 def test_what_is_beside_a_place_is_found(claims):
     """Integrations with and without a place, in any order."""
     claims.write("insert into {s}.integrations (id, name, endpoint_url) "

@@ -18,7 +18,7 @@
  * rows it takes. */
 #define REFILL_PAUSE_USEC (2 * USEC_PER_MSEC)
 /* A look at everything that takes less walks over no entries of claimed rows to speak of. */
-#define QUICK_USEC (20 * USEC_PER_MSEC)
+#define QUICK_USEC USEC_PER_MSEC
 /* While rings are not wanted, rows of other integrations are found by polling. */
 #define DEAF_POLL_USEC (100 * USEC_PER_MSEC)
 #define ERROR_PAUSE_USEC USEC_PER_SEC

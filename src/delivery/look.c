@@ -20,6 +20,8 @@ void looks_note(struct looks *l, struct look *one, uint64_t took, bool found, ui
 {
     uint64_t pause = look_pause(one, took);
 
+    if (one == &l->everywhere)
+        pause = 2 * pause;
     one->again_at = found ? 0 : now + pause;
     l->next = now + MAX(NEARBY_USEC, pause);
     if (one == &l->everywhere)

@@ -189,7 +189,7 @@ TEST(test_a_near_place_is_a_little_before_the_furthest_claim)
     integrations_note(all, &back);
     assert_int_equal(integrations_near_places(all, &places), 2);
     assert_int_equal(places[0].integration_id, 1);
-    assert_int_equal(places[0].fresh_id, 4000);
+    assert_int_equal(places[0].fresh_id, 4700);
     assert_int_equal(places[0].due, INT64_MIN);
     assert_int_equal(places[0].id, INT64_MAX);
     assert_int_equal(places[1].integration_id, 2);
