@@ -1,4 +1,6 @@
 """What the application writes into a row while its request is under way, or writes back with what it read before."""
+import json
+
 import psycopg2
 import pytest
 from harness.processes import wait_for
@@ -58,6 +60,48 @@ def test_what_is_being_sent_does_not_change(app, institutions, make_daemon):
     keys = institutions.keys()
     assert len(keys) == len(CHANGES) and all(key.received == 1 for key in keys.values())
     assert daemon.term() == 0
+
+
+PAYLOAD_TYPES = ["jsonb", "json", "text"]
+
+
+def writes_the_payload(app, column_type, when):
+    """A column of that type, and a trigger of the application's that writes it."""
+    app.query("select {s}.anubis_alter(%s)", ("alter table anubis.subscriptions alter payload drop default, "
+                                              f"alter payload type {column_type}",))
+    app.query("create function public.meddle() returns trigger language plpgsql as $q$ begin "
+              "new.payload := '{\"another\": true}'; return new; end $q$")
+    app.query(f"create trigger own before update on {{s}}.subscriptions for each row when ({when}) "
+              "execute function public.meddle()")
+
+
+@pytest.mark.parametrize("column", PAYLOAD_TYPES)
+def test_a_trigger_that_writes_the_payload_of_what_is_being_sent(app, institutions, make_daemon, column):
+    """Also where the statement names another column."""
+    writes_the_payload(app, column, "new.order_id is distinct from old.order_id")
+    path = "/slow/5000/one"
+    integration = app.integration(institutions.url(path))
+    daemon = make_daemon().start()
+    row = app.subscription(integration, {"first": True})
+    wait_for(lambda: institutions.counts(path)["requests"] == 1, 30, "the request to be under way", interval=0.02)
+    for change in ("order_id = 7", "order_id = 8, updated_at = now()"):
+        with pytest.raises(psycopg2.Error, match=f"a trigger changes or drops the payload of subscription {row}"):
+            app.query(f"update {{s}}.subscriptions set {change} where id = %s", (row,))
+    app.query("update {s}.subscriptions set origin = 'site' where id = %s", (row,))
+    app.wait_states(sent=1)
+    assert app.value("select payload::jsonb = '{\"first\": true}' from {s}.subscriptions") and daemon.term() == 0
+
+
+@pytest.mark.parametrize("column", PAYLOAD_TYPES)
+def test_a_trigger_that_writes_the_payload_with_the_result(app, institutions, make_daemon, column):
+    """The event has what was sent."""
+    writes_the_payload(app, column, "new.status = 'failed'")
+    integration = app.integration(institutions.url("/reject/422/one"))
+    daemon = make_daemon().start()
+    row = app.subscription(integration, {"first": True})
+    app.wait_states(failed=1)
+    assert json.loads(app.events(row)[-1]["request"]) == {"first": True}
+    assert app.value("select payload::jsonb = '{\"another\": true}' from {s}.subscriptions") and daemon.term() == 0
 
 
 def test_an_endpoint_that_moves_under_a_request(app, institutions, make_daemon):

@@ -185,8 +185,9 @@ begin
            greatest(o.attempts, n.attempts),
            case when n.status in ('sent', 'failed', 'retry') then n.last_http_status end,
            case when n.status in ('sent', 'failed', 'retry') then n.last_duration_ms end,
-           case when n.status = 'failed'
-                then @extschema@.as_document(n.payload::text, (null::@extschema@.subscription_events).request) end,
+           case when n.status = 'failed' -- with what was sent, whatever a trigger has put in its place with the result
+                then @extschema@.as_document(case when o.claim_token is null then n.payload::text else o.payload::text end,
+                                             (null::@extschema@.subscription_events).request) end,
            case when n.status in ('sent', 'failed', 'retry')
                 then @extschema@.as_document(n.last_response, (null::@extschema@.subscription_events).response) end,
            case when n.status in ('failed', 'retry') then coalesce(n.last_error, 'status set to ' || n.status || ' by the application') end,
@@ -202,6 +203,9 @@ begin
                                                      n.last_response)
                 when o.claim_token is not null and n.integration_id is distinct from o.integration_id and n.id is not null
                 then @extschema@.subscription_unlike(o.id::bigint, 'integration') is null
+                -- While its request is under way; by the bytes, since the column may be of any type.
+                when o.claim_token is not null and n.claim_token is not null and record_image_ne(row(n.payload), row(o.payload))
+                then @extschema@.subscription_unlike(o.id::bigint, 'payload') is null
                 -- What a daemon writes with a claim and with a result: a key, and attempts with their pauses.
                 when (o.claim_token is null) <> (n.claim_token is null) and n.id is not null
                  and not (n.idempotency_seed is not distinct from o.idempotency_seed
