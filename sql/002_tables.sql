@@ -236,18 +236,18 @@ create table @extschema@.ledger_partitions (
     created_at timestamptz not null default now()
 );
 
--- What was there before the ledger, or has left it with a dropped partition: where proofs start from. Rows with a status count
+-- What was there before the ledger, or has left it with a dropped partition: where proofs start from. Rows with a status (and the integration 0) count
 -- subscriptions, those without hold an integration's counters: as they were before the ledger, and what events that have left it count.
 create table @extschema@.ledger_baseline (
-    integration_id bigint,
-    status text,
+    integration_id bigint not null default 0,
+    status text not null default '',
     subscriptions bigint not null default 0,
     successful_sends bigint not null default 0,
     failed_sends bigint not null default 0,
     sent bigint not null default 0,
-    failed bigint not null default 0
+    failed bigint not null default 0,
+    primary key (integration_id, status)
 );
-create unique index ledger_baseline_key on @extschema@.ledger_baseline (coalesce(integration_id, 0), coalesce(status, ''));
 
 -- Partitions that have left the ledger, see ledger_retire(): the times of their first and last event, and how many they were (of what
 -- was there before the ledger, which no proof counts: 0).

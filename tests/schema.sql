@@ -1191,12 +1191,12 @@ CREATE FUNCTION anubis.ledger_fold(part text, beginning bigint, ending bigint) R
       insert into anubis.ledger_baseline as b (status, subscriptions)
       select x.status, sum(x.n) from (select to_status as status, n from counted union all select from_status, -n from counted) x
        where x.status is not null group by 1 having sum(x.n) <> 0 order by 1
-          on conflict (coalesce(integration_id, 0), coalesce(status, '')) do update set subscriptions = b.subscriptions + excluded.subscriptions
+          on conflict (integration_id, status) do update set subscriptions = b.subscriptions + excluded.subscriptions
     ), counts as (
       insert into anubis.ledger_baseline as b (integration_id, sent, failed)
       select x.integration_id, coalesce(sum(x.n) filter (where x.counted = 'sent'), 0), coalesce(sum(x.n) filter (where x.counted = 'failed'), 0)
         from counted x where x.counted is not null and x.integration_id is not null group by 1 order by 1
-          on conflict (coalesce(integration_id, 0), coalesce(status, '')) do update set sent = b.sent + excluded.sent, failed = b.failed + excluded.failed
+          on conflict (integration_id, status) do update set sent = b.sent + excluded.sent, failed = b.failed + excluded.failed
     )
     insert into anubis.ledger_dropped (name, first_id, last_id, events, first_at, last_at)
     select part, beginning, ending, coalesce(sum(n), 0), min(first_at), max(last_at) from counted
@@ -2209,8 +2209,9 @@ begin
            greatest(o.attempts, n.attempts),
            case when n.status in ('sent', 'failed', 'retry') then n.last_http_status end,
            case when n.status in ('sent', 'failed', 'retry') then n.last_duration_ms end,
-           case when n.status = 'failed'
-                then anubis.as_document(n.payload::text, (null::anubis.subscription_events).request) end,
+           case when n.status = 'failed' -- with what was sent, whatever a trigger has put in its place with the result
+                then anubis.as_document(case when o.claim_token is null then n.payload::text else o.payload::text end,
+                                             (null::anubis.subscription_events).request) end,
            case when n.status in ('sent', 'failed', 'retry')
                 then anubis.as_document(n.last_response, (null::anubis.subscription_events).response) end,
            case when n.status in ('failed', 'retry') then coalesce(n.last_error, 'status set to ' || n.status || ' by the application') end,
@@ -2226,6 +2227,9 @@ begin
                                                      n.last_response)
                 when o.claim_token is not null and n.integration_id is distinct from o.integration_id and n.id is not null
                 then anubis.subscription_unlike(o.id::bigint, 'integration') is null
+                -- While its request is under way; by the bytes, since the column may be of any type.
+                when o.claim_token is not null and n.claim_token is not null and record_image_ne(row(n.payload), row(o.payload))
+                then anubis.subscription_unlike(o.id::bigint, 'payload') is null
                 -- What a daemon writes with a claim and with a result: a key, and attempts with their pauses.
                 when (o.claim_token is null) <> (n.claim_token is null) and n.id is not null
                  and not (n.idempotency_seed is not distinct from o.idempotency_seed
@@ -2268,6 +2272,7 @@ CREATE FUNCTION anubis.subscriptions_erase(ids bigint[], cpfs text[], words text
     SET lock_timeout TO '500ms'
     AS $_$
 declare
+    amiss text;
     taken bigint[];
     drawn constant bigint := (select last_value from anubis.ledger_id_seq);
     -- An adopted column may be NOT NULL, and of any type.
@@ -2275,6 +2280,11 @@ declare
                                from pg_attribute a join pg_type t on t.oid = a.atttypid
                               where a.attrelid = 'anubis.subscriptions'::regclass and a.attname = 'cpf');
 begin
+    lock table anubis.subscription_events in row exclusive mode;
+    amiss := anubis.tables_amiss();
+    if amiss is not null then
+        raise exception 'the tables are not as anubisd made them: %', amiss;
+    end if;
     lock table anubis.audit_salts, anubis.confirmations, anubis.dead_letters in share row exclusive mode;
     perform from anubis.subscriptions s where s.id = any (ids) order by s.id for update;
     select coalesce(array_agg(s.id::bigint order by s.id) filter (where s.status = 'processing' and s.lease_expires_at > clock_timestamp()), '{}'),
@@ -2472,12 +2482,10 @@ begin
                         when c.relpersistence <> 'p'
                              then format('is unlogged, and empty after a crash; run "alter table anubis.%I set logged"', n.name)
                         when not exists (select from pg_index x
-                                          where x.indrelid = c.oid and x.indisunique and x.indisvalid
-                                            and (n.key is null
-                                                 or x.indpred is null
-                                                    and array(select a.attname::text from unnest(x.indkey) with ordinality k (number, place)
-                                                                join pg_attribute a on a.attrelid = c.oid and a.attnum = k.number
-                                                               where k.place <= x.indnkeyatts order by k.place) = n.key))
+                                          where x.indrelid = c.oid and x.indisunique and x.indisvalid and x.indpred is null
+                                            and array(select a.attname::text from unnest(x.indkey) with ordinality k (number, place)
+                                                        join pg_attribute a on a.attrelid = c.oid and a.attnum = k.number
+                                                       where k.place <= x.indnkeyatts order by k.place) = n.key)
                              then 'has no key, like a copy by "create table as"; bring it back from a dump' end as words
               from anubis.tables_needed() n left join pg_class c on c.relname = n.name and c.relnamespace = here,
                    anubis.table_elsewhere(n.name) o (own)
@@ -2501,6 +2509,10 @@ begin
                                     'is missing; bring it back from a dump')
               from unnest('{subscriptions,integrations,integration_filters}'::text[]) n (name)
              where to_regclass('anubis.' || n.name) is null
+            union all
+            select c.relname, format('is unlogged, and empty after a crash; run "alter table anubis.%I set logged"', c.relname)
+              from pg_class c where c.relnamespace = here and c.relname in ('subscriptions', 'integrations', 'integration_filters')
+                                and c.relpersistence = 'u'
             union all
             select n.name, coalesce(format('is a view, and the table itself is %s; run "drop view anubis.%2$I; alter table %1$s rename to %2$I"',
                                            (select min(t.tgrelid)::regclass from pg_trigger t where t.tgname = n.trigger_name), n.name),
@@ -2652,7 +2664,7 @@ CREATE FUNCTION anubis.tables_needed(OUT name text, OUT kind "char", OUT key tex
     values ('anubis_migrations', 'r'::"char", '{version}'::text[]), ('anubis_repeatables', 'r', '{name}'),
            ('installation', 'r', '{one}'), ('relay_state', 'r', '{one}'), ('relay_saved', 'r', '{one}'), ('relay_holes', 'r', '{first_id}'),
            ('relay_topics', 'r', '{topic,from_sequence}'), ('relay_reached', 'r', '{topic,partition}'),
-           ('ledger_partitions', 'r', '{name}'), ('ledger_dropped', 'r', '{name}'), ('ledger_leaps', 'r', '{first_id}'), ('ledger_baseline', 'r', null),
+           ('ledger_partitions', 'r', '{name}'), ('ledger_dropped', 'r', '{name}'), ('ledger_leaps', 'r', '{first_id}'), ('ledger_baseline', 'r', '{integration_id,status}'),
            ('consumer_offsets', 'r', '{consumer_group,topic,partition}'),
            ('consumer_bitmaps', 'r', '{read_model,event_type,partition,chunk}'),
            ('integration_runtime', 'r', '{integration_id}'), ('dead_letters', 'r', '{id}'),
@@ -3228,8 +3240,8 @@ CREATE VIEW anubis.integrations_open AS
      LEFT JOIN anubis.integration_runtime r ON ((r.integration_id = i.id)))
   WHERE (i.enabled AND (COALESCE(r.circuit_state, 'closed'::text) = 'closed'::text) AND ((i.paused_until IS NULL) OR (i.paused_until <= now())) AND ((r.backoff_until IS NULL) OR (r.backoff_until <= now())));
 CREATE TABLE anubis.ledger_baseline (
-    integration_id bigint,
-    status text,
+    integration_id bigint DEFAULT 0 NOT NULL,
+    status text DEFAULT ''::text NOT NULL,
     subscriptions bigint DEFAULT 0 NOT NULL,
     successful_sends bigint DEFAULT 0 NOT NULL,
     failed_sends bigint DEFAULT 0 NOT NULL,
@@ -3611,6 +3623,8 @@ ALTER TABLE ONLY anubis.integration_stats
     ADD CONSTRAINT integration_stats_pkey PRIMARY KEY (bucket, integration_id, span);
 ALTER TABLE ONLY anubis.integrations
     ADD CONSTRAINT integrations_pkey PRIMARY KEY (id);
+ALTER TABLE ONLY anubis.ledger_baseline
+    ADD CONSTRAINT ledger_baseline_pkey PRIMARY KEY (integration_id, status);
 ALTER TABLE ONLY anubis.ledger_dropped
     ADD CONSTRAINT ledger_dropped_pkey PRIMARY KEY (name);
 ALTER TABLE ONLY anubis.ledger_leaps
@@ -3656,7 +3670,6 @@ CREATE INDEX integration_runtime_backoff ON anubis.integration_runtime USING btr
 CREATE INDEX integration_runtime_open ON anubis.integration_runtime USING btree (integration_id) WHERE (circuit_state <> 'closed'::text);
 CREATE INDEX integrations_claimable ON anubis.integrations USING btree (id) WHERE (enabled AND (paused_until IS NULL));
 CREATE INDEX integrations_paused ON anubis.integrations USING btree (paused_until, id) WHERE (enabled AND (paused_until IS NOT NULL));
-CREATE UNIQUE INDEX ledger_baseline_key ON anubis.ledger_baseline USING btree (COALESCE(integration_id, (0)::bigint), COALESCE(status, ''::text));
 CREATE INDEX relay_holes_unread ON anubis.relay_holes USING btree (first_id) WHERE unread;
 CREATE INDEX subscription_events_default_subscription_id_id_idx ON anubis.subscription_events_default USING btree (subscription_id, id);
 CREATE INDEX subscriptions_ambiguous ON anubis.subscriptions USING btree (integration_id) WHERE ((status = 'failed'::text) AND last_ambiguous);

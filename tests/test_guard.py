@@ -179,6 +179,8 @@ NEWEST = "(select name from {s}.ledger_partitions, {s}.ledger_id_seq where last_
     (["delete from {s}.ledger_partitions where name = " + NEWEST],
      r'partition "subscription_events_\d+" is not in the table "ledger_partitions"', "migrate"),
     (["alter table {s}.subscription_events_1 set unlogged"], r'partition "subscription_events_1" is unlogged', "said"),
+    (["alter table {s}.subscriptions set unlogged"], 'table "subscriptions" is unlogged', "said"),
+    (["alter table {s}.integration_filters set unlogged"], 'table "integration_filters" is unlogged', "said"),
     (["alter table {s}.subscription_events rename to before",
       "create table {s}.subscription_events (like {s}.before including all)"], "the ledger.* it is named .*before now",
      "migrate"),
@@ -209,7 +211,8 @@ NEWEST = "(select name from {s}.ledger_partitions, {s}.ledger_id_seq where last_
     (["alter table {s}.alert_silences rename until to ending"], 'table "alert_silences" has no column "until"', "said"),
     (["alter sequence {s}.ledger_id_seq cache 20"], "draws 20 ids at once.* sessions of the application reconnect", "said"),
     (["update {s}.installation set namespace = gen_random_uuid()"], "table installation names .* somebody has written", "said"),
-], ids=["detached", "not listed", "unlogged", "look-alike", "plain copy", "renamed", "moved ledger", "moved relay_state",
+], ids=["detached", "not listed", "unlogged", "unlogged subscriptions", "unlogged filters", "look-alike",
+        "plain copy", "renamed", "moved ledger", "moved relay_state",
         "moved integrations", "view of integrations", "relay_state", "installation",
         "copy of relay_state", "copy of marks", "copy of dead letters", "unlogged offsets", "view", "column",
         "column of the relay", "column of a silence", "sequence", "namespace"])
@@ -242,6 +245,38 @@ def test_it_stops_where_a_table_is_another_one(app, institutions, make_daemon, b
     assert [key.received for key in institutions.keys("/good/tables").values()] == [1] * 10
     assert "has taken the lead" not in daemon.log  # no other daemon is there
     assert daemon.term() == 0
+
+
+LEDGER_IN_PARTS = [
+    "do $$ begin execute format('alter table {s}.subscription_events detach partition {s}.%I', " + NEWEST + "); end $$",
+    "create schema attic; do $$ begin execute format('alter table {s}.subscription_events detach partition {s}.%1$I; "
+    "alter table {s}.%1$I set schema attic', " + NEWEST + "); end $$",
+    "alter table {s}.subscription_events rename to before",
+    "alter table {s}.consumer_bitmaps rename to before; create table {s}.consumer_bitmaps as table {s}.before",
+]
+
+
+@pytest.mark.parametrize("change", LEDGER_IN_PARTS, ids=["detached", "moved", "renamed", "copy of marks"])
+def test_commands_tell_nothing_of_tables_that_are_not_whole(app, institutions, make_daemon, ctl, change):
+    """What they would tell, erase or correct would be half of it."""
+    integration = app.integration(institutions.url("/good"))
+    daemon = make_daemon().start()
+    rows = app.subscriptions(integration, 5)
+    app.wait_states(sent=5)
+    wait_for(lambda: ctl("verify").code == 0, 60, "the proof", interval=0.5)
+    assert daemon.term() == 0
+    counters = app.query("select integration_id, sent, failed from {s}.integration_runtime")
+    app.query(change)
+    why = "the tables are not as anubisd made them: "
+    for command in (["erase", "--subscription", str(rows[0]), "--yes"], ["erase", "--subscription", str(rows[0]), "--dry-run"],
+                    ["erase", "--cpf", "52998224725", "--yes"], *(["replay", "--group", "integration", *more] for more in (
+                        [], ["--from-ledger"], ["--from-ledger", "--dry-run"])), ["replay", "--group", "monitoring"]):
+        refused = ctl(*command)
+        assert refused.code == 69 and why in refused.stderr, (command, refused)
+    proof = ctl("verify")
+    assert proof.code == 1 and why in proof.stdout and "WRONG: 1 difference" in proof.stdout, proof
+    assert app.query("select count(*) from {s}.subscriptions where erased_at is null") == [(5,)]
+    assert app.query("select integration_id, sent, failed from {s}.integration_runtime") == counters
 
 
 def test_a_schema_that_was_renamed(app, institutions, make_daemon):

@@ -52,13 +52,13 @@ begin
                 else format('it is named %s now; run "anubisctl migrate", which puts it back', elsewhere) end;
 end $$;
 
--- anubisd's other tables: name, kind (as in pg_class), and the columns of the key without which rows would be written twice; NULL = any.
+-- anubisd's other tables: name, kind (as in pg_class), and the columns of the key without which rows would be written twice.
 create or replace function @extschema@.tables_needed(out name text, out kind "char", out key text[]) returns setof record language sql immutable
     set search_path = pg_catalog, pg_temp as $$
     values ('anubis_migrations', 'r'::"char", '{version}'::text[]), ('anubis_repeatables', 'r', '{name}'),
            ('installation', 'r', '{one}'), ('relay_state', 'r', '{one}'), ('relay_saved', 'r', '{one}'), ('relay_holes', 'r', '{first_id}'),
            ('relay_topics', 'r', '{topic,from_sequence}'), ('relay_reached', 'r', '{topic,partition}'),
-           ('ledger_partitions', 'r', '{name}'), ('ledger_dropped', 'r', '{name}'), ('ledger_leaps', 'r', '{first_id}'), ('ledger_baseline', 'r', null),
+           ('ledger_partitions', 'r', '{name}'), ('ledger_dropped', 'r', '{name}'), ('ledger_leaps', 'r', '{first_id}'), ('ledger_baseline', 'r', '{integration_id,status}'),
            ('consumer_offsets', 'r', '{consumer_group,topic,partition}'),
            ('consumer_bitmaps', 'r', '{read_model,event_type,partition,chunk}'),
            ('integration_runtime', 'r', '{integration_id}'), ('dead_letters', 'r', '{id}'),
@@ -187,12 +187,10 @@ begin
                         when c.relpersistence <> 'p'
                              then format('is unlogged, and empty after a crash; run "alter table @extschema@.%I set logged"', n.name)
                         when not exists (select from pg_index x
-                                          where x.indrelid = c.oid and x.indisunique and x.indisvalid
-                                            and (n.key is null
-                                                 or x.indpred is null
-                                                    and array(select a.attname::text from unnest(x.indkey) with ordinality k (number, place)
-                                                                join pg_attribute a on a.attrelid = c.oid and a.attnum = k.number
-                                                               where k.place <= x.indnkeyatts order by k.place) = n.key))
+                                          where x.indrelid = c.oid and x.indisunique and x.indisvalid and x.indpred is null
+                                            and array(select a.attname::text from unnest(x.indkey) with ordinality k (number, place)
+                                                        join pg_attribute a on a.attrelid = c.oid and a.attnum = k.number
+                                                       where k.place <= x.indnkeyatts order by k.place) = n.key)
                              then 'has no key, like a copy by "create table as"; bring it back from a dump' end as words
               from @extschema@.tables_needed() n left join pg_class c on c.relname = n.name and c.relnamespace = here,
                    @extschema@.table_elsewhere(n.name) o (own)
@@ -216,6 +214,10 @@ begin
                                     'is missing; bring it back from a dump')
               from unnest('{subscriptions,integrations,integration_filters}'::text[]) n (name)
              where to_regclass('@extschema@.' || n.name) is null
+            union all
+            select c.relname, format('is unlogged, and empty after a crash; run "alter table @extschema@.%I set logged"', c.relname)
+              from pg_class c where c.relnamespace = here and c.relname in ('subscriptions', 'integrations', 'integration_filters')
+                                and c.relpersistence = 'u'
             union all
             select n.name, coalesce(format('is a view, and the table itself is %s; run "drop view @extschema@.%2$I; alter table %1$s rename to %2$I"',
                                            (select min(t.tgrelid)::regclass from pg_trigger t where t.tgname = n.trigger_name), n.name),

@@ -86,6 +86,7 @@ create or replace function @extschema@.subscriptions_erase(ids bigint[], cpfs te
     out unpublished bigint) returns record
     language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '500ms' as $$
 declare
+    amiss text;
     taken bigint[];
     drawn constant bigint := (select last_value from @extschema@.ledger_id_seq);
     -- An adopted column may be NOT NULL, and of any type.
@@ -93,6 +94,11 @@ declare
                                from pg_attribute a join pg_type t on t.oid = a.atttypid
                               where a.attrelid = '@extschema@.subscriptions'::regclass and a.attname = 'cpf');
 begin
+    lock table @extschema@.subscription_events in row exclusive mode;
+    amiss := @extschema@.tables_amiss();
+    if amiss is not null then
+        raise exception 'the tables are not as anubisd made them: %', amiss;
+    end if;
     lock table @extschema@.audit_salts, @extschema@.confirmations, @extschema@.dead_letters in share row exclusive mode;
     perform from @extschema@.subscriptions s where s.id = any (ids) order by s.id for update;
     select coalesce(array_agg(s.id::bigint order by s.id) filter (where s.status = 'processing' and s.lease_expires_at > clock_timestamp()), '{}'),

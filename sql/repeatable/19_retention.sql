@@ -84,12 +84,12 @@ create or replace function @extschema@.ledger_fold(part text, beginning bigint, 
       insert into @extschema@.ledger_baseline as b (status, subscriptions)
       select x.status, sum(x.n) from (select to_status as status, n from counted union all select from_status, -n from counted) x
        where x.status is not null group by 1 having sum(x.n) <> 0 order by 1
-          on conflict (coalesce(integration_id, 0), coalesce(status, '')) do update set subscriptions = b.subscriptions + excluded.subscriptions
+          on conflict (integration_id, status) do update set subscriptions = b.subscriptions + excluded.subscriptions
     ), counts as (
       insert into @extschema@.ledger_baseline as b (integration_id, sent, failed)
       select x.integration_id, coalesce(sum(x.n) filter (where x.counted = 'sent'), 0), coalesce(sum(x.n) filter (where x.counted = 'failed'), 0)
         from counted x where x.counted is not null and x.integration_id is not null group by 1 order by 1
-          on conflict (coalesce(integration_id, 0), coalesce(status, '')) do update set sent = b.sent + excluded.sent, failed = b.failed + excluded.failed
+          on conflict (integration_id, status) do update set sent = b.sent + excluded.sent, failed = b.failed + excluded.failed
     )
     insert into @extschema@.ledger_dropped (name, first_id, last_id, events, first_at, last_at)
     select part, beginning, ending, coalesce(sum(n), 0), min(first_at), max(last_at) from counted

@@ -22,7 +22,7 @@ select a.id from unnest($1::bigint[]) as a (id) where not exists (select from in
 -- $1 bigint: how many
 select i.id::bigint
   from integrations i left join integration_runtime r on r.integration_id = i.id
-  left join ledger_baseline b on b.integration_id = i.id and b.status is null
+  left join ledger_baseline b on b.integration_id = i.id and b.status = ''
  where coalesce(i.successful_sends, 0)::numeric <> coalesce(b.successful_sends, 0)::numeric + coalesce(r.sent, 0)
     or coalesce(i.failed_sends, 0)::numeric <> coalesce(b.failed_sends, 0)::numeric + coalesce(r.failed, 0)
     or r.sent <> r.sent_folded or r.failed <> r.failed_folded
@@ -41,7 +41,7 @@ with lagging as materialized (
          coalesce(b.successful_sends, 0)::numeric + coalesce(r.sent, 0) as all_sent,
          coalesce(b.failed_sends, 0)::numeric + coalesce(r.failed, 0) as all_failed
     from integrations i left join integration_runtime r on r.integration_id = i.id
-    left join ledger_baseline b on b.integration_id = i.id and b.status is null
+    left join ledger_baseline b on b.integration_id = i.id and b.status = ''
    where i.id = any ($1)
 ), limits (type, most) as materialized (
   values ('integer', 2147483647), ('bigint', 9223372036854775807)

@@ -86,7 +86,7 @@ values ($1, encode(sha256(convert_to($2, 'UTF8')), 'hex'), $3 || ', role ' || cu
 -- Brings back what can be; a line for each.
 select tables_mend()
 
--- name: migrate_tables_amiss :once
+-- name: tables_amiss :once
 -- What is wrong with the tables; NULL = nothing.
 select tables_amiss()
 

@@ -18,7 +18,7 @@ with adoption as (
          coalesce(b.successful_sends, 0) + coalesce(r.sent_folded, 0) - coalesce(i.successful_sends, 0)::bigint as own_sent,
          coalesce(b.failed_sends, 0) + coalesce(r.failed_folded, 0) - coalesce(i.failed_sends, 0)::bigint as own_failed
     from integrations i left join said s on s.id = i.id left join integration_runtime r on r.integration_id = i.id
-    left join ledger_baseline b on b.integration_id = i.id and b.status is null
+    left join ledger_baseline b on b.integration_id = i.id and b.status = ''
 ), counted as (
   insert into integration_runtime as r (integration_id, sent, failed)
   select id, sent, failed from differences where sent <> 0 or failed <> 0 order by id

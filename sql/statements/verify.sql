@@ -27,7 +27,7 @@ select i.id::bigint, i.name::text,
        least(coalesce(i.failed_sends, 0)::numeric + coalesce(r.failed - r.failed_folded, 0), 9223372036854775807)::bigint,
        coalesce(b.failed_sends, 0) + coalesce(b.failed, 0),
        coalesce(r.sent, 0), coalesce(b.sent, 0), coalesce(r.failed, 0), coalesce(b.failed, 0)
-  from integrations i left join ledger_baseline b on b.integration_id = i.id and b.status is null
+  from integrations i left join ledger_baseline b on b.integration_id = i.id and b.status = ''
   left join integration_runtime r on r.integration_id = i.id
  order by 1
 

@@ -8,7 +8,7 @@ steps as materialized (
   select status, sum(n)::bigint as n
     from (select to_status as status, n from steps
           union all select from_status, -n from steps
-          union all select status, subscriptions from ledger_baseline) x
+          union all select status, subscriptions from ledger_baseline where status <> '') x
    where status is not null group by 1
 ), found as (
   select status::text as status, count(*) as n from subscriptions where status is not null group by 1

@@ -190,6 +190,17 @@ int ctl_connect(const struct ctl *c, const struct pg_params *params, struct pg *
     return r == -EPERM ? EX_NOPERM : EX_UNAVAILABLE;
 }
 
+int ctl_check_tables(struct pg *pg, struct error *err)
+{
+    CLEANUP(pg_result_freep) struct pg_result *amiss = NULL;
+
+    int r = pg_query(pg, &sql_tables_amiss, NULL, &amiss, err);
+    if (r != PG_DONE || pg_is_null(amiss, 0, 0))
+        return r;
+    error_set(err, "the tables are not as anubisd made them: %s", pg_get_text(amiss, 0, 0));
+    return -ENODATA;
+}
+
 int ctl_refused(int r, const char *what, const struct error *err)
 {
     if (r == -ECANCELED) {

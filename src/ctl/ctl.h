@@ -97,6 +97,9 @@ struct pg_params ctl_session(const struct ctl *c, const char *name);
 int ctl_connect(const struct ctl *c, const struct pg_params *params, struct pg **ret);
 /* Says "could not `what`: …" with the database's words. Returns the exit code. */
 int ctl_refused(int r, const char *what, const struct error *err);
+/* PG_DONE, -ENODATA with what is wrong with our tables and what helps (a partition of the ledger is detached,
+ * say: what is told from the others would be wrong), or an error of pg_query(). */
+int ctl_check_tables(struct pg *pg, struct error *err);
 /* Says so when no integration has this id: CTL_DIFFERENT; else 0, also for 0, which names none. */
 int ctl_name_missing(struct pg *pg, int64_t integration_id);
 

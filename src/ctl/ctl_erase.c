@@ -286,8 +286,10 @@ static int show(struct erasure *e)
 
 static int work(struct erasure *e)
 {
-    int r = find(e);
+    int r = ctl_check_tables(e->pg, &e->err);
 
+    if (r == PG_DONE)
+        r = find(e);
     if (r != PG_DONE)
         return ctl_refused(r, "look for the person", &e->err);
     int code = ask(e);

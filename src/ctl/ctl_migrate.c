@@ -293,14 +293,12 @@ static int apply_repeatables(struct migration *m)
  * is named; the rest is brought back, here or by the files that are applied again. */
 static int mend_tables(struct migration *m)
 {
-    CLEANUP(pg_result_freep) struct pg_result *amiss = NULL;
-
     m->doing = "bring back rows, tables and partitions";
     int r = pg_query(m->pg, &sql_migrate_mend_tables, NULL, &m->brought_back, &m->err);
     if (r == PG_DONE)
-        r = pg_query(m->pg, &sql_migrate_tables_amiss, NULL, &amiss, &m->err);
-    if (r == PG_DONE && !pg_is_null(amiss, 0, 0)) {
-        ctl_say("the tables are not as anubisd made them: %s", pg_get_text(amiss, 0, 0));
+        r = ctl_check_tables(m->pg, &m->err);
+    if (r == -ENODATA) {
+        ctl_say("%s", m->err.text);
         return failed(m, EX_UNAVAILABLE);
     }
     return r == PG_DONE ? pg_query(m->pg, &sql_migrate_forget, NULL, NULL, &m->err) : r;

@@ -124,10 +124,16 @@ static int correct(struct replay *r)
 static int rebuild(struct replay *r)
 {
     const struct ctl *c = r->ctl;
-    int res = pg_execute(r->pg, "begin; set local work_mem = '256MB'", &r->err);
+    int res = pg_execute(r->pg,
+                         "begin; set local work_mem = '256MB'; do $$ begin "
+                         "lock table subscription_events in access share mode; "
+                         "exception when undefined_table then null; end $$",
+                         &r->err);
 
     if (res == PG_DONE)
         res = pg_query(r->pg, &sql_replay_lock, NULL, NULL, &r->err);
+    if (res == PG_DONE)
+        res = ctl_check_tables(r->pg, &r->err);
     if (res == PG_DONE)
         res = c->stats.from_ledger ? correct(r) : read_again(r);
     if (res == PG_DONE)

@@ -44,6 +44,7 @@ struct proof {
 
 /* Kinds of differences. */
 enum kind {
+    KIND_TABLES,
     KIND_UNTRACED,
     KIND_GONE,
     KIND_STRAY,
