@@ -1,13 +1,25 @@
 """All five consumers together: they keep what a plain count over the ledger gives, whoever dies and whatever comes again."""
 import collections
+import contextlib
 import json
+import random
+import threading
+import time
 
+import confluent_kafka as ck
+import pytest
+from harness.anubis import Ctl, merged
 from harness.processes import wait_for
 from test_consumer import counters
 
 SETTINGS = {"retry": {"base_delay": "50ms", "max_delay": "100ms", "max_attempts": 3}, "log_level": "info",
+            "delivery": {"timeout": "1s", "lease": "3s"},
             "consumers": {"session_timeout": "6s", "heartbeat_interval": "500ms"}}
 GROUPS = ("integration", "monitoring", "external")
+# What each group reads, and nothing else: what it does not need costs it nothing.
+EVENTS = ["subscriptions.created", "subscriptions.sent", "subscriptions.failed", "subscriptions.retried"]
+TOPICS = {"integration": EVENTS, "monitoring": [*EVENTS, "subscriptions.updated"],
+          "external": ["subscriptions.sent", "confirmations"]}
 # What must stay as it is when messages come again. The other columns of the evidence are of the rule that looks by the clock.
 KEPT = {"integration_stats_spans": "t.*", "audit_trees": "topic, partition, size, roots", "audit_log": "t.*",
         "alert_evidence": "integration_id, recent", "dead_letters": "read_model, topic, partition, \"offset\", error",
@@ -82,3 +94,234 @@ def test_what_comes_again_changes_nothing(app, institutions, broker, make_daemon
         ctl("verify", "--wait", deadline=120).expect(0)
         ctl("verify", "--audit", "--full").expect(0)
         assert kept(app) == before and found(app) == wanted
+
+
+# --- faults, each of which ends with the model and the proofs ---
+
+
+class World:
+    """Institutions of each kind and one that confirms, all groups, and what has been done."""
+
+    def __init__(self, app, institutions, cluster, make_daemon, ctl, prefix="anubis."):
+        self.app, self.cluster, self.make_daemon, self.ctl, self.prefix = app, cluster, make_daemon, ctl, prefix
+        self.settings = merged(SETTINGS, {"kafka": {"topic_prefix": prefix}, "consumers": {"group_prefix": prefix[:-1]}})
+        ctl.write(kafka={"brokers": cluster.bootstrap, "topic_prefix": prefix}, consumers={"group_prefix": prefix[:-1]})
+        self.confirming = app.integration(institutions.url("/good"), delivery_settings={"confirmation": {"within": "1h"}})
+        self.others = [app.integration(institutions.url(path)) for path in ("/flaky/50", "/reject/422", "/echo")]
+        self.ids, self.said, self.poisoned = [], [], 0
+
+    def member(self, name="anubisd1"):
+        return self.make_daemon(self.settings, name=name, kafka=self.cluster, database=self.app.database).start()
+
+    def topic(self, kind):
+        return f"{self.prefix}subscriptions.{kind}"
+
+    def publish(self, count=20):
+        self.ids += self.app.subscriptions(self.confirming, count)
+        for integration in self.others:
+            self.app.subscriptions(integration, count)
+
+    def say(self):
+        """What the institution says of what was published before, also what it has said before; and one poisoned message."""
+        words = [(i, "rejected" if i % 3 == 0 else "confirmed") for i in self.ids[::2]]
+        self.cluster.produce(self.prefix + "confirmations",
+                             [(str(i), json.dumps({"subscription_id": i, "status": s})) for i, s in words])
+        self.said += words
+        self.poisoned += 1
+        self.cluster.produce(self.topic("sent"), [{"key": "7", "value": "{", "headers": {
+            "installation": self.app.value("select namespace::text from {s}.installation"), "sequence": str(self.poisoned)}}])
+
+    def wait_read(self):
+        """Until all is delivered, published and read; then what the tables have is what the model says."""
+        self.app.wait_states(pending=0, processing=0, retry=0, deadline=120)
+        self.ctl("verify", "--wait", deadline=180).expect(0)
+        wanted = model(self.app, self.confirming, self.said)
+        wait_for(lambda: found(self.app) == wanted, 90, lambda: f"{wanted}, not {found(self.app)}")
+
+    def check(self):
+        self.publish()
+        self.say()
+        self.wait_read()
+        self.ctl("verify", "--audit", "--full", deadline=120).expect(0)
+        assert {model: set(topics) for model, topics in self.app.query(
+            "select read_model, array_agg(topic) from {s}.consumer_offsets group by 1")} == {
+                model: {self.prefix + topic for topic in topics} for model, topics in TOPICS.items()}
+
+    def sessions_at_locks(self, tables):
+        """{group's session: the table whose lock it waits for}"""
+        return dict(self.app.query(
+            "select a.application_name, l.relation::regclass::text from pg_locks l join pg_stat_activity a using (pid) "
+            "where a.datname = current_database() and a.application_name like 'anubisd %%-group' and not l.granted "
+            "and l.relation = any(%s::regclass[])", ([f"anubis.{t}" for t in tables],)))
+
+    @contextlib.contextmanager
+    def held(self, *tables):
+        """Nobody writes to these tables meanwhile."""
+        with contextlib.closing(self.app.database.connect(autocommit=False)) as session, session.cursor() as cursor:
+            for table in tables:
+                cursor.execute(f"lock table anubis.{table} in share mode")
+            yield
+            session.rollback()
+
+
+@pytest.fixture
+def world(app, institutions, broker, make_daemon, ctl):
+    return World(app, institutions, broker, make_daemon, ctl)
+
+
+@pytest.fixture
+def real_world(app, institutions, real_kafka, topic_prefix, make_daemon, ctl):
+    return World(app, institutions, real_kafka, make_daemon, ctl, topic_prefix)
+
+
+@pytest.mark.real_kafka
+@pytest.mark.timeout(600)
+def test_zombies_are_rolled_back(real_world):
+    """A daemon is frozen while a batch of each group stands in its transaction; another one takes over before it goes on."""
+    world, tables = real_world, ("integration_stats_spans", "audit_log", "confirmations")
+    zombie = world.member("zombie")
+    world.check()
+    for _ in range(2):
+        world.publish()
+        with world.held(*tables):
+            world.say()
+            wait_for(lambda: len(world.sessions_at_locks(tables)) == 3, 60, lambda: f"all: {world.sessions_at_locks(tables)}")
+            zombie.stop()
+            heir = world.member(f"heir{len(world.ids)}")
+        try:
+            heir.wait_log("has taken over", 60, count=3)
+            world.publish()
+            world.say()
+            world.wait_read()
+        finally:
+            zombie.cont()
+        world.check()
+        assert heir.term() == 0
+
+
+@pytest.mark.real_kafka
+@pytest.mark.timeout(600)
+def test_members_come_and_go_in_mid_batch(real_world):
+    world, chance, enough = real_world, random.Random(5), threading.Event()
+    members = [world.member(f"member{n}") for n in range(3)]
+
+    def load():
+        while not enough.wait(0.2):
+            world.publish(5)
+    publisher = threading.Thread(target=load)
+    publisher.start()
+    try:
+        for turn in range(9):
+            member = chance.choice(members)
+            if not member.is_running():
+                member.start()
+                member.wait_log("has taken over", 60)
+            elif turn % 2:
+                member.kill9()
+            else:
+                member.term()
+            world.say()
+    finally:
+        enough.set()
+        publisher.join()
+    for member in members:
+        if not member.is_running():
+            member.start()
+    world.check()
+
+
+@pytest.mark.real_kafka
+@pytest.mark.timeout(600)
+def test_topics_get_partitions_and_are_made_anew(real_world):
+    world = real_world
+    world.member()
+    world.check()
+    for kind in ("sent", "created"):
+        world.cluster.create_partitions(world.topic(kind), 5)
+    world.publish()
+    noted = "select count(*) from {s}.relay_topics where partitions = 5"
+    wait_for(lambda: (world.publish(1), world.app.value(noted) == 2)[1], 120, "the relay to note them", interval=0.5)
+    world.check()
+    for kind in ("sent", "failed"):
+        world.cluster.delete_topic(world.topic(kind))
+        wait_for(lambda k=kind: world.topic(k) in world.cluster.topics(), 120, "the topic to be made anew")
+    world.check()
+    world.check()
+
+
+@pytest.mark.real_kafka
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("where", ["the beginning", "the end"])
+def test_offsets_of_all_groups_are_reset(real_world, where):
+    """While nobody reads; what is published meanwhile is read, too."""
+    world = real_world
+    daemon = world.member()
+    world.check()
+    daemon.term()
+    world.publish()
+    for group in GROUPS:
+        kinds = [world.topic(kind) for kind in ("created", "updated", "sent", "failed", "retried")]
+        topics = [world.prefix + "confirmations", world.topic("sent")] if group == "external" else kinds
+        places = {(topic, p): 0 if where == "the beginning" else high for topic in topics if topic in world.cluster.topics()
+                  for p, (_, high) in world.cluster.watermarks(topic).items()}
+
+        def done(group=group, places=places):
+            with contextlib.suppress(ck.KafkaException):
+                world.cluster.set_group_offsets(f"{world.prefix[:-1]}-{group}-group", places)
+                return True
+        wait_for(done, 60, "the group to be empty, and its offsets to be set", interval=0.5)
+    daemon.start()
+    world.check()
+
+
+# Each table that a batch writes. Its transaction stands before this one, and behind those that it has written.
+TABLES = ("consumer_offsets", "consumer_bitmaps", "dead_letters", "integration_runtime", "integration_stats_spans",
+          "integration_stats_changes", "alert_evidence", "alert_buckets", "audit_trees", "audit_log", "audit_tiles",
+          "audit_salts", "confirmations")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_crash_between_any_two_tables(world):
+    daemon = world.member()
+    world.check()
+    for table in TABLES:
+        world.publish(3)
+        world.app.wait_states(pending=0, processing=0, retry=0)
+        with world.held(table):
+            if table != "integration_runtime":
+                world.publish(40)
+            world.say()
+            wait_for(lambda t=table: world.sessions_at_locks([t]), 60, f"a batch to stand before {table}")
+            daemon.kill9()
+        daemon.start()
+        world.publish(3)
+        world.wait_read()
+    world.check()
+
+
+@pytest.mark.real_kafka
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_postgres_is_away_for_longer_than_three_sessions(own_postgres, institutions, real_kafka, topic_prefix, make_daemon):
+    """Killed, or it stands still: the members stay in their groups meanwhile, and nothing is read twice or left out."""
+    from conftest import migrate
+    from harness.application import Application
+    server = own_postgres()
+    database = server.create_database("anubis")
+    migrate(database)
+    world = World(Application(database), institutions, real_kafka, make_daemon, Ctl(database=database), topic_prefix)
+    daemon = world.member()
+    world.check()
+    taken = daemon.log.count("has taken over")
+    for away, back in ((server.kill9, server.start), (server.freeze, server.thaw)):
+        world.publish()
+        world.say()
+        away()
+        since = time.monotonic()
+        try:
+            wait_for(lambda s=since: time.monotonic() - s > 3 * 6 + 2, 60, "three sessions to be over")
+        finally:
+            back()
+        world.check()
+    assert daemon.log.count("has taken over") == taken

@@ -1,4 +1,14 @@
--- The consumers' statements. All but the first four belong to the transaction of a batch.
+-- The consumers' statements. All but the first five belong to the transaction of a batch.
+
+-- name: end_silent
+-- Ends sessions of other consumers that have stood for long in a COPY whose rows do not come: a process that is frozen there would keep its
+-- locks, since idle_in_transaction_session_timeout does not count within a COPY, and statement_timeout is not looked at. How many.
+select count(*)
+  from (select pid from pg_stat_activity
+         where datname = current_database() and pid <> pg_backend_pid() and usename = current_user and state = 'active'
+           and application_name like 'anubisd %-group' and wait_event = 'ClientRead' and query_start < clock_timestamp() - interval '10 s'
+        offset 0) s
+ where pg_terminate_backend(s.pid)
 
 -- name: read_installation
 select namespace::text from installation

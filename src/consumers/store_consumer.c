@@ -16,7 +16,9 @@
 
 int store_limit_session(struct pg *pg, struct error *err)
 {
-    return pg_execute(pg, "set idle_in_transaction_session_timeout = '5s'", err);
+    int r = pg_execute(pg, "set idle_in_transaction_session_timeout = '5s'", err);
+
+    return r == PG_DONE ? pg_query(pg, &sql_end_silent, NULL, NULL, err) : r;
 }
 
 int store_installation(struct pg *pg, char ret[INSTALLATION_TEXT], struct error *err)

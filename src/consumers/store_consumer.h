@@ -8,7 +8,8 @@
 #include "pg/pg.h"
 
 /* Limits how long this session may hold its locks without a word from us: a process that was stopped or cut
- * off in the middle of a transaction must not stand in the way of who takes its partitions over. */
+ * off in the middle of a transaction must not stand in the way of who takes its partitions over. In the
+ * middle of a COPY no limit holds: sessions that stand there, and keep us from writing, are ended. */
 int store_limit_session(struct pg *pg, struct error *err);
 
 /* The installation's UUID. */
