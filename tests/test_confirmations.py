@@ -1,7 +1,11 @@
 """Confirmations: what institutions say later of what they took, in any order and number."""
 import contextlib
+import csv
+import io
 import json
 import random
+import re
+import threading
 
 import psycopg2
 import pytest
@@ -234,6 +238,87 @@ def test_those_that_wait_cost_nothing(app):
         cursor.execute("execute confirmations_overdue (1000)")
         cursor.execute("select subscription_id from confirmations where status = 'overdue'")
         assert cursor.fetchall() == [(99999,)]
+
+
+def test_a_contradiction_is_shown(app, institutions, broker, make_daemon, ctl):
+    """By the report, of all integrations and of one, and by the story of the subscription."""
+    contradicted, other = (app.integration(institutions.url("/good"), name=name) for name in ("Uni Aurora", "Uni Boreal"))
+    make_daemon(FAST).start()
+    first, second, third = *app.subscriptions(contradicted, 2), app.subscription(other)
+    app.wait_states(sent=3)
+    broker.produce(TOPIC, [said(first, external_id="A"), said(first, "rejected"), said(first, external_id="B"), said(second),
+                           said(third)])
+    wait_confirmations(app, {first: ("confirmed", "A", 2), second: ("confirmed", None, 0), third: ("confirmed", None, 0)})
+    for chosen in ((), ("--integration", str(contradicted))):
+        found = ctl("report", "--reconciliation", *chosen, "--json").expect(0).json
+        assert [(c["subscription_id"], c["integration_id"], c["status"], c["confirmation"], c["contradictions"])
+                for c in found["cases"]] == [(first, contradicted, "sent", "confirmed", 2)]
+        assert {i["name"]: i["contradicted"] for i in found["integrations"]} == {
+            "Uni Aurora": 1, **({} if chosen else {"Uni Boreal": 0})} and found["total"][0]["contradicted"] == 1
+        shown = ctl("report", "--reconciliation", *chosen).expect(0).stdout
+        assert re.search(rf"(?m)^ *{first} .*confirmed .* 2$", shown) and "Uni Aurora" in shown, shown
+    assert ctl("report", "--reconciliation", "--integration", str(other), "--json").expect(0).json["cases"] == []
+    story = ctl("explain", str(first), "--json").expect(0).json
+    assert (story["confirmation"], story["external_id"], story["contradictions"]) == ("confirmed", "A", 2)
+    assert re.search(r"(?m)^contradictions:? +2$", ctl("explain", str(first)).expect(0).stdout)
+    assert "contradictions" not in ctl("explain", str(second)).expect(0).stdout
+
+
+def test_a_report_of_one_integration(app, institutions, make_daemon, ctl):
+    """By its id, with its name, in each form; a name is no id, and that is said."""
+    counts = {"Uni Aurora": 3, "Uni Boreal": 2}
+    ids = {name: app.integration(institutions.url("/good"), name=name) for name in counts}
+    make_daemon(FAST).start()
+    for name, count in counts.items():
+        app.subscriptions(ids[name], count)
+    app.wait_states(sent=5)
+    ctl("verify", "--wait").expect(0)
+    assert {(i["integration_id"], i["name"], i["sent"]) for i in ctl("report", "--json").expect(0).json["integrations"]} == {
+        (ids[name], name, count) for name, count in counts.items()}
+    for name, count in counts.items():
+        found = ctl("report", "--integration", str(ids[name]), "--json").expect(0).json
+        assert [(i["integration_id"], i["name"], i["sent"]) for i in found["integrations"]] == [(ids[name], name, count)]
+        assert found["total"][0]["sent"] == count
+        text = ctl("report", "--integration", str(ids[name]), "--format", "csv").expect(0).stdout
+        rows = list(csv.DictReader(io.StringIO(text)))
+        assert [(r["integration_id"], r["name"], r["sent"]) for r in rows] == [(str(ids[name]), name, str(count))]
+        shown = ctl("report", "--integration", str(ids[name])).expect(0).stdout
+        assert name in shown and not any(other in shown for other in counts if other != name)
+        assert "--integration" in ctl("report", "--integration", name).expect(64).stderr
+
+
+def test_replays_beside_what_comes_in(app, institutions, broker, make_daemon, ctl):
+    """From the ledger, again and again, while subscriptions are sent, expected and confirmed: nothing is lost, or comes twice."""
+    integration = app.integration(institutions.url("/good"), delivery_settings={"confirmation": {"within": "1d"}})
+    make_daemon(FAST).start()
+    enough, replays = threading.Event(), []
+
+    def replay():
+        while not enough.is_set():
+            replays.append(ctl("replay", "--group", "external", "--from-ledger", "--json"))
+    ids, messages = [], []
+    others = [threading.Thread(target=replay) for _ in range(2)]
+    for thread in others:
+        thread.start()
+    try:
+        for turn in range(15):
+            ids += app.subscriptions(integration, 30)
+            batch = [(i, ("confirmed", "rejected")[(i + turn) % 5 == 0], None) for i in ids[turn % 2::3]]
+            messages += batch
+            broker.produce(TOPIC, [said(i, status) for i, status, _ in batch])
+            count = broker.count(TOPIC)
+            read = "select max(next_offset) from {s}.consumer_offsets where topic = %s"
+            wait_for(lambda c=count: app.value(read, (TOPIC,)) == c, 60, "it to be read")
+        app.wait_states(sent=len(ids))
+        wait_for(lambda n=len(replays): len(replays) > n + 4, 60, "further replays")
+    finally:
+        enough.set()
+        for thread in others:
+            thread.join()
+    assert len(replays) > 10 and all(r.code == 0 for r in replays), [r.stderr for r in replays if r.code]
+    wait_confirmations(app, model(set(ids), ids, messages))
+    ctl("verify", "--wait").expect(0)
+    assert ctl("replay", "--group", "external", "--from-ledger", "--json").expect(0).json == {"confirmations": 0}
 
 
 def check_report(ctl, counts, cases):

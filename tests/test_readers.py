@@ -1,9 +1,11 @@
 """Others read the topics: Kafka's own clients in Java, which know nothing of ours."""
+import collections
 import json
 import subprocess
 import zlib
 
 import pytest
+from test_consumer import counters
 from test_relay import EVENT_TOPICS, VALIDATOR, Ledger, is_the_same
 
 # Characters that no field holds.
@@ -50,3 +52,46 @@ def test_javas_client_reads_what_the_ledger_holds(app, institutions, real_kafka,
         assert found.keys() == events.keys()
         for number, (_, key, headers, value) in found.items():
             assert (key, headers) == events[number][1:3] and is_the_same(value, events[number][3])
+
+
+class IntegrationStatusConsumer:
+    """What the web application's own consumer does with a message, line by line, in the place of Ruby: it takes the type from the
+    headers, and all else from the value."""
+    subscribes_to = ("subscriptions.sent", "subscriptions.failed")
+
+    def __init__(self):
+        self.counts, self.logged = collections.Counter(), []
+
+    def process(self, message):
+        event_data, headers = json.loads(message.value), dict(message.headers)
+        self.logged.append(headers["event_id"])
+        if headers["event_type"] == "sent":
+            self.handle_subscription_sent(event_data)
+        elif headers["event_type"] == "failed":
+            self.handle_subscription_failed(event_data)
+
+    def handle_subscription_sent(self, event_data):
+        self.counts[event_data["integration"]["id"], "sent"] += 1
+        self.logged.append((event_data["subscription"]["id"], event_data["integration"]["name"]))
+
+    def handle_subscription_failed(self, event_data):
+        self.counts[event_data["integration"]["id"], "failed"] += 1
+        self.logged.append((event_data["subscription"]["id"], event_data["integration"]["name"], event_data["error_message"]))
+
+
+def test_the_applications_own_consumer_reads_the_topics_unchanged(app, institutions, broker, make_daemon, ctl):
+    """It comes to what anubisd counts."""
+    make_daemon().start()
+    names = {app.integration(institutions.url(path), name=f"São Paulo {path}"): path for path in ("/good", "/reject/422")}
+    for integration in names:
+        app.subscriptions(integration, 20)
+    app.wait_states(sent=20, failed=20)
+    ctl("verify", "--wait").expect(0)
+    consumer = IntegrationStatusConsumer()
+    for topic in consumer.subscribes_to:
+        for message in broker.read_all("anubis." + topic):
+            consumer.process(message)
+    assert consumer.counts == counters(app) and sum(consumer.counts.values()) == 40
+    assert len(consumer.logged) == len(set(consumer.logged)) == 80
+    failed = [entry for entry in consumer.logged if len(entry) == 3]
+    assert len(failed) == 20 and all(error.startswith("HTTP 422") for _, _, error in failed)
