@@ -14,6 +14,7 @@ import time
 
 import bench_audit
 import bench_claims
+import bench_confirmations
 import bench_consumers
 import bench_insert
 import bench_kills
@@ -211,6 +212,7 @@ CASES = {"throughput": lambda b, a: bench_throughput.throughput(b, a.rows, a.tur
          "audit": lambda b, a: bench_audit.audit(b, a.rows, a.turns),
          "proof": lambda b, a: bench_proof.proof(b, a.waiting, a.turns),
          "report": lambda b, a: bench_report.report(b, a.turns),
+         "overdue": lambda b, a: bench_confirmations.overdue(b, a.rows, a.turns),
          "publish": lambda b, a: {f"{n}/s": bench_insert.publish(b, n, 10) for n in (1, 100, 1000)},
          "idle": lambda b, a: b.idle(60),
          "memory": lambda b, a: {**b.memory(a.waiting), "table": bench_tls.memory(b)},
