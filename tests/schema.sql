@@ -118,6 +118,84 @@ CREATE FUNCTION anubis.as_state(state text, of_type anyenum) RETURNS anyenum
 CREATE FUNCTION anubis.as_state(state text, of_type text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$ select state $$;
+CREATE FUNCTION anubis.audit_fold(hashes bytea[]) RETURNS bytea
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    while cardinality(hashes) > 1 loop
+        hashes := array(select sha256(E'\\001'::bytea || hashes[2 * n - 1] || hashes[2 * n]) from generate_series(1, cardinality(hashes) / 2) as n order by n);
+    end loop;
+    return hashes[1];
+end $$;
+CREATE FUNCTION anubis.audit_hash(tree integer, height integer, number bigint) RETURNS bytea
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    below constant integer := greatest(height - 1, 0) / 8;
+    beginning constant bigint := number << height - 8 * below;
+    ending constant bigint := number + 1 << height - 8 * below;
+begin
+    if below = 0 then
+        return anubis.audit_fold(array(select l.hash from anubis.audit_log l
+                                             where l.tree = audit_hash.tree and l.leaf >= beginning and l.leaf < ending order by l.leaf));
+    end if;
+    return anubis.audit_fold(array(select a.hash from anubis.audit_tiles a
+                                         where a.tree = audit_hash.tree and a.level = below and a.tile >= beginning and a.tile < ending
+                                         order by a.tile));
+end $$;
+CREATE FUNCTION anubis.audit_mark() RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    lacks record;
+    marked bytea;
+    n integer;
+    total bigint := 0;
+begin
+    for lacks in
+        with chunks as materialized (
+          select b.event_type, b.chunk, bit_or(('x' || encode(b.bits, 'hex'))::bit(8192)) as bits
+            from anubis.consumer_bitmaps b where b.read_model = 'monitoring' group by 1, 2
+        )
+        select l.event_type, t.partition, l.sequence / 8192 as chunk, array_agg(distinct (l.sequence % 8192)::integer) as ids
+          from anubis.audit_log l join anubis.audit_trees t on t.id = l.tree
+          left join chunks c on c.event_type = l.event_type and c.chunk = l.sequence / 8192
+         where l.sequence > 0 and coalesce(get_bit(c.bits, (l.sequence % 8192)::integer # 7), 0) = 0
+         group by 1, 2, 3 order by 1, 2, 3
+    loop
+        insert into anubis.consumer_bitmaps as b (read_model, event_type, partition, chunk, bits)
+        values ('monitoring', lacks.event_type, lacks.partition, lacks.chunk, decode(repeat('00', 1024), 'hex'))
+            on conflict (read_model, event_type, partition, chunk) do update set version = b.version + 1
+        returning b.bits into marked;
+        foreach n in array lacks.ids loop
+            marked := set_bit(marked, n, 1);
+        end loop;
+        update anubis.consumer_bitmaps b set bits = marked
+         where b.read_model = 'monitoring' and b.event_type = lacks.event_type and b.partition = lacks.partition and b.chunk = lacks.chunk;
+        total := total + cardinality(lacks.ids);
+    end loop;
+    return total;
+end $$;
+CREATE FUNCTION anubis.audit_tiles_make() RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    lock table anubis.audit_trees in share row exclusive mode;
+    delete from anubis.audit_tiles;
+    for n in 1..7 loop
+        insert into anubis.audit_tiles (tree, level, tile, hash)
+        select t.id, n, i.tile, anubis.audit_hash(t.id, 8 * n, i.tile)
+          from anubis.audit_trees t cross join lateral generate_series(0, (t.size >> 8 * n) - 1) as i (tile);
+        exit when not found;
+    end loop;
+    update anubis.audit_trees t
+       set roots = coalesce((select string_agg(anubis.audit_hash(t.id, b, (t.size >> b) - 1), '' order by b desc)
+                               from generate_series(0, 62) as b where (t.size >> b) & 1 = 1), '');
+end $$;
 CREATE FUNCTION anubis.audit_unmark() RETURNS bigint
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -3727,6 +3805,7 @@ ALTER TABLE ONLY anubis.integration_runtime
     ADD CONSTRAINT integration_runtime_integration_id_fkey FOREIGN KEY (integration_id) REFERENCES anubis.integrations(id) ON DELETE CASCADE;
 REVOKE ALL ON FUNCTION anubis.anubis_alter(command text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.anubisd_grant(role name) FROM PUBLIC;
+REVOKE ALL ON FUNCTION anubis.audit_tiles_make() FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.confirmation_changed() FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.installation_audit_kept() FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.installation_settle(is_copy boolean) FROM PUBLIC;

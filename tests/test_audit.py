@@ -437,7 +437,7 @@ def make_anew(app):
         app.query("update {s}.audit_trees set size = %s, roots = %s where id = %s", (len(hashes), b"".join(roots), tree["id"]))
         assert len(hashes) < 256  # without tiles
         note.append(f"{tree['topic']} {tree['partition']} {len(hashes)} {root(hashes).hex()}")
-    app.query("delete from {s}.audit_checkpoints")
+    app.query("delete from {s}.audit_checkpoints; delete from {s}.audit_checks")
     if len(note) > 2:
         app.query("insert into {s}.audit_checkpoints (note) values (%s)", ("\n".join(note) + "\n",))
 

@@ -830,8 +830,9 @@ def test_verify_keeps_behind_apart_from_wrong(proven, ctl):
     result = ctl("verify", "--json").expect(2).json
     assert (result["unhandled"], result["unpublished"]) == (0, 1)
     high = proven.value("select high from {s}.relay_state")
-    proven.query("update {s}.relay_state set gap_first = array[%s], gap_last = array[%s], gap_horizon = '{1}', high = high + 1",
-                 (high - 5, high - 4))
+    for table in ("relay_state", "relay_saved"):
+        proven.query(f"update {{s}}.{table} set gap_first = array[%s], gap_last = array[%s], gap_horizon = array[1], "
+                     "high = high + 1", (high - 5, high - 4))
     assert ctl("verify", "--json").expect(2).json["unpublished"] == 2
 
 

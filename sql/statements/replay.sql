@@ -52,3 +52,7 @@ select count(*) from set_back
 -- name: replay_unmark :once
 -- See audit_unmark().
 select audit_unmark()
+
+-- name: replay_mark :once
+-- See audit_mark().
+select audit_mark()

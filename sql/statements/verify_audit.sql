@@ -87,12 +87,12 @@ select b.chunk, b.event_type, b.bits
  order by 1
 
 -- name: audit_unlike_ledger :once
--- Leaves that are not the ledger's events: tree, leaf, ledger id, whether the ledger has no such event. What left with a dropped
--- partition cannot be compared.
+-- Leaves that are not the ledger's events: tree, leaf, ledger id, whether the ledger has no such event, how many there are in all. What left
+-- with a dropped partition cannot be compared.
 -- $1 integer[]: trees
 -- $2 bigint[]: from these leaves on
 -- $3 bigint: how many are named
-select l.tree, l.leaf, l.sequence, e.id is null
+select l.tree, l.leaf, l.sequence, e.id is null, count(*) over ()
   from unnest($1::int[], $2::bigint[]) as f (tree, leaf)
   join audit_log l on l.tree = f.tree and l.leaf >= f.leaf
   left join subscription_events e on e.id = l.sequence
@@ -121,12 +121,83 @@ select e.id, e.event_type::text, count(*) over ()
 -- $2 bigint: up to this one
 -- $3 bigint: how many are named
 with twice as (
-  select sequence from audit_log where sequence > $1 and sequence <= $2 group by 1 having count(*) > 1
+  select sequence from audit_log join audit_trees t on t.id = tree where sequence > $1 and sequence <= $2 group by 1 having count(*) > 1
 )
 select tree, leaf, sequence, count(*) over ()
   from (select tree, leaf, sequence, row_number() over (partition by sequence order by "offset", tree, leaf) as n
-          from audit_log join twice using (sequence) where sequence > $1 and sequence <= $2) l
+          from audit_log join twice using (sequence) join audit_trees t on t.id = tree where sequence > $1 and sequence <= $2) l
  where n > 1 order by 1, 2 limit $3
+
+-- name: audit_unmarked :once
+-- Leaves of events that the group has not handled, as its marks tell: tree, leaf, ledger id, how many there are in all.
+-- $1 bigint: of ledger ids above this one
+-- $2 bigint: how many are named
+with chunks as materialized (
+  select b.event_type, b.chunk, bit_or(('x' || encode(b.bits, 'hex'))::bit(8192)) as bits
+    from consumer_bitmaps b where b.read_model = 'monitoring' and b.chunk >= $1 / 8192 group by 1, 2
+)
+select l.tree, l.leaf, l.sequence, count(*) over ()
+  from audit_log l join audit_trees t on t.id = l.tree left join chunks c on c.event_type = l.event_type and c.chunk = l.sequence / 8192
+ where l.sequence > $1 and coalesce(get_bit(c.bits, ((l.sequence % 8192)::int # 7)), 0) = 0
+ order by 1, 2 limit $2
+
+-- name: audit_stray_leaves :once
+-- Leaves of trees that do not exist, and those with numbers below 0: tree, the first and the last, how many; topic and partition, NULL = it
+-- does not exist.
+with recursive places (tree) as (
+  (select tree from audit_log order by 1 limit 1)
+  union all
+  select n.tree from places p cross join lateral (select tree from audit_log l where l.tree > p.tree order by 1 limit 1) n
+)
+select p.tree, min(l.leaf), max(l.leaf), count(*), t.topic, t.partition
+  from places p left join audit_trees t on t.id = p.tree
+  join audit_log l on l.tree = p.tree and l.leaf < case when t.id is null then 9223372036854775807 else 0 end
+ group by 1, 5, 6 order by 1
+
+-- name: audit_stray_tiles :once
+-- Tiles that no leaves of a tree fill: tree, level, tile, how many there are in all; topic and partition, NULL = the tree does not exist.
+-- $1 bigint: how many are named
+with recursive places (tree, level) as (
+  (select tree, level from audit_tiles order by 1, 2 limit 1)
+  union all
+  select n.tree, n.level
+    from places p cross join lateral (select a.tree, a.level from audit_tiles a where (a.tree, a.level) > (p.tree, p.level) order by 1, 2 limit 1) n
+), bounds as (
+  select p.tree, p.level, t.topic, t.partition, case when t.id is not null and p.level between 1 and 7 then t.size >> 8 * p.level else 0 end as tiles
+    from places p left join audit_trees t on t.id = p.tree
+)
+select b.tree, b.level, x.tile, count(*) over (), b.topic, b.partition
+  from bounds b cross join lateral (
+    select a.tile from audit_tiles a where a.tree = b.tree and a.level = b.level and a.tile >= b.tiles
+    union all
+    select a.tile from audit_tiles a where a.tree = b.tree and a.level = b.level and a.tile < 0) x
+ order by 1, 2, 3 limit $1
+
+-- name: audit_lost_checkpoints :once
+-- Checkpoints that others know, and that are never thinned out: id, and whether it has the leaves of before a copy.
+select x.id, bool_or(x.is_past)
+  from (select checkpoint, true from audit_past
+        union all
+        select checkpoint, false from audit_checks where checkpoint > 0
+        union all
+        select last_checkpoint, false from audit_checks
+         where last_checkpoint > coalesce((select max(id) from audit_checkpoints), 0)) x (id, is_past)
+ where not exists (select from audit_checkpoints c where c.id = x.id)
+ group by 1 order by 1
+
+-- name: audit_salts_gone :once
+-- Salts that are gone without an erasure. The row of 32 subscriptions is missing: chunk, NULL, how many rows are; or one of them is zero,
+-- but its subscription is not erased: chunk, subscription, how many such there are.
+-- $1 bigint: how many of both are named
+with zero as materialized (select decode(repeat('00', 32), 'hex') as salt)
+(select x.chunk, null::bigint, count(*) over ()
+   from (select distinct l.subscription_id >> 5 as chunk from audit_log l) x
+  where not exists (select from audit_salts a where a.chunk = x.chunk) order by 1 limit $1)
+union all
+(select s.id >> 5, s.id, count(*) over ()
+   from audit_salts a cross join zero z cross join generate_series(0, 31) as n
+   join lateral (select s.id::bigint as id, s.erased_at from subscriptions s where s.id = a.chunk * 32 + n) s on s.erased_at is null
+  where position(z.salt in a.salts) > 0 and substr(a.salts, 1 + 32 * n, 32) = z.salt order by 1, 2 limit $1)
 
 -- name: audit_newest_below :once
 -- The highest ledger id of these leaves, 0 = there are none.

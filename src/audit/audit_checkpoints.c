@@ -71,11 +71,11 @@ static void take_note(struct proof_of_audit *p, struct anchoring *g, const struc
     snprintf(promise.name, sizeof(promise.name), "the anchor in line %zu", anchor->line);
     const char *owner = audit_note_owner(p->audit, anchor->note, &trees, &count);
     if (!owner) {
-        sentences_add(&p->result->differences,
+        audit_differs(p->result, AUDIT_ANCHORS,
                       "audit log: %s is a checkpoint of another installation than this one, %s", promise.name,
                       p->audit->installation);
     } else if (p->order->key_count && !is_signed_by_key(p, owner, anchor->note)) {
-        sentences_add(&p->result->differences, "audit log: %s is not signed by the key that was given",
+        audit_differs(p->result, AUDIT_ANCHORS, "audit log: %s is not signed by the key that was given",
                       promise.name);
     } else {
         add_promises(p, &promise, trees, count);
@@ -114,8 +114,8 @@ static void find_lost_digests(struct proof_of_audit *p, const struct anchoring *
             newest = anchor;
     }
     if (newest && (newest->leaves > g->leaves || g->leaves == 0))
-        sentences_add(
-            &p->result->differences,
+        audit_differs(
+            p->result, AUDIT_ANCHORS,
             "audit log: the anchor in line %zu is of a checkpoint of %" PRId64
             " leaves that is not in the database: it was changed or taken out, or it was removed with other old ones "
             "since then, where a newer anchor helps",
@@ -133,7 +133,7 @@ static void check_signature(struct proof_of_audit *p, const struct promise *chec
     if (!signed_by)
         p->result->unsigned_checkpoints++;
     else if (!note_is_signed(note, name, signed_by))
-        sentences_add(&p->result->differences, "audit log: %s is not signed by the key that it names",
+        audit_differs(p->result, AUDIT_CHECKPOINTS, "audit log: %s is not signed by the key that it names",
                       checkpoint->name);
 }
 
@@ -153,7 +153,7 @@ static bool take_checkpoint(struct proof_of_audit *p, struct anchoring *g, const
     snprintf(checkpoint.name, sizeof(checkpoint.name), "checkpoint %" PRId64, checkpoint.checkpoint);
     check_signature(p, &checkpoint, signer, note, pg_is_null(rows, i, 2) ? NULL : pg_get_text(rows, i, 2));
     if (!owner)
-        sentences_add(&p->result->differences, "audit log: %s is no note of this installation",
+        audit_differs(p->result, AUDIT_CHECKPOINTS, "audit log: %s is no note of this installation",
                       checkpoint.name);
     checkpoint.anchored = find_digest(p, g, note);
     if (checkpoint.anchored)
@@ -185,7 +185,7 @@ int audit_read_checkpoints(struct proof_of_audit *p)
             take_note(p, &g, &p->order->anchors[i]);
     find_lost_digests(p, &g);
     if (p->order->key_count && !is_signed)
-        sentences_add(&p->result->differences,
+        audit_differs(p->result, AUDIT_ANCHORS,
                       "audit log: the last checkpoint is not signed by the key that was given");
     free(g.is_found);
     if (p->promise_count)

@@ -22,7 +22,8 @@ struct promise {
 /* What a job has found. */
 struct report {
     struct sentences differences;
-    size_t named; /* differences, those beyond NAMED_MAX too */
+    unsigned kinds; /* of the differences */
+    size_t named;   /* differences, those beyond NAMED_MAX too */
     int64_t leaves;
     struct multiset events; /* of the log, or of the ledger */
     bool is_strange;        /* an event that cannot be in the multiset */
@@ -44,8 +45,10 @@ struct proof_of_audit {
 };
 
 /* One more difference of a tree. */
-void report_add(struct report *report, const struct audit_tree_state *tree, const char *fmt, ...)
-    PRINTF(3, 4);
+void report_add(struct report *report, enum audit_kind kind, const struct audit_tree_state *tree,
+                const char *fmt, ...) PRINTF(4, 5);
+/* One more difference, in whole words. */
+void audit_differs(struct audit_result *result, enum audit_kind kind, const char *fmt, ...) PRINTF(3, 4);
 
 /* An event for the multisets. The type is a text; no integration is not integration 0. False: it is none. */
 struct audit_event {
@@ -70,6 +73,13 @@ int audit_count_part(const struct proof_of_audit *p, struct audit *a, size_t par
 /* Names what is in the log and not in the ledger, or otherwise; from where each tree was not verified. With
  * `only_left` only events that have left the ledger. */
 int audit_compare_ledger(struct proof_of_audit *p, bool only_left);
+
+/* How many differences a statement has found beside those that it names; the column has how many in all. */
+int64_t audit_count_unnamed(const struct pg_result *rows, int column);
+/* Names rows that belong to no tree, and so change none. PG_DONE or an error of pg_query(). */
+int audit_find_strays(struct proof_of_audit *p);
+/* Names salts that are gone without an erasure. */
+int audit_check_salts(struct proof_of_audit *p);
 
 /* Runs `job` for each number below `count`, on the caller's thread with `a`, and on those of some helpers,
  * which take what is not taken yet. The first error ends all. */

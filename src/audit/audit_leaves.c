@@ -28,7 +28,7 @@ struct walk {
     struct strbuf scratch;
 };
 
-#define differs(w, ...) report_add((w)->report, &(w)->tree->state, __VA_ARGS__)
+#define differs(w, kind, ...) report_add((w)->report, kind, &(w)->tree->state, __VA_ARGS__)
 
 /* --- checkpoints ------------------------------------------------------------------------------ */
 
@@ -44,6 +44,12 @@ static const struct promise *next_promise(const struct walk *w)
                : NULL;
 }
 
+/* An anchor tells of the leaves what a checkpoint of the same database does not. */
+static enum audit_kind kind_of(const struct promise *promise)
+{
+    return promise->anchored ? AUDIT_ANCHORS : AUDIT_CHECKPOINTS;
+}
+
 /* The range has reached the size that the next checkpoints tell of, perhaps. */
 static void keep_promises(struct walk *w)
 {
@@ -56,8 +62,9 @@ static void keep_promises(struct walk *w)
             continue;
         struct merkle_hash root = merkle_root(w->audit->sha256, &w->range);
         if (memcmp(root.bytes, promise->tree.root.bytes, SHA256_BYTES) != 0)
-            differs(w, "%s had another root at %" PRIu64 " leaves: something before was changed",
-                    promise->name, promise->tree.size);
+            differs(w, kind_of(promise),
+                    "%s had another root at %" PRIu64 " leaves: something before was changed", promise->name,
+                    promise->tree.size);
     }
     w->promised_size = promise ? promise->tree.size : UINT64_MAX;
 }
@@ -67,8 +74,8 @@ static void find_broken_promises(struct walk *w)
     const struct promise *promise;
 
     for (; (promise = next_promise(w)); w->promise++)
-        differs(w, "it has %" PRIu64 " leaves, %s had %" PRIu64 " already: it was cut off", w->range.size,
-                promise->name, promise->tree.size);
+        differs(w, kind_of(promise), "it has %" PRIu64 " leaves, %s had %" PRIu64 " already: it was cut off",
+                w->range.size, promise->name, promise->tree.size);
 }
 
 /* Where the tree was verified to before. The hashes that are stored must give the checkpoint's root. */
@@ -112,8 +119,9 @@ static void check_tile(void *userdata, unsigned level, uint64_t index, const str
         return;
     const char *stored = find_tile(w->tiles, level / TILE_LEVELS, index);
     if (!stored || memcmp(stored, root->bytes, SHA256_BYTES) != 0)
-        differs(w, "leaves %" PRIu64 " to %" PRIu64 " do not give the hash of their tile", index << level,
-                ((index + 1) << level) - 1);
+        differs(w, AUDIT_TILES, "leaves %" PRIu64 " to %" PRIu64 " do not give the hash of their tile, %s",
+                index << level, ((index + 1) << level) - 1,
+                stored ? "which was changed" : "which is missing");
 }
 
 /* Leaves between two that are there. */
@@ -122,13 +130,13 @@ static void say_missing(struct walk *w, int64_t number)
     uint64_t expected = w->range.size;
 
     if ((uint64_t) number == expected + 1)
-        differs(w, "leaf %" PRIu64 " is missing", expected);
+        differs(w, AUDIT_LEAVES, "leaf %" PRIu64 " is missing", expected);
     else
-        differs(w, "leaves %" PRIu64 " to %" PRId64 " are missing", expected, number - 1);
+        differs(w, AUDIT_LEAVES, "leaves %" PRIu64 " to %" PRId64 " are missing", expected, number - 1);
 }
 
 /* The order of audit_read_leaves. */
-enum { COLUMN_EVENT_ID = 3, COLUMN_INTEGRATION = 6, COLUMN_CREATED_AT = 7 };
+enum { COLUMN_EVENT_ID = 3, COLUMN_INTEGRATION = 6, COLUMN_CREATED_AT = 7, COLUMN_COMMITMENT = 8 };
 
 static void count_event(struct walk *w, const struct pg_row *row, const struct audit_entry *e)
 {
@@ -156,7 +164,8 @@ static bool take_leaf(struct walk *w, struct pg_row *row)
     audit_entry_read(w->audit, w->tree, (uint64_t) number, row, &e);
     const char *stored = pg_next_bytes(row, &len);
     if ((uint64_t) number >= w->tree->state.size) {
-        differs(w, "leaf %" PRId64 " (event %" PRId64 ") was put in behind its %" PRIu64 " leaves", number,
+        differs(w, AUDIT_STRAYS,
+                "leaf %" PRId64 " (event %" PRId64 ") was put in behind its %" PRIu64 " leaves", number,
                 e.sequence, w->tree->state.size);
         return true;
     }
@@ -167,8 +176,10 @@ static bool take_leaf(struct walk *w, struct pg_row *row)
     if (w->proof->part_count)
         count_event(w, row, &e);
     struct merkle_hash hash = audit_leaf(w->audit->sha256, &e, &w->scratch);
-    if (len != SHA256_BYTES || memcmp(hash.bytes, stored, SHA256_BYTES) != 0)
-        differs(w, "leaf %" PRId64 " (event %" PRId64 ") was changed", number, e.sequence);
+    size_t committed;
+    (void) pg_get_bytes(row->result, row->row, COLUMN_COMMITMENT, &committed);
+    if (len != SHA256_BYTES || committed != SHA256_BYTES || memcmp(hash.bytes, stored, SHA256_BYTES) != 0)
+        differs(w, AUDIT_LEAVES, "leaf %" PRId64 " (event %" PRId64 ") was changed", number, e.sequence);
     if (len == SHA256_BYTES)
         memcpy(hash.bytes, stored, SHA256_BYTES); /* so that one change does not make all tiles wrong */
     if (e.offset <= w->offset && !w->moved.sequence) {
@@ -227,7 +238,7 @@ static int read_leaves(struct walk *w)
 static void say_moved(struct walk *w)
 {
     if (w->moved.sequence && w->report->named > 0)
-        differs(w,
+        differs(w, AUDIT_LEAVES,
                 "leaf %" PRId64 " (event %" PRId64
                 ") lies before the leaf before it in Kafka: they were moved",
                 w->moved.leaf, w->moved.sequence);
@@ -238,11 +249,12 @@ static void judge_end(struct walk *w)
     const struct audit_tree *tree = w->tree;
 
     if (w->range.size < tree->state.size && w->report->named == 0)
-        differs(w, "leaves %" PRIu64 " to %" PRIu64 " are missing", w->range.size, tree->state.size - 1);
+        differs(w, AUDIT_LEAVES, "leaves %" PRIu64 " to %" PRIu64 " are missing", w->range.size,
+                tree->state.size - 1);
     else if (w->range.size == tree->state.size &&
              (tree->is_broken ||
               memcmp(w->range.roots, tree->range.roots, w->range.count * SHA256_BYTES) != 0))
-        differs(w, "its roots are not those of its leaves");
+        differs(w, AUDIT_ROOTS, "its roots are not those of its leaves");
     find_broken_promises(w);
     say_moved(w);
 }

@@ -138,8 +138,9 @@ static const struct audit_tree_state *find_state(const struct audit *a, int64_t 
     return &tree->state;
 }
 
-static void tree_differs(struct proof_of_audit *p, int64_t tree, const char *fmt, ...) PRINTF(3, 4);
-static void tree_differs(struct proof_of_audit *p, int64_t tree, const char *fmt, ...)
+static void tree_differs(struct proof_of_audit *p, enum audit_kind kind, int64_t tree, const char *fmt, ...)
+    PRINTF(4, 5);
+static void tree_differs(struct proof_of_audit *p, enum audit_kind kind, int64_t tree, const char *fmt, ...)
 {
     CLEANUP(strbuf_free) struct strbuf text = STRBUF_INIT(4096);
     const struct audit_tree_state *state = find_state(p->audit, tree);
@@ -148,7 +149,7 @@ static void tree_differs(struct proof_of_audit *p, int64_t tree, const char *fmt
     va_start(args, fmt);
     strbuf_addv(&text, fmt, args);
     va_end(args);
-    sentences_add(&p->result->differences, "audit log, %s/%" PRId32 ": %s", state->topic, state->partition,
+    audit_differs(p->result, kind, "audit log, %s/%" PRId32 ": %s", state->topic, state->partition,
                   strbuf_str(&text));
 }
 
@@ -159,6 +160,11 @@ static void add_trees(const struct audit *a, int64_t distance, struct pg_args *a
     pg_array_begin(args, PG_INT8);
     for (size_t i = 0; i < a->count; i++)
         pg_array_i64(args, (int64_t) a->trees[i].from + distance);
+}
+
+int64_t audit_count_unnamed(const struct pg_result *rows, int column)
+{
+    return pg_rows(rows) ? pg_get_i64(rows, 0, column) - pg_rows(rows) : 0;
 }
 
 static int name_unlike(struct proof_of_audit *p)
@@ -174,15 +180,12 @@ static int name_unlike(struct proof_of_audit *p)
     for (int i = 0; r == PG_DONE && i < pg_rows(rows); i++) {
         struct pg_row row = {rows, i, 0};
         int64_t tree = pg_next_i64(&row), leaf = pg_next_i64(&row), sequence = pg_next_i64(&row);
-        tree_differs(p, tree, "leaf %" PRId64 ": %s event %" PRId64, leaf,
+        tree_differs(p, AUDIT_LEDGER, tree, "leaf %" PRId64 ": %s event %" PRId64, leaf,
                      pg_next_bool(&row) ? "the ledger has no" : "it is not as the ledger has", sequence);
     }
+    if (r == PG_DONE)
+        p->result->unnamed += audit_count_unnamed(rows, 4);
     return r;
-}
-
-static int64_t count_unnamed(const struct pg_result *rows, int column)
-{
-    return pg_rows(rows) ? pg_get_i64(rows, 0, column) - pg_rows(rows) : 0;
 }
 
 static int name_without_leaf(struct proof_of_audit *p, int64_t beginning)
@@ -201,10 +204,10 @@ static int name_without_leaf(struct proof_of_audit *p, int64_t beginning)
     if (r != PG_DONE)
         return r;
     for (int i = 0; i < pg_rows(rows); i++)
-        sentences_add(&p->result->differences,
+        audit_differs(p->result, AUDIT_WITHOUT_LEAF,
                       "audit log: event %" PRId64 " (%s) was handled, and has no leaf: it was taken out",
                       pg_get_i64(rows, i, 0), pg_get_text(rows, i, 1));
-    p->result->unnamed += count_unnamed(rows, 2);
+    p->result->unnamed += audit_count_unnamed(rows, 2);
     return PG_DONE;
 }
 
@@ -223,10 +226,32 @@ static int name_twice(struct proof_of_audit *p, int64_t beginning, int64_t last)
     for (int i = 0; i < pg_rows(rows); i++) {
         struct pg_row row = {rows, i, 0};
         int64_t tree = pg_next_i64(&row), leaf = pg_next_i64(&row);
-        tree_differs(p, tree, "leaf %" PRId64 " holds event %" PRId64 " once more: it was put in", leaf,
+        tree_differs(p, AUDIT_TWICE, tree,
+                     "leaf %" PRId64 " holds event %" PRId64 " once more: it was put in", leaf,
                      pg_next_i64(&row));
     }
-    p->result->unnamed += count_unnamed(rows, 3);
+    p->result->unnamed += audit_count_unnamed(rows, 3);
+    return PG_DONE;
+}
+
+/* A leaf and its mark come in one transaction. */
+static int name_unmarked(struct proof_of_audit *p, int64_t beginning)
+{
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+    CLEANUP(pg_result_freep) struct pg_result *rows = NULL;
+
+    pg_arg_i64(&args, beginning);
+    pg_arg_i64(&args, NAMED_MAX);
+    int r = pg_query(p->audit->pg, &sql_audit_unmarked, &args, &rows, &p->audit->err);
+    if (r != PG_DONE)
+        return r;
+    for (int i = 0; i < pg_rows(rows); i++) {
+        struct pg_row row = {rows, i, 0};
+        int64_t tree = pg_next_i64(&row), leaf = pg_next_i64(&row);
+        tree_differs(p, AUDIT_UNMARKED, tree, "leaf %" PRId64 ": event %" PRId64 " is not marked as handled",
+                     leaf, pg_next_i64(&row));
+    }
+    p->result->unnamed += audit_count_unnamed(rows, 3);
     return PG_DONE;
 }
 
@@ -254,5 +279,7 @@ int audit_compare_ledger(struct proof_of_audit *p, bool only_left)
         r = name_without_leaf(p, beginning);
     if (r == PG_DONE)
         r = name_twice(p, beginning, INT64_MAX);
+    if (r == PG_DONE)
+        r = name_unmarked(p, beginning);
     return r;
 }

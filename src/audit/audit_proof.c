@@ -17,7 +17,7 @@ static void find_lost_trees(struct proof_of_audit *p)
     for (size_t i = 0; i < p->promise_count; i++) {
         const struct promise *promise = &p->promises[i];
         if (!audit_find(p->audit, promise->tree.topic, promise->tree.partition))
-            sentences_add(&p->result->differences,
+            audit_differs(p->result, promise->anchored ? AUDIT_ANCHORS : AUDIT_CHECKPOINTS,
                           "audit log, %s/%" PRId32 ": the tree is gone; %s has it with %" PRIu64 " leaves",
                           promise->tree.topic, promise->tree.partition, promise->name, promise->tree.size);
     }
@@ -42,6 +42,7 @@ static void take_reports(struct proof_of_audit *p)
         for (size_t d = 0; d < report->differences.count; d++)
             sentences_add(&p->result->differences, "%s", report->differences.items[d]);
         p->result->unnamed += (int64_t) (report->named - report->differences.count);
+        p->result->kinds |= report->kinds;
         p->result->leaves += report->leaves;
     }
 }
@@ -111,6 +112,10 @@ int audit_prove(struct audit *a, const struct audit_order *order, struct audit_r
         r = audit_ledger_parts(&p);
     if (r == PG_DONE)
         r = prove_all(&p);
+    if (r == PG_DONE)
+        r = audit_find_strays(&p);
+    if (r == PG_DONE && order->since == 0)
+        r = audit_check_salts(&p);
     if (r == PG_DONE)
         count_anchored(&p);
     free(p.promises);

@@ -86,8 +86,25 @@ struct audit_order {
     size_t key_count;
 };
 
+/* Kinds of differences, each with what helps; in the order in which they are worth a look. */
+enum audit_kind {
+    AUDIT_LEAVES,       /* a leaf was changed, moved, taken out or put in, or a tree cut off */
+    AUDIT_STRAYS,       /* rows that belong to no tree */
+    AUDIT_TILES,        /* stored hashes, which follow from the leaves */
+    AUDIT_ROOTS,        /* of a tree: they follow from the leaves, too */
+    AUDIT_CHECKPOINTS,  /* of the database */
+    AUDIT_ANCHORS,      /* what was kept elsewhere tells of another log */
+    AUDIT_LEDGER,       /* a leaf is not as the ledger has its event */
+    AUDIT_WITHOUT_LEAF, /* an event was handled and has no leaf */
+    AUDIT_TWICE,        /* an event has two */
+    AUDIT_UNMARKED,     /* an event has a leaf and was not handled, as the marks tell */
+    AUDIT_SALTS,
+    AUDIT_KINDS,
+};
+
 struct audit_result {
     struct sentences differences;
+    unsigned kinds;  /* of these: 1 << enum audit_kind */
     int64_t unnamed; /* differences beside those */
     int64_t leaves;  /* verified */
     int64_t checkpoints, unsigned_checkpoints;

@@ -6,11 +6,25 @@
 #include "audit/audit_internal.h"
 #include "sql/statements.h"
 
-void report_add(struct report *report, const struct audit_tree_state *tree, const char *fmt, ...)
+void audit_differs(struct audit_result *result, enum audit_kind kind, const char *fmt, ...)
 {
     CLEANUP(strbuf_free) struct strbuf text = STRBUF_INIT(4096);
     va_list args;
 
+    result->kinds |= 1U << kind;
+    va_start(args, fmt);
+    strbuf_addv(&text, fmt, args);
+    va_end(args);
+    sentences_add(&result->differences, "%s", strbuf_str(&text));
+}
+
+void report_add(struct report *report, enum audit_kind kind, const struct audit_tree_state *tree,
+                const char *fmt, ...)
+{
+    CLEANUP(strbuf_free) struct strbuf text = STRBUF_INIT(4096);
+    va_list args;
+
+    report->kinds |= 1U << kind;
     if (report->named++ >= NAMED_MAX)
         return;
     va_start(args, fmt);

@@ -79,6 +79,8 @@
 #define MSG_LEDGER_REFILLED "948827bc33b546e28f88ff902dd2cacc"
 /* Kafka lacks a topic, or forbids a topic or a group, or no longer does. */
 #define MSG_KAFKA_TOPIC "114aab56a9064092a3608682998277db"
+/* A topic of events is compacted, or no longer. */
+#define MSG_KAFKA_COMPACTED "eccf4ddaa92d46dbb153e6422d6f10f7"
 /* A Kafka message could not be handled and was put aside. */
 #define MSG_DEAD_LETTER "d0103b15d38749c99343fb750be58f84"
 /* A consumer group could not handle most of a batch and has stopped, or goes on. */

@@ -17,9 +17,9 @@ struct handler {
     int (*apply)(struct pg *pg, const struct message_event *const *events, size_t count, const char **faults,
                  struct error *err);
     /* Optional, outside of a batch's transaction, for effects that add up: stops the group (a row of
-     * consumer_stops with this command, which mends it) where they hold more than its marks tell. *ret_known:
+     * consumer_stops with the command that mends it) where they hold more than its marks tell. *ret_known:
      * that could be told. 0 or pg_query()'s outcomes and errors. */
-    int (*compare)(struct pg *pg, const char *model, const char *command, bool *ret_known, struct error *err);
+    int (*compare)(struct pg *pg, const char *model, bool *ret_known, struct error *err);
 };
 
 /* A topic that others write to, beside those of the events. Its messages have no sequence by which one that

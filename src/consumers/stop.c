@@ -147,11 +147,9 @@ void consumer_doubt_marks(struct consumer *c)
 /* One is enough: what a group keeps is written in one transaction. */
 static int compare(struct consumer *c, bool *ret_known, struct error *err)
 {
-    CLEANUP(freep) char *command = xasprintf("replay --group %s --from-ledger", c->group->model);
-
     for (const struct handler *const *h = c->group->handlers; *h; h++)
         if ((*h)->compare)
-            return (*h)->compare(c->session.pg, c->group->model, command, ret_known, err);
+            return (*h)->compare(c->session.pg, c->group->model, ret_known, err);
     *ret_known = true;
     return PG_DONE;
 }

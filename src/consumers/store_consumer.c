@@ -133,6 +133,17 @@ int store_read_homes(struct pg *pg, const char *topic, struct homes *ret, struct
 
 /* --- groups that have stopped ----------------------------------------------------------------- */
 
+int store_stop_unmarked(struct pg *pg, const struct pg_statement *statement, const char *model,
+                        const char *options, bool *ret_known, struct error *err)
+{
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+    CLEANUP(freep) char *command = xasprintf("replay --group %s%s", model, options);
+
+    pg_arg_text(&args, model);
+    pg_arg_text(&args, command);
+    return pg_query_bool(pg, statement, &args, ret_known, err);
+}
+
 void store_stop_done(struct store_stop *stop)
 {
     free(stop->reason);

@@ -70,6 +70,9 @@ int store_find_marked(struct pg *pg, const char *model, const char *type, int32_
                       const int64_t *ids, size_t count, bool *ret, struct error *err);
 /* ret->counts is the caller's to free. */
 int store_read_homes(struct pg *pg, const char *topic, struct homes *ret, struct error *err);
+/* For a handler's compare(): the statement, and the options of the "replay" that mends it. */
+int store_stop_unmarked(struct pg *pg, const struct pg_statement *statement, const char *model,
+                        const char *options, bool *ret_known, struct error *err);
 /* *ret: it was not stopped before. */
 int store_stop_group(struct pg *pg, const char *model, const char *reason, bool *ret, struct error *err);
 

@@ -13,7 +13,7 @@
 struct replay {
     struct ctl *ctl;
     struct pg *pg;
-    int64_t partitions, leaves;                 /* set back; that are gone, and come again */
+    int64_t partitions, leaves, marks;          /* set back; that are gone, and come again; made for leaves */
     int64_t integrations, stats, confirmations; /* corrected */
     struct pg_result *places;                   /* topics and partitions to be read from a time on */
     struct kafka_partition *from;               /* the same, with the offsets of that time */
@@ -83,14 +83,27 @@ static void add_from(const struct replay *r, struct pg_args *args)
     pg_arg_i64s(args, &first->offset, sizeof(*first), count);
 }
 
+/* A group that had stopped since marks were lost. */
+static int go_on(struct replay *r, bool *ret_had_stopped)
+{
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+
+    pg_arg_text(&args, r->ctl->stats.group);
+    return pg_query_bool(r->pg, &sql_replay_goes_on, &args, ret_had_stopped, &r->err);
+}
+
 /* From the topics: the daemons find the offsets changed, and start over from them. */
 static int read_again(struct replay *r)
 {
     CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
-    int res = PG_DONE;
+    bool logs = strcmp(r->ctl->stats.group, "monitoring") == 0;
+    bool had_stopped;
+    int res = logs ? one(r, &sql_replay_unmark, &r->leaves) : PG_DONE;
 
-    if (strcmp(r->ctl->stats.group, "monitoring") == 0)
-        res = one(r, &sql_replay_unmark, &r->leaves);
+    if (logs && res == PG_DONE)
+        res = one(r, &sql_replay_mark, &r->marks);
+    if (logs && res == PG_DONE)
+        res = go_on(r, &had_stopped);
     pg_arg_text(&args, r->ctl->stats.group);
     add_from(r, &args);
     return res == PG_DONE ? pg_query_i64(r->pg, &sql_replay_again, &args, &r->partitions, &r->err) : res;
@@ -99,11 +112,9 @@ static int read_again(struct replay *r)
 /* Marks were lost, and counters are as the marks are now: what is not marked is to be counted again. */
 static int count_unmarked(struct replay *r)
 {
-    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
     bool had_stopped;
+    int res = go_on(r, &had_stopped);
 
-    pg_arg_text(&args, r->ctl->stats.group);
-    int res = pg_query_bool(r->pg, &sql_replay_goes_on, &args, &had_stopped, &r->err);
     return res == PG_DONE && had_stopped ? read_again(r) : res;
 }
 
@@ -157,6 +168,8 @@ static int show(const struct replay *r)
         sheet_add(sheet, "partitions", "partitions that are read again", value_i64(r->partitions));
         sheet_add(sheet, "leaves", r->leaves ? "leaves that the audit log lacked" : NULL,
                   value_i64(r->leaves));
+        sheet_add(sheet, "marks", r->marks ? "events of the audit log that were not marked" : NULL,
+                  value_i64(r->marks));
     }
     if (r->ctl->dry_run)
         sheet_say(sheet, "", "Nothing was changed (--dry-run).");

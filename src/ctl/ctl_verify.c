@@ -33,7 +33,10 @@ static const char *const remedies[] = {
         "triggers off",
     [KIND_STRAY] = "Make an integration with that id again, or give the subscriptions another integration_id",
     [KIND_RELAY_STATE] =
-        "The table must have one row: bring back that of a backup, or make one that publishes all again",
+        "\"anubisctl migrate\" makes its row anew: the relay goes on with the first event that has not come back from Kafka",
+    [KIND_POSITION] =
+        "Set relay_state back to what the relay has saved (relay_saved); where the position is one that was given out, a daemon "
+        "that starts does so",
     [KIND_COUNTER] =
         "Something besides anubisd counts (a consumer of the application's, a hand): stop it. A daemon brings "
         "successful_sends and failed_sends back within ten seconds; correct integration_runtime by the "

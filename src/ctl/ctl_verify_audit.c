@@ -18,14 +18,58 @@ static void add_anchors(struct sheet *sheet, const struct anchors *anchors, cons
     sheet_add(sheet, "anchored_leaves", any ? "leaves that they prove" : NULL, value_i64(result->anchored));
 }
 
+/* The sections of anubisctl(8), WHEN THE PROOF IS WRONG, have the statements. */
+static const char *const remedies[] = {
+    [AUDIT_LEAVES] =
+        "Leaves: keep the tables audit_* for whoever looks into it, then bring their rows back from a backup, or "
+        "begin the log anew from Kafka",
+    [AUDIT_STRAYS] = "Rows that belong to no tree: keep them, then delete them",
+    [AUDIT_TILES] = "Tiles: \"SELECT audit_tiles_make()\" makes them anew from the leaves",
+    [AUDIT_ROOTS] =
+        "Roots: when no leaf is wrong, \"SELECT audit_tiles_make()\" makes them anew from the leaves",
+    [AUDIT_CHECKPOINTS] =
+        "Checkpoints: the topic <kafka.topic_prefix>audit and the journal tell what they were; where they are the same, "
+        "what they cover was changed, and helps what helps for leaves",
+    [AUDIT_ANCHORS] =
+        "Anchors: when they are right and their keys are yours, the log was made anew, or cut off, with all that it fits; "
+        "keep the database, and compare it with a backup of before",
+    [AUDIT_LEDGER] =
+        "The ledger: bring its rows back from a backup; columns that the log covers can be taken from it",
+    [AUDIT_WITHOUT_LEAF] =
+        "Events without a leaf: \"anubisctl replay --group monitoring\" has what Kafka has come into the log again",
+    [AUDIT_TWICE] =
+        "Events that have two leaves: bring the log back from a backup, or begin it anew from Kafka",
+    [AUDIT_UNMARKED] =
+        "Marks of events that are in the log are gone (consumer_bitmaps was emptied, or restored from another time than "
+        "the rest): \"anubisctl replay --group monitoring\" marks them again",
+    [AUDIT_SALTS] =
+        "Salts: bring their rows back from a backup; without them nobody can prove any more what those events said, and all "
+        "else is proven as before",
+};
+_Static_assert(ARRAY_SIZE(remedies) == AUDIT_KINDS, "each kind has its remedy");
+
+static void add_remedies(struct sheet *sheet, unsigned kinds)
+{
+    struct sentences s = {0};
+
+    for (size_t kind = 0; kind < AUDIT_KINDS; kind++)
+        if (kinds & 1U << kind)
+            sentences_add(&s, "%s.", remedies[kind]);
+    if (s.count) {
+        sheet_empty_line(sheet);
+        sheet_say(sheet, NULL, "What helps (the statements stand in anubisctl(8), WHEN THE PROOF IS WRONG)");
+    }
+    sheet_list(sheet, "remedies", &s);
+    sentences_free(&s);
+}
+
 static int judge(struct sheet *sheet, const struct audit_result *result, int64_t unlogged)
 {
     int64_t found = (int64_t) result->differences.count + result->unnamed;
 
     if (found) {
         sheet_empty_line(sheet);
-        sheet_say(sheet, NULL, "WRONG: %" PRId64 " difference%s; see anubisctl(8), WHEN THE PROOF IS WRONG",
-                  found, plural(found));
+        sheet_say(sheet, NULL, "WRONG: %" PRId64 " difference%s", found, plural(found));
         sheet_add(sheet, "verdict", NULL, value_text("wrong"));
         return CTL_DIFFERENT;
     }
@@ -66,6 +110,7 @@ static int add_verdict(struct sheet *sheet, const struct audit *a, const struct 
     if (result->differences.count)
         sheet_say(sheet, NULL, "Differences");
     sheet_list(sheet, "differences", &result->differences);
+    add_remedies(sheet, result->kinds);
     return judge(sheet, result, unlogged);
 }
 

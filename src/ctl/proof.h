@@ -49,6 +49,7 @@ enum kind {
     KIND_GONE,
     KIND_STRAY,
     KIND_RELAY_STATE,
+    KIND_POSITION,
     KIND_COUNTER,
     KIND_MARKS,
     KIND_MARKS_LOST,

@@ -22,6 +22,18 @@ struct handled {
 
 /* --- the ledger against Kafka's side ---------------------------------------------------------- */
 
+/* A relay that begins takes back what it had saved. */
+static void compare_position(struct proof *p, const struct pg_result *rows)
+{
+    if (pg_is_null(rows, 0, 7))
+        return;
+    proof_note_kind(p, KIND_POSITION);
+    sentences_add(&p->differences,
+                  "relay_state tells that events are published up to ledger id %" PRId64
+                  ", which the relay has not saved (up to %" PRId64 "): somebody has set it ahead",
+                  pg_get_i64(rows, 0, 6), pg_get_i64(rows, 0, 7));
+}
+
 int proof_read_published(struct proof *p)
 {
     CLEANUP(pg_result_freep) struct pg_result *rows = NULL;
@@ -45,6 +57,7 @@ int proof_read_published(struct proof *p)
     p->backlog.passed = pg_get_i64(rows, 0, 3);
     p->backlog.passed_first = pg_get_i64(rows, 0, 4);
     p->backlog.passed_last = pg_get_i64(rows, 0, 5);
+    compare_position(p, rows);
     sheet_add(p->sheet, "passed", p->backlog.passed ? "with ids that were passed" : NULL,
               value_i64(p->backlog.passed));
     return PG_DONE;

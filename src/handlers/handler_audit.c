@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/timeutil.h"
+#include "consumers/store_consumer.h"
 #include "crypto/audit_leaf.h"
 #include "sql/statements.h"
 
@@ -411,9 +412,15 @@ static int apply(struct pg *pg, const struct message_event *const *events, size_
     return r;
 }
 
+static int compare(struct pg *pg, const char *model, bool *ret_known, struct error *err)
+{
+    return store_stop_unmarked(pg, &sql_stop_unmarked_leaves, model, "", ret_known, err);
+}
+
 const struct handler handler_audit = {
     .types = 1U << EVENT_CREATED | 1U << EVENT_UPDATED | 1U << EVENT_SENT | 1U << EVENT_FAILED |
              1U << EVENT_RETRIED,
     .hashes = true,
     .apply = apply,
+    .compare = compare,
 };

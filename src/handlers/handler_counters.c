@@ -4,6 +4,7 @@
  * monitor brings successful_sends and failed_sends of the integrations to these counts. */
 #include "handlers/handler_counters.h"
 
+#include "consumers/store_consumer.h"
 #include "sql/statements.h"
 
 static void add(struct integration_deltas *d, const struct message_event *e)
@@ -113,13 +114,9 @@ static int apply(struct pg *pg, const struct message_event *const *events, size_
     return PG_DONE;
 }
 
-static int compare(struct pg *pg, const char *model, const char *command, bool *ret_known, struct error *err)
+static int compare(struct pg *pg, const char *model, bool *ret_known, struct error *err)
 {
-    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
-
-    pg_arg_text(&args, model);
-    pg_arg_text(&args, command);
-    return pg_query_bool(pg, &sql_stop_unmarked, &args, ret_known, err);
+    return store_stop_unmarked(pg, &sql_stop_unmarked, model, " --from-ledger", ret_known, err);
 }
 
 const struct handler handler_counters = {

@@ -9,6 +9,7 @@
 
 #include "base/timeutil.h"
 #include "kafka/kafka_conf.h"
+#include "kafka/kafka_retention.h"
 
 #define PURGE_USEC (2 * USEC_PER_SEC)
 
@@ -209,6 +210,20 @@ int kafka_producer_create_topic(struct kafka_producer *p, size_t topic, int part
     rd_kafka_AdminOptions_destroy(options);
     rd_kafka_queue_destroy(queue);
     rd_kafka_NewTopic_destroy(wanted);
+    return r;
+}
+
+int kafka_producer_compacts(struct kafka_producer *p, size_t count, int timeout_ms, bool *ret,
+                            struct error *err)
+{
+    CLEANUP(freep) const char **names = xcalloc(count, sizeof(*names));
+    CLEANUP(freep) struct kafka_retention *found = xcalloc(count, sizeof(*found));
+
+    for (size_t i = 0; i < count; i++)
+        names[i] = rd_kafka_topic_name(p->topics[i].handle);
+    int r = kafka_retention_look(p->rk, names, count, timeout_ms, found, err);
+    for (size_t i = 0; r == 0 && i < count; i++)
+        ret[i] = found[i].compacts;
     return r;
 }
 

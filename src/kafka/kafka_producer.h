@@ -42,6 +42,10 @@ enum {
  * there now, or an outcome from above, or -EIO with *err: no answer. */
 int kafka_producer_create_topic(struct kafka_producer *p, size_t topic, int partitions,
                                 int replication_factor, int timeout_ms, struct error *err);
+/* Of the first topics: which have a cleanup.policy that compacts them. False where the broker does not tell.
+ * 0, or negative with *err when nobody answered. */
+int kafka_producer_compacts(struct kafka_producer *p, size_t count, int timeout_ms, bool *ret,
+                            struct error *err);
 
 /* The partition of a key: CRC32 modulo the count, as librdkafka's partitioner "consistent". */
 int32_t kafka_partition(struct bytes key, int32_t count);

@@ -24,7 +24,7 @@ static void take_settings(const rd_kafka_ConfigResource_t *resource, struct kafk
     size_t count = 0;
     const rd_kafka_ConfigEntry_t **entries = rd_kafka_ConfigResource_configs(resource, &count);
     int64_t retention = -1, segment = -1;
-    bool deletes = false;
+    const char *policy = "";
 
     for (size_t i = 0; i < count; i++) {
         const char *name = rd_kafka_ConfigEntry_name(entries[i]),
@@ -34,10 +34,11 @@ static void take_settings(const rd_kafka_ConfigResource_t *resource, struct kafk
         else if (strcmp(name, "segment.ms") == 0)
             segment = read_ms(value);
         else if (strcmp(name, "cleanup.policy") == 0)
-            deletes = value && strstr(value, "delete") != NULL;
+            policy = value ? value : "";
     }
     ret->known = true;
-    ret->for_ever = !deletes || retention < 0 || segment < 0;
+    ret->compacts = strstr(policy, "compact");
+    ret->for_ever = !strstr(policy, "delete") || retention < 0 || segment < 0;
     ret->usec = ret->for_ever ? 0 : (uint64_t) (retention + segment) * USEC_PER_MSEC + SWEEP_USEC;
 }
 
@@ -84,6 +85,22 @@ static int ask(rd_kafka_t *rk, rd_kafka_ConfigResource_t **wanted, const char *c
     return r;
 }
 
+int kafka_retention_look(rd_kafka_t *rk, const char *const *topics, size_t count, int timeout_ms,
+                         struct kafka_retention *ret, struct error *err)
+{
+    rd_kafka_ConfigResource_t **wanted = xcalloc(count, sizeof(*wanted));
+
+    memset(ret, 0, count * sizeof(*ret));
+    for (size_t i = 0; i < count; i++) {
+        error_set(&ret[i].why, "the broker did not tell");
+        wanted[i] = rd_kafka_ConfigResource_new(RD_KAFKA_RESOURCE_TOPIC, topics[i]);
+    }
+    int r = ask(rk, wanted, topics, count, timeout_ms, ret, err);
+    rd_kafka_ConfigResource_destroy_array(wanted, count);
+    free(wanted);
+    return r;
+}
+
 int kafka_retention_ask(const struct config *config, const char *const *topics, size_t count, int timeout_ms,
                         struct kafka_retention *ret, struct error *err)
 {
@@ -91,17 +108,9 @@ int kafka_retention_ask(const struct config *config, const char *const *topics, 
     rd_kafka_t *rk;
     int r = kafka_client_new(&rk, config, KAFKA_PRODUCER, own, err);
 
-    memset(ret, 0, count * sizeof(*ret));
     if (r < 0)
         return r;
-    rd_kafka_ConfigResource_t **wanted = xcalloc(count, sizeof(*wanted));
-    for (size_t i = 0; i < count; i++) {
-        error_set(&ret[i].why, "the broker did not tell");
-        wanted[i] = rd_kafka_ConfigResource_new(RD_KAFKA_RESOURCE_TOPIC, topics[i]);
-    }
-    r = ask(rk, wanted, topics, count, timeout_ms, ret, err);
-    rd_kafka_ConfigResource_destroy_array(wanted, count);
-    free(wanted);
+    r = kafka_retention_look(rk, topics, count, timeout_ms, ret, err);
     rd_kafka_destroy(rk);
     return r;
 }

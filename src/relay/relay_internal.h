@@ -89,6 +89,10 @@ struct relay_kafka {
     size_t places;       /* of these, in how many partitions */
     struct backoff backoff;
     struct trouble away, leaderless, topics_missing, topics_forbidden, refuses_batches;
+    struct {
+        uint64_t ask_at; /* monotonic */
+        struct trouble topics;
+    } compacted;
     bool why_said; /* why it is away: at first no connection may have come so far that it fails */
 };
 

@@ -5,8 +5,10 @@
 
 #define LEADERS_MS 300 /* for one topic */
 #define NOT_YET_USEC (10 * USEC_PER_SEC)
-#define LOOK_USEC (30 * USEC_PER_SEC) /* between looks at the topics */
-#define VALUE_SPARE 32768             /* of a message: key, headers, and the protocol's own bytes */
+#define LOOK_USEC (30 * USEC_PER_SEC)        /* between looks at the topics */
+#define POLICY_USEC (10 * 60 * USEC_PER_SEC) /* between looks at their settings */
+#define POLICY_MS 1000
+#define VALUE_SPARE 32768 /* of a message: key, headers, and the protocol's own bytes */
 #define SMALL_BATCHES_USEC (5 * 60 * USEC_PER_SEC)
 
 /* By struct relay_kafka's batch_step; see kafka_producer_new(). */
@@ -115,6 +117,33 @@ static uint64_t wait_for_topics(struct relay *relay, int r, const struct error *
     return backoff_next_usec(&kafka->backoff);
 }
 
+/* A compacted topic keeps the last event of a subscription: who is behind never sees those before. Who may
+ * not read the settings of topics is told nothing. */
+static void look_for_compaction(struct relay *relay)
+{
+    CLEANUP(strbuf_free) struct strbuf names = STRBUF_INIT(4096);
+    bool compacts[EVENT_TYPES] = {false};
+    uint64_t now = now_monotonic_usec();
+    struct error ignored;
+
+    if (now < relay->kafka.compacted.ask_at)
+        return;
+    relay->kafka.compacted.ask_at = now + POLICY_USEC;
+    if (kafka_producer_compacts(relay->kafka.producer, EVENT_TYPES, POLICY_MS, compacts, &ignored) < 0)
+        return;
+    for (size_t i = 0; i < EVENT_TYPES; i++)
+        if (compacts[i])
+            strbuf_addf(&names, "%s\"%s\"", names.len ? ", " : "", relay->kafka.topics.items[i].name);
+    if (names.len && trouble_begins(&relay->kafka.compacted.topics))
+        log_line(
+            LOG_WARNING, MSG_KAFKA_COMPACTED,
+            "Kafka compacts %s (cleanup.policy): of a subscription's events it keeps the last one there, and "
+            "consumers that are behind miss the others. Set cleanup.policy=delete",
+            strbuf_str(&names));
+    else if (!names.len && trouble_ends(&relay->kafka.compacted.topics))
+        log_line(LOG_NOTICE, MSG_KAFKA_COMPACTED, "Kafka no longer compacts the topics of events");
+}
+
 uint64_t relay_look_at_topics(struct relay *relay)
 {
     struct error err;
@@ -138,6 +167,7 @@ uint64_t relay_look_at_topics(struct relay *relay)
         log_line(LOG_NOTICE, MSG_KAFKA_TOPIC, "the relay's topics are there");
     if (relay->stats.trouble == RELAY_NO_TOPIC || relay->stats.trouble == RELAY_FORBIDDEN)
         relay->stats.trouble = RELAY_FINE;
+    look_for_compaction(relay);
     relay->kafka.look_at = now_monotonic_usec() + LOOK_USEC;
     return NOW;
 }
