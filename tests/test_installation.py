@@ -95,6 +95,23 @@ def test_a_copy_waits_until_it_is_told(original, broker, institutions, how):
     assert Ctl(database=copy.database, kafka=broker)("verify").code == 0
 
 
+def test_a_copy_that_was_called_the_same_beside_the_running_original(original, broker, institutions):
+    """What it means is said to who says so; and the daemons of the original tell of events that are not theirs."""
+    server, app = original
+    with Daemon(QUICK, database=app.database, kafka=broker) as daemon:
+        app.wait_states(sent=20)
+        copy = Application(dumped(server, app.database, "copy"))
+        said = re.sub(r"\s+", " ", Ctl(database=copy.database)("installation", "--same").expect(0).stdout)
+        assert 'end its daemons now, and make this one a copy ("--copy")' in said
+        assert "end its daemons" not in Ctl(database=copy.database)("installation", "--same").expect(0).stdout
+        copy.subscriptions(copy.integration(institutions.url("/good/copy")), 10)
+        with Daemon(QUICK, database=copy.database, kafka=broker, name="copy") as second:
+            copy.wait_states(sent=30)
+            daemon.wait_log('a copy of it publishes under its name .for which "anubisctl installation --same" was run', 60)
+            assert second.term() == 0
+        assert app.states() == {"sent": 20} and daemon.term() == 0
+
+
 @pytest.mark.parametrize("told", ["--copy", "namespace"])
 def test_data_that_were_loaded_into_tables_that_have_a_name(original, broker, institutions, told):
     """Whose they are is seen by their events; nothing is sent until it is said what the database is."""

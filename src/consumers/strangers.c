@@ -57,8 +57,9 @@ static void say_first(struct consumer *c, const struct consumer_item *item)
         "%s: passes over %" PRIu64
         " event%s in the name of this installation that are not in its ledger, or not in their partition, "
         "the first with sequence %" PRId64 " at offset %" PRId64 " of \"%s\", partition %d: the "
-        "database was set back to an earlier time, the topic has had another number of partitions, or somebody "
-        "else wrote to it",
+        "database was set back to an earlier time, a copy of it publishes under its name (for which \"anubisctl "
+        "installation --same\" was run), the topic has had another number of partitions, or somebody else wrote "
+        "to it",
         c->name, c->unknown.count, plural((int64_t) c->unknown.count), item->event.sequence, item->offset,
         item->partition->topic, (int) item->partition->number);
     c->unknown = (struct consumer_unknown){.quiet_until = now_monotonic_usec() + QUIET_USEC};

@@ -33,6 +33,12 @@ static int show(struct ctl *c, struct pg *pg, int64_t disabled, bool was_elsewhe
         sheet_add(sheet, "disabled", c->identity.copy ? "disabled now" : NULL, value_i64(disabled));
     if (c->identity.same && !was_elsewhere)
         sheet_say(sheet, "", "It was last used here already: nothing had to be said.");
+    if (c->identity.same && was_elsewhere)
+        sheet_say(
+            sheet, "",
+            "Daemons go on here, under the name of the former database. Where that is still in use, end its "
+            "daemons now, and make this one a copy (\"--copy\"): both would send the same subscriptions and "
+            "publish under one name.");
     if (elsewhere)
         sheet_say(
             sheet, "",

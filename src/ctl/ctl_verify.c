@@ -53,6 +53,8 @@ static const char *const remedies[] = {
     [KIND_CONFIRMATIONS] = "\"anubisctl replay --group external --from-ledger\" corrects what is expected",
 };
 
+_Static_assert(ARRAY_SIZE(remedies) == KINDS, "each kind of difference has what helps");
+
 static void add_remedies(struct proof *p)
 {
     struct sentences s = {0};

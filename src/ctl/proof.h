@@ -55,6 +55,7 @@ enum kind {
     KIND_MARKS_LOST,
     KIND_STATS,
     KIND_CONFIRMATIONS,
+    KINDS,
 };
 
 static inline void proof_note_kind(struct proof *p, enum kind kind)
