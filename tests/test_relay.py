@@ -1004,6 +1004,31 @@ def test_topics_of_another_name_are_said(ledger, make_daemon):
     assert "kafka.topic_prefix" not in other.log
 
 
+def test_what_was_not_read_of_former_topics_is_counted_when_asked_for(ledger, make_daemon, institutions, broker):
+    """Another topic_prefix while the groups are behind: the journal names the command, and then nothing is missing."""
+    integration = ledger.app.integration(institutions.url("/good"))
+    before, after = ({"kafka": {"topic_prefix": prefix}} for prefix in ("one.", "two."))
+    daemon = make_daemon({**RELAY_ALONE, **before}).start()
+    ledger.app.subscriptions(integration, 20)
+    ledger.app.wait_states(sent=20)
+    ledger.wait_published()
+    daemon.term()
+    daemon = make_daemon(merged(after, {"consumers": {"session_timeout": "6s", "heartbeat_interval": "500ms"}})).start()
+    daemon.wait_log('no longer to those with "one."[^\n]* is published again after "anubisctl replay --group NAME"')
+    ledger.app.subscriptions(integration, 5)
+    ledger.app.wait_states(sent=25)
+    ctl = Ctl(after, database=ledger.app.database, kafka=broker)
+    wait_for(lambda: ctl("verify", "--json", at_once=True).json["unhandled"] == 40, 60, "the rest to be handled")
+    for group in ("integration", "external"):
+        ctl("replay", "--group", group).expect(0)
+    wait_for(lambda: ctl("verify", "--json", at_once=True).json["unhandled"] == 0, 90, "all to be handled", interval=0.3)
+    assert "replay --group monitoring" in ctl("verify").expect(2).stdout
+    ctl("replay", "--group", "monitoring").expect(0)
+    wait_for(lambda: ctl("verify").code == 0, 90, lambda: f"the proof: {ctl('verify')}", interval=0.5)
+    assert ledger.value("select sum(sent) from {s}.integration_runtime") == 25
+    assert daemon.term() == 0
+
+
 def test_a_session_that_is_no_daemon_and_has_the_leaders_lock_is_named(ledger, broker, make_daemon, ctl):
     """Another program may use the same number. It is not taken for a daemon that leads."""
     stranger = ledger.app.database.connect(autocommit=True)

@@ -307,7 +307,9 @@ int relay_note_compared(struct relay *relay, struct error *err)
     if (pg_next_bool(&row) && known)
         log_notice(
             "events go to topics that begin with \"%s\" from now on, and no longer to those with \"%s\" "
-            "(kafka.topic_prefix): what reads them has to follow",
+            "(kafka.topic_prefix): what reads them has to follow. What anubisd's own groups had not read of the "
+            "former ones is published again after \"anubisctl replay --group NAME\"; \"anubisctl verify\" tells "
+            "whether there is any",
             own, former);
     return 0;
 }
