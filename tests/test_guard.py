@@ -194,6 +194,9 @@ NEWEST = "(select name from {s}.ledger_partitions, {s}.ledger_id_seq where last_
      'table "relay_state" is named attic.relay_state now', "migrate"),
     (["create schema attic", "alter table {s}.integrations set schema attic"],
      r'table "integrations" is attic.integrations now; run "alter table attic.integrations set schema anubis"', "gone, said"),
+    (["alter table {s}.subscriptions rename to enrolments"],
+     'table "subscriptions" is named anubis.enrolments now; run "alter table anubis.enrolments rename to subscriptions"',
+     "gone, said"),
     (["alter table {s}.integrations rename to institutions", "create view {s}.integrations as table {s}.institutions"],
      r'table "integrations" is a view, and the table itself is anubis.institutions', "said"),
     (["delete from {s}.relay_state"], 'table "relay_state" has no row', "migrate"),
@@ -213,7 +216,7 @@ NEWEST = "(select name from {s}.ledger_partitions, {s}.ledger_id_seq where last_
     (["update {s}.installation set namespace = gen_random_uuid()"], "table installation names .* somebody has written", "said"),
 ], ids=["detached", "not listed", "unlogged", "unlogged subscriptions", "unlogged filters", "look-alike",
         "plain copy", "renamed", "moved ledger", "moved relay_state",
-        "moved integrations", "view of integrations", "relay_state", "installation",
+        "moved integrations", "renamed subscriptions", "view of integrations", "relay_state", "installation",
         "copy of relay_state", "copy of marks", "copy of dead letters", "unlogged offsets", "view", "column",
         "column of the relay", "column of a silence", "sequence", "namespace"])
 def test_it_stops_where_a_table_is_another_one(app, institutions, make_daemon, broker, changes, named, mend):

@@ -210,9 +210,11 @@ begin
                      group by 1) l
              where l.lost is not null and to_regclass('@extschema@.' || l.relation) is not null
             union all
-            select n.name, coalesce(format('is %s now; run "alter table %1$s set schema @extschema@"', @extschema@.table_moved(n.name)),
-                                    'is missing; bring it back from a dump')
+            select n.name, case when c.oid is null then 'is missing; bring it back from a dump'
+                                when c.relname = n.name then format('is %s now; run "alter table %1$s set schema @extschema@"', o.own)
+                                else format('is named %s now; run "alter table %1$s rename to %2$I"', o.own, n.name) end
               from unnest('{subscriptions,integrations,integration_filters}'::text[]) n (name)
+             cross join lateral @extschema@.table_elsewhere(n.name) o (own) left join pg_class c on c.oid = o.own
              where to_regclass('@extschema@.' || n.name) is null
             union all
             select c.relname, format('is unlogged, and empty after a crash; run "alter table @extschema@.%I set logged"', c.relname)
