@@ -1001,8 +1001,10 @@ def test_topics_of_another_name_are_said(ledger, make_daemon):
     assert "kafka.topic_prefix" not in other.log
 
 
-def test_what_was_not_read_of_former_topics_is_counted_when_asked_for(ledger, make_daemon, institutions, broker):
-    """Another topic_prefix while the groups are behind: the journal names the command, and then nothing is missing."""
+@pytest.mark.parametrize("later", [5, 0])
+def test_what_was_not_read_of_former_topics_is_counted_when_asked_for(ledger, make_daemon, institutions, broker, later):
+    """Another topic_prefix while the groups are behind: the journal names the command, and then nothing is missing. Also where the
+    groups stand at the beginning of the new topics, to which they are set back."""
     integration = ledger.app.integration(institutions.url("/good"))
     before, after = ({"kafka": {"topic_prefix": prefix}} for prefix in ("one.", "two."))
     daemon = make_daemon({**RELAY_ALONE, **before}).start()
@@ -1010,19 +1012,20 @@ def test_what_was_not_read_of_former_topics_is_counted_when_asked_for(ledger, ma
     ledger.app.wait_states(sent=20)
     ledger.wait_published()
     daemon.term()
+    ctl = Ctl(after, database=ledger.app.database, kafka=broker)
+    assert "has not read anything yet" in ctl("replay", "--group", "integration").expect(1).stdout
     daemon = make_daemon(merged(after, {"consumers": {"session_timeout": "6s", "heartbeat_interval": "500ms"}})).start()
     daemon.wait_log('no longer to those with "one."[^\n]* is published again after "anubisctl replay --group NAME"')
-    ledger.app.subscriptions(integration, 5)
-    ledger.app.wait_states(sent=25)
-    ctl = Ctl(after, database=ledger.app.database, kafka=broker)
+    ledger.app.subscriptions(integration, later)
+    ledger.app.wait_states(sent=20 + later)
     wait_for(lambda: ctl("verify", "--json", at_once=True).json["unhandled"] == 40, 60, "the rest to be handled")
-    for group in ("integration", "external"):
+    wait_for(lambda: ledger.value("select count(distinct read_model) from {s}.consumer_offsets") == 3, 60, "all groups to begin")
+    assert not later or "replay --group monitoring" in ctl("verify").expect(2).stdout
+    for group in ("integration", "external", "monitoring"):
         ctl("replay", "--group", group).expect(0)
-    wait_for(lambda: ctl("verify", "--json", at_once=True).json["unhandled"] == 0, 90, "all to be handled", interval=0.3)
-    assert "replay --group monitoring" in ctl("verify").expect(2).stdout
-    ctl("replay", "--group", "monitoring").expect(0)
     wait_for(lambda: ctl("verify").code == 0, 90, lambda: f"the proof: {ctl('verify')}", interval=0.5)
-    assert ledger.value("select sum(sent) from {s}.integration_runtime") == 25
+    assert ledger.value("select sum(sent) from {s}.integration_runtime") == 20 + later
+    assert ledger.value("select count(*) from {s}.audit_log") == 3 * (20 + later)
     assert daemon.term() == 0
 
 

@@ -52,7 +52,7 @@ select $1, $2, $3, $5, $6, nullif($7::bigint, -1), p.below, p.gaps
  where o.next_offset = $4
 
 -- name: advance
--- Moves offsets. A row that stands elsewhere is not changed.
+-- Moves offsets. A row that stands elsewhere is not changed, nor one that was set back to where it stands: see replay_again.
 -- $1 text: consumer group
 -- $2 text[]: topics
 -- $3 integer[]: partitions
@@ -65,6 +65,7 @@ update consumer_offsets o
   from unnest($2::text[], $3::int[], $4::bigint[], $5::bigint[], $6::bigint[])
        as a (topic, partition, expected, next, foreign_messages)
  where o.consumer_group = $1 and o.topic = a.topic and o.partition = a.partition and o.next_offset = a.expected
+   and o.unread_until is distinct from 9223372036854775807
    and not exists (select from consumer_stops s where s.read_model = $7 and s.passes_until is null)
 
 -- name: find_rival

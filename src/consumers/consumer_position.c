@@ -387,7 +387,8 @@ int consumer_find_moved(struct consumer *c, bool *ret, struct error *err)
             (struct store_offset){.topic = c->partitions[i]->topic, .partition = c->partitions[i]->number};
     int r = store_read_offsets(c->session.pg, c->group_id, at, c->partition_count, err);
     for (size_t i = 0; r == PG_DONE && i < c->partition_count; i++)
-        *ret |= c->partitions[i]->started && at[i].next != c->partitions[i]->next;
+        *ret |= c->partitions[i]->started &&
+                (at[i].next != c->partitions[i]->next || at[i].unread_until == UNREAD_ASKED);
     return r;
 }
 

@@ -10,7 +10,7 @@
 
 /* Exit codes beside those of sysexits.h. */
 enum {
-    CTL_DIFFERENT = 1, /* verify found differences; explain: there is no such subscription */
+    CTL_DIFFERENT = 1, /* verify found differences; explain: no such subscription; replay: nothing was read */
     CTL_BEHIND = 2,    /* verify found no difference, but work is not done yet */
 };
 
