@@ -1003,8 +1003,8 @@ def test_topics_of_another_name_are_said(ledger, make_daemon):
 
 @pytest.mark.parametrize("later", [5, 0])
 def test_what_was_not_read_of_former_topics_is_counted_when_asked_for(ledger, make_daemon, institutions, broker, later):
-    """Another topic_prefix while the groups are behind: the journal names the command, and then nothing is missing. Also where the
-    groups stand at the beginning of the new topics, to which they are set back."""
+    """Another topic_prefix while the groups are behind: the journal names the command, and then nothing is missing. Also where
+    the groups stand at the beginning of the new topics, to which they are set back."""
     integration = ledger.app.integration(institutions.url("/good"))
     before, after = ({"kafka": {"topic_prefix": prefix}} for prefix in ("one.", "two."))
     daemon = make_daemon({**RELAY_ALONE, **before}).start()
