@@ -489,7 +489,8 @@ declare
 begin
     for n in 1 .. 2 loop
         select count(*) > 0, coalesce(bool_or(a.state <> 'disabled'), false), max(a.state_change),
-               coalesce(bool_or(coalesce(a.state, 'disabled') <> 'idle'), false)
+               coalesce(bool_or(coalesce(a.state, 'disabled') = 'disabled'
+                                or a.state = 'active' and a.wait_event_type is distinct from 'Client'), false)
           into there, shown, now_last, busy
           from pg_locks l join pg_stat_activity a using (pid)
          where l.locktype = 'advisory' and l.granted and l.objsubid = 1

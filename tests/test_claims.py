@@ -1,7 +1,9 @@
 """What a claim reads: it looks only where something may be claimed. Pages are counted, which no other load changes."""
 import contextlib
 import threading
+import types
 
+import psycopg2
 import pytest
 from harness.processes import wait_for
 from test_statements import PARAMETER, STATEMENTS
@@ -295,6 +297,31 @@ def test_the_times_of_a_rate_are_one_process_s_at_a_time(claims, app):
     assert take(other, 2, -5) == 5 and take(claims, 1, -0.5) == 0
     assert take(claims, 1, 3600) == 5, "the clock was set back"
     other.connection.close()
+
+
+@pytest.mark.parametrize("stands_in", ["nothing", "a transaction", "a COPY", "a statement"])
+def test_where_a_daemon_that_is_frozen_stands(app, stands_in):
+    """It is not there, unless the server is at work for it."""
+    seen = "select there from {s}.daemon_seen('one')"
+    hold = f"select pg_try_advisory_lock_shared(hashtextextended('one', {app.schema}.lock_key('alive')))"
+    with contextlib.closing(psycopg2.connect(app.database.conninfo())) as held, held.cursor() as cursor:
+        cursor.execute("create temp table t (a int); select pg_backend_pid()")
+        pid = cursor.fetchone()[0]
+        cursor.execute(hold)
+        if stands_in != "a transaction":
+            held.commit()
+        ended = threading.Event()
+        rows = types.SimpleNamespace(read=lambda _: "" if ended.wait(120) else "")
+        work = {"a COPY": lambda: cursor.copy_expert("copy t from stdin", rows),
+                "a statement": lambda: cursor.execute("select pg_sleep(20)")}.get(stands_in)
+        worker = threading.Thread(target=work or ended.wait)
+        worker.start()
+        silent = "select state_change < clock_timestamp() - interval '6 s' from pg_stat_activity where pid = %s"
+        wait_for(lambda: app.value(silent, (pid,)), 60, "the session to be silent", interval=0.5)
+        there = app.value(seen)
+        ended.set()
+        worker.join()
+    assert there == (stands_in == "a statement")
 
 
 def test_a_daemon_is_there_as_long_as_a_session_of_it_sends_statements(app):

@@ -58,7 +58,7 @@ exception when insufficient_privilege then
 end $$;
 
 -- Is a daemon of this name there, with any session, and does it send statements? Shown: whether we may see that it does; else it counts as
--- one that does. Its sessions send one each second. By the server's clock alone one would seem silent when that is set forward.
+-- one that does. Its sessions send one each second; one that the server waits for, in a transaction or a COPY, sends none. By the server's clock alone one would seem silent when that is set forward.
 create or replace function @extschema@.daemon_seen(daemon text, out there boolean, out shown boolean) language plpgsql
     set search_path = pg_catalog, pg_temp as $$
 declare
@@ -68,7 +68,8 @@ declare
 begin
     for n in 1 .. 2 loop
         select count(*) > 0, coalesce(bool_or(a.state <> 'disabled'), false), max(a.state_change),
-               coalesce(bool_or(coalesce(a.state, 'disabled') <> 'idle'), false)
+               coalesce(bool_or(coalesce(a.state, 'disabled') = 'disabled'
+                                or a.state = 'active' and a.wait_event_type is distinct from 'Client'), false)
           into there, shown, now_last, busy
           from pg_locks l join pg_stat_activity a using (pid)
          where l.locktype = 'advisory' and l.granted and l.objsubid = 1
