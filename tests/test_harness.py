@@ -577,7 +577,7 @@ def test_proxy_before_postgres(own_postgres):
 
 
 @pytest.mark.parametrize("fickle, broken, said", [
-    (0, 0, "1 passed, 0 failed"), (1, 0, "2 passed, 0 failed"), (3, 0, "4 passed, 0 failed"), (4, 0, "1 passed, 4 failed"),
+    (0, 0, "1 passed, 0 failed"), (1, 0, "2 passed, 0 failed"), (6, 0, "7 passed, 0 failed"), (7, 0, "1 passed, 7 failed"),
     (1, 1, "2 passed, 1 failed")])
 def test_a_test_that_failed_beside_others_is_run_once_more_alone(tmp_path, fickle, broken, said):
     tests = tmp_path / "tests"
@@ -599,5 +599,5 @@ def test_a_test_that_failed_beside_others_is_run_once_more_alone(tmp_path, fickl
                           timeout=300)
     assert done.stdout.splitlines()[-1] == said, done.stdout
     assert (done.returncode == 0) == ("0 failed" in said)
-    assert done.stdout.count("failed beside others and passed alone") == (fickle if fickle <= 3 else 0)
+    assert done.stdout.count("failed beside others and passed alone") == (fickle if fickle <= 6 else 0)
     assert done.stdout.count("fails alone, too") == broken
