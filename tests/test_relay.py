@@ -1058,9 +1058,9 @@ def test_a_former_leader_is_fenced_off(ledger, broker, make_daemon):
     daemon = make_daemon(RELAY_ALONE).start()
     ledger.app.subscriptions(integration, 10)
     ledger.wait_published()
-    ledger.query("update {s}.relay_state set epoch = epoch + 1")
+    ledger.query("update {s}.relay_state set epoch = epoch + 1, leader = 'another'")
     ledger.app.subscriptions(integration, 10)
-    daemon.wait_log("has taken the lead")
+    daemon.wait_log('the relay of the daemon "another" has taken the lead')
     ledger.wait_published()
     check_published(ledger, broker, once=False)
 

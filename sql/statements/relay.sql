@@ -204,7 +204,8 @@ select exists (select from relay_state where epoch = $1 and xmin::text::bigint =
 -- name: relay_fenced_by
 -- Why we lead no more: what was taken from the ledger, NULL = nothing; and the daemon that has taken the lead, NULL = none has.
 -- $1 bigint: our epoch
-select ledger_amiss(), (select leader from relay_state where epoch > $1)
+-- $2 text: our name
+select ledger_amiss(), (select leader from relay_state where epoch > $1 and leader <> $2)
 
 -- name: relay_stop
 -- Writes that the relay is stopped on an event. Who wrote the row (see relay_leads); no row when another relay leads.

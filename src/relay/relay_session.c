@@ -35,6 +35,7 @@ static void say_fenced(struct relay *relay)
     struct error err;
 
     pg_arg_i64(&args, relay->session.lead.epoch);
+    pg_arg_text(&args, relay->config->instance);
     int r = pg_query(relay->session.pg, &sql_relay_fenced_by, &args, &result, &err);
     if (r == 0 && !pg_is_null(result, 0, 0))
         log_warning("the relay gives up the lead, and publishes nothing until it is repaired: %s",
