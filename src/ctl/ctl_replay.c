@@ -173,9 +173,10 @@ static int show(const struct replay *r)
     }
     bool read_nothing = !r->ctl->stats.from_ledger && r->partitions == 0;
     if (read_nothing)
-        sheet_say(sheet, "",
-                  "The group has not read anything yet, so there is nothing that it could read again: run the "
-                  "command once more when a daemon runs the group.");
+        sheet_say(
+            sheet, "",
+            "The group has not read anything yet, so there is nothing that it could read again: run the "
+            "command once more when a daemon runs the group.");
     if (r->ctl->dry_run)
         sheet_say(sheet, "", "Nothing was changed (--dry-run).");
     int code = ctl_show(r->ctl, sheet, read_nothing ? CTL_DIFFERENT : 0);
