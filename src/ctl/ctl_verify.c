@@ -304,11 +304,12 @@ static int verify_tables(struct proof *p)
 
 static int prove(struct proof *p)
 {
-    /* One snapshot for all, and no row changed. The lock comes first: a partition that is leaving has left
-     * then, and the baseline has its events, or it stays until the end. */
     int r = verify_tables(p);
+
     if (r != PG_DONE || p->kinds)
         return r;
+    /* One snapshot for all, and no row changed. The lock comes first: a partition that is leaving has left
+     * then, and the baseline has its events, or it stays until the end. */
     r = pg_execute(p->pg,
                    "begin isolation level repeatable read read only; set local work_mem = '512MB'; "
                    "set local statement_timeout = 0; set local max_parallel_workers_per_gather = 4; "
