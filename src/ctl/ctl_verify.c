@@ -32,8 +32,6 @@ static const char *const remedies[] = {
         "Subscriptions were deleted while triggers did not fire: bring back rows with these ids and states, with "
         "triggers off",
     [KIND_STRAY] = "Make an integration with that id again, or give the subscriptions another integration_id",
-    [KIND_RELAY_STATE] =
-        "\"anubisctl migrate\" makes its row anew: the relay goes on with the first event that has not come back from Kafka",
     [KIND_POSITION] =
         "Set relay_state back to what the relay has saved (relay_saved); where the position is one that was given out, a daemon "
         "that starts does so",

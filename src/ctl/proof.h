@@ -48,7 +48,6 @@ enum kind {
     KIND_UNTRACED,
     KIND_GONE,
     KIND_STRAY,
-    KIND_RELAY_STATE,
     KIND_POSITION,
     KIND_COUNTER,
     KIND_MARKS,

@@ -42,7 +42,7 @@ int proof_read_published(struct proof *p)
     if (r != PG_DONE)
         return r;
     if (pg_rows(rows) != 1) {
-        proof_note_kind(p, KIND_RELAY_STATE);
+        proof_note_kind(p, KIND_TABLES);
         sentences_add(&p->differences, "the table relay_state has %d rows, not one", pg_rows(rows));
         return PG_DONE;
     }
