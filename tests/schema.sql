@@ -1994,7 +1994,7 @@ CREATE FUNCTION anubis.subscription_changed_by_others() RETURNS trigger
     AS $$
 begin
     -- By a trigger, within the statement that wrote a claim or a result: whoever gets the answer of that would act on it.
-    if pg_trigger_depth() > 1 and current_setting('application_name') like 'anubisd %' and anubis.as_instant(old.updated_at) = now() then
+    if pg_trigger_depth() > 1 and current_setting('application_name') like 'anubisd %' and anubis.as_instant(old.updated_at) >= now() then
         perform anubis.subscription_unlike(old.id::bigint, case when old.claim_token is null then 'result' else 'claim' end);
     end if;
     -- No change of its state would be taken any more, not even that its request has been answered.
@@ -2669,7 +2669,18 @@ CREATE FUNCTION anubis.tables_bypassed() RETURNS text
             union all
             select format('table %s inherits from "%s", whose triggers and keys do not hold for it; run "alter table %s no inherit %s"',
                           i.inhrelid::regclass, o.name, i.inhrelid::regclass, o.quoted)
-              from own o join pg_inherits i on i.inhparent = o.oid where o.relkind = 'r') w
+              from own o join pg_inherits i on i.inhparent = o.oid where o.relkind = 'r'
+            union all
+            select format('the subscription "%s" of logical replication writes into "%s"%s, where the triggers of statements do not fire for it, so '
+                          'that nothing of it is in the ledger; when all of it has come, run "drop subscription %1$I"',
+                          r.subname, coalesce(max(r.name) filter (where r.name = 'subscriptions'), min(r.name)),
+                          case when count(*) > 1 then format(' and %s more tables', count(*) - 1) end)
+              from (select distinct s.subname, c.relname as name
+                      from pg_subscription_rel p join pg_class c on c.oid = p.srrelid join pg_stat_subscription s on s.subid = p.srsubid
+                     where c.relnamespace = 'anubis'::regnamespace
+                       and (c.relname ~ '^(subscriptions|subscription_events(_adopted|_default|_[0-9]+)?)$'
+                            or c.relname in (select n.name from anubis.tables_needed() n))) r
+             group by r.subname) w
 $_$;
 CREATE FUNCTION anubis.tables_mend() RETURNS SETOF text
     LANGUAGE plpgsql
@@ -3765,7 +3776,7 @@ ALTER INDEX anubis.subscription_events_pkey ATTACH PARTITION anubis.subscription
 ALTER INDEX anubis.subscription_events_pkey ATTACH PARTITION anubis.subscription_events_1_pkey;
 ALTER INDEX anubis.subscription_events_pkey ATTACH PARTITION anubis.subscription_events_2097153_pkey;
 ALTER INDEX anubis.subscription_events_pkey ATTACH PARTITION anubis.subscription_events_default_pkey;
-CREATE TRIGGER anubis_2_foreign_change BEFORE UPDATE ON anubis.subscriptions FOR EACH ROW WHEN ((((NOT (new.claim_token IS DISTINCT FROM old.claim_token)) AND ((new.status IS DISTINCT FROM old.status) OR ((new.attempts IS DISTINCT FROM old.attempts) AND (old.status = 'processing'::text) AND (old.claim_token IS NOT NULL)))) OR ((new.claim_token IS DISTINCT FROM old.claim_token) AND (old.status = 'processing'::text) AND (new.status = 'processing'::text) AND (old.claim_token IS NOT NULL)) OR ((new.erased_at IS NOT NULL) AND (old.erased_at IS NULL) AND (new.status <> 'sent'::text) AND (new.status <> 'failed'::text)))) EXECUTE FUNCTION anubis.subscription_changed_by_others();
+CREATE TRIGGER anubis_2_foreign_change BEFORE UPDATE ON anubis.subscriptions FOR EACH ROW WHEN ((((NOT (new.claim_token IS DISTINCT FROM old.claim_token)) AND ((new.status IS DISTINCT FROM old.status) OR ((new.attempts IS DISTINCT FROM old.attempts) AND (old.status = 'processing'::text) AND (old.claim_token IS NOT NULL)))) OR ((new.claim_token IS DISTINCT FROM old.claim_token) AND (old.status = 'processing'::text) AND (new.status = 'processing'::text) AND (old.claim_token IS NOT NULL)) OR ((new.claim_token IS DISTINCT FROM old.claim_token) AND (old.claim_token IS NOT NULL) AND (pg_trigger_depth() > 0)) OR ((new.erased_at IS NOT NULL) AND (old.erased_at IS NULL) AND (new.status <> 'sent'::text) AND (new.status <> 'failed'::text)))) EXECUTE FUNCTION anubis.subscription_changed_by_others();
 CREATE TRIGGER anubis_3_seed_kept BEFORE UPDATE OF idempotency_seed ON anubis.subscriptions FOR EACH ROW WHEN (((new.idempotency_seed IS DISTINCT FROM old.idempotency_seed) AND ((old.idempotency_seed IS NOT NULL) OR (pg_trigger_depth() = 0)))) EXECUTE FUNCTION anubis.subscription_seeded();
 CREATE TRIGGER anubis_4_change_refused BEFORE UPDATE OF integration_id, payload ON anubis.subscriptions FOR EACH ROW WHEN (((new.claim_token IS DISTINCT FROM old.claim_token) OR ((old.status = 'processing'::text) AND (old.claim_token IS NOT NULL) AND ((new.status IS DISTINCT FROM old.status) OR (new.integration_id IS DISTINCT FROM old.integration_id) OR ((new.payload)::text IS DISTINCT FROM (old.payload)::text))) OR ((old.held_at IS NOT NULL) AND (new.status IS DISTINCT FROM old.status)))) EXECUTE FUNCTION anubis.subscription_change_refused();
 CREATE TRIGGER anubis_circuit_changed AFTER UPDATE OF circuit_state ON anubis.integration_runtime FOR EACH ROW WHEN (((old.circuit_state <> new.circuit_state) AND (new.circuit_state = 'closed'::text))) EXECUTE FUNCTION anubis.integration_changed();

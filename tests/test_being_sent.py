@@ -135,6 +135,23 @@ def test_a_save_of_what_was_read_before(app):
     assert app.row(held)["held_at"] is None
 
 
+def test_a_row_that_is_moved_where_no_trigger_fires_is_not_sent(app, institutions, make_daemon, ctl):
+    """What the one institution has taken is no result of the other, which gets it once the claim is over."""
+    first, other = app.integration(institutions.url("/slow/3000/first")), app.integration(institutions.url("/good/other"))
+    daemon = make_daemon({"delivery": {"timeout": "4s", "lease": "6s"}}).start()
+    row = app.subscription(first)
+    wait_for(lambda: institutions.counts("/slow/3000/first")["requests"] == 1, 30, "the request to be under way", interval=0.02)
+    app.query("set session_replication_role = replica; update {s}.subscriptions set integration_id = %s where id = %s",
+              (other, row))
+    daemon.wait_log(f"result of subscription {row} came after its claim had ended")
+    app.wait_states(sent=1, deadline=60)
+    assert institutions.counts("/good/other")["requests"] == 1 and app.row(row)["attempts"] == 2
+    assert [(e["event_type"], e["integration_id"]) for e in app.events(row)] == [
+        ("created", first), ("updated", first), ("retried", other), ("updated", other), ("sent", other)]
+    ctl("verify", "--wait").expect(0)
+    assert daemon.term() == 0
+
+
 def test_a_row_that_waits_is_not_marked_as_erased(app, institutions, make_daemon):
     """The claim of it would be refused, and that of all others with it."""
     row = app.subscription(app.integration(institutions.url("/good"), enabled=False))
@@ -210,16 +227,20 @@ def test_a_pause_and_a_key_that_triggers_change_are_named(app, institutions, mak
     assert len(institutions.keys()) == 1 and daemon.term() == 0
 
 
+@pytest.mark.parametrize("change", ["status = 'pending'", "status = 'pending', claim_token = null",
+                                    "status = 'pending', claim_token = null, claimed_by = null, lease_expires_at = null"])
 @pytest.mark.parametrize("trigger", [
     "create trigger own after update on {s}.subscriptions for each row when (new.status = 'processing') "
     "execute function public.undo()",
     "create trigger own after update on {s}.subscriptions for each statement execute function public.undo()",
-], ids=["row", "statement"])
-def test_triggers_that_undo_a_claim_afterwards_are_named(app, institutions, make_daemon, trigger):
+    "create constraint trigger own after update on {s}.subscriptions deferrable initially deferred "
+    "for each row when (new.status = 'processing') execute function public.undo()",
+], ids=["row", "statement", "at the commit"])
+def test_triggers_that_undo_a_claim_afterwards_are_named(app, institutions, make_daemon, trigger, change):
     """What an AFTER trigger does is not in what the statement returns."""
     integration = app.integration(institutions.url("/good/one"))
     app.query("create function public.undo() returns trigger language plpgsql as $q$ begin if pg_trigger_depth() = 1 then "
-              f"update {app.schema}.subscriptions set status = 'pending' where status = 'processing' and id % 2 = 0; "
+              f"update {app.schema}.subscriptions set {change} where status = 'processing' and id % 2 = 0; "
               "end if; return null; end $q$")
     app.query(trigger)
     daemon = make_daemon().start()

@@ -2,7 +2,8 @@
 import re
 
 import pytest
-from harness.anubis import Ctl
+from harness.anubis import Ctl, Daemon
+from harness.application import Application
 from harness.processes import wait_for
 
 SWAP = ("create table {s}.other (like {s}.subscriptions including all)", "insert into {s}.other select * from {s}.subscriptions",
@@ -66,6 +67,35 @@ def test_it_stops_where_no_trigger_fires_in_its_sessions(app, database, institut
         assert daemon.term() == 0
     finally:
         database.query("alter role postgres reset session_replication_role")
+
+
+@pytest.mark.parametrize("tables, named", [
+    ("table {s}.subscriptions", '"subscriptions"'), ("table {s}.integrations, {s}.subscriptions, {s}.confirmations",
+                                                     '"subscriptions" and 1 more tables')], ids=["one", "several"])
+def test_it_stops_where_logical_replication_writes(own_postgres, broker, institutions, tables, named):
+    """Of another installation's rows: none of the statements' triggers fires for them, whatever is set."""
+    here, there = (Application(own_postgres(settings={"wal_level": "logical"}).create_database("anubis")) for _ in range(2))
+    for app in (here, there):
+        Ctl(database=app.database).migrate()
+    there.integration(institutions.url("/good/there"))
+    integration = here.integration(institutions.url("/good/here"), id=100)
+    with Daemon(database=here.database, kafka=broker) as daemon:
+        here.query("select setval('{s}.subscriptions_id_seq', 1000)")
+        here.subscriptions(integration, 5)
+        here.wait_states(sent=5)
+        there.query("create publication anubis for " + tables)
+        here.query(f"create subscription incoming connection '{there.database.conninfo()}' publication anubis")
+        said = daemon.wait_log('error: the tables are not as anubisd made them: the subscription "incoming" of logical '
+                               rf'replication writes into {named}, where .*; when all of it has come, run "(drop [a-z ]+)"')
+        there.subscriptions(1, 5)
+        wait_for(lambda: here.states() == {"sent": 5, "pending": 5}, 60, lambda: f"the rows to come: {here.states()}")
+        assert "writes into" in Ctl(database=here.database)("status").stdout
+        here.query("update {s}.subscriptions set status = 'failed' where status = 'pending'")
+        here.query(said[1])
+        here.subscriptions(integration, 5)
+        here.wait_states(sent=10, failed=5)
+        assert daemon.term() == 0
+    assert institutions.counts("/good/there")["requests"] == 0
 
 
 def test_rows_that_were_written_without_triggers_are_named(app, institutions, make_daemon, broker):

@@ -84,6 +84,18 @@ def test_a_row_keeps_its_key_through_attempts_daemons_and_a_restore(app, institu
     assert list(institutions.keys()) == [key(number)]
 
 
+def test_a_row_keeps_its_key_while_somebody_writes_another_name_of_the_installation(app, institutions, make_daemon, key):
+    """Until a daemon has noticed that the name is not that of its events and keys."""
+    integration = app.integration(institutions.url("/reject/500"))
+    number = app.subscription(integration, PAYLOAD)
+    own = key(number)
+    daemon = make_daemon(SOON).start()
+    wait_for(lambda: institutions.counts("/reject/500")["requests"] >= 3, 60, "attempts")
+    app.query("update {s}.installation set namespace = gen_random_uuid()")
+    daemon.wait_log("table installation names .*, which somebody has written there")
+    assert list(institutions.keys()) == [own] and daemon.term() == 0
+
+
 def test_a_copy_gives_its_rows_keys_of_their_own(app, key):
     number = app.subscription(app.integration("https://x.example/"), PAYLOAD)
     server = app.database.server

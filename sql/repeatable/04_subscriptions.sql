@@ -251,12 +251,12 @@ begin
     return new;
 end $$;
 
--- A status set by somebody who is not the daemon (whose own statements always change the claim): the claim ends, so that a late answer
--- changes nothing, and what the last attempt left behind does not pass for this change's own.
+-- A status set by somebody who is not the daemon (whose own statements always change the claim, and are no trigger's): the claim ends, so that
+-- a late answer changes nothing, and what the last attempt left behind does not pass for this change's own.
 create or replace function @extschema@.subscription_changed_by_others() returns trigger language plpgsql as $$
 begin
     -- By a trigger, within the statement that wrote a claim or a result: whoever gets the answer of that would act on it.
-    if pg_trigger_depth() > 1 and current_setting('application_name') like 'anubisd %' and @extschema@.as_instant(old.updated_at) = now() then
+    if pg_trigger_depth() > 1 and current_setting('application_name') like 'anubisd %' and @extschema@.as_instant(old.updated_at) >= now() then
         perform @extschema@.subscription_unlike(old.id::bigint, case when old.claim_token is null then 'result' else 'claim' end);
     end if;
     -- No change of its state would be taken any more, not even that its request has been answered.

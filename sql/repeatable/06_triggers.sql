@@ -12,6 +12,7 @@ create trigger anubis_2_foreign_change before update on @extschema@.subscription
                or new.attempts is distinct from old.attempts and old.status = 'processing' and old.claim_token is not null)
           or new.claim_token is distinct from old.claim_token and old.status = 'processing' and new.status = 'processing'
              and old.claim_token is not null
+          or new.claim_token is distinct from old.claim_token and old.claim_token is not null and pg_trigger_depth() > 0
           or new.erased_at is not null and old.erased_at is null and new.status <> 'sent' and new.status <> 'failed')
     execute function @extschema@.subscription_changed_by_others();
 

@@ -170,7 +170,18 @@ create or replace function @extschema@.tables_bypassed() returns text language s
             union all
             select format('table %s inherits from "%s", whose triggers and keys do not hold for it; run "alter table %s no inherit %s"',
                           i.inhrelid::regclass, o.name, i.inhrelid::regclass, o.quoted)
-              from own o join pg_inherits i on i.inhparent = o.oid where o.relkind = 'r') w
+              from own o join pg_inherits i on i.inhparent = o.oid where o.relkind = 'r'
+            union all
+            select format('the subscription "%s" of logical replication writes into "%s"%s, where the triggers of statements do not fire for it, so '
+                          'that nothing of it is in the ledger; when all of it has come, run "drop subscription %1$I"',
+                          r.subname, coalesce(max(r.name) filter (where r.name = 'subscriptions'), min(r.name)),
+                          case when count(*) > 1 then format(' and %s more tables', count(*) - 1) end)
+              from (select distinct s.subname, c.relname as name
+                      from pg_subscription_rel p join pg_class c on c.oid = p.srrelid join pg_stat_subscription s on s.subid = p.srsubid
+                     where c.relnamespace = '@extschema@'::regnamespace
+                       and (c.relname ~ '^(subscriptions|subscription_events(_adopted|_default|_[0-9]+)?)$'
+                            or c.relname in (select n.name from @extschema@.tables_needed() n))) r
+             group by r.subname) w
 $$;
 
 -- What is wrong with the tables and the sequence of the ledger, and what would be right; NULL = nothing.

@@ -20,7 +20,7 @@
 )
 select id::bigint, integration_id::bigint, attempts::integer, concat_ws('+', idempotency_seed::bigint, idempotency_turn),
        (extract(epoch from now() - created_at) * 1000000)::bigint, coalesce(payload::text, 'null'), traceparent::text,
-       (select namespace from installation), due, number = 1,
+       installation_name(), due, number = 1,
        case when taken >= slots then 'all' when retry_slots < slots and retries_taken >= retry_slots then 'retries' else 'none' end,
        case when number = 1 then endpoint_url::text end, case when number = 1 then auth_token::text end,
        timeout_ms::bigint, max_attempts::bigint,

@@ -1,14 +1,15 @@
 -- $1 bigint[]: ids
 -- $2 bigint[]: claim tokens
--- $3 text[]: sent, failed, retry, release or hold
--- $4 integer[]: attempts that the row has then
--- $5 bigint[]: delays in ms
--- $6 integer[]: HTTP statuses
--- $7 integer[]: durations in ms
--- $8 text[]: errors
--- $9 text[]: responses
--- $10 boolean[]: whether a response is truncated
--- $11 boolean[]: whether the institution may have it all the same
--- $12 text[]: who decided; NULL = the table of outcomes
--- $13 boolean[]: whether the institution did not have it before this attempt, for sure
--- $14 boolean[]: whether the next attempt goes out with another Idempotency-Key
+-- $3 bigint[]: integrations that they were sent to
+-- $4 text[]: sent, failed, retry, release or hold
+-- $5 integer[]: attempts that the row has then
+-- $6 bigint[]: delays in ms
+-- $7 integer[]: HTTP statuses
+-- $8 integer[]: durations in ms
+-- $9 text[]: errors
+-- $10 text[]: responses
+-- $11 boolean[]: whether a response is truncated
+-- $12 boolean[]: whether the institution may have it all the same
+-- $13 text[]: who decided; NULL = the table of outcomes
+-- $14 boolean[]: whether the institution did not have it before this attempt, for sure
+-- $15 boolean[]: whether the next attempt goes out with another Idempotency-Key

@@ -13,7 +13,7 @@
                                 when r.ambiguous then coalesce(s.ambiguous_since, now()) else s.ambiguous_since end,
          idempotency_turn = case when r.new_key then coalesce(s.idempotency_turn, 0) + 1 else s.idempotency_turn end,
          claimed_by = null, claim_token = null, lease_expires_at = null, updated_at = now()
-    from unnest($1::bigint[], $2::bigint[], $3::text[], $4::int[], $5::bigint[], $6::int[], $7::int[], $8::text[],
-                $9::text[], $10::bool[], $11::bool[], $12::text[], $13::bool[], $14::bool[])
-         as r (id, token, state, attempts, delay_ms, http_status, duration_ms, error, response, truncated, ambiguous, decided_by,
+    from unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[], $5::int[], $6::bigint[], $7::int[], $8::int[], $9::text[],
+                $10::text[], $11::bool[], $12::bool[], $13::text[], $14::bool[], $15::bool[])
+         as r (id, token, integration, state, attempts, delay_ms, http_status, duration_ms, error, response, truncated, ambiguous, decided_by,
                absent, new_key)

@@ -129,7 +129,7 @@ void store_release_tokens_args(struct pg_args *args, size_t count, const int64_t
     pg_arg_i64s(args, tokens, sizeof(*tokens), count);
 }
 
-void store_still_claimed_args(struct pg_args *args, size_t count, const struct store_settlement *const *items)
+static void add_claims(struct pg_args *args, size_t count, const struct store_settlement *const *items)
 {
     pg_args_clear(args);
     pg_array_begin(args, PG_INT8);
@@ -140,10 +140,18 @@ void store_still_claimed_args(struct pg_args *args, size_t count, const struct s
         pg_array_i64(args, items[i]->token);
 }
 
+void store_still_claimed_args(struct pg_args *args, size_t count, const struct store_settlement *const *items)
+{
+    add_claims(args, count, items);
+    pg_array_begin(args, PG_INT8);
+    for (size_t i = 0; i < count; i++)
+        pg_array_i64(args, items[i]->integration_id);
+}
+
 void store_renew_leases_args(struct pg_args *args, size_t count, const struct store_settlement *const *items,
                              uint64_t lease_usec)
 {
-    store_still_claimed_args(args, count, items); /* the same first two */
+    add_claims(args, count, items);
     pg_arg_i64(args, (int64_t) (lease_usec / USEC_PER_MSEC));
 }
 
@@ -192,7 +200,7 @@ static void add_answers(struct pg_args *args, size_t count, const struct store_s
 
 void store_settle_args(struct pg_args *args, size_t count, const struct store_settlement *const *items)
 {
-    store_still_claimed_args(args, count, items); /* the same first two */
+    store_still_claimed_args(args, count, items); /* the same first three */
     add_outcomes(args, count, items);
     add_answers(args, count, items);
     pg_array_begin(args, PG_BOOL);
