@@ -185,3 +185,32 @@ def test_a_group_reads_again_from_a_time(world, make_daemon):
     make_daemon(world.settings, kafka=world.kafka).start()
     ctl("verify", "--wait").expect(0)
     assert app.value("select sum(sent)::int from {s}.integration_runtime") == 44
+
+
+@pytest.mark.real_kafka
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_end_of_a_log_that_a_broker_lost_unread(world, make_daemon):
+    """A power cut while the groups were away. What the relay publishes then stands before what it had reached."""
+    kinds, app = ("created", "updated", "sent"), world.app
+    daemon = make_daemon(world.settings, kafka=world.kafka).start()
+    world.send(20, 20)
+    wait_for(lambda: world.ctl("verify").code == 0, 60, lambda: f"the proof:\n{world.ctl('verify')}", interval=0.3)
+    daemon.term()
+    daemon = make_daemon(world.away, kafka=world.kafka).start()
+    reached, total = "select min(n) from (select sum(next_offset) as n from {s}.relay_reached group by topic) t", 20
+    while app.value(reached) < 120:  # it is noted each second
+        total += 20
+        world.send(20, total)
+    world.kafka.kill9()
+    for kind in kinds:
+        world.kafka.lose_tail(world.topic(kind), 0.4)
+    world.kafka.start()
+    assert all(world.published(kind) < 100 for kind in kinds)
+    world.send(30, total + 30)
+    for kind in kinds:
+        daemon.wait_log(rf'partitions? of "{world.topic(kind)}" ended before what had been published there: Kafka has lost', 60)
+    daemon.term()
+    daemon = make_daemon(world.settings, kafka=world.kafka).start()
+    world.check(total + 30, dict.fromkeys(kinds, 0))
+    assert daemon.term() == 0

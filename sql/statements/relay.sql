@@ -45,14 +45,28 @@ select k.partition, max(k.next_offset)
         select partition, next_offset from relay_reached where topic = $1) k group by 1
 
 -- name: relay_reached
--- Writes up to which offsets the relay has published into a topic.
+-- Writes up to which offsets the relay has published into a topic. A log into which it has published before that had lost its end: how many
+-- did, and what groups have not read of them is in question, see monitor_unread.sql. One that begins at 0 was made anew: see has_lost().
 -- $1 bigint: our epoch
 -- $2 text: the topic
 -- $3 bigint[]: of each partition, 0 = it has published nothing there since it began
-insert into relay_reached as r (topic, partition, next_offset)
-select $2, n.number - 1, n.next_offset from unnest($3::bigint[]) with ordinality n (next_offset, number)
- where n.next_offset > 0 and exists (select from relay_state where epoch = $1)
-    on conflict (topic, partition) do update set next_offset = excluded.next_offset where r.next_offset <> excluded.next_offset
+-- $4 bigint[]: the first offset since this was written last, -1 = it has published nothing since then
+with published as (
+-- include: consumer_published.part.sql
+), reached as (
+  select n.number - 1 as partition, n.next_offset, n.first from unnest($3::bigint[], $4::bigint[]) with ordinality n (next_offset, first, number)
+   where n.next_offset > 0 and exists (select from relay_state where epoch = $1)
+), lost as (
+  select n.partition from reached n join relay_reached r on r.topic = $2 and r.partition = n.partition
+   where n.first > 0 and n.first < r.next_offset
+), noted as (
+  update consumer_offsets o set unread_until = 9223372036854775807, unread_below = p.below, unread_gaps = p.gaps
+    from lost l cross join published p where o.topic = $2 and o.partition = l.partition
+), written as (
+  insert into relay_reached as r (topic, partition, next_offset) select $2, n.partition, n.next_offset from reached n
+      on conflict (topic, partition) do update set next_offset = excluded.next_offset where r.next_offset <> excluded.next_offset
+)
+select count(*) from lost
 
 -- name: relay_lost
 -- The newest id, and the newest time, of the events in Kafka that the ledger has not as they are; no row when it has all.

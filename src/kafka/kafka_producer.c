@@ -15,8 +15,8 @@
 
 struct topic {
     rd_kafka_topic_t *handle;
-    int64_t *reached; /* see kafka_producer_reached() */
-    int partitions;   /* of reached */
+    struct kafka_reached *reached;
+    int partitions; /* of reached */
 };
 
 struct kafka_producer {
@@ -327,16 +327,28 @@ static void note_reached(struct kafka_producer *p, const rd_kafka_message_t *m)
         int count = m->partition + 1;
         topic->reached = xreallocarray(topic->reached, (size_t) count, sizeof(*topic->reached));
         while (topic->partitions < count)
-            topic->reached[topic->partitions++] = 0;
+            topic->reached[topic->partitions++] = (struct kafka_reached){0, -1};
     }
-    p->places += topic->reached[m->partition] == 0;
-    topic->reached[m->partition] = MAX(topic->reached[m->partition], m->offset + 1);
+    if (m->offset < 0)
+        return; /* it was taken before, and where is not told */
+    struct kafka_reached *at = &topic->reached[m->partition];
+    p->places += at->next == 0;
+    at->next = m->offset + 1;
+    at->first = at->first < 0 ? m->offset : MIN(at->first, m->offset);
 }
 
-const int64_t *kafka_producer_reached(const struct kafka_producer *p, size_t topic, int *ret_partitions)
+const struct kafka_reached *kafka_producer_reached(const struct kafka_producer *p, size_t topic,
+                                                   int *ret_partitions)
 {
     *ret_partitions = p->topics[topic].partitions;
     return p->topics[topic].reached;
+}
+
+void kafka_producer_forget_first(struct kafka_producer *p)
+{
+    for (size_t i = 0; i < p->topic_count; i++)
+        for (int n = 0; n < p->topics[i].partitions; n++)
+            p->topics[i].reached[n].first = -1;
 }
 
 size_t kafka_producer_places(const struct kafka_producer *p)

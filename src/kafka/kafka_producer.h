@@ -77,9 +77,15 @@ enum {
 int kafka_producer_send(struct kafka_producer *p, const struct kafka_outgoing *m, enum kafka_fate *ret_fate,
                         struct error *err);
 
-/* The offset behind the last message of each partition of a topic that the brokers have taken since the
- * producer began, 0 = none. Lives until the next poll. */
-const int64_t *kafka_producer_reached(const struct kafka_producer *p, size_t topic, int *ret_partitions);
+/* Offsets of the messages that the brokers have taken in a partition. */
+struct kafka_reached {
+    int64_t next;  /* behind the last one since the producer began, 0 = there was none */
+    int64_t first; /* of the first one since kafka_producer_forget_first(), -1 = there was none */
+};
+/* Of each partition of a topic. Lives until the next poll. */
+const struct kafka_reached *kafka_producer_reached(const struct kafka_producer *p, size_t topic,
+                                                   int *ret_partitions);
+void kafka_producer_forget_first(struct kafka_producer *p);
 /* How many partitions have one. */
 size_t kafka_producer_places(const struct kafka_producer *p);
 

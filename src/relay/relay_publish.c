@@ -169,6 +169,16 @@ uint64_t relay_ensure_flushed(struct relay *relay)
     return NOW;
 }
 
+static void say_lost(const char *topic, int64_t partitions)
+{
+    if (partitions > 0)
+        log_about(LOG_WARNING, MSG_CONSUMER_GAP, &(const struct log_about){.kafka_topic = topic},
+                  "%" PRId64
+                  " partition%s of \"%s\" ended before what had been published there: Kafka has lost "
+                  "the end. Events of it that a consumer group had not read are published again",
+                  partitions, plural(partitions), topic);
+}
+
 /* What the database has lost, should it be set back, is looked for behind. The first message of a partition
  * is noted at once: nobody else tells where it stands. */
 static int save_reached(struct relay *relay, struct error *err)
@@ -181,11 +191,16 @@ static int save_reached(struct relay *relay, struct error *err)
         return 0;
     for (size_t i = 0; r == 0 && i < EVENT_TYPES; i++) {
         int partitions;
-        const int64_t *reached = kafka_producer_reached(relay->kafka.producer, i, &partitions);
+        int64_t lost = 0;
+        const char *topic = relay->kafka.topics.items[i].name;
+        const struct kafka_reached *reached = kafka_producer_reached(relay->kafka.producer, i, &partitions);
         if (partitions > 0)
-            r = store_relay_reached(relay->session.pg, relay->session.lead.epoch,
-                                    relay->kafka.topics.items[i].name, reached, partitions, err);
+            r = store_relay_reached(relay->session.pg, relay->session.lead.epoch, topic, reached, partitions,
+                                    &lost, err);
+        say_lost(topic, lost);
     }
+    if (r == 0)
+        kafka_producer_forget_first(relay->kafka.producer);
     relay->kafka.reached_at = now + REACHED_USEC;
     relay->kafka.places = places;
     return r;

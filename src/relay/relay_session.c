@@ -187,6 +187,9 @@ static void lead(struct relay *relay, const struct store_relay_start *start)
     s->lead = start->lead;
     relay->kafka.tail.compared_at = start->compared_at;
     relay->kafka.tail.mixed = start->was_ahead || start->missed > 0;
+    /* Behind what was not noted before, others may have published since. */
+    if (relay->kafka.producer)
+        kafka_producer_forget_first(relay->kafka.producer);
     relay_works(relay, false);
     backoff_reset(&s->backoff);
     relay->stats.leader = true;

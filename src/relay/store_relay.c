@@ -43,15 +43,16 @@ int store_relay_next_id(struct pg *pg, int64_t *ret, struct error *err)
     return pg_query_i64(pg, &sql_relay_next_id, NULL, ret, err);
 }
 
-int store_relay_reached(struct pg *pg, int64_t epoch, const char *topic, const int64_t *offsets,
-                        int partitions, struct error *err)
+int store_relay_reached(struct pg *pg, int64_t epoch, const char *topic, const struct kafka_reached *reached,
+                        int partitions, int64_t *ret_lost, struct error *err)
 {
     CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
 
     pg_arg_i64(&args, epoch);
     pg_arg_text(&args, topic);
-    pg_arg_i64s(&args, offsets, sizeof(*offsets), (size_t) partitions);
-    return pg_query(pg, &sql_relay_reached, &args, NULL, err);
+    pg_arg_i64s(&args, &reached->next, sizeof(*reached), (size_t) partitions);
+    pg_arg_i64s(&args, &reached->first, sizeof(*reached), (size_t) partitions);
+    return pg_query_i64(pg, &sql_relay_reached, &args, ret_lost, err);
 }
 
 int store_relay_known_until(struct pg *pg, const char *topic, int64_t *ret, int partitions, struct error *err)

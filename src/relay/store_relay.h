@@ -2,6 +2,7 @@
  * is said. */
 #pragma once
 
+#include "kafka/kafka_producer.h"
 #include "pg/pg.h"
 #include "relay/event.h"
 #include "relay/gaps.h"
@@ -31,10 +32,10 @@ struct store_relay_known {
     int64_t id;
     int64_t created_at; /* microseconds since 1970 */
 };
-/* Writes up to which offset the relay has published into each partition of a topic, 0 = nothing since it
- * began. */
-int store_relay_reached(struct pg *pg, int64_t epoch, const char *topic, const int64_t *offsets,
-                        int partitions, struct error *err);
+/* Writes up to which offset the relay has published into each partition of a topic. *ret_lost: how many of
+ * them had ended before that, so that what consumers have not read is looked for. */
+int store_relay_reached(struct pg *pg, int64_t epoch, const char *topic, const struct kafka_reached *reached,
+                        int partitions, int64_t *ret_lost, struct error *err);
 /* Up to which offset the relay has published into each partition of a topic, or our consumers have read it;
  * -1 = not known. */
 int store_relay_known_until(struct pg *pg, const char *topic, int64_t *ret, int partitions,
