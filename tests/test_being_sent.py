@@ -62,6 +62,51 @@ def test_what_is_being_sent_does_not_change(app, institutions, make_daemon):
     assert daemon.term() == 0
 
 
+# Of every kind, on the row ROW of the integration FIRST.
+UPSERT = ("insert into {s}.subscriptions (id, integration_id, payload) values (ROW, OTHER, '{\"a\": 2}') on conflict (id) "
+          "do update set ")
+MERGE = "merge into {s}.subscriptions t using (values (ROW)) v (id) on t.id = v.id when matched then "
+STATEMENTS = [
+    (UPSERT + "payload = excluded.payload", "the payload"),
+    (UPSERT + "integration_id = excluded.integration_id, status = excluded.status", "the integration"),
+    (UPSERT + "order_id = 7", None),
+    (MERGE + "update set integration_id = OTHER", "the integration"),
+    (MERGE + "update set status = 'pending', payload = '{}'", "the payload"),
+    (MERGE + "delete", "cannot delete"),
+    ("with d as (delete from {s}.subscriptions where id = ROW returning *) insert into {s}.subscriptions select * from d",
+     "cannot delete"),
+    ("update {s}.subscriptions set id = ROW + 1000000 where id = ROW", "the id"),
+    ("with u as (update {s}.subscriptions set id = ROW + 1000000 where id = ROW returning *) insert into {s}.subscriptions "
+     "(id, integration_id, payload) select ROW, integration_id, payload from u", "the id"),
+    ("begin; savepoint a; update {s}.subscriptions set status = 'pending' where id = ROW; rollback to a; commit", None),
+    ("update {s}.subscriptions set (payload, status) = ('{\"x\": 1}', 'processing') where id = ROW", "the payload"),
+    ("update {s}.subscriptions set idempotency_seed = 42, created_at = now() - interval '10 days' where id = ROW", None),
+    ("update {s}.subscriptions set held_at = now(), lease_expires_at = now() where id = ROW", None),
+]
+
+
+def test_statements_of_every_kind_on_what_is_being_sent(app, institutions, make_daemon):
+    """Each row is sent once, where and as it was claimed, and keeps its id."""
+    path, can_merge = "/slow/6000/first", app.value("select current_setting('server_version_num')::int >= 150000")
+    statements = [s for s in STATEMENTS if can_merge or not s[0].startswith("merge")]
+    first, other = app.integration(institutions.url(path), max_in_flight=50), app.integration(institutions.url("/good"))
+    daemon = make_daemon().start()
+    rows = app.subscriptions(first, len(statements))
+    wait_for(lambda: institutions.counts(path)["requests"] == len(statements), 30, "all requests", interval=0.02)
+    for row, (statement, refused) in zip(rows, statements):
+        statement = statement.replace("ROW", str(row)).replace("OTHER", str(other))
+        if refused:
+            with pytest.raises(psycopg2.Error, match=f"{refused}.* subscription"):
+                app.query(statement)
+        else:
+            app.query(statement)
+    app.wait_states(sent=len(statements), deadline=60)
+    found = app.query("select id, integration_id, attempts from {s}.subscriptions order by id")
+    assert found == [(row, first, 1) for row in rows]
+    assert all(key.received == 1 for key in institutions.keys().values()) and institutions.counts("/good")["requests"] == 0
+    assert daemon.term() == 0
+
+
 PAYLOAD_TYPES = ["jsonb", "json", "text"]
 
 

@@ -47,6 +47,28 @@ def test_a_server_that_was_recovered_to_an_earlier_time(world, institutions, run
         assert SAID not in daemon.log and daemon.term() == 0
 
 
+def test_the_same_backup_is_restored_twice(world, institutions):
+    """Each time it becomes the same timeline, and the application draws the same ids before the daemon is back."""
+    with world.daemon() as daemon:
+        saved, _ = world.lose()
+        again = saved + " again"
+        subprocess.run(["cp", "-a", saved, again], check=True)
+        total = 90
+        for backup, rows in ((saved, 30), (again, 20)):
+            assert daemon.term() == 0
+            world.server.set_back(backup)
+            world.app.subscriptions(world.integration, rows)
+            first = world.app.value("select min(id) from {s}.subscription_events where id > 1000")
+            daemon.start()
+            world.wait(50 + rows)
+            total += rows
+        daemon.wait_log(f"events {first} to .* are .* from now on")
+        assert daemon.term() == 0
+    world.unique()
+    keys = institutions.keys()
+    assert len(keys) == total and all(key.received == 1 for key in keys.values())
+
+
 def test_a_standby_that_lacks_the_end_is_promoted(world, institutions):
     with contextlib.closing(world.server.standby()) as standby, Proxy(f"127.0.0.1:{world.server.port}") as proxy:
         standby.start()
