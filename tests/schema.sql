@@ -2999,6 +2999,17 @@ CREATE TABLE anubis.audit_log (
     commitment bytea NOT NULL,
     hash bytea NOT NULL
 );
+ALTER TABLE ONLY anubis.audit_log ALTER COLUMN tree SET STATISTICS 10;
+ALTER TABLE ONLY anubis.audit_log ALTER COLUMN leaf SET STATISTICS 10;
+ALTER TABLE ONLY anubis.audit_log ALTER COLUMN "offset" SET STATISTICS 0;
+ALTER TABLE ONLY anubis.audit_log ALTER COLUMN sequence SET STATISTICS 10;
+ALTER TABLE ONLY anubis.audit_log ALTER COLUMN event_id SET STATISTICS 0;
+ALTER TABLE ONLY anubis.audit_log ALTER COLUMN event_type SET STATISTICS 10;
+ALTER TABLE ONLY anubis.audit_log ALTER COLUMN subscription_id SET STATISTICS 0;
+ALTER TABLE ONLY anubis.audit_log ALTER COLUMN integration_id SET STATISTICS 0;
+ALTER TABLE ONLY anubis.audit_log ALTER COLUMN created_at SET STATISTICS 0;
+ALTER TABLE ONLY anubis.audit_log ALTER COLUMN commitment SET STATISTICS 0;
+ALTER TABLE ONLY anubis.audit_log ALTER COLUMN hash SET STATISTICS 0;
 CREATE TABLE anubis.audit_past (
     id bigint NOT NULL,
     tree integer NOT NULL,
@@ -3141,6 +3152,7 @@ CREATE TABLE anubis.subscriptions (
     erased_at timestamp with time zone
 )
 WITH (fillfactor='70', autovacuum_vacuum_scale_factor='0.02', autovacuum_analyze_scale_factor='0.05');
+ALTER TABLE ONLY anubis.subscriptions ALTER COLUMN payload SET STATISTICS 0;
 CREATE VIEW anubis.change_with_anubis_alter AS
  SELECT (ROW(integration_filters.id, integration_filters.integration_id, integration_filters.name, integration_filters.origin, integration_filters.criteria, integration_filters."position", integration_filters.enabled) IS NULL) AS integration_filters,
     (ROW(integrations.id, integrations.name, integrations.type, integrations.endpoint_url, integrations.auth_token, integrations.enabled, integrations.timeout_ms, integrations.max_in_flight, integrations.rate_limit, integrations.max_attempts, integrations.delivery_settings, integrations.successful_sends, integrations.failed_sends, integrations.paused_until, integrations.pause_reason, integrations.updated_at) IS NULL) AS integrations,

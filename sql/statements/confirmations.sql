@@ -1,7 +1,8 @@
 -- Confirmations. The first four belong to the transaction of a consumer's batch.
 
 -- name: confirmations_expect
--- What was sent is to be confirmed, if that was set then. A word that came before stays, whichever integration it was for then.
+-- What was sent is to be confirmed, if that was set then. A word that came before stays, whichever integration it was for then. Where it was
+-- never set for anybody, no event is looked at.
 -- $1 bigint[]: subscriptions
 -- $2 bigint[]: their integrations
 -- $3 timestamptz[]: when they were sent
@@ -10,7 +11,7 @@ select e.subscription_id, e.integration_id, e.created_at + t.within_usec * inter
   from unnest($1::bigint[], $2::bigint[], $3::timestamptz[]) as e (subscription_id, integration_id, created_at)
  cross join lateral (select within_usec from confirmation_terms
                       where integration_id = e.integration_id and since <= e.created_at order by since desc limit 1) t
- where t.within_usec is not null
+ where t.within_usec is not null and exists (select from confirmation_terms)
  order by 1
     on conflict (subscription_id) do update set expected_by = excluded.expected_by, integration_id = excluded.integration_id
  where c.expected_by is null
