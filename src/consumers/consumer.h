@@ -7,8 +7,8 @@
  *
  * How much makes a batch: the thread takes up to consumers.max_poll_records messages at a time and then looks
  * at the clock; the transaction begins when 20 ms have passed since the batch's first message and 100 ms
- * since the last transaction, or when the batch is full. So a single event is counted at once, and a thousand
- * a second are ten transactions. */
+ * since the last transaction, 300 ms where that had many events, or when the batch is full. So a single event
+ * is counted at once, a thousand a second are ten transactions, and five thousand are less than four. */
 #pragma once
 
 #include "base/worker.h"

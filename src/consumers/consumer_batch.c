@@ -21,6 +21,9 @@
 #define KEPT_OVERHEAD 2048
 #define LINGER_USEC (20 * USEC_PER_MSEC)
 #define SPACING_USEC (100 * USEC_PER_MSEC)
+/* A transaction costs milliseconds beside what its events cost. Where many events come, it takes more. */
+#define MANY_EVENTS 200
+#define SPACING_MANY_USEC (300 * USEC_PER_MSEC)
 /* Sequences lie close together; only a topic full of invented ones reaches this in one transaction. */
 #define CHUNKS_MAX 512
 #define CHUNKS_CACHED 8 /* for each partition */
@@ -90,7 +93,8 @@ uint64_t consumer_batch_due(const struct consumer *c)
         return USEC_INFINITY;
     if (consumer_batch_full(c))
         return 0;
-    return MAX(c->batch.first_at + LINGER_USEC, c->applied_at + SPACING_USEC);
+    return MAX(c->batch.first_at + LINGER_USEC,
+               c->applied_at + (c->batch.after_many ? SPACING_MANY_USEC : SPACING_USEC));
 }
 
 void consumer_batch_drop(struct consumer *c)
@@ -489,6 +493,7 @@ int consumer_apply(struct consumer *c, struct error *err)
         consumer_note_faults(c);
     if (r == APPLY_CAREFUL)
         be_careful(b->items + done, b->count - done);
+    b->after_many = b->count >= MANY_EVENTS;
     c->applied_at = now_monotonic_usec();
     consumer_batch_drop(c);
     return r;

@@ -78,6 +78,7 @@ struct consumer_batch {
     size_t bytes; /* of what is kept */
     bool careful;
     uint64_t first_at;
+    bool after_many;       /* the one before had many events */
     struct sha256 *sha256; /* of the values; NULL = no handler wants them */
     char refusal[64];
 };
