@@ -1,9 +1,6 @@
 /* Where an event belongs: the relay computes its partition, and computes it alike when it publishes the event
  * again. Marks are kept by partition, so a copy that somebody has written into another one would count once
  * more: it is passed over. See consumer_internal.h. On the consumer's thread. */
-#include <inttypes.h>
-#include <stdio.h>
-
 #include "consumers/consumer_internal.h"
 #include "kafka/kafka_producer.h"
 
@@ -17,15 +14,15 @@ void homes_free(struct homes *h)
 static bool is_at_home(const struct consumer_partition *p, const struct message_event *e)
 {
     const struct homes *h = &p->homes;
-    char key[32];
+    char key[I64_TEXT];
 
     if (h->len == 0)
         return true;
     int32_t actual = h->counts[h->len - 1].count, count = actual;
     for (size_t i = 0; i < h->len && h->counts[i].from_sequence <= e->sequence; i++)
         count = h->counts[i].count;
-    int len = snprintf(key, sizeof(key), "%" PRId64, e->subscription_id);
-    return kafka_partition((struct bytes){key, (size_t) len}, MIN(count, actual)) == p->number;
+    size_t len = (size_t) (put_i64(key, e->subscription_id) - key);
+    return kafka_partition((struct bytes){key, len}, MIN(count, actual)) == p->number;
 }
 
 static int load(struct consumer *c, struct consumer_partition *p, struct error *err)

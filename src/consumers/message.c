@@ -115,17 +115,32 @@ static void skip_space(struct span *s)
         s->p++;
 }
 
+/* Escapes are pairs: an odd number of backslashes before it makes the quote a part of the text. */
+static bool is_escaped(const char *begin, const char *quote)
+{
+    const char *p = quote;
+
+    while (p > begin && p[-1] == '\\')
+        p--;
+    return (quote - p) % 2 != 0;
+}
+
 /* At an opening quote: returns what stands between the quotes, escapes and all. */
 static struct span take_string(struct span *s)
 {
     struct span inner = {.p = ++s->p};
+    const char *from = inner.p, *quote;
 
-    while (s->p < s->end && *s->p != '"')
-        s->p += *s->p == '\\' && s->end - s->p > 1 ? 2 : 1;
-    inner.end = s->p;
-    if (s->p < s->end)
-        s->p++;
+    while ((quote = memchr(from, '"', (size_t) (s->end - from))) && is_escaped(inner.p, quote))
+        from = quote + 1;
+    inner.end = quote ? quote : s->end;
+    s->p = quote ? quote + 1 : s->end;
     return inner;
+}
+
+static bool ends_scalar(char c)
+{
+    return c == ',' || c == '}' || c == ']' || c == ' ' || c == '\n' || c == '\t' || c == '\r';
 }
 
 /* At a value: returns it and stands behind it. */
@@ -144,7 +159,7 @@ static struct span take_value(struct span *s)
             depth -= *s->p == '}' || *s->p == ']';
             s->p++;
         } else {
-            while (s->p < s->end && !strchr(",]} \n\t\r", *s->p))
+            while (s->p < s->end && !ends_scalar(*s->p))
                 s->p++;
         }
         if (depth == 0)

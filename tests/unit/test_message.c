@@ -309,6 +309,7 @@ TEST(test_values_in_other_clothes)
         " { \"x\" : [ ] , \"subscription\" : { \"id\" : 42 } } \n",
         "{\"a\":{\"b\":[{},\"}\",\"\\\\\"]},\"n\":-1.5e+3,\"t\":true,\"subscription\":{\"x\":{\"id\":1},\"id\":42}}",
         "{\"\\\"subscription\":1,\"subscription\":{\"id\" :42 ,\"id\":7}}",
+        "{\"a\":\"\\\\\\\"}\",\"b\\\\\":\"\",\"subscription\":{\"c\":\"\\\\\",\"id\":42}}",
     };
     struct kafka_message m;
     struct message_event e;
