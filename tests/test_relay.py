@@ -1493,6 +1493,29 @@ def test_a_partition_that_no_broker_leads_is_named(ledger, broker, make_daemon, 
     check_published(ledger, broker)
 
 
+def test_kafka_is_not_back_while_a_partition_has_no_leader(ledger, broker, make_daemon, ctl):
+    """A broker comes back, and some events get through; those of the partition that another one leads do not."""
+    topic = "anubis.subscriptions.created"
+    daemon = make_daemon({**RELAY_ALONE, "log_level": "info"}).start()
+    integration = ledger.integration()
+    ledger.app.subscriptions(integration, 20)
+    ledger.wait_published()
+    broker.down()
+    ledger.app.subscriptions(integration, 20)
+    daemon.wait_log("trying again. Deliveries go on, events wait in the ledger", 60)
+    broker.lead(topic, 1, -1)
+    broker.up()
+    daemon.wait_log(f'the relay waits for Kafka: no broker leads partition 1 of topic "{topic}"', 60)
+    wait_for(lambda: "WAITS: no partition leader since " in ctl("status").stdout, 30, lambda: ctl("status").stdout)
+    assert "Kafka answers again" not in daemon.log
+    broker.lead(topic, 1, 1)
+    daemon.wait_log("Kafka answers again", 60)
+    ledger.wait_published()
+    assert daemon.log.count("Kafka answers again") == 1
+    assert ctl("status", "--json").json["relay_waits_for"] is None
+    check_published(ledger, broker)
+
+
 @pytest.mark.real_kafka
 def test_topics_that_may_not_be_made_are_waited_for(ledger, real_kafka, topic_prefix, make_daemon, institutions):
     integration = ledger.app.integration(institutions.url("/good"))

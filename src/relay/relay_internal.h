@@ -85,6 +85,7 @@ struct relay_kafka {
     bool topics_ready;
     struct relay_tail tail;
     uint64_t look_at;
+    uint64_t leaders_at; /* monotonic; the next look whether each partition has a leader again */
     uint64_t reached_at; /* monotonic; when it is written next how far Kafka has our messages */
     size_t places;       /* of these, in how many partitions */
     struct backoff backoff;

@@ -6,6 +6,7 @@
 #define LEADERS_MS 300 /* for one topic */
 #define NOT_YET_USEC (10 * USEC_PER_SEC)
 #define LOOK_USEC (30 * USEC_PER_SEC)        /* between looks at the topics */
+#define LOOK_BACK_USEC USEC_PER_SEC          /* while Kafka is said to be away */
 #define POLICY_USEC (10 * 60 * USEC_PER_SEC) /* between looks at their settings */
 #define POLICY_MS 1000
 #define VALUE_SPARE 32768 /* of a message: key, headers, and the protocol's own bytes */
@@ -29,30 +30,54 @@ void relay_kafka_lost(struct relay *relay, const char *words)
         relay->stats.trouble = RELAY_NO_KAFKA;
 }
 
-void relay_kafka_silent(struct relay *relay)
+/* As kafka_producer_leaders(); a partition without leader is said. */
+static int look_for_leaders(struct relay *relay)
 {
     struct relay_kafka *kafka = &relay->kafka;
     struct error err;
+    int r = kafka_producer_leaders(kafka->producer, LEADERS_MS, &err);
 
-    if (kafka->away.said || kafka->leaderless.said)
-        return;
-    if (kafka_producer_leaders(kafka->producer, LEADERS_MS, &err) != KAFKA_LEADERLESS) {
-        relay_kafka_lost(relay, "could not reach Kafka: no answer");
-        return;
-    }
-    (void) trouble_begins(&kafka->leaderless);
-    log_line(
-        LOG_WARNING, MSG_KAFKA_LOST,
-        "the relay waits for Kafka: %s, since the brokers that have copies of it are away or lag behind; "
-        "trying again. Deliveries go on, events wait in the ledger",
-        err.text);
+    if (r != KAFKA_LEADERLESS)
+        return r;
+    (void) trouble_ends(&kafka->away);
+    if (trouble_begins(&kafka->leaderless))
+        log_line(
+            LOG_WARNING, MSG_KAFKA_LOST,
+            "the relay waits for Kafka: %s, since the brokers that have copies of it are away or lag behind; "
+            "trying again. Deliveries go on, events wait in the ledger",
+            err.text);
     relay->stats.kafka_up = false;
     if (relay->stats.trouble != RELAY_STOPPED)
         relay->stats.trouble = RELAY_NO_LEADER;
+    return r;
+}
+
+static bool is_said_away(const struct relay *relay)
+{
+    return relay->kafka.away.said || relay->kafka.leaderless.said;
+}
+
+void relay_kafka_silent(struct relay *relay)
+{
+    if (!is_said_away(relay) && look_for_leaders(relay) != KAFKA_LEADERLESS)
+        relay_kafka_lost(relay, "could not reach Kafka: no answer");
+}
+
+/* A broker that answers, and takes some events, may still lack those that lead other partitions. */
+static bool is_whole(struct relay *relay)
+{
+    uint64_t now = now_monotonic_usec();
+
+    if (now < relay->kafka.leaders_at)
+        return false;
+    relay->kafka.leaders_at = now + LOOK_BACK_USEC;
+    return look_for_leaders(relay) == 0;
 }
 
 void relay_kafka_back(struct relay *relay)
 {
+    if (is_said_away(relay) && !is_whole(relay))
+        return;
     bool had_no_leader = trouble_ends(&relay->kafka.leaderless);
 
     if (trouble_ends(&relay->kafka.away) || had_no_leader)
@@ -168,7 +193,7 @@ uint64_t relay_look_at_topics(struct relay *relay)
     if (relay->stats.trouble == RELAY_NO_TOPIC || relay->stats.trouble == RELAY_FORBIDDEN)
         relay->stats.trouble = RELAY_FINE;
     look_for_compaction(relay);
-    relay->kafka.look_at = now_monotonic_usec() + LOOK_USEC;
+    relay->kafka.look_at = now_monotonic_usec() + (is_said_away(relay) ? LOOK_BACK_USEC : LOOK_USEC);
     return NOW;
 }
 
