@@ -138,6 +138,33 @@ def test_sequences_behind_their_tables(app, institutions, make_daemon):
     assert daemon.term() == 0
 
 
+def test_a_position_that_a_hand_set_ahead_asks_for_no_ids(app, broker, institutions, make_daemon):
+    """The relay goes on where it was. Where the sequence is behind besides, it is brought up to what is true."""
+    ctl = Ctl(database=app.database, kafka=broker)
+    integration = app.integration(institutions.url())
+    far = 9_000_000_000_000_000
+    for round_ in (1, 2):
+        daemon = make_daemon().start()
+        app.subscriptions(integration, 20)
+        app.wait_states(sent=20 * round_)
+        ctl("verify", "--wait").expect(0)
+        assert daemon.term() == 0
+        app.query("update {s}.relay_state set high = %s", (far,))
+        assert app.value("select {s}.sequences_behind()") is None
+    last = app.value("select max(id) from {s}.subscription_events")
+    app.query("select setval('{s}.ledger_id_seq', 1)")
+    daemon = make_daemon().start()
+    said = daemon.wait_log(r'ids would be given out twice: sequences are behind their tables.*; run "(.*)"')
+    assert str(far) not in said[1]
+    app.query(said[1])
+    assert app.value("select last_value from {s}.ledger_id_seq") == last
+    daemon.wait_log("somebody has set the relay's position ahead")
+    app.subscriptions(integration, 5)
+    app.wait_states(sent=45)
+    ctl("verify", "--wait").expect(0)
+    assert daemon.term() == 0
+
+
 def test_triggers_that_fire_always_are_no_trouble(app, institutions, make_daemon, ctl):
     """Then rows of a load with session_replication_role = replica leave their events, too."""
     for table, trigger in app.query("select t.tgrelid::regclass::text, quote_ident(t.tgname) "
