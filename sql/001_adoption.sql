@@ -89,6 +89,10 @@ create function pg_temp.obstacles() returns setof text language sql stable as $$
           left join plain p on p.relname = t.relname and p.attname = a.attname
           left join tolerated l on l.relation = t.relname and a.attname = any (l.columns::text[])
     ), events as (select * from t where relname = 'subscription_events')
+    select 'the database''s encoding is SQL_ASCII, in which Postgres takes any bytes for text, and what anubisd sends is UTF-8: make one of the '
+           'encoding UTF8 ("createdb -T template0 -E UTF8 NAME"), load a dump of this one into it where it has data, and let database.conninfo '
+           'name that one' where current_setting('server_encoding') = 'SQL_ASCII'
+    union all
     -- Names.
     select format('a relation named "%s" exists already and is not anubisd''s: rename it, or give anubisd another schema (database.schema)', c.relname)
       from pg_class c

@@ -1,5 +1,6 @@
 """anubisctl migrate and the schema it makes: fresh, twice, two at once, damaged, adopted from a Rails application."""
 import concurrent.futures
+import contextlib
 import difflib
 import glob
 import os
@@ -401,14 +402,34 @@ def test_stricter_isolation_of_the_role(empty_database, isolation):
     assert empty_database.value("select sum(subscriptions) from public.ledger_baseline where status <> ''") == 21
 
 
-@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
-def test_other_encodings(postgres_server, encoding):
-    postgres_server.query(f"create database encoded encoding '{encoding}' template template0")
+@contextlib.contextmanager
+def encoded(server, encoding):
+    server.query(f"create database encoded encoding '{encoding}' template template0")
     try:
-        migrate = Ctl(database=Database(postgres_server, "encoded")).migrate()
-        assert f'schema "anubis" is now version {LATEST}' in migrate.stdout
+        yield Database(server, "encoded")
     finally:
-        postgres_server.drop_database("encoded")
+        server.drop_database("encoded")
+
+
+def test_other_encodings(postgres_server):
+    with encoded(postgres_server, "LATIN1") as database:
+        assert f'schema "anubis" is now version {LATEST}' in Ctl(database=database).migrate().stdout
+
+
+def test_an_encoding_that_takes_any_bytes_is_refused(postgres_server):
+    """With the command that makes the right database, and nothing is changed."""
+    with encoded(postgres_server, "SQL_ASCII") as database:
+        for arguments in (["--dry-run"], []):
+            said = Ctl(database=database)("migrate", *arguments).expect(69).stderr
+            assert "the database's encoding is SQL_ASCII, in which Postgres takes any bytes" in said
+            assert '"createdb -T template0 -E UTF8 NAME"' in said
+        assert database.value("select count(*) from pg_namespace where nspname = 'anubis'") == 0
+
+
+def test_daemons_wait_on_an_encoding_that_takes_any_bytes(app, make_daemon):
+    """As where a dump was loaded into such a database."""
+    app.query("update pg_database set encoding = pg_char_to_encoding('SQL_ASCII') where datname = current_database()")
+    make_daemon().start().wait_log("the database's encoding is SQL_ASCII, .*createdb -T template0 -E UTF8 NAME")
 
 
 @pytest.mark.parametrize("backwards", [False, True])

@@ -117,6 +117,10 @@ declare
     statements text;
     ending text;
 begin
+    if current_setting('server_encoding') = 'SQL_ASCII' then
+        return 'the database''s encoding is SQL_ASCII, in which Postgres takes any bytes for text, and what anubisd sends is UTF-8; load a dump of it '
+               'into a database of the encoding UTF8 (createdb -T template0 -E UTF8 NAME), and let database.conninfo name that one';
+    end if;
     if columns is not null then
         return format('a migration of the application is in the way: %s', columns);
     end if;
