@@ -227,12 +227,21 @@ def test_a_result_that_a_unique_index_refuses_is_told(app, institutions, broker,
         rows.append(app.subscription(integration, cpf="52998224725"))
         wait_for(lambda state=state: app.row(rows[-1])["status"] == state, 30, f"it to be {state}")
     daemon.wait_log(rf"could not settle subscription {rows[1]} \(.*one_sent", 30)
-    told = wait_for(lambda: (said := ctl("explain", str(rows[1])).stdout) and "the database may refuse its result" in
-                    re.sub(r"\s+", " ", said) and said, 120, "explain to say it")
+    told = wait_for(lambda: (said := ctl("explain", str(rows[1])).stdout) and "the database refuses its result" in
+                    re.sub(r"\s+", " ", said) and said, 30, "explain to say it")
     assert "52998224725" not in told
+    refused = ctl("status", "--json").json["results_refused"]
+    name = app.value("select name from {s}.integrations")
+    assert refused == [{"daemon": app.row(rows[1])["claimed_by"], "results": 1, "subscription_id": rows[1],
+                        "integration_id": integration, "integration_name": name, "sqlstate": "23505"}]
+    shown = ctl("status").stdout
+    assert "Results that the database refuses" in shown and "a unique index does not take it" in shown
+    assert f'"anubisctl explain {rows[1]}"' in re.sub(r"\s+", " ", shown)
     app.query("drop index {s}.one_sent")
     daemon.wait_log(f"the result of subscription {rows[1]} is no longer refused", 30)
     app.wait_states(sent=2)
+    wait_for(lambda: not ctl("status", "--json").json["results_refused"], 10, "status to tell of none")
+    assert "refuses" not in ctl("status").stdout
     assert [key.received for key in institutions.keys("/good/unique").values()] == [1, 1]
     assert daemon.term() == 0
 

@@ -5,11 +5,6 @@
 -- holds the lock and is no daemon.
 select given, coalesce(ended, 0)::bigint, stranger from lead_lock('alerts')
 
--- name: alerts_show
--- The session gets this name.
--- $1 text: name
-select set_config('application_name', $1, false)
-
 -- name: alerts_notify
 -- Puts into the outbox what is to be told: alerts that fire and nobody was told of, that were told of long ago, and that have resolved
 -- after somebody was told. How many rows. What goes on is told to an Alertmanager by another clock, without rows.

@@ -21,6 +21,11 @@ select w.name::text, n.oid is not null, coalesce(has_schema_privilege(n.oid, 'us
 select m.version, m.applied_by, (select max(oldest_daemon) from anubis_migrations)
   from anubis_migrations m order by m.version desc limit 1
 
+-- name: session_name
+-- The session gets this name: by it others are told what its daemon suffers from, which ends with the session.
+-- $1 text: name
+select set_config('application_name', $1, false)
+
 -- name: be_there :once
 -- By this, other daemons see that one of this name is there, as long as it has a session: see daemon_seen().
 -- $1 text: the name

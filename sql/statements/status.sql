@@ -14,6 +14,17 @@ select status, coalesce(c.n, 0), false
               group by 1) c using (status)
  order by k.place, status
 
+-- name: results_refused :once
+-- Daemons that keep results which the database refuses, as the names of their sessions tell: the daemon, how many, the lowest subscription
+-- of them, its integration, that one's name, and the SQLSTATE of its last refusal.
+select coalesce(s.claimed_by, ''), r.parts[1]::bigint, r.parts[2]::bigint, coalesce(s.integration_id, 0)::bigint,
+       coalesce(left(i.name::text, 1000), ''), r.parts[3]
+  from pg_stat_activity a
+       cross join lateral (select regexp_match(a.application_name, '^anubisd settle [(](\d+) refused: (-?\d+), (\w{5})[)]$') as parts) r
+  left join subscriptions s on s.id = r.parts[2]::bigint left join integrations i on i.id = s.integration_id
+ where a.datname = current_database() and r.parts is not null
+ order by 3
+
 -- name: status_unrouted :once
 -- Waiting subscriptions without an integration.
 -- $1 bigint: counted up to this, 0 = all

@@ -56,7 +56,7 @@ static int show_network(struct alerts *a, struct error *err)
     if (lost == a->shows_lost)
         return PG_DONE;
     pg_arg_text(&args, lost ? ALERTS_SESSION_LOST : ALERTS_SESSION);
-    int r = pg_query(a->pg, &sql_alerts_show, &args, NULL, err);
+    int r = pg_query(a->pg, &sql_session_name, &args, NULL, err);
     if (r == PG_DONE)
         a->shows_lost = lost;
     return r;

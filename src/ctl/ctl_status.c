@@ -8,6 +8,7 @@
 #include "base/timeutil.h"
 #include "ctl/ctl.h"
 #include "ctl/letters.h"
+#include "ctl/results.h"
 #include "ctl/status_integrations.h"
 #include "ctl/store_ctl.h"
 #include "sql/statements.h"
@@ -22,7 +23,7 @@ struct status {
     struct sheet *sheet;
     struct store_overview overview;
     int64_t limit; /* waiting subscriptions are counted up to this; 0 = all */
-    struct pg_result *refused, *states, *lags, *stops;
+    struct pg_result *refused, *states, *lags, *stops, *results;
     struct fleet fleet;
     int64_t unrouted, alerts;
     struct store_snapshot snapshot;
@@ -56,6 +57,8 @@ static int read_all(struct status *s)
         r = store_lags(s->pg, &s->lags, &s->err);
     if (r == PG_DONE)
         r = pg_query(s->pg, &sql_letters_stops, NULL, &s->stops, &s->err);
+    if (r == PG_DONE)
+        r = pg_query(s->pg, &sql_results_refused, NULL, &s->results, &s->err);
     return r;
 }
 
@@ -304,6 +307,8 @@ static void fill(struct status *s)
     add_partitions(s);
     add_snapshot(s);
     sheet_empty_line(s->sheet);
+    if (pg_rows(s->results) > 0 || s->ctl->json)
+        results_add(s->sheet, s->results);
     fleet_add(&s->fleet, s->sheet, s->ctl->json);
     sheet_empty_line(s->sheet);
     add_states(s);
@@ -328,6 +333,7 @@ int ctl_status(struct ctl *c)
     }
     pg_result_free(s.lags);
     pg_result_free(s.stops);
+    pg_result_free(s.results);
     pg_result_free(s.snapshot.result);
     fleet_free(&s.fleet);
     pg_result_free(s.states);

@@ -7,6 +7,8 @@
 #include "base/timeutil.h"
 #include "ctl/circuit_words.h"
 #include "ctl/filters.h"
+#include "ctl/results.h"
+#include "sql/statements.h"
 
 /* A subscription that nothing holds back is claimed within moments; after this time something is wrong. */
 #define OVERDUE_USEC (60 * USEC_PER_SEC)
@@ -207,11 +209,34 @@ static void explain_waiting(struct explanation *e)
         sentences_add(&e->reasons, "nothing holds it back: see the journal (journalctl -u anubisd)");
 }
 
+/* The SQLSTATE for which the daemon says that its result is refused; "" = it says so of no result, or of
+ * others. The caller frees. */
+static char *refused_for(struct explanation *e)
+{
+    CLEANUP(pg_result_freep) struct pg_result *rows = NULL;
+
+    if (pg_query(e->pg, &sql_results_refused, NULL, &rows, &e->err) == PG_DONE)
+        for (int i = 0; i < pg_rows(rows); i++)
+            if (pg_get_i64(rows, i, 2) == e->id)
+                return xstrdup(pg_get_text(rows, i, 5));
+    return xstrdup("");
+}
+
 /* A lease is renewed while the database refuses the result. */
 static void add_refused_result(struct explanation *e)
 {
     struct store_event event = {.created_at = e->s.now};
+    CLEANUP(freep) char *sqlstate = refused_for(e);
 
+    if (*sqlstate) {
+        sentences_add(
+            &e->reasons,
+            "the database refuses its result, which \"%s\" keeps: %s (SQLSTATE %s); the journal there has "
+            "the server's words where they quote nothing of the row. It is tried again every few seconds, "
+            "and the subscription is not sent again meanwhile",
+            e->s.claimed_by, results_refusal_words(sqlstate), sqlstate);
+        return;
+    }
     if (pg_rows(e->events) > 0)
         store_event_row(e->events, pg_rows(e->events) - 1, &event);
     int64_t lasts = e->s.now - event.created_at;

@@ -2,14 +2,18 @@
 #include "delivery/refused_results.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 
 #include "base/log.h"
 #include "base/message_ids.h"
 #include "base/timeutil.h"
 #include "delivery/refused_row.h"
+#include "sql/statements.h"
 
 #define PAUSE_USEC (5 * USEC_PER_SEC)
 #define LOST_MAX 3
+#define SHOW_USEC USEC_PER_SEC /* between two names of the session, while results are refused */
+#define DEADLINE_USEC (45 * USEC_PER_SEC)
 
 static void say_many(struct refused_results *r, const char *words)
 {
@@ -33,6 +37,8 @@ void refused_results_note(struct refused_results *r, struct store_settlement *it
 
     item->refusals = 2;
     item->not_before = now_monotonic_usec() + PAUSE_USEC;
+    (void) snprintf(item->refused_for, sizeof(item->refused_for), "%s", sqlstate);
+    r->is_unshown = true;
     if (is_first) {
         r->count++;
         r->held(item->integration_id, 1, r->userdata);
@@ -61,6 +67,7 @@ void refused_results_gone(struct refused_results *r, const struct store_settleme
     if (item->refusals < 2)
         return;
     r->count--;
+    r->is_unshown = true;
     r->held(item->integration_id, -1, r->userdata);
     log_about(r->count < REFUSED_NAMED_MAX ? LOG_NOTICE : LOG_DEBUG, NULL,
               &(struct log_about){.subscription_id = item->id},
@@ -69,4 +76,49 @@ void refused_results_gone(struct refused_results *r, const struct store_settleme
         return;
     standstill_over(r->standstill, STANDSTILL_RESULTS);
     log_line(LOG_NOTICE, MSG_DATABASE_REFUSES, "the database takes all results again");
+}
+
+void refused_results_opened(struct refused_results *r)
+{
+    r->is_unshown = r->count > 0;
+}
+
+static int show(struct refused_results *r, const struct settlements *queue, struct pg_async *pg,
+                struct pg_args *args, pg_async_callback done, void *userdata)
+{
+    const struct store_settlement *first = NULL;
+
+    for (size_t i = 0; i < queue->count; i++)
+        if (queue->data[i]->refusals == 2 && (!first || queue->data[i]->id < first->id))
+            first = queue->data[i];
+    store_refused_args(args, r->count, first);
+    r->is_unshown = false;
+    r->show_at = now_monotonic_usec() + SHOW_USEC;
+    return pg_async_query(pg, &sql_session_name, args, DEADLINE_USEC, done, userdata);
+}
+
+static int renew_leases(struct refused_results *r, const struct settlements *queue, struct pg_async *pg,
+                        struct pg_args *args, pg_async_callback done, void *userdata)
+{
+    CLEANUP(freep) const struct store_settlement **items = xcalloc(queue->count + 1, sizeof(*items));
+    size_t count = 0;
+
+    for (size_t i = 0; i < queue->count; i++)
+        if (queue->data[i]->refusals == 2)
+            items[count++] = queue->data[i];
+    store_renew_leases_args(args, count, items, r->lease_usec);
+    r->renew_at = now_monotonic_usec() + r->lease_usec / 3;
+    return pg_async_query(pg, &sql_renew_leases, args, DEADLINE_USEC, done, userdata);
+}
+
+bool refused_results_turn(struct refused_results *r, const struct settlements *queue, struct pg_async *pg,
+                          struct pg_args *args, pg_async_callback done, void *userdata)
+{
+    uint64_t now = now_monotonic_usec();
+
+    if (r->count > 0 && r->lease_usec > 0 && now >= r->renew_at)
+        return renew_leases(r, queue, pg, args, done, userdata) == 0;
+    if (r->is_unshown && (r->count == 0 || now >= r->show_at))
+        return show(r, queue, pg, args, done, userdata) == 0;
+    return false;
 }

@@ -43,10 +43,6 @@ struct settler {
     } lock;
     struct refused_results refused;
     struct {
-        uint64_t usec;
-        uint64_t renew_at; /* monotonic; of those that are refused */
-    } lease;
-    struct {
         uint64_t since; /* monotonic; 0 = the session is up */
         struct error why;
         bool said;
@@ -306,24 +302,11 @@ static void settle(struct settler *s)
         requeue(s);
 }
 
-static void on_renewed(struct pg_answer *answer, void *userdata)
+/* Of refused results: what it was for comes again when it is lost. */
+static void on_refused_turn(struct pg_answer *answer, void *userdata)
 {
-    (void) answer; /* the next try comes soon enough */
+    (void) answer;
     step(userdata);
-}
-
-static void renew_leases(struct settler *s, uint64_t now)
-{
-    CLEANUP(freep)
-    const struct store_settlement **items = xcalloc(s->queue.count + 1, sizeof(*items));
-    size_t count = 0;
-
-    for (size_t i = 0; i < s->queue.count; i++)
-        if (s->queue.data[i]->refusals == 2)
-            items[count++] = s->queue.data[i];
-    store_renew_leases_args(&s->args, count, items, s->lease.usec);
-    s->lease.renew_at = now + s->lease.usec / 3;
-    (void) pg_async_query(s->pg, &sql_renew_leases, &s->args, DEADLINE_USEC, on_renewed, s);
 }
 
 static void note_down(struct settler *s, uint64_t now)
@@ -343,10 +326,8 @@ static void step(struct settler *s)
     note_down(s, now);
     if (!pg_async_idle(s->pg))
         return;
-    if (s->refused.count > 0 && s->lease.usec > 0 && now >= s->lease.renew_at) {
-        renew_leases(s, now);
+    if (refused_results_turn(&s->refused, &s->queue, s->pg, &s->args, on_refused_turn, s))
         return;
-    }
     uint64_t due = notes_due(s->notes);
     bool notes_first = s->notes_first && MAX(due, s->not_before) <= now;
     if (s->queue.count > 0 && !notes_first) {
@@ -377,6 +358,7 @@ static void on_up(void *userdata)
         standstill_over(s->standstill, STANDSTILL_SETTLE);
     s->down.since = 0;
     s->down.said = false;
+    refused_results_opened(&s->refused);
     s->callbacks.up(was_cut_off, s->userdata);
     s->callbacks.settled(0, s->userdata); /* claims go on */
     step(s);
@@ -408,11 +390,13 @@ int settler_new(struct settler **ret, sd_event *event, const struct settler_para
     s->userdata = userdata;
     s->notes = params->notes;
     s->standstill = params->standstill;
-    s->lease.usec = params->lease_usec;
-    s->refused = (struct refused_results){s->standstill, callbacks->held, userdata, 0, 0, {0}};
+    s->refused = (struct refused_results){.standstill = s->standstill,
+                                          .held = callbacks->held,
+                                          .userdata = userdata,
+                                          .lease_usec = params->lease_usec};
     s->batch_max = s->batch_limit = (size_t) params->batch_size;
     s->args = PG_ARGS_INIT;
-    own.application_name = "anubisd settle";
+    own.application_name = STORE_SETTLE_SESSION;
     own.lock_timeout_usec = LOCK_USEC;
     int r = pg_async_new(&s->pg, event, &own, &session, s);
     if (r < 0) {

@@ -148,6 +148,17 @@ void store_still_claimed_args(struct pg_args *args, size_t count, const struct s
         pg_array_i64(args, items[i]->integration_id);
 }
 
+void store_refused_args(struct pg_args *args, size_t count, const struct store_settlement *first)
+{
+    CLEANUP(freep)
+    char *name = first ? xasprintf(STORE_SETTLE_SESSION " (%zu refused: %" PRId64 ", %s)", count, first->id,
+                                   first->refused_for)
+                       : xstrdup(STORE_SETTLE_SESSION);
+
+    pg_args_clear(args);
+    pg_arg_text(args, name);
+}
+
 void store_renew_leases_args(struct pg_args *args, size_t count, const struct store_settlement *const *items,
                              uint64_t lease_usec)
 {

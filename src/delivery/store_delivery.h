@@ -123,6 +123,7 @@ struct store_settlement {
     bool absent;         /* the institution did not have it before this attempt, for sure */
     int refusals;        /* by itself: 1 = its text was given up, 2 = it is said, and tried again and again */
     uint64_t not_before; /* monotonic; after a refusal */
+    char refused_for[6]; /* the last one's SQLSTATE */
 };
 /* For sql_settle, and for sql_settle_unlocked, which leaves out rows that somebody else has locked. Result:
  * the ids settled, ascending, in column 0. */
@@ -133,6 +134,11 @@ void store_still_claimed_args(struct pg_args *args, size_t count,
 /* For sql_renew_leases. */
 void store_renew_leases_args(struct pg_args *args, size_t count, const struct store_settlement *const *items,
                              uint64_t lease_usec);
+
+/* For sql_session_name: the session that stores results tells by its name how many the database refuses, the
+ * lowest of their subscriptions, and for which SQLSTATE. `first` NULL = none. */
+#define STORE_SETTLE_SESSION "anubisd settle"
+void store_refused_args(struct pg_args *args, size_t count, const struct store_settlement *first);
 
 /* --- the rest --------------------------------------------------------------------------------- */
 

@@ -2,6 +2,7 @@
  * pg_async, pg, store_delivery, timeutil, log and sd-event that settler.c calls, so the linker takes none of
  * theirs. */
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/log.h"
@@ -147,7 +148,7 @@ const struct pg_statement sql_settle = {"settle", ""}, sql_settle_unlocked = {"s
                           sql_still_claimed = {"still_claimed", ""}, sql_pause_integration = {"pause", ""},
                           sql_back_off = {"back_off", ""}, sql_circuit_note = {"circuit_note", ""},
                           sql_judge_refusals = {"judge_refusals", ""},
-                          sql_renew_leases = {"renew_leases", ""};
+                          sql_renew_leases = {"renew_leases", ""}, sql_session_name = {"session_name", ""};
 
 int pg_async_new(struct pg_async **ret, sd_event *event, const struct pg_params *params,
                  const struct pg_async_callbacks *callbacks, void *userdata)
@@ -220,6 +221,20 @@ void store_renew_leases_args(struct pg_args *args, size_t count, const struct st
                              uint64_t lease_usec)
 {
     (void) args, (void) count, (void) items, (void) lease_usec;
+}
+
+static struct {
+    size_t count;
+    int64_t first;
+    char why[6];
+} shown; /* by the session's name */
+
+void store_refused_args(struct pg_args *args, size_t count, const struct store_settlement *first)
+{
+    (void) args;
+    shown.count = count;
+    shown.first = first ? first->id : 0;
+    snprintf(shown.why, sizeof(shown.why), "%s", first ? first->refused_for : "");
 }
 
 void store_settle_args(struct pg_args *args, size_t count, const struct store_settlement *const *items)
@@ -302,11 +317,23 @@ void store_verdict_row(const struct pg_result *result, int row, struct store_ver
         .integration_id = result->ids[row], .may_fail = pauses ? 2 : 100, .paused_turn = pauses ? 5 : 0};
 }
 
+/* The session gets its name, whatever comes then. */
+static void take_name(void)
+{
+    if (session.statement != &sql_session_name)
+        return;
+    session.statement = NULL;
+    session.idle = true;
+    struct pg_answer answer = {&(struct pg_result){NULL, 1}, 0, "", NULL};
+    session.callback(&answer, session.userdata);
+}
+
 /* The statement under way ends with `result`, or with an error. */
 static void end_statement(struct pg_result *result, int r, const char *sqlstate)
 {
     struct error err = {"words"};
 
+    take_name();
     assert_non_null(session.statement);
     session.statement = NULL;
     session.idle = r != -ECONNRESET;
@@ -331,6 +358,7 @@ static void come_up(void)
 
 static void expect_statement(const struct pg_statement *statement, const int64_t *ids, size_t count)
 {
+    take_name();
     assert_ptr_equal(session.statement, statement);
     assert_int_equal(session.count, count);
     assert_memory_equal(session.ids, ids, count * sizeof(*ids));
@@ -339,7 +367,7 @@ static void expect_statement(const struct pg_statement *statement, const int64_t
 #define EXPECT(statement, ...)                                                                               \
     expect_statement(&(statement), (const int64_t[]){__VA_ARGS__},                                           \
                      sizeof((const int64_t[]){__VA_ARGS__}) / sizeof(int64_t))
-#define EXPECT_IDLE() assert_null(session.statement)
+#define EXPECT_IDLE() (take_name(), assert_null(session.statement))
 
 /* --- the owner -------------------------------------------------------------------------------- */
 
@@ -725,6 +753,44 @@ TEST(test_a_row_that_is_refused_without_its_text_holds_up_no_other)
     assert_int_equal(slots_held, 1);
 }
 
+static void expect_shown(size_t count, int64_t first, const char *why)
+{
+    take_name();
+    assert_int_equal(shown.count, count);
+    assert_int_equal(shown.first, first);
+    assert_string_equal(shown.why, why);
+}
+
+/* By the name of each session that is opened, as long as there are any. */
+TEST(test_the_session_is_named_after_refused_results)
+{
+    add(2);
+    pass(MSEC(10));
+    end_statement(NULL, -EBADMSG, PG_SQLSTATE_UNLIKE);
+    assert_ptr_equal(session.statement, &sql_session_name);
+    expect_shown(1, 2, PG_SQLSTATE_UNLIKE);
+    add(1);
+    pass(MSEC(150));
+    end_statement(NULL, -EBADMSG, PG_SQLSTATE_UNLIKE);
+    pass(2 * USEC_PER_SEC);
+    expect_shown(2, 1, PG_SQLSTATE_UNLIKE);
+    pass(4 * USEC_PER_SEC);
+    end_statement(NULL, -ECONNRESET, "");
+    shown.count = 0;
+    come_up();
+    expect_shown(2, 1, PG_SQLSTATE_UNLIKE);
+    pass(6 * USEC_PER_SEC);
+    EXPECT(sql_settle, 1, 2);
+    ANSWER(1);
+    ANSWER(2);
+    pass(6 * USEC_PER_SEC);
+    expect_shown(1, 2, PG_SQLSTATE_UNLIKE);
+    EXPECT(sql_settle, 2);
+    ANSWER(2);
+    expect_shown(0, 0, "");
+    EXPECT_IDLE();
+}
+
 TEST(test_a_refusal_for_another_reason_is_tried_again)
 {
     add_all(1, BATCH_MAX);
@@ -1050,6 +1116,7 @@ int main(void)
         SCENE(test_a_bad_row_is_found_by_halves),
         SCENE(test_a_result_that_a_trigger_changes_keeps_its_text),
         SCENE(test_a_row_that_is_refused_without_its_text_holds_up_no_other),
+        SCENE(test_the_session_is_named_after_refused_results),
         SCENE(test_a_refusal_for_another_reason_is_tried_again),
         SCENE(test_a_lock_leads_to_the_statement_that_passes_over_locked_rows),
         SCENE(test_an_integration_is_paused_after_its_results),
