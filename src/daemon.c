@@ -34,6 +34,7 @@
 #include "monitor/monitor.h"
 #include "pg/pg_conninfo.h"
 #include "relay/relay.h"
+#include "reload.h"
 #include "watchdog.h"
 
 #define TICK_USEC USEC_PER_SEC
@@ -267,7 +268,8 @@ static void fit_into_descriptors(struct config *c)
         MIN(c->delivery.max_in_flight_per_integration, c->delivery.max_in_flight);
 }
 
-static void reload(struct daemon *d)
+/* False: it has errors, and the old one stays. */
+static bool reload(struct daemon *d)
 {
     CLEANUP(strbuf_free) struct strbuf problems = STRBUF_INIT(1 << 20), notices = STRBUF_INIT(1 << 20);
     CLEANUP(strbuf_free) struct strbuf live = STRBUF_INIT(1 << 16), restart = STRBUF_INIT(1 << 16);
@@ -276,7 +278,7 @@ static void reload(struct daemon *d)
     if (config_load(&next, d->path, CONFIG_SECRETS_RESOLVE, &daemon_judges, &problems, &notices) < 0) {
         log_lines(LOG_ERR, MSG_RELOAD_REFUSED, "", strbuf_str(&problems));
         log_line(LOG_ERR, MSG_RELOAD_REFUSED, "the configuration stays as it was");
-        return;
+        return false;
     }
     log_lines(LOG_NOTICE, NULL, "", strbuf_str(&notices));
     fit_into_descriptors(next);
@@ -290,18 +292,21 @@ static void reload(struct daemon *d)
     monitor_reload(d->monitor, next);
     config_unref(d->config);
     d->config = next;
+    return true;
 }
 
 static int on_hangup(sd_event_source *s, const struct signalfd_siginfo *si, void *userdata)
 {
     struct daemon *d = userdata;
+    bool taken = false;
     (void) s;
-    (void) si;
-    if (d->phase != PHASE_RUNNING)
-        return 0;
-    sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%" PRIu64, now_monotonic_usec());
-    reload(d);
-    sd_notify(0, "READY=1");
+
+    if (d->phase == PHASE_RUNNING) {
+        sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%" PRIu64, now_monotonic_usec());
+        taken = reload(d);
+        sd_notify(0, "READY=1");
+    }
+    reload_answer(si, taken);
     return 0;
 }
 

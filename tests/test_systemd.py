@@ -290,14 +290,123 @@ def test_a_stray_sigterm_is_no_stop(running):
              "the restart")
 
 
-def test_a_missing_credential_is_said_once(installed):
+def delivers(machine, url):
+    wait_status(machine, subscription(machine, integration(machine, url)), "sent")
+
+
+def test_a_credential_whose_file_is_missing_is_waited_for(installed, settings, institutions):
+    """By systemd: the daemon does not begin. It works as soon as the file is there."""
     machine = installed
-    machine.drop_in("[Service]\nLoadCredential=conninfo:/etc/credstore/missing\n")
+    machine.configure({**settings, "database": {"conninfo": "credential:late"}})
+    machine.drop_in("[Service]\nLoadCredential=late:/etc/credstore/late\n")
     assert machine("systemctl", "start", "anubisd").code != 0
-    wait_for(lambda: machine.show("ActiveState") == "failed", what="the unit to have failed")
-    assert machine.show("NRestarts") == "0" and "243/CREDENTIALS" in machine("systemctl", "status", "anubisd").stdout
-    machine.write("/etc/credstore/missing", "dbname=anubis\n", 0o600)
+    wait_for(lambda: int(machine.show("NRestarts")) >= 8, 90, "more restarts than systemd allows by itself")
+    assert "243/CREDENTIALS" in machine("systemctl", "status", "anubisd").stdout
+    assert machine.show("Result") == "exit-code" and machine.show("ActiveState") == "activating"
+    machine.write("/etc/credstore/late", "dbname=anubis\n", 0o600)
+    wait_for(lambda: machine.show("ActiveState") == "active", 30, "the daemon to begin by itself")
+    delivers(machine, institutions("/good/late"))
+
+
+def test_a_credential_that_the_unit_lacks_is_waited_for(installed, settings, institutions):
+    """Said with what helps, not once for each look; half a minute and a restart later it is taken."""
+    machine = installed
+    since = time.time()
+    machine.configure({**settings, "database": {"conninfo": "credential:given"}})
+    machine("systemctl", "start", "--no-block", "anubisd").expect()
+    said = machine.wait_message(MSG["MSG_SECRETS_ABSENT"], since, count=2)
+    assert re.match(r"/etc/anubisd\.conf:\d+: database\.conninfo: credential:given: .*LoadCredential=given:/path",
+                    said[0]["MESSAGE"])
+    wait_for(lambda: "waiting for secrets: /etc/anubisd.conf" in machine.show("StatusText"), what="the status to say so")
+    assert said[0]["PRIORITY"] == "3" and machine.show("ActiveState") == "activating"
+    wait_for(lambda: machine.show("NRestarts") == "1", 90, "another process")
+    machine.wait_message(MSG["MSG_SECRETS_ABSENT"], since, count=4)
+    assert len([e for e in machine.journal(since) if "credential:given" in e["MESSAGE"]]) == 2
+    assert "75/TEMPFAIL" in machine("journalctl", "-q", "-u", "anubisd", f"--since=@{int(since)}").stdout
+    machine.write("/etc/credstore/given", "dbname=anubis\n", 0o600)
+    machine.drop_in("[Service]\nLoadCredential=given:/etc/credstore/given\n")
+    wait_for(lambda: machine.show("ActiveState") == "active", 90, "the daemon to begin by itself")
+    delivers(machine, institutions("/good/given"))
+
+
+def test_a_file_of_a_secret_that_comes_late_is_taken_at_once(installed, settings, institutions):
+    machine = installed
+    since = time.time()
+    machine.configure({**settings, "database": {"conninfo": "file:/etc/anubis-late"}})
+    machine("systemctl", "start", "--no-block", "anubisd").expect()
+    machine.wait_message(MSG["MSG_SECRETS_ABSENT"], since, count=2)
+    machine.write("/etc/anubis-late", "", 0o644)
+    assert "the value is empty" in machine.wait_message(MSG["MSG_SECRETS_ABSENT"], since, count=4)[2]["MESSAGE"]
+    machine.write("/etc/anubis-late", "dbname=anubis\n", 0o644)
+    machine.wait_message(MSG["MSG_STARTED"], since)
+    assert machine.show("NRestarts") == "0"
+    delivers(machine, institutions("/good/file"))
+
+
+def reload_fails(machine):
+    done = machine("systemctl", "reload", "anubisd")
+    assert done.code != 0 and "journalctl" in done.stderr, done.stderr
+    return done
+
+
+def test_a_reload_without_a_secret_keeps_the_former_one(installed, settings, institutions):
+    """systemctl ends with an error, the journal names the place, and the daemon works as before."""
+    machine = installed
+    secret, credential = "/etc/anubis-secret", "/etc/credstore/kafka"
+    machine.write(secret, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n", 0o644)
+    machine.write(credential, "hush\n", 0o600)
+    machine.drop_in(f"[Service]\nLoadCredential=kafka:{credential}\n")
+    named = {**settings, "alerts": {"webhook_secret": f"file:{secret}"},
+             "kafka": {**settings["kafka"], "sasl_password": "credential:kafka"}}
+    machine.configure(named)
     machine("systemctl", "start", "anubisd").expect()
+    pid = machine.show("MainPID")
+
+    def kept(words):
+        since = time.time()
+        reload_fails(machine)
+        wait_for(lambda: any(re.search(words, e["MESSAGE"]) for e in machine.journal(since)), 30,
+                 lambda: f"{words} in {[e['MESSAGE'] for e in machine.journal(since)]}")
+        assert machine.show("ActiveState") == "active" and machine.show("MainPID") == pid
+        delivers(machine, institutions("/good/kept"))
+    os.unlink(machine.path(secret))
+    kept(r"anubisd\.conf:\d+: alerts\.webhook_secret: file:/etc/anubis-secret: could not open the file: No such file")
+    machine.write(secret, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n", 0o600)
+    kept(r"alerts\.webhook_secret: file:/etc/anubis-secret: could not open the file: Permission denied")
+    os.chmod(machine.path(secret), 0o644)
+    machine.configure({**named, "audit": {"signing_key": "credential:unknown"}})
+    kept(r"anubisd\.conf:\d+: audit\.signing_key: credential:unknown: .*LoadCredential=unknown:/path")
+    kept("the daemon goes on with the configuration that it has; its log tells why")
+    machine.configure(named)
+    machine("systemctl", "reload", "anubisd").expect()
+    os.unlink(machine.path(credential))
+    reload_fails(machine)
+    assert machine.show("ActiveState") == "active" and machine.show("MainPID") == pid
+    delivers(machine, institutions("/good/kept"))
+
+
+def test_a_reload_says_which_new_secret_needs_a_restart(installed, settings, institutions):
+    machine = installed
+    secrets = {"conninfo": "dbname=anubis password=former", "webhook": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"}
+    for name, text in secrets.items():
+        machine.write(f"/etc/credstore/{name}", text, 0o600)
+    machine.write("/etc/anubis-secret", "former", 0o644)
+    machine.drop_in("[Service]\n" + "".join(f"LoadCredential={n}:/etc/credstore/{n}\n" for n in secrets))
+    machine.configure({**settings, "database": {"conninfo": "credential:conninfo"},
+                       "alerts": {"webhook_secret": "credential:webhook"},
+                       "kafka": {**settings["kafka"], "sasl_password": "file:/etc/anubis-secret"}})
+    machine("systemctl", "start", "anubisd").expect()
+    pid, since = machine.show("MainPID"), time.time()
+    machine.write("/etc/credstore/conninfo", "dbname=anubis password=another", 0o600)
+    machine.write("/etc/credstore/webhook", "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD", 0o600)
+    machine.write("/etc/anubis-secret", "another", 0o644)
+    machine("systemctl", "reload", "anubisd").expect()
+    needs = {e["MESSAGE"] for e in machine.wait_message(MSG["MSG_RESTART_NEEDED"], since, count=2)}
+    assert needs == {f"changed, needs a restart: {key}" for key in ("database.conninfo", "kafka.sasl_password")}
+    assert "changed: alerts.webhook_secret" in [e["MESSAGE"] for e in machine.wait_message(MSG["MSG_RELOADED"], since, count=2)]
+    journal = machine("journalctl", "-q", "-o", "export", "-u", "anubisd").stdout
+    assert "another" not in journal and "former" not in journal and machine.show("MainPID") == pid
+    delivers(machine, institutions("/good/rotated-secrets"))
 
 
 def test_a_stopped_journald_holds_nothing_up(installed, settings, institutions):

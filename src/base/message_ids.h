@@ -13,6 +13,8 @@
 #define MSG_STOPPED "99bb2f393f57440a9a93e6471715a441"
 /* The configuration has errors; nothing was started. */
 #define MSG_CONFIG_INVALID "a85c41edd0ad425c84a55a48032850e6"
+/* Secrets of the configuration are not there to be read; waited for. */
+#define MSG_SECRETS_ABSENT "c80d3b21cd4b4191a9c101173f4d3f36"
 /* A new configuration is in use. */
 #define MSG_RELOADED "1053c15179dd4a7c8a86b9857c33fbc3"
 /* The new configuration has errors; the old one stays. */

@@ -119,10 +119,10 @@ struct config_judges {
 };
 
 /* Reads `path`, applies the environment and validates everything. 0 and a snapshot with one reference, or a
- * negative errno (of the file, else -EINVAL) with `problems` holding one "FILE:LINE: what is wrong, and what
- * would be right" a line, all of them at once ("environment NAME: …" where a variable is wrong), those of
- * the judges too. `notices` gets remarks that are no errors (Rails URL parameters dropped …), one
- * a line. */
+ * negative errno (of the file; -EAGAIN: all that is wrong is that secrets are not there, which may come; else
+ * -EINVAL) with `problems` holding one "FILE:LINE: what is wrong, and what would be right" a line, all of
+ * them at once ("environment NAME: …" where a variable is wrong), those of the judges too. `notices` gets
+ * remarks that are no errors (Rails URL parameters dropped …), one a line. */
 int config_load(struct config **ret, const char *path, enum config_secrets secrets,
                 const struct config_judges *judges, struct strbuf *problems, struct strbuf *notices);
 struct config *config_ref(struct config *c);

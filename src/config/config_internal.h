@@ -83,7 +83,7 @@ struct config_loader {
     enum config_secrets secrets;
     const struct config_judges *judges;
     struct strbuf *problems, *notices;
-    unsigned n_problems;
+    unsigned n_problems, n_absent; /* of them: secrets that are not there */
 };
 
 /* config_report.c: the text of a problem must not quote a secret. After CONFIG_PROBLEMS_MAX, problems are
@@ -121,8 +121,10 @@ int config_source_prepare(struct config_loader *l, const struct strbuf *source, 
 /* config_reference.c: values that stand elsewhere. */
 bool config_is_reference(const char *text);
 bool config_is_unset_variable(const char *reference); /* "env:NAME" of a variable that this process lacks */
-/* `text` is a reference. The value behind "credential:NAME", "file:/path" or "env:NAME" in `ret`, or -EINVAL
- * with `why`. Under CONFIG_SECRETS_KEEP only the reference itself is checked and `ret` stays empty, and
+/* `text` is a reference. The value behind "credential:NAME", "file:/path" or "env:NAME" in `ret`; or with
+ * `why`
+ * -ENOENT: it is not there to be read, or empty, which somebody else may mend; or -EINVAL. Under
+ * CONFIG_SECRETS_KEEP only the reference itself is checked and `ret` stays empty, and
  * under CONFIG_SECRETS_CHECK whether a file can be read, too. */
 int config_resolve(const char *text, enum config_secrets secrets, struct strbuf *ret, struct strbuf *why);
 

@@ -1,4 +1,5 @@
 /* One key: its text, or the text behind its reference, is checked and stored. Main thread, at load only. */
+#include <errno.h>
 #include <string.h>
 
 #include "config/config_internal.h"
@@ -93,13 +94,16 @@ static void set_reference(struct config_loader *l, const struct config_key *key,
     enum config_secrets secrets = config_secrets_of(l, key);
 
     config_origin(l->config, key)->reference = xstrdup(reference);
-    if (config_resolve(reference, secrets, &value, &why) < 0)
+    int r = config_resolve(reference, secrets, &value, &why);
+    if (r < 0) {
+        l->n_absent += r == -ENOENT;
         config_problem(l, where, "%s%s%s: %s: %s", key->group, *key->group ? "." : "", key->name, reference,
                        strbuf_str(&why));
-    else if (secrets == CONFIG_SECRETS_RESOLVE)
+    } else if (secrets == CONFIG_SECRETS_RESOLVE) {
         set_plain(l, key, strbuf_str(&value), where);
-    else if (key->type == TYPE_STRING || key->type == TYPE_URLS)
+    } else if (key->type == TYPE_STRING || key->type == TYPE_URLS) {
         config_value_set(l->config, key, (union config_value){.s = reference});
+    }
     if (secrets != CONFIG_SECRETS_CHECK)
         return;
     judge_file(l, key, reference, where);

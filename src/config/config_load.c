@@ -121,7 +121,7 @@ int config_load(struct config **ret, const char *path, enum config_secrets secre
         strbuf_addf(problems, "%s: and %u more like these\n", path, l.n_problems - CONFIG_PROBLEMS_MAX);
     r = judges->properties ? judges->properties(c, path, problems) : 0;
     if ((l.n_problems > 0 || r < 0) && !judges->lenient)
-        return -EINVAL;
+        return r == 0 && l.n_problems == l.n_absent ? -EAGAIN : -EINVAL;
     name_instance(c);
     *ret = TAKE_PTR(c);
     return 0;

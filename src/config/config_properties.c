@@ -2,6 +2,7 @@
  * own.
  *
  * Main thread, at load only. Whether librdkafka knows a property is for the Kafka adapter to say. */
+#include <errno.h>
 #include <string.h>
 
 #include "config/config_internal.h"
@@ -145,7 +146,9 @@ void config_property_set(struct config_loader *l, const struct config_key *key, 
         config_problem(l, where, "property %s cannot be set here: %s", dotted, refusal);
         return;
     }
-    if (reference && config_resolve(reference, secrets, &resolved, &why) < 0) {
+    int r = reference ? config_resolve(reference, secrets, &resolved, &why) : 0;
+    if (r < 0) {
+        l->n_absent += r == -ENOENT;
         config_problem(l, where, "property %s: %s: %s", dotted, reference, strbuf_str(&why));
         return;
     }

@@ -39,7 +39,7 @@ static int read_credential(const char *name, struct strbuf *ret, struct strbuf *
             "no credentials are passed to this process ($CREDENTIALS_DIRECTORY is not set); give the unit "
             "LoadCredential=%s:/path",
             name);
-        return -EINVAL;
+        return -ENOENT;
     }
     path = xasprintf("%s/%s", directory, name);
     int r = config_file_read(path, CONFIG_SECRET_MAX, ret, why);
@@ -119,9 +119,11 @@ static void strip_line_end(struct strbuf *sb)
 /* An empty secret would switch its protection off. */
 static int check_content(const char *value, size_t len, struct strbuf *why)
 {
-    if (len == 0)
+    if (len == 0) {
         strbuf_adds(why, "the value is empty");
-    else if (memchr(value, '\0', len))
+        return -ENOENT;
+    }
+    if (memchr(value, '\0', len))
         strbuf_adds(why, "the value contains a NUL byte");
     else if (len > CONFIG_SECRET_MAX)
         strbuf_addf(why, "the value is longer than %zu KiB", CONFIG_SECRET_MAX >> 10);
@@ -145,10 +147,13 @@ int config_resolve(const char *text, enum config_secrets secrets, struct strbuf 
         ret = &checked;
     else if (secrets != CONFIG_SECRETS_RESOLVE)
         return 0;
-    if (scheme->read(name, ret, why) < 0)
-        return -EINVAL;
-    strip_line_end(ret);
-    return check_content(strbuf_str(ret), ret->len, why);
+    int r = scheme->read(name, ret, why);
+    if (r == 0) {
+        strip_line_end(ret);
+        r = check_content(strbuf_str(ret), ret->len, why);
+    }
+    /* This process gets no other variables. */
+    return r < 0 && (r == -EINVAL || scheme->read == read_env) ? -EINVAL : r < 0 ? -ENOENT : 0;
 }
 
 int config_database_secret(const char *text, struct strbuf *ret, struct error *err)

@@ -573,7 +573,8 @@ static void test_the_operators_tool_reads_only_the_databases_secrets(void **stat
     assert_string_equal(f->config->kafka.sasl_password, "credential:kafka");
 }
 
-static void assert_secret_problem(struct fixture *f, const char *reference, const char *words)
+/* `result`: -EAGAIN where it may come by itself. */
+static void assert_secret_problem(struct fixture *f, int result, const char *reference, const char *words)
 {
     CLEANUP(freep) char *text = xasprintf("status: { token = \"%s\"; };", reference);
     CLEANUP(freep) char *wanted = xasprintf("1: status.token: %s: %s\n", reference, words);
@@ -582,6 +583,10 @@ static void assert_secret_problem(struct fixture *f, const char *reference, cons
     fixture_load(f, text);
     fixture_problems(f, &problems);
     assert_string_equal(strbuf_str(&problems), wanted);
+    assert_int_equal(f->result, result);
+    CLEANUP(freep) char *more = xasprintf("%s token = 1;", text);
+    fixture_load(f, more);
+    assert_int_equal(f->result, -EINVAL);
 }
 
 static void test_references_that_lead_nowhere(void **state)
@@ -590,30 +595,33 @@ static void test_references_that_lead_nowhere(void **state)
     CLEANUP(freep) char *big = xcalloc(1, 100000);
     char directory[] = "/tmp/test_secrets.XXXXXX", reference[64];
 
-    assert_secret_problem(f, "credential:x",
+    assert_secret_problem(f, -EAGAIN, "credential:x",
                           "no credentials are passed to this process ($CREDENTIALS_DIRECTORY is "
                           "not set); give the unit LoadCredential=x:/path");
-    assert_secret_problem(f, "credential:../x",
+    assert_secret_problem(f, -EINVAL, "credential:../x",
                           "a credential's name is a file name without \"/\"; for another place "
                           "write \"file:/path\"");
-    assert_secret_problem(f, "credential:..",
+    assert_secret_problem(f, -EINVAL, "credential:..",
                           "a credential's name is a file name without \"/\"; for another place "
                           "write \"file:/path\"");
-    assert_secret_problem(f, "file:secret", "the path must be absolute, as in \"file:/etc/anubis/secret\"");
-    assert_secret_problem(f, "file:/nonexistent", "could not open the file: No such file or directory");
-    assert_secret_problem(f, "file:/tmp", "is a directory");
-    assert_secret_problem(f, "file:/dev/zero", "is not a regular file");
-    assert_secret_problem(f, "env:", "the name of a variable must follow, as in \"env:KAFKA_PASSWORD\"");
-    assert_secret_problem(f, "env:NOT_SET_HERE", "the variable is not set in the environment");
+    assert_secret_problem(f, -EINVAL, "file:secret",
+                          "the path must be absolute, as in \"file:/etc/anubis/secret\"");
+    assert_secret_problem(f, -EAGAIN, "file:/nonexistent",
+                          "could not open the file: No such file or directory");
+    assert_secret_problem(f, -EAGAIN, "file:/tmp", "is a directory");
+    assert_secret_problem(f, -EINVAL, "file:/dev/zero", "is not a regular file");
+    assert_secret_problem(f, -EINVAL,
+                          "env:", "the name of a variable must follow, as in \"env:KAFKA_PASSWORD\"");
+    assert_secret_problem(f, -EINVAL, "env:NOT_SET_HERE", "the variable is not set in the environment");
     memset(big, 'x', 100000);
     make_secrets(directory, big, 100000);
     snprintf(reference, sizeof(reference), "file:%s/secret", directory);
-    assert_secret_problem(f, reference, "is longer than 64 KiB, the most that is accepted");
+    assert_secret_problem(f, -EAGAIN, reference, "is longer than 64 KiB, the most that is accepted");
     fixture_write(reference + 5, "\n", 1);
-    assert_secret_problem(f, reference, "the value is empty");
+    assert_secret_problem(f, -EAGAIN, reference, "the value is empty");
     fixture_write(reference + 5, "a\0b", 3);
-    assert_secret_problem(f, reference, "the value contains a NUL byte");
-    assert_secret_problem(f, "credential:other",
+    assert_secret_problem(f, -EINVAL, reference, "the value contains a NUL byte");
+    assert_secret_problem(f, -EAGAIN, "credential:other",
                           "could not open the file: No such file or directory; give the unit "
                           "LoadCredential=other:/path");
     remove_secrets(directory);
