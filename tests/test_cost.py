@@ -20,6 +20,8 @@ SYSTEM_CALLS = 25       # 10: of all threads, over HTTP
 ALLOCATIONS = 193       # 176: of all threads; libpq's rows, and headers of three messages that two groups read, one a third, too
 NOTIFICATIONS = 0.1     # none, as good as: a daemon at work is not rung for
 RINGS_A_SECOND = 20     # but a writer that is slower than the daemon finds it idle
+STATEMENTS = 0.6        # 0.3: of the sessions, from start to end
+LOOKS = 6               # 4: whether the schema fits; fourteen when each session looked for itself
 CLAIMS = 1.5            # 1.0 of rows that come one by one
 READS_AND_WRITES = 15   # 6 over TLS, the handshakes among them; libpq, Kafka's client and clear text use other calls
 
@@ -140,11 +142,34 @@ def test_notifications(app, institutions, daemon):
     assert daemon.term() == 0
 
 
-def test_a_row_that_rings_costs_one_claim(own_postgres, broker, institutions):
-    """While the bell is held, what comes after a claim rings: nothing has to be looked for in between."""
-    app = Application(own_postgres(settings={"shared_preload_libraries": "pg_stat_statements"}).create_database("single"))
+@pytest.fixture
+def counting(own_postgres):
+    """An application whose server counts statements."""
+    app = Application(own_postgres(settings={"shared_preload_libraries": "pg_stat_statements"}).create_database("counting"))
     Ctl(database=app.database).migrate()
     app.query("create extension pg_stat_statements schema public")
+    return app
+
+
+def test_statements(counting, broker, institutions):
+    """From a start to an end, and those of the triggers are not among them."""
+    app = counting
+    app.subscriptions(app.integration(institutions.url()), ROWS)
+    app.query("select public.pg_stat_statements_reset()")
+    with Daemon(database=app.database, kafka=broker) as daemon:
+        app.wait_states(sent=ROWS, deadline=120)
+        wait_for(lambda: app.value("select sum(successful_sends) from {s}.integrations") == ROWS, 120, "all to be counted")
+        assert daemon.term() == 0
+    statements = app.value("select sum(calls) from public.pg_stat_statements")
+    looks = app.value("select coalesce(sum(calls), 0) from public.pg_stat_statements where query like '%%work_refused()%%'", ())
+    print(f"{statements / ROWS:.2f} statements, {looks} looks at the schema")
+    assert 0 < statements / ROWS <= STATEMENTS
+    assert 0 < looks <= LOOKS
+
+
+def test_a_row_that_rings_costs_one_claim(counting, broker, institutions):
+    """While the bell is held, what comes after a claim rings: nothing has to be looked for in between."""
+    app = counting
     integration = app.integration(institutions.url())
     with Daemon(database=app.database, kafka=broker) as daemon:
         wait_for(lambda: app.value("select count(*) from pg_stat_activity where application_name = 'anubisd doorbell'") == 1, 30,

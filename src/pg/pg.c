@@ -367,7 +367,7 @@ int pg_open(struct pg **ret, const struct pg_params *params, struct error *err)
     if (r == PG_DONE)
         r = judge_server(pg, params, &server, err);
     if (r == PG_DONE && params->admit)
-        r = params->admit(pg, params, err);
+        r = params->admit(pg, params, server, err);
     if (r == PG_DONE && !pg_come_to_server(server, err))
         r = -ECONNRESET;
     if (r != PG_DONE)

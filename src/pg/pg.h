@@ -26,9 +26,10 @@ struct pg_params {
     int stop_fd;          /* readable = give up at once; -1 = none */
     bool keep_to_indexes; /* plans for queues: never a sequential scan because the table was small when
                                 planned */
-    /* Asked once the session stands; NULL lets every session in. 0, PG_SCHEMA_MISFIT with *err, or an error
-     * of pg_query(). */
-    int (*admit)(struct pg *pg, const struct pg_params *params, struct error *err);
+    /* Asked once the session stands; NULL lets every session in. `server`: when it was started (microseconds
+     * since 1970), 0 = the session does not write. 0, PG_SCHEMA_MISFIT with *err, or an error of pg_query().
+     */
+    int (*admit)(struct pg *pg, const struct pg_params *params, int64_t server, struct error *err);
     /* What the server remarks besides, at level notice and above; NULL = of no interest. Called on the
      * session's thread; the strings live as long as the call. */
     void (*remark)(void *userdata, const char *sqlstate, const char *words);

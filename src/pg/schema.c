@@ -2,8 +2,11 @@
 #include "pg/schema.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <string.h>
+#include <time.h>
 
+#include "base/timeutil.h"
 #include "pg/sql_files.h"
 #include "sql/statements.h"
 
@@ -142,25 +145,54 @@ int schema_check_for_work(struct pg *pg, struct error *err)
 
 /* --- admission -------------------------------------------------------------------------------- */
 
-int schema_admit_daemon(struct pg *pg, const struct pg_params *params, struct error *err)
+/* The sessions of a daemon open together, each on a thread, and the look at a schema takes the server longer
+ * than all else of it. So one looks while the others wait for what it finds, which holds for a moment. */
+#define LOOK_HOLDS_USEC USEC_PER_SEC
+#define LOOK_WAIT_SEC 5
+
+static pthread_mutex_t look_lock = PTHREAD_MUTEX_INITIALIZER;
+static int64_t fits_on;  /* the server whose schema fits, as it was found... */
+static uint64_t fits_at; /* ...then (monotonic) */
+
+static int look_once(struct pg *pg, int64_t server, struct error *err)
+{
+    struct timespec until;
+
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += LOOK_WAIT_SEC;
+    if (server == 0 || pthread_mutex_clocklock(&look_lock, CLOCK_MONOTONIC, &until) != 0)
+        return schema_check_for_work(pg, err);
+    int r = 0;
+    if (fits_on != server || now_monotonic_usec() - fits_at >= LOOK_HOLDS_USEC) {
+        r = schema_check_for_work(pg, err);
+        fits_on = r == 0 ? server : 0;
+        fits_at = now_monotonic_usec();
+    }
+    pthread_mutex_unlock(&look_lock);
+    return r;
+}
+
+int schema_admit_daemon(struct pg *pg, const struct pg_params *params, int64_t server, struct error *err)
 {
     CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
-    int r = schema_check_for_work(pg, err);
+    int r = look_once(pg, server, err);
 
     pg_arg_text(&args, params->daemon);
     return r == 0 ? pg_query(pg, &sql_be_there, &args, NULL, err) : r;
 }
 
-int schema_admit_ctl(struct pg *pg, const struct pg_params *params, struct error *err)
+int schema_admit_ctl(struct pg *pg, const struct pg_params *params, int64_t server, struct error *err)
 {
     (void) params;
+    (void) server;
     return schema_check(pg, err);
 }
 
-int schema_admit_migration(struct pg *pg, const struct pg_params *params, struct error *err)
+int schema_admit_migration(struct pg *pg, const struct pg_params *params, int64_t server, struct error *err)
 {
     CLEANUP(pg_result_freep) struct pg_result *place = NULL;
     (void) params;
+    (void) server;
     int r = pg_query(pg, &sql_find_schema, NULL, &place, err);
 
     return r == 0 ? judge_name(place, err) : r;

@@ -29,8 +29,9 @@ int schema_file_oldest_daemon(const char *text);
  * in sql/repeatable/09_guard.sql. 0 = yes. PG_SCHEMA_MISFIT: *err says what there is, what is needed and
  * which command repairs it. Else an error of pg_query(). */
 int schema_check_for_work(struct pg *pg, struct error *err);
-/* For pg_params.admit, with the same outcomes. A daemon's sessions also show others that it is there; a
- * migration's only ask whether the schema has the name that its functions know. */
-int schema_admit_daemon(struct pg *pg, const struct pg_params *params, struct error *err);
-int schema_admit_ctl(struct pg *pg, const struct pg_params *params, struct error *err);
-int schema_admit_migration(struct pg *pg, const struct pg_params *params, struct error *err);
+/* For pg_params.admit, with the same outcomes. A daemon's sessions also show others that it is there; those
+ * that open within a second, on the same server, share one look. A migration's only ask whether the schema
+ * has the name that its functions know. */
+int schema_admit_daemon(struct pg *pg, const struct pg_params *params, int64_t server, struct error *err);
+int schema_admit_ctl(struct pg *pg, const struct pg_params *params, int64_t server, struct error *err);
+int schema_admit_migration(struct pg *pg, const struct pg_params *params, int64_t server, struct error *err);
