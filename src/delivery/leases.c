@@ -16,6 +16,10 @@
 #define ROWS 500
 #define PERIOD_MIN_USEC (250 * USEC_PER_MSEC)
 #define PERIOD_MAX_USEC (5 * USEC_PER_SEC)
+/* A slow look, over entries of claims of long ago that no VACUUM may remove, finds the least of all: it rests
+ * for so many times the pause of a look, up to the longest one. */
+#define REST_FACTOR 5
+#define REST_MAX_USEC (60 * USEC_PER_SEC)
 #define GRACE_USEC (15 * USEC_PER_SEC)
 /* What kept our statements kept those of others, too: so long they have to store what they hold. */
 #define PATIENCE_USEC (60 * USEC_PER_SEC)
@@ -79,6 +83,11 @@ static bool find_refused_row(struct leases *s, const struct pg_answer *answer)
     return queue_session_ask(s->session, &sql_expire_head, on_refused_row, s) == 0;
 }
 
+static uint64_t rest_usec(struct leases *s)
+{
+    return MIN(REST_FACTOR * look_pause(&s->look, now_boottime_usec() - s->sent_at), REST_MAX_USEC);
+}
+
 static void on_expired(struct pg_answer *answer, void *userdata)
 {
     struct leases *s = userdata;
@@ -100,7 +109,7 @@ static void on_expired(struct pg_answer *answer, void *userdata)
     if (rows > 0 && rows == s->limit)
         s->at = 0; /* there may be more */
     else if (answer->r == 0 && rows == 0)
-        s->at = MAX(s->at, now_monotonic_usec() + look_pause(&s->look, now_boottime_usec() - s->sent_at));
+        s->at = MAX(s->at, now_monotonic_usec() + rest_usec(s));
     if (rows > 0)
         log_expired(answer->result, rows);
     s->callbacks.done(rows, s->userdata);
