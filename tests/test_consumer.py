@@ -27,14 +27,15 @@ SETTINGS = {"consumers": {"session_timeout": "6s", "heartbeat_interval": "500ms"
 
 
 def event(kind, subscription, sequence, integration, **changes):
-    """What Cluster.produce() takes, as the relay publishes it. Changes: value, key, headers (a dict; None removes one)."""
+    """What Cluster.produce() takes, as the relay publishes it. Changes: value, key, headers (a dict; None removes one),
+    words (what the institution said)."""
     key = changes.get("key", str(subscription))
     value = {"event_type": kind, "timestamp": TIMESTAMP, "version": "1.0",
              "subscription": {"id": subscription, "integration_id": integration, "order_id": None, "origin": "site",
                               "cpf": CPF, "status": kind, "sent_at": None, "scheduled_to": None,
                               "created_at": "2026-11-24T10:59:39Z", "updated_at": "2026-11-24T10:59:39Z"},
              "integration": integration and {"id": integration, "name": "x", "type": "api"}, "attempt": 1,
-             "response_data" if kind == "sent" else "error_message": "ok"}
+             "response_data" if kind == "sent" else "error_message": changes.get("words", "ok")}
     headers = {"event_id": str(uuid.uuid4()), "timestamp": TIMESTAMP, "service": "anubis",
                "version": "1.0", "event_type": kind, "integration_id": integration and str(integration), "origin": "site",
                "sequence": str(sequence), "installation": INSTALLATION, "attempt": "1", "content_type": "application/json",
@@ -782,7 +783,7 @@ def test_messages_that_are_gone_are_said_loudly(app, make_daemon):
         scene.check()
         daemon.term()
         # More than the embedded broker keeps.
-        lost = {"sent": [event("sent", 1, 10 ** 6 + n, scene.integrations[0], value="x" * 100000) for n in range(150)]}
+        lost = {"sent": [event("sent", 1, 10 ** 6 + n, scene.integrations[0], words="x" * 100000) for n in range(150)]}
         scene.send(lost)
         first = scene.cluster.watermarks(scene.topic("sent"))[lost["sent"][0]["partition"]][0]
         assert first > 100, "the broker has forgotten nothing"
