@@ -88,40 +88,6 @@ class Bench:
         Ctl(daemon.settings)("verify", "--wait", deadline=600).expect(0)
         daemon.term()
 
-    def latency(self, per_second, seconds):
-        """From the application's commit to the request at the institution; the schedule is fixed, so a late start counts."""
-        app, _ = self.fresh()
-        counting = Institutions()
-        counting.start()
-        integration = app.integration(counting.url("/good/latency"))
-        daemon = self.daemon(app).start()
-        wait_for(lambda: app.value("select count(*) from pg_stat_activity where application_name = 'anubisd doorbell'") == 1, 30,
-                 "the doorbell")
-        app.subscription(integration)
-        app.wait_states(sent=1)
-        counting.reset_counts()
-        connection = app.database.connect()
-        stamps, inserts = [], []
-        start = time.time() + 0.2
-        with connection.cursor() as cursor:
-            for n in range(per_second * seconds):
-                due = start + n / per_second
-                time.sleep(max(0, due - time.time()))
-                begun = time.time()
-                cursor.execute("insert into anubis.subscriptions (integration_id, payload) values (%s, '{}')", (integration,))
-                inserts.append((time.time() - begun) * 1000)
-                stamps.append(due)
-        connection.close()
-        wait_for(lambda: len(counting.keys()) == len(stamps), 60, "all requests")
-        received = sorted(k.first_usec / 1e6 for k in counting.keys().values())
-        delays = sorted((r - s) * 1000 for r, s in zip(received, stamps))
-        self.end(daemon)
-        counting.close()
-        return {"inserts/s": per_second, "requests": len(delays), "p50 ms": round(delays[len(delays) // 2], 2),
-                "p99 ms": round(delays[int(len(delays) * 0.99)], 2), "max ms": round(delays[-1], 2),
-                "the insert alone, p50 ms": round(sorted(inserts)[len(inserts) // 2], 2),
-                "p99 ms of it": round(sorted(inserts)[int(len(inserts) * 0.99)], 2)}
-
     def memory(self, rows):
         app, _ = self.fresh()
         self.fill(app, rows)
@@ -201,7 +167,8 @@ def show(name, result, indent="  "):
 CASES = {"throughput": lambda b, a: bench_throughput.throughput(b, a.rows, a.turns),
          "race": lambda b, a: bench_throughput.race(b, a.rows, a.turns),
          "settings": lambda b, a: bench_throughput.with_settings(b, a.rows, a.turns),
-         "latency": lambda b, a: {f"{n}/s": b.latency(n, seconds) for n, seconds in ((1, 30), (100, 10), (1000, 10))},
+         "latency": lambda b, a: {f"{n}/s": bench_insert.latency(b, n, seconds)
+                                  for n, seconds in ((1, 30), (100, 10), (1000, 10))},
          "insert": lambda b, a: {**b.insert_cost(16, 1000), **bench_insert.beside(b, 1, 3, 2),
                                  **bench_insert.beside(b, 16, 3, 2)},
          "claims": lambda b, a: bench_claims.claims(b, a.waiting),

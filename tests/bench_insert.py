@@ -6,9 +6,10 @@ import subprocess
 import threading
 import time
 
-from bench_measure import cpu_by_thread, cpu_of, cpu_of_tree
+from bench_measure import cpu_by_thread, cpu_of, cpu_of_tree, percentile
 from bench_throughput import cpu_by_session
 from confluent_kafka import Consumer, TopicPartition
+from harness.institutions import Institutions
 from harness.processes import wait_for
 
 
@@ -65,6 +66,32 @@ def beside(bench, clients, seconds, rounds):
             for case, runs in found.items()}
 
 
+class Reader(threading.Thread):
+    """Reads what comes to a topic: `found` has each message's key, its header "timestamp", and when it came, in seconds."""
+
+    def __init__(self, bench, topic):
+        super().__init__()
+        self.found, self._ended = [], threading.Event()
+        self._consumer = Consumer({"bootstrap.servers": bench.kafka.bootstrap, "group.id": topic, "fetch.wait.max.ms": 5})
+        self._consumer.assign([TopicPartition(topic, p, high) for p, (_, high) in bench.kafka.watermarks(topic).items()])
+        self.start()
+
+    def run(self):
+        while not self._ended.is_set():
+            message = self._consumer.poll(0.2)
+            if message and not message.error():
+                came = time.time()
+                written = dict(message.headers())["timestamp"].decode().replace("Z", "+00:00")
+                self.found.append((int(message.key()), datetime.datetime.fromisoformat(written).timestamp(), came))
+
+    def end(self, count, seconds):
+        """When it has so many."""
+        wait_for(lambda: len(self.found) >= count, 10 * seconds + 60, "all messages")
+        self._ended.set()
+        self.join()
+        self._consumer.close()
+
+
 def publish(bench, per_second, seconds):
     """From an insert's event in the ledger to a consumer of its topic, and what relay and its session cost meanwhile."""
     app, _ = bench.fresh()
@@ -75,22 +102,9 @@ def publish(bench, per_second, seconds):
     wait_for(lambda: bench.kafka.count(topic) == 1, 60, "the first event")
     backend = app.value("select pid from pg_stat_activity where application_name like 'anubisd relay%%' "
                         "and datname = current_database()")
-    delays = []
-    consumer = Consumer({"bootstrap.servers": bench.kafka.bootstrap, "group.id": topic, "fetch.wait.max.ms": 5})
-    consumer.assign([TopicPartition(topic, p, high) for p, (_, high) in bench.kafka.watermarks(topic).items()])
-
-    def read():
-        while len(delays) <= per_second * seconds and time.monotonic() < until:
-            message = consumer.poll(1)
-            if message and not message.error():
-                written = dict(message.headers())["timestamp"].decode().replace("Z", "+00:00")
-                written = datetime.datetime.fromisoformat(written)
-                delays.append((time.time() - written.timestamp()) * 1000)
-    until = time.monotonic() + 10 * seconds + 60
-    reader = threading.Thread(target=read)
-    reader.start()
+    reader = Reader(bench, topic)
     app.subscription(integration)
-    wait_for(lambda: delays, 60, "the consumer")  # of ours, to be there
+    wait_for(lambda: reader.found, 60, "the consumer")  # of ours, to be there
     before = cpu_of(backend), cpu_by_thread(daemon.pid), cpu_of_tree(bench.kafka.child.pid)
     saves = "select n_tup_upd from pg_stat_user_tables where relname = 'relay_state'"
     batches = app.value(saves)
@@ -101,17 +115,57 @@ def publish(bench, per_second, seconds):
             time.sleep(max(0, start + n / per_second - time.monotonic()))
             cursor.execute("insert into anubis.subscriptions (integration_id) values (%s)", (integration,))
     connection.close()
-    reader.join()
-    consumer.close()
+    reader.end(per_second * seconds + 1, seconds)
     events = app.value("select count(*) from {s}.subscription_events")
     after = cpu_of(backend), cpu_by_thread(daemon.pid), cpu_of_tree(bench.kafka.child.pid)
     thread = sum(v - before[1].get(k, 0) for k, v in after[1].items() if k.startswith("relay/"))
     wait_for(lambda: app.value(saves) > batches, 10, "the statistics")
     batches = app.value(saves) - batches
     bench.end(daemon)
-    delays = sorted(delays[1 + per_second:])  # nothing wakes the relay for the first ones of a paused integration
-    return {"inserts/s": per_second, "events": events, "batches": batches, "p50 ms": round(delays[len(delays) // 2], 1),
-            "p99 ms": round(delays[int(len(delays) * 0.99)], 1),
+    delays = [(came - written) * 1000 for _, written, came in reader.found]
+    delays = delays[1 + per_second:]  # nothing wakes the relay for the first ones of a paused integration
+    return {"inserts/s": per_second, "events": events, "batches": batches, "p50 ms": round(percentile(delays, 50), 1),
+            "p99 ms": round(percentile(delays, 99), 1),
             "CPU % of a core": {"relay": round(thread / seconds * 100, 2),
                                 "its session": round((after[0] - before[0]) / seconds * 100, 2),
                                 "Kafka": round((after[2] - before[2]) / seconds * 100, 2)}}
+
+
+def latency(bench, per_second, seconds):
+    """From the time that an insert was due, so that a late start counts, to the request at the institution, and to the event
+    that it was sent, at a consumer of its topic."""
+    app, _ = bench.fresh()
+    counting = Institutions().start()
+    integration = app.integration(counting.url("/good/latency"))
+    daemon = bench.daemon(app).start()
+    wait_for(lambda: app.value("select count(*) from pg_stat_activity where application_name = 'anubisd doorbell'") == 1, 30,
+             "the doorbell")
+    topic = f"bench{bench.number}.subscriptions.sent"
+    app.subscription(integration)
+    wait_for(lambda: bench.kafka.count(topic) == 1, 60, "the first one's event")
+    reader = Reader(bench, topic)
+    app.subscription(integration)
+    wait_for(lambda: reader.found, 60, "the consumer")
+    counting.reset_counts()
+    connection = app.database.connect()
+    due, inserts = {}, []
+    start = time.time() + 0.2
+    with connection.cursor() as cursor:
+        for n in range(per_second * seconds):
+            time.sleep(max(0, start + n / per_second - time.time()))
+            begun = time.time()
+            cursor.execute("insert into anubis.subscriptions (integration_id, payload) values (%s, '{}') returning id",
+                           (integration,))
+            inserts.append((time.time() - begun) * 1000)
+            due[cursor.fetchone()[0]] = start + n / per_second
+    connection.close()
+    reader.end(len(due) + 1, seconds)
+    received = sorted(k.first_usec / 1e6 for k in counting.keys().values())
+    delays = [(r - d) * 1000 for r, d in zip(received, due.values())]
+    events = [(came - due[key]) * 1000 for key, _, came in reader.found if key in due]
+    bench.end(daemon)
+    counting.close()
+    return {"inserts/s": per_second, "requests": len(delays),
+            **{f"{what}, {name} ms": round(percentile(values, percent), 2)
+               for what, values in (("request", delays), ("event at a consumer", events), ("the insert alone", inserts))
+               for name, percent in (("p50", 50), ("p99", 99), ("max", 100))}}
