@@ -220,8 +220,7 @@ static void join_group(struct consumer *c)
     const struct kafka_consumer_params params = {.config = c->config,
                                                  .group = c->group_id,
                                                  .topics = (const char *const *) c->topics,
-                                                 .instance = r == MEMBER_NAMED ? c->kafka.name : NULL,
-                                                 .patient = c->group->patient};
+                                                 .instance = r == MEMBER_NAMED ? c->kafka.name : NULL};
     r = kafka_consumer_new(&c->kafka.client, &params, &err);
     if (r < 0) {
         kafka_trouble(c, &err);

@@ -41,5 +41,4 @@ struct consumer_group {
     size_t enabled;    /* offset of its switch in struct config */
     const struct handler *handlers[GROUP_HANDLERS_MAX + 1];
     const struct inbox *inbox; /* NULL = it has none */
-    bool patient;              /* nobody waits for what it does: it may read a tenth of a second later */
 };

@@ -47,6 +47,10 @@ static const struct setting consumer_defaults[] = {
     {"queued.min.messages", "20000", NULL},
     {FETCH_MAX, "1048576", NULL},
     {"max.partition.fetch.bytes", "524288", NULL},
+    /* An answer that brings little costs all parts nearly as much as one that brings much, so it waits for
+     * more: for a quarter of a second, which is no lag that anybody sees. */
+    {"fetch.min.bytes", "65536", NULL},
+    {"fetch.wait.max.ms", "250", NULL},
     /* New topics and partitions are found this soon. */
     {"topic.metadata.refresh.interval.ms", "30000", NULL},
     /* The thread may wait for the database meanwhile, up to its statement_timeout. */
@@ -55,14 +59,6 @@ static const struct setting consumer_defaults[] = {
     /* How soon a queue that was full is filled again; see wake_fetcher(). */
     {"fetch.queue.backoff.ms", "10", NULL},
 #endif
-    {NULL, NULL, NULL},
-};
-
-/* Those of a patient one, beside these: an answer that brings little costs all parts nearly as much as one
- * that brings much, so an answer waits for more, for a tenth of a second. */
-static const struct setting patient_defaults[] = {
-    {"fetch.min.bytes", "65536", NULL},
-    {"fetch.wait.max.ms", "100", NULL},
     {NULL, NULL, NULL},
 };
 
@@ -80,14 +76,12 @@ static const struct setting consumer_fixed[] = {
 static const struct {
     rd_kafka_type_t type;
     int events;
-    const struct setting *defaults, *fixed, *more;
+    const struct setting *defaults, *fixed;
 } roles[] = {
     [KAFKA_PRODUCER] = {RD_KAFKA_PRODUCER, RD_KAFKA_EVENT_DR | RD_KAFKA_EVENT_ERROR, producer_defaults,
-                        producer_fixed, NULL},
+                        producer_fixed},
     [KAFKA_CONSUMER] = {RD_KAFKA_CONSUMER, RD_KAFKA_EVENT_REBALANCE | RD_KAFKA_EVENT_ERROR, consumer_defaults,
-                        consumer_fixed, NULL},
-    [KAFKA_PATIENT_CONSUMER] = {RD_KAFKA_CONSUMER, RD_KAFKA_EVENT_REBALANCE | RD_KAFKA_EVENT_ERROR,
-                                consumer_defaults, consumer_fixed, patient_defaults},
+                        consumer_fixed},
 };
 
 static const struct config_properties *properties_of(const struct config *config, enum kafka_role role)
@@ -177,34 +171,19 @@ static int set_ms(rd_kafka_conf_t *conf, const char *name, uint64_t usec, struct
     return set(conf, name, value, err);
 }
 
-static bool is_consumer(enum kafka_role role)
-{
-    return roles[role].type == RD_KAFKA_CONSUMER;
-}
-
-static int set_defaults(rd_kafka_conf_t *conf, const struct config *config, enum kafka_role role,
-                        const struct setting *s, struct error *err)
-{
-    int r = 0;
-
-    for (; r == 0 && s && s->name; s++)
-        if (!contains(&config->kafka.properties, s) && !contains(properties_of(config, role), s))
-            r = set(conf, s->name, s->value, err);
-    return r;
-}
-
 static int set_role(rd_kafka_conf_t *conf, const struct config *config, enum kafka_role role,
                     struct error *err)
 {
-    int r = set_defaults(conf, config, role, roles[role].defaults, err);
+    int r = 0;
 
-    if (r == 0)
-        r = set_defaults(conf, config, role, roles[role].more, err);
+    for (const struct setting *s = roles[role].defaults; r == 0 && s->name; s++)
+        if (!contains(&config->kafka.properties, s) && !contains(properties_of(config, role), s))
+            r = set(conf, s->name, s->value, err);
     for (const struct setting *s = roles[role].fixed; r == 0 && s->name; s++)
         r = set(conf, s->name, s->value, err);
-    if (r == 0 && is_consumer(role))
+    if (r == 0 && role == KAFKA_CONSUMER)
         r = set_ms(conf, "session.timeout.ms", config->consumers.session_timeout_usec, err);
-    if (r == 0 && is_consumer(role))
+    if (r == 0 && role == KAFKA_CONSUMER)
         r = set_ms(conf, "heartbeat.interval.ms", config->consumers.heartbeat_interval_usec, err);
     return r;
 }
@@ -278,7 +257,7 @@ static int make_conf(rd_kafka_conf_t **ret, const struct config *config, enum ka
         r = set_properties(conf, properties_of(config, role), err);
     if (r == 0)
         r = set_role(conf, config, role, err);
-    if (r == 0 && is_consumer(role))
+    if (r == 0 && role == KAFKA_CONSUMER)
         r = fit_fetch(conf, err);
     for (; r == 0 && own->name; own++)
         if (own->value)

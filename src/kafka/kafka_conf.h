@@ -7,8 +7,7 @@
 
 struct rd_kafka_s; /* librdkafka's own tag of rd_kafka_t */
 
-/* A patient consumer reads in larger pieces, a tenth of a second later where few messages come. */
-enum kafka_role { KAFKA_PRODUCER, KAFKA_CONSUMER, KAFKA_PATIENT_CONSUMER };
+enum kafka_role { KAFKA_PRODUCER, KAFKA_CONSUMER };
 
 struct kafka_setting {
     const char *name, *value; /* value NULL = leave out */

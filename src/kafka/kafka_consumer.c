@@ -51,8 +51,7 @@ int kafka_consumer_new(struct kafka_consumer **ret, const struct kafka_consumer_
     const struct kafka_setting own[] = {
         {"group.id", params->group}, {"group.instance.id", params->instance}, {NULL, NULL}};
     rd_kafka_t *rk;
-    int r = kafka_client_new(&rk, params->config, params->patient ? KAFKA_PATIENT_CONSUMER : KAFKA_CONSUMER,
-                             own, err);
+    int r = kafka_client_new(&rk, params->config, KAFKA_CONSUMER, own, err);
 
     if (r < 0)
         return r;

@@ -19,7 +19,6 @@ struct kafka_consumer_params {
     const char *group;         /* the full group id */
     const char *const *topics; /* full names, NULL at the end */
     const char *instance;      /* group.instance.id (static membership), NULL = none */
-    bool patient;              /* see kafka_conf.h */
 };
 
 /* Joins the group in the background. 0, or -EINVAL with *err: librdkafka refuses a property. */
