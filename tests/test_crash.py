@@ -352,6 +352,21 @@ def test_a_lease_whose_end_a_trigger_changes_is_named(app, institutions, make_da
     app.wait_states(sent=10, deadline=60)
 
 
+@pytest.mark.parametrize("until", ["infinity", "9999-12-31", "now() + interval '31 days'"])
+def test_a_lease_that_no_daemon_gives_gets_ten_minutes(app, institutions, make_daemon, until):
+    """Somebody has written it, with a claim or without; else its row would be in "processing" for ever."""
+    ids = app.subscriptions(app.integration(institutions.url()), 2)
+    for row, token in zip(ids, ("null", "7")):
+        app.query("update {s}.subscriptions set status = 'processing', claimed_by = 'somebody', "
+                  f"claim_token = {token}, lease_expires_at = {until if '(' in until else repr(until)} where id = %s", (row,))
+    daemon = make_daemon().start()
+    wait_for(lambda: app.value("select every(lease_expires_at between now() + interval '9 minutes' and now() + interval '10 minutes') "
+                               "from {s}.subscriptions"), 30, "their leases")
+    app.query("update {s}.subscriptions set lease_expires_at = now()")
+    app.wait_states(sent=2)
+    assert daemon.term() == 0
+
+
 def test_two_daemons_share_without_doubles(app, institutions, make_daemon):
     daemons = [make_daemon({**SETTINGS, "delivery": {**SETTINGS["delivery"], "timeout": "20s", "lease": "60s"}})
                for _ in range(2)]
