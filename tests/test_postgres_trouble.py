@@ -614,6 +614,21 @@ def test_a_clock_that_is_set_back_parks_nothing(app, institutions, make_daemon):
     assert app.row(rows[2])["attempts"] == 1 and daemon.log.count("was set back") == 1
 
 
+def test_a_server_of_little_memory_and_without_temporary_files(own_postgres, broker, institutions, make_daemon):
+    """Such settings are meant for others: each of the daemon's statements would be refused."""
+    server = own_postgres(settings={"work_mem": "64kB", "temp_file_limit": "0"})
+    database = server.create_database("little")
+    ctl = Ctl(database=database, kafka=broker)
+    ctl.migrate()
+    app = Application(database)
+    app.query("set work_mem = '16MB'; insert into {s}.subscriptions (integration_id) select %s from generate_series(1, 3000)",
+              (app.integration(institutions.url()),))
+    daemon = make_daemon(database=database).start()
+    app.wait_states(sent=3000, deadline=120)
+    ctl("verify", "--wait", deadline=120).expect(0)
+    assert "temp_file_limit" not in daemon.log and "temp_file_limit" not in server.child.output
+
+
 def test_a_former_primary_that_still_answers(own_postgres, broker, institutions):
     """One session is lost, and comes to the promoted standby: the others follow, or results of its claims would go elsewhere."""
     primary = own_postgres(settings={"wal_level": "replica", "max_wal_senders": "4", "hot_standby": "on"})

@@ -201,8 +201,8 @@ static void pass_notice_on(void *userdata, const PGresult *result)
 }
 
 /* What the role or the database sets for its sessions is meant for others: all that would change what our
- * statements do is set anew. In a stricter isolation than "read committed" a statement that waited for a lock
- * would look at what was there before. */
+ * statements do, or have them write temporary files, is set anew. In a stricter isolation than "read
+ * committed" a statement that waited for a lock would look at what was there before. */
 static int set_up_session(struct pg *pg, const struct pg_params *params, struct error *err)
 {
     CLEANUP(strbuf_free) struct strbuf sql = STRBUF_INIT(4096);
@@ -215,7 +215,8 @@ static int set_up_session(struct pg *pg, const struct pg_params *params, struct 
         "set standard_conforming_strings = on; set client_min_messages = %s; "
         "set tcp_keepalives_idle = 15; set tcp_keepalives_interval = 5; set tcp_keepalives_count = 3; "
         "set default_transaction_isolation = 'read committed'; set idle_in_transaction_session_timeout = '5min'; "
-        "set statement_timeout = %llu; set lock_timeout = %llu",
+        "set statement_timeout = %llu; set lock_timeout = %llu; "
+        "select set_config('work_mem', greatest(pg_size_bytes(current_setting('work_mem')) / 1024, 4096)::text, false)",
         schema, params->remark ? "notice" : "warning",
         (unsigned long long) params->statement_timeout_usec / 1000,
         (unsigned long long) params->lock_timeout_usec / 1000);
