@@ -18,7 +18,7 @@
 #define PERIOD_MAX_USEC (5 * USEC_PER_SEC)
 /* A slow look, over entries of claims of long ago that no VACUUM may remove, finds the least of all: it rests
  * for so many times the pause of a look, up to the longest one. */
-#define REST_FACTOR 5
+#define REST_FACTOR 10
 #define REST_MAX_USEC (60 * USEC_PER_SEC)
 #define GRACE_USEC (15 * USEC_PER_SEC)
 /* What kept our statements kept those of others, too: so long they have to store what they hold. */
