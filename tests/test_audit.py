@@ -523,7 +523,7 @@ def test_anchors_that_tell_nothing(audited, ctl, tmp_path):
         assert re.search(words, ctl("verify", "--audit", "--anchor", file).expect(code).stdout), words
     # The installation itself was made anew.
     file.write_text(note, encoding="utf-8")
-    app.query("update {s}.installation set namespace = %s", (other,))
+    app.query("update {s}.installation set namespace = %s; select {s}.ledger_name_events()", (other,))
     assert "another installation than this one, " + other in ctl("verify", "--audit", "--anchor", file).expect(1).stdout
 
 

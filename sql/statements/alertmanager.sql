@@ -20,7 +20,7 @@ select jsonb_agg(jsonb_build_object(
              'alertname', 'Anubisd' || replace(initcap(replace(l.kind, '_', ' ')), ' ', ''),
              'severity', case when l.kind in ('backlog', 'dead_letters', 'test') then 'warning' else 'critical' end,
              'kind', l.kind, 'integration_id', l.integration_id::text,
-             'instance', (select namespace::text from installation))),
+             'instance', installation_name()::text)),
          'annotations', jsonb_strip_nulls(jsonb_build_object(
              'summary', l.message, 'integration', left(i.name, 100), 'value', l.value::text, 'alert', l.id::text)),
          'startsAt', least(l.started_at, now()),

@@ -11,7 +11,7 @@ select a.topic, a.partition from unnest($1::text[], $2::int[]) as a (topic, part
 -- Those trees that there are, locked, in the order of their ids: place in the arrays, id, size, roots; and the installation.
 -- $1 text[]: topics
 -- $2 integer[]: partitions
-select a.n, t.id, t.size, t.roots, (select namespace::text from installation)
+select a.n, t.id, t.size, t.roots, installation_name()::text
   from unnest($1::text[], $2::int[]) with ordinality as a (topic, partition, n)
   join audit_trees t on t.topic = a.topic and t.partition = a.partition
  order by t.id for no key update of t

@@ -11,7 +11,8 @@ select count(*)
  where pg_terminate_backend(s.pid)
 
 -- name: read_installation
-select namespace::text from installation
+-- As events and keys have it, whatever somebody writes into the table.
+select installation_name()::text
 
 -- name: take_member
 -- Which of several processes with the same instance name may be the static member of that name? True: this session may,

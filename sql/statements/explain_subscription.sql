@@ -21,7 +21,7 @@ select s.status::text, s.attempts::bigint, concat_ws('+', s.idempotency_seed::bi
                  where x.integration_id = s.integration_id and x.status in ('pending', 'retry') and x.held_at is null
                    and (subscription_due(x.next_attempt_at, x.scheduled_to), x.id)
                      < (subscription_due(s.next_attempt_at, s.scheduled_to), s.id) limit $2) y),
-       (select namespace from installation), now(),
+       installation_name(), now(),
        (select count(*) from pg_stat_activity where datname = current_database() and application_name = $3),
        coalesce(s.integration_filter_id, 0)::bigint, s.origin::text, coalesce(s.resend_of, 0),
        coalesce((select x.id from subscriptions x where x.resend_of = s.id), 0)::bigint,

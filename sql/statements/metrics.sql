@@ -19,7 +19,7 @@ select c.integration_id, c.bucket, c.changes, c.integration_id::text,
            'http', json_build_object('p50_ms', histogram_ms(s.http_index, s.http_count, 0.5),
                'p95_ms', histogram_ms(s.http_index, s.http_count, 0.95), 'p99_ms', histogram_ms(s.http_index, s.http_count, 0.99),
                'index', coalesce(s.http_index, '{}'), 'count', coalesce(s.http_count, '{}')))::text,
-       (select namespace::text from installation)
+       installation_name()::text
   from (select * from integration_stats_changes where (bucket, integration_id) > ($1[1], $2) order by bucket, integration_id limit $3) c
   left join integration_stats s on s.bucket = c.bucket and s.integration_id = c.integration_id
   left join integrations i on i.id = c.integration_id

@@ -126,7 +126,7 @@ update relay_state s set epoch = s.epoch + 1, leader = $1, updated_at = now(),
        high = t.high, gap_first = t.gap_first, gap_last = t.gap_last, gap_horizon = t.gap_horizon
   from turned t
  returning s.epoch, s.high, s.gap_first, s.gap_last, s.gap_horizon, s.system_identifier, s.timeline,
-           uuid_send((select namespace from installation)), case when t.is_ahead then t.was end as was_ahead, t.newest, s.compared_at,
+           uuid_send(installation_name()), case when t.is_ahead then t.was end as was_ahead, t.newest, s.compared_at,
            s.xmin::text::bigint
 
 -- name: relay_trim_holes
