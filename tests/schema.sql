@@ -8,11 +8,26 @@ declare
     changed bigint := anubis.rows_changed();
     view text;
     again text[] := '{}';
+    patience constant text := current_setting('lock_timeout');
+    until constant timestamptz := clock_timestamp() + nullif(patience::interval, '0');
     t record;
     amiss text;
 begin
-    lock table anubis.subscriptions, anubis.subscription_events, anubis.integrations, anubis.integration_filters
-        in access exclusive mode;
+    -- Others lock the same tables in another order: whoever waits gives back what it has before the server calls it a deadlock.
+    loop
+        begin
+            perform set_config('lock_timeout', '300ms', true);
+            lock table anubis.subscriptions, anubis.subscription_events, anubis.integrations, anubis.integration_filters
+                in access exclusive mode;
+            exit;
+        exception when lock_not_available then
+            if clock_timestamp() >= until then
+                raise;
+            end if;
+            perform pg_sleep(random() / 5);
+        end;
+    end loop;
+    perform set_config('lock_timeout', patience, true);
     foreach view in array views loop
         again := array(select format('grant %s on anubis.%I to %s', x.privilege_type, view,
                                      coalesce(quote_ident(pg_get_userbyid(nullif(x.grantee, 0))), 'public'))

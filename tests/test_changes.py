@@ -1,4 +1,6 @@
 """Later migrations of the application: harmless, or refused with the way out; and what a daemon says of the others."""
+import threading
+
 import psycopg2
 import pytest
 from harness.anubis import Ctl, Daemon
@@ -42,6 +44,34 @@ HARMLESS = ["alter table integrations add region varchar not null default 'sul'"
             "alter table subscription_events add tenant bigint not null default 7",
             "alter table subscriptions alter origin set default 'site', alter cpf set not null",
             "create index on subscriptions (cpf)", "alter table subscriptions add check (order_id > 0)"]
+
+
+@pytest.mark.parametrize("patience", ["0", "1min", "1500ms"])
+def test_anubis_alter_gives_way_to_who_holds_a_table_already(adopted, patience):
+    """Else the server ends one of both for a deadlock, which may be the daemon's statement. With a lock_timeout it gives up then."""
+    connection = adopted.database.connect(autocommit=False)
+    other = connection.cursor()
+    other.execute("select count(*) from integrations")
+    ended = []
+
+    def alter():
+        try:
+            adopted.query(f"set lock_timeout = '{patience}'; select anubis_alter('alter table integrations alter name type text'); "
+                          "select current_setting('lock_timeout')")
+            ended.append("done")
+        except psycopg2.errors.LockNotAvailable:
+            ended.append("given up")
+    thread = threading.Thread(target=alter)
+    thread.start()
+    wait_for(lambda: adopted.value("select count(*) from pg_stat_activity where query like '%%anubis_alter%%' "
+                                   "and pid <> pg_backend_pid() and wait_event_type = 'Lock'"), 30, "it to wait")
+    other.execute("select count(*) from subscriptions")
+    if patience == "1500ms":
+        thread.join(60)
+        assert ended == ["given up"]
+    connection.close()
+    thread.join(60)
+    assert ended == ["given up" if patience == "1500ms" else "done"]
 
 
 @pytest.mark.parametrize("change", HARMLESS)
