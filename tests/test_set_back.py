@@ -323,7 +323,7 @@ def test_single_tables_of_another_time(world, what, passed, running):
         if not running:
             assert world.app.value("select last_value > high from {s}.relay_state, {s}.ledger_id_seq") == passed
             daemon.start()
-        if not passed:
+        if not passed and what != "relay_state":
             world.app.query(daemon.wait_log('ids would be given out twice: .*; run "(.*)"')[1])
         world.app.wait_states(sent=50 + rows, deadline=60)
         total = 50 + rows + (40 if lost else 0)
