@@ -360,8 +360,8 @@ def test_a_lease_that_no_daemon_gives_gets_ten_minutes(app, institutions, make_d
         app.query("update {s}.subscriptions set status = 'processing', claimed_by = 'somebody', "
                   f"claim_token = {token}, lease_expires_at = {until if '(' in until else repr(until)} where id = %s", (row,))
     daemon = make_daemon().start()
-    wait_for(lambda: app.value("select every(lease_expires_at between now() + interval '9 minutes' and now() + interval '10 minutes') "
-                               "from {s}.subscriptions"), 30, "their leases")
+    wait_for(lambda: app.value("select every(lease_expires_at between now() + interval '9 minutes' "
+                               "and now() + interval '10 minutes') from {s}.subscriptions"), 30, "their leases")
     app.query("update {s}.subscriptions set lease_expires_at = now()")
     app.wait_states(sent=2)
     assert daemon.term() == 0
