@@ -146,28 +146,37 @@ int schema_check_for_work(struct pg *pg, struct error *err)
 /* --- admission -------------------------------------------------------------------------------- */
 
 /* The sessions of a daemon open together, each on a thread, and the look at a schema takes the server longer
- * than all else of it. So one looks while the others wait for what it finds, which holds for a moment. */
+ * than all else of it. So one looks while the others wait for what it finds: that the schema fits holds for a
+ * moment, and what is wrong for those that wait. */
 #define LOOK_HOLDS_USEC USEC_PER_SEC
 #define LOOK_WAIT_SEC 5
 
 static pthread_mutex_t look_lock = PTHREAD_MUTEX_INITIALIZER;
-static int64_t fits_on;  /* the server whose schema fits, as it was found... */
-static uint64_t fits_at; /* ...then (monotonic) */
+static struct {
+    int64_t server; /* 0 = there was no look that told */
+    uint64_t at;    /* monotonic */
+    int r;
+    struct error err;
+} found;
 
 static int look_once(struct pg *pg, int64_t server, struct error *err)
 {
+    uint64_t asked = now_monotonic_usec();
     struct timespec until;
 
     clock_gettime(CLOCK_MONOTONIC, &until);
     until.tv_sec += LOOK_WAIT_SEC;
     if (server == 0 || pthread_mutex_clocklock(&look_lock, CLOCK_MONOTONIC, &until) != 0)
         return schema_check_for_work(pg, err);
-    int r = 0;
-    if (fits_on != server || now_monotonic_usec() - fits_at >= LOOK_HOLDS_USEC) {
-        r = schema_check_for_work(pg, err);
-        fits_on = r == 0 ? server : 0;
-        fits_at = now_monotonic_usec();
+    bool holds = found.server == server && now_monotonic_usec() < found.at + LOOK_HOLDS_USEC;
+    if (!holds || (found.r != 0 && found.at < asked)) {
+        found.r = schema_check_for_work(pg, &found.err);
+        found.server = found.r >= 0 ? server : 0;
+        found.at = now_monotonic_usec();
     }
+    int r = found.r;
+    if (r != 0)
+        *err = found.err;
     pthread_mutex_unlock(&look_lock);
     return r;
 }
