@@ -30,6 +30,7 @@ struct consumer_partition {
     int32_t number;
     enum event_type type; /* EVENT_TYPES = it is one of the group's inbox */
     bool started;         /* it is being read, from `next` on */
+    bool read;            /* it was, since it was given to us */
     int64_t next;   /* consumer_offsets.next_offset as we left it; no one else changes it while we own it */
     bool committed; /* Kafka was seen to hold an offset of the group */
     bool told;      /* and it is ours */

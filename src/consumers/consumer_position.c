@@ -216,7 +216,7 @@ static void say_gap(const struct consumer *c, const struct consumer_partition *p
 
 enum { PLACED = 1, NOT_YET };
 
-/* What the group has committed, -1 = nothing. 0 or -EIO. */
+/* What the group has committed, -1 = nothing, though it was told. 0 or -EIO. */
 static int ask_committed(struct consumer *c, struct consumer_partition *p, int64_t *ret, struct error *err)
 {
     struct kafka_partition at = {.topic = p->topic, .partition = p->number};
@@ -224,7 +224,8 @@ static int ask_committed(struct consumer *c, struct consumer_partition *p, int64
 
     if (r < 0)
         return r;
-    *ret = at.offset;
+    bool untold = at.offset < 0 && p->read && !p->committed;
+    *ret = untold ? p->next : at.offset;
     p->committed = at.offset >= 0;
     p->told = false;
     return 0;
@@ -316,7 +317,7 @@ static void start(struct consumer *c, struct consumer_partition **ready, const s
     }
     for (size_t i = 0; i < count; i++) {
         ready[i]->next = at[i].offset;
-        ready[i]->started = true;
+        ready[i]->started = ready[i]->read = true;
     }
 }
 
