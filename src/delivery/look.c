@@ -6,7 +6,6 @@
 #define PAUSE_FACTOR 10
 #define PAUSE_MAX_USEC (60 * USEC_PER_SEC)
 #define EVERYWHERE_USEC (100 * USEC_PER_MSEC)
-#define EVERYWHERE_FACTOR 5
 #define NEARBY_USEC (10 * USEC_PER_MSEC)
 
 uint64_t look_pause(struct look *l, uint64_t took)
@@ -22,7 +21,7 @@ void looks_note(struct looks *l, struct look *one, uint64_t took, bool found, ui
     uint64_t pause = look_pause(one, took);
 
     if (one == &l->everywhere)
-        pause = MIN(EVERYWHERE_FACTOR * pause, PAUSE_MAX_USEC);
+        pause = 2 * pause;
     one->again_at = found ? 0 : now + pause;
     l->next = now + MAX(NEARBY_USEC, pause);
     if (one == &l->everywhere)

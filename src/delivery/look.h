@@ -17,8 +17,7 @@ uint64_t look_pause(struct look *l, uint64_t took);
 
 /* Looks at all integrations: from the start of each, or nearby, from a little before the last claims there.
  * Between them claims go on where integrations are known to have more, and the rows of others wait. The pause
- * after one from the start is five times as long, but a minute at most: nearby ones find what is new, it
- * finds what was put back. */
+ * after one from the start is twice as long: nearby ones find what is new, it finds what was put back. */
 struct looks {
     struct look everywhere, nearby;
     uint64_t everywhere_at; /* the next one from the start */
