@@ -122,10 +122,9 @@ int config_source_prepare(struct config_loader *l, const struct strbuf *source, 
 bool config_is_reference(const char *text);
 bool config_is_unset_variable(const char *reference); /* "env:NAME" of a variable that this process lacks */
 /* `text` is a reference. The value behind "credential:NAME", "file:/path" or "env:NAME" in `ret`; or with
- * `why`
- * -ENOENT: it is not there to be read, or empty, which somebody else may mend; or -EINVAL. Under
- * CONFIG_SECRETS_KEEP only the reference itself is checked and `ret` stays empty, and
- * under CONFIG_SECRETS_CHECK whether a file can be read, too. */
+ * `why` -ENOENT: it is not there to be read, or empty, which somebody else may mend; or -EINVAL. Under
+ * CONFIG_SECRETS_KEEP only the reference itself is checked and `ret` stays empty, and under
+ * CONFIG_SECRETS_CHECK whether a file can be read, too. */
 int config_resolve(const char *text, enum config_secrets secrets, struct strbuf *ret, struct strbuf *why);
 
 /* config_value.c: text and fields. */
