@@ -151,7 +151,7 @@ def test_rings_that_bring_nothing_are_not_wanted(app, bell, institutions, make_d
     app.subscription(full)
     app.wait_states(processing=1)
     write(app, full, each=60)
-    assert bell.rings() < 200, "of 960"
+    assert bell.rings() < 100, "of 960"
     if not alone:
         other = app.integration("http://127.0.0.1:1/x")
         for _ in range(3):

@@ -61,6 +61,8 @@ static const struct pg_statement *choose_statement(struct claimer *c, size_t *co
         *count = integrations_near_places(all, places);
     c->now.look = *count > 0 ? &c->looks.nearby : &c->looks.everywhere;
     if (now < c->now.look->again_at) {
+        if (c->now.was_rung)
+            doorbell_release(c->parts.doorbell); /* no ring could lead to a claim before */
         claimer_soon(c, MIN(c->now.look->again_at, c->looks.everywhere_at) - now);
         return NULL;
     }
