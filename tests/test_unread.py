@@ -198,10 +198,16 @@ def test_the_end_of_a_log_that_a_broker_lost_unread(world, make_daemon):
     wait_for(lambda: world.ctl("verify").code == 0, 60, lambda: f"the proof:\n{world.ctl('verify')}", interval=0.3)
     daemon.term()
     daemon = make_daemon(world.away, kafka=world.kafka).start()
-    reached, total = "select min(n) from (select sum(next_offset) as n from {s}.relay_reached group by topic) t", 20
-    while app.value(reached) < 120:  # it is noted each second
-        total += 20
-        world.send(20, total)
+    reached, total = "select min(n) from (select sum(next_offset) as n from {s}.relay_reached group by topic) t", 120
+    for sent in range(40, 121, 20):  # the log is cut between two batches
+        world.send(20, sent)
+
+    def noted():
+        nonlocal total
+        total += 1
+        world.send(1, total)
+        return app.value(reached) >= 120
+    wait_for(noted, 60, "it to be noted, which is done each second, how far the relay is", interval=0.2)
     world.kafka.kill9()
     for kind in kinds:
         world.kafka.lose_tail(world.topic(kind), 0.4)
