@@ -1,5 +1,6 @@
 """Whose database it is: copies send and publish nothing until somebody says what they are, and two installations on one Kafka
 leave each other's events alone."""
+import concurrent.futures
 import contextlib
 import os
 import re
@@ -93,6 +94,18 @@ def test_a_copy_waits_until_it_is_told(original, broker, institutions, how):
         assert daemon.term() == 0
     assert installation(copy.database)["installation"] == before["installation"]
     assert Ctl(database=copy.database, kafka=broker)("verify").code == 0
+
+
+def test_a_session_of_a_waiting_daemon_is_no_daemon_at_work(original):
+    """It looks whether it may go on, and leaves again."""
+    _, app = original
+    with contextlib.closing(app.database.connect()) as look, concurrent.futures.ThreadPoolExecutor() as pool:
+        look.cursor().execute("set application_name = 'anubisd settle'")
+        settling = pool.submit(Ctl(database=app.database), "installation", "--copy")
+        wait_for(lambda: app.value("select exists (select from pg_stat_activity where application_name like 'anubisctl%%' "
+                                   "and wait_event = 'PgSleep')"), 20, "it to see the session", interval=0.02)
+        look.close()
+        settling.result().expect(0)
 
 
 def test_a_copy_that_was_called_the_same_beside_the_running_original(original, broker, institutions):

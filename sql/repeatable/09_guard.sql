@@ -212,12 +212,16 @@ create or replace function @extschema@.installation_settle(is_copy boolean) retu
 declare
     disabled bigint := 0;
 begin
-    -- They know the name that it has, publish under it, and count what has it.
-    if is_copy and not @extschema@.installation_is_elsewhere()
-       and exists (select from pg_stat_activity where datname = current_database() and application_name like 'anubisd%') then
-        raise exception using errcode = 'object_in_use', message = 'daemons are at work on this database, which is where it was last used',
-            hint = 'To make a copy of it all the same, end them first.';
-    end if;
+    -- Daemons at work know the name that it has, publish under it, and count what has it. Those that wait only look now and then.
+    for n in 1..50 loop
+        exit when not is_copy or @extschema@.installation_is_elsewhere()
+               or not exists (select from pg_stat_activity where datname = current_database() and application_name like 'anubisd%');
+        if n = 50 then
+            raise exception using errcode = 'object_in_use', message = 'daemons are at work on this database, which is where it was last used',
+                hint = 'To make a copy of it all the same, end them first.';
+        end if;
+        perform pg_sleep(0.1), pg_stat_clear_snapshot();
+    end loop;
     if is_copy then
         perform @extschema@.installation_audit_kept();
     end if;
