@@ -31,8 +31,9 @@ update integration_runtime set served_by = null, served_until = null, served_sin
 -- $1 bigint[]: subscriptions
 -- $2 bigint[]: claim tokens
 -- $3 bigint[]: integrations that they were sent to
-select s.id::bigint from subscriptions s join unnest($1::bigint[], $2::bigint[], $3::bigint[]) as r (id, token, integration)
-    on s.id = r.id and s.claim_token = r.token and s.integration_id is not distinct from r.integration order by 1
+select s.id::bigint from subscriptions s join unnest($1::bigint[], $2::bigint[], $3::bigint[]) as r (id, token, integration) on
+-- include: claim_stands.part.sql
+ order by 1
 
 -- name: pause_integration
 -- Pauses an integration until somebody resumes it, and notes that nobody asked for it. No row when it is paused already, or when its

@@ -5,11 +5,13 @@
 -- include: settle_parameters.part.sql
 with settled as (
 -- include: settle_set.part.sql
-   where s.id = r.id and s.claim_token = r.token and s.integration_id is not distinct from r.integration
+   where
+-- include: claim_stands.part.sql
 -- include: settle_as_meant.part.sql
 ), dropped as (
   select s.id from unnest($1::bigint[], $2::bigint[], $3::bigint[]) as r (id, token, integration)
-    join subscriptions s on s.id = r.id and s.claim_token = r.token and s.integration_id is not distinct from r.integration
+    join subscriptions s on
+-- include: claim_stands.part.sql
    where (select count(*) from settled) < cardinality($1::bigint[]) and s.id not in (select id from settled) limit 1)
 -- include: settle_told.part.sql
 

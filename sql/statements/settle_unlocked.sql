@@ -1,8 +1,9 @@
 -- The same as settle.sql, but for rows that another session has locked.
 -- include: settle_parameters.part.sql
 with free as materialized (
-  select s.id, s.claim_token from subscriptions s join unnest($1::bigint[], $2::bigint[], $3::bigint[]) as r (id, token, integration)
-      on s.id = r.id and s.claim_token = r.token and s.integration_id is not distinct from r.integration for no key update of s skip locked
+  select s.id, s.claim_token from subscriptions s join unnest($1::bigint[], $2::bigint[], $3::bigint[]) as r (id, token, integration) on
+-- include: claim_stands.part.sql
+     for no key update of s skip locked
 ), settled as (
 -- include: settle_set.part.sql
     join free f on f.id = r.id
