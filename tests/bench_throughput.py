@@ -24,6 +24,7 @@ RATIO_GOAL = -0.85             # HTTPS to HTTP, at least
 SETTINGS_GOAL = -0.95
 GO_GOAL = -1.2                 # anubisd to the peer in Go that does the same work
 MAIN_GOALS = [("first", 28), ("second", 40)]  # µs of the main thread
+PROGRAM = "the program"        # that does the work
 
 
 class Looks:
@@ -87,6 +88,11 @@ def cpu_by_session(app):
     return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 
+def parts_of(bench, scheme):
+    """{part: its process}, without the program that does the work."""
+    return {"postgres": bench.server.child.pid, "kafka": bench.kafka.child.pid, "institution": bench.sinks[scheme].child.pid}
+
+
 def once(bench, rows, scheme, in_flight, prepare=lambda app: None, groups=None):
     """From the daemon's start until all is sent and counted; prepare(app) sets what the integrations have; groups are settings
     of the consumers."""
@@ -95,7 +101,7 @@ def once(bench, rows, scheme, in_flight, prepare=lambda app: None, groups=None):
     bench.fill(app, rows)
     daemon = bench.daemon(app, consumers=groups or {}, delivery={"max_in_flight": in_flight,
                                                            "max_in_flight_per_integration": in_flight // len(ids)})
-    parts = {"postgres": bench.server.child.pid, "kafka": bench.kafka.child.pid, "institution": bench.sinks[scheme].child.pid}
+    parts = parts_of(bench, scheme)
     wal = app.value("select pg_current_wal_lsn()")
     before, looks = {name: cpu_of_tree(pid) for name, pid in parts.items()}, Looks(app)
     started = time.monotonic()
@@ -191,8 +197,8 @@ def with_settings(bench, rows, turns):
 
 
 def race_once(bench, rows, scheme, schema, command):
-    """The same work by somebody else, who prints "done"; command(database, prefix). Its rate, and the CPU of all parts a
-    subscription."""
+    """The same work by somebody else, who prints "done"; command(database, prefix). Seconds, and {part: its CPU's µs a
+    subscription}."""
     bench.number += 1
     prefix = f"bench{bench.number}."
     database = bench.server.create_database(f"bench{bench.number}")
@@ -205,18 +211,19 @@ def race_once(bench, rows, scheme, schema, command):
     database.query("checkpoint")
     bench.kafka.create_anubis_topics(prefix)
     worker = Child(command(database, prefix))
-    parts = (bench.server.child.pid, bench.kafka.child.pid, bench.sinks[scheme].child.pid)
-    before, children = sum(map(cpu_of_tree, parts)), resource.getrusage(resource.RUSAGE_CHILDREN)
+    parts = parts_of(bench, scheme)
+    before, children = {name: cpu_of_tree(pid) for name, pid in parts.items()}, resource.getrusage(resource.RUSAGE_CHILDREN)
     started = time.monotonic()
     worker.start()
     wait_for(lambda: not worker.is_running(), 600, "the peer to be done", interval=0.1)
     seconds = time.monotonic() - started
-    cpu, after = sum(map(cpu_of_tree, parts)) - before, resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu += after.ru_utime + after.ru_stime - children.ru_utime - children.ru_stime
+    cpu = {name: cpu_of_tree(pid) - before[name] for name, pid in parts.items()}
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu[PROGRAM] = after.ru_utime + after.ru_stime - children.ru_utime - children.ru_stime
     counted = database.value("select sum(successful_sends) from integrations")
     assert counted == rows, f"the peer counted {counted} of {rows}: {worker.output}"
     database.drop()
-    return seconds, cpu / rows * 1e6
+    return seconds, {name: used / rows * 1e6 for name, used in cpu.items()}
 
 
 def replaced(bench, rows, scheme):
@@ -248,7 +255,8 @@ def go_missing():
 
 def ours(bench, rows, scheme, groups=None):
     found = once(bench, rows, scheme, IN_FLIGHT[0], groups=groups)
-    return rows / found["subscriptions/s"], sum(found["CPU µs a subscription"].values())
+    cpu = found["CPU µs a subscription"]
+    return rows / found["subscriptions/s"], {PROGRAM if name == "anubisd" else name: used for name, used in cpu.items()}
 
 
 def one_group(bench, rows, scheme):
@@ -261,12 +269,15 @@ OURS = {"anubisd": ours, "anubisd with one group": one_group}
 
 
 def compared(scheme, found):
-    """Lines of the table from {runner's name: [(subscriptions/s, CPU)]}."""
-    for n, figure in enumerate(("subscriptions/s", "CPU µs of all parts")):
+    """Lines of the table from {runner's name: [(subscriptions/s, {part: CPU})]}."""
+    parts = ["all parts", *found["anubisd"][0][1]]
+    figures = {"subscriptions/s": lambda t: t[0],
+               **{f"CPU µs of {part}": lambda t, part=part: t[1].get(part, sum(t[1].values())) for part in parts}}
+    for figure, value in figures.items():
         for peer, we in itertools.product([name for name in PEERS if name in found], OURS):
-            goals = [("ratio", GO_GOAL)] if (n, peer, we) == (0, "Go", "anubisd with one group") else []
-            yield Row.of_turns(f"{figure} over {scheme}, peer in {peer} → {we}", [t[n] for t in found[peer]],
-                               [t[n] for t in found[we]], goals)
+            goals = [("ratio", GO_GOAL)] if (figure, peer, we) == ("subscriptions/s", "Go", "anubisd with one group") else []
+            yield Row.of_turns(f"{figure} over {scheme}, peer in {peer} → {we}", list(map(value, found[peer])),
+                               list(map(value, found[we])), goals)
 
 
 def race(bench, rows, turns):
