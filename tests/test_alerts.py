@@ -695,6 +695,19 @@ def test_a_reload_changes_where_alerts_go(app, make_daemon, receiver):
     assert json.loads(receiver.got[0][2])["type"] == "alert.repeated" and "webhook-signature" not in receiver.got[0][1]
 
 
+def test_a_user_and_a_password_in_the_url_of_a_sink(app, ctl, make_daemon, receiver):
+    """Basic authentication (RFC 7617), percent-encoded as URLs have it; journal and database hold neither."""
+    dead_letter(app)
+    url = receiver.url.replace("//", "//a%3Ab:s3cr%E9t%25@")
+    daemon = make_daemon({**QUIET, "log_level": "debug", "alerts": {"webhook_url": url + "/hook", "alertmanager_urls": [
+        url + "/am/", receiver.url.replace("//", "//only@")]}}).start()
+    wait_for(lambda: len(receiver.got) == 3, 30, lambda: f"all to be told: {receiver.got} {daemon.log}")
+    told = {(path, base64.b64decode(headers["authorization"].removeprefix("Basic "))) for path, headers, _ in receiver.got}
+    assert told == {("/hook", b"a:b:s3cr\xe9t%"), ("/am/api/v2/alerts", b"a:b:s3cr\xe9t%"), ("/api/v2/alerts", b"only:")}
+    wait_for(lambda: not app.query("select from {s}.alert_outbox where sent_at is null"), 30, "it to be noted")
+    assert "s3cr" not in daemon.log + str(app.query("select o::text from {s}.alert_outbox o")) + ctl("alerts").stdout
+
+
 # --- the operator ---
 
 def test_an_alert_that_somebody_acknowledged_is_not_repeated(app, ctl, make_daemon):

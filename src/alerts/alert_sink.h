@@ -40,3 +40,7 @@ int alertmanagers_turn(struct alerts *a, struct alertmanagers *m, bool changed, 
 
 /* Did a server take a request (2xx)? If not, `why` says so without a word of the server's. */
 bool alert_sink_took(const struct http_result *result, struct error *why);
+
+/* A URL of the conf file as a request has it: without user name and password, which become a header of Basic
+ * authentication (RFC 7617); NULL = there are none. The caller frees both. */
+void alert_sink_read_url(const char *url, char **ret_url, char **ret_header);

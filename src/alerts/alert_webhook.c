@@ -107,7 +107,9 @@ static void post(struct alerts *a, struct alert_webhook *w, const struct alert_n
 {
     char id[64], id_header[96], time_header[64], signature[SIGNATURE_TEXT + 32];
     int64_t now = now_realtime_usec() / (int64_t) USEC_PER_SEC;
-    const char *headers[] = {"Content-Type: application/json", id_header, time_header, signature, NULL};
+    const char *headers[6] = {"Content-Type: application/json", id_header, time_header};
+    size_t count = 3;
+    CLEANUP(freep) char *authorization = NULL;
     CLEANUP(strbuf_free) struct strbuf body = STRBUF_INIT(STRBUF_MAX_DEFAULT);
 
     snprintf(id, sizeof(id), "alert_%" PRId64, n->id);
@@ -118,10 +120,11 @@ static void post(struct alerts *a, struct alert_webhook *w, const struct alert_n
     w->body = strbuf_take(&body);
     snprintf(id_header, sizeof(id_header), "webhook-id: %s", id);
     snprintf(time_header, sizeof(time_header), "webhook-timestamp: %" PRId64, now);
-    if (!*a->rules->alerts.webhook_secret || !sign(a, id, now, w->body, signature, sizeof(signature)))
-        headers[3] = NULL;
+    if (*a->rules->alerts.webhook_secret && sign(a, id, now, w->body, signature, sizeof(signature)))
+        headers[count++] = signature;
     free(w->url);
-    w->url = xstrdup(a->rules->alerts.webhook_url);
+    alert_sink_read_url(a->rules->alerts.webhook_url, &w->url, &authorization);
+    headers[count] = authorization;
     w->under_way = n->id;
     w->alerts = a;
     w->attempts = n->attempts;

@@ -153,11 +153,12 @@ static int report(struct alerts *a, struct instance *i, struct error *err)
 
 static void post(struct alerts *a, struct instance *i, const char *body, uint64_t now)
 {
-    static const char *const headers[] = {"Content-Type: application/json", NULL};
-    size_t len = strlen(i->url);
-    CLEANUP(freep)
-    char *url = xasprintf("%s%sapi/v2/alerts", i->url, len > 0 && i->url[len - 1] == '/' ? "" : "/");
+    CLEANUP(freep) char *base = NULL, *authorization = NULL, *url = NULL;
 
+    alert_sink_read_url(i->url, &base, &authorization);
+    size_t len = strlen(base);
+    url = xasprintf("%s%sapi/v2/alerts", base, len > 0 && base[len - 1] == '/' ? "" : "/");
+    const char *const headers[] = {"Content-Type: application/json", authorization, NULL};
     free(i->body);
     i->body = xstrdup(body);
     i->under_way = true;

@@ -1,8 +1,10 @@
 /* What the sinks are to be told. See alerts_internal.h. */
 #include <inttypes.h>
+#include <string.h>
 
 #include "alerts/alert_sink.h"
 #include "base/log.h"
+#include "crypto/base64.h"
 #include "sql/statements.h"
 
 #define AGAIN_USEC USEC_PER_SEC
@@ -74,4 +76,43 @@ bool alert_sink_took(const struct http_result *result, struct error *why)
     else
         error_set(why, "%s%s%s", http_cause_word(result->cause), *result->detail ? ": " : "", result->detail);
     return false;
+}
+
+static int hex_value(char c)
+{
+    static const char digits[] = "0123456789abcdef";
+    const char *at = c ? strchr(digits, c >= 'A' && c <= 'F' ? c - 'A' + 'a' : c) : NULL;
+
+    return at ? (int) (at - digits) : -1;
+}
+
+/* Percent-encoded (RFC 3986, 2.1); a percent sign without two such digits stands for itself. */
+static void add_decoded(struct strbuf *out, const char *p, const char *end)
+{
+    for (; p < end; p++) {
+        int high = *p == '%' && end - p > 2 ? hex_value(p[1]) : -1, low = high < 0 ? -1 : hex_value(p[2]);
+        strbuf_addc(out, low < 0 ? *p : (char) (high * 16 + low));
+        p += low < 0 ? 0 : 2;
+    }
+}
+
+void alert_sink_read_url(const char *url, char **ret_url, char **ret_header)
+{
+    CLEANUP(strbuf_free) struct strbuf words = STRBUF_INIT(STRBUF_MAX_DEFAULT);
+    const char *scheme_end = strstr(url, "://"), *authority = scheme_end ? scheme_end + 3 : url;
+    const char *at = memrchr(authority, '@', strcspn(authority, "/?#"));
+
+    if (!at) {
+        *ret_url = xstrdup(url);
+        *ret_header = NULL;
+        return;
+    }
+    const char *colon = memchr(authority, ':', (size_t) (at - authority));
+    add_decoded(&words, authority, colon ? colon : at);
+    strbuf_addc(&words, ':');
+    if (colon)
+        add_decoded(&words, colon + 1, at);
+    CLEANUP(freep) char *text = base64_encode((struct bytes){strbuf_str(&words), words.len});
+    *ret_header = xasprintf("Authorization: Basic %s", text);
+    *ret_url = xasprintf("%.*s%s", (int) (authority - url), url, at + 1);
 }

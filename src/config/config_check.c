@@ -101,24 +101,36 @@ static bool is_url(const char *value, const char *const *schemes)
     return false;
 }
 
-bool config_check_http_url(const char *value, struct strbuf *why)
+/* As http_route.c takes it: a name that is not in ASCII is to be in its xn-- form. */
+static bool is_http_url(const char *value)
 {
     static const char *const schemes[] = {"https://", "http://", NULL};
 
-    return expect(!*value || is_url(value, schemes),
+    if (!is_url(value, schemes))
+        return false;
+    value = strstr(value, "://") + 3;
+    for (size_t i = strcspn(value, "/?#"); i-- > 0;)
+        if ((unsigned char) value[i] >= 0x80)
+            return false;
+    return true;
+}
+
+bool config_check_http_url(const char *value, struct strbuf *why)
+{
+    return expect(!*value || is_http_url(value),
                   "must be a URL such as \"https://host/path\", or \"\" for none", why);
 }
 
+/* A path is added to each. */
 bool config_check_http_urls(const char *value, struct strbuf *why)
 {
-    static const char *const schemes[] = {"https://", "http://", NULL};
     CLEANUP(freep) char *copy = xstrdup(value);
     char *rest = copy, *url;
     bool right = true;
 
     while (*value && right && (url = strsep(&rest, " ")))
-        right = is_url(url, schemes);
-    return expect(right, "must be a list of URLs such as ( \"http://host:9093\" )", why);
+        right = is_http_url(url) && !strpbrk(url, "?#");
+    return expect(right, "must be a list of URLs such as ( \"http://host:9093\" ), without ? and #", why);
 }
 
 bool config_check_proxy(const char *value, struct strbuf *why)

@@ -79,6 +79,8 @@ static void test_the_shipped_file_is_the_defaults(void **state)
     assert_string_equal(strbuf_str(&restart), "");
 }
 
+#define MANAGERS                                                                                             \
+    "1: alerts.alertmanager_urls must be a list of URLs such as ( \"http://host:9093\" ), without ? and #\n"
 #define INSTANCE                                                                                             \
     "1: instance must be at most 200 letters, digits, \".\", \"_\" and \"-\", as names of hosts are\n"
 static const struct {
@@ -217,6 +219,11 @@ static const struct {
      "1: delivery.ca_file must name a file that can be read: No such file or directory\n"},
     {"alerts: { webhook_url = \"ftp://x\"; };",
      "1: alerts.webhook_url must be a URL such as \"https://host/path\", or \"\" for none\n"},
+    {"alerts: { webhook_url = \"http://ex\xc3\xa4mple/\"; };",
+     "1: alerts.webhook_url must be a URL such as \"https://host/path\", or \"\" for none\n"},
+    {"alerts: { alertmanager_urls = ( \"http://one:9093\", \"http://two:9093/?tenant=1\" ); };", MANAGERS},
+    {"alerts: { alertmanager_urls = ( \"http://one:9093/#/alerts\" ); };", MANAGERS},
+    {"alerts: { alertmanager_urls = ( \"http://ex\xc3\xa4mple:9093\" ); };", MANAGERS},
     {"delivery: { user_agent = \"a\\nX-Evil: 1\"; };",
      "1: delivery.user_agent must not contain control characters such as line feeds or tabs\n"},
     {"instance = \"\xff\";", "1: instance must be valid UTF-8\n"},
