@@ -1116,6 +1116,23 @@ def test_partitions_are_added_about_a_restart(real_scene, make_member, when):
 
 @pytest.mark.real_kafka
 @pytest.mark.timeout(600)
+def test_partitions_that_another_kafka_had_are_added_about_a_restart(real_scene, make_member):
+    """The database has an offset of each, which says nothing of a reader here."""
+    daemon = make_member().start()
+    real_scene.publish(300)
+    real_scene.check()
+    assert daemon.term() == 0
+    for partition in (PARTITIONS, PARTITIONS + 1):
+        real_scene.app.query("insert into {s}.consumer_offsets (consumer_group, read_model, topic, partition, next_offset) "
+                             "values (%s, 'integration', %s, %s, 7)", (real_scene.group, real_scene.topic("sent"), partition))
+    add_partitions(real_scene)
+    daemon.start()
+    real_scene.check(240)
+    assert daemon.term() == 0
+
+
+@pytest.mark.real_kafka
+@pytest.mark.timeout(600)
 def test_a_broker_that_lost_its_end(real_scene, make_member):
     """A power cut under a consumer that had read everything: the new events lie where it stood, or before."""
     daemon = make_member()

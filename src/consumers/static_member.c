@@ -161,9 +161,10 @@ static void say_open(const struct consumer *c, const struct store_offset *one, s
 
 /* A static member that comes back is given its former partitions by the broker, without a word to the group:
  * those that a topic got meanwhile would have no reader as long as its members stay. A partition that a
- * member takes over has a row in consumer_offsets. One of a member that is gone is given to another when its
- * session ends, so the looks are further apart than that; and tries get rarer, since who has a partition may
- * be kept from it. */
+ * member takes over has a row in consumer_offsets; a row of before, of another Kafka, say, tells nothing,
+ * but where brokers tell what each member has, that does. One of a member that is gone is given to another
+ * when its session ends, so the looks are further apart than that; and tries get rarer, since who has a
+ * partition may be kept from it. */
 int consumer_find_unassigned(struct consumer *c, bool *ret, struct error *err)
 {
     struct consumer_unassigned *u = &c->kafka.unassigned;
@@ -182,7 +183,9 @@ int consumer_find_unassigned(struct consumer *c, bool *ret, struct error *err)
         return PG_DONE;
     int r = store_read_offsets(c->session.pg, c->group_id, others, count, err);
     for (size_t i = 0; r == PG_DONE && i < count; i++)
-        if (others[i].next < 0 && open++ == 0)
+        if ((others[i].next < 0 ||
+             kafka_consumer_is_nobodys(c->kafka.client, others[i].topic, others[i].partition)) &&
+            open++ == 0)
             first = i;
     if (r != PG_DONE)
         return r;

@@ -158,6 +158,7 @@ void kafka_consumer_free(struct kafka_consumer *k)
     bool closed = leave(k);
     rd_kafka_queue_destroy(k->queue);
     bool unused = kafka_consumer_end_look(k);
+    kafka_consumer_forget_members(k);
     if (unused && may_be_destroyed(k))
         destroy_in_time(k->rk, closed ? 0 : RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
     else

@@ -120,3 +120,6 @@ enum { KAFKA_NO_ANSWER_YET = 1 };
  * with *err. */
 int kafka_consumer_strangers(struct kafka_consumer *k, const char *const *topics, struct kafka_strangers *ret,
                              struct error *err);
+/* Had the group's members, as the look above has found them, given this partition to none of them? False also
+ * when it is not known. */
+bool kafka_consumer_is_nobodys(const struct kafka_consumer *k, const char *topic, int32_t partition);

@@ -48,7 +48,7 @@ static int begin(struct kafka_consumer *k, struct error *err)
 }
 
 /* A subscription, as a member tells it (the consumer protocol's ConsumerProtocolSubscription): a version, and
- * topics. Big-endian; a member may write what it likes. */
+ * topics; or what it was given. Big-endian; a member may write what it likes. */
 struct subscription {
     const unsigned char *p;
     size_t left;
@@ -92,6 +92,53 @@ static bool is_among(const char *const *topics, const char *topic, size_t len)
             return true;
     return false;
 }
+
+/* --- whose the partitions are ----------------------------------------------------------------- */
+
+void kafka_consumer_forget_members(struct kafka_consumer *k)
+{
+    for (size_t i = 0; i < k->given_count; i++)
+        free(k->given[i].topic);
+    free(TAKE_PTR(k->given));
+    k->given_count = 0;
+    k->members_known = false;
+}
+
+/* The consumer protocol's ConsumerProtocolAssignment: a version, and topics, each with its partitions. */
+static void note_given(struct kafka_consumer *k, const struct rd_kafka_group_member_info *member)
+{
+    struct subscription s = {member->member_assignment, (size_t) member->member_assignment_size, 0};
+    const char *topic;
+    size_t len = 0;
+
+    (void) take_number(&s, 2);
+    s.topics = take_number(&s, 4);
+    while ((topic = take_topic(&s, &len)))
+        for (uint32_t count = take_number(&s, 4); count > 0 && s.left > 0; count--) {
+            k->given = xreallocarray(k->given, k->given_count + 1, sizeof(*k->given));
+            k->given[k->given_count++] =
+                (struct kafka_given){xstrndup(topic, len), (int32_t) take_number(&s, 4)};
+        }
+}
+
+static void note_members(struct kafka_consumer *k, const struct rd_kafka_group_info *group)
+{
+    if (group->err || group->member_cnt == 0 || strcmp(group->state, "Stable") != 0)
+        return;
+    k->members_known = true;
+    for (int i = 0; i < group->member_cnt; i++)
+        note_given(k, &group->members[i]);
+}
+
+bool kafka_consumer_is_nobodys(const struct kafka_consumer *k, const char *topic, int32_t partition)
+{
+    for (size_t i = 0; i < k->given_count; i++)
+        if (k->given[i].partition == partition && strcmp(k->given[i].topic, topic) == 0)
+            return false;
+    return k->members_known;
+}
+
+/* --- strangers -------------------------------------------------------------------------------- */
 
 /* True also when the member does not say what it reads. And the first topic that it reads. */
 static bool reads_one_of(const struct rd_kafka_group_member_info *member, const char *const *topics,
@@ -144,11 +191,14 @@ int kafka_consumer_strangers(struct kafka_consumer *k, const char *const *topics
         return r < 0 ? r : KAFKA_NO_ANSWER_YET;
     CLEANUP(freep) struct kafka_look *look = TAKE_PTR(k->look);
     (void) worker_join(&look->worker, JOIN_SEC);
+    kafka_consumer_forget_members(k);
     if (look->code) {
         error_set(err, "nobody tells the members of group \"%s\": %s", look->group,
                   rd_kafka_err2str(look->code));
         return -EIO;
     }
+    for (int i = 0; i < look->list->group_cnt; i++)
+        note_members(k, &look->list->groups[i]);
     if (rd_kafka_conf_get(rd_kafka_conf(k->rk), "client.id", client, &client_size) == RD_KAFKA_CONF_OK)
         for (int i = 0; i < look->list->group_cnt; i++)
             take_members(&look->list->groups[i], client, topics, ret);
