@@ -6,10 +6,13 @@ import json
 import random
 import re
 import threading
+import time
 
 import psycopg2
 import pytest
+from harness.anubis import merged
 from harness.processes import wait_for
+from harness.set_back import World
 from test_statements import STATEMENTS
 
 TOPIC = "anubis.confirmations"
@@ -63,6 +66,36 @@ def test_a_word_of_the_institution_settles_what_is_held(app, institutions, broke
     app.wait_states(sent=2, failed=1, retry=1)
     assert app.row(quiet)["held_at"]
     ctl("verify", "--wait").expect(0)
+
+
+def test_a_word_on_a_subscription_that_a_restore_forgot(own_postgres, broker, institutions):
+    """It is read again, and is not about the new one that has the same id."""
+    world = World(own_postgres(), broker, institutions)
+    world.settings = merged(world.settings, FAST, {"consumers": {"external": True}})
+    with world.daemon() as daemon:
+        world.send(20, 20)
+        saved = world.server.save()
+        lost = hold_some(world.app, institutions, 5)
+        # As if the restore took an hour.
+        hour_ago = int((time.time() - 3600) * 1000)
+        broker.produce(TOPIC, [{"key": key, "value": value, "timestamp": hour_ago}
+                               for key, value in (said(n, external_id=f"of the lost {n}") for n in lost)])
+        world.app.query("update {s}.subscriptions set created_at = now() - interval '61 min' where id = any (%s)", (lost,))
+        world.wait(25)
+        assert daemon.term() == 0
+        world.server.set_back(saved)
+        silent = world.app.integration(institutions.url("/silent"), delivery_settings=HOLD)
+        ids = world.app.subscriptions(silent, 5)
+        assert ids == lost
+        daemon.start()
+        wait_for(lambda: world.app.value("select count(*) from {s}.subscriptions where held_at is not null") == 5, 60, "holds")
+        wait_for(lambda: world.app.query("select error from {s}.dead_letters") ==
+                 [("it was written before this subscription was made: it is about one of the same id that is gone, "
+                   "as after a restore",)] * 5, 60, "the letters")
+        assert world.app.states() == {"sent": 20, "retry": 5} and confirmations(world.app) == {}
+        broker.produce(TOPIC, [said(ids[0], external_id="A")])
+        wait_confirmations(world.app, {ids[0]: ("confirmed", "A", 0)})
+        assert daemon.term() == 0
 
 
 def test_messages_that_say_nothing_are_put_aside(app, broker, make_daemon):

@@ -1,4 +1,4 @@
--- Confirmations. The first four belong to the transaction of a consumer's batch.
+-- Confirmations. The first five belong to the transaction of a consumer's batch.
 
 -- name: confirmations_expect
 -- What was sent is to be confirmed, if that was set then. A word that came before stays, whichever integration it was for then. Where it was
@@ -15,6 +15,15 @@ select e.subscription_id, e.integration_id, e.created_at + t.within_usec * inter
  order by 1
     on conflict (subscription_id) do update set expected_by = excluded.expected_by, integration_id = excluded.integration_id
  where c.expected_by is null
+
+-- name: confirmations_older
+-- Which of these words (1 = the first) were written before the subscription was made: the clocks may differ by a minute. The application
+-- may have written a time that is still to come, which tells nothing.
+-- $1 bigint[]: subscriptions
+-- $2 timestamptz[]: when the messages were written; NULL = nobody tells
+select a.n from unnest($1::bigint[], $2::timestamptz[]) with ordinality as a (id, written_at, n)
+ cross join lateral (select as_instant(created_at) as created_at from subscriptions where id = a.id offset 0) s
+ where s.created_at <= now() and a.written_at < s.created_at - interval '1 min'
 
 -- name: confirmations_take
 -- The first word on each subscription, unless there is one already; of one that is erased without its id. Subscriptions that do not

@@ -9,6 +9,7 @@
 
 struct confirmation {
     int64_t subscription_id; /* > 0 */
+    int64_t written_at; /* of the message, which confirmation_read() leaves to its caller; 0 = not told */
     bool rejected;
     bool has_time;
     int64_t confirmed_at;     /* by the sender's clock, in microseconds since 1970 */

@@ -39,7 +39,11 @@ const struct handler handler_confirmations = {
 
 static void *read_entry(const struct kafka_message *message, const char **ret_fault)
 {
-    return confirmation_read(message->key, message->value, ret_fault);
+    struct confirmation *said = confirmation_read(message->key, message->value, ret_fault);
+
+    if (said)
+        said->written_at = message->written_at;
+    return said;
 }
 
 struct place {
@@ -136,6 +140,32 @@ static int take(struct pg *pg, const struct place *places, size_t count, const c
     return r;
 }
 
+/* What was written before its subscription was made is about another one of this id, which a restore has
+ * forgotten: the group reads its messages again. */
+static int refuse_older(struct pg *pg, const struct place *places, size_t count, const char **faults,
+                        bool *ret_older, struct error *err)
+{
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+    CLEANUP(pg_result_freep) struct pg_result *older = NULL;
+
+    add_ids(&args, places, count);
+    pg_array_begin(&args, PG_TIMESTAMPTZ);
+    for (size_t i = 0; i < count; i++) {
+        if (places[i].said->written_at > 0)
+            pg_array_i64(&args, places[i].said->written_at - PG_EPOCH_USEC);
+        else
+            pg_array_null(&args);
+    }
+    int r = pg_query(pg, &sql_confirmations_older, &args, &older, err);
+    for (int i = 0; r == PG_DONE && i < pg_rows(older); i++) {
+        faults[places[pg_get_i64(older, i, 0) - 1].at] =
+            "it was written before this subscription was made: it is about one of the same id that is gone, "
+            "as after a restore";
+        *ret_older = true;
+    }
+    return r;
+}
+
 static int contradict_and_settle(struct pg *pg, const struct place *places, size_t count, struct error *err)
 {
     CLEANUP(pg_args_free) struct pg_args words = PG_ARGS_INIT;
@@ -150,12 +180,15 @@ static int contradict_and_settle(struct pg *pg, const struct place *places, size
 static int apply(struct pg *pg, void *const *entries, size_t count, const char **faults, struct error *err)
 {
     CLEANUP(freep) struct place *places = xcalloc(count, sizeof(*places));
-    bool has_unknown = false;
+    bool has_unknown = false, has_older = false;
 
     for (size_t i = 0; i < count; i++)
         places[i] = (struct place){entries[i], i};
     qsort(places, count, sizeof(*places), by_subscription);
-    int r = take(pg, places, count, faults, &has_unknown, err);
+    int r = refuse_older(pg, places, count, faults, &has_older, err);
+    if (r != PG_DONE || has_older)
+        return r;
+    r = take(pg, places, count, faults, &has_unknown, err);
     return r == PG_DONE && !has_unknown ? contradict_and_settle(pg, places, count, err) : r;
 }
 

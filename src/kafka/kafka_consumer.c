@@ -193,6 +193,7 @@ static void view(const rd_kafka_message_t *m, struct kafka_message *ret)
     ret->topic = rd_kafka_topic_name(m->rkt);
     ret->partition = m->partition;
     ret->offset = m->offset;
+    ret->written_at = MAX(rd_kafka_message_timestamp(m, NULL), 0) * (int64_t) USEC_PER_MSEC;
     ret->key = (struct bytes){m->key, m->key ? m->key_len : 0};
     ret->value = (struct bytes){m->payload, m->payload ? m->len : 0};
     view_headers(m, ret);
