@@ -217,6 +217,22 @@ def wait_for_checkpoint(app, daemon):
     return note
 
 
+def test_the_journal_tells_a_checkpoint_whose_end_it_did_not_see(audited, institutions):
+    """It is written; then old ones cannot be thinned out, or the answer is lost."""
+    app, daemon = audited
+    newest = "select note from {s}.audit_checkpoints where created_at > now() - interval '1 hour' order by id desc limit 1"
+    former = wait_for_checkpoint(app, daemon)
+    app.query("create table public.kept (checkpoint bigint references {s}.audit_checkpoints); "
+              "with old as (insert into {s}.audit_checkpoints (note, created_at, published_at) "
+              "select 'old', date_trunc('hour', now()) - n * interval '1 minute' - interval '3 hours', now() "
+              "from generate_series(1, 2) n returning id) insert into public.kept select id from old")
+    app.subscriptions(app.integration(institutions.url("/good/more")), 10)
+    wait_for_leaves(app, 3 * 350)
+    look_again(app)
+    note = wait_for(lambda: (found := app.value(newest)) != former and found, 60, "another checkpoint")
+    daemon.wait_log(rf"audit log: checkpoint of 1050 leaves, SHA-256 {sha256(note.encode()).hex()}", 60)
+
+
 def test_what_the_log_lacks_is_not_proven(audited, ctl, institutions):
     """The group is off, or leaves and marks are gone where Kafka has the events: not yet, by each proof; and then it is."""
     app, daemon = audited

@@ -74,9 +74,11 @@ int checkpoint_write(struct pg *pg, const char *signing_key, struct checkpoint *
     r = sign(signing_key, pg_get_text(installation, 0, 0), &note, ret, err);
     if (r == PG_DONE)
         r = insert(pg, &note, ret, err);
-    if (r != PG_DONE || !ret->is_new)
+    if (r != PG_DONE)
         return r;
     sha256_digest(sha256, &(struct bytes){note.data, note.len}, 1, digest);
     *put_hex(ret->digest, digest, sizeof(digest)) = '\0';
+    if (!ret->is_new)
+        return PG_DONE;
     return pg_query(pg, &sql_thin_checkpoints, NULL, NULL, err);
 }

@@ -4,9 +4,9 @@
 #include "pg/pg.h"
 
 struct checkpoint {
-    bool is_new;     /* it was written; all else is only set then */
+    bool is_new;     /* it was written; else the last one says the same */
     int64_t leaves;  /* of all trees */
-    char digest[65]; /* the note's SHA-256 in hexadecimal digits */
+    char digest[65]; /* the note's SHA-256 in hexadecimal digits; "" = there are no trees */
     char *signed_by; /* the public key, see crypto/note_key.h; NULL = it is not signed */
 };
 void checkpoint_done(struct checkpoint *c); /* frees what it holds; for CLEANUP, too */

@@ -77,7 +77,8 @@ struct monitor {
         struct router router;
         struct retention retention;
         struct unread unread;
-    } work; /* what jobs of a file of their own know */
+        bool checkpoint_untold; /* one may have been written without the journal's knowledge */
+    } work;                     /* what jobs of a file of their own know */
 };
 
 static void give_up_session(struct monitor *m)
@@ -313,7 +314,11 @@ static uint64_t write_checkpoint(struct monitor *m)
     CLEANUP(checkpoint_done) struct checkpoint c = {0};
     struct error err;
 
-    if (checkpoint_write(m->pg, m->rules->audit.signing_key, &c, &err) != PG_DONE || !c.is_new)
+    bool told = !m->work.checkpoint_untold;
+    int r = checkpoint_write(m->pg, m->rules->audit.signing_key, &c, &err);
+
+    m->work.checkpoint_untold = r != PG_DONE;
+    if (r != PG_DONE || !*c.digest || (!c.is_new && told))
         return LOOK_USEC;
     log_line(LOG_INFO, MSG_AUDIT_CHECKPOINT, "audit log: checkpoint of %" PRId64 " leaves, SHA-256 %s%s%s",
              c.leaves, c.digest, c.signed_by ? ", signed by " : "", c.signed_by ? c.signed_by : "");
