@@ -98,6 +98,27 @@ def test_a_word_on_a_subscription_that_a_restore_forgot(own_postgres, broker, in
         assert daemon.term() == 0
 
 
+@pytest.mark.parametrize("code", ["P0001", "23514"])
+def test_a_rule_of_the_application_keeps_no_word_back(app, institutions, broker, make_daemon, ctl, code):
+    """What it refuses is named and stays held, and its word is kept; all others are taken, and settled."""
+    daemon = make_daemon(FAST).start()
+    ids = hold_some(app, institutions, 3)
+    app.query("create function {s}.rule() returns trigger language plpgsql as $$ begin "
+              "if new.status = 'sent' and new.id = %s then raise exception 'no' using errcode = %s; end if; return new; end $$; "
+              "create trigger rule before update on {s}.subscriptions for each row execute function {s}.rule()", (ids[0], code))
+    broker.produce(TOPIC, [said(i, external_id=f"E-{i}") for i in ids])
+    app.wait_states(sent=2, retry=1)
+    wait_confirmations(app, {i: ("confirmed", f"E-{i}", 0) for i in ids})
+    daemon.wait_log(f"what became of subscription {ids[0]}, which is held, but a rule or a trigger of the application "
+                    f"refuses the change .SQLSTATE {code}.; trying again")
+    broker.produce(TOPIC, [said(ids[1], external_id="other")])
+    wait_for(lambda: confirmations(app)[ids[1]][2] == 1, 60, "a later word")
+    app.query("drop trigger rule on {s}.subscriptions")
+    app.wait_states(sent=3)
+    assert not app.query("select from {s}.dead_letters")
+    ctl("verify", "--wait").expect(0)
+
+
 def test_messages_that_say_nothing_are_put_aside(app, broker, make_daemon):
     integration = app.integration("https://x.example/", enabled=False)
     ids = app.subscriptions(integration, 3)
@@ -260,10 +281,10 @@ def test_those_that_wait_cost_nothing(app):
     with contextlib.closing(app.database.connect()) as session:
         cursor = session.cursor()
         cursor.execute("set search_path = anubis; set jit = off; set plan_cache_mode = force_generic_plan")
-        for name, types in (("confirmations_overdue", "bigint"), ("confirmations_sweep", "bigint"),
+        for name, types in (("confirmations_overdue", "bigint"), ("confirmations_sweep", "bigint, bigint"),
                             ("alerts_look", "bigint, bigint, integer, bigint, text")):
             cursor.execute(f"prepare {name} ({types}) as {STATEMENTS[name]}")
-        for name, arguments, most in (("confirmations_overdue", (1000,), 20), ("confirmations_sweep", (1000,), 20),
+        for name, arguments, most in (("confirmations_overdue", (1000,), 20), ("confirmations_sweep", (1000, 0), 20),
                                       ("alerts_look", (10 ** 9, 1, 5, 1, "x"), 200)):
             found = pages(name, *arguments)
             assert found[0] < most, (name, found)

@@ -71,7 +71,7 @@ update confirmations c
  where c.subscription_id = s.subscription_id and (not c.contradicting @> s.hashes or c.external_id is distinct from s.own_id)
 
 -- name: confirmations_settle
--- Settles those of these subscriptions that are held; how many. What somebody else has locked is left to confirmations_sweep.
+-- Settles those of these subscriptions that are held; how many. What somebody else has locked is left, and found by confirmations_sweep.
 -- $1 bigint[]: subscriptions
 with found as materialized (
 -- include: confirmations_settle.part.sql
@@ -82,15 +82,13 @@ with found as materialized (
 select count(*) from settled
 
 -- name: confirmations_sweep
--- The same for held subscriptions on which the word came before they were held.
+-- Held subscriptions on which there is a word, since it came before they were held, or was left when it came: their ids, in order. See
+-- confirmations_settle.
 -- $1 bigint: at most so many
-with found as materialized (
+-- $2 bigint: behind this id
+select f.id from (
 -- include: confirmations_settle.part.sql
-   order by s.id limit $1 for no key update of s skip locked
-), settled as (
--- include: settle_held.part.sql
-)
-select count(*) from settled
+     and s.id > $2 order by s.id limit $1) f
 
 -- name: confirmations_overdue
 -- Those that were to come by now and have not: how many.

@@ -166,6 +166,22 @@ static int refuse_older(struct pg *pg, const struct place *places, size_t count,
     return r;
 }
 
+/* The subscriptions are the application's, whose rules may refuse the change of one: the words stay all the
+ * same. The monitor finds what is left, and names it. */
+static int settle(struct pg *pg, const struct pg_args *ids, struct error *err)
+{
+    int r = pg_execute(pg, "savepoint settling", err);
+
+    if (r != PG_DONE)
+        return r;
+    r = pg_query(pg, &sql_confirmations_settle, ids, NULL, err);
+    if (r == PG_DONE)
+        r = pg_execute(pg, "set constraints all immediate; release savepoint settling", err);
+    if (r == PG_DONE || !pg_usable(pg) || !pg_blames_row(pg_error_sqlstate(pg)))
+        return r;
+    return pg_execute(pg, "rollback to savepoint settling; release savepoint settling", err);
+}
+
 static int contradict_and_settle(struct pg *pg, const struct place *places, size_t count, struct error *err)
 {
     CLEANUP(pg_args_free) struct pg_args words = PG_ARGS_INIT;
@@ -174,7 +190,7 @@ static int contradict_and_settle(struct pg *pg, const struct place *places, size
     add_words(&words, places, count);
     add_ids(&ids, places, count);
     int r = pg_query(pg, &sql_confirmations_contradict, &words, NULL, err);
-    return r == PG_DONE ? pg_query(pg, &sql_confirmations_settle, &ids, NULL, err) : r;
+    return r == PG_DONE ? settle(pg, &ids, err) : r;
 }
 
 static int apply(struct pg *pg, void *const *entries, size_t count, const char **faults, struct error *err)

@@ -16,6 +16,7 @@
 #include "monitor/checkpoint.h"
 #include "monitor/retention.h"
 #include "monitor/router.h"
+#include "monitor/sweeper.h"
 #include "monitor/unread.h"
 #include "pg/pg_session.h"
 #include "pg/schema.h"
@@ -37,9 +38,6 @@
 #define FOLD_MAX 1000
 
 #define TIMES_USEC (60 * USEC_PER_SEC)
-
-/* Confirmations that become overdue, and held subscriptions that are settled by one, in one transaction. */
-#define CONFIRMATIONS_MAX 1000
 
 /* Memory between what is in use. */
 #define SPARE_BYTES ((size_t) 8 << 20)
@@ -75,6 +73,7 @@ struct monitor {
     struct trouble cleaning; /* subscriptions and events may be deleted here */
     struct {
         struct router router;
+        struct sweeper sweeper;
         struct retention retention;
         struct unread unread;
         bool checkpoint_untold; /* one may have been written without the journal's knowledge */
@@ -325,28 +324,9 @@ static uint64_t write_checkpoint(struct monitor *m)
     return TIMES_USEC;
 }
 
-/* How many rows a statement has changed, -1 = it could not. */
-static int64_t sweep(struct monitor *m, const struct pg_statement *statement)
-{
-    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
-    int64_t changed = -1;
-
-    pg_arg_i64(&args, CONFIRMATIONS_MAX);
-    (void) pg_query_i64(m->pg, statement, &args, &changed, NULL);
-    return changed;
-}
-
-/* Those to come stand in the order of time in an index: while none is late, looking costs nothing. */
 static uint64_t watch_confirmations(struct monitor *m)
 {
-    if (pg_query(m->pg, &sql_confirmations_known, NULL, NULL, NULL) != PG_DONE)
-        return LOOK_USEC;
-    int64_t overdue = sweep(m, &sql_confirmations_overdue);
-    int64_t settled = pg_usable(m->pg) ? sweep(m, &sql_confirmations_sweep) : -1;
-    if (settled > 0)
-        log_notice("%" PRId64 " held subscription%s settled by what institutions had said before", settled,
-                   settled == 1 ? " was" : "s were");
-    return overdue == CONFIRMATIONS_MAX || settled == CONFIRMATIONS_MAX ? 0 : TURN_USEC;
+    return sweeper_run(&m->work.sweeper, m->pg);
 }
 
 static uint64_t wake_auditor(struct monitor *m)
