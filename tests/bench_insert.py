@@ -148,7 +148,7 @@ def latency(bench, per_second, seconds):
     wait_for(lambda: reader.found, 60, "the consumer")
     counting.reset_counts()
     connection = app.database.connect()
-    due, inserts = {}, []
+    due, inserts, late = {}, [], []
     start = time.time() + 0.2
     with connection.cursor() as cursor:
         for n in range(per_second * seconds):
@@ -157,6 +157,7 @@ def latency(bench, per_second, seconds):
             cursor.execute("insert into anubis.subscriptions (integration_id, payload) values (%s, '{}') returning id",
                            (integration,))
             inserts.append((time.time() - begun) * 1000)
+            late.append((begun - start - n / per_second) * 1000)
             due[cursor.fetchone()[0]] = start + n / per_second
     connection.close()
     reader.end(len(due) + 1, seconds)
@@ -167,5 +168,6 @@ def latency(bench, per_second, seconds):
     counting.close()
     return {"inserts/s": per_second, "requests": len(delays),
             **{f"{what}, {name} ms": round(percentile(values, percent), 2)
-               for what, values in (("request", delays), ("event at a consumer", events), ("the insert alone", inserts))
+               for what, values in (("request", delays), ("event at a consumer", events), ("the insert alone", inserts),
+                                  ("the insert's own lateness", late))
                for name, percent in (("p50", 50), ("p99", 99), ("max", 100))}}

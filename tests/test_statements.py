@@ -44,20 +44,28 @@ def test_functions_mean_the_same_in_any_session():
         assert not plain, (file, plain)
 
 
+@pytest.fixture(scope="module")
+def migrated(postgres_server, template):
+    """A database in which nothing is written."""
+    database = postgres_server.create_database("migrated", template)
+    yield database
+    database.drop()
+
+
 @pytest.mark.parametrize("name", STATEMENTS)
-def test_a_statement_can_be_prepared(name, database):
+def test_a_statement_can_be_prepared(name, migrated):
     text = STATEMENTS[name]
     kinds = dict((int(number), kind) for number, kind in PARAMETER.findall(text))
     assert list(kinds) == list(range(1, len(kinds) + 1)), "the head names each parameter once, in order"
     used = {int(number) for number in re.findall(r"\$(\d+)", re.sub(r"^ *--.*", "", text, flags=re.MULTILINE))}
     assert used == set(kinds), "the head names the parameters that the statement uses"
     types = f"({', '.join(kinds.values())})" if kinds else ""
-    database.query(f"set search_path = anubis; prepare a_statement{types} as {text}")
+    migrated.query(f"set search_path = anubis; prepare a_statement{types} as {text}")
 
 
-def test_a_statement_with_a_fault_is_refused(database):
+def test_a_statement_with_a_fault_is_refused(migrated):
     with pytest.raises(Exception, match="no_such_column"):
-        database.query("set search_path = anubis; prepare a_statement as select no_such_column from subscriptions")
+        migrated.query("set search_path = anubis; prepare a_statement as select no_such_column from subscriptions")
 
 
 def test_every_statement_is_executed_by_a_program():
