@@ -500,6 +500,20 @@ def dead_letter(app):
     app.query("insert into {s}.dead_letters (consumer_group, topic, partition, \"offset\", error) values ('x', 't', 0, 0, 'e')")
 
 
+def test_a_notice_that_has_the_id_of_one_that_a_restore_forgot(app, make_daemon, receiver):
+    """Receivers of Standard Webhooks drop what comes under a webhook-id that they know."""
+    daemon, ids = make_daemon({**QUIET, "alerts": {"webhook_url": receiver.url}}), []
+    for round_ in (1, 2):
+        dead_letter(app)
+        daemon.start()
+        wait_for(lambda n=round_: len(receiver.got) == n, 60, "the webhook to be told")
+        assert daemon.term() == 0
+        ids.append(app.value("select min(id) from {s}.alert_outbox where sink = 'webhook'"))
+        app.query("truncate {s}.alerts, {s}.alert_outbox, {s}.dead_letters restart identity cascade")
+    first, second = (headers["webhook-id"] for _, headers, _ in receiver.got)
+    assert first != second and ids[0] == ids[1]
+
+
 def test_every_sink_learns_of_it_also_when_it_was_away(app, institutions, make_daemon, broker, receiver, managers):
     """Webhook, topic and Alertmanagers, all dead at first and then back: fired once, resolved once."""
     receiver.status = managers[1].status = 500

@@ -7,6 +7,7 @@
 
 #include "alerts/alert_sink.h"
 #include "base/log.h"
+#include "crypto/sha256.h"
 #include "crypto/signature.h"
 
 #define SINK "webhook"
@@ -103,6 +104,20 @@ static bool sign(struct alerts *a, const char *id, int64_t now, const char *body
     return true;
 }
 
+/* The notice's, also after a restore, which gives out the ids of its table once more, and beside another
+ * installation: a receiver drops what comes under an id that it knows. */
+static void name_notice(const struct alert_notice *n, char *ret, size_t size)
+{
+    CLEANUP(sha256_freep) struct sha256 *sha = sha256_new();
+    const struct bytes parts[] = {{n->event, strlen(n->event)}, {n->body, strlen(n->body)}};
+    unsigned char digest[SHA256_BYTES];
+    char hex[16 + 1];
+
+    sha256_digest(sha, parts, ARRAY_SIZE(parts), digest);
+    *put_hex(hex, digest, sizeof(hex) / 2) = '\0';
+    snprintf(ret, size, "alert_%" PRId64 "_%s", n->id, hex);
+}
+
 static void post(struct alerts *a, struct alert_webhook *w, const struct alert_notice *n)
 {
     char id[64], id_header[96], time_header[64], signature[SIGNATURE_TEXT + 32];
@@ -112,7 +127,7 @@ static void post(struct alerts *a, struct alert_webhook *w, const struct alert_n
     CLEANUP(freep) char *authorization = NULL;
     CLEANUP(strbuf_free) struct strbuf body = STRBUF_INIT(STRBUF_MAX_DEFAULT);
 
-    snprintf(id, sizeof(id), "alert_%" PRId64, n->id);
+    name_notice(n, id, sizeof(id));
     strbuf_addf(&body, "{\"type\":\"alert.%s\",\"timestamp\":\"", n->event);
     strbuf_add_timestamp(&body, now_realtime_usec());
     strbuf_addf(&body, "\",\"data\":%s}", n->body);

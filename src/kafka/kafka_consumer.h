@@ -41,8 +41,7 @@ struct kafka_message {
     const char *topic;
     int32_t partition;
     int64_t offset;
-    int64_t
-        written_at; /* by the clock of who wrote it, or of the broker; microseconds since 1970, 0 = not told */
+    int64_t written_at; /* microseconds since 1970, by its producer's clock or the broker's; 0 = not told */
     struct bytes key, value;
     size_t header_count; /* headers after the first KAFKA_HEADERS_MAX are left out */
     struct kafka_header headers[KAFKA_HEADERS_MAX];
