@@ -10,7 +10,7 @@ import time
 
 import psycopg2
 import pytest
-from harness.anubis import merged
+from harness.anubis import Ctl, merged
 from harness.processes import wait_for
 from harness.set_back import World
 from test_statements import STATEMENTS
@@ -92,6 +92,9 @@ def test_a_word_on_a_subscription_that_a_restore_forgot(own_postgres, broker, in
         wait_for(lambda: world.app.query("select error from {s}.dead_letters") ==
                  [("it was written before this subscription was made: it is about one of the same id that is gone, "
                    "as after a restore",)] * 5, 60, "the letters")
+        ctl = Ctl(database=world.app.database)
+        assert ctl("dead-letters", "replay", "--all", "--json").expect(0).json["handled"] == 0
+        assert "it can only be discarded" in ctl("dead-letters", "replay", "1").expect(1).stderr
         assert world.app.states() == {"sent": 20, "retry": 5} and confirmations(world.app) == {}
         broker.produce(TOPIC, [said(ids[0], external_id="A")])
         wait_confirmations(world.app, {ids[0]: ("confirmed", "A", 0)})

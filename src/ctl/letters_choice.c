@@ -1,5 +1,6 @@
 /* Which dead letters a command works on, and groups that have stopped for them. See letters.h. */
 #include <inttypes.h>
+#include <string.h>
 #include <sysexits.h>
 
 #include "base/timeutil.h"
@@ -28,6 +29,7 @@ int letters_choose(struct ctl *c, struct pg *pg, int64_t **ret, size_t *ret_coun
         return code;
     pg_arg_i64s(&args, ids, sizeof(*ids), (size_t) c->arg_count - 1);
     pg_arg_text(&args, c->stats.group);
+    pg_arg_bool(&args, strcmp(c->args[0], "replay") == 0);
     int r = pg_query(pg, &sql_letters_chosen, &args, &rows, &err);
     if (r != PG_DONE)
         return ctl_refused(r, "read the dead letters", &err);
