@@ -708,6 +708,22 @@ def test_another_group_counts_nothing_twice(scene, make_daemon, change):
     scene.check()
 
 
+def test_a_topic_that_came_back_with_fewer_partitions_and_grew_again(scene, make_daemon):
+    """What was handled in a partition that it had meanwhile is published again, in that of before: it counts once."""
+    make_daemon(SETTINGS).start()
+    note = "insert into {s}.relay_topics (topic, from_sequence, partitions) values (%s, %s, %s)"
+    noted = "select from {s}.relay_topics where topic = %s"
+    wait_for(lambda: scene.app.query(noted, (scene.topic("sent"),)), 60, "the relay to look")
+    scene.app.query(note, (scene.topic("sent"), 10 ** 8, 1))
+    events = scene.record(scene.make(100))
+    scene.send({**events, "sent": [{**message, "partition": 0} for message in events["sent"]]})
+    scene.check()
+    scene.app.query(note, (scene.topic("sent"), 10 ** 8 + 1, PARTITIONS))
+    scene.send(events)
+    scene.publish(50)
+    scene.check()
+
+
 def test_two_groups_at_once_count_once(scene, make_daemon):
     """Somebody starts a second daemon with another group_prefix beside the first."""
     daemons = [make_daemon(merged(SETTINGS, {"instance": name, "consumers": {"group_prefix": name}})).start() for name in "ab"]

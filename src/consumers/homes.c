@@ -32,12 +32,12 @@ static int load(struct consumer *c, struct consumer_partition *p, struct error *
     return store_read_homes(c->session.pg, p->topic, &p->homes, err);
 }
 
-/* The topic came back with fewer: events of before, published again, were marked in a partition that it no
- * longer has. */
+/* The topic came back with fewer once: events of before, published again, were marked in a partition that it
+ * no longer has, or, when it has grown since, in one that they had meanwhile. */
 static bool has_shrunk(const struct homes *h)
 {
     for (size_t i = 0; i + 1 < h->len; i++)
-        if (h->counts[i].count > h->counts[h->len - 1].count)
+        if (h->counts[i].count > h->counts[i + 1].count)
             return true;
     return false;
 }
