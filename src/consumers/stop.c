@@ -16,8 +16,10 @@
 #include "consumers/consumer_internal.h"
 #include "consumers/store_consumer.h"
 
-/* So many times as long as the comparison took, there is none again. */
-#define COMPARE_REST 100
+/* So many times as long as the comparison took, there is none again, and no partition is started that needs
+ * one. */
+#define COMPARE_REST 10
+#define COMPARE_REST_USEC (10 * USEC_PER_SEC) /* at most */
 #define FAULTS_MIN 20
 #define REMEMBERED_MAX (4 * FAULTS_MIN) /* messages of the batches before */
 
@@ -140,7 +142,7 @@ int consumer_stop(struct consumer *c, struct error *err)
 
 void consumer_doubt_marks(struct consumer *c)
 {
-    if (!c->stop.was_stopped && now_monotonic_usec() >= c->stop.compare_at)
+    if (!c->stop.was_stopped)
         c->stop.marks_known = false;
 }
 
@@ -162,7 +164,7 @@ static int check_marks(struct consumer *c, struct error *err)
     /* A hundred million events on a slow machine: nobody waits for that. */
     bool too_many = r == -EBADMSG && strcmp(pg_error_sqlstate(c->session.pg), "57014") == 0;
     uint64_t now = now_monotonic_usec();
-    c->stop.compare_at = now + COMPARE_REST * (now - began);
+    c->stop.compare_at = now + MIN(COMPARE_REST * (now - began), COMPARE_REST_USEC);
     c->stop.marks_known |= too_many;
     return too_many ? PG_DONE : r;
 }
@@ -170,7 +172,8 @@ static int check_marks(struct consumer *c, struct error *err)
 int consumer_ask_stopped(struct consumer *c, struct error *err)
 {
     CLEANUP(store_stop_done) struct store_stop stop = {0};
-    int r = c->stop.marks_known ? PG_DONE : check_marks(c, err);
+    bool is_due = !c->stop.marks_known && now_monotonic_usec() >= c->stop.compare_at;
+    int r = is_due ? check_marks(c, err) : PG_DONE;
 
     if (r == PG_DONE)
         r = store_read_stop(c->session.pg, c->group->model, &stop, err);
