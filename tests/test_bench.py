@@ -54,13 +54,18 @@ def test_looking_takes_one_session_and_its_cpu_is_known(app):
 
 
 def test_a_race_compares_each_peer_that_runs_with_anubisd():
-    found = {"C": [(100, 10), (100, 10)], "Go": [(80, 20), (80, 20)], "anubisd": [(50, 40), (50, 40)],
-             "anubisd with one group": [(100, 30), (90, 30)]}
+    def turns(*rates_and_cpu):
+        return [(rate, {"postgres": cpu / 2, "the program": cpu / 2}) for rate, cpu in rates_and_cpu]
+    found = {"C": turns((100, 10), (100, 10)), "Go": turns((80, 20), (80, 20)), "anubisd": turns((50, 40), (50, 40)),
+             "anubisd with one group": turns((100, 30), (90, 30))}
     rows = list(bench_throughput.compared("http", found))
-    assert [row.ratio for row in rows] == [0.5, 0.95, 0.625, 1.1875, 4, 3, 2, 1.5]
+    cpu = [4, 3, 2, 1.5]
+    assert [row.ratio for row in rows] == [0.5, 0.95, 0.625, 1.1875, *cpu, *cpu, *cpu]
+    assert [row.figure.partition(" over")[0] for row in rows[4::4]] == ["CPU µs of all parts", "CPU µs of postgres",
+                                                                        "CPU µs of the program"]
     assert [list(row.verdicts()) for row in rows if row.goals] == [["ratio ≥ 1.2: MISSED"]]
     del found["Go"]
-    assert [row.ratio for row in bench_throughput.compared("https", found)] == [0.5, 0.95, 4, 3]
+    assert [row.ratio for row in bench_throughput.compared("https", found)] == [0.5, 0.95, *cpu[:2] * 3]
 
 
 def test_without_go_its_peer_is_left_out_and_the_table_says_why(monkeypatch, tmp_path):

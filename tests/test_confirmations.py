@@ -223,6 +223,8 @@ def test_a_subscription_is_expected_then_overdue_and_confirmed_late(app, institu
     integration = app.integration(institutions.url("/good"), delivery_settings={"confirmation": {"within": "1h"}})
     other = app.integration(institutions.url("/good"))
     make_daemon(FAST).start()
+    known = "select bool_and(known_at is not null) from {s}.confirmation_terms"
+    wait_for(lambda: app.value(known), 30, "the terms to be known")
     first, second = app.subscriptions(integration, 2)
     app.subscription(other)
     app.wait_states(sent=3)
@@ -241,7 +243,7 @@ def test_a_subscription_is_expected_then_overdue_and_confirmed_late(app, institu
     app.query("update {s}.integrations set delivery_settings = '{}' where id = %s", (integration,))
     app.query("update {s}.integrations set delivery_settings = %s where id = %s",
               (json.dumps({"confirmation": {"within": "1ms"}}), other))
-    wait_for(lambda: app.value("select bool_and(known_at is not null) from {s}.confirmation_terms"), 30, "the terms to be known")
+    wait_for(lambda: app.value(known), 30, "the terms to be known")
     app.subscription(integration)
     third = app.subscription(other)
     wanted = {first: ("confirmed", None, 0), second: ("rejected", None, 0), third: ("overdue", None, 0)}
