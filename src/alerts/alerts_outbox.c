@@ -78,21 +78,15 @@ bool alert_sink_took(const struct http_result *result, struct error *why)
     return false;
 }
 
-static int hex_value(char c)
-{
-    static const char digits[] = "0123456789abcdef";
-    const char *at = c ? strchr(digits, c >= 'A' && c <= 'F' ? c - 'A' + 'a' : c) : NULL;
-
-    return at ? (int) (at - digits) : -1;
-}
-
 /* Percent-encoded (RFC 3986, 2.1); a percent sign without two such digits stands for itself. */
 static void add_decoded(struct strbuf *out, const char *p, const char *end)
 {
+    unsigned char byte;
+
     for (; p < end; p++) {
-        int high = *p == '%' && end - p > 2 ? hex_value(p[1]) : -1, low = high < 0 ? -1 : hex_value(p[2]);
-        strbuf_addc(out, low < 0 ? *p : (char) (high * 16 + low));
-        p += low < 0 ? 0 : 2;
+        bool encoded = *p == '%' && end - p > 2 && get_hex(p + 1, &byte, 1);
+        strbuf_addc(out, encoded ? (char) byte : *p);
+        p += encoded ? 2 : 0;
     }
 }
 

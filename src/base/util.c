@@ -4,6 +4,7 @@
  * cannot go on: no memory, no randomness, no descriptors at start. */
 #include "base/util.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -186,6 +187,18 @@ char *put_hex(char *to, const unsigned char *bytes, size_t len)
         *to++ = hex[bytes[i] & 15];
     }
     return to;
+}
+
+bool get_hex(const char *from, unsigned char *ret, size_t len)
+{
+    for (size_t i = 0; i < 2 * len; i++) {
+        unsigned char c = (unsigned char) from[i];
+        if (!isxdigit(c))
+            return false;
+        unsigned value = (unsigned) (isdigit(c) ? c - '0' : (c | 0x20) - 'a' + 10);
+        ret[i / 2] = (unsigned char) (i % 2 ? ret[i / 2] << 4 | value : value);
+    }
+    return true;
 }
 
 char *put_i64(char *to, int64_t value)

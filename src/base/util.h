@@ -72,6 +72,9 @@ static inline const char *plural(int64_t n)
 
 /* Two digits for each byte, lower case; returns their end. */
 char *put_hex(char *to, const unsigned char *bytes, size_t len);
+/* So many bytes from twice as many digits of either case. False where one is none, and nothing behind it is
+ * read. */
+bool get_hex(const char *from, unsigned char *ret, size_t len);
 /* Decimal digits, at most so many bytes without a NUL, without printf's cost; returns their end. */
 #define I64_TEXT 20
 char *put_i64(char *to, int64_t value);

@@ -44,12 +44,8 @@ static bool take_hash(const char *p, struct merkle_hash *ret)
 {
     char again[2 * SHA256_BYTES];
 
-    for (size_t i = 0; i < SHA256_BYTES; i++) {
-        unsigned byte;
-        if (!isxdigit((unsigned char) p[2 * i]) || sscanf(p + 2 * i, "%2x", &byte) != 1)
-            return false;
-        ret->bytes[i] = (unsigned char) byte;
-    }
+    if (!get_hex(p, ret->bytes, SHA256_BYTES))
+        return false;
     put_hex(again, ret->bytes, SHA256_BYTES);
     return memcmp(again, p, sizeof(again)) == 0 && p[sizeof(again)] == '\n';
 }

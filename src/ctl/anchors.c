@@ -1,7 +1,6 @@
 /* Anchors of the audit log. See anchors.h. */
 #include "ctl/anchors.h"
 
-#include <ctype.h>
 #include <errno.h>
 #include <string.h>
 #include <sysexits.h>
@@ -48,21 +47,6 @@ static bool begins_with(const char *line, size_t len, const char *head)
 
 /* --- digests ---------------------------------------------------------------------------------- */
 
-static bool read_digest(const char *hex, unsigned char ret[SHA256_BYTES])
-{
-    for (size_t i = 0; i < SHA256_BYTES; i++) {
-        unsigned value = 0;
-        for (size_t d = 0; d < 2; d++) {
-            char c = hex[2 * i + d];
-            if (!isxdigit((unsigned char) c))
-                return false;
-            value = value << 4 | (unsigned) (isdigit((unsigned char) c) ? c - '0' : (c | 0x20) - 'a' + 10);
-        }
-        ret[i] = (unsigned char) value;
-    }
-    return true;
-}
-
 /* As the journal has it: "audit log: checkpoint of N leaves, SHA-256 …". */
 static const char words_of[] = "checkpoint of ", words_sha256[] = " leaves, SHA-256 ";
 
@@ -79,7 +63,7 @@ static bool take_digest(struct reader *r, const char *line, size_t len)
     CLEANUP(freep) char *leaves = xstrndup(of, (size_t) (sha256 - of));
     sha256 += strlen(words_sha256);
     if (parse_i64(leaves, 0, INT64_MAX, &anchor.leaves) < 0 || strlen(sha256) < 2UL * SHA256_BYTES ||
-        !read_digest(sha256, anchor.digest))
+        !get_hex(sha256, anchor.digest, SHA256_BYTES))
         return false;
     *add(r->anchors, r->number) = anchor;
     return true;
@@ -103,7 +87,7 @@ static bool is_tree_line(const char *line, size_t len)
     for (size_t i = 0; i < len; i++)
         blanks += line[i] == ' ';
     return blanks == 3 && len > 2UL * SHA256_BYTES && line[len - 2UL * SHA256_BYTES - 1] == ' ' &&
-           read_digest(line + len - 2UL * SHA256_BYTES, hash);
+           get_hex(line + len - 2UL * SHA256_BYTES, hash, SHA256_BYTES);
 }
 
 /* Does the line go on with the note? */

@@ -128,6 +128,19 @@ TEST(test_wakefd_collects_wakeups)
     wakefd_clear(fd); /* must not block */
 }
 
+TEST(test_digits_of_either_case_become_bytes)
+{
+    unsigned char bytes[4] = {0};
+    char text[9] = {0};
+
+    assert_true(get_hex("00aF7fFEz", bytes, 4));
+    put_hex(text, bytes, 4);
+    assert_string_equal(text, "00af7ffe");
+    for (const char *const *t = (const char *const[]){"", "0", "0g", "g0", " 1", "-1", "\xc3\xa4", NULL}; *t;
+         t++)
+        assert_false(get_hex(*t, bytes, 1));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -139,6 +152,7 @@ int main(void)
         cmocka_unit_test(test_integers_are_whole_strings_in_range),
         cmocka_unit_test(test_random_numbers_differ_and_stay_in_range),
         cmocka_unit_test(test_wakefd_collects_wakeups),
+        cmocka_unit_test(test_digits_of_either_case_become_bytes),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
