@@ -1168,3 +1168,34 @@ def test_a_broker_that_lost_its_end(real_scene, make_member):
         wait_for(lambda: real_scene.counters() == real_scene.expected, 90, "the new events to be counted")
     daemon.wait_log("has new events from offset|ends at offset|has no offset of this group")
     assert daemon.is_running() and real_scene.dead_letters() == []
+
+
+@pytest.mark.slow
+@pytest.mark.real_kafka
+@pytest.mark.timeout(600)
+def test_a_broker_that_lost_most_of_a_log_while_nobody_read_it(real_scene, make_member):
+    """It has outgrown where the group stood, and what is read again at a start are new events alone: more of it is, then."""
+    topics, place = [real_scene.topic(kind) for kind in TYPES], (real_scene.topic("sent"), 0)
+
+    def publish(count):
+        made = []
+        while len(made) < count:
+            made += [{**event("sent", n, real_scene.sequence + n, real_scene.integrations[0]), "partition": 0}
+                     for n in range(1, 10 ** 5) if zlib.crc32(str(n).encode()) % PARTITIONS == 0][:1000]
+            real_scene.sequence += 10 ** 5
+        real_scene.expected[real_scene.integrations[0], "sent"] += count
+        real_scene.record({"sent": made})
+        for n in range(0, count, 1000):
+            real_scene.send({"sent": made[n:n + 1000]})
+    publish(22000)
+    daemon = make_member().start()
+    wait_for(lambda: real_scene.cluster.group_offsets(real_scene.group, topics).get(place) == 22000, 90, "all to be read")
+    assert daemon.term() == 0
+    real_scene.cluster.kill9()
+    real_scene.cluster.lose_tail(place[0], 0.045)
+    real_scene.cluster.start()
+    assert real_scene.ends()[place] < 2000
+    publish(22000)
+    daemon.start()
+    daemon.wait_log(r"was read up to offset 22000, but has new events from offset \d\d?\d? on|from offset 1000 on", 60)
+    wait_for(lambda: real_scene.counters() == real_scene.expected, 60, "the new events to be counted")

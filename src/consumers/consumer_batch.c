@@ -397,7 +397,7 @@ static void settle(struct consumer *c, const struct window *w)
     }
     consumer_say_dead_letters(c, w->items, w->count);
     consumer_say_unknown(c, w->items, w->count);
-    consumer_say_late(c, w->items, w->count);
+    consumer_note_late(c, w->items, w->count);
 }
 
 static bool let_go(const struct consumer_item *items, size_t count)

@@ -37,7 +37,12 @@ struct consumer_partition {
     int64_t careful_until; /* messages below it are kept until their transaction is over */
     bool doubted;          /* Kafka was away, or lacked `next`: see offset_decision.h */
     int64_t known_until;   /* it was read up to here before: foreign messages below are counted already */
-    bool late_said;        /* that new events were below all the same */
+    struct {
+        int64_t from, to;  /* what is read once more because the log is in doubt */
+        bool whole;        /* from its beginning */
+        bool farther;      /* it begins with new events */
+        bool said;         /* that it has new ones */
+    } again;               /* see late.c */
     uint64_t beyond_since; /* since when the log has ended before next_offset, 0 = it does not */
     struct held_back {
         int64_t next, end; /* as they were at the last look; end -1 = nothing was held back */
@@ -184,6 +189,8 @@ void consumer_park_all(struct consumer *c);
 /* Reads it from its offset in the database again. */
 void consumer_read_on(struct consumer *c, struct consumer_partition *p);
 void consumer_park_one(struct consumer *c, const char *topic, int32_t number);
+/* Where new events may begin before what was read again, more is read, see late.c. The batch must be empty. */
+void consumer_read_farther(struct consumer *c);
 /* A topic that was made anew: what is at our offsets is something else. */
 void consumer_park_topic(struct consumer *c, const char *topic);
 /* Starts what is parked at the offset that the database (else Kafka, else the log) gives. 0, or an error or
@@ -272,6 +279,13 @@ void homes_free(struct homes *h);
 int consumer_find_strays(struct consumer *c, struct consumer_item *items, const size_t *at, size_t count,
                          bool *strays, struct error *err);
 
+/* --- late.c ----------------------------------------------------------------------------------- */
+
+/* Where to read on in a log that is in doubt, which begins at `first` and was read up to `next`. */
+int64_t consumer_read_again_from(struct consumer_partition *p, int64_t first, int64_t next);
+/* New events that stood where others had been read: says so, once for a partition that was begun again. */
+void consumer_note_late(const struct consumer *c, const struct consumer_item *items, size_t item_count);
+
 /* --- unreadable.c ----------------------------------------------------------------------------- */
 
 /* What comes next in poll->partitions[0] cannot be read, and all before it is handled. */
@@ -287,8 +301,6 @@ void consumer_say_fenced(struct consumer *c);
 void consumer_say_shared(struct consumer *c, const struct kafka_message *message);
 /* Unknown events were passed over for good: says so, at most once a minute. */
 void consumer_say_unknown(struct consumer *c, const struct consumer_item *items, size_t item_count);
-/* New events stood where others had been read: says so, once for a partition that was begun again. */
-void consumer_say_late(const struct consumer *c, const struct consumer_item *items, size_t item_count);
 /* Says how many there were since. */
 void consumer_recall_unknown(struct consumer *c);
 

@@ -22,7 +22,8 @@
 #define LOOK_USEC (1 * USEC_PER_SEC)
 #define LOOK_MS 500
 #define MISSING_USEC (3 * USEC_PER_SEC)
-/* So long after a start or an outage a group may need to give its partitions out. */
+/* So long after a start or an outage a group may need to give its partitions out, once it has found out which
+ * members are gone. */
 #define DOUBT_USEC (60 * USEC_PER_SEC)
 /* In an outage deliveries may notice a little later than we do. */
 #define REFUSED_PATIENCE_USEC (5 * USEC_PER_SEC)
@@ -192,7 +193,7 @@ static void kafka_allows(struct consumer *c, const char *topic)
 /* What Kafka holds now may not be what was read. The group may give partitions out anew meanwhile. */
 static void doubt(struct consumer *c)
 {
-    c->kafka.doubted_until = now_monotonic_usec() + DOUBT_USEC;
+    c->kafka.doubted_until = now_monotonic_usec() + c->config->consumers.session_timeout_usec + DOUBT_USEC;
     for (size_t i = 0; i < c->partition_count; i++)
         c->partitions[i]->doubted = true;
 }
@@ -253,6 +254,7 @@ static void after_apply(struct consumer *c, int r, const struct error *err)
     case APPLY_DONE:
         database_works(c, true);
         backoff_reset(&c->kafka.backoff);
+        consumer_read_farther(c);
         return;
     case -ECANCELED:
     case APPLY_CAREFUL:

@@ -20,9 +20,6 @@
 #define PASSES 3
 /* After a broker failed, the new leader may for a moment tell an end that lies before what was read. */
 #define BEYOND_USEC (10 * USEC_PER_SEC)
-/* A broker loses in a power cut what it had not yet written to its disk, of half a minute perhaps. What is
- * read twice costs a look into the marks. */
-#define DOUBTED_MESSAGES 20000
 
 static struct consumer_partition *find(const struct consumer *c, const char *topic, int32_t number)
 {
@@ -170,6 +167,13 @@ void consumer_park_one(struct consumer *c, const char *topic, int32_t number)
     park(c, p);
 }
 
+void consumer_read_farther(struct consumer *c)
+{
+    for (size_t i = 0; i < c->partition_count; i++)
+        if (c->partitions[i]->started && c->partitions[i]->again.farther)
+            consumer_park_one(c, c->partitions[i]->topic, c->partitions[i]->number);
+}
+
 void consumer_park_topic(struct consumer *c, const char *topic)
 {
     for (size_t i = 0; i < c->partition_count; i++)
@@ -279,10 +283,11 @@ static int reconcile_offset(struct consumer *c, struct consumer_partition *p, st
     }
     say_gap(c, p, &facts, decision);
     at->unread_until = at->unread_until >= 0 || has_lost(p, &facts, decision) ? UNREAD_ASKED : -1;
-    at->next = decision == OFFSET_DOUBTED ? MAX(facts.first, facts.next - DOUBTED_MESSAGES) : facts.first;
+    at->next =
+        decision == OFFSET_DOUBTED ? consumer_read_again_from(p, facts.first, facts.next) : facts.first;
     p->doubted = false;
     p->known_until = MAX(p->known_until, facts.next);
-    p->late_said = decision != OFFSET_DOUBTED; /* it is said already */
+    p->again.said = decision != OFFSET_DOUBTED; /* it is said already */
     return place(c, at, err);
 }
 

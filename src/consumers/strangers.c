@@ -79,28 +79,6 @@ void consumer_say_unknown(struct consumer *c, const struct consumer_item *items,
         say_first(c, first);
 }
 
-void consumer_say_late(const struct consumer *c, const struct consumer_item *items, size_t item_count)
-{
-    for (size_t i = 0; i < item_count; i++) {
-        struct consumer_partition *p = items[i].partition;
-        if (!items[i].late || p->late_said)
-            continue;
-        p->late_said = true;
-        log_about(
-            LOG_WARNING, MSG_CONSUMER_GAP,
-            &(const struct log_about){.kafka_topic = p->topic,
-                                      .kafka_partition = (int) p->number,
-                                      .kafka_offset = items[i].offset,
-                                      .kafka_at = true},
-            "%s: partition %d of \"%s\" was read up to offset %" PRId64
-            ", but has new events from offset %" PRId64
-            " on (a broker lost the end of its log, the topic was made anew, or marks are gone); they are counted now. "
-            "What was lost is not: when \"anubisctl verify\" goes on naming events that are not handled, run "
-            "\"anubisctl replay --group %s\"",
-            c->name, (int) p->number, p->topic, p->known_until, items[i].offset, c->group->model);
-    }
-}
-
 /* Two groups that handle one read model fence each other off whenever they meet in one chunk of its marks.
  * That of a former prefix goes on for a moment. */
 void consumer_find_rival(struct consumer *c)
