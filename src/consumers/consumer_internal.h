@@ -189,7 +189,7 @@ void consumer_park_all(struct consumer *c);
 /* Reads it from its offset in the database again. */
 void consumer_read_on(struct consumer *c, struct consumer_partition *p);
 void consumer_park_one(struct consumer *c, const char *topic, int32_t number);
-/* Where new events may begin before what was read again, more is read, see late.c. The batch must be empty. */
+/* Where new events may begin before what was read again, more is read: late.c. The batch must be empty. */
 void consumer_read_farther(struct consumer *c);
 /* A topic that was made anew: what is at our offsets is something else. */
 void consumer_park_topic(struct consumer *c, const char *topic);
