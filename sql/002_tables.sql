@@ -497,7 +497,7 @@ create table @extschema@.audit_salts (
 
 -- Messages that no consumer can handle. A group of another prefix reads the same messages for the same read model: they are put aside
 -- once. replays: how often an operator had it tried again; failed_at and last_error: when it failed last, and why. published_at: when it
--- went to the topic <topic_prefix>dead_letters.
+-- went to the topic <topic_prefix>dead_letters. discard_only: no replay can tell what the message is about any more.
 create table @extschema@.dead_letters (
     id bigint generated always as identity primary key,
     consumer_group text not null,
@@ -517,6 +517,7 @@ create table @extschema@.dead_letters (
     discarded_at timestamptz,
     discard_reason text,
     published_at timestamptz,
+    discard_only boolean not null default false,
     unique (read_model, topic, partition, "offset")
 );
 create index dead_letters_open on @extschema@.dead_letters (id) where replayed_at is null and discarded_at is null;

@@ -108,28 +108,31 @@ def costs(app, ids):
 COMPARED = """create or replace function pg_temp.run(batches int, times int, step int) returns void language plpgsql as $f$
     declare
         kinds constant text[] := '{created,updated,sent,failed,retried}';
-        ids bigint[]; types text[]; numbers bytea; rows bigint[]; owners bigint[]; at timestamptz[]; known bigint;
+        ids bigint[]; types text[]; numbers bytea; rows bigint[]; owners bigint[]; at timestamptz[]; named bytea[];
+        names bytea; known bigint;
     begin
         for batch in 1 .. batches loop
             select array_agg(id order by id), array_agg(event_type order by id), array_agg(subscription_id order by id),
                    array_agg(integration_id order by id), array_agg(created_at order by id),
-                   decode(string_agg(lpad(to_hex(array_position(kinds, event_type)), 2, '0'), '' order by id), 'hex')
-              into ids, types, rows, owners, at, numbers from anubis.subscription_events
+                   decode(string_agg(lpad(to_hex(array_position(kinds, event_type)), 2, '0'), '' order by id), 'hex'),
+                   array_agg(uuid_send(event_id) order by id), string_agg(uuid_send(event_id), '' order by id)
+              into ids, types, rows, owners, at, numbers, named, names from anubis.subscription_events
              where id between batch * BATCH and (batch + step) * BATCH - 1 and id % step = 0;
             for time in 1 .. times loop
                 if step = 1 then
                     known := pg_temp.count_known(array[ids[1]], array[ids[BATCH]], '{0}', ids[1], ids[BATCH], kinds, numbers,
-                                                 rows, owners, at);
+                                                 rows, owners, at, names);
                     assert known = BATCH;
                 else
-                    perform from pg_temp.find_unknown(ids, types, rows, owners, at, ids[1], ids[BATCH]);
+                    perform from pg_temp.find_unknown(ids, types, rows, owners, at, named, ids[1], ids[BATCH]);
                     assert not found;
                 end if;
             end loop;
         end loop;
     end $f$"""
-PARAMETERS = {"count_known": "bigint[], bigint[], bigint[], bigint, bigint, text[], bytea, bigint[], bigint[], timestamptz[]",
-              "find_unknown": "bigint[], text[], bigint[], bigint[], timestamptz[], bigint, bigint"}
+PARAMETERS = {"count_known": "bigint[], bigint[], bigint[], bigint, bigint, text[], bytea, bigint[], bigint[], timestamptz[], "
+                             "bytea",
+              "find_unknown": "bigint[], text[], bigint[], bigint[], timestamptz[], bytea[], bigint, bigint"}
 
 
 def comparing(cursor, pid, batches, step):

@@ -443,8 +443,8 @@ CREATE FUNCTION anubis.columns_ours(OUT relation text, OUT name text) RETURNS SE
         ('{integration_runtime}', '{backoff_reason,backoff_since,backoff_until,circuit_failures,circuit_generation,circuit_level,
             circuit_ours,circuit_reason,circuit_since,circuit_state,circuit_until,circuit_why,failed,failed_folded,integration_id,
             own_pause,rate_at,rate_by,refused_in_row,refused_turn,sent,sent_folded,served_by,served_since,served_until,taken_at}'),
-        ('{dead_letters}', '{consumer_group,created_at,discard_reason,discarded_at,error,failed_at,headers,id,key,last_error,offset,
-            partition,published_at,read_model,replayed_at,replays,topic,value}'),
+        ('{dead_letters}', '{consumer_group,created_at,discard_only,discard_reason,discarded_at,error,failed_at,headers,id,key,last_error,
+            offset,partition,published_at,read_model,replayed_at,replays,topic,value}'),
         ('{consumer_stops}', '{command,passes_until,read_model,reason,stopped_at}'),
         ('{integration_stats_spans,integration_stats,integration_stats_days,integration_stats_months}', '{attempts,bucket,created,
             delivery_count,delivery_index,failed,http_count,http_index,integration_id,retried,sent,span}'),
@@ -1383,6 +1383,18 @@ begin
     insert into anubis.ledger_leaps (first_id, last_id) values (drawn + 1, target);
     return setval('anubis.ledger_id_seq', target) + 1;
 end $$;
+CREATE FUNCTION anubis.ledger_letters(beginning bigint, ending bigint, OUT letter bigint, OUT read_model text, OUT event bigint, OUT event_type text, OUT is_replayed boolean, OUT is_open boolean) RETURNS SETOF record
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+    select d.id, d.read_model, d.sequence, e.type, d.replayed_at is not null, d.replayed_at is null and d.discarded_at is null
+      from (select l.*, case when l.headers ->> 'sequence' ~ '^[0-9]{1,18}$' then (l.headers ->> 'sequence')::bigint end as sequence
+              from anubis.dead_letters l) d
+     cross join lateral (select e.event_type::text as type from anubis.subscription_events e
+                          where e.id = d.sequence and e.event_id::text = d.headers ->> 'event_id'
+                            and e.event_type::text = substring(d.topic from '[a-z]+$') offset 0) e
+     where d.sequence between beginning and ending
+$_$;
 CREATE FUNCTION anubis.ledger_name_events() RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1403,7 +1415,7 @@ end $_$;
 CREATE FUNCTION anubis.ledger_needed(beginning bigint, ending bigint, readers text[]) RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $_$
+    AS $$
 declare
     found bigint;
 begin
@@ -1416,9 +1428,7 @@ begin
                    where h.first_id <= ending and h.last_id >= beginning) then
         return 'the relay has not published all of its events';
     end if;
-    select count(*) into found from anubis.dead_letters d
-     where d.replayed_at is null and d.discarded_at is null
-       and case when d.headers ->> 'sequence' ~ '^[0-9]{1,18}$' then (d.headers ->> 'sequence')::bigint between beginning and ending end;
+    select count(*) into found from anubis.ledger_letters(beginning, ending) l where l.is_open;
     if found > 0 then
         return format('events of it are dead letters that nobody has replayed or discarded, %s in all', found);
     end if;
@@ -1426,7 +1436,7 @@ begin
         return 'no checkpoint of the audit log has all of its events';
     end if;
     return null;
-end $_$;
+end $$;
 CREATE FUNCTION anubis.ledger_next_id() RETURNS bigint
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1566,14 +1576,13 @@ end $_$;
 CREATE FUNCTION anubis.ledger_unhandled(beginning bigint, ending bigint, readers text[], OUT reader text, OUT events bigint, OUT event bigint) RETURNS SETOF record
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $_$
+    AS $$
     with chunks as materialized (
       select b.read_model, b.event_type, b.chunk, bit_or(('x' || encode(b.bits, 'hex'))::bit(8192)) as bits
         from anubis.consumer_bitmaps b
        where b.read_model = any (readers) and b.chunk between beginning / 8192 and ending / 8192 group by 1, 2, 3
     ), dead as materialized (
-      select distinct d.read_model, (d.headers ->> 'sequence')::bigint as id
-        from anubis.dead_letters d where d.headers ->> 'sequence' ~ '^[0-9]{1,18}$'
+      select distinct l.read_model, l.event as id from anubis.ledger_letters(beginning, ending) l
     )
     select w.read_model, count(*), min(e.id)
       from anubis.subscription_events e
@@ -1586,7 +1595,7 @@ CREATE FUNCTION anubis.ledger_unhandled(beginning bigint, ending bigint, readers
        and (c.bits is null or get_bit(c.bits, ((e.id % 8192)::int # 7)) = 0)
        and not exists (select from dead d where d.read_model = w.read_model and d.id = e.id)
      group by 1 order by 1
-$_$;
+$$;
 CREATE FUNCTION anubis.ledger_unsealed(ending bigint) RETURNS boolean
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -3262,7 +3271,8 @@ CREATE TABLE anubis.dead_letters (
     last_error text,
     discarded_at timestamp with time zone,
     discard_reason text,
-    published_at timestamp with time zone
+    published_at timestamp with time zone,
+    discard_only boolean DEFAULT false NOT NULL
 );
 ALTER TABLE anubis.dead_letters ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME anubis.dead_letters_id_seq

@@ -92,7 +92,15 @@ def test_a_word_on_a_subscription_that_a_restore_forgot(own_postgres, broker, in
         wait_for(lambda: world.app.query("select error from {s}.dead_letters") ==
                  [("it was written before this subscription was made: it is about one of the same id that is gone, "
                    "as after a restore",)] * 5, 60, "the letters")
+        # Whatever the words say, and in whatever language.
+        world.app.query("insert into {s}.dead_letters (consumer_group, read_model, topic, partition, \"offset\", error) "
+                        "select 'x', 'external', topic, 7, 7, error from {s}.dead_letters limit 1")
+        world.app.query("update {s}.dead_letters set error = 'x' where discard_only")
         ctl = Ctl(database=world.app.database)
+        assert ctl("dead-letters", "replay", "6", "--json").expect(1).json["failed"] == 1
+        assert ctl("dead-letters", "show", "1", "--json").expect(0).json["discard_only"] is True
+        assert "discard_only" not in ctl("dead-letters", "show", "6", "--json").expect(0).json
+        ctl("dead-letters", "discard", "6", "--reason", "a test").expect(0)
         assert ctl("dead-letters", "replay", "--all", "--json").expect(0).json["handled"] == 0
         assert "it can only be discarded" in ctl("dead-letters", "replay", "1").expect(1).stderr
         assert world.app.states() == {"sent": 20, "retry": 5} and confirmations(world.app) == {}

@@ -345,7 +345,7 @@ def test_what_the_ledger_does_not_have_counts_for_nothing(scene, make_daemon):
                 event(kind, subscription, sequence, first if integration != first else second),
                 event(kind, subscription + 3, sequence, integration),
                 event(kind, subscription, sequence, integration, headers={"timestamp": TIMESTAMP.replace("39", "40")}),
-                event(kind, subscription, sequence, None)][n % 4])
+                event(kind, subscription, sequence, None), event(kind, subscription, sequence, integration)][n % 5])
     far = [event("sent", n, sequence, first) for n, sequence in enumerate((10 ** 5, 10 ** 9, 2 ** 62, 2 ** 63 - 1), 1)]
     count = sum(len(messages) for messages in forged.values()) + len(far)
     scene.send(forged)

@@ -7,6 +7,7 @@ import pty
 import re
 import subprocess
 import time
+import uuid
 
 import pytest
 from harness.anubis import Ctl, clean_environment, program, run
@@ -819,10 +820,17 @@ def test_verify_keeps_behind_apart_from_wrong(proven, ctl):
     assert (result["verdict"], result["unhandled"], result["unpublished"]) == ("behind", 1, 0)
     assert behind() == {"created": 0, "failed": 1, "retried": 0, "sent": 0}
     assert result["oldest_unhandled_at"] and "not yet caught up" in ctl("verify").stdout
+    put_aside = ("insert into {s}.dead_letters (consumer_group, read_model, topic, partition, \"offset\", headers, error) "
+                 "values ('anubis-integration-group', 'integration', %s, 0, %s, %s, 'x')")
+    failed = "anubis.subscriptions.failed"
+    own = proven.value("select event_id from {s}.subscription_events where id = %s", (handled,))
+    # What somebody else wrote with its sequence is not this event.
+    for number, (topic, name) in enumerate(((failed, str(uuid.uuid4())), (failed, "\\n"), (failed, None),
+                                            ("anubis.subscriptions.sent", own))):
+        proven.query(put_aside, (topic, number, json.dumps({"sequence": str(handled), "event_id": name})))
+    assert ctl("verify", "--json").expect(2).json["unhandled"] == 1 and behind()["failed"] == 1
     # Known, and waiting for somebody.
-    proven.query("insert into {s}.dead_letters (consumer_group, read_model, topic, partition, \"offset\", headers, error) values "
-                 "('anubis-integration-group', 'integration', 'anubis.subscriptions.failed', 0, 1, %s, 'x')",
-                 (json.dumps({"sequence": str(handled)}),))
+    proven.query(put_aside, (failed, 10, json.dumps({"sequence": str(handled), "event_id": own})))
     assert ctl("verify", "--json").expect(0).json["dead_letters"] == 1
     assert behind() == {"created": 0, "failed": 0, "retried": 0, "sent": 0}
     assert "1 event put aside" in ctl("verify").stdout
@@ -1051,6 +1059,16 @@ def test_an_integration_is_paused_and_resumed(app, ctl):
     (["audit", "prove"], 64, "is missing"), (["audit", "prove", "x"], 64, '"x"'),
     (["audit", "tail"], 64, '"tail"'), (["audit", "head", "1"], 64, "too many"),
     (["audit", "head", "--reason", "x"], 64, "--reason"),
+    *((command + order, 64, said) for command in (["report"], ["report", "--reconciliation"], ["retry"]) for order, said in (
+        (["--since", "1h", "--until", "2h"], "there is nothing between them"),
+        (["--since", "2026-01-02", "--until", "2026-01-01 23:59"],
+         "--since is 2026-01-02 00:00:00Z, which is after --until, 2026-01-01 23:59:00Z"),
+        (["--since", "2026-01-01T00:00-03:00", "--until", "2026-01-01T02:59Z"],
+         "is 2026-01-01 03:00:00Z, which is after --until"),
+        (["--since", "2999-01-01"], "--since is 2999-01-01 00:00:00Z, which is after "))),
+    (["report", "--until", "25h"], 64, "there is nothing between"), (["report", "--since", "1h", "--until", "1h"], 0, ""),
+    *((["replay", "--group", group, "--from", "2999-01-01"], 64, "--from is 2999-01-01 00:00:00Z, which is after now")
+      for group in ("integration", "monitoring", "external")),
     (["resend", "1", "--reason", ""], 64, "--reason"), (["erase"], 64, "--subscription ID or --cpf CPF"),
     (["integrations", "1"], 64, "too many")])
 def test_wrong_orders_are_refused(app, ctl, words, code, said):

@@ -1,10 +1,16 @@
 """Messages that no consumer can handle: where they go, when there are too many of them, and what operators do with them."""
 import concurrent.futures
+import contextlib
 import json
+import uuid
 
 import pytest
+from harness.anubis import Ctl
+from harness.application import Application
 from harness.processes import wait_for
 from test_consumer import GROUP, SETTINGS, Scene, event, logged
+from test_migrate import encoded
+from test_statements import STATEMENTS
 
 MISSING = 10 ** 7
 STOPPED = "integration-group: has stopped: "
@@ -240,6 +246,24 @@ def test_a_letter_that_is_too_large_with_its_headers_goes_without_its_value(app,
     assert sizes == [16, None, 16]
 
 
+def test_a_letter_keeps_its_bytes_whatever_the_databases_encoding(postgres_server, broker, make_daemon):
+    """Its headers are text, and have a sign that this encoding does not know."""
+    with encoded(postgres_server, "LATIN1") as database:
+        Ctl(database=database).migrate()
+        scene = Scene(Application(database), broker)
+        values = "{\u20ac".encode(), b"\xff\x00{", "[\u00e9".encode()
+        bad = [event("sent", n, 70 + n, scene.integrations[0], value=value, headers={"note": note, "\u5c31": "x"})
+               for n, (value, note) in enumerate(zip(values, ("\u20ac 5", b"a\xffb", "\u00e9")), 1)]
+        scene.send({"sent": bad})
+        scene.publish(20)
+        daemon = make_daemon(SETTINGS, database=database).start()
+        scene.check()
+        found = scene.app.query("select key, value, headers ->> 'note', headers ->> 'sequence' from {s}.dead_letters order by 1")
+        assert [(bytes(key), bytes(value), *rest) for key, value, *rest in found] == [
+            (b"%d" % n, values[n - 1], note, str(70 + n)) for n, note in ((1, "? 5"), (2, "a?b"), (3, "?"))]
+        assert daemon.term() == 0
+
+
 # --- what operators do ---
 
 
@@ -343,6 +367,34 @@ def test_a_letter_of_a_forged_event_is_never_counted(scene, make_daemon, ctl):
     assert answer["failed"] == 2 and answer["handled"] == 0 and answer["handled_before"] == 0
     assert "the ledger does not have" in answer["failures"][0] and "another installation" in answer["failures"][1]
     assert scene.counters() == scene.expected
+
+
+def test_what_only_has_an_events_sequence_stands_for_no_event(app):
+    """Not in the proofs of confirmations and of the audit log either, whatever else it copies."""
+    integration = app.integration("https://x.example/", enabled=False, delivery_settings={"confirmation": {"within": "1h"}})
+    number = app.subscription(integration)
+    app.query("update {s}.confirmation_terms set since = since - interval '1 min'")
+    app.query("update {s}.subscriptions set status = 'sent', sent_at = now() where id = %s", (number,))
+    (created, _), (sent, name) = app.query("select id, event_id from {s}.subscription_events order by id")
+    app.query("update {s}.relay_state set high = %s", (sent,))
+    app.query("insert into {s}.consumer_offsets (consumer_group, topic, partition, next_offset, read_model) "
+              "values ('g', 'anubis.subscriptions.sent', 0, 5, 'monitoring')")
+    put_aside = ("insert into {s}.dead_letters (consumer_group, read_model, topic, partition, \"offset\", headers, error) "
+                 "select 'g', m, 'anubis.subscriptions.sent', 0, %s, %s, 'x' from unnest('{monitoring,external}'::text[]) m")
+    def waiting():
+        with contextlib.closing(app.database.connect()) as connection, connection.cursor() as cursor:
+            cursor.execute("set search_path = anubis")
+            for statement in ("verify_unhandled", "verify_logged"):
+                cursor.execute(f"prepare {statement} as {STATEMENTS[statement]}")
+            cursor.execute("execute verify_unhandled")
+            unhandled, = cursor.fetchall()
+            cursor.execute("execute verify_logged (%s, 1000)", (created,))
+            return unhandled[0], cursor.fetchone()[0]
+    assert waiting() == (1, 2)
+    app.query(put_aside, (1, json.dumps({"sequence": str(sent), "event_id": str(uuid.uuid4())})))
+    assert waiting() == (1, 2)
+    app.query(put_aside, (2, json.dumps({"sequence": str(sent), "event_id": name})))
+    assert waiting() == (0, 1)
 
 
 def test_a_confirmation_is_replayed_and_strangers_stop_no_group(app, broker, make_daemon, ctl):

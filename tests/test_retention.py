@@ -1,5 +1,6 @@
 """What is older than it is to be kept goes when nobody needs it any more; what counts stays, and is still proven."""
 import json
+import uuid
 
 import psycopg2
 import pytest
@@ -17,8 +18,10 @@ NO_BITS = "decode(repeat('00', 1024), 'hex')"
 CLEAR = "update {s}.consumer_bitmaps set bits = " + NO_BITS + " where read_model = '%s' and event_type = 'sent'"
 LETTER = ("insert into {{s}}.dead_letters "
           "(consumer_group, read_model, topic, partition, \"offset\", headers, error, discarded_at) "
-          "select 'x', 'external', 'anubis.subscriptions.sent', 0, id, jsonb_build_object('sequence', id::text), 'x', {} "
+          "select 'x', 'external', 'anubis.subscriptions.sent', 0, id, "
+          "jsonb_build_object('sequence', id::text, 'event_id', event_id), 'x', {} "
           "from {{s}}.subscription_events where event_type = 'sent' and id < 1000000")
+FORGED = LETTER.replace("'event_id', event_id)", "'event_id', gen_random_uuid())")
 # What is done to the books, and what ledger_retire() says then: nothing to be done, or why the partition stays; "" = it goes.
 NEEDED = {
     "": "",
@@ -34,6 +37,8 @@ NEEDED = {
     CLEAR % "external": 'the group "external" has not handled 9 of its events',
     CLEAR % "external" + "; " + LETTER.format("null"): "dead letters that nobody has replayed or discarded, 9 in all",
     CLEAR % "external" + "; " + LETTER.format("now()"): "",
+    CLEAR % "external" + "; " + FORGED.format("now()"): 'the group "external" has not handled 9 of its events',
+    FORGED.format("null"): "",
     CLEAR % "external" + "; delete from {s}.consumer_offsets where read_model = 'external'": "",
 }
 
@@ -166,8 +171,12 @@ def test_what_is_old_leaves_and_what_counts_stays(old, ctl):
     ctl("verify", "--audit", "--full").expect(0)
 
 
+def event_id(sequence):
+    return str(uuid.UUID(int=sequence))
+
+
 def letter(app, offset, days, condition="null, null", sequence=None, published="now()"):
-    headers = {"note": "Maria"} if sequence is None else {"note": "Maria", "sequence": str(sequence)}
+    headers = {"note": "Maria", **({"sequence": str(sequence), "event_id": event_id(sequence)} if sequence else {})}
     return app.value(
         "insert into {s}.dead_letters (consumer_group, read_model, topic, partition, \"offset\", key, value, headers, error, "
         "created_at, published_at, replayed_at, discarded_at) select 'x', 'external', 'anubis.subscriptions.sent', 0, %s, '7', "
@@ -178,8 +187,9 @@ def letter(app, offset, days, condition="null, null", sequence=None, published="
 def test_dead_letters_go(app, make_daemon):
     """Those that are old enough; what is left of one whose event is still to be counted names nobody."""
     app.query("set session_replication_role = replica; "
-              "insert into {s}.subscription_events (id, event_type, subscription_id, integration_id) "
-              "select n, 'sent', n, null from generate_series(1, 3) n; select setval('{s}.ledger_id_seq', 3)")
+              "insert into {s}.subscription_events (id, event_id, event_type, subscription_id, integration_id) "
+              "select n, lpad(to_hex(n), 32, '0')::uuid, 'sent', n, null from generate_series(1, 3) n; "
+              "select setval('{s}.ledger_id_seq', 3)")
     app.query("insert into {s}.consumer_bitmaps (read_model, event_type, partition, chunk, bits) "
               f"values ('external', 'sent', 0, 0, set_bit({NO_BITS}, 3, 1))")
     young = [letter(app, 1, 89), letter(app, 2, 91, published="null")]
@@ -192,7 +202,7 @@ def test_dead_letters_go(app, make_daemon):
     left = app.query("select id, value, headers, discarded_at is not null, discard_reason from {s}.dead_letters order by id")
     assert [row[0] for row in left] == young + emptied
     words = "older than retention.dead_letters"
-    assert [row[1:] for row in left[2:]] == [(None, {"sequence": "1"}, True, words), (None, {"sequence": "2"}, True, words)]
+    assert [row[1:] for row in left[2:]] == [(None, {"sequence": str(n), "event_id": event_id(n)}, True, words) for n in (1, 2)]
     daemon.reload(retention={"dead_letters": "80d"})
     daemon.wait_log("1 dead letter older than retention.dead_letters: 1 gone")
     assert app.query("select id from {s}.dead_letters order by id") == [(young[1],), *((i,) for i in emptied)]

@@ -149,10 +149,11 @@ def test_both_comparisons_with_the_ledger_find_the_same(app):
     app.query("insert into {s}.subscriptions (integration_id) select case when mod(n, 3) = 0 then %s else %s end "
               "from generate_series(1, 300) n", (one, two))
     app.query("update {s}.subscriptions set status = 'failed' where mod(id, 5) = 0")
-    true = app.query("select id, event_type, subscription_id, coalesce(integration_id, 0), created_at "
-                     "from {s}.subscription_events order by id")
+    true = app.query("select id, event_type, subscription_id, coalesce(integration_id, 0), created_at, "
+                     "uuid_send(event_id) from {s}.subscription_events order by id")
     forged = [(5000, *true[0][1:]), (true[1][0], "sent", *true[1][2:]), (*true[2][:2], 99999, *true[2][3:]),
-              (*true[3][:3], 0, true[3][4]), (*true[4][:4], true[4][4] + datetime.timedelta(microseconds=1))]
+              (*true[3][:3], 0, *true[3][4:]), (*true[4][:4], true[4][4] + datetime.timedelta(microseconds=1), true[4][5]),
+              (*true[5][:5], bytes(16))]
     with contextlib.closing(app.database.connect()) as session:
         cursor = session.cursor()
         cursor.execute("set search_path = anubis; set jit = off; set enable_seqscan = off; "
@@ -160,22 +161,22 @@ def test_both_comparisons_with_the_ledger_find_the_same(app):
         for name in ("find_unknown", "count_known"):
             cursor.execute(f"prepare {name} as {STATEMENTS[name]}")
         for _ in range(20):
-            events = rng.sample(true[5:], rng.randint(1, 200)) + rng.sample(forged, rng.randint(0, 5))
+            events = rng.sample(true[6:], rng.randint(1, 200)) + rng.sample(forged, rng.randint(0, 6))
             rng.shuffle(events)
             columns = [list(column) for column in zip(*events)]
             ends = min(columns[0]), max(columns[0])
-            cursor.execute("execute find_unknown (%s, %s, %s, %s, %s::timestamptz[], %s, %s)", (*columns, *ends))
+            cursor.execute("execute find_unknown (%s, %s, %s, %s, %s::timestamptz[], %s::bytea[], %s, %s)", (*columns, *ends))
             unknown = [n for n, event in enumerate(events, 1) if event in forged]
             assert sorted(n for n, in cursor.fetchall()) == unknown
             *runs, place_of = runs_of(columns[0])
             by_place = {place_of[event[0]]: event for event in events}
-            nothing = (0, None, 0, 0, datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc))
-            _, words, *said = zip(*(by_place.get(place, nothing) for place in range(max(by_place) + 1)))
-            cursor.execute("execute count_known (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s::timestamptz[])",
+            nothing = (0, None, 0, 0, datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc), bytes(16))
+            _, words, *said, names = zip(*(by_place.get(place, nothing) for place in range(max(by_place) + 1)))
+            cursor.execute("execute count_known (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s::timestamptz[], %s)",
                            (*runs, *ends, types, bytes(1 + types.index(word) if word else 0 for word in words),
-                            *(list(column) for column in said)))
+                            *(list(column) for column in said), b"".join(bytes(name) for name in names)))
             assert cursor.fetchone()[0] == len(events) - len(unknown)
-        cursor.execute("explain execute count_known ('{1}', '{9}', '{0}', 1, 9, '{}', '', '{}', '{}', '{}')")
+        cursor.execute("explain execute count_known ('{1}', '{9}', '{0}', 1, 9, '{}', '', '{}', '{}', '{}', '')")
         plan = re.sub(r"\be_?\d*\.", "", "\n".join(line for line, in cursor.fetchall()))
         assert "Index Cond: ((id >= r.first) AND (id <= r.last)" in plan and "Seq Scan" not in plan, plan
 

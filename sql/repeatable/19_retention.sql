@@ -12,6 +12,20 @@ create or replace function @extschema@.ledger_unsealed(ending bigint) returns bo
                                          where l.tree = t.id and l.leaf >= coalesce(s.size, 0) and l.sequence <= ending limit 1) l)
 $$;
 
+-- The dead letters that are an event's own message, of events with these ids: letter, read model, event, its type, whether it was replayed,
+-- whether it is open. Its sequence alone says nothing: whoever may write to a topic gives a message any. Each is looked up by the ledger's key.
+create or replace function @extschema@.ledger_letters(beginning bigint, ending bigint, out letter bigint, out read_model text, out event bigint,
+                                                      out event_type text, out is_replayed boolean, out is_open boolean)
+    returns setof record language sql stable parallel safe set search_path = pg_catalog, pg_temp as $$
+    select d.id, d.read_model, d.sequence, e.type, d.replayed_at is not null, d.replayed_at is null and d.discarded_at is null
+      from (select l.*, case when l.headers ->> 'sequence' ~ '^[0-9]{1,18}$' then (l.headers ->> 'sequence')::bigint end as sequence
+              from @extschema@.dead_letters l) d
+     cross join lateral (select e.event_type::text as type from @extschema@.subscription_events e
+                          where e.id = d.sequence and e.event_id::text = d.headers ->> 'event_id'
+                            and e.event_type::text = substring(d.topic from '[a-z]+$') offset 0) e
+     where d.sequence between beginning and ending
+$$;
+
 -- What still needs events of these ids, in words; NULL = nothing, as far as the books tell. Whether each event was handled:
 -- ledger_unhandled().
 create or replace function @extschema@.ledger_needed(beginning bigint, ending bigint, readers text[]) returns text
@@ -28,9 +42,7 @@ begin
                    where h.first_id <= ending and h.last_id >= beginning) then
         return 'the relay has not published all of its events';
     end if;
-    select count(*) into found from @extschema@.dead_letters d
-     where d.replayed_at is null and d.discarded_at is null
-       and case when d.headers ->> 'sequence' ~ '^[0-9]{1,18}$' then (d.headers ->> 'sequence')::bigint between beginning and ending end;
+    select count(*) into found from @extschema@.ledger_letters(beginning, ending) l where l.is_open;
     if found > 0 then
         return format('events of it are dead letters that nobody has replayed or discarded, %s in all', found);
     end if;
@@ -49,8 +61,7 @@ create or replace function @extschema@.ledger_unhandled(beginning bigint, ending
         from @extschema@.consumer_bitmaps b
        where b.read_model = any (readers) and b.chunk between beginning / 8192 and ending / 8192 group by 1, 2, 3
     ), dead as materialized (
-      select distinct d.read_model, (d.headers ->> 'sequence')::bigint as id
-        from @extschema@.dead_letters d where d.headers ->> 'sequence' ~ '^[0-9]{1,18}$'
+      select distinct l.read_model, l.event as id from @extschema@.ledger_letters(beginning, ending) l
     )
     select w.read_model, count(*), min(e.id)
       from @extschema@.subscription_events e

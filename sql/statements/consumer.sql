@@ -150,13 +150,16 @@ select (select count(*) from made) + (select count(*) from changed)
 -- $8 bigint[]: subscriptions
 -- $9 bigint[]: integrations, 0 = none
 -- $10 timestamptz[]: times of the events
+-- $11 bytea: at each place the 16 bytes of the event_id
 select count(*)
   from unnest($1::bigint[], $2::bigint[], $3::bigint[]) as r (first, last, place)
  cross join lateral (
-   select (e.id - r.first + r.place)::int as place, e.event_type, e.subscription_id, e.integration_id, as_instant(e.created_at) as created_at
+   select (e.id - r.first + r.place)::int as place, e.event_type, e.subscription_id, e.integration_id, as_instant(e.created_at) as created_at,
+          e.event_id
      from subscription_events e where e.id between r.first and r.last and e.id between $4 and $5 offset 0) e
  where e.event_type = ($6::text[])[get_byte($7::bytea, e.place)] and e.subscription_id = ($8::bigint[])[e.place + 1]
    and coalesce(e.integration_id, 0) = ($9::bigint[])[e.place + 1] and e.created_at = ($10::timestamptz[])[e.place + 1]
+   and uuid_send(e.event_id) = substring($11::bytea from 16 * e.place + 1 for 16)
 
 -- name: find_unknown
 -- Events that the ledger does not have as they are: the places in the arrays. A scalar subquery, so that each is looked up
@@ -166,14 +169,15 @@ select count(*)
 -- $3 bigint[]: subscriptions
 -- $4 bigint[]: integrations, 0 = none
 -- $5 timestamptz[]: times of the events
--- $6 bigint: the lowest of the ids, so that other partitions are not even opened
--- $7 bigint: the highest of them
+-- $6 bytea[]: the 16 bytes of each event_id
+-- $7 bigint: the lowest of the ids, so that other partitions are not even opened
+-- $8 bigint: the highest of them
 select a.n
-  from unnest($1::bigint[], $2::text[], $3::bigint[], $4::bigint[], $5::timestamptz[]) with ordinality
-       as a (id, event_type, subscription_id, integration_id, created_at, n)
- where (select e.event_type = a.event_type and e.subscription_id = a.subscription_id
+  from unnest($1::bigint[], $2::text[], $3::bigint[], $4::bigint[], $5::timestamptz[], $6::bytea[]) with ordinality
+       as a (id, event_type, subscription_id, integration_id, created_at, event_id, n)
+ where (select e.event_type = a.event_type and e.subscription_id = a.subscription_id and uuid_send(e.event_id) = a.event_id
                and coalesce(e.integration_id, 0) = a.integration_id and as_instant(e.created_at) = a.created_at
-          from subscription_events e where e.id = a.id and e.id between $6 and $7) is not true
+          from subscription_events e where e.id = a.id and e.id between $7 and $8) is not true
 
 -- name: find_marked
 -- Events that are marked as handled in another partition: the places in the array.
@@ -211,13 +215,15 @@ update consumer_offsets o set unknown_events = o.unknown_events + a.more
 -- $6 text[]: headers, each a JSON object
 -- $7 bytea[]: values
 -- $8 text[]: what is wrong with them
--- $9 text: read model
-insert into dead_letters (consumer_group, read_model, topic, partition, "offset", key, headers, value, error, discarded_at, discard_reason)
-  select $1, $9, a.topic, a.partition, a.position, a.key,
+-- $9 integer[]: 1 = it can only be discarded
+-- $10 text: read model
+insert into dead_letters (consumer_group, read_model, topic, partition, "offset", key, headers, value, error, discard_only, discarded_at,
+                          discard_reason)
+  select $1, $10, a.topic, a.partition, a.position, a.key,
          case when e.is_erased then letter_headers_kept(a.headers::jsonb) else a.headers::jsonb end, case when e.is_erased is null then a.value end,
-         a.error, case when e.is_erased then now() end, case when e.is_erased then 'erased' end
-    from unnest($2::text[], $3::int[], $4::bigint[], $5::bytea[], $6::text[], $7::bytea[], $8::text[])
-         as a (topic, partition, position, key, headers, value, error)
+         a.error, a.discard_only = 1, case when e.is_erased then now() end, case when e.is_erased then 'erased' end
+    from unnest($2::text[], $3::int[], $4::bigint[], $5::bytea[], $6::text[], $7::bytea[], $8::text[], $9::int[])
+         as a (topic, partition, position, key, headers, value, error, discard_only)
     left join lateral (select true as is_erased from letter_names(a.key, a.value) n
                          join subscriptions s on s.id = case when n ~ '^[0-9]{1,18}$' then n::bigint end
                         where s.erased_at is not null limit 1) e on true

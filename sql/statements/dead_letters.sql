@@ -29,22 +29,21 @@ select read_model, reason, stopped_at, passes_until, command from consumer_stops
 -- One of them. No row: there is none with this id.
 -- $1 bigint: id
 select id, consumer_group, topic, partition, "offset", key, headers::text, value, error, created_at, failed_at, replays, last_error,
-       replayed_at, discarded_at, discard_reason, published_at
+       replayed_at, discarded_at, discard_reason, published_at, discard_only
   from dead_letters where id = $1
 
 -- name: letters_chosen :once
--- Each id, and why it cannot be chosen, NULL = it can. To be replayed, that is, the word on another subscription (refuse_older() of
--- handler_confirmations.c) cannot: a dead letter no longer tells when it was written.
+-- Each id, and why it cannot be chosen, NULL = it can.
 -- $1 bigint[]: ids; empty = all that are open
 -- $2 text: of this group, NULL = all
 -- $3 boolean: to be replayed
 select d.id, null from dead_letters d
  where cardinality($1::bigint[]) = 0 and d.replayed_at is null and d.discarded_at is null and ($2::text is null or d.read_model = $2)
-   and not ($3 and d.error like 'it was written before this subscription was made%')
+   and not ($3 and d.discard_only)
 union all
 select g.id, case when d.id is null then 'is not there' when d.discarded_at is not null then 'was discarded'
                   when d.replayed_at is not null then 'was handled already' when $2 is not null and d.read_model is distinct from $2 then 'is of another group'
-                  when $3 and d.error like 'it was written before this subscription was made%'
+                  when $3 and d.discard_only
                   then 'is about another subscription of this id, which is gone: it can only be discarded' end
   from unnest($1::bigint[]) as g (id) left join dead_letters d using (id)
  order by 1

@@ -58,9 +58,11 @@ select in_flight, erased, failed, events, salts, confirmations, letters, unpubli
 -- $1 bigint[]: subscriptions
 -- $2 bigint[]: dead letters that were erased now
 with letters as (
-  select d.topic, d.published_at is not null as is_published,
-         d.headers ->> 'sequence' in (select e.id::text from subscription_events e where e.subscription_id = any ($1)) as is_event
-    from dead_letters d where d.id = any ($2) or encode(d.key, 'escape') = any ($1::text[])
+  select d.topic, d.published_at is not null as is_published, l.letter is not null as is_event
+    from dead_letters d
+    left join ledger_letters(0, 9223372036854775807) l
+           on l.letter = d.id and l.event in (select e.id::bigint from subscription_events e where e.subscription_id = any ($1))
+   where d.id = any ($2) or encode(d.key, 'escape') = any ($1::text[])
 ), given as (
    select r.topic_prefix as prefix, 'subscriptions.' || e.event_type as topic, count(*) as messages
      from relay_state r cross join subscription_events e
@@ -73,7 +75,7 @@ with letters as (
    union all
    select case when starts_with(l.topic, r.topic_prefix) then r.topic_prefix else '' end,
           case when starts_with(l.topic, r.topic_prefix) then substr(l.topic, length(r.topic_prefix) + 1) else l.topic end, count(*)
-     from relay_state r cross join letters l where l.is_event is not true group by 1, 2
+     from relay_state r cross join letters l where not l.is_event group by 1, 2
    union all
    select r.topic_prefix, 'confirmations', count(*) from relay_state r cross join confirmations c
     where c.subscription_id = any ($1) and c.received_at is not null group by 1

@@ -46,8 +46,7 @@ with place as materialized (
     from place p join consumer_bitmaps b on b.event_type = p.type and b.chunk between p.above / 8192 and p.ending / 8192
    where b.read_model in (select model from parts) group by 1, 2
 ), dead as materialized (
-  select distinct d.read_model, (d.headers ->> 'sequence')::bigint as id
-    from dead_letters d where d.headers ->> 'sequence' ~ '^[0-9]{1,18}$'
+  select distinct l.read_model, l.event as id from place p cross join lateral ledger_letters(p.above + 1, p.ending) l
 ), unhandled as materialized (
   select e.id, e.subscription_id::bigint as subscription, m.model
     from place p join subscription_events e on e.id > p.above and e.id <= p.ending and e.event_type::text = p.type

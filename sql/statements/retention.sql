@@ -20,14 +20,11 @@ select part, checked_to, needed, events, first_at, last_at from ledger_retire($1
 -- $2 bigint: how many
 with old as materialized (
   select d.id, d.replayed_at is null and d.discarded_at is null as is_open,
-         d.replayed_at is null
-         and coalesce((select not exists (select from consumer_bitmaps b
-                                           where b.read_model = d.read_model and b.event_type = e.event_type::text and b.chunk = e.id / 8192
-                                             and get_bit(b.bits, (e.id % 8192)::int) = 1)
-                         from subscription_events e
-                        where e.id = case when d.headers ->> 'sequence' ~ '^[0-9]{1,18}$' then (d.headers ->> 'sequence')::bigint end), false)
-           as counts
-    from dead_letters d
+         l.letter is not null
+         and not exists (select from consumer_bitmaps b
+                          where b.read_model = l.read_model and b.event_type = l.event_type and b.chunk = l.event / 8192
+                            and get_bit(b.bits, (l.event % 8192)::int) = 1) as counts
+    from dead_letters d left join ledger_letters(0, 9223372036854775807) l on l.letter = d.id and not l.is_replayed
    where d.created_at < now() - $1 * interval '1 s' and d.published_at is not null
 ), chosen as materialized (
   select d.id, o.is_open, o.counts

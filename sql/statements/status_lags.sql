@@ -19,10 +19,8 @@ with state as (
        ) as n
     from consumer_bitmaps b, state s where b.chunk >= s.first_chunk group by 1, 2, 3
 ), dead as (
-  select read_model, type, sequence / 8192 as chunk, count(distinct sequence) as n
-    from (select read_model, substring(topic from '[a-z]+$') as type,
-                 case when headers ->> 'sequence' ~ '^[0-9]{1,18}$' then (headers ->> 'sequence')::bigint end as sequence
-            from dead_letters where replayed_at is null) d
+  select l.read_model, l.event_type as type, l.event / 8192 as chunk, count(distinct l.event) as n
+    from state s cross join lateral ledger_letters(s.first_chunk * 8192, s.high) l where not l.is_replayed
    group by 1, 2, 3
 ), topics as (
   select consumer_group, read_model, topic, substring(topic from '[a-z]+$') as type, count(*) as partitions,

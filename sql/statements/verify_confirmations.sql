@@ -24,8 +24,7 @@ select d.id, d.words, count(*) over ()
 with
 -- include: confirmations_due.part.sql
 , dead as materialized (
-  select distinct (headers ->> 'sequence')::bigint as id
-    from dead_letters where read_model = 'external' and topic ~ 'subscriptions\.sent$' and headers ->> 'sequence' ~ '^[0-9]{1,18}$'
+  select event as id from relay_state r cross join lateral ledger_letters(0, r.high) where read_model = 'external' and event_type = 'sent'
 )
 select count(*), coalesce(min(id), 0)::bigint, coalesce(min(sent_at), '-infinity')
   from due where is_published and not is_handled and id not in (select id from dead)

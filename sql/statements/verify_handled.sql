@@ -28,10 +28,7 @@ with chunks as not materialized (
 -- include: verify_passed.part.sql
   ) p
 ), dead as materialized (
-  select (headers ->> 'sequence')::bigint as id
-    from dead_letters
-   where read_model = $1 and topic ~ 'subscriptions\.(created|sent|failed|retried)$'
-     and headers ->> 'sequence' ~ '^[0-9]{1,18}$'
+  select event as id from ledger_letters($2 + 1, 9223372036854775807) where read_model = $1
 ), unhandled as (
   select e.integration_id, e.type, e.id, e.created_at, e.id in (select id from dead) as is_dead,
          e.id <= (select high from state) and e.id not in (select id from unsure) as is_published

@@ -18,9 +18,8 @@ with state as (
        ) as n
     from state s join consumer_bitmaps b on b.read_model = 'monitoring' and b.chunk >= s.low / 8192 group by 1, 2
 ), dead as (
-  select substring(topic from '[a-z]+$') as type, sequence / 8192 as chunk, count(distinct sequence) as n
-    from (select topic, case when headers ->> 'sequence' ~ '^[0-9]{1,18}$' then (headers ->> 'sequence')::bigint end as sequence
-            from dead_letters where read_model = 'monitoring' and replayed_at is null) d
+  select d.event_type as type, d.event / 8192 as chunk, count(distinct d.event) as n
+    from state s cross join lateral ledger_letters(s.low, s.high) d where d.read_model = 'monitoring' and not d.is_replayed
    group by 1, 2
 )
 select coalesce(sum(greatest(p.n - coalesce(l.n, 0) - coalesce(d.n, 0), 0)), 0)::bigint

@@ -432,10 +432,10 @@ static int narrow(struct consumer *c, struct window *w, size_t *width)
     *width = MAX(w->count / 2, (size_t) 1);
     if (w->count > 1)
         return APPLY_DONE;
-    if (w->items[0].foreign || w->items[0].bare)
+    if (w->items[0].foreign || w->items[0].extent == LETTER_PLACE_ONLY)
         return -EBADMSG;
     if (w->items[0].fault)
-        w->items[0].bare = true;
+        w->items[0].extent++;
     else
         w->items[0].fault = c->batch.refusal;
     return APPLY_DONE;

@@ -61,20 +61,24 @@ struct consumer_partition {
     int64_t window_unknown; /* and those of them that are unknown */
 };
 
+/* What is left of a message in dead_letters: the more the database refuses, the less. Key and value are
+ * bytes, which it takes in any encoding; headers are text there. */
+enum letter_extent { LETTER_WHOLE, LETTER_ASCII_HEADERS, LETTER_PLACE_ONLY };
+
 /* A message that was read: an event, an entry of the inbox, foreign, or (with a fault) a dead letter. */
 struct consumer_item {
     struct consumer_partition *partition;
     int64_t offset;
     struct message_event event;
-    const char *fault;       /* a constant, or the batch's refusal */
-    bool foreign;            /* passed over */
-    bool unknown;            /* foreign, but in our name: the ledger does not have it, or not there */
-    bool repeated;           /* it was handled when its topic had more partitions */
-    bool late;               /* new, where the partition was read before */
-    bool known;              /* it was put aside before, and counts for no stop */
-    bool bare;               /* the database refuses even to put it aside whole */
-    struct kafka_kept *kept; /* dead letters need it; NULL = let go */
-    void *entry;             /* of the inbox */
+    const char *fault;         /* a constant, or the batch's refusal */
+    bool foreign;              /* passed over */
+    bool unknown;              /* foreign, but in our name: the ledger does not have it, or not there */
+    bool repeated;             /* it was handled when its topic had more partitions */
+    bool late;                 /* new, where the partition was read before */
+    bool known;                /* it was put aside before, and counts for no stop */
+    enum letter_extent extent; /* how much of it the database lets be put aside */
+    struct kafka_kept *kept;   /* dead letters need it; NULL = let go */
+    void *entry;               /* of the inbox */
 };
 
 /* In the order of arrival, which is that of each partition. */

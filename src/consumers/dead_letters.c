@@ -10,9 +10,15 @@
 
 #define DEAD_LETTERS_LOGGED 10
 
+/* The fault itself, not its words. */
+static bool is_lasting(const struct inbox *inbox, const char *fault)
+{
+    return inbox && fault == inbox->lasting_fault;
+}
+
 /* `headers` owns the bytes of the letter's headers. */
 static void fill_dead_letter(struct store_dead_letter *letter, const struct consumer_item *item,
-                             struct strbuf *headers)
+                             const struct inbox *inbox, struct strbuf *headers)
 {
     struct kafka_message message;
 
@@ -20,12 +26,13 @@ static void fill_dead_letter(struct store_dead_letter *letter, const struct cons
     *letter = (struct store_dead_letter){.topic = item->partition->topic,
                                          .partition = item->partition->number,
                                          .offset = item->offset,
-                                         .error = item->fault};
-    if (item->bare) {
+                                         .error = item->fault,
+                                         .discard_only = is_lasting(inbox, item->fault)};
+    if (item->extent == LETTER_PLACE_ONLY) {
         strbuf_adds(headers, "{}");
     } else {
         kafka_kept_view(item->kept, &message);
-        message_headers_json(&message, headers);
+        message_headers_json(&message, item->extent == LETTER_ASCII_HEADERS, headers);
         letter->key = message.key;
         letter->value = message.value;
     }
@@ -48,7 +55,7 @@ int consumer_put_aside(struct consumer *c, const struct consumer_item *items, si
     count = 0;
     for (size_t i = 0; i < item_count; i++)
         if (items[i].fault) {
-            fill_dead_letter(&letters[count], &items[i], &headers[count]);
+            fill_dead_letter(&letters[count], &items[i], c->group->inbox, &headers[count]);
             count++;
         }
     int r = store_dead_letters(c->session.pg, c->group_id, c->group->model, letters, count, err);

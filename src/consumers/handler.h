@@ -31,6 +31,9 @@ struct inbox {
     void *(*read)(const struct kafka_message *message, const char **ret_fault);
     /* As a handler's: in the order of each partition. */
     int (*apply)(struct pg *pg, void *const *entries, size_t count, const char **faults, struct error *err);
+    /* The fault of messages that a replay would take for others, as a dead letter no longer tells when it was
+     * written: they can only be discarded. NULL = there are none. */
+    const char *lasting_fault;
 };
 
 #define GROUP_HANDLERS_MAX 4

@@ -301,14 +301,27 @@ enum message_verdict message_parse(const struct kafka_message *message, enum eve
     return MESSAGE_EVENT;
 }
 
-static void add_repaired(struct strbuf *out, struct strbuf *scratch, const char *text, size_t len)
+/* A sign of several bytes, and a byte that is no text, become one question mark. */
+static void make_ascii(struct strbuf *text)
+{
+    size_t len = 0;
+
+    for (size_t i = 0; i < text->len; i++)
+        if ((text->data[i] & 0xc0) != 0x80)
+            text->data[len++] = text->data[i] & 0x80 ? '?' : text->data[i];
+    text->len = len;
+}
+
+static void add_repaired(struct strbuf *out, struct strbuf *scratch, const char *text, size_t len, bool ascii)
 {
     strbuf_clear(scratch);
     strbuf_add_utf8(scratch, text, len);
+    if (ascii)
+        make_ascii(scratch);
     json_add_string(out, strbuf_str(scratch), scratch->len);
 }
 
-void message_headers_json(const struct kafka_message *message, struct strbuf *out)
+void message_headers_json(const struct kafka_message *message, bool ascii, struct strbuf *out)
 {
     CLEANUP(strbuf_free) struct strbuf scratch = STRBUF_INIT(STRBUF_MAX_DEFAULT);
 
@@ -317,10 +330,10 @@ void message_headers_json(const struct kafka_message *message, struct strbuf *ou
         const struct kafka_header *h = &message->headers[i];
         if (i > 0)
             strbuf_addc(out, ',');
-        add_repaired(out, &scratch, h->name, strlen(h->name));
+        add_repaired(out, &scratch, h->name, strlen(h->name), ascii);
         strbuf_addc(out, ':');
         if (h->value.p)
-            add_repaired(out, &scratch, h->value.p, h->value.len);
+            add_repaired(out, &scratch, h->value.p, h->value.len, ascii);
         else
             strbuf_adds(out, "null");
     }

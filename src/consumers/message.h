@@ -47,5 +47,6 @@ bool message_installation(const struct kafka_message *message, const char *insta
                           char ret[INSTALLATION_TEXT]);
 
 /* The headers as a JSON object that jsonb takes: names and values repaired to UTF-8 without NULs; of equal
- * names the last counts, as everywhere. */
-void message_headers_json(const struct kafka_message *message, struct strbuf *out);
+ * names the last counts, as everywhere. `ascii`: for a database whose encoding lacks signs that are there;
+ * each one beyond ASCII becomes a question mark. */
+void message_headers_json(const struct kafka_message *message, bool ascii, struct strbuf *out);

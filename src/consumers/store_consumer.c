@@ -251,6 +251,7 @@ static void add_said(struct pg_args *args, const struct message_event *const *ev
 {
     CLEANUP(freep) struct said *said = xcalloc(runs->width, sizeof(*said));
     CLEANUP(freep) char *types = xcalloc(runs->width, 1);
+    CLEANUP(freep) char *event_ids = xcalloc(runs->width, sizeof(events[0]->id));
 
     for (size_t i = 0; i < count; i++) {
         const struct message_event *e = events[i];
@@ -258,6 +259,7 @@ static void add_said(struct pg_args *args, const struct message_event *const *ev
                                               .integration_id = e->integration_id,
                                               .created_at = e->created_at};
         types[runs->places[i]] = (char) (e->type + 1);
+        memcpy(event_ids + runs->places[i] * sizeof(e->id), e->id, sizeof(e->id));
     }
     pg_array_begin(args, PG_TEXT);
     for (enum event_type type = 0; type < EVENT_TYPES; type++)
@@ -266,6 +268,7 @@ static void add_said(struct pg_args *args, const struct message_event *const *ev
     pg_arg_i64s(args, &said->subscription_id, sizeof(*said), runs->width);
     pg_arg_i64s(args, &said->integration_id, sizeof(*said), runs->width);
     pg_arg_times(args, &said->created_at, sizeof(*said), runs->width);
+    pg_arg_blob(args, event_ids, runs->width * sizeof(events[0]->id));
 }
 
 /* How many of the events the ledger has as they are; 0 also when one of them comes twice. */
@@ -311,6 +314,9 @@ static void add_events(struct pg_args *args, const struct message_event *const *
         first = MIN(first, events[i]->sequence);
         last = MAX(last, events[i]->sequence);
     }
+    pg_array_begin(args, PG_BYTEA);
+    for (size_t i = 0; i < count; i++)
+        pg_array_bytes(args, (const char *) events[i]->id, sizeof(events[i]->id));
     pg_arg_i64(args, first);
     pg_arg_i64(args, last);
 }
@@ -396,6 +402,7 @@ int store_dead_letters(struct pg *pg, const char *group, const char *model,
     pg_arg_bytes(&args, PG_TEXT, &items->headers, sizeof(*items), count);
     pg_arg_bytes(&args, PG_BYTEA, &items->value, sizeof(*items), count);
     pg_arg_texts(&args, &items->error, sizeof(*items), count);
+    pg_arg_i32s(&args, &items->discard_only, sizeof(*items), count);
     pg_arg_text(&args, model);
     return pg_query(pg, &sql_dead_letters, &args, NULL, err);
 }

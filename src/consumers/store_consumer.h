@@ -106,6 +106,7 @@ struct store_dead_letter {
     struct bytes key, value;
     struct bytes headers; /* a JSON object */
     const char *error;
+    int32_t discard_only; /* 1 = no replay can come right */
 };
 
 /* Which of the messages were put aside before: sets their places in ret_known, which is zeroed. */

@@ -137,6 +137,8 @@ static void add_whole(struct sheet *s, struct pg_row row)
     sheet_add_known(s, "discarded_at", "discarded", value_time(pg_next_time(&row)));
     sheet_add_known(s, "discard_reason", "because", value_text_or_null(pg_next_text(&row)));
     sheet_add_known(s, "published_at", "published", value_time(pg_next_time(&row)));
+    if (pg_next_bool(&row))
+        sheet_add(s, "discard_only", "replay", value_words(value_bool(true), "no: it can only be discarded"));
 }
 
 static int show(struct ctl *c)

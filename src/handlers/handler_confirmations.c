@@ -140,6 +140,10 @@ static int take(struct pg *pg, const struct place *places, size_t count, const c
     return r;
 }
 
+static const char about_another[] =
+    "it was written before this subscription was made: it is about one of the same id that is gone, as after a "
+    "restore";
+
 /* What was written before its subscription was made is about another one of this id, which a restore has
  * forgotten: the group reads its messages again. */
 static int refuse_older(struct pg *pg, const struct place *places, size_t count, const char **faults,
@@ -158,9 +162,7 @@ static int refuse_older(struct pg *pg, const struct place *places, size_t count,
     }
     int r = pg_query(pg, &sql_confirmations_older, &args, &older, err);
     for (int i = 0; r == PG_DONE && i < pg_rows(older); i++) {
-        faults[places[pg_get_i64(older, i, 0) - 1].at] =
-            "it was written before this subscription was made: it is about one of the same id that is gone, "
-            "as after a restore";
+        faults[places[pg_get_i64(older, i, 0) - 1].at] = about_another;
         *ret_older = true;
     }
     return r;
@@ -212,4 +214,5 @@ const struct inbox inbox_confirmations = {
     .topic = "confirmations",
     .read = read_entry,
     .apply = apply,
+    .lasting_fault = about_another,
 };

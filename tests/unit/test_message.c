@@ -356,19 +356,24 @@ TEST(test_headers_as_json)
     CLEANUP(strbuf_free) struct strbuf sb = STRBUF_INIT(STRBUF_MAX_DEFAULT);
     struct kafka_message m = {.header_count = 0};
 
-    message_headers_json(&m, &sb);
+    message_headers_json(&m, false, &sb);
     assert_string_equal(strbuf_str(&sb), "{}");
     strbuf_clear(&sb);
     add_header(&m, "a\"\x80", "x\n\xff");
     add_header(&m, "null", NULL);
     add_header(&m, "empty", "");
     m.headers[m.header_count++] = (struct kafka_header){.name = "nul", .value = {bytes("a\0b", 3), 3}};
-    message_headers_json(&m, &sb);
+    message_headers_json(&m, false, &sb);
     assert_string_equal(strbuf_str(&sb),
                         "{\"a\\\"\xEF\xBF\xBD\":\"x\\n\xEF\xBF\xBD\",\"null\":null,\"empty\":\"\","
                         "\"nul\":\"a\xEF\xBF\xBD"
                         "b\"}");
     assert_true(json_is_valid(sb.data, sb.len, JSON_MAX_DEPTH));
+    strbuf_clear(&sb);
+    add_header(&m, "\xE5\xB0\xB1", "5 \xE2\x82\xAC");
+    message_headers_json(&m, true, &sb);
+    assert_string_equal(strbuf_str(&sb),
+                        "{\"a\\\"?\":\"x\\n?\",\"null\":null,\"empty\":\"\",\"nul\":\"a?b\",\"?\":\"5 ?\"}");
     drop(&m);
 }
 
