@@ -82,6 +82,15 @@ select c.integration_id, i.name::text, coalesce(c.created, 0)::text, coalesce(c.
   from counts c left join integrations i on i.id = c.integration_id left join named n on n.integration_id is not distinct from c.integration_id
  order by c.integration_id nulls last
 
+-- name: times_disordered :once
+-- Both times, when the second one is before the first one; no row: it is not.
+-- $1 text: a time; or a duration before now that begins with "-"
+-- $2 text: in the same way; NULL = now
+select since, until
+  from (select case when left($1, 1) = '-' then now() + $1::interval else $1::timestamptz end as since,
+               case when $2 is null then now() when left($2, 1) = '-' then now() + $2::interval else $2::timestamptz end as until) t
+ where until < since
+
 -- name: integration_is_missing :once
 -- $1 bigint: its id; 0 = none is named
 select $1::bigint <> 0 and not exists (select from integrations where id = $1)

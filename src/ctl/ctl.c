@@ -314,6 +314,39 @@ int ctl_read_part(const struct ctl *c, const char *since, const char *until, str
     return 0;
 }
 
+int ctl_check_order(struct pg *pg, const char *first, const char *since, const char *last, const char *until)
+{
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+    CLEANUP(pg_result_freep) struct pg_result *rows = NULL;
+    struct error err;
+
+    if (!since)
+        return 0;
+    pg_arg_text(&args, since);
+    pg_arg_text(&args, until);
+    int r = pg_query(pg, &sql_times_disordered, &args, &rows, &err);
+    if (r != PG_DONE)
+        return ctl_refused(r, "compare the times", &err);
+    if (pg_rows(rows) == 0)
+        return 0;
+    struct pg_row row = {rows, 0, 0};
+    CLEANUP(freep) char *from = time_words(pg_next_time(&row));
+    CLEANUP(freep) char *to = time_words(pg_next_time(&row));
+    ctl_say("%s is %s, which is after %s, %s: there is nothing between them", first, from, last, to);
+    return EX_USAGE;
+}
+
+int ctl_check_part(const struct ctl *c, struct pg *pg, const char *since, const char *until)
+{
+    CLEANUP(freep) char *from = NULL;
+    CLEANUP(freep) char *to = NULL;
+
+    int code = ctl_read_time(c->choice.since ? c->choice.since : since, "--since", &from);
+    if (!code)
+        code = ctl_read_time(c->choice.until ? c->choice.until : until, "--until", &to);
+    return code ? code : ctl_check_order(pg, "--since", from, to ? "--until" : "now", to);
+}
+
 int ctl_name_missing(struct pg *pg, int64_t integration_id)
 {
     CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;

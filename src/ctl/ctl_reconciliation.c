@@ -113,8 +113,12 @@ int ctl_reconcile(struct ctl *c, bool csv)
     int code = ctl_read_part(c, NULL, NULL, &args);
     if (!code)
         code = ctl_connect(c, &params, &pg);
-    if (code)
+    if (!code)
+        code = ctl_check_part(c, pg, NULL, NULL);
+    if (code) {
+        pg_close(pg);
         return code;
+    }
     int r = pg_query(pg, &sql_reconciliation, &args, &rows, &err);
     pg_arg_i64(&args, CASES_MAX);
     if (r == PG_DONE)

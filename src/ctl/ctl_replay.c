@@ -51,6 +51,8 @@ static int find_from(struct replay *r)
     CLEANUP(freep) char *from = NULL;
 
     int code = ctl_read_time(r->ctl->stats.from, "--from", &from);
+    if (!code)
+        code = ctl_check_order(r->pg, "--from", from, "now", NULL);
     if (code)
         return code;
     pg_arg_text(&args, from);

@@ -9,6 +9,9 @@
 #include "ctl/ctl.h"
 #include "sql/statements.h"
 
+#define SINCE_DEFAULT "24h"
+#define UNTIL_DEFAULT "0s"
+
 /* Columns of report.sql. */
 enum { ID, NAME, CREATED, SUCCESS = CREATED + 5, DELIVERY, HTTP = DELIVERY + 3, SINCE = HTTP + 3, UNTIL };
 
@@ -160,11 +163,15 @@ int ctl_report(struct ctl *c)
     if (!code && c->stats.reconciliation)
         return ctl_reconcile(c, csv);
     if (!code)
-        code = ctl_read_part(c, "24h", "0s", &args);
+        code = ctl_read_part(c, SINCE_DEFAULT, UNTIL_DEFAULT, &args);
     if (!code)
         code = ctl_connect(c, &params, &pg);
-    if (code)
+    if (!code)
+        code = ctl_check_part(c, pg, SINCE_DEFAULT, UNTIL_DEFAULT);
+    if (code) {
+        pg_close(pg);
         return code;
+    }
     int r = pg_query(pg, &sql_report, &args, &rows, &err);
     if (r == PG_DONE && pg_rows(rows) <= 1 && c->choice.integration)
         code = ctl_name_missing(pg, strtoll(c->choice.integration, NULL, 10));

@@ -220,6 +220,8 @@ static int work(struct retry *r)
     params.writes = true;
     params.statement_timeout_usec = 0;
     int code = ctl_connect(r->ctl, &params, &r->pg);
+    if (!code)
+        code = ctl_check_part(r->ctl, r->pg, NULL, NULL);
     if (code)
         return code;
     int res = count_chosen(r);
