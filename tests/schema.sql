@@ -1070,6 +1070,22 @@ CREATE FUNCTION anubis.integration_fingerprint(endpoint_url text, auth_token tex
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
     select hashtextextended(coalesce(endpoint_url, '') || ' ' || coalesce(auth_token, '') || ' ' || coalesce(nullif(delivery_settings, '{}')::text, ''), 0) $$;
+CREATE FUNCTION anubis.integration_gone() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    if anubis.cleaning_allowed() then
+        return null;
+    end if;
+    if exists (select from anubis.integration_stats_months where integration_id = old.id) then
+        raise exception using errcode = 'restrict_violation',
+            message = format('cannot delete integration %s: its events are counted under its id', old.id),
+            hint = 'One that must get nothing any more is disabled: enabled = false.', table = 'integrations';
+    end if;
+    delete from anubis.ledger_baseline where integration_id = old.id and status = '';
+    return null;
+end $$;
 CREATE FUNCTION anubis.integration_limited() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2674,7 +2690,7 @@ CREATE FUNCTION anubis.tables_bypassed() RETURNS text
                            anubis_4_change_refused on subscriptions,anubis_inserted on subscriptions,anubis_updated on subscriptions,
                            anubis_no_delete on subscriptions,anubis_no_truncate on subscriptions,
                            anubis_confirmation_changed on integrations,anubis_confirmation_set on integrations,
-                           anubis_integration_check on integrations,anubis_integration_limited on integrations,
+                           anubis_integration_check on integrations,anubis_integration_gone on integrations,anubis_integration_limited on integrations,
                            anubis_integration_mended on integrations,anubis_integration_woken on integrations,
                            anubis_reference_id_kept on integrations,anubis_reference_kept on integrations,
                            anubis_reference_no_truncate on integrations,anubis_reference_id_kept on integration_filters,
@@ -3834,6 +3850,7 @@ CREATE TRIGGER anubis_confirmation_set AFTER INSERT ON anubis.integrations FOR E
 CREATE TRIGGER anubis_filter_check BEFORE INSERT OR UPDATE OF criteria ON anubis.integration_filters FOR EACH ROW EXECUTE FUNCTION anubis.integration_filter_check();
 CREATE TRIGGER anubis_inserted AFTER INSERT ON anubis.subscriptions REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION anubis.subscription_inserted();
 CREATE TRIGGER anubis_integration_check BEFORE INSERT OR UPDATE OF id, endpoint_url, auth_token, delivery_settings ON anubis.integrations FOR EACH ROW EXECUTE FUNCTION anubis.integration_check();
+CREATE TRIGGER anubis_integration_gone AFTER DELETE ON anubis.integrations FOR EACH ROW EXECUTE FUNCTION anubis.integration_gone();
 CREATE TRIGGER anubis_integration_limited AFTER INSERT OR UPDATE OF rate_limit, max_in_flight ON anubis.integrations FOR EACH ROW WHEN (((new.rate_limit IS NOT NULL) OR (new.max_in_flight IS NOT NULL))) EXECUTE FUNCTION anubis.integration_limited();
 CREATE TRIGGER anubis_integration_mended AFTER UPDATE OF endpoint_url, auth_token, delivery_settings ON anubis.integrations FOR EACH ROW WHEN (((old.endpoint_url IS DISTINCT FROM new.endpoint_url) OR (old.auth_token IS DISTINCT FROM new.auth_token) OR (old.delivery_settings IS DISTINCT FROM new.delivery_settings))) EXECUTE FUNCTION anubis.integration_mended();
 CREATE TRIGGER anubis_integration_woken AFTER UPDATE OF enabled, paused_until, max_in_flight, rate_limit ON anubis.integrations FOR EACH ROW WHEN ((new.enabled AND ((NOT old.enabled) OR (old.paused_until IS DISTINCT FROM new.paused_until) OR (old.max_in_flight IS DISTINCT FROM new.max_in_flight) OR (old.rate_limit IS DISTINCT FROM new.rate_limit)))) EXECUTE FUNCTION anubis.integration_changed();
@@ -3873,6 +3890,7 @@ REVOKE ALL ON FUNCTION anubis.confirmation_changed() FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.installation_audit_kept() FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.installation_settle(is_copy boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.integration_changed() FROM PUBLIC;
+REVOKE ALL ON FUNCTION anubis.integration_gone() FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.integration_limited() FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.integration_mended() FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.ledger_extend(width bigint) FROM PUBLIC;

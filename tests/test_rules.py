@@ -219,6 +219,25 @@ def test_an_integration_with_subscriptions_stays(rules):
     assert rules.query("delete from {s}.integrations where id = 60") == 1
 
 
+def test_an_integration_whose_events_are_counted_stays(app, institutions, make_daemon, broker, ctl):
+    """Though its subscriptions have moved: another one under its id would lack the counts, and have its hours and its alert."""
+    del broker  # that there is one
+    other, old = app.integration(institutions.url("/good")), app.integration(institutions.url("/reject/422"))
+    spare = app.integration("https://x.example/")
+    make_daemon({"consumers": {"monitoring": False, "external": False}}).start()
+    app.subscriptions(old, 3)
+    app.wait_states(failed=3)
+    ctl("verify", "--wait", deadline=60).expect(0)
+    app.query("update {s}.subscriptions set status = 'pending', integration_id = %s", (other,))
+    app.wait_states(sent=3)
+    state, diag = refusal(app, "delete from {s}.integrations where id = %s" % old)
+    assert state == "23001" and diag.message_hint == "One that must get nothing any more is disabled: enabled = false."
+    assert diag.message_primary == f"cannot delete integration {old}: its events are counted under its id"
+    assert app.query("delete from {s}.integrations where id = %s", (spare,)) == 1
+    app.query("update {s}.integrations set enabled = false where id = %s", (old,))
+    ctl("verify", "--wait", deadline=60).expect(0)
+
+
 def test_a_filter_with_subscriptions_stays(rules):
     rules.query("update {s}.subscriptions set integration_filter_id = 1 where id = 1")
     kept(refusal(rules, "delete from {s}.integration_filters"), "integration_filter")

@@ -58,6 +58,24 @@ begin
 end $$;
 revoke execute on function @extschema@.reference_kept() from public;
 
+-- What happened at an integration is counted under its id for ever: another one under that id would begin without the counts, and would have
+-- its hours. So one of which events were counted stays. What was there before the ledger goes with one that has none.
+create or replace function @extschema@.integration_gone() returns trigger language plpgsql security definer
+    set search_path = pg_catalog, pg_temp as $$
+begin
+    if @extschema@.cleaning_allowed() then
+        return null;
+    end if;
+    if exists (select from @extschema@.integration_stats_months where integration_id = old.id) then
+        raise exception using errcode = 'restrict_violation',
+            message = format('cannot delete integration %s: its events are counted under its id', old.id),
+            hint = 'One that must get nothing any more is disabled: enabled = false.', table = 'integrations';
+    end if;
+    delete from @extschema@.ledger_baseline where integration_id = old.id and status = '';
+    return null;
+end $$;
+revoke execute on function @extschema@.integration_gone() from public;
+
 -- What an integration waited for, was refused for, or what left it without an answer, is no longer so: it is tried at once, with the rows
 -- that waited for it. The first hundred show whether it works; the others come at their times.
 create or replace function @extschema@.integration_try_again(integration bigint) returns void language plpgsql

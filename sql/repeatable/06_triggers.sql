@@ -78,6 +78,9 @@ create trigger anubis_integration_limited after insert or update of rate_limit, 
     for each row when (new.rate_limit is not null or new.max_in_flight is not null) execute function @extschema@.integration_limited();
 insert into @extschema@.integration_runtime (integration_id)
 select id from @extschema@.integrations where rate_limit is not null or max_in_flight is not null on conflict do nothing;
+drop trigger if exists anubis_integration_gone on @extschema@.integrations;
+create trigger anubis_integration_gone after delete on @extschema@.integrations
+    for each row execute function @extschema@.integration_gone();
 drop trigger if exists anubis_confirmation_set on @extschema@.integrations;
 create trigger anubis_confirmation_set after insert on @extschema@.integrations
     for each row when (new.delivery_settings ? 'confirmation') execute function @extschema@.confirmation_changed();
