@@ -709,6 +709,28 @@ def test_a_reload_changes_where_alerts_go(app, make_daemon, receiver):
     assert json.loads(receiver.got[0][2])["type"] == "alert.repeated" and "webhook-signature" not in receiver.got[0][1]
 
 
+def test_what_waits_for_a_sink_that_is_configured_no_more_is_given_up(app, ctl, make_daemon, receiver):
+    """At a reload and at a start, with a word; what waits for the others stays."""
+    unsent = "select sink, count(*) from {s}.alert_outbox where sent_at is null group by 1 order by 1"
+    waits = "no longer names these sinks of alerts: "
+    receiver.status = 500
+    daemon = make_daemon({**QUIET, "alerts": {"webhook_url": receiver.url, "alertmanager_urls": ["http://127.0.0.1:1"]}}).start()
+    dead_letter(app)
+    wait_for(lambda: app.query(unsent) == [("alertmanager 1", 1), ("webhook", 1)], 60, "the notice to wait for both")
+    daemon.reload(alerts={"webhook_url": ""})
+    daemon.wait_log(waits + "webhook; 1 notice that waited for them is given up")
+    assert app.query(unsent) == [("alertmanager 1", 1)]
+    app.query("insert into {s}.alert_outbox (alert_id, sink, event, body) select alert_id, s, event, body from {s}.alert_outbox, "
+              "unnest('{webhook,alertmanager 7}'::text[]) s where sink = 'alertmanager 1'")
+    assert daemon.term() == 0
+    daemon.start()
+    daemon.wait_log(waits + "alertmanager 7, webhook; 2 notices that waited for them are given up")
+    assert app.query(unsent) == [("alertmanager 1", 1)]
+    assert daemon.term() == 0
+    assert len(lines([daemon], waits)) == 2
+    assert "alertmanager 1" in (shown := ctl("alerts").expect(0).stdout) and "webhook" not in shown
+
+
 def test_a_user_and_a_password_in_the_url_of_a_sink(app, ctl, make_daemon, receiver):
     """Basic authentication (RFC 7617), percent-encoded as URLs have it; journal and database hold neither."""
     dead_letter(app)

@@ -85,13 +85,21 @@ update alert_outbox set sent_at = clock_timestamp(), error = null where sink = $
 -- $3 text: why
 update alert_outbox set attempts = attempts + 1, error = $3 where sink = $1 and id <= $2 and sent_at is null
 
+-- name: alerts_unnamed
+-- What was to be told to sinks that are not among these is given up: the sinks, and how many rows.
+-- $1 text[]: sinks
+with unnamed as (
+  delete from alert_outbox where sent_at is null and sink <> all ($1) returning sink
+)
+select coalesce(string_agg(distinct sink, ', '), ''), count(*) from unnamed
+
 -- name: alerts_firing
 -- How many alerts fire.
 select count(*) from alerts where state = 'firing' and kind <> 'test'
 
 -- name: alerts_prune
 -- Forgets what no look needs any more: counts of outcomes, what was told, silences and pauses that are over; and what nobody was told of: a
--- test after some minutes, the rest after a day, which is left to sinks that the configuration no longer names.
+-- test after some minutes, the rest after a day.
 -- $1 bigint: the window, in ms
 with buckets as (
   delete from alert_buckets where bucket < floor((extract(epoch from now()) - $1 / 1000.0 - 60) / 10)

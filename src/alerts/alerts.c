@@ -24,7 +24,7 @@
 static void give_up_session(struct alerts *a)
 {
     pg_close(TAKE_PTR(a->pg));
-    a->leading = a->shows_lost = false;
+    a->leading = a->shows_lost = a->sinks.settled = false;
     a->firing = -1;
     a->open_at = now_monotonic_usec() + backoff_next_usec(&a->backoff);
 }
@@ -108,11 +108,13 @@ static int look(struct alerts *a, bool *ret_changed, struct error *err)
     return r;
 }
 
-enum step { LOOK, JOURNAL, WEBHOOK, MANAGERS, TOPIC, LETTERS, CHECKPOINTS, METRICS, PRUNE, STEPS };
+enum step { SETTLE, LOOK, JOURNAL, WEBHOOK, MANAGERS, TOPIC, LETTERS, CHECKPOINTS, METRICS, PRUNE, STEPS };
 
 static int run_step(struct alerts *a, enum step step, bool *changed, struct error *err)
 {
     switch (step) {
+    case SETTLE:
+        return a->sinks.settled ? PG_DONE : alerts_drop_unnamed(a, err);
     case LOOK:
         return look(a, changed, err);
     case JOURNAL:
@@ -143,7 +145,7 @@ static int lead(struct alerts *a, struct error *err)
     bool changed = false;
     int r = PG_DONE;
 
-    for (enum step step = LOOK; step < STEPS && pg_usable(a->pg); step++) {
+    for (enum step step = SETTLE; step < STEPS && pg_usable(a->pg); step++) {
         struct error why;
         int one = run_step(a, step, &changed, &why);
         if (one != PG_DONE && r == PG_DONE) {
@@ -208,6 +210,7 @@ static void take_over(struct alerts *a)
         return;
     config_unref(a->rules);
     a->rules = next;
+    a->sinks.settled = false;
     const struct http_params params = http_params(next);
     http_set_params(a->http, &params);
 }

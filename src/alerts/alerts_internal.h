@@ -41,6 +41,7 @@ struct alerts {
         struct checkpoint_topic *checkpoints;
         struct metrics_topic *metrics;
         struct alertmanagers *managers;
+        bool settled; /* nothing waits for a sink that the configuration does not name */
     } sinks;
     struct pg *pg;
     struct backoff backoff;
@@ -58,6 +59,10 @@ struct alerts {
 /* Looks for what is wrong, and puts what is to be told into the outbox: *ret_changed when there is something
  * to be told. PG_DONE or an error of pg_query(). */
 int alerts_look(struct alerts *a, bool *ret_changed, struct error *err);
+
+/* What waits for sinks that the configuration does not name is given up, with a word in the journal. PG_DONE
+ * or an error of pg_query(). */
+int alerts_drop_unnamed(struct alerts *a, struct error *err);
 
 /* --- alerts_rate.c ---------------------------------------------------------------------------- */
 

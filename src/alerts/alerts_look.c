@@ -1,6 +1,9 @@
 /* What is wrong, and whether it is to be told. See alerts_internal.h. */
+#include <inttypes.h>
+
 #include "alerts/alert_sink.h"
 #include "alerts/alerts_internal.h"
+#include "base/log.h"
 #include "sql/statements.h"
 
 /* What the database knows, with or without Kafka. */
@@ -50,6 +53,27 @@ static int notify(struct alerts *a, bool *ret_changed, struct error *err)
     if (r == PG_DONE)
         *ret_changed = told > 0;
     return r;
+}
+
+int alerts_drop_unnamed(struct alerts *a, struct error *err)
+{
+    CLEANUP(freep) char(*names)[ALERTMANAGER_SINK] = NULL;
+    CLEANUP(freep) const char **sinks = NULL;
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+    CLEANUP(pg_result_freep) struct pg_result *rows = NULL;
+    size_t count = list_sinks(a->rules, &names, &sinks);
+
+    pg_arg_texts(&args, sinks, sizeof(*sinks), count);
+    int r = pg_query(a->pg, &sql_alerts_unnamed, &args, &rows, err);
+    if (r != PG_DONE)
+        return r;
+    a->sinks.settled = true;
+    int64_t dropped = pg_get_i64(rows, 0, 1);
+    if (dropped > 0)
+        log_notice("the configuration no longer names these sinks of alerts: %s; %" PRId64
+                   " notice%s that waited for them %s given up",
+                   pg_get_text(rows, 0, 0), dropped, plural(dropped), dropped == 1 ? "is" : "are");
+    return PG_DONE;
 }
 
 int alerts_look(struct alerts *a, bool *ret_changed, struct error *err)
