@@ -560,16 +560,17 @@ create index confirmations_overdue on @extschema@.confirmations (integration_id,
 create index confirmations_contradicted on @extschema@.confirmations (integration_id, subscription_id) where contradictions > 0;
 
 -- Since when what is sent to an integration is to be confirmed, and within which time (NULL = no longer): a row for each change of
--- delivery_settings.confirmation, so that an event is judged by what was set when it happened, however late it is read. known_at: by
--- then every session saw the change.
+-- delivery_settings.confirmation, so that an event is judged by what was set when it happened, however late it is read: its ledger id is
+-- greater than after_id. By ids, since a clock may have been ahead. known_id: behind this one every session saw the change.
 create table @extschema@.confirmation_terms (
     integration_id bigint not null references @extschema@.integrations (id) on delete cascade,
-    since timestamptz not null,
+    after_id bigint not null,
     within_usec bigint,
-    known_at timestamptz,
-    primary key (integration_id, since)
+    known_id bigint,
+    since timestamptz not null default now(),
+    primary key (integration_id, after_id)
 );
-create index confirmation_terms_new on @extschema@.confirmation_terms (integration_id) where known_at is null;
+create index confirmation_terms_new on @extschema@.confirmation_terms (integration_id) where known_id is null;
 
 -- ---------------------------------------------------------------------------------------------------------------------
 -- Alerts: what is wrong with an integration, or with the installation.

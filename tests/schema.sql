@@ -466,16 +466,17 @@ CREATE FUNCTION anubis.columns_ours(OUT relation text, OUT name text) RETURNS SE
         ('{alert_buckets}', '{bucket,failed,integration_id,total}'),
         ('{confirmations}', '{confirmed_at,contradicting,contradictions,created_at,expected_by,external_id,integration_id,received_at,
             status,subscription_id}'),
-        ('{confirmation_terms}', '{integration_id,known_at,since,within_usec}')) as t (relations, names), unnest(t.names::text[]) c (name)
+        ('{confirmation_terms}', '{after_id,integration_id,known_id,since,within_usec}')) as t (relations, names), unnest(t.names::text[]) c (name)
 $$;
 CREATE FUNCTION anubis.confirmation_changed() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-    insert into anubis.confirmation_terms as t (integration_id, since, within_usec)
-    values (new.id, clock_timestamp(), anubis.confirmation_usec(new.delivery_settings -> 'confirmation'))
-        on conflict (integration_id, since) do update set within_usec = excluded.within_usec, known_at = null;
+    insert into anubis.confirmation_terms as t (integration_id, after_id, within_usec)
+    select new.id, s.last_value - 1 + s.is_called::integer, anubis.confirmation_usec(new.delivery_settings -> 'confirmation')
+      from anubis.ledger_id_seq s
+        on conflict (integration_id, after_id) do update set within_usec = excluded.within_usec, since = excluded.since, known_id = null;
     return null;
 end $$;
 CREATE FUNCTION anubis.confirmation_usec(value jsonb) RETURNS bigint
@@ -2816,7 +2817,7 @@ CREATE FUNCTION anubis.tables_needed(OUT name text, OUT kind "char", OUT key tex
            ('audit_checkpoints', 'r', '{id}'), ('audit_salts', 'r', '{chunk}'), ('audit_checks', 'r', '{one}'), ('audit_past', 'r', '{id}'),
            ('alerts', 'r', '{id}'), ('alert_silences', 'r', '{id}'), ('alert_outbox', 'r', '{id}'),
            ('alert_rests', 'r', '{integration_id}'), ('alert_evidence', 'r', '{integration_id}'), ('alert_firsts', 'r', '{subscription_id}'), ('alert_buckets', 'r', '{integration_id,bucket}'),
-           ('confirmations', 'r', '{subscription_id}'), ('confirmation_terms', 'r', '{integration_id,since}')
+           ('confirmations', 'r', '{subscription_id}'), ('confirmation_terms', 'r', '{integration_id,after_id}')
 $$;
 CREATE FUNCTION anubis.triggers_amiss() RETURNS text
     LANGUAGE sql STABLE
@@ -3217,9 +3218,10 @@ CREATE VIEW anubis.change_with_anubis_alter AS
   WHERE false;
 CREATE TABLE anubis.confirmation_terms (
     integration_id bigint NOT NULL,
-    since timestamp with time zone NOT NULL,
+    after_id bigint NOT NULL,
     within_usec bigint,
-    known_at timestamp with time zone
+    known_id bigint,
+    since timestamp with time zone DEFAULT now() NOT NULL
 );
 CREATE TABLE anubis.confirmations (
     subscription_id bigint NOT NULL,
@@ -3749,7 +3751,7 @@ ALTER TABLE ONLY anubis.audit_trees
 ALTER TABLE ONLY anubis.audit_trees
     ADD CONSTRAINT audit_trees_topic_partition_key UNIQUE (topic, partition);
 ALTER TABLE ONLY anubis.confirmation_terms
-    ADD CONSTRAINT confirmation_terms_pkey PRIMARY KEY (integration_id, since);
+    ADD CONSTRAINT confirmation_terms_pkey PRIMARY KEY (integration_id, after_id);
 ALTER TABLE ONLY anubis.confirmations
     ADD CONSTRAINT confirmations_pkey PRIMARY KEY (subscription_id);
 ALTER TABLE ONLY anubis.consumer_bitmaps
@@ -3817,7 +3819,7 @@ CREATE UNIQUE INDEX alerts_firing ON anubis.alerts USING btree (kind, COALESCE(i
 CREATE INDEX alerts_resolved ON anubis.alerts USING btree (resolved_at) WHERE (state = 'resolved'::text);
 CREATE INDEX audit_checkpoints_unpublished ON anubis.audit_checkpoints USING btree (id) WHERE (published_at IS NULL);
 CREATE INDEX audit_log_sequence ON anubis.audit_log USING brin (sequence) WITH (pages_per_range='32');
-CREATE INDEX confirmation_terms_new ON anubis.confirmation_terms USING btree (integration_id) WHERE (known_at IS NULL);
+CREATE INDEX confirmation_terms_new ON anubis.confirmation_terms USING btree (integration_id) WHERE (known_id IS NULL);
 CREATE INDEX confirmations_contradicted ON anubis.confirmations USING btree (integration_id, subscription_id) WHERE (contradictions > 0);
 CREATE INDEX confirmations_expected ON anubis.confirmations USING btree (expected_by) WHERE (status = 'expected'::text);
 CREATE INDEX confirmations_overdue ON anubis.confirmations USING btree (integration_id, subscription_id) WHERE (status = 'overdue'::text);

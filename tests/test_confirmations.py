@@ -222,16 +222,39 @@ def test_what_the_setting_may_say(app):
             app.query(change, (json.dumps({"confirmation": value}), number))
     for within in ("2d", "3650d", "1us", "24h", "00090m"):
         app.query(change, (json.dumps({"confirmation": {"within": within}}), number))
+        app.subscription(number)  # nobody can tell apart what was set with no event between
     app.query(change, ("{}", number))
-    assert [n for (n,) in app.query("select within_usec from {s}.confirmation_terms order by since")] == [
+    assert [n for (n,) in app.query("select within_usec from {s}.confirmation_terms order by after_id")] == [
         172800000000, 315360000000000, 1, 86400000000, 5400000000, None]
+
+
+def test_what_was_set_while_a_clock_was_ahead_holds_from_then_on(app, institutions, make_daemon, ctl):
+    """Until it is changed after the clock was set back."""
+    integration = app.integration(institutions.url("/good"), delivery_settings={"confirmation": {"within": "1h"}})
+    app.query("update {s}.confirmation_terms set since = since + interval '1 hour'")
+    make_daemon(FAST).start()
+    wait_for(lambda: app.value("select bool_and(known_id is not null) from {s}.confirmation_terms"), 30, "the terms to be known")
+    first, second = app.subscriptions(integration, 2)
+    app.wait_states(sent=2)
+    wait_confirmations(app, {first: ("expected", None, 0), second: ("expected", None, 0)})
+    app.query("update {s}.confirmations set expected_by = now() where subscription_id = %s", (first,))
+    firing = "select count(*) from {s}.alerts where kind = 'unconfirmed' and state = 'firing'"
+    wait_for(lambda: app.value(firing) == 1, 60, "the alert")
+    app.query("update {s}.integrations set delivery_settings = '{}'")
+    wait_for(lambda: app.value(firing) == 0, 60, "its end")
+    app.subscription(integration)
+    app.wait_states(sent=3)
+    app.query("update {s}.confirmations c set expected_by = e.created_at + interval '1 hour' from {s}.subscription_events e "
+              "where e.subscription_id = c.subscription_id and e.event_type = 'sent'")
+    ctl("verify", "--wait").expect(0)
+    assert len(confirmations(app)) == 2
 
 
 def test_a_subscription_is_expected_then_overdue_and_confirmed_late(app, institutions, broker, make_daemon, ctl):
     integration = app.integration(institutions.url("/good"), delivery_settings={"confirmation": {"within": "1h"}})
     other = app.integration(institutions.url("/good"))
     make_daemon(FAST).start()
-    known = "select bool_and(known_at is not null) from {s}.confirmation_terms"
+    known = "select bool_and(known_id is not null) from {s}.confirmation_terms"
     wait_for(lambda: app.value(known), 30, "the terms to be known")
     first, second = app.subscriptions(integration, 2)
     app.subscription(other)

@@ -373,7 +373,6 @@ def test_what_only_has_an_events_sequence_stands_for_no_event(app):
     """Not in the proofs of confirmations and of the audit log either, whatever else it copies."""
     integration = app.integration("https://x.example/", enabled=False, delivery_settings={"confirmation": {"within": "1h"}})
     number = app.subscription(integration)
-    app.query("update {s}.confirmation_terms set since = since - interval '1 min'")
     app.query("update {s}.subscriptions set status = 'sent', sent_at = now() where id = %s", (number,))
     (created, _), (sent, name) = app.query("select id, event_id from {s}.subscription_events order by id")
     app.query("update {s}.relay_state set high = %s", (sent,))

@@ -13,9 +13,10 @@ $$;
 create or replace function @extschema@.confirmation_changed() returns trigger language plpgsql security definer
     set search_path = pg_catalog, pg_temp as $$
 begin
-    insert into @extschema@.confirmation_terms as t (integration_id, since, within_usec)
-    values (new.id, clock_timestamp(), @extschema@.confirmation_usec(new.delivery_settings -> 'confirmation'))
-        on conflict (integration_id, since) do update set within_usec = excluded.within_usec, known_at = null;
+    insert into @extschema@.confirmation_terms as t (integration_id, after_id, within_usec)
+    select new.id, s.last_value - 1 + s.is_called::integer, @extschema@.confirmation_usec(new.delivery_settings -> 'confirmation')
+      from @extschema@.ledger_id_seq s
+        on conflict (integration_id, after_id) do update set within_usec = excluded.within_usec, since = excluded.since, known_id = null;
     return null;
 end $$;
 revoke execute on function @extschema@.confirmation_changed() from public;

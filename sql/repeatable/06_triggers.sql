@@ -89,8 +89,9 @@ create trigger anubis_confirmation_changed after update of delivery_settings on 
     for each row when (new.delivery_settings -> 'confirmation' is distinct from old.delivery_settings -> 'confirmation')
     execute function @extschema@.confirmation_changed();
 
-insert into @extschema@.confirmation_terms (integration_id, since, within_usec)
-select i.id, clock_timestamp(), @extschema@.confirmation_usec(i.delivery_settings -> 'confirmation') from @extschema@.integrations i
+insert into @extschema@.confirmation_terms (integration_id, after_id, within_usec)
+select i.id, s.last_value - 1 + s.is_called::integer, @extschema@.confirmation_usec(i.delivery_settings -> 'confirmation')
+  from @extschema@.integrations i cross join @extschema@.ledger_id_seq s
  where i.delivery_settings ? 'confirmation' and not exists (select from @extschema@.confirmation_terms t where t.integration_id = i.id);
 drop trigger if exists anubis_circuit_changed on @extschema@.integration_runtime;
 create trigger anubis_circuit_changed after update of circuit_state on @extschema@.integration_runtime

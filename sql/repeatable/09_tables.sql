@@ -70,7 +70,7 @@ create or replace function @extschema@.tables_needed(out name text, out kind "ch
            ('audit_checkpoints', 'r', '{id}'), ('audit_salts', 'r', '{chunk}'), ('audit_checks', 'r', '{one}'), ('audit_past', 'r', '{id}'),
            ('alerts', 'r', '{id}'), ('alert_silences', 'r', '{id}'), ('alert_outbox', 'r', '{id}'),
            ('alert_rests', 'r', '{integration_id}'), ('alert_evidence', 'r', '{integration_id}'), ('alert_firsts', 'r', '{subscription_id}'), ('alert_buckets', 'r', '{integration_id,bucket}'),
-           ('confirmations', 'r', '{subscription_id}'), ('confirmation_terms', 'r', '{integration_id,since}')
+           ('confirmations', 'r', '{subscription_id}'), ('confirmation_terms', 'r', '{integration_id,after_id}')
 $$;
 
 -- Their columns, each of which is read or written by name.
@@ -119,7 +119,7 @@ create or replace function @extschema@.columns_ours(out relation text, out name 
         ('{alert_buckets}', '{bucket,failed,integration_id,total}'),
         ('{confirmations}', '{confirmed_at,contradicting,contradictions,created_at,expected_by,external_id,integration_id,received_at,
             status,subscription_id}'),
-        ('{confirmation_terms}', '{integration_id,known_at,since,within_usec}')) as t (relations, names), unnest(t.names::text[]) c (name)
+        ('{confirmation_terms}', '{after_id,integration_id,known_id,since,within_usec}')) as t (relations, names), unnest(t.names::text[]) c (name)
 $$;
 
 -- What others have put on the tables that drops, changes or doubles what is written there, and what would be right; NULL = nothing. Other

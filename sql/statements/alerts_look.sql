@@ -68,7 +68,7 @@ with own as materialized (
 ), unconfirmed as (
   select o.id, c.count
     from own o
-   cross join lateral (select within_usec from confirmation_terms t where t.integration_id = o.id order by t.since desc limit 1) t
+   cross join lateral (select within_usec from confirmation_terms t where t.integration_id = o.id order by t.after_id desc limit 1) t
    cross join lateral (select count(*) as count from (select from confirmations c where c.integration_id = o.id and c.status = 'overdue'
                                                        limit 10000) x) c
    where t.within_usec is not null and c.count > 0

@@ -6,11 +6,12 @@
 -- $1 bigint[]: subscriptions
 -- $2 bigint[]: their integrations
 -- $3 timestamptz[]: when they were sent
+-- $4 bigint[]: ledger ids of these events
 insert into confirmations as c (subscription_id, integration_id, expected_by, created_at)
 select e.subscription_id, e.integration_id, e.created_at + t.within_usec * interval '1 us', e.created_at
-  from unnest($1::bigint[], $2::bigint[], $3::timestamptz[]) as e (subscription_id, integration_id, created_at)
+  from unnest($1::bigint[], $2::bigint[], $3::timestamptz[], $4::bigint[]) as e (subscription_id, integration_id, created_at, id)
  cross join lateral (select within_usec from confirmation_terms
-                      where integration_id = e.integration_id and since <= e.created_at order by since desc limit 1) t
+                      where integration_id = e.integration_id and after_id < e.id order by after_id desc limit 1) t
  where t.within_usec is not null and exists (select from confirmation_terms)
  order by 1
     on conflict (subscription_id) do update set expected_by = excluded.expected_by, integration_id = excluded.integration_id
@@ -103,4 +104,4 @@ select count(*) from changed
 
 -- name: confirmations_known
 -- Every session sees these terms now.
-update confirmation_terms set known_at = clock_timestamp() where known_at is null
+update confirmation_terms set known_id = (select last_value from ledger_id_seq) where known_id is null

@@ -27,6 +27,9 @@ static int expect(struct pg *pg, const struct message_event *const *events, size
     pg_array_begin(&args, PG_TIMESTAMPTZ);
     for (size_t i = 0; i < count; i++)
         pg_array_i64(&args, events[i]->created_at - PG_EPOCH_USEC);
+    pg_array_begin(&args, PG_INT8);
+    for (size_t i = 0; i < count; i++)
+        pg_array_i64(&args, events[i]->sequence);
     return pg_query(pg, &sql_confirmations_expect, &args, NULL, err);
 }
 
