@@ -85,6 +85,24 @@ def test_what_is_forbidden(app, guarded, settings, institutions, make_daemon, ru
     assert daemon.term() == 0
 
 
+def test_that_it_may_read_again_is_said_though_nothing_comes(app, guarded, settings, institutions, make_daemon):
+    prefix = settings["kafka"]["topic_prefix"]
+    for topic, partitions in EVENT_TOPICS.items():
+        guarded.create_topic(f"{prefix}subscriptions.{topic}", partitions)
+    daemon = make_daemon(settings, kafka=guarded.addresses["SASL_PLAINTEXT"]).start()
+    app.subscriptions(app.integration(institutions.url()), 10)
+    wait_for(lambda: app.value("select sum(sent) from {s}.integration_runtime") == 10, 120, "the counters")
+    guarded.forbid("read", topic=f"{prefix}subscriptions.sent")
+    daemon.wait_log(READS.format(prefix=re.escape(prefix), group=settings["consumers"]["group_prefix"]), 360)
+    guarded.allow_again()
+    words = f'integration-group: Kafka lets this client read topic "{re.escape(prefix)}subscriptions.sent" again'
+    daemon.wait_log(words, 60)
+    app.subscriptions(app.value("select id from {s}.integrations"), 10)
+    wait_for(lambda: app.value("select sum(sent) from {s}.integration_runtime") == 20, 120, "the counters")
+    assert len(re.findall(words, daemon.log)) == 1 and len(re.findall("integration-group: cannot read", daemon.log)) == 1
+    assert daemon.term() == 0
+
+
 @pytest.mark.parametrize("create", [False, True], ids=["not to be made", "may not be made"])
 def test_what_is_missing(app, guarded, settings, institutions, make_daemon, create):
     prefix = settings["kafka"]["topic_prefix"]

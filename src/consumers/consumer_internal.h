@@ -9,6 +9,7 @@
  * homes.c              is an event in the partition where it belongs?
  * held_back.c          what is said of a partition that a transaction of others keeps from being read
  * unreadable.c         what the library cannot unpack
+ * denied.c             what Kafka's rules of access forbid
  * strangers.c          what is said of messages that are passed over, or come where none was to come
  * dead_letters.c       what becomes of a message that cannot be handled */
 #pragma once
@@ -124,6 +125,7 @@ struct consumer_member {
     struct trouble missing;
     struct trouble denied;    /* by Kafka's rules of access */
     const char *denied_topic; /* NULL = the group */
+    uint64_t denied_ask_at;   /* monotonic */
     bool shared_said;         /* that another installation's events are in our topics */
     struct error last_said;   /* of the other troubles */
     struct consumer_unassigned unassigned;
@@ -244,6 +246,15 @@ int consumer_apply_inbox(struct consumer *c, struct consumer_item *items, size_t
 
 /* Every ten seconds: says when a partition goes on and cannot be read. */
 void consumer_look_behind(struct consumer *c);
+
+/* --- denied.c ----------------------------------------------------------------------------------- */
+
+/* A person has to change Kafka's rules: alert-worthy, though nothing is lost. Said once. */
+void consumer_say_denied(struct consumer *c, const struct kafka_poll *poll);
+/* topic: a message of it was read; NULL = the group has given partitions out. */
+void consumer_say_allowed(struct consumer *c, const char *topic);
+/* Every few seconds, while a topic is denied. */
+void consumer_ask_whether_allowed(struct consumer *c);
 
 /* --- static_member.c -------------------------------------------------------------------------- */
 

@@ -155,41 +155,6 @@ static void kafka_away(struct consumer *c, const struct error *err)
     c->look_at = now_monotonic_usec() + LOOK_USEC;
 }
 
-/* A person has to change Kafka's rules: alert-worthy, though nothing is lost. */
-static void kafka_denies(struct consumer *c, const struct kafka_poll *poll)
-{
-    if (!trouble_begins(&c->kafka.denied))
-        return;
-    c->kafka.denied_topic = NULL;
-    for (size_t i = 0; poll->count > 0 && c->topics[i]; i++)
-        if (strcmp(c->topics[i], poll->partitions[0].topic) == 0)
-            c->kafka.denied_topic = c->topics[i];
-    if (c->kafka.denied_topic)
-        log_line(
-            LOG_ALERT, MSG_KAFKA_TOPIC,
-            "%s: cannot read: Kafka forbids topic \"%s\" to this client: let its user Describe and Read the "
-            "topic, or correct kafka.topic_prefix. What is in it is read later; trying again",
-            c->name, c->kafka.denied_topic);
-    else
-        log_line(
-            LOG_ALERT, MSG_KAFKA_TOPIC,
-            "%s: cannot read: Kafka forbids group \"%s\" to this client: let its user Read the group, or "
-            "correct consumers.group_prefix. What is in the topics is read later; trying again",
-            c->name, c->group_id);
-}
-
-/* topic: a message of it was read; NULL = the group has given partitions out. */
-static void kafka_allows(struct consumer *c, const char *topic)
-{
-    const char *denied = c->kafka.denied_topic;
-
-    if (!c->kafka.denied.said || (denied && (!topic || strcmp(denied, topic) != 0)))
-        return;
-    (void) trouble_ends(&c->kafka.denied);
-    log_line(LOG_NOTICE, MSG_KAFKA_TOPIC, "%s: Kafka lets this client read %s \"%s\" again", c->name,
-             denied ? "topic" : "by group", denied ? denied : c->group_id);
-}
-
 /* What Kafka holds now may not be what was read. The group may give partitions out anew meanwhile. */
 static void doubt(struct consumer *c)
 {
@@ -318,12 +283,12 @@ static bool handle(struct consumer *c, enum kafka_poll_result result, const stru
     case KAFKA_NOTHING:
         return false;
     case KAFKA_MESSAGE:
-        kafka_allows(c, poll->message.topic);
+        consumer_say_allowed(c, poll->message.topic);
         consumer_take(c, &poll->message);
         return !consumer_batch_full(c);
     case KAFKA_ASSIGNED:
         kafka_works(c);
-        kafka_allows(c, NULL);
+        consumer_say_allowed(c, NULL);
         *c->kafka.last_said.text = '\0';
         consumer_on_assigned(c, poll);
         return true;
@@ -351,7 +316,7 @@ static bool handle(struct consumer *c, enum kafka_poll_result result, const stru
         c->kafka.topics_missing = true;
         return true;
     case KAFKA_DENIED:
-        kafka_denies(c, poll);
+        consumer_say_denied(c, poll);
         return true;
     case KAFKA_AWAY:
         kafka_away(c, &poll->error);
@@ -436,8 +401,10 @@ static void look(struct consumer *c)
         leave_group(c);
     if (!c->kafka.client)
         return;
-    if (!c->kafka.away.said)
+    if (!c->kafka.away.said) {
         commit_offsets(c);
+        consumer_ask_whether_allowed(c);
+    }
     if (!(c->kafka.away.said || c->kafka.topics_missing) ||
         kafka_consumer_look(c->kafka.client, LOOK_MS, &missing, &err) < 0)
         return;

@@ -90,6 +90,9 @@ void kafka_consumer_park(struct kafka_consumer *k, const struct kafka_partition 
 
 /* Commits offsets to Kafka, for tools that show lag. Nobody waits for the answer. */
 void kafka_consumer_commit(struct kafka_consumer *k, const struct kafka_partition *partitions, size_t count);
+/* Commits the offset of one partition, and waits up to timeout_ms: does Kafka take it? */
+bool kafka_consumer_may_commit(struct kafka_consumer *k, const struct kafka_partition *partition,
+                               int timeout_ms);
 
 /* The offsets that the broker has: the first, and the end behind the last. Waits up to timeout_ms. 0 or -EIO
  * with *err. */

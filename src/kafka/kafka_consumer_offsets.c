@@ -51,6 +51,27 @@ void kafka_consumer_commit(struct kafka_consumer *k, const struct kafka_partitio
     rd_kafka_topic_partition_list_destroy(list);
 }
 
+bool kafka_consumer_may_commit(struct kafka_consumer *k, const struct kafka_partition *partition,
+                               int timeout_ms)
+{
+    rd_kafka_topic_partition_list_t *list = list_of(partition, 1);
+    rd_kafka_queue_t *queue = rd_kafka_queue_new(k->rk);
+    rd_kafka_event_t *event = NULL;
+    bool may = false;
+
+    if (!rd_kafka_commit_queue(k->rk, list, queue, NULL, NULL))
+        event = rd_kafka_queue_poll(queue, timeout_ms);
+    if (event && !rd_kafka_event_error(event)) {
+        const rd_kafka_topic_partition_list_t *done = rd_kafka_event_topic_partition_list(event);
+        may = done && done->cnt == 1 && !done->elems[0].err;
+    }
+    if (event)
+        rd_kafka_event_destroy(event);
+    rd_kafka_queue_destroy(queue);
+    rd_kafka_topic_partition_list_destroy(list);
+    return may;
+}
+
 static int refused(rd_kafka_resp_err_t code, const char *noun, const char *topic, int32_t partition,
                    struct error *err)
 {
