@@ -247,7 +247,7 @@ int consumer_apply_inbox(struct consumer *c, struct consumer_item *items, size_t
 /* Every ten seconds: says when a partition goes on and cannot be read. */
 void consumer_look_behind(struct consumer *c);
 
-/* --- denied.c ----------------------------------------------------------------------------------- */
+/* --- denied.c --------------------------------------------------------------------------------- */
 
 /* A person has to change Kafka's rules: alert-worthy, though nothing is lost. Said once. */
 void consumer_say_denied(struct consumer *c, const struct kafka_poll *poll);
