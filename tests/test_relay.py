@@ -1436,7 +1436,7 @@ def test_a_forbidden_topic_is_no_missing_one(ledger, broker, make_daemon, instit
              what="the end of it")
 
 
-STALLS = {"replicas": "warning: could not reach Kafka: no answer",
+STALLS = {"replicas": "warning: Kafka answers, but takes no events: perhaps fewer copies of a partition are in sync than min",
           "position": "warning: the relay could not use the database: canceling statement",
           "books": "warning: the relay could not use the database: canceling statement",
           "topics": "warning: the relay could not use the database: canceling statement"}
@@ -1460,7 +1460,10 @@ def test_no_stall_is_silent(ledger, broker, make_daemon, institutions, ctl, stal
              interval=1)
     if stall == "replicas":
         wait_for(lambda: "WAITS: Kafka is away since " in ctl("status").stdout, 30, lambda: ctl("status").stdout)
+        daemon.wait_log("notice: Kafka answers, and has taken none of [0-9]+ events for [0-9]+ s: the client starts over", 60)
+        assert "Kafka answers again" not in daemon.log
         broker.command("clear 0")
+        daemon.wait_log("Kafka answers again", 60)
     else:
         wait_for(lambda: "WAITS: " in ctl("status").stdout, 30, lambda: ctl("status").stdout)
     holder.rollback()

@@ -136,29 +136,48 @@ int kafka_producer_look(struct kafka_producer *p, int timeout_ms, int *ret_parti
     return 0;
 }
 
+struct wanting {
+    size_t count; /* of partitions; the first one is named */
+    const char *topic;
+    int32_t partition;
+    int in_sync, copies;
+};
+
+static void note_wanting(struct wanting *w, const char *topic, const rd_kafka_metadata_partition_t *p)
+{
+    if (w->count++ == 0)
+        *w = (struct wanting){1, topic, p->id, p->isr_cnt, p->replica_cnt};
+}
+
 int kafka_producer_leaders(struct kafka_producer *p, int timeout_ms, struct error *err)
 {
     const struct rd_kafka_metadata *metadata;
-    const char *name = NULL;
-    int32_t partition = 0;
-    size_t leaderless = 0;
+    struct wanting leaderless = {0}, behind = {0};
 
     for (size_t i = 0; i < p->topic_count; i++) {
         if (ask(p, i, timeout_ms, &metadata, err) < 0)
             return -EIO;
-        const struct rd_kafka_metadata_topic *topic = metadata->topics;
-        for (int n = 0; metadata->topic_cnt == 1 && n < topic->partition_cnt; n++)
-            if (topic->partitions[n].leader < 0 && leaderless++ == 0) {
-                name = rd_kafka_topic_name(p->topics[i].handle);
-                partition = topic->partitions[n].id;
-            }
+        const char *name = rd_kafka_topic_name(p->topics[i].handle);
+        for (int n = 0; metadata->topic_cnt == 1 && n < metadata->topics->partition_cnt; n++) {
+            const rd_kafka_metadata_partition_t *found = &metadata->topics->partitions[n];
+            if (found->leader < 0)
+                note_wanting(&leaderless, name, found);
+            else if (found->isr_cnt < found->replica_cnt)
+                note_wanting(&behind, name, found);
+        }
         rd_kafka_metadata_destroy(metadata);
     }
-    if (leaderless == 0)
-        return 0;
-    error_set(err, "no broker leads partition %d of topic \"%s\" (%zu such partition%s)", (int) partition,
-              name, leaderless, plural((int64_t) leaderless));
-    return KAFKA_LEADERLESS;
+    if (leaderless.count > 0)
+        error_set(err, "no broker leads partition %d of topic \"%s\" (%zu such partition%s)",
+                  (int) leaderless.partition, leaderless.topic, leaderless.count,
+                  plural((int64_t) leaderless.count));
+    else if (behind.count > 0)
+        error_set(err, "%d of %d copies of partition %d of topic \"%s\" are in sync (%zu such partition%s)",
+                  behind.in_sync, behind.copies, (int) behind.partition, behind.topic, behind.count,
+                  plural((int64_t) behind.count));
+    else
+        error_set(err, "%s", "");
+    return leaderless.count > 0 ? KAFKA_LEADERLESS : 0;
 }
 
 /* The broker's answer about the topic that was asked for. */

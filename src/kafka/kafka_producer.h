@@ -32,8 +32,8 @@ int kafka_producer_look(struct kafka_producer *p, int timeout_ms, int *ret_parti
 enum {
     KAFKA_LEADERLESS = 1, /* messages to such a partition wait; *err names one, and how many there are */
 };
-/* Asks the brokers for partitions that no broker leads. Waits up to timeout_ms. 0 = each has a leader, or the
- * outcome above, or -EIO with *err. */
+/* Asks the brokers for partitions that no broker leads. Waits up to timeout_ms. 0 = each has a leader: then
+ * *err tells of copies that are not in sync, "" = all are; or the outcome above, or -EIO with *err. */
 int kafka_producer_leaders(struct kafka_producer *p, int timeout_ms, struct error *err);
 enum {
     KAFKA_TOPIC_REFUSED = 1, /* the topic cannot be created; *err says why */

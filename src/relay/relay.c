@@ -56,6 +56,7 @@ static void give_up(struct relay *relay)
     relay_drop_producer(relay);
     relay_end_tail(relay);
     relay_batch_free(&relay->sending.batch);
+    relay->sending.stuck.since = relay->sending.stuck.patience_usec = 0;
     relay_names_free(&relay->sending.names);
     gaps_free(&relay->position.gaps);
     relay->stats.gaps = 0;

@@ -121,7 +121,12 @@ struct relay_sending {
     struct backoff backoff;
     uint64_t progress_at;   /* when Kafka last took a message, or there was no message to take */
     struct error no_broker; /* why no broker could be reached since, "" = brokers are reached */
-    int64_t stopped_on;     /* the event that Kafka refused, 0 = none */
+    struct {
+        uint64_t
+            since; /* monotonic; each partition has had a leader, and Kafka takes no message; 0 = not so */
+        uint64_t patience_usec; /* for how long; doubles with each new producer that changes nothing */
+    } stuck;
+    int64_t stopped_on; /* the event that Kafka refused, 0 = none */
 };
 
 struct relay {
@@ -173,6 +178,10 @@ void relay_kafka_lost(struct relay *relay, const char *words);
 /* Messages have been on their way for long, and nothing is known of Kafka's trouble: asks what it may be. */
 void relay_kafka_silent(struct relay *relay);
 void relay_kafka_back(struct relay *relay);
+/* Messages have been on their way for long, though Kafka answers and each partition has a leader: the client
+ * keeps them to itself, as it may after the death of the broker that led (librdkafka 2.0.2), or the brokers
+ * refuse them for now. True once it has lasted: a new producer may help. */
+bool relay_producer_is_stuck(struct relay *relay);
 
 /* --- relay_tail.c ----------------------------------------------------------------------------- */
 

@@ -11,6 +11,9 @@
 #define POLICY_MS 1000
 #define VALUE_SPARE 32768 /* of a message: key, headers, and the protocol's own bytes */
 #define SMALL_BATCHES_USEC (5 * 60 * USEC_PER_SEC)
+/* What it had sent comes twice with a new producer, where only the answers were late. */
+#define STUCK_USEC (10 * USEC_PER_SEC)
+#define STUCK_MAX_USEC (5 * 60 * USEC_PER_SEC)
 
 /* By struct relay_kafka's batch_step; see kafka_producer_new(). */
 static const size_t batch_bytes[] = {0, 65536, 8192, 1};
@@ -31,11 +34,10 @@ void relay_kafka_lost(struct relay *relay, const char *words)
 }
 
 /* As kafka_producer_leaders(); a partition without leader is said. */
-static int look_for_leaders(struct relay *relay)
+static int look_for_leaders(struct relay *relay, struct error *err)
 {
     struct relay_kafka *kafka = &relay->kafka;
-    struct error err;
-    int r = kafka_producer_leaders(kafka->producer, LEADERS_MS, &err);
+    int r = kafka_producer_leaders(kafka->producer, LEADERS_MS, err);
 
     if (r != KAFKA_LEADERLESS)
         return r;
@@ -45,7 +47,7 @@ static int look_for_leaders(struct relay *relay)
             LOG_WARNING, MSG_KAFKA_LOST,
             "the relay waits for Kafka: %s, since the brokers that have copies of it are away or lag behind; "
             "trying again. Deliveries go on, events wait in the ledger",
-            err.text);
+            err->text);
     relay->stats.kafka_up = false;
     if (relay->stats.trouble != RELAY_STOPPED)
         relay->stats.trouble = RELAY_NO_LEADER;
@@ -59,8 +61,21 @@ static bool is_said_away(const struct relay *relay)
 
 void relay_kafka_silent(struct relay *relay)
 {
-    if (!is_said_away(relay) && look_for_leaders(relay) != KAFKA_LEADERLESS)
-        relay_kafka_lost(relay, "could not reach Kafka: no answer");
+    struct error err, words;
+
+    if (is_said_away(relay))
+        return;
+    int r = look_for_leaders(relay, &err);
+    if (r == KAFKA_LEADERLESS)
+        return;
+    if (r < 0)
+        error_set(&words, "could not reach Kafka: no answer");
+    else
+        error_set(&words,
+                  "Kafka answers, but takes no events: perhaps fewer copies of a partition are in sync than "
+                  "min.insync.replicas asks for%s%s",
+                  *err.text ? "; " : "", err.text);
+    relay_kafka_lost(relay, words.text);
 }
 
 /* A broker that answers, and takes some events, may still lack those that lead other partitions. */
@@ -70,8 +85,9 @@ static bool is_whole(struct relay *relay)
 
     if (now < relay->kafka.leaders_at)
         return false;
+    struct error ignored;
     relay->kafka.leaders_at = now + LOOK_BACK_USEC;
-    return look_for_leaders(relay) == 0;
+    return look_for_leaders(relay, &ignored) == 0;
 }
 
 void relay_kafka_back(struct relay *relay)
@@ -86,6 +102,25 @@ void relay_kafka_back(struct relay *relay)
     if (relay->stats.trouble == RELAY_NO_KAFKA || relay->stats.trouble == RELAY_NO_LEADER)
         relay->stats.trouble = RELAY_FINE;
     backoff_reset(&relay->kafka.backoff);
+}
+
+bool relay_producer_is_stuck(struct relay *relay)
+{
+    struct relay_sending *sending = &relay->sending;
+    uint64_t now = now_monotonic_usec();
+    struct error ignored;
+
+    if (kafka_producer_leaders(relay->kafka.producer, LEADERS_MS, &ignored) != 0) {
+        sending->stuck.since = 0;
+        return false;
+    }
+    sending->stuck.since = sending->stuck.since ? sending->stuck.since : now;
+    sending->stuck.patience_usec = MAX(sending->stuck.patience_usec, STUCK_USEC);
+    if (now - sending->stuck.since < sending->stuck.patience_usec)
+        return false;
+    sending->stuck.patience_usec = MIN(2 * sending->stuck.patience_usec, STUCK_MAX_USEC);
+    sending->stuck.since = 0;
+    return true;
 }
 
 void relay_drop_producer(struct relay *relay)
@@ -186,7 +221,8 @@ uint64_t relay_look_at_topics(struct relay *relay)
     }
     if (r < 0)
         return relay_lose_session(relay, r, &err);
-    relay_kafka_back(relay);
+    if (relay->sending.stuck.patience_usec == 0)
+        relay_kafka_back(relay);
     bool missed = trouble_ends(&relay->kafka.topics_missing);
     if (trouble_ends(&relay->kafka.topics_forbidden) || missed)
         log_line(LOG_NOTICE, MSG_KAFKA_TOPIC, "the relay's topics are there");

@@ -316,12 +316,28 @@ static void note_progress(struct relay *relay, size_t delivered)
     if (delivered > 0) {
         sending->progress_at = now;
         sending->no_broker.text[0] = '\0';
+        sending->stuck.since = sending->stuck.patience_usec = 0;
         relay_kafka_back(relay);
     } else if (*sending->no_broker.text && now - sending->progress_at > RELAY_TURN_USEC) {
         relay_kafka_lost(relay, sending->no_broker.text);
     } else if (now - sending->progress_at > KAFKA_SILENCE_USEC) {
         relay_kafka_silent(relay);
     }
+}
+
+/* Kafka has taken nothing for long: it may be for the client to start over. */
+static uint64_t wait_on(struct relay *relay)
+{
+    const struct relay_sending *sending = &relay->sending;
+    uint64_t silence = now_monotonic_usec() - sending->progress_at;
+
+    if (sending->batch.on_the_way == 0 || silence < KAFKA_SILENCE_USEC || !relay_producer_is_stuck(relay))
+        return NOW;
+    log_notice("Kafka answers, and has taken none of %zu events for %" PRIu64
+               " s: the client starts over, and sends again what it cannot know to be there",
+               sending->batch.on_the_way, silence / USEC_PER_SEC);
+    relay_drop_producer(relay);
+    return NOW;
 }
 
 uint64_t relay_publish(struct relay *relay)
@@ -349,5 +365,5 @@ uint64_t relay_publish(struct relay *relay)
     } while (b->on_the_way > 0 && now_monotonic_usec() < until);
     if (relay_batch_is_done(b))
         return save(relay);
-    return b->failed_row && (b->on_the_way == 0 || broken) ? recover(relay) : NOW;
+    return b->failed_row && (b->on_the_way == 0 || broken) ? recover(relay) : wait_on(relay);
 }

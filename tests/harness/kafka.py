@@ -228,6 +228,10 @@ class EmbeddedBroker(Cluster):
         self.close()
 
 
+def kafka_uuid():
+    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "x")
+
+
 def java_missing():
     """Why real Kafka cannot be run here, or None."""
     if not shutil.which("java"):
@@ -346,12 +350,11 @@ class RealKafka(Cluster):
         with open(self.properties, "w", encoding="utf-8") as f:
             f.writelines(f"{key}={value}\n" for key, value in properties.items())
 
-    def _format(self):
-        name = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "x")
+    def _format(self, quorum=("--standalone",), name=None):
         users = [a for user, password in self.scram_users.items() for mechanism in ("SCRAM-SHA-256", "SCRAM-SHA-512")
                  for a in ("--add-scram", f"{mechanism}=[name={user},password={password}]")]
-        tool = Child([*self.java, "kafka.tools.StorageTool", "format", "--standalone", "-t", name, *users, "-c",
-                      self.properties], name="format", folder=self.folder).start()
+        tool = Child([*self.java, "kafka.tools.StorageTool", "format", *quorum, "-t", name or kafka_uuid(),
+                      *users, "-c", self.properties], name="format", folder=self.folder).start()
         if tool.wait(240) != 0:
             raise Unavailable(f"Kafka's storage could not be formatted: {tool.output[-2000:]}")
         tool.close()
