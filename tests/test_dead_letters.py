@@ -1,6 +1,7 @@
 """Messages that no consumer can handle: where they go, when there are too many of them, and what operators do with them."""
 import concurrent.futures
 import contextlib
+import itertools
 import json
 import uuid
 
@@ -8,7 +9,7 @@ import pytest
 from harness.anubis import Ctl
 from harness.application import Application
 from harness.processes import wait_for
-from test_consumer import GROUP, SETTINGS, Scene, event, logged
+from test_consumer import GROUP, PARTITIONS, SETTINGS, Scene, event, logged
 from test_migrate import encoded
 from test_statements import STATEMENTS
 
@@ -366,6 +367,35 @@ def test_a_letter_of_a_forged_event_is_never_counted(scene, make_daemon, ctl):
     answer = ctl("dead-letters", "replay", "--all", "--json").expect(1).json
     assert answer["failed"] == 2 and answer["handled"] == 0 and answer["handled_before"] == 0
     assert "the ledger does not have" in answer["failures"][0] and "another installation" in answer["failures"][1]
+    assert scene.counters() == scene.expected
+
+
+def test_an_event_that_was_put_aside_in_several_partitions_counts_once(scene, make_daemon, ctl):
+    """As where its topic has grown, or a tool has copied what it read; and when the daemon has counted it before."""
+    app, number = scene.app, itertools.count(900)
+    def put_aside(message, partition):
+        app.query("insert into {s}.dead_letters (consumer_group, read_model, topic, partition, \"offset\", key, value, headers, "
+                  "error) values ('g', 'integration', %s, %s, %s, %s, %s, %s, 'x')",
+                  (scene.topic("sent"), partition, next(number), message["key"], message["value"].encode(),
+                   json.dumps(dict(message["headers"]))))
+    first, second = (event("sent", n, 770 + n, scene.integrations[0]) for n in (1, 2))
+    scene.record({"sent": [first, second]})
+    for partition in range(PARTITIONS):
+        put_aside(first, partition)
+    app.query("insert into {s}.relay_topics (topic, from_sequence, partitions) values (%s, 0, %s)",
+              (scene.topic("sent"), PARTITIONS))
+    answer = ctl("dead-letters", "replay", "--all", "--json").expect(0).json
+    assert (answer["handled"], answer["handled_before"]) == (1, PARTITIONS - 1)
+    scene.expected[scene.integrations[0], "sent"] += 1
+    assert scene.counters() == scene.expected
+    # The daemon knows it by the same marks, and the replay what the daemon has counted.
+    scene.send({"sent": [first, second]})
+    scene.expected[scene.integrations[0], "sent"] += 1
+    make_daemon(SETTINGS).start()
+    scene.check()
+    for partition in range(PARTITIONS):
+        put_aside(second, partition)
+    assert ctl("dead-letters", "replay", "--all", "--json").expect(0).json["handled_before"] == PARTITIONS
     assert scene.counters() == scene.expected
 
 

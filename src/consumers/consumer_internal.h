@@ -288,7 +288,6 @@ int consumer_ask_stopped(struct consumer *c, struct error *err);
 
 /* --- homes.c ---------------------------------------------------------------------------------- */
 
-void homes_free(struct homes *h);
 /* Which of the items at these places are not in the partition where they belong; and notes those that are
  * repeated. As pg_query(). */
 int consumer_find_strays(struct consumer *c, struct consumer_item *items, const size_t *at, size_t count,

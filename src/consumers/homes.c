@@ -10,19 +10,26 @@ void homes_free(struct homes *h)
     *h = (struct homes){0};
 }
 
-/* As relay_topics_partition(). Where no relay has led yet, nobody knows. */
-static bool is_at_home(const struct consumer_partition *p, const struct message_event *e)
+/* As relay_topics_partition(). */
+int32_t homes_find(const struct homes *h, const struct message_event *e)
 {
-    const struct homes *h = &p->homes;
     char key[I64_TEXT];
 
     if (h->len == 0)
-        return true;
+        return -1;
     int32_t actual = h->counts[h->len - 1].count, count = actual;
     for (size_t i = 0; i < h->len && h->counts[i].from_sequence <= e->sequence; i++)
         count = h->counts[i].count;
     size_t len = (size_t) (put_i64(key, e->subscription_id) - key);
-    return kafka_partition((struct bytes){key, len}, MIN(count, actual)) == p->number;
+    return kafka_partition((struct bytes){key, len}, MIN(count, actual));
+}
+
+/* Where no relay has led yet, nobody knows. */
+static bool is_at_home(const struct consumer_partition *p, const struct message_event *e)
+{
+    int32_t home = homes_find(&p->homes, e);
+
+    return home < 0 || home == p->number;
 }
 
 static int load(struct consumer *c, struct consumer_partition *p, struct error *err)

@@ -51,17 +51,38 @@ static int run_handlers(struct pg *pg, const struct consumer_group *group, const
     return check_all(pg, r, ret_fault, err);
 }
 
+/* Where a consumer marks the event, in whatever partition this message stands: published again, it comes by
+ * its home. */
+static int find_place(struct pg *pg, const struct message_event *e, int32_t *ret, struct error *err)
+{
+    struct homes homes = {0};
+    int r = store_read_homes(pg, e->topic, &homes, err);
+
+    if (r != PG_DONE)
+        return r;
+    int32_t home = homes_find(&homes, e);
+    *ret = home < 0 ? e->partition : home;
+    homes_free(&homes);
+    return PG_DONE;
+}
+
 /* The chunk of its mark; the handlers' effects come with the mark. */
 static int mark_and_run(struct pg *pg, const struct consumer_group *group, const struct message_event *e,
                         struct bitmap_chunk *chunk, const char **ret_fault, struct error *err)
 {
-    const struct store_chunk place = {event_type_word(e->type), e->partition, chunk};
-    bool moved = false;
+    struct store_chunk place = {.type = event_type_word(e->type), .chunk = chunk};
+    bool moved = false, elsewhere = false;
 
-    int r = store_read_chunks(pg, group->model, &place, 1, err);
+    int r = find_place(pg, e, &place.partition, err);
+    if (r == PG_DONE)
+        r = store_read_chunks(pg, group->model, &place, 1, err);
+    /* Also by a partition of another time, or under another prefix. */
+    if (r == PG_DONE)
+        r = store_find_marked(pg, group->model, place.type, place.partition, &e->sequence, 1, &elsewhere,
+                              err);
     if (r != PG_DONE)
         return r;
-    if (!bitmap_set(chunk, e->sequence))
+    if (elsewhere || !bitmap_set(chunk, e->sequence))
         return LETTER_BEFORE;
     r = store_write_chunks(pg, group->model, &place, 1, &moved, err);
     if (r != PG_DONE || moved)

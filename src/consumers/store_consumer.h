@@ -65,6 +65,10 @@ struct homes {
     bool asked; /* in this transaction */
 };
 
+/* The partition in which the relay publishes the event; -1 = no relay has led yet. See homes.c. */
+int32_t homes_find(const struct homes *h, const struct message_event *e);
+void homes_free(struct homes *h);
+
 /* Which of the ids are marked in another partition: sets their places in `ret`. */
 int store_find_marked(struct pg *pg, const char *model, const char *type, int32_t partition,
                       const int64_t *ids, size_t count, bool *ret, struct error *err);
