@@ -806,6 +806,17 @@ def test_verify_finds_marks_that_are_no_events(proven, ctl):
     wrong(ctl, 1, f"the wrong ids are {twice}")
 
 
+def test_verify_says_what_may_keep_an_old_event_from_being_handled(proven, ctl):
+    """A neighbour in the group that publishes nothing leaves no trace in this database."""
+    old = proven.value("select id from {s}.subscription_events where event_type = 'created' order by 1 limit 1")
+    without_triggers(proven, f"update {{s}}.subscription_events set created_at = created_at - interval '1 h' where id = {old}")
+    proven.query("update {s}.consumer_bitmaps set bits = set_bit(bits, %s, 0) "
+                 "where event_type = 'created' and read_model = 'integration'", (old,))
+    ctl("replay", "--group", "integration", "--from-ledger").expect(0)  # the analytics
+    said = ctl("verify").expect(2).stdout
+    assert "published for long" in said and "consumers.group_prefix and a kafka.topic_prefix of its own" in said
+
+
 def test_verify_keeps_behind_apart_from_wrong(proven, ctl):
     def behind():
         consumers = ctl("status", "--json").json["consumers"]

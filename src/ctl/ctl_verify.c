@@ -341,6 +341,12 @@ static bool add_stops(struct proof *p)
     return stand_still;
 }
 
+static const char late[] =
+    "the oldest of these has been published for long. When the consumers run (\"anubisctl status\") and it "
+    "stays, run \"anubisctl replay --group integration\": what Kafka has is read again, and the rest published "
+    "again. First see that no daemon of another database is in the same consumer group, whose journal says so: "
+    "it needs a consumers.group_prefix and a kafka.topic_prefix of its own";
+
 static int add_verdict(struct proof *p)
 {
     const struct sentences *d = &p->differences;
@@ -361,15 +367,13 @@ static int add_verdict(struct proof *p)
     if (found)
         strbuf_addf(&text, "WRONG: %" PRId64 " difference%s", found, plural(found));
     else if (is_behind)
-        strbuf_addf(
-            &text, "not yet caught up: %" PRId64 " events to be published, %" PRId64 " to be handled; %s",
-            b->unpublished, b->behind,
-            !pg_is_null(p->refused, 0, 0) ? pg_get_text(p->refused, 0, 0)
-            : stand_still                 ? "consumers have stopped, see above"
-            : is_late ? "the oldest of these has been published for long. When the consumers run "
-                        "(\"anubisctl status\") and it stays, run \"anubisctl replay --group integration\": "
-                        "what Kafka has is read again, and the rest published again"
-                      : "nothing is wrong");
+        strbuf_addf(&text,
+                    "not yet caught up: %" PRId64 " events to be published, %" PRId64 " to be handled; %s",
+                    b->unpublished, b->behind,
+                    !pg_is_null(p->refused, 0, 0) ? pg_get_text(p->refused, 0, 0)
+                    : stand_still                 ? "consumers have stopped, see above"
+                    : is_late                     ? late
+                                                  : "nothing is wrong");
     else
         strbuf_adds(&text, "proven: subscriptions, ledger, published events and counters agree");
     if (b->unlogged)
