@@ -1077,6 +1077,9 @@ def test_an_integration_is_paused_and_resumed(app, ctl):
         (["--since", "2026-01-01T00:00-03:00", "--until", "2026-01-01T02:59Z"],
          "is 2026-01-01 03:00:00Z, which is after --until"),
         (["--since", "2999-01-01"], "--since is 2999-01-01 00:00:00Z, which is after "))),
+    (["report", "--since", "2026-11-24 08:00 Nowhere/Zone"], 64, 'a time cannot be read: time zone "nowhere/zone"'),
+    (["retry", "--until", "2026-11-24T08:00+16:00"], 64, "a time cannot be read: time zone displacement out of range"),
+    (["replay", "--group", "external", "--from", "2026-11-24T08:00 Nowhere/Zone"], 64, "a time cannot be read"),
     (["report", "--until", "25h"], 64, "there is nothing between"), (["report", "--since", "1h", "--until", "1h"], 0, ""),
     *((["replay", "--group", group, "--from", "2999-01-01"], 64, "--from is 2999-01-01 00:00:00Z, which is after now")
       for group in ("integration", "monitoring", "external")),

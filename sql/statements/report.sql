@@ -84,12 +84,12 @@ select c.integration_id, i.name::text, coalesce(c.created, 0)::text, coalesce(c.
 
 -- name: times_disordered :once
 -- Both times, when the second one is before the first one; no row: it is not.
--- $1 text: a time; or a duration before now that begins with "-"
+-- $1 text: a time; or a duration before now that begins with "-"; NULL = whenever
 -- $2 text: in the same way; NULL = now
 select since, until
   from (select case when left($1, 1) = '-' then now() + $1::interval else $1::timestamptz end as since,
                case when $2 is null then now() when left($2, 1) = '-' then now() + $2::interval else $2::timestamptz end as until) t
- where until < since
+ where until < coalesce(since, '-infinity')
 
 -- name: integration_is_missing :once
 -- $1 bigint: its id; 0 = none is named

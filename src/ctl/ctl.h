@@ -124,8 +124,8 @@ int ctl_read_id(const char *text, const char *whose, int64_t *ret);
 int ctl_read_part(const struct ctl *c, const char *since, const char *until, struct pg_args *args);
 /* Whether these lie in their order. 0, or an exit code after it named both times. */
 int ctl_check_part(const struct ctl *c, struct pg *pg, const char *since, const char *until);
-/* The same of two times as ctl_read_time() gives them; `since` NULL = whenever, `until` NULL = now. `first`
- * and `last` are their names. */
+/* The same of two times as ctl_read_time() gives them, and whether the server can read them; `since` NULL =
+ * whenever, `until` NULL = now. `first` and `last` are their names. */
 int ctl_check_order(struct pg *pg, const char *first, const char *since, const char *last, const char *until);
 
 /* Reads a file of at most `max` bytes, "-" = the standard input, to the end of *ret. 0, or an exit code after
