@@ -122,8 +122,7 @@ struct relay_sending {
     uint64_t progress_at;   /* when Kafka last took a message, or there was no message to take */
     struct error no_broker; /* why no broker could be reached since, "" = brokers are reached */
     struct {
-        uint64_t
-            since; /* monotonic; each partition has had a leader, and Kafka takes no message; 0 = not so */
+        uint64_t since;         /* monotonic; Kafka takes nothing, though it is whole; 0 = not so */
         uint64_t patience_usec; /* for how long; doubles with each new producer that changes nothing */
     } stuck;
     int64_t stopped_on; /* the event that Kafka refused, 0 = none */
