@@ -226,7 +226,7 @@ def main():
     missing = java_missing()
     real = a.kafka == "real" or (a.kafka is None and not missing)
     results = {"broker": "Apache Kafka" if real else f"embedded ({missing or 'as asked'}): no base for comparisons"}
-    with (RealKafka() if real else EmbeddedBroker()) as kafka:
+    with (RealKafka(lasting=True) if real else EmbeddedBroker()) as kafka:
         bench = Bench(kafka)
         try:
             results = machine(bench.server.value("show server_version")) | results

@@ -264,6 +264,12 @@ def fetch_kafka():
     return libs
 
 
+def _classes_file():
+    """Kafka's classes as this Java has them in memory, which spares each start a second; the first that formats makes it."""
+    java = os.stat(os.path.realpath(shutil.which("java")))
+    return os.path.join(cache_folder(f"kafka-{KAFKA_VERSION}-tools"), f"classes-{java.st_mtime_ns}-{java.st_size}.jsa")
+
+
 LOG4J = """<?xml version="1.0" encoding="UTF-8"?>
 <Configuration status="ERROR">
   <Appenders><Console name="out"><PatternLayout pattern="%d %p %m (%c)%n"/></Console></Appenders>
@@ -285,9 +291,9 @@ class RealKafka(Cluster):
 
     listeners: further ones, {"SASL_PLAINTEXT": {"sasl.enabled.mechanisms": "PLAIN", …}}: name (= protocol) to that
     listener's own settings, for which `addresses` then has the ports. advertised_port: what clients are told instead of
-    the real port (a toxic.Proxy in between)."""
+    the real port (a toxic.Proxy in between). lasting: Java compiles it well, which pays after some minutes of work."""
 
-    def __init__(self, settings=None, listeners=None, scram_users=None, heap="512m", advertised_port=None):
+    def __init__(self, settings=None, listeners=None, scram_users=None, heap="512m", advertised_port=None, lasting=False):
         self.libs = fetch_kafka()
         self.folder = scratch_folder()
         self.settings = settings or {}
@@ -300,10 +306,11 @@ class RealKafka(Cluster):
         with open(log4j, "w", encoding="ascii") as f:
             f.write(LOG4J)
         self.java = ["java", f"-Dlog4j2.configurationFile={log4j}", f"-Dlog4j.configurationFile={log4j}",
-                     "-Djava.net.preferIPv4Stack=true", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=4",
-                     "-XX:-UsePerfData", "-cp", os.path.join(self.libs, "*")]
-        self.child = Child([*self.java[:1], f"-Xmx{heap}", f"-Xms{heap}", *self.java[1:], "kafka.Kafka", self.properties],
-                           name="kafka", folder=self.folder)
+                     "-Djava.net.preferIPv4Stack=true", "-XX:+UseSerialGC", f"-XX:TieredStopAtLevel={4 if lasting else 1}",
+                     "-XX:-UsePerfData", "-Xlog:disable", "-cp", os.path.join(self.libs, "*")]
+        self.classes = _classes_file()
+        self.child = Child([*self.java[:1], f"-Xmx{heap}", f"-Xms{heap}", f"-XX:SharedArchiveFile={self.classes}", *self.java[1:],
+                            "kafka.Kafka", self.properties], name="kafka", folder=self.folder)
         self._write_properties()
         self._format()
 
@@ -353,11 +360,16 @@ class RealKafka(Cluster):
     def _format(self, quorum=("--standalone",), name=None):
         users = [a for user, password in self.scram_users.items() for mechanism in ("SCRAM-SHA-256", "SCRAM-SHA-512")
                  for a in ("--add-scram", f"{mechanism}=[name={user},password={password}]")]
-        tool = Child([*self.java, "kafka.tools.StorageTool", "format", *quorum, "-t", name or kafka_uuid(),
-                      *users, "-c", self.properties], name="format", folder=self.folder).start()
+        made = os.path.join(self.folder, "classes")
+        archive = f"-XX:SharedArchiveFile={self.classes}" if os.path.exists(self.classes) else f"-XX:ArchiveClassesAtExit={made}"
+        tool = Child([*self.java[:1], archive, *self.java[1:], "kafka.tools.StorageTool", "format", *quorum, "-t",
+                      name or kafka_uuid(), *users, "-c", self.properties], name="format", folder=self.folder).start()
         if tool.wait(240) != 0:
             raise Unavailable(f"Kafka's storage could not be formatted: {tool.output[-2000:]}")
         tool.close()
+        if os.path.exists(made):
+            shutil.copyfile(made, f"{self.classes}.{os.getpid()}")  # perhaps another file system
+            os.rename(f"{self.classes}.{os.getpid()}", self.classes)
 
     def start(self, wait=True, deadline=240):
         self.child.start()
