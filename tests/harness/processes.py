@@ -1,5 +1,6 @@
 """Child processes, each in a session of its own, and waiting for conditions."""
 import atexit
+import contextlib
 import os
 import random
 import re
@@ -7,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 import uuid
 
@@ -25,9 +27,33 @@ class Deadline(AssertionError):
     """What was waited for did not come."""
 
 
+_waits = threading.local()
+
+
+def kept():
+    """What the looks of the innermost wait of this thread share, by any key: closed when the wait ends. None outside of one."""
+    return getattr(_waits, "kept", None)
+
+
+@contextlib.contextmanager
+def _keeping():
+    outer, _waits.kept = kept(), {}
+    try:
+        yield
+    finally:
+        for thing in _waits.kept.values():
+            thing.close()
+        _waits.kept = outer
+
+
 def wait_for(condition, deadline=30.0, what="the condition", interval=0.02):
     """Calls condition() until it returns something true, and returns that. Its last exception is reported when the
     deadline passes; an AssertionError passes at once."""
+    with _keeping():
+        return _wait_for(condition, deadline, what, interval)
+
+
+def _wait_for(condition, deadline, what, interval):
     end = time.monotonic() + deadline * PATIENCE
     error = None
     while True:
