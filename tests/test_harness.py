@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
@@ -426,6 +427,28 @@ def test_postgres_databases(postgres_server):
         connection.cursor().execute("select 1")
 
 
+def test_the_looks_of_a_wait_share_a_session(postgres_server):
+    pids = []
+
+    def look():
+        """Each look at a session that is as new, also after one that ended with an error."""
+        settings, locks = postgres_server.query("select current_setting('my.own', true), (select count(*) from pg_locks "
+                                                "where locktype = 'advisory' and pid = pg_backend_pid())")[0]
+        assert not settings and locks == 0
+        pids.append(postgres_server.value("set my.own = 'kept'; prepare look as select 1; create temp table look (); "
+                                          "select pg_backend_pid(), pg_advisory_lock(1)"))
+        if len(pids) == 3:
+            os.kill(pids[-1], signal.SIGTERM)
+            wait_for(lambda: pids[-1] not in postgres_server.backends(), what="the session to end")
+        if len(pids) == 5:
+            postgres_server.query("select 1 / 0")
+        return len(pids) == 7
+    wait_for(look)
+    assert pids[0] == pids[1] == pids[2] != pids[3] == pids[4] != pids[5] == pids[6]
+    wait_for(lambda: not set(pids) & set(postgres_server.backends()), what="its sessions to end")
+    assert postgres_server.value("select pg_backend_pid()") != postgres_server.value("select pg_backend_pid()")
+
+
 # --- Kafka ---
 
 
@@ -576,16 +599,22 @@ def test_proxy_before_postgres(own_postgres):
             connection.cursor().execute("select 1")
 
 
+def checkout(folder):
+    """Where run-checks finds no tests but those that are written there; the folder for them."""
+    tests = folder / "tests"
+    tests.mkdir()
+    shutil.copy(pathlib.Path(__file__).with_name("run-checks"), tests)
+    (folder / "build").mkdir()
+    for program in ("anubisd", "anubisctl"):
+        (folder / "build" / program).symlink_to("/bin/true")
+    return tests
+
+
 @pytest.mark.parametrize("fickle, broken, said", [
     (0, 0, "1 passed, 0 failed"), (1, 0, "2 passed, 0 failed"), (6, 0, "7 passed, 0 failed"), (7, 0, "1 passed, 7 failed"),
     (1, 1, "2 passed, 1 failed")])
 def test_a_test_that_failed_beside_others_is_run_once_more_alone(tmp_path, fickle, broken, said):
-    tests = tmp_path / "tests"
-    tests.mkdir()
-    shutil.copy(pathlib.Path(__file__).with_name("run-checks"), tests)
-    for program in ("anubisd", "anubisctl"):
-        (tmp_path / "build").mkdir(exist_ok=True)
-        (tmp_path / "build" / program).symlink_to("/bin/true")
+    tests = checkout(tmp_path)
     fickle_test = ("import pathlib, pytest\n"
                    f"@pytest.mark.parametrize('name', {[f'a.b[{i}]' for i in range(fickle)]})\n"
                    "def test_fickle(name):\n"
@@ -601,3 +630,28 @@ def test_a_test_that_failed_beside_others_is_run_once_more_alone(tmp_path, fickl
     assert (done.returncode == 0) == ("0 failed" in said)
     assert done.stdout.count("failed beside others and passed alone") == (fickle if fickle <= 6 else 0)
     assert done.stdout.count("fails alone, too") == broken
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("chosen", [[], ["tests"]])
+def test_a_signal_ends_the_tests_that_run_and_begins_no_others(tmp_path, number, chosen):
+    tests = checkout(tmp_path)
+    for i in range(20):
+        (tests / f"test_{i}.py").write_text(
+            "import os, pathlib, signal, time\n"
+            "def test_it():\n"
+            "    def end(*_): raise KeyboardInterrupt\n"
+            "    signal.signal(signal.SIGTERM, end)\n"
+            "    try:\n"
+            f"        pathlib.Path('began.{i}').touch()\n"
+            "        time.sleep(300)\n"
+            f"    finally: pathlib.Path('ended.{i}').write_text(os.environ.get('ANUBIS_SCRATCH', ''))\n", encoding="utf-8")
+    checks = Child([tests / "run-checks", *chosen], name="checks", folder=str(tmp_path),
+                   env={key: None for key in os.environ if key != "PATH"}).start()
+    wait_for(lambda: list(tmp_path.glob("began.*")), 60, lambda: f"a test to begin: {checks.tail()}")
+    checks.signal(number)
+    assert checks.wait(30) == 128 + number
+    began = {path.suffix for path in tmp_path.glob("began.*")}
+    ended = {path.suffix: path.read_text(encoding="utf-8") for path in tmp_path.glob("ended.*")}
+    assert began == set(ended) and len(began) <= 8
+    assert not any(folder and os.path.exists(folder) for folder in ended.values())
