@@ -256,6 +256,8 @@ def test_single_rows_beside_an_old_snapshot_pass_few_entries(app, make_daemon, i
         app.wait_states(sent=warm)
         before = entries()
         insert(connection, rows)
+        # Without looks at the database, which pass entries, too.
+        wait_for(lambda: institutions.counts()["total"]["requests"] >= warm + rows, 60, "all to be received")
         app.wait_states(sent=warm + rows)
         daemon.term()  # its sessions leave their statistics
         wait_for(lambda: not app.query("select from pg_stat_activity where application_name like 'anubisd%%'"), 30, "their end")
