@@ -114,7 +114,7 @@ EFFECTS = {
         "update {s}.integrations set paused_until = 'infinity', pause_reason = 'restore' where id = 42",
         "select array_agg(id::int) from {s}.integrations where paused_until is null and pause_reason is null", [42]),
     "nextval": ("insert into {s}.subscriptions (id, integration_id) values (5000, 42)",
-                "insert into {s}.subscriptions (integration_id) values (42) returning id", 5001),
+                "insert into {s}.subscriptions (integration_id) values (42) returning id", 1005001),
     "anubisd_grant": ("create role anubisd", "select has_table_privilege('anubisd', '{s}.subscriptions', 'update')", True),
     "CREATE PUBLICATION": ("", "select puballtables and pubviaroot from pg_publication where pubname = 'anubis'", True),
     "ledger_partitions": ("insert into {s}.ledger_partitions values ('subscription_events_9', 9000000000, 9000000001)",
