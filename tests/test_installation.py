@@ -357,6 +357,32 @@ def test_two_installations_that_share_a_group_alone(own_postgres, real_kafka, to
             daemon.close()
 
 
+def test_an_idle_installation_in_our_group_is_named(own_postgres, real_kafka, topic_prefix, institutions):
+    """It writes no events, so nothing comes of it but that what it is given is counted nowhere."""
+    server, group = own_postgres(), topic_prefix[:-1]
+    settings = merged(QUICK, {"kafka": {"topic_prefix": topic_prefix}, "consumers": {"group_prefix": group}})
+    databases = [server.create_database(name) for name in ("busy", "idle")]
+    for database in databases:
+        Ctl(database=database).migrate()
+    daemons = [Daemon(settings, database=database, kafka=real_kafka, name=name)
+               for database, name in zip((databases[0], databases[0], databases[1]), ("one", "two", "idle"))]
+    try:
+        for daemon in daemons:
+            daemon.start()
+        said = rf'{group}-\w+-group: member "{{}}-1-[0-9a-f]{{{{8}}}}" of this consumer group has no session with this database'
+        for daemon in daemons[:2]:
+            daemon.wait_log("error: " + said.format("idle"), 120)
+        daemons[2].wait_log("error: " + said.format("(one|two)"), 120)
+        daemons[2].term()
+        for daemon in daemons[:2]:
+            daemon.wait_log(f"notice: {group}-.*: each member of this group is a daemon of this database again", 120)
+            assert not re.search(said.format("(one|two)"), daemon.log)
+            assert daemon.log.count("no reader, such as partition") <= 3, daemon.log
+    finally:
+        for daemon in daemons:
+            daemon.close()
+
+
 def test_daemons_of_one_database_in_groups_of_other_names(app, ctl, institutions, make_daemon):
     """Each handles all events, and nothing counts twice: that is said once, with the key, and not each time that they meet."""
     integration = app.integration(institutions.url("/good"))

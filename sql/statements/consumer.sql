@@ -21,6 +21,17 @@ select installation_name()::text
 -- $2 text: member
 select pg_try_advisory_lock(hashtextextended($1 || '/' || $2, lock_key('member')))
 
+-- name: members_elsewhere
+-- Those of these members whose lock (take_member) no session of this database holds.
+-- $1 text: consumer group
+-- $2 text[]: members
+select m from unnest($2::text[]) as m
+ where not exists (select from pg_locks l
+                    where l.locktype = 'advisory' and l.granted and l.objsubid = 1
+                      and l.database = (select oid from pg_database where datname = current_database())
+                      and (l.classid::bigint << 32) | l.objid::bigint = hashtextextended($1 || '/' || m, lock_key('member')))
+ order by 1
+
 -- name: read_offsets
 -- The offsets of those partitions that have a row: the partition's place in the arrays, offset, unread_until (-1 = NULL).
 -- $1 text: consumer group

@@ -130,9 +130,10 @@ struct consumer_member {
     struct error last_said;   /* of the other troubles */
     struct consumer_unassigned unassigned;
     struct {
-        struct trouble trouble; /* another program is a member of our group */
-        struct trouble hidden;  /* or has it for itself */
-        uint64_t look_at;       /* monotonic */
+        struct trouble trouble;   /* another program is a member of our group */
+        struct trouble hidden;    /* or has it for itself */
+        struct trouble elsewhere; /* a member that is like ours has no session with this database */
+        uint64_t look_at;         /* monotonic */
     } strangers;
     struct trouble outside; /* we are no member of it, though Kafka answers */
     struct trouble waits;   /* the same, whichever client it is */

@@ -15,6 +15,7 @@
 #define MEMBER_WAIT_USEC (2 * USEC_PER_SEC)
 #define STRANGERS_USEC (10 * USEC_PER_SEC)
 #define HIDDEN_USEC (30 * USEC_PER_SEC)
+#define ELSEWHERE_USEC (20 * USEC_PER_SEC)
 #define WAITS_USEC (20 * USEC_PER_SEC)   /* to be taken in as a member, before it is said */
 #define OUTSIDE_USEC (60 * USEC_PER_SEC) /* others may keep the group from giving out its partitions */
 #define PAUSE_MAX_USEC (10 * 60 * USEC_PER_SEC)
@@ -107,7 +108,6 @@ static void say_stranger(const struct consumer *c, const struct kafka_strangers 
         c->config->consumers.group_prefix);
 }
 
-/* What another program reads as a member of the group is counted by nobody: its partitions are not ours. */
 /* A group of the newer protocol (KIP-848) shows no members to ours, and lets none of ours in. */
 static void find_hidden(struct consumer *c, const struct kafka_strangers *found, uint64_t now)
 {
@@ -123,6 +123,31 @@ static void find_hidden(struct consumer *c, const struct kafka_strangers *found,
     }
 }
 
+/* Two databases with the same prefixes on one Kafka: what the other one's daemon is given it passes over, and
+ * while that one writes no events, nothing else tells. A daemon of ours has no session when it has just
+ * ended, or while it cannot reach the database. */
+static void find_elsewhere(struct consumer *c, const struct kafka_strangers *found, uint64_t now)
+{
+    CLEANUP(freep) char *name = NULL;
+    uint64_t patience = c->config->consumers.session_timeout_usec + ELSEWHERE_USEC;
+    struct error ignored;
+
+    if (!c->session.pg || store_find_elsewhere(c->session.pg, c->group_id, found, &name, &ignored) != PG_DONE)
+        return;
+    if (!name) {
+        if (trouble_ends(&c->kafka.strangers.elsewhere))
+            log_line(LOG_NOTICE, MSG_GROUP_SHARED,
+                     "%s: each member of this group is a daemon of this database again", c->name);
+    } else if (trouble_lasts(&c->kafka.strangers.elsewhere, now, now, patience)) {
+        log_line(
+            LOG_ERR, MSG_GROUP_SHARED,
+            "%s: member \"%s\" of this consumer group has no session with this database: it is anubisd for "
+            "another one, or cannot reach this one. The events that it is given are not counted here. Give "
+            "each database a kafka.topic_prefix and a consumers.group_prefix of its own (this one: \"%s\")",
+            c->name, name, c->config->consumers.group_prefix);
+    }
+}
+
 static void find_strangers(struct consumer *c)
 {
     struct kafka_strangers found;
@@ -135,8 +160,10 @@ static void find_strangers(struct consumer *c)
     if (r == KAFKA_NO_ANSWER_YET)
         return;
     c->kafka.strangers.look_at = now + STRANGERS_USEC;
-    if (r == 0)
+    if (r == 0) {
         find_hidden(c, &found, now);
+        find_elsewhere(c, &found, now);
+    }
     if (r < 0) {
         log_debug("%s: %s", c->name, err.text);
     } else if (found.count == 0) {
@@ -159,12 +186,20 @@ static void say_open(const struct consumer *c, const struct store_offset *one, s
               one->topic);
 }
 
+/* A partition that a member takes over has a row in consumer_offsets; a row of before, of another Kafka, say,
+ * tells nothing, nor does a missing one when another database's daemon has the partition: where brokers tell
+ * what each member has, that does. */
+static bool has_no_reader(const struct consumer *c, const struct store_offset *partition)
+{
+    int given = kafka_consumer_given(c->kafka.client, partition->topic, partition->partition);
+
+    return given == KAFKA_NOT_KNOWN ? partition->next < 0 : given == 0;
+}
+
 /* A static member that comes back is given its former partitions by the broker, without a word to the group:
- * those that a topic got meanwhile would have no reader as long as its members stay. A partition that a
- * member takes over has a row in consumer_offsets; a row of before, of another Kafka, say, tells nothing,
- * but where brokers tell what each member has, that does. One of a member that is gone is given to another
- * when its session ends, so the looks are further apart than that; and tries get rarer, since who has a
- * partition may be kept from it. */
+ * those that a topic got meanwhile would have no reader as long as its members stay. One of a member that is
+ * gone is given to another when its session ends, so the looks are further apart than that; and tries get
+ * rarer, since who has a partition may be kept from it. */
 int consumer_find_unassigned(struct consumer *c, bool *ret, struct error *err)
 {
     struct consumer_unassigned *u = &c->kafka.unassigned;
@@ -183,9 +218,7 @@ int consumer_find_unassigned(struct consumer *c, bool *ret, struct error *err)
         return PG_DONE;
     int r = store_read_offsets(c->session.pg, c->group_id, others, count, err);
     for (size_t i = 0; r == PG_DONE && i < count; i++)
-        if ((others[i].next < 0 ||
-             kafka_consumer_is_nobodys(c->kafka.client, others[i].topic, others[i].partition)) &&
-            open++ == 0)
+        if (has_no_reader(c, &others[i]) && open++ == 0)
             first = i;
     if (r != PG_DONE)
         return r;

@@ -163,6 +163,22 @@ int store_find_rival(struct pg *pg, const char *group, const char *model, char *
     return r;
 }
 
+int store_find_elsewhere(struct pg *pg, const char *group, const struct kafka_strangers *found, char **ret,
+                         struct error *err)
+{
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+    CLEANUP(pg_result_freep) struct pg_result *result = NULL;
+
+    pg_arg_text(&args, group);
+    pg_array_begin(&args, PG_TEXT);
+    for (size_t i = 0; i < found->alike_count; i++)
+        pg_array_bytes(&args, found->alike[i], strlen(found->alike[i]));
+    int r = pg_query(pg, &sql_members_elsewhere, &args, &result, err);
+    if (r == PG_DONE && pg_rows(result) > 0)
+        *ret = xstrdup(pg_get_text(result, 0, 0));
+    return r;
+}
+
 int store_read_stop(struct pg *pg, const char *model, struct store_stop *ret, struct error *err)
 {
     CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;

@@ -54,6 +54,9 @@ struct store_stop {
 void store_stop_done(struct store_stop *stop);
 /* Another group that handles the read model now; *ret is the caller's to free, NULL = there is none. */
 int store_find_rival(struct pg *pg, const char *group, const char *model, char **ret, struct error *err);
+/* One of these members of the group that no daemon of this database is; *ret as above. */
+int store_find_elsewhere(struct pg *pg, const char *group, const struct kafka_strangers *found, char **ret,
+                         struct error *err);
 int store_read_stop(struct pg *pg, const char *model, struct store_stop *ret, struct error *err);
 /* How many partitions a topic has had, from which ledger id on. */
 struct homes {

@@ -344,7 +344,7 @@ static bool add_stops(struct proof *p)
 static const char late[] =
     "the oldest of these has been published for long. When the consumers run (\"anubisctl status\") and it "
     "stays, run \"anubisctl replay --group integration\": what Kafka has is read again, and the rest published "
-    "again. First see that no daemon of another database is in the same consumer group, whose journal says so: "
+    "again. First see that no daemon of another database is in the same consumer group, which the journal says: "
     "it needs a consumers.group_prefix and a kafka.topic_prefix of its own";
 
 static int add_verdict(struct proof *p)

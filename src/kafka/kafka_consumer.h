@@ -114,16 +114,22 @@ int kafka_consumer_partitions(struct kafka_consumer *k, const char *topic, int t
 bool kafka_consumer_is_member(struct kafka_consumer *k);
 /* Members of our group that are not ours: with another client.id, which are other programs, or with other
  * topics, which are anubisd for another database. */
+#define KAFKA_ALIKE_MAX 16
 struct kafka_strangers {
     size_t count;
     bool unlisted; /* the group is there, and shows no member, us included: another protocol has it */
     char client[64], host[64], topic[128]; /* of the first one; topic: one that it reads, "" = not known */
+    /* Static members that look like ours, this one included: their names, at most so many. Whose they are,
+     * the database knows. */
+    char alike[KAFKA_ALIKE_MAX][128];
+    size_t alike_count;
 };
 enum { KAFKA_NO_ANSWER_YET = 1 };
 /* topics: ours, ends with NULL. Does not wait: 0, KAFKA_NO_ANSWER_YET, which is to be called again, or -EIO
  * with *err. */
 int kafka_consumer_strangers(struct kafka_consumer *k, const char *const *topics, struct kafka_strangers *ret,
                              struct error *err);
-/* Had the group's members, as the look above has found them, given this partition to none of them? False also
- * when it is not known. */
-bool kafka_consumer_is_nobodys(const struct kafka_consumer *k, const char *topic, int32_t partition);
+enum { KAFKA_NOT_KNOWN = -1 };
+/* To how many of the group's members, as the look above has found them, this partition is given: 0, 1, or not
+ * known. */
+int kafka_consumer_given(const struct kafka_consumer *k, const char *topic, int32_t partition);

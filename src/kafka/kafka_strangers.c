@@ -11,6 +11,9 @@
 #include "kafka/kafka_consumer_internal.h"
 
 #define ASK_MS 1000
+#define UUID_LEN 36
+/* Of a group.instance.id, as Kafka allows them. */
+#define INSTANCE_CHARACTERS "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-"
 #define JOIN_SEC 2
 
 struct kafka_look {
@@ -130,12 +133,12 @@ static void note_members(struct kafka_consumer *k, const struct rd_kafka_group_i
         note_given(k, &group->members[i]);
 }
 
-bool kafka_consumer_is_nobodys(const struct kafka_consumer *k, const char *topic, int32_t partition)
+int kafka_consumer_given(const struct kafka_consumer *k, const char *topic, int32_t partition)
 {
     for (size_t i = 0; i < k->given_count; i++)
         if (k->given[i].partition == partition && strcmp(k->given[i].topic, topic) == 0)
-            return false;
-    return k->members_known;
+            return 1;
+    return k->members_known ? 0 : KAFKA_NOT_KNOWN;
 }
 
 /* --- strangers -------------------------------------------------------------------------------- */
@@ -160,6 +163,22 @@ static bool reads_one_of(const struct rd_kafka_group_member_info *member, const 
     return found || !*ret_first;
 }
 
+/* A broker names a static member by its group.instance.id, and any other one by its client.id, each followed
+ * by a hyphen and a UUID (Kafka's GroupMetadataManager). */
+static void note_alike(const struct rd_kafka_group_member_info *member, const char *client,
+                       struct kafka_strangers *ret)
+{
+    size_t len = strlen(member->member_id);
+    char *name = ret->alike[ret->alike_count];
+
+    if (len <= UUID_LEN + 1 || len - UUID_LEN > sizeof(ret->alike[0]) ||
+        ret->alike_count == KAFKA_ALIKE_MAX - 1)
+        return;
+    (void) snprintf(name, sizeof(ret->alike[0]), "%.*s", (int) (len - UUID_LEN - 1), member->member_id);
+    if (strcmp(name, client) != 0 && name[strspn(name, INSTANCE_CHARACTERS)] == '\0')
+        ret->alike_count++;
+}
+
 static void take_members(const struct rd_kafka_group_info *group, const char *client,
                          const char *const *topics, struct kafka_strangers *ret)
 {
@@ -169,7 +188,10 @@ static void take_members(const struct rd_kafka_group_info *group, const char *cl
     for (int i = 0; i < group->member_cnt; i++) {
         const struct rd_kafka_group_member_info *member = &group->members[i];
         bool reads_ours = reads_one_of(member, topics, first, sizeof(first));
-        if ((reads_ours && strcmp(member->client_id, client) == 0) || ret->count++ > 0)
+        bool is_alike = reads_ours && strcmp(member->client_id, client) == 0;
+        if (is_alike)
+            note_alike(member, client, ret);
+        if (is_alike || ret->count++ > 0)
             continue;
         (void) snprintf(ret->client, sizeof(ret->client), "%s", member->client_id);
         (void) snprintf(ret->host, sizeof(ret->host), "%s", member->client_host);
