@@ -112,7 +112,9 @@ def test_a_person_is_erased_and_all_verifies(hers, ctl):
     assert (dry["subscriptions"], dry["erased"], dry["failed"], dry["dead_letters"]) == (4, 4, 2, 2), dry
     assert traces(app)
     events, log = settled(app)
+    daemon.stop()  # or Kafka might have the erasure's own events, too
     done = erase(ctl, "--cpf", CPF)
+    daemon.cont()
     assert {k: done[k] for k in ("subscriptions", "erased", "failed", "in_flight", "salts", "confirmations", "dead_letters")} == {
         "subscriptions": 4, "erased": 4, "failed": 2, "in_flight": 0, "salts": 4, "confirmations": 1, "dead_letters": 2}, done
     assert {k["topic"]: k["messages"] for k in done["kafka"]} == {
