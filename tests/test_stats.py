@@ -84,11 +84,12 @@ class Stream(Scene):
                             headers={"timestamp": at.strftime("%Y-%m-%dT%H:%M:%S.%fZ")})
             message["partition"] = zlib.crc32(str(subscription).encode()) % PARTITIONS[kind]
             made[kind].append(message)
-            rows.append((self.sequence, kind, subscription, integration, at, created_at, duration))
+            rows.append((self.sequence, dict(message["headers"])["event_id"], kind, subscription, integration, at, created_at,
+                         duration))
         self.app.query(
-            "insert into {s}.subscription_events (id, event_type, subscription_id, integration_id, created_at, "
-            "subscription_created_at, duration_ms) select * from unnest(%s::bigint[], %s::text[], %s::bigint[], %s::bigint[], "
-            "%s::timestamptz[], %s::timestamptz[], %s::int[])", [list(column) for column in zip(*rows)])
+            "insert into {s}.subscription_events (id, event_id, event_type, subscription_id, integration_id, created_at, "
+            "subscription_created_at, duration_ms) select * from unnest(%s::bigint[], %s::uuid[], %s::text[], %s::bigint[], "
+            "%s::bigint[], %s::timestamptz[], %s::timestamptz[], %s::int[])", [list(column) for column in zip(*rows)])
         return made
 
     def send_shuffled(self, events):
