@@ -2135,6 +2135,7 @@ CREATE FUNCTION anubis.subscription_inserted() RETURNS trigger
     AS $$
 declare
     routed boolean := false;
+    inserted bigint;
     judgement text; -- of rows that are not ordinary ones
 begin
     loop
@@ -2161,7 +2162,12 @@ begin
                     then true
                     else anubis.subscription_judged(null, null, n.id, n.status::pg_catalog.text, n.attempts, anubis.as_instant(n.created_at),
                                                          n.integration_id, n.integration_filter_id, n.idempotency_seed, routed) end) e;
+        get diagnostics inserted = row_count;
         judgement := pg_catalog.current_setting(pg_catalog.textcat(anubis.doorbell_channel(), '.unrouted'), true);
+        exit when (judgement operator(pg_catalog.<>) '') is not true and inserted operator(pg_catalog.<=) 5000;
+        if inserted operator(pg_catalog.>) 5000 then
+            discard plans;
+        end if;
         exit when (judgement operator(pg_catalog.<>) '') is not true;
         if judgement operator(pg_catalog.<>) 'yes' then
             perform anubis.subscription_refuse(judgement::pg_catalog.json);
@@ -2311,6 +2317,7 @@ CREATE FUNCTION anubis.subscription_updated() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_nestloop TO 'off'
+    SET jit TO 'off'
     AS $$
 declare
     judgement text;

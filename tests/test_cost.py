@@ -6,6 +6,7 @@ import subprocess
 import time
 
 import pytest
+from conftest import unavailable
 from harness.anubis import Ctl, Daemon
 from harness.application import Application
 from harness.certificates import Certificates
@@ -193,3 +194,26 @@ def work(app, institutions, daemon, rows):
     wait_for(lambda: app.value("select sum(successful_sends) from {s}.integrations") == app.value(
         "select count(*) from {s}.subscriptions"), 120, "all to be counted")
     assert daemon.term() == 0
+
+
+def test_no_trigger_is_compiled_for_one_row(app):
+    """Their plans are kept for the session, and those that were made for many rows are dear: Postgres would compile them for each
+    statement of a single row that comes later, in 12 ms to half a second."""
+    integration = app.integration("https://example.com/x")
+    connection = app.database.connect()
+    with connection.cursor() as cursor:
+        cursor.execute("select pg_jit_available()")
+        if not cursor.fetchone()[0]:
+            unavailable("this Postgres has no compiler (llvmjit)")
+        cursor.execute("load 'auto_explain'; set auto_explain.log_min_duration = 0; set auto_explain.log_analyze = on; "
+                       "set auto_explain.log_nested_statements = on; set client_min_messages = log; set jit = on")
+        for many in (20000, 1):
+            connection.notices.clear()
+            cursor.execute("insert into anubis.subscriptions (integration_id) select %s from generate_series(1, %s)",
+                           (integration, many))
+            for old, new in (("pending", "failed"), ("failed", "pending")):
+                cursor.execute("update anubis.subscriptions set status = %s where id in (select id from anubis.subscriptions "
+                               "where status = %s limit %s)", (new, old, many))
+        plans = [notice for notice in connection.notices if "Insert on subscription_events" in notice]
+        assert len(plans) == 3 and not [plan for plan in plans if "JIT:" in plan], plans
+    connection.close()
