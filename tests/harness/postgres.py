@@ -16,7 +16,7 @@ import psycopg2
 from .processes import Child, cache_folder, descendants, free_port, is_alive, kept, scratch_folder, wait_for
 
 # Servers other than the distribution's: the oldest and the newest that anubisd supports.
-FETCHED = {"13": "13.22.0", "17": "17.6.0"}
+FETCHED = {"13": "13.22.0", "18": "18.1.0"}
 MAVEN_COPY = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy"
 
 TEST_SETTINGS = {"fsync": "off", "full_page_writes": "off"}
