@@ -2841,7 +2841,8 @@ CREATE FUNCTION anubis.triggers_amiss() RETURNS text
                    ('subscriptions', 'anubis_no_delete'), ('subscriptions', 'anubis_no_truncate'),
                    ('subscriptions', 'anubis_inserted'), ('subscriptions', 'anubis_updated'),
                    ('integrations', 'anubis_integration_woken'), ('integrations', 'anubis_integration_mended'),
-                   ('integrations', 'anubis_integration_check'), ('integrations', 'anubis_integration_limited'),
+                   ('integrations', 'anubis_integration_check'), ('integrations', 'anubis_integration_gone'),
+                   ('integrations', 'anubis_integration_limited'),
                    ('integrations', 'anubis_confirmation_set'), ('integrations', 'anubis_confirmation_changed'), ('integration_runtime', 'anubis_circuit_changed'),
                    ('integration_filters', 'anubis_filter_check'),
                    ('subscription_events', 'ledger_append_only'), ('subscription_events', 'ledger_no_truncate')) as w (relation, name)

@@ -36,7 +36,8 @@ create or replace function @extschema@.triggers_amiss() returns text language sq
                    ('subscriptions', 'anubis_no_delete'), ('subscriptions', 'anubis_no_truncate'),
                    ('subscriptions', 'anubis_inserted'), ('subscriptions', 'anubis_updated'),
                    ('integrations', 'anubis_integration_woken'), ('integrations', 'anubis_integration_mended'),
-                   ('integrations', 'anubis_integration_check'), ('integrations', 'anubis_integration_limited'),
+                   ('integrations', 'anubis_integration_check'), ('integrations', 'anubis_integration_gone'),
+                   ('integrations', 'anubis_integration_limited'),
                    ('integrations', 'anubis_confirmation_set'), ('integrations', 'anubis_confirmation_changed'), ('integration_runtime', 'anubis_circuit_changed'),
                    ('integration_filters', 'anubis_filter_check'),
                    ('subscription_events', 'ledger_append_only'), ('subscription_events', 'ledger_no_truncate')) as w (relation, name)
