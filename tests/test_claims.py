@@ -144,9 +144,12 @@ def test_a_transaction_that_is_open_is_found_and_passed_over(claims, enabled, du
         cursor.execute("set session_replication_role = replica; insert into anubis.subscriptions "
                        f"(integration_id, next_attempt_at) select 2, {due} from generate_series(1, 20000)")
         mass = {"loads": [(2, 0, 0)], "places": [(2, 0, "-infinity", NEVER)]}
-        assert weighed([])[0] == 2 and weighed([], only="1, 3") != weighed([], only="2") == [2]
+        # By the clock, which goes on while a core is busy with others.
+        wait_for(lambda: weighed([])[0] == 2, 10, "the one that takes longest")
+        assert weighed([], only="1, 3") != weighed([], only="2") == [2]
         if due != "'tomorrow'":
-            assert weighed([(1, 0, "-infinity", NEVER), (2, 1, "-infinity", NEVER)])[0] == 2
+            places = [(1, 0, "-infinity", NEVER), (2, 1, "-infinity", NEVER)]
+            wait_for(lambda: weighed(places)[0] == 2, 10, "the same from places")
         assert claims.ids() == claims.ids(**mass) == [(3, 1)]
         assert claims.pages() > 300 and claims.pages(**mass) < 150
         assert claims.ids(statement="claim_on", places=mass["places"]) == []
