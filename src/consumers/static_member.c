@@ -123,6 +123,14 @@ static void find_hidden(struct consumer *c, const struct kafka_strangers *found,
     }
 }
 
+static bool has_others_alike(const struct consumer *c, const struct kafka_strangers *found)
+{
+    for (size_t i = 0; i < found->alike_count; i++)
+        if (strcmp(found->alike[i], c->kafka.name) != 0)
+            return true;
+    return false;
+}
+
 /* Two databases with the same prefixes on one Kafka: what the other one's daemon is given it passes over, and
  * while that one writes no events, nothing else tells. A daemon of ours has no session when it has just
  * ended, or while it cannot reach the database. */
@@ -132,7 +140,10 @@ static void find_elsewhere(struct consumer *c, const struct kafka_strangers *fou
     uint64_t patience = c->config->consumers.session_timeout_usec + ELSEWHERE_USEC;
     struct error ignored;
 
-    if (!c->session.pg || store_find_elsewhere(c->session.pg, c->group_id, found, &name, &ignored) != PG_DONE)
+    if (!c->session.pg)
+        return;
+    if (has_others_alike(c, found) &&
+        store_find_elsewhere(c->session.pg, c->group_id, found, &name, &ignored) != PG_DONE)
         return;
     if (!name) {
         if (trouble_ends(&c->kafka.strangers.elsewhere))
