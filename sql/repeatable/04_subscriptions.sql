@@ -140,6 +140,7 @@ begin
                                                          n.integration_id, n.integration_filter_id, n.idempotency_seed, routed) end) e;
         get diagnostics inserted = row_count;
         judgement := pg_catalog.current_setting(pg_catalog.textcat(@extschema@.doorbell_channel(), '.unrouted'), true);
+        -- The only expression of an ordinary insert here: each one more costs it 2 us.
         exit when (judgement operator(pg_catalog.<>) '') is not true and inserted operator(pg_catalog.<=) 5000;
         if inserted operator(pg_catalog.>) 5000 then
             discard plans;
