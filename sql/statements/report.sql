@@ -91,6 +91,11 @@ select since, until
                case when $2 is null then now() when left($2, 1) = '-' then now() + $2::interval else $2::timestamptz end as until) t
  where until < coalesce(since, '-infinity')
 
+-- name: zone_asked :once
+-- An error where there is no such time zone. The input of a time would take other words in its place: "infinity" is no zone.
+-- $1 text: its name
+select timezone($1, now())
+
 -- name: integration_is_missing :once
 -- $1 bigint: its id; 0 = none is named
 select $1::bigint <> 0 and not exists (select from integrations where id = $1)

@@ -9,7 +9,6 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sysexits.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/json.h"
@@ -241,44 +240,6 @@ char *ctl_operator(void)
     return xstrdup(strbuf_str(&clean));
 }
 
-/* Of a day and an hour that there are; what follows (a fraction, a zone) is Postgres's to read. */
-static bool begins_with_a_day(const char *text)
-{
-    struct tm tm = {0};
-    const char *rest = strptime(text, "%Y-%m-%d", &tm);
-    int day = tm.tm_mday;
-
-    if (!rest || tm.tm_year < 70 || timegm(&tm) < 0 || tm.tm_mday != day)
-        return false;
-    if (*rest == '\0')
-        return true;
-    if (*rest != ' ' && *rest != 'T')
-        return false;
-    rest = strptime(rest + 1, "%H:%M", &tm);
-    if (rest && *rest == ':')
-        rest = strptime(rest, ":%S", &tm);
-    return rest && !strchr(":0123456789", *rest ? *rest : '.');
-}
-
-int ctl_read_time(const char *text, const char *option, char **ret)
-{
-    uint64_t usec;
-
-    if (!text)
-        return 0;
-    if (parse_duration(text, &usec) == 0) {
-        *ret = xasprintf("-%" PRIu64 " milliseconds", usec / USEC_PER_MSEC);
-        return 0;
-    }
-    if (!begins_with_a_day(text)) {
-        ctl_say("%s takes a duration such as 2h, or a time such as \"2026-11-24 08:00\", not \"%s\"", option,
-                text);
-        return EX_USAGE;
-    }
-    *ret = xstrdup(text);
-    return 0;
-}
-
 int ctl_read_ids(const struct ctl *c, int64_t **ret)
 {
     int64_t *ids = *ret = xcalloc((size_t) c->arg_count, sizeof(*ids));
@@ -291,65 +252,6 @@ int ctl_read_ids(const struct ctl *c, int64_t **ret)
         }
     }
     return 0;
-}
-
-int ctl_read_part(const struct ctl *c, const char *since, const char *until, struct pg_args *args)
-{
-    CLEANUP(freep) char *from = NULL;
-    CLEANUP(freep) char *to = NULL;
-    int64_t id = 0;
-
-    int code = ctl_read_time(c->choice.since ? c->choice.since : since, "--since", &from);
-    if (!code)
-        code = ctl_read_time(c->choice.until ? c->choice.until : until, "--until", &to);
-    if (!code && c->choice.integration && parse_i64(c->choice.integration, 1, INT64_MAX, &id) < 0) {
-        ctl_say("--integration takes a positive whole number, not \"%s\"", c->choice.integration);
-        code = EX_USAGE;
-    }
-    if (code)
-        return code;
-    pg_arg_text(args, from);
-    pg_arg_text(args, to);
-    pg_arg_i64(args, id);
-    return 0;
-}
-
-int ctl_check_order(struct pg *pg, const char *first, const char *since, const char *last, const char *until)
-{
-    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
-    CLEANUP(pg_result_freep) struct pg_result *rows = NULL;
-    struct error err;
-
-    if (!since && !until)
-        return 0;
-    pg_arg_text(&args, since);
-    pg_arg_text(&args, until);
-    int r = pg_query(pg, &sql_times_disordered, &args, &rows, &err);
-    /* A zone that there is not, say: what stands behind the day and the hour is the server's to read. */
-    if (r < 0 && pg_blames_value(pg_error_sqlstate(pg))) {
-        ctl_say("a time cannot be read: %s", err.text);
-        return EX_USAGE;
-    }
-    if (r != PG_DONE)
-        return ctl_refused(r, "compare the times", &err);
-    if (pg_rows(rows) == 0)
-        return 0;
-    struct pg_row row = {rows, 0, 0};
-    CLEANUP(freep) char *from = time_words(pg_next_time(&row));
-    CLEANUP(freep) char *to = time_words(pg_next_time(&row));
-    ctl_say("%s is %s, which is after %s, %s: there is nothing between them", first, from, last, to);
-    return EX_USAGE;
-}
-
-int ctl_check_part(const struct ctl *c, struct pg *pg, const char *since, const char *until)
-{
-    CLEANUP(freep) char *from = NULL;
-    CLEANUP(freep) char *to = NULL;
-
-    int code = ctl_read_time(c->choice.since ? c->choice.since : since, "--since", &from);
-    if (!code)
-        code = ctl_read_time(c->choice.until ? c->choice.until : until, "--until", &to);
-    return code ? code : ctl_check_order(pg, "--since", from, to ? "--until" : "now", to);
 }
 
 int ctl_name_missing(struct pg *pg, int64_t integration_id)
