@@ -399,6 +399,43 @@ def test_an_event_that_was_put_aside_in_several_partitions_counts_once(scene, ma
     assert scene.counters() == scene.expected
 
 
+def test_a_letter_that_a_person_has_written_amiss_keeps_no_other_back(scene, make_daemon, ctl):
+    """Headers that are no object, or whose values are none of a header's; places that no topic has."""
+    app, number = scene.app, itertools.count(900)
+    good = event("sent", 1, 771, scene.integrations[0])
+    scene.record({"sent": [good]})
+    headers = dict(good["headers"])
+
+    def put_aside(headers, topic=scene.topic("sent"), partition=0, key=b"1", value=good["value"].encode()):
+        return app.value("insert into {s}.dead_letters (consumer_group, read_model, topic, partition, \"offset\", key, value, "
+                         "headers, error) values ('g', 'integration', %s, %s, %s, %s, %s, %s, 'x') returning id",
+                         (topic, partition, next(number), key, value, json.dumps(headers)))
+    amiss = [put_aside(h) for h in ([], 5, None, "x", True, [headers], {}, {"sequence": [771]}, *(
+        {**headers, name: value} for name in headers for value in (None, {}, [], True, 1e300, "", "\u00e9" * 9)
+        if name not in ("service", "installation", "content_type", "traceparent", "origin") and (value or name != "event_type")))]
+    amiss += [put_aside(headers, topic=topic) for topic in ("", "sent", ".", "a.", "\u202e.sent.x", "x" * 5000)]
+    amiss += [put_aside(headers, key=key) for key in (None, b"", b"2", b"\xff", b"1" * 5000)]
+    amiss += [put_aside(headers, value=value) for value in (None, b"", b"{}", b"\xff\x00", b"[" * 5000)]
+    last = put_aside(headers, partition=-2 ** 31)
+    answer = ctl("dead-letters", "replay", "--all", "--json").expect(1).json
+    assert (answer["handled"], answer["failed"], answer["busy"]) == (1, len(amiss), 0)
+    assert [f.split(":")[0] for f in answer["failures"]] == [f"dead letter {n}" for n in amiss]
+    assert answer["failures"][0] == f"dead letter {amiss[0]}: its headers are no JSON object"
+    assert app.value("select id from {s}.dead_letters where replayed_at is not null") == last
+    scene.expected[scene.integrations[0], "sent"] += 1
+    assert scene.counters() == scene.expected
+    for letter in amiss:
+        ctl("dead-letters", "show", letter).expect(0)
+    # It is no hindrance to their end either.
+    answer = ctl("erase", "--cpf", "529.982.247-25", "--yes", "--json").expect(0).json
+    assert answer["dead_letters"] > 10 and "" in [topic["topic"] for topic in answer["kafka"]]
+    daemon = make_daemon({"retention": {"dead_letters": "1d"}}).start()
+    wait_for(lambda: letters(scene, "published_at is null") == 0, 60, "the letters to be published")
+    app.query("update {s}.dead_letters set created_at = now() - interval '2 days', failed_at = now() - interval '2 days'")
+    daemon.restart()
+    wait_for(lambda: letters(scene) == 0, 30, "the letters to go")
+
+
 def test_what_only_has_an_events_sequence_stands_for_no_event(app):
     """Not in the proofs of confirmations and of the audit log either, whatever else it copies."""
     integration = app.integration("https://x.example/", enabled=False, delivery_settings={"confirmation": {"within": "1h"}})

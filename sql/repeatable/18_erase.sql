@@ -151,7 +151,7 @@ end $$;
 
 create or replace function @extschema@.letter_headers_kept(headers jsonb) returns jsonb language sql immutable
     set search_path = pg_catalog, pg_temp as $$
-    select coalesce(jsonb_object_agg(h.key, h.value), '{}') from jsonb_each(headers) h
+    select coalesce(jsonb_object_agg(h.key, h.value), '{}') from jsonb_each(case when jsonb_typeof(headers) = 'object' then headers end) h
      where h.key = any ('{event_id,event_type,integration_id,sequence,installation}'::text[])
 $$;
 

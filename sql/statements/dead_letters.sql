@@ -49,16 +49,17 @@ select g.id, case when d.id is null then 'is not there' when d.discarded_at is n
  order by 1
 
 -- name: letter_take
--- One that is open, locked: group, topic, partition, offset, key, value. No row: it is no longer open. Whoever has it locked (its
+-- One that is open, locked: group, topic, partition, offset, key, value, whether its headers are an object. No row: it is no longer open. Whoever has it locked (its
 -- publisher, for a moment, or another replay) is waited for.
 -- $1 bigint: id
-select coalesce(read_model, consumer_group), topic, partition, "offset", key, value
+select coalesce(read_model, consumer_group), topic, partition, "offset", key, value, jsonb_typeof(headers) = 'object'
   from dead_letters where id = $1 and replayed_at is null and discarded_at is null for update
 
 -- name: letter_headers
--- Its headers: name, value.
+-- Its headers: name, value. A person may have written others than an object.
 -- $1 bigint: id
-select h.key, h.value from dead_letters d, jsonb_each_text(d.headers) h where d.id = $1
+select h.key, h.value
+  from dead_letters d, jsonb_each_text(case when jsonb_typeof(d.headers) = 'object' then d.headers end) h where d.id = $1
 
 -- name: letter_replayed
 -- It was handled.

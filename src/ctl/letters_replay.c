@@ -44,6 +44,12 @@ static void read_headers(const struct pg_result *rows, struct kafka_message *m)
     }
 }
 
+static int refuse(const char *why, const char **ret_fault)
+{
+    *ret_fault = why;
+    return LETTER_FAILED;
+}
+
 /* In the transaction under way. 0 = it is no longer open. */
 static int handle(struct replaying *r, const struct pg_args *id, const char **ret_fault)
 {
@@ -57,16 +63,17 @@ static int handle(struct replaying *r, const struct pg_args *id, const char **re
         return res;
     struct pg_row row = {letter, 0, 0};
     const struct consumer_group *group = find_group(pg_next_text(&row));
+    if (!group)
+        return refuse("this version has no handler for its group", ret_fault);
     m->topic = pg_next_text(&row);
     m->partition = (int32_t) pg_next_i64(&row);
     m->offset = pg_next_i64(&row);
     m->key = pg_next_blob(&row);
     m->value = pg_next_blob(&row);
+    if (!pg_next_bool(&row))
+        return refuse("its headers are no JSON object", ret_fault);
     read_headers(headers, m);
-    if (group)
-        return letter_handle(r->pg, group, r->installation, m, ret_fault, &r->err);
-    *ret_fault = "this version has no handler for its group";
-    return LETTER_FAILED;
+    return letter_handle(r->pg, group, r->installation, m, ret_fault, &r->err);
 }
 
 static int note_failure(struct replaying *r, int64_t id, const char *fault)

@@ -11,6 +11,9 @@
 /* Brokers look every few minutes what is to go (log.retention.check.interval.ms, file.delete.delay.ms). */
 #define SWEEP_USEC (10 * 60 * USEC_PER_SEC)
 
+/* What Kafka allows; the library takes no empty name. */
+#define NAME_MAX_KAFKA 249
+
 /* What is no number, and less than 0, is "for ever". */
 static int64_t read_ms(const char *text)
 {
@@ -57,15 +60,15 @@ static void take_answer(const rd_kafka_ConfigResource_t **resources, size_t answ
         }
 }
 
-static int ask(rd_kafka_t *rk, rd_kafka_ConfigResource_t **wanted, const char *const *topics, size_t count,
-               int timeout_ms, struct kafka_retention *ret, struct error *err)
+static int ask(rd_kafka_t *rk, rd_kafka_ConfigResource_t **wanted, size_t asked, const char *const *topics,
+               size_t count, int timeout_ms, struct kafka_retention *ret, struct error *err)
 {
     char reason[512];
     rd_kafka_queue_t *queue = rd_kafka_queue_new(rk);
     rd_kafka_AdminOptions_t *options = rd_kafka_AdminOptions_new(rk, RD_KAFKA_ADMIN_OP_DESCRIBECONFIGS);
 
     rd_kafka_AdminOptions_set_request_timeout(options, timeout_ms, reason, sizeof(reason));
-    rd_kafka_DescribeConfigs(rk, wanted, count, options, queue);
+    rd_kafka_DescribeConfigs(rk, wanted, asked, options, queue);
     rd_kafka_event_t *event = rd_kafka_queue_poll(queue, timeout_ms + 500);
     int r = -EIO;
     if (!event)
@@ -88,15 +91,21 @@ static int ask(rd_kafka_t *rk, rd_kafka_ConfigResource_t **wanted, const char *c
 int kafka_retention_look(rd_kafka_t *rk, const char *const *topics, size_t count, int timeout_ms,
                          struct kafka_retention *ret, struct error *err)
 {
-    rd_kafka_ConfigResource_t **wanted = xcalloc(count, sizeof(*wanted));
+    rd_kafka_ConfigResource_t **wanted = xcalloc(count + 1, sizeof(*wanted));
+    size_t asked = 0;
+    int r = 0;
 
     memset(ret, 0, count * sizeof(*ret));
     for (size_t i = 0; i < count; i++) {
-        error_set(&ret[i].why, "the broker did not tell");
-        wanted[i] = rd_kafka_ConfigResource_new(RD_KAFKA_RESOURCE_TOPIC, topics[i]);
+        size_t len = strlen(topics[i]);
+        bool is_name = len > 0 && len <= NAME_MAX_KAFKA;
+        error_set(&ret[i].why, "%s", is_name ? "the broker did not tell" : "no topic can have this name");
+        if (is_name)
+            wanted[asked++] = rd_kafka_ConfigResource_new(RD_KAFKA_RESOURCE_TOPIC, topics[i]);
     }
-    int r = ask(rk, wanted, topics, count, timeout_ms, ret, err);
-    rd_kafka_ConfigResource_destroy_array(wanted, count);
+    if (asked > 0)
+        r = ask(rk, wanted, asked, topics, count, timeout_ms, ret, err);
+    rd_kafka_ConfigResource_destroy_array(wanted, asked);
     free(wanted);
     return r;
 }
