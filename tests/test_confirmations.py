@@ -210,6 +210,36 @@ def test_a_word_before_its_time(app, institutions, real_kafka, topic_prefix, mak
     ctl("verify", "--wait").expect(0)
 
 
+@pytest.mark.slow
+@pytest.mark.real_kafka
+@pytest.mark.timeout(600)
+def test_what_was_said_in_a_log_of_which_a_broker_lost_most(app, real_kafka, topic_prefix, make_daemon):
+    """While none read it, and it has outgrown where the group stood: where what is read again begins with new words, more is."""
+    topic, group = topic_prefix + "confirmations", topic_prefix[:-1]
+    integration = app.integration("https://x.example/", enabled=False)
+    app.query("insert into {s}.subscriptions (integration_id) select %s from generate_series(1, 44000)", (integration,))
+    received = "select count(*) from {s}.confirmations where received_at is not null"
+    settings = {"group_prefix": group, "integration": False, "monitoring": False}
+    daemon = make_daemon({"kafka": {"topic_prefix": topic_prefix}, "consumers": settings}, kafka=real_kafka).start()
+    wait_for(lambda: topic in real_kafka.topics(), 60, "the topic")
+    for first in range(1, 22000, 1000):  # batches of the log, of which some stay
+        real_kafka.produce(topic, map(said, range(first, first + 1000)))
+    group += "-external-group"
+    wait_for(lambda: app.value(received) == 22000 and real_kafka.group_offsets(group, [topic]) == {(topic, 0): 22000}, 90,
+             "all to be read")
+    assert daemon.term() == 0
+    real_kafka.kill9()
+    real_kafka.lose_tail(topic, 0.03)  # the first batch stays
+    real_kafka.start()
+    assert real_kafka.count(topic) < 2000
+    for first in range(22001, 44000, 1000):
+        real_kafka.produce(topic, map(said, range(first, first + 1000)))
+    daemon.start()
+    daemon.wait_log(r"was read up to offset 22000, but has new messages from offset \d\d?\d? on|from offset 1000 on", 90)
+    wait_for(lambda: app.value(received) == 44000, 60, lambda: f"all to be received, now {app.value(received)}")
+    assert daemon.term() == 0
+
+
 # --- what is expected ---
 
 

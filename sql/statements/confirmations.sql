@@ -27,8 +27,8 @@ select a.n from unnest($1::bigint[], $2::timestamptz[]) with ordinality as a (id
  where s.created_at <= now() and a.written_at < s.created_at - interval '1 min'
 
 -- name: confirmations_take
--- The first word on each subscription, unless there is one already; of one that is erased without its id. Subscriptions that do not
--- exist.
+-- The first word on each subscription, unless there is one already; of one that is erased without its id. Subscriptions, and whether the
+-- word was taken (true) or there is no such subscription (false).
 -- $1 bigint[]: subscriptions, each once
 -- $2 text[]: confirmed or rejected
 -- $3 text[]: the institution's ids, NULL = none
@@ -43,8 +43,11 @@ with known as materialized (
       on conflict (subscription_id) do update
      set status = excluded.status, external_id = excluded.external_id, confirmed_at = excluded.confirmed_at, received_at = excluded.received_at
    where c.received_at is null
+  returning c.subscription_id
 )
-select u.id from unnest($1::bigint[]) as u (id) where not exists (select from known k where k.id = u.id)
+select t.subscription_id, true from taken t
+union all
+select u.id, false from unnest($1::bigint[]) as u (id) where not exists (select from known k where k.id = u.id)
 
 -- name: confirmations_contradict
 -- Words that say something else than the first one: another status, or another id. Where the first one told no id, the first that agrees

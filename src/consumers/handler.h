@@ -29,8 +29,9 @@ struct inbox {
     /* What a message says, which the consumer frees; or NULL, and why it cannot be handled (a constant).
      * Pure. Whoever may write to the topic wrote it. */
     void *(*read)(const struct kafka_message *message, const char **ret_fault);
-    /* As a handler's: in the order of each partition. */
-    int (*apply)(struct pg *pg, void *const *entries, size_t count, const char **faults, struct error *err);
+    /* As a handler's: in the order of each partition. news: of each, whether it said what nobody had said. */
+    int (*apply)(struct pg *pg, void *const *entries, size_t count, const char **faults, bool *news,
+                 struct error *err);
     /* The fault of messages that a replay would take for others, as a dead letter no longer tells when it was
      * written: they can only be discarded. NULL = there are none. */
     const char *lasting_fault;

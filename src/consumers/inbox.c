@@ -18,6 +18,7 @@ int consumer_apply_inbox(struct consumer *c, struct consumer_item *items, size_t
 {
     CLEANUP(freep) void **entries = NULL;
     CLEANUP(freep) const char **faults = NULL;
+    CLEANUP(freep) bool *news = NULL;
     size_t count = 0;
 
     for (size_t i = 0; i < item_count; i++)
@@ -26,17 +27,19 @@ int consumer_apply_inbox(struct consumer *c, struct consumer_item *items, size_t
         return PG_DONE;
     entries = xcalloc(count, sizeof(*entries));
     faults = xcalloc(count, sizeof(*faults));
+    news = xcalloc(count, sizeof(*news));
     count = 0;
     for (size_t i = 0; i < item_count; i++)
         if (is_entry(&items[i]))
             entries[count++] = items[i].entry;
-    int r = c->group->inbox->apply(c->session.pg, entries, count, faults, err);
+    int r = c->group->inbox->apply(c->session.pg, entries, count, faults, news, err);
     if (r != PG_DONE)
         return r;
     count = 0;
     for (size_t i = 0; i < item_count; i++) {
         if (!is_entry(&items[i]))
             continue;
+        items[i].late = news[count] && items[i].offset < items[i].partition->known_until;
         items[i].fault = faults[count++];
         *ret_rejected |= items[i].fault != NULL;
     }

@@ -1,4 +1,4 @@
-/* New events where others had been read: a broker lost the end of its log, and it has grown again since. See
+/* New messages where others had been read: a broker lost the end of its log, which has grown again since. See
  * consumer_internal.h and offset_decision.h. On the consumer's thread. */
 #include <inttypes.h>
 
@@ -24,20 +24,26 @@ int64_t consumer_read_again_from(struct consumer_partition *p, int64_t first, in
     return from;
 }
 
+/* What was lost of events the ledger has; of what others write, nobody here. */
 static void say(const struct consumer *c, const struct consumer_partition *p, int64_t offset)
 {
+    bool events = p->type < EVENT_TYPES;
+    const char *lost = events
+                           ? "What was lost is not: when \"anubisctl verify\" goes on naming events that are "
+                             "not handled, run \"anubisctl replay --group "
+                           : "What was lost before it was read can only be written again by who wrote it";
+
     log_about(
         LOG_WARNING, MSG_CONSUMER_GAP,
         &(const struct log_about){.kafka_topic = p->topic,
                                   .kafka_partition = (int) p->number,
                                   .kafka_offset = offset,
                                   .kafka_at = true},
-        "%s: partition %d of \"%s\" was read up to offset %" PRId64
-        ", but has new events from offset %" PRId64
-        " on (a broker lost the end of its log, the topic was made anew, or marks are gone); they are counted now. "
-        "What was lost is not: when \"anubisctl verify\" goes on naming events that are not handled, run "
-        "\"anubisctl replay --group %s\"",
-        c->name, (int) p->number, p->topic, p->known_until, offset, c->group->model);
+        "%s: partition %d of \"%s\" was read up to offset %" PRId64 ", but has new %s from offset %" PRId64
+        " on (a broker lost the end of its log, the topic was made anew, or marks are gone); they are handled now. "
+        "%s%s%s",
+        c->name, (int) p->number, p->topic, p->known_until, events ? "events" : "messages", offset, lost,
+        events ? c->group->model : "", events ? "\"" : "");
 }
 
 void consumer_note_late(const struct consumer *c, const struct consumer_item *items, size_t item_count)

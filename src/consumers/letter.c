@@ -98,7 +98,8 @@ static int handle_entry(struct pg *pg, const struct inbox *inbox, const struct k
                         const char **ret_fault, struct error *err)
 {
     CLEANUP(freep) void *entry = inbox->read(message, ret_fault);
-    int r = entry && !*ret_fault ? inbox->apply(pg, &entry, 1, ret_fault, err) : PG_DONE;
+    bool is_news = false;
+    int r = entry && !*ret_fault ? inbox->apply(pg, &entry, 1, ret_fault, &is_news, err) : PG_DONE;
 
     r = check_all(pg, r, ret_fault, err);
     if (r != PG_DONE)

@@ -101,16 +101,24 @@ static int by_id(const void *key, const void *member)
     return (*id > p->said->subscription_id) - (*id < p->said->subscription_id);
 }
 
-/* All messages on a subscription that does not exist. */
-static void name_unknown(const struct place *places, size_t count, int64_t id, const char **faults)
+/* The first message on a subscription; behind them all when there is none. */
+static const struct place *find_first(const struct place *places, size_t count, int64_t id)
 {
     const struct place *p = bsearch(&id, places, count, sizeof(*places), by_id);
 
     if (!p)
-        return;
+        return places + count;
     while (p > places && p[-1].said->subscription_id == id)
         p--;
-    for (; p < places + count && p->said->subscription_id == id; p++)
+    return p;
+}
+
+/* All messages on a subscription that does not exist, from the first one on. */
+static void name_unknown(const struct place *first, const struct place *end, const char **faults)
+{
+    int64_t id = first->said->subscription_id;
+
+    for (const struct place *p = first; p < end && p->said->subscription_id == id; p++)
         faults[p->at] = "the subscription does not exist";
 }
 
@@ -125,20 +133,28 @@ static size_t choose_first(const struct place *places, size_t count, struct plac
     return n;
 }
 
-static int take(struct pg *pg, const struct place *places, size_t count, const char **faults,
+static int take(struct pg *pg, const struct place *places, size_t count, const char **faults, bool *news,
                 bool *ret_unknown, struct error *err)
 {
     CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
-    CLEANUP(pg_result_freep) struct pg_result *unknown = NULL;
+    CLEANUP(pg_result_freep) struct pg_result *found = NULL;
     CLEANUP(freep) struct place *first = xcalloc(count, sizeof(*first));
     size_t firsts = choose_first(places, count, first);
 
     add_words(&args, first, firsts);
     add_times(&args, first, firsts);
-    int r = pg_query(pg, &sql_confirmations_take, &args, &unknown, err);
-    for (int i = 0; r == PG_DONE && i < pg_rows(unknown); i++) {
-        name_unknown(places, count, pg_get_i64(unknown, i, 0), faults);
-        *ret_unknown = true;
+    int r = pg_query(pg, &sql_confirmations_take, &args, &found, err);
+    for (int i = 0; r == PG_DONE && i < pg_rows(found); i++) {
+        int64_t id = pg_get_i64(found, i, 0);
+        const struct place *p = find_first(places, count, id);
+        if (p == places + count)
+            continue;
+        if (pg_get_bool(found, i, 1)) {
+            news[p->at] = true;
+        } else {
+            name_unknown(p, places + count, faults);
+            *ret_unknown = true;
+        }
     }
     return r;
 }
@@ -198,7 +214,8 @@ static int contradict_and_settle(struct pg *pg, const struct place *places, size
     return r == PG_DONE ? settle(pg, &ids, err) : r;
 }
 
-static int apply(struct pg *pg, void *const *entries, size_t count, const char **faults, struct error *err)
+static int apply(struct pg *pg, void *const *entries, size_t count, const char **faults, bool *news,
+                 struct error *err)
 {
     CLEANUP(freep) struct place *places = xcalloc(count, sizeof(*places));
     bool has_unknown = false, has_older = false;
@@ -209,7 +226,7 @@ static int apply(struct pg *pg, void *const *entries, size_t count, const char *
     int r = refuse_older(pg, places, count, faults, &has_older, err);
     if (r != PG_DONE || has_older)
         return r;
-    r = take(pg, places, count, faults, &has_unknown, err);
+    r = take(pg, places, count, faults, news, &has_unknown, err);
     return r == PG_DONE && !has_unknown ? contradict_and_settle(pg, places, count, err) : r;
 }
 
