@@ -404,6 +404,8 @@ def test_a_letter_that_a_person_has_written_amiss_keeps_no_other_back(scene, mak
     app, number = scene.app, itertools.count(900)
     good = event("sent", 1, 771, scene.integrations[0])
     scene.record({"sent": [good]})
+    app.query("insert into {s}.relay_topics (topic, from_sequence, partitions) values (%s, 0, %s)",
+              (scene.topic("sent"), PARTITIONS))
     headers = dict(good["headers"])
 
     def put_aside(headers, topic=scene.topic("sent"), partition=0, key=b"1", value=good["value"].encode()):
@@ -434,6 +436,27 @@ def test_a_letter_that_a_person_has_written_amiss_keeps_no_other_back(scene, mak
     app.query("update {s}.dead_letters set created_at = now() - interval '2 days', failed_at = now() - interval '2 days'")
     daemon.restart()
     wait_for(lambda: letters(scene) == 0, 30, "the letters to go")
+
+
+def test_a_letter_waits_until_its_event_has_a_place(app, make_daemon, ctl):
+    """No relay has led with its topic, and one may still publish the event: in another partition than the letter's, say."""
+    integration = app.integration("https://x.example/", enabled=False)
+    ids = [app.subscription(integration) for _ in range(4)]
+    app.query("update {s}.subscriptions set status = 'sent', sent_at = now() where id = any (%s)", (ids,))
+    for topic in ("anubis.subscriptions.sent", "before.subscriptions.sent"):
+        app.query("insert into {s}.dead_letters (consumer_group, read_model, topic, partition, \"offset\", key, value, headers, "
+                  "error) select 'g', 'integration', %s, 0, 900 + m.id, convert_to(m.key, 'UTF8'), "
+                  "convert_to(m.value::text, 'UTF8'), m.headers, 'x' from {s}.subscription_event_messages m where m.topic = 'subscriptions.sent'", (topic,))
+
+    def sent():
+        return app.value("select coalesce(sum(sent), 0) from {s}.integration_runtime")
+    answer = ctl("dead-letters", "replay", "--all", "--json").expect(1).json
+    assert (answer["handled"], answer["failed"], sent()) == (0, 8, 0)
+    assert "its event has no place yet: no relay has led with its topic" in answer["failures"][0]
+    make_daemon(SETTINGS).start()
+    wait_for(lambda: sent() == 4, 60, "the events to be counted")
+    answer = ctl("dead-letters", "replay", "--all", "--json").expect(1).json
+    assert (answer["handled"], answer["handled_before"], answer["failed"], sent()) == (0, 4, 4, 4)
 
 
 def test_what_only_has_an_events_sequence_stands_for_no_event(app):

@@ -52,18 +52,16 @@ static int run_handlers(struct pg *pg, const struct consumer_group *group, const
 }
 
 /* Where a consumer marks the event, in whatever partition this message stands: published again, it comes by
- * its home. */
+ * its home. Where no relay has led, that is not known, and the event may still be to be published. */
 static int find_place(struct pg *pg, const struct message_event *e, int32_t *ret, struct error *err)
 {
     struct homes homes = {0};
     int r = store_read_homes(pg, e->topic, &homes, err);
 
-    if (r != PG_DONE)
-        return r;
-    int32_t home = homes_find(&homes, e);
-    *ret = home < 0 ? e->partition : home;
+    if (r == PG_DONE)
+        *ret = homes_find(&homes, e);
     homes_free(&homes);
-    return PG_DONE;
+    return r;
 }
 
 /* The chunk of its mark; the handlers' effects come with the mark. */
@@ -74,6 +72,10 @@ static int mark_and_run(struct pg *pg, const struct consumer_group *group, const
     bool moved = false, elsewhere = false;
 
     int r = find_place(pg, e, &place.partition, err);
+    if (r == PG_DONE && place.partition < 0) {
+        *ret_fault = "its event has no place yet: no relay has led with its topic; start a daemon";
+        return LETTER_FAILED;
+    }
     if (r == PG_DONE)
         r = store_read_chunks(pg, group->model, &place, 1, err);
     /* Also by a partition of another time, or under another prefix. */
