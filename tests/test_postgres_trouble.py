@@ -261,6 +261,46 @@ def test_settings_meant_for_others(own_postgres, broker, institutions, setting):
     assert "idle-session timeout" not in server.child.output
 
 
+PLANNERS = {
+    "as it comes": [],
+    "without nested loops": ["enable_nestloop = off"],
+    "without index scans": ["enable_indexscan = off", "enable_indexonlyscan = off"],
+    "with workers": ["max_parallel_workers_per_gather = 4", "parallel_setup_cost = 0", "parallel_tuple_cost = 0",
+                     "min_parallel_table_scan_size = 0", "min_parallel_index_scan_size = 0"],
+}
+SCANNED = re.compile(r"Scan .*\bon \w+.* rows=([0-9.]+) loops=(\d+)\)")
+
+
+@pytest.mark.parametrize("planner", PLANNERS)
+def test_a_planner_set_for_others(own_postgres, broker, institutions, planner):
+    """Whatever the database sets for everybody's sessions, the daemon's statements read a few rows and start no workers."""
+    server = own_postgres(settings={"session_preload_libraries": "auto_explain", "auto_explain.log_min_duration": "0",
+                                    "auto_explain.log_analyze": "on", "log_line_prefix": "=== %a ==="})
+    database = server.create_database("anubis")
+    Ctl(database=database).migrate()
+    app = Application(database)
+    integration = app.integration(institutions.url("/good"))
+    app.query("insert into {s}.subscriptions (integration_id, status) select %s, 'failed' from generate_series(1, 5000)",
+              (integration,))
+    for setting in PLANNERS[planner]:
+        database.query(f"alter database anubis set {setting}")
+    with Daemon(database=database, kafka=broker) as daemon:
+        wait_for(lambda: app.value("select high >= 5000 from {s}.relay_state"), 60, "what was there to be published")
+        before = len(server.child.output)
+        for _ in range(20):
+            app.subscription(integration)
+        app.wait_states(sent=20)
+        wait_for(lambda: app.value("select sum(sent) from {s}.integration_runtime") == 20, 60, "the counters")
+        assert daemon.term() == 0
+    said = [part for part in server.child.output[before:].split("=== anubisd ")[1:] if "Query Text" in part]
+    ours = [part.split("===")[0] + part.split("===")[1] for part in said]
+    assert len([plan for plan in ours if "update subscriptions s set" in plan]) > 1
+    greedy = [plan for plan in ours if re.search("^(claim|settle|relay)", plan)
+              and any(float(rows) * int(loops) > 3000 for rows, loops in SCANNED.findall(plan))]
+    assert not greedy, greedy[0]
+    assert not [plan for plan in ours if "Workers Launched" in plan]
+
+
 # --- a server that takes no writes ---
 
 

@@ -200,34 +200,14 @@ static void pass_notice_on(void *userdata, const PGresult *result)
     pg->remark(pg->userdata, pg_sqlstate(result), words.text);
 }
 
-/* What the role or the database sets for its sessions is meant for others: all that would change what our
- * statements do, or have them write temporary files, is set anew. In a stricter isolation than "read
- * committed" a statement that waited for a lock would look at what was there before. */
 static int set_up_session(struct pg *pg, const struct pg_params *params, struct error *err)
 {
     CLEANUP(strbuf_free) struct strbuf sql = STRBUF_INIT(4096);
     char *schema = PQescapeIdentifier(pg->conn, params->schema, strlen(params->schema));
     if (!schema)
         return broken(pg, -ECONNRESET, err);
-    strbuf_addf(
-        &sql,
-        "set timezone = 'UTC'; set search_path = %s; set jit = off; set row_security = off; set datestyle = 'ISO'; "
-        "set standard_conforming_strings = on; set client_min_messages = %s; "
-        "set tcp_keepalives_idle = 15; set tcp_keepalives_interval = 5; set tcp_keepalives_count = 3; "
-        "set default_transaction_isolation = 'read committed'; set idle_in_transaction_session_timeout = '5min'; "
-        "set statement_timeout = %llu; set lock_timeout = %llu; "
-        "select set_config('work_mem', greatest(pg_size_bytes(current_setting('work_mem')) / 1024, 4096)::text, false)",
-        schema, params->remark ? "notice" : "warning",
-        (unsigned long long) params->statement_timeout_usec / 1000,
-        (unsigned long long) params->lock_timeout_usec / 1000);
+    pg_settings_write(&sql, params, schema, PQserverVersion(pg->conn));
     PQfreemem(schema);
-    /* Ours are idle for as long as there is nothing to do. */
-    if (PQserverVersion(pg->conn) >= 140000)
-        strbuf_adds(&sql, "; set idle_session_timeout = 0");
-    if (PQserverVersion(pg->conn) >= 170000)
-        strbuf_adds(&sql, "; set transaction_timeout = 0");
-    if (params->keep_to_indexes)
-        strbuf_adds(&sql, "; set enable_seqscan = off; set plan_cache_mode = force_generic_plan");
     return pg_execute(pg, sql.data, err);
 }
 

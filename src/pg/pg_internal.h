@@ -3,6 +3,7 @@
 
 #include <libpq-fe.h>
 
+#include "base/strbuf.h"
 #include "pg/pg.h"
 
 /* The statements that a session has prepared. */
@@ -26,6 +27,12 @@ bool pg_result_is_read_only(const PGresult *result);
 bool pg_result_is_foreign(const PGresult *result);
 const char *pg_sqlstate(const PGresult *result); /* "" when there is none */
 bool pg_result_is_good(const PGresult *result);
+
+/* What the role, the database or the server sets for its sessions is meant for others: all that would
+ * change what our statements do and cost, or have them write temporary files, is set anew. In a stricter
+ * isolation than "read committed" a statement that waited for a lock would look at what was there before.
+ * `schema` is quoted. */
+void pg_settings_write(struct strbuf *sql, const struct pg_params *params, const char *schema, int version);
 
 /* Takes the connection out of an open struct pg and frees the rest: how pg_async gets a session that a thread
  * opened. */
