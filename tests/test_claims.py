@@ -38,18 +38,21 @@ class Claims:
         self.cursor.execute(statement)
         return self.cursor.fetchall() if self.cursor.description else []
 
+    def value(self, statement):
+        return self.execute(statement)[0][0]
+
     def write(self, statement, parameters=()):
         """Without triggers: what they write is of no interest here."""
         self.execute("set session_replication_role = replica")
         self.cursor.execute(statement.replace("{s}", "anubis"), parameters or None)
         self.execute("reset session_replication_role")
 
-    def call(self, statement="claim", limit=500, loads=(), after=0, places=(), process=1):
+    def call(self, statement="claim", limit=500, loads=(), after=0, places=(), process=1, budget=16777216):
         """loads: (integration, in flight, slots), no retries; places: (integration, id of fresh rows, due, id of the others)."""
         def array(rows, n):
             return "'{" + ",".join(str(row[n]) for row in rows) + "}'"
         longest_wait = ", 60000" if statement == "claim_probe" else ""
-        return (f"execute {statement} ({limit}, 16777216, {array(loads, 0)}, {array(loads, 1)}, 32, {after}, 'me', 42, 90000, "
+        return (f"execute {statement} ({limit}, {budget}, {array(loads, 0)}, {array(loads, 1)}, 32, {after}, 'me', 42, 90000, "
                 f"30000, 60000, '{{}}', {array(loads, 2)}, 2147483647, {array([(0,)] * len(loads), 0)}, "
                 f"{array(places, 0)}, {array(places, 1)}, {array(places, 2)}, {array(places, 3)}, {process}{longest_wait})")
 
@@ -114,6 +117,21 @@ def test_integrations_that_cannot_be_claimed_cost_nothing(claims, why):
     # An index of 5,000 entries that are passed over, not looked up, has some dozens of pages.
     assert claims.pages() <= alone + 150
     assert claims.pages(after=MANY) <= alone + 150
+
+
+def test_payloads_beyond_the_budget_are_not_read(claims):
+    """Each page of one costs as much as a row, and a claim that takes a few of long ones would read those of all that wait."""
+    claims.write("delete from {s}.subscriptions; insert into {s}.integrations (id, name, endpoint_url) "
+                 "select g, 'x', 'http://127.0.0.1:1/' from generate_series(2, 16) g; "
+                 "insert into {s}.subscriptions (integration_id, payload) select 1 + g % 16, (select jsonb_agg("
+                 "substr(md5(g || ' ' || i), 1, 8)) from generate_series(1, 15000) i) from generate_series(1, 320) g")
+    claims.execute("vacuum analyze subscriptions")
+    claims.execute("vacuum analyze integrations")
+    # 180 KB as text, 15 pages as they are stored; the rows' locks are some 1,000 pages.
+    assert claims.pages(budget=2000000) < 2000
+    assert 2 <= len(claims.ids(budget=2000000)) <= 12
+    assert claims.pages() < 3000
+    assert 20 <= len(claims.ids()) <= 94
 
 
 @pytest.mark.parametrize("status", ["pending", "retry"])

@@ -13,7 +13,8 @@
             s.integration_id, s.attempts, s.idempotency_seed, s.created_at, s.payload, s.traceparent,
             s.ambiguous_since, case when w.delivery_settings is not null then s.order_id end as order_id, s.idempotency_turn,
             subscription_due(s.next_attempt_at, s.scheduled_to) as due, w.taken, w.slots, w.retries_taken, w.retry_slots, w.endpoint_url, w.auth_token,
-            w.delivery_settings, w.timeout_ms, w.max_attempts, w.recovers, w.generation, w.has_failures, w.taken_at, w.refused_turn, w.refuses, w.found_at, w.name, w.rate, w.send_at
+            w.delivery_settings, w.timeout_ms, w.max_attempts, w.recovers, w.generation, w.has_failures, w.taken_at, w.refused_turn, w.refuses, w.found_at, w.name, w.rate, w.send_at,
+            w.cut
 ), dropped as (
   select s.id from within w join subscriptions s on s.ctid = w.row_at
    where (select count(*) from within) > (select count(*) from claimed) and s.id not in (select id from claimed) limit 1
@@ -33,7 +34,8 @@ select id::bigint, integration_id::bigint, attempts::integer, concat_ws('+', ide
        order_id::text,
        (1000000000 / rate)::bigint,
        (extract(epoch from send_at + (number - 1) / rate * interval '1 s' - now()) * 1000000)::bigint,
-       case when number = 1 then (extract(epoch from now() - taken_at) * 1000000)::bigint end, refused_turn, coalesce(refuses, false)
+       case when number = 1 then (extract(epoch from now() - taken_at) * 1000000)::bigint end, refused_turn, coalesce(refuses, false),
+       coalesce(cut, false)
   from (values (1)) one
   left join (select *, row_number() over (partition by integration_id order by due, id) as number from claimed) c on true
  where (id is not null or (select bool_or(passed) from free)) and (select subscription_unlike(d.id::bigint, 'claim') from dropped d) is null

@@ -172,10 +172,11 @@ static void plan_next(struct claimer *c, int rows, bool locked_out)
     }
     c->locked_out = LOCKED_OUT;
     /* A claim for the slots that are kept says nothing about the integrations that have some. */
-    c->cut = rows >= c->now.limit || (c->now.reserve && (c->cut || rows > 0));
+    bool is_full = rows >= c->now.limit || c->now.was_cut;
+    c->cut = is_full || (c->now.reserve && (c->cut || rows > 0));
     if (rows > 0) {
         note_find(c, rows);
-        if (rows >= c->now.limit || c->rung)
+        if (is_full || c->rung)
             claimer_soon(c, 0);
         else if (doorbell_is_held(c->parts.doorbell))
             sleep_or_poll(c); /* what came since would have rung */
@@ -258,6 +259,7 @@ static void send_rows(struct claimer *c, const struct pg_result *result, int row
         row.send_usec -= (int64_t) (now_boottime_usec() - c->now.sent_at);
         if (i == 0 || store_claim_comes_later(row.integration_id, *last, c->now.first_integration))
             *last = row.integration_id;
+        c->now.was_cut = row.cut;
         deliveries_start(c->parts.deliveries, &row, c->now.token, c->now.is_probe);
     }
 }

@@ -23,6 +23,7 @@ struct claim {
     bool is_mass;      /* of an integration that is looked at by itself, from its start */
     struct store_place mass;
     bool was_rung;    /* a ring led to it */
+    bool was_cut;     /* it left rows for their bytes */
     bool ready_only;  /* of integrations that need no handshake */
     bool reserve;     /* it may take slots that are kept for integrations with none */
     bool last_slots;  /* of those, the ones that are not for silent institutions either */

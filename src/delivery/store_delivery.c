@@ -121,6 +121,7 @@ void store_claim_row(const struct pg_result *r, int row, struct store_claimed *r
     ret->taken_usec = pg_is_null(r, row, 26) ? USEC_INFINITY : (uint64_t) MAX(pg_get_i64(r, row, 26), 0);
     ret->turn = pg_get_i64(r, row, 27);
     ret->is_refusing = pg_get_bool(r, row, 28);
+    ret->cut = pg_get_bool(r, row, 29);
 }
 
 void store_release_tokens_args(struct pg_args *args, size_t count, const int64_t *tokens)

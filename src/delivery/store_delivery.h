@@ -99,6 +99,7 @@ struct store_claimed {
     uint64_t taken_usec;    /* since the institution took one, as the database knows; USEC_INFINITY = never */
     int64_t turn;           /* see struct burst */
     bool is_refusing;       /* refusals in a row stand in the database */
+    bool cut;               /* the claim left rows for their bytes */
     const char *name;       /* its first characters */
     const char *settings;   /* delivery_settings; "" = {} */
     uint64_t interval_nsec; /* between two requests (rate_limit); 0 = there is no limit */
