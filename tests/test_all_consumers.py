@@ -60,6 +60,36 @@ def kept(app):
                              f"(select {columns} from {{s}}.{table} t) k") for table, columns in KEPT.items()}
 
 
+def test_what_is_published_again_under_another_prefix_counts_once(app, institutions, broker, make_daemon, ctl):
+    """The new topics have another number of partitions, so events come by others than those in which they are marked."""
+    daemon = make_daemon(SETTINGS).start()
+    integration = app.integration(institutions.url("/good"), delivery_settings={"confirmation": {"within": "1h"}})
+    app.subscriptions(integration, 40)
+    app.wait_states(sent=40)
+    ctl("verify", "--wait").expect(0)
+    daemon.term()
+    for kind in ("created", "updated", "sent", "failed", "retried"):
+        broker.create_topic(f"new.subscriptions.{kind}", 5)
+    for topic in ("alerts", "dead_letters", "metrics", "confirmations", "audit"):
+        broker.create_topic(f"new.{topic}")
+    settings = merged(SETTINGS, {"kafka": {"topic_prefix": "new."}})
+    make_daemon(settings).start()
+    app.subscriptions(integration, 10)
+    app.wait_states(sent=50)
+    # As anubisctl(8) says, for consumers that have just begun to read the new topics.
+    app.query("update {s}.relay_state set epoch = epoch + 1, high = 0, gap_first = '{}', gap_last = '{}', gap_horizon = '{}'")
+    topics = [f"new.{topic}" for topic in TOPICS["monitoring"]]
+    wait_for(lambda: sum(map(broker.count, topics)) >= app.value("select count(*) from {s}.subscription_events") + 20, 60,
+             "the events to be published again")
+    read = "select sum(next_offset) from {s}.consumer_offsets where topic = any (%s) and read_model = 'monitoring'"
+    wait_for(lambda: app.value(read, (topics,)) == sum(map(broker.count, topics)), 60, "all to be read")
+    proof = Ctl(settings, database=app.database, kafka=broker)
+    proof("verify", "--wait", deadline=120).expect(0)
+    proof("verify", "--audit", "--full").expect(0)
+    assert counters(app) == {(integration, "sent"): 50}
+    assert found(app) == model(app, integration, [])
+
+
 def test_what_comes_again_changes_nothing(app, institutions, broker, make_daemon, ctl):
     daemon = make_daemon(SETTINGS).start()
     confirming = app.integration(institutions.url("/good"), delivery_settings={"confirmation": {"within": "1h"}})

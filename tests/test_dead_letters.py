@@ -446,7 +446,8 @@ def test_a_letter_waits_until_its_event_has_a_place(app, make_daemon, ctl):
     for topic in ("anubis.subscriptions.sent", "before.subscriptions.sent"):
         app.query("insert into {s}.dead_letters (consumer_group, read_model, topic, partition, \"offset\", key, value, headers, "
                   "error) select 'g', 'integration', %s, 0, 900 + m.id, convert_to(m.key, 'UTF8'), "
-                  "convert_to(m.value::text, 'UTF8'), m.headers, 'x' from {s}.subscription_event_messages m where m.topic = 'subscriptions.sent'", (topic,))
+                  "convert_to(m.value::text, 'UTF8'), m.headers, 'x' from {s}.subscription_event_messages m "
+                  "where m.topic = 'subscriptions.sent'", (topic,))
 
     def sent():
         return app.value("select coalesce(sum(sent), 0) from {s}.integration_runtime")

@@ -190,6 +190,19 @@ select a.n
                and coalesce(e.integration_id, 0) = a.integration_id and as_instant(e.created_at) = a.created_at
           from subscription_events e where e.id = a.id and e.id between $7 and $8) is not true
 
+-- name: read_homes
+-- A topic's partitions from which ledger id on: id, partitions. A row whose id is NULL: events of this type came by the topic of another
+-- prefix, and the two have not always had the same number.
+-- $1 text: topic
+select from_sequence, partitions from relay_topics where topic = $1
+union all
+select null, count(distinct t.topic)
+  from relay_topics t
+ where substring(t.topic from '[a-z]+$') = substring($1::text from '[a-z]+$')
+having count(*) filter (where t.topic <> $1) > 0
+   and (count(distinct t.partitions) > 1 or count(*) filter (where t.topic = $1) = 0)
+ order by 1 nulls last
+
 -- name: find_marked
 -- Events that are marked as handled in another partition: the places in the array.
 -- $1 text: read model

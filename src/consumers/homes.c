@@ -39,10 +39,13 @@ static int load(struct consumer *c, struct consumer_partition *p, struct error *
     return store_read_homes(c->session.pg, p->topic, &p->homes, err);
 }
 
-/* The topic came back with fewer once: events of before, published again, were marked in a partition that it
- * no longer has, or, when it has grown since, in one that they had meanwhile. */
-static bool has_shrunk(const struct homes *h)
+/* Where events of before, published again, may be marked in another partition: the topic came back with fewer
+ * once, and they were marked in one that it no longer has, or, when it has grown since, in one that they had
+ * meanwhile; or they came by the topic of another prefix. */
+static bool may_be_elsewhere(const struct homes *h)
 {
+    if (h->moved)
+        return true;
     for (size_t i = 0; i + 1 < h->len; i++)
         if (h->counts[i].count > h->counts[i + 1].count)
             return true;
@@ -89,7 +92,7 @@ int consumer_find_strays(struct consumer *c, struct consumer_item *items, const 
     }
     int r = PG_DONE;
     for (size_t i = 0; r == PG_DONE && i < c->partition_count; i++)
-        if (has_shrunk(&c->partitions[i]->homes))
+        if (may_be_elsewhere(&c->partitions[i]->homes))
             r = find_repeated(c, c->partitions[i], items, at, count, err);
     return r;
 }

@@ -120,14 +120,19 @@ int store_read_homes(struct pg *pg, const char *topic, struct homes *ret, struct
     CLEANUP(pg_result_freep) struct pg_result *result = NULL;
 
     pg_arg_text(&args, topic);
-    int r = pg_query(pg, &sql_relay_partitions, &args, &result, err);
+    int r = pg_query(pg, &sql_read_homes, &args, &result, err);
     if (r != PG_DONE)
         return r;
-    ret->len = (size_t) pg_rows(result);
-    ret->counts = xcalloc(ret->len + 1, sizeof(*ret->counts));
-    for (size_t i = 0; i < ret->len; i++)
-        ret->counts[i] =
-            (struct home_count){pg_get_i64(result, (int) i, 0), (int32_t) pg_get_i64(result, (int) i, 1)};
+    ret->counts = xcalloc((size_t) pg_rows(result) + 1, sizeof(*ret->counts));
+    ret->len = 0;
+    ret->moved = false;
+    for (int i = 0; i < pg_rows(result); i++) {
+        if (pg_is_null(result, i, 0))
+            ret->moved = true;
+        else
+            ret->counts[ret->len++] =
+                (struct home_count){pg_get_i64(result, i, 0), (int32_t) pg_get_i64(result, i, 1)};
+    }
     return PG_DONE;
 }
 

@@ -65,6 +65,7 @@ struct homes {
         int32_t count;
     } * counts;
     size_t len;
+    bool moved; /* events came by the topic of another prefix, which had another number of partitions */
     bool asked; /* in this transaction */
 };
 
