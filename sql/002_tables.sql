@@ -405,6 +405,14 @@ create table @extschema@.integration_stats partition of @extschema@.integration_
 create table @extschema@.integration_stats_days partition of @extschema@.integration_stats_spans for values in ('day') with (fillfactor = 60);
 create table @extschema@.integration_stats_months partition of @extschema@.integration_stats_spans for values in ('month') with (fillfactor = 60);
 
+-- Integrations from which subscriptions were moved to others: the ledger may have events of them that nobody has counted yet, which find them
+-- still there. No key but the time's, since moves wait for nobody. See integration_gone().
+create table @extschema@.integration_moves (
+    integration_id bigint not null,
+    moved_at timestamptz not null default clock_timestamp(),
+    primary key (integration_id, moved_at)
+);
+
 -- The hours that have changed since they went to the topic <topic_prefix>metrics. changes: how often, so that what comes while a message
 -- is under way makes another one.
 create table @extschema@.integration_stats_changes (
@@ -518,7 +526,9 @@ create table @extschema@.dead_letters (
     discard_reason text,
     published_at timestamptz,
     discard_only boolean not null default false,
-    unique (read_model, topic, partition, "offset")
+    -- The message's time in Kafka: where a topic was made anew, another message has the same place.
+    written_at timestamptz not null default 'epoch',
+    unique (read_model, topic, partition, "offset", written_at)
 );
 create index dead_letters_open on @extschema@.dead_letters (id) where replayed_at is null and discarded_at is null;
 create index dead_letters_unpublished on @extschema@.dead_letters (id) where published_at is null;

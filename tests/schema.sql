@@ -444,11 +444,12 @@ CREATE FUNCTION anubis.columns_ours(OUT relation text, OUT name text) RETURNS SE
             circuit_ours,circuit_reason,circuit_since,circuit_state,circuit_until,circuit_why,failed,failed_folded,integration_id,
             own_pause,rate_at,rate_by,refused_in_row,refused_turn,sent,sent_folded,served_by,served_since,served_until,taken_at}'),
         ('{dead_letters}', '{consumer_group,created_at,discard_only,discard_reason,discarded_at,error,failed_at,headers,id,key,last_error,
-            offset,partition,published_at,read_model,replayed_at,replays,topic,value}'),
+            offset,partition,published_at,read_model,replayed_at,replays,topic,value,written_at}'),
         ('{consumer_stops}', '{command,passes_until,read_model,reason,stopped_at}'),
         ('{integration_stats_spans,integration_stats,integration_stats_days,integration_stats_months}', '{attempts,bucket,created,
             delivery_count,delivery_index,failed,http_count,http_index,integration_id,retried,sent,span}'),
         ('{integration_stats_changes}', '{bucket,changes,integration_id}'),
+        ('{integration_moves}', '{integration_id,moved_at}'),
         ('{audit_trees}', '{id,partition,roots,size,topic}'),
         ('{audit_log}', '{commitment,created_at,event_id,event_type,hash,integration_id,leaf,offset,sequence,subscription_id,tree}'),
         ('{audit_tiles}', '{hash,level,tile,tree}'),
@@ -1079,9 +1080,13 @@ begin
     if anubis.cleaning_allowed() then
         return null;
     end if;
-    if exists (select from anubis.integration_stats_months where integration_id = old.id) then
+    -- Whoever moves some now is waited for, as in reference_kept(), which has looked before.
+    lock table anubis.subscriptions in share row exclusive mode;
+    if exists (select from anubis.integration_moves m where m.integration_id = old.id)
+       or exists (select from anubis.integration_stats_months where integration_id = old.id) then
         raise exception using errcode = 'restrict_violation',
-            message = format('cannot delete integration %s: its events are counted under its id', old.id),
+            message = format('cannot %s integration %s: its events are counted under its id',
+                             case tg_op when 'DELETE' then 'delete' else 'change the id of' end, old.id),
             hint = 'One that must get nothing any more is disabled: enabled = false.', table = 'integrations';
     end if;
     delete from anubis.ledger_baseline where integration_id = old.id and status = '';
@@ -1639,7 +1644,7 @@ CREATE FUNCTION anubis.letter_headers_kept(headers jsonb) RETURNS jsonb
     LANGUAGE sql IMMUTABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-    select coalesce(jsonb_object_agg(h.key, h.value), '{}') from jsonb_each(headers) h
+    select coalesce(jsonb_object_agg(h.key, h.value), '{}') from jsonb_each(case when jsonb_typeof(headers) = 'object' then headers end) h
      where h.key = any ('{event_id,event_type,integration_id,sequence,installation}'::text[])
 $$;
 CREATE FUNCTION anubis.letter_names(key bytea, value bytea) RETURNS SETOF text
@@ -2263,6 +2268,16 @@ begin
     end if;
     return status is distinct from old_status;
 end $$;
+CREATE FUNCTION anubis.subscription_moved() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    if not exists (select from anubis.integration_moves m where m.integration_id = old.integration_id) then
+        insert into anubis.integration_moves (integration_id) values (old.integration_id) on conflict do nothing;
+    end if;
+    return null;
+end $$;
 CREATE FUNCTION anubis.subscription_now(of_type timestamp without time zone) RETURNS timestamp without time zone
     LANGUAGE sql
     AS $$ select clock_timestamp() at time zone 'UTC' $$;
@@ -2696,10 +2711,10 @@ CREATE FUNCTION anubis.tables_bypassed() RETURNS text
                p.pronamespace = 'anubis'::regnamespace
                and (p.proname = 'ledger_refuse'
                     or t.tgname || ' on ' || o.name = any ('{anubis_2_foreign_change on subscriptions,anubis_3_seed_kept on subscriptions,
-                           anubis_4_change_refused on subscriptions,anubis_inserted on subscriptions,anubis_updated on subscriptions,
+                           anubis_4_change_refused on subscriptions,anubis_inserted on subscriptions,anubis_updated on subscriptions,anubis_moved on subscriptions,
                            anubis_no_delete on subscriptions,anubis_no_truncate on subscriptions,
                            anubis_confirmation_changed on integrations,anubis_confirmation_set on integrations,
-                           anubis_integration_check on integrations,anubis_integration_gone on integrations,anubis_integration_limited on integrations,
+                           anubis_integration_check on integrations,anubis_reference_moved on integrations,anubis_reference_moved_id on integrations,anubis_integration_limited on integrations,
                            anubis_integration_mended on integrations,anubis_integration_woken on integrations,
                            anubis_reference_id_kept on integrations,anubis_reference_kept on integrations,
                            anubis_reference_no_truncate on integrations,anubis_reference_id_kept on integration_filters,
@@ -2820,7 +2835,7 @@ CREATE FUNCTION anubis.tables_needed(OUT name text, OUT kind "char", OUT key tex
            ('consumer_stops', 'r', '{read_model}'),
            ('integration_stats_spans', 'p', '{bucket,integration_id,span}'), ('integration_stats', 'r', '{bucket,integration_id,span}'),
            ('integration_stats_days', 'r', '{bucket,integration_id,span}'), ('integration_stats_months', 'r', '{bucket,integration_id,span}'),
-           ('integration_stats_changes', 'r', '{bucket,integration_id}'),
+           ('integration_stats_changes', 'r', '{bucket,integration_id}'), ('integration_moves', 'r', '{integration_id,moved_at}'),
            ('audit_trees', 'r', '{id}'), ('audit_log', 'r', '{tree,leaf}'), ('audit_tiles', 'r', '{tree,level,tile}'),
            ('audit_checkpoints', 'r', '{id}'), ('audit_salts', 'r', '{chunk}'), ('audit_checks', 'r', '{one}'), ('audit_past', 'r', '{id}'),
            ('alerts', 'r', '{id}'), ('alert_silences', 'r', '{id}'), ('alert_outbox', 'r', '{id}'),
@@ -2842,7 +2857,8 @@ CREATE FUNCTION anubis.triggers_amiss() RETURNS text
                    ('subscriptions', 'anubis_no_delete'), ('subscriptions', 'anubis_no_truncate'),
                    ('subscriptions', 'anubis_inserted'), ('subscriptions', 'anubis_updated'),
                    ('integrations', 'anubis_integration_woken'), ('integrations', 'anubis_integration_mended'),
-                   ('integrations', 'anubis_integration_check'), ('integrations', 'anubis_integration_gone'),
+                   ('integrations', 'anubis_integration_check'), ('integrations', 'anubis_reference_moved'),
+                   ('integrations', 'anubis_reference_moved_id'), ('subscriptions', 'anubis_moved'),
                    ('integrations', 'anubis_integration_limited'),
                    ('integrations', 'anubis_confirmation_set'), ('integrations', 'anubis_confirmation_changed'), ('integration_runtime', 'anubis_circuit_changed'),
                    ('integration_filters', 'anubis_filter_check'),
@@ -3299,7 +3315,8 @@ CREATE TABLE anubis.dead_letters (
     discarded_at timestamp with time zone,
     discard_reason text,
     published_at timestamp with time zone,
-    discard_only boolean DEFAULT false NOT NULL
+    discard_only boolean DEFAULT false NOT NULL,
+    written_at timestamp with time zone DEFAULT '1970-01-01 00:00:00+00'::timestamp with time zone NOT NULL
 );
 ALTER TABLE anubis.dead_letters ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME anubis.dead_letters_id_seq
@@ -3327,6 +3344,10 @@ ALTER TABLE anubis.integration_filters ALTER COLUMN id ADD GENERATED BY DEFAULT 
     NO MINVALUE
     NO MAXVALUE
     CACHE 1
+);
+CREATE TABLE anubis.integration_moves (
+    integration_id bigint NOT NULL,
+    moved_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
 );
 CREATE TABLE anubis.integration_stats_spans (
     integration_id bigint NOT NULL,
@@ -3772,11 +3793,13 @@ ALTER TABLE ONLY anubis.consumer_stops
 ALTER TABLE ONLY anubis.dead_letters
     ADD CONSTRAINT dead_letters_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY anubis.dead_letters
-    ADD CONSTRAINT dead_letters_read_model_topic_partition_offset_key UNIQUE (read_model, topic, partition, "offset");
+    ADD CONSTRAINT dead_letters_read_model_topic_partition_offset_written_at_key UNIQUE (read_model, topic, partition, "offset", written_at);
 ALTER TABLE ONLY anubis.installation
     ADD CONSTRAINT installation_pkey PRIMARY KEY (one);
 ALTER TABLE ONLY anubis.integration_filters
     ADD CONSTRAINT integration_filters_pkey PRIMARY KEY (id);
+ALTER TABLE ONLY anubis.integration_moves
+    ADD CONSTRAINT integration_moves_pkey PRIMARY KEY (integration_id, moved_at);
 ALTER TABLE ONLY anubis.integration_runtime
     ADD CONSTRAINT integration_runtime_pkey PRIMARY KEY (integration_id);
 ALTER TABLE ONLY anubis.integration_stats_changes
@@ -3861,16 +3884,18 @@ CREATE TRIGGER anubis_confirmation_set AFTER INSERT ON anubis.integrations FOR E
 CREATE TRIGGER anubis_filter_check BEFORE INSERT OR UPDATE OF criteria ON anubis.integration_filters FOR EACH ROW EXECUTE FUNCTION anubis.integration_filter_check();
 CREATE TRIGGER anubis_inserted AFTER INSERT ON anubis.subscriptions REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION anubis.subscription_inserted();
 CREATE TRIGGER anubis_integration_check BEFORE INSERT OR UPDATE OF id, endpoint_url, auth_token, delivery_settings ON anubis.integrations FOR EACH ROW EXECUTE FUNCTION anubis.integration_check();
-CREATE TRIGGER anubis_integration_gone AFTER DELETE ON anubis.integrations FOR EACH ROW EXECUTE FUNCTION anubis.integration_gone();
 CREATE TRIGGER anubis_integration_limited AFTER INSERT OR UPDATE OF rate_limit, max_in_flight ON anubis.integrations FOR EACH ROW WHEN (((new.rate_limit IS NOT NULL) OR (new.max_in_flight IS NOT NULL))) EXECUTE FUNCTION anubis.integration_limited();
 CREATE TRIGGER anubis_integration_mended AFTER UPDATE OF endpoint_url, auth_token, delivery_settings ON anubis.integrations FOR EACH ROW WHEN (((old.endpoint_url IS DISTINCT FROM new.endpoint_url) OR (old.auth_token IS DISTINCT FROM new.auth_token) OR (old.delivery_settings IS DISTINCT FROM new.delivery_settings))) EXECUTE FUNCTION anubis.integration_mended();
 CREATE TRIGGER anubis_integration_woken AFTER UPDATE OF enabled, paused_until, max_in_flight, rate_limit ON anubis.integrations FOR EACH ROW WHEN ((new.enabled AND ((NOT old.enabled) OR (old.paused_until IS DISTINCT FROM new.paused_until) OR (old.max_in_flight IS DISTINCT FROM new.max_in_flight) OR (old.rate_limit IS DISTINCT FROM new.rate_limit)))) EXECUTE FUNCTION anubis.integration_changed();
+CREATE TRIGGER anubis_moved AFTER UPDATE OF integration_id ON anubis.subscriptions FOR EACH ROW WHEN (((old.integration_id IS DISTINCT FROM new.integration_id) AND (old.integration_id IS NOT NULL))) EXECUTE FUNCTION anubis.subscription_moved();
 CREATE TRIGGER anubis_no_delete BEFORE DELETE ON anubis.subscriptions FOR EACH ROW EXECUTE FUNCTION anubis.subscription_deletion_refused();
 CREATE TRIGGER anubis_no_truncate BEFORE TRUNCATE ON anubis.subscriptions FOR EACH STATEMENT EXECUTE FUNCTION anubis.subscription_deletion_refused();
 CREATE TRIGGER anubis_reference_id_kept AFTER UPDATE OF id ON anubis.integration_filters FOR EACH ROW WHEN ((old.id <> new.id)) EXECUTE FUNCTION anubis.reference_kept();
 CREATE TRIGGER anubis_reference_id_kept AFTER UPDATE OF id ON anubis.integrations FOR EACH ROW WHEN ((old.id <> new.id)) EXECUTE FUNCTION anubis.reference_kept();
 CREATE TRIGGER anubis_reference_kept AFTER DELETE ON anubis.integration_filters FOR EACH ROW EXECUTE FUNCTION anubis.reference_kept();
 CREATE TRIGGER anubis_reference_kept AFTER DELETE ON anubis.integrations FOR EACH ROW EXECUTE FUNCTION anubis.reference_kept();
+CREATE TRIGGER anubis_reference_moved AFTER DELETE ON anubis.integrations FOR EACH ROW EXECUTE FUNCTION anubis.integration_gone();
+CREATE TRIGGER anubis_reference_moved_id AFTER UPDATE OF id ON anubis.integrations FOR EACH ROW WHEN ((old.id <> new.id)) EXECUTE FUNCTION anubis.integration_gone();
 CREATE TRIGGER anubis_reference_no_truncate BEFORE TRUNCATE ON anubis.integration_filters FOR EACH STATEMENT EXECUTE FUNCTION anubis.reference_kept();
 CREATE TRIGGER anubis_reference_no_truncate BEFORE TRUNCATE ON anubis.integrations FOR EACH STATEMENT EXECUTE FUNCTION anubis.reference_kept();
 CREATE TRIGGER anubis_updated AFTER UPDATE ON anubis.subscriptions REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION anubis.subscription_updated();
@@ -3917,6 +3942,7 @@ REVOKE ALL ON FUNCTION anubis.structure_mend(by text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.structure_note() FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.subscription_inserted() FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.subscription_integration(id bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION anubis.subscription_moved() FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.subscription_updated() FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.subscriptions_erase(ids bigint[], cpfs text[], words text, OUT in_flight bigint[], OUT erased bigint, OUT failed bigint, OUT events bigint, OUT salts bigint, OUT confirmations bigint, OUT letters bigint[], OUT unpublished bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.subscriptions_resend(ids bigint[], words text, rate bigint, before bigint) FROM PUBLIC;

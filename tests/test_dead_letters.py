@@ -8,6 +8,7 @@ import uuid
 import pytest
 from harness.anubis import Ctl
 from harness.application import Application
+from harness.kafka import EmbeddedBroker
 from harness.processes import wait_for
 from test_consumer import GROUP, PARTITIONS, SETTINGS, Scene, event, logged
 from test_migrate import encoded
@@ -118,6 +119,21 @@ def test_a_group_stops_that_cannot_handle_most_of_a_batch(scene, make_daemon, ct
     daemon.start()
     daemon.wait_log(STOPPED, 60)
     assert letters(scene) == (60 if make is unparsable else 0) and ctl("status", "--json").expect(0).json["stopped"]
+
+
+@pytest.mark.slow
+def test_another_message_in_the_place_of_one_that_was_put_aside(app, broker, make_daemon):
+    """Another Kafka, or a topic that was made anew, counts its offsets from the beginning. What is read twice is put aside once."""
+    topic = "anubis.confirmations"
+    with EmbeddedBroker(name="other") as other:
+        for kafka, words in ((broker, "[]"), (other, "{}"), (other, None), (broker, None)):
+            kafka.produce(topic, [("1", words)] if words else [])
+            app.query("delete from {s}.consumer_offsets")
+            daemon = make_daemon({"consumers": {"integration": False, "monitoring": False}}, kafka=kafka).start()
+            wait_for(lambda: app.value("select count(*) from {s}.consumer_offsets where topic = %s and next_offset = 1", (topic,)) == 1, 60,
+                     "it to be read")
+            assert daemon.term() == 0
+    assert app.query("select convert_from(value, 'utf8'), \"offset\" from {s}.dead_letters order by id") == [("[]", 0), ("{}", 0)]
 
 
 def test_a_few_bad_messages_stop_nobody(scene, make_daemon):

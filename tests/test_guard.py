@@ -24,7 +24,7 @@ def changed_under(app, institutions, make_daemon, statements):
 
 @pytest.mark.parametrize("change, named", [
     (["alter table {s}.subscriptions disable trigger anubis_updated"], r"anubis_updated on subscriptions \(disabled\)"),
-    (["alter table {s}.subscriptions disable trigger user"], r"anubis_inserted on subscriptions \(disabled\), anubis_no_delete"),
+    (["alter table {s}.subscriptions disable trigger user"], r"anubis_inserted on subscriptions \(disabled\), anubis_moved"),
     (["alter table {s}.subscriptions enable replica trigger anubis_inserted"], r"anubis_inserted .* \(not for everybody\)"),
     (["drop trigger anubis_inserted on {s}.subscriptions"], r"anubis_inserted on subscriptions \(missing\)"),
     (["drop trigger ledger_append_only on {s}.subscription_events"], r"ledger_append_only on subscription_events \(missing\)"),

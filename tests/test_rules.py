@@ -238,6 +238,25 @@ def test_an_integration_whose_events_are_counted_stays(app, institutions, make_d
     ctl("verify", "--wait", deadline=60).expect(0)
 
 
+def test_an_integration_that_subscriptions_left_stays(app, institutions, make_daemon, broker):
+    """Nobody has counted its events yet, and who does finds it there. One that had none may go."""
+    del broker  # that there is one
+    other, old, spare = (app.integration(institutions.url("/good"), name=name) for name in ("Other", "Old", "Spare"))
+    number = app.subscription(old)
+    app.query("update {s}.subscriptions set integration_id = %s where id = %s", (other, number))
+    for words, verb in (("delete from {s}.integrations where id = %s", "delete"),
+                        ("update {s}.integrations set id = id + 1000 where id = %s", "change the id of")):
+        state, diag = refusal(app, words % old)
+        assert state == "23001" and diag.message_primary == f"cannot {verb} integration {old}: its events are counted under its id"
+        assert app.query(words, (spare,)) == 1
+        spare = app.integration("https://x.example/")
+    make_daemon().start()
+    app.wait_states(sent=1)
+    wait_for(lambda: app.value("select sum(created) from {s}.integration_stats where integration_id = %s", (old,)) == 1, 60,
+             "its event to be counted")
+    assert app.value("select count(*) from {s}.dead_letters") == 0
+
+
 def test_a_filter_with_subscriptions_stays(rules):
     rules.query("update {s}.subscriptions set integration_filter_id = 1 where id = 1")
     kept(refusal(rules, "delete from {s}.integration_filters"), "integration_filter")

@@ -253,6 +253,17 @@ begin
     return null;
 end $$;
 
+-- Its events so far are those of the integration that it leaves: see integration_gone(). One row is enough.
+create or replace function @extschema@.subscription_moved() returns trigger language plpgsql security definer
+    set search_path = pg_catalog, pg_temp as $$
+begin
+    if not exists (select from @extschema@.integration_moves m where m.integration_id = old.integration_id) then
+        insert into @extschema@.integration_moves (integration_id) values (old.integration_id) on conflict do nothing;
+    end if;
+    return null;
+end $$;
+revoke execute on function @extschema@.subscription_moved() from public;
+
 -- A row keeps the seed that it was inserted with. A value that comes with the insert stays: a row that is brought back from another copy
 -- of the database has been sent with it, perhaps.
 create or replace function @extschema@.subscription_seeded() returns trigger language plpgsql as $$

@@ -59,16 +59,21 @@ end $$;
 revoke execute on function @extschema@.reference_kept() from public;
 
 -- What happened at an integration is counted under its id for ever: another one under that id would begin without the counts, and would have
--- its hours. So one of which events were counted stays. What was there before the ledger goes with one that has none.
+-- its hours. So one of which events were counted stays, and one whose subscriptions have moved, of which they may still be. What was there
+-- before the ledger goes with one that has none.
 create or replace function @extschema@.integration_gone() returns trigger language plpgsql security definer
     set search_path = pg_catalog, pg_temp as $$
 begin
     if @extschema@.cleaning_allowed() then
         return null;
     end if;
-    if exists (select from @extschema@.integration_stats_months where integration_id = old.id) then
+    -- Whoever moves some now is waited for, as in reference_kept(), which has looked before.
+    lock table @extschema@.subscriptions in share row exclusive mode;
+    if exists (select from @extschema@.integration_moves m where m.integration_id = old.id)
+       or exists (select from @extschema@.integration_stats_months where integration_id = old.id) then
         raise exception using errcode = 'restrict_violation',
-            message = format('cannot delete integration %s: its events are counted under its id', old.id),
+            message = format('cannot %s integration %s: its events are counted under its id',
+                             case tg_op when 'DELETE' then 'delete' else 'change the id of' end, old.id),
             hint = 'One that must get nothing any more is disabled: enabled = false.', table = 'integrations';
     end if;
     delete from @extschema@.ledger_baseline where integration_id = old.id and status = '';

@@ -48,6 +48,11 @@ drop trigger if exists anubis_updated on @extschema@.subscriptions;
 create trigger anubis_updated after update on @extschema@.subscriptions referencing old table as old_rows new table as new_rows
     for each statement execute function @extschema@.subscription_updated();
 
+drop trigger if exists anubis_moved on @extschema@.subscriptions;
+create trigger anubis_moved after update of integration_id on @extschema@.subscriptions for each row
+    when (old.integration_id is distinct from new.integration_id and old.integration_id is not null)
+    execute function @extschema@.subscription_moved();
+
 -- AFTER ROW triggers of the application's that update the same row run before ours and would turn the order of two events around.
 do $$
 declare
@@ -78,9 +83,6 @@ create trigger anubis_integration_limited after insert or update of rate_limit, 
     for each row when (new.rate_limit is not null or new.max_in_flight is not null) execute function @extschema@.integration_limited();
 insert into @extschema@.integration_runtime (integration_id)
 select id from @extschema@.integrations where rate_limit is not null or max_in_flight is not null on conflict do nothing;
-drop trigger if exists anubis_integration_gone on @extschema@.integrations;
-create trigger anubis_integration_gone after delete on @extschema@.integrations
-    for each row execute function @extschema@.integration_gone();
 drop trigger if exists anubis_confirmation_set on @extschema@.integrations;
 create trigger anubis_confirmation_set after insert on @extschema@.integrations
     for each row when (new.delivery_settings ? 'confirmation') execute function @extschema@.confirmation_changed();
@@ -126,6 +128,14 @@ begin
                         for each statement execute function @extschema@.reference_kept()', target);
     end loop;
 end $$;
+-- After those, by their names.
+drop trigger if exists anubis_integration_gone on @extschema@.integrations;
+drop trigger if exists anubis_reference_moved on @extschema@.integrations;
+create trigger anubis_reference_moved after delete on @extschema@.integrations
+    for each row execute function @extschema@.integration_gone();
+drop trigger if exists anubis_reference_moved_id on @extschema@.integrations;
+create trigger anubis_reference_moved_id after update of id on @extschema@.integrations
+    for each row when (old.id <> new.id) execute function @extschema@.integration_gone();
 
 -- ---------------------------------------------------------------------------------------------------------------------
 -- the ledger

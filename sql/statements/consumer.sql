@@ -100,9 +100,11 @@ select reason, (extract(epoch from passes_until - now()) * 1000)::bigint, comman
 -- $2 text[]: topics
 -- $3 integer[]: partitions
 -- $4 bigint[]: offsets
+-- $5 bigint[]: their times in Kafka, milliseconds since 1970
 select a.n
-  from unnest($2::text[], $3::int[], $4::bigint[]) with ordinality as a (topic, partition, position, n)
+  from unnest($2::text[], $3::int[], $4::bigint[], $5::bigint[]) with ordinality as a (topic, partition, position, written_ms, n)
   join dead_letters d on d.read_model = $1 and d.topic = a.topic and d.partition = a.partition and d."offset" = a.position
+                     and d.written_at = 'epoch'::timestamptz + a.written_ms * interval '1 ms'
 
 -- name: stop_group
 -- Stops a group in all daemons; true: it was not stopped before.
@@ -241,13 +243,14 @@ update consumer_offsets o set unknown_events = o.unknown_events + a.more
 -- $8 text[]: what is wrong with them
 -- $9 integer[]: 1 = it can only be discarded
 -- $10 text: read model
-insert into dead_letters (consumer_group, read_model, topic, partition, "offset", key, headers, value, error, discard_only, discarded_at,
-                          discard_reason)
+-- $11 bigint[]: their times in Kafka, milliseconds since 1970
+insert into dead_letters (consumer_group, read_model, topic, partition, "offset", key, headers, value, error, discard_only, written_at,
+                          discarded_at, discard_reason)
   select $1, $10, a.topic, a.partition, a.position, a.key,
          case when e.is_erased then letter_headers_kept(a.headers::jsonb) else a.headers::jsonb end, case when e.is_erased is null then a.value end,
-         a.error, a.discard_only = 1, case when e.is_erased then now() end, case when e.is_erased then 'erased' end
-    from unnest($2::text[], $3::int[], $4::bigint[], $5::bytea[], $6::text[], $7::bytea[], $8::text[], $9::int[])
-         as a (topic, partition, position, key, headers, value, error, discard_only)
+         a.error, a.discard_only = 1, 'epoch'::timestamptz + a.written_ms * interval '1 ms', case when e.is_erased then now() end, case when e.is_erased then 'erased' end
+    from unnest($2::text[], $3::int[], $4::bigint[], $5::bytea[], $6::text[], $7::bytea[], $8::text[], $9::int[], $11::bigint[])
+         as a (topic, partition, position, key, headers, value, error, discard_only, written_ms)
     left join lateral (select true as is_erased from letter_names(a.key, a.value) n
                          join subscriptions s on s.id = case when n ~ '^[0-9]{1,18}$' then n::bigint end
                         where s.erased_at is not null limit 1) e on true

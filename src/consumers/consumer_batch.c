@@ -55,9 +55,9 @@ void consumer_take(struct consumer *c, const struct kafka_message *message)
     if (!p)
         return;
     struct consumer_item *item = consumer_append(b);
-    bool careful = message->offset < p->careful_until;
     item->partition = p;
     item->offset = message->offset;
+    item->written_ms = message->written_at / USEC_PER_MSEC;
     if (p->type == EVENT_TYPES) {
         consumer_read_inbox(c, item, message);
         b->bytes += message->key.len + message->value.len + KEPT_OVERHEAD;
@@ -72,10 +72,10 @@ void consumer_take(struct consumer *c, const struct kafka_message *message)
         sha256_digest(b->sha256, &message->value, 1, item->event.value_hash);
     if (item->foreign)
         consumer_say_shared(c, message);
-    if (item->foreign || !(item->fault || careful))
+    if (item->foreign || !(item->fault || message->offset < p->careful_until))
         return;
     item->kept = kafka_consumer_keep(c->kafka.client);
-    b->careful |= careful;
+    b->careful |= message->offset < p->careful_until;
     b->bytes += message->key.len + message->value.len + KEPT_OVERHEAD;
 }
 

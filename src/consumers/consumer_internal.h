@@ -69,7 +69,7 @@ enum letter_extent { LETTER_WHOLE, LETTER_ASCII_HEADERS, LETTER_PLACE_ONLY };
 /* A message that was read: an event, an entry of the inbox, foreign, or (with a fault) a dead letter. */
 struct consumer_item {
     struct consumer_partition *partition;
-    int64_t offset;
+    int64_t offset, written_ms; /* its time in Kafka, since 1970; 0 = not told */
     struct message_event event;
     const char *fault;         /* a constant, or the batch's refusal */
     bool foreign;              /* passed over */

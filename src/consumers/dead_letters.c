@@ -26,6 +26,7 @@ static void fill_dead_letter(struct store_dead_letter *letter, const struct cons
     *letter = (struct store_dead_letter){.topic = item->partition->topic,
                                          .partition = item->partition->number,
                                          .offset = item->offset,
+                                         .written_ms = item->written_ms,
                                          .error = item->fault,
                                          .discard_only = is_lasting(inbox, item->fault)};
     if (item->extent == LETTER_PLACE_ONLY) {

@@ -89,7 +89,7 @@ static void say_stopped(const struct consumer *c, const struct store_stop *stop)
 
 static int find_known(struct consumer *c, struct error *err)
 {
-    CLEANUP(freep) struct store_offset *at = xcalloc(c->batch.count, sizeof(*at));
+    CLEANUP(freep) struct store_dead_letter *at = xcalloc(c->batch.count, sizeof(*at));
     CLEANUP(freep) struct consumer_item **of = xcalloc(c->batch.count, sizeof(*of));
     CLEANUP(freep) bool *known = xcalloc(c->batch.count, sizeof(*known));
     size_t count = 0;
@@ -98,8 +98,10 @@ static int find_known(struct consumer *c, struct error *err)
         struct consumer_item *item = &c->batch.items[i];
         if (!item->fault)
             continue;
-        at[count] = (struct store_offset){
-            .topic = item->partition->topic, .partition = item->partition->number, .next = item->offset};
+        at[count] = (struct store_dead_letter){.topic = item->partition->topic,
+                                               .partition = item->partition->number,
+                                               .offset = item->offset,
+                                               .written_ms = item->written_ms};
         of[count++] = item;
     }
     int r = store_letters_known(c->session.pg, c->group->model, at, count, known, err);

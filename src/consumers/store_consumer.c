@@ -394,7 +394,7 @@ int store_count_unknown(struct pg *pg, const char *group, const struct store_off
 
 /* --- dead letters ----------------------------------------------------------------------------- */
 
-int store_letters_known(struct pg *pg, const char *model, const struct store_offset *items, size_t count,
+int store_letters_known(struct pg *pg, const char *model, const struct store_dead_letter *items, size_t count,
                         bool *ret_known, struct error *err)
 {
     CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
@@ -403,7 +403,8 @@ int store_letters_known(struct pg *pg, const char *model, const struct store_off
     pg_arg_text(&args, model);
     pg_arg_texts(&args, &items->topic, sizeof(*items), count);
     pg_arg_i32s(&args, &items->partition, sizeof(*items), count);
-    pg_arg_i64s(&args, &items->next, sizeof(*items), count);
+    pg_arg_i64s(&args, &items->offset, sizeof(*items), count);
+    pg_arg_i64s(&args, &items->written_ms, sizeof(*items), count);
     int r = pg_query(pg, &sql_letters_known, &args, &result, err);
     for (int row = 0; r == PG_DONE && row < pg_rows(result); row++)
         ret_known[pg_get_i64(result, row, 0) - 1] = true;
@@ -425,5 +426,6 @@ int store_dead_letters(struct pg *pg, const char *group, const char *model,
     pg_arg_texts(&args, &items->error, sizeof(*items), count);
     pg_arg_i32s(&args, &items->discard_only, sizeof(*items), count);
     pg_arg_text(&args, model);
+    pg_arg_i64s(&args, &items->written_ms, sizeof(*items), count);
     return pg_query(pg, &sql_dead_letters, &args, NULL, err);
 }

@@ -110,15 +110,16 @@ int store_count_unknown(struct pg *pg, const char *group, const struct store_off
 struct store_dead_letter {
     const char *topic;
     int32_t partition;
-    int64_t offset;
+    int64_t offset, written_ms; /* its time in Kafka, since 1970 */
     struct bytes key, value;
     struct bytes headers; /* a JSON object */
     const char *error;
     int32_t discard_only; /* 1 = no replay can come right */
 };
 
-/* Which of the messages were put aside before: sets their places in ret_known, which is zeroed. */
-int store_letters_known(struct pg *pg, const char *model, const struct store_offset *items, size_t count,
+/* Which of the messages were put aside before, by their places and times: sets their places in ret_known, which
+ * is zeroed. */
+int store_letters_known(struct pg *pg, const char *model, const struct store_dead_letter *items, size_t count,
                         bool *ret_known, struct error *err);
 /* What is there already stays. */
 int store_dead_letters(struct pg *pg, const char *group, const char *model,
