@@ -242,12 +242,12 @@ def test_an_integration_that_subscriptions_left_stays(app, institutions, make_da
     """Nobody has counted its events yet, and who does finds it there. One that had none may go."""
     del broker  # that there is one
     other, old, spare = (app.integration(institutions.url("/good"), name=name) for name in ("Other", "Old", "Spare"))
-    number = app.subscription(old)
+    number, wanted = app.subscription(old), "cannot {} integration {}: its events are counted under its id"
     app.query("update {s}.subscriptions set integration_id = %s where id = %s", (other, number))
     for words, verb in (("delete from {s}.integrations where id = %s", "delete"),
                         ("update {s}.integrations set id = id + 1000 where id = %s", "change the id of")):
         state, diag = refusal(app, words % old)
-        assert state == "23001" and diag.message_primary == f"cannot {verb} integration {old}: its events are counted under its id"
+        assert state == "23001" and diag.message_primary == wanted.format(verb, old)
         assert app.query(words, (spare,)) == 1
         spare = app.integration("https://x.example/")
     make_daemon().start()

@@ -117,8 +117,8 @@ struct store_dead_letter {
     int32_t discard_only; /* 1 = no replay can come right */
 };
 
-/* Which of the messages were put aside before, by their places and times: sets their places in ret_known, which
- * is zeroed. */
+/* Which of the messages were put aside before, by their places and times: sets those in ret_known, which is
+ * zeroed. */
 int store_letters_known(struct pg *pg, const char *model, const struct store_dead_letter *items, size_t count,
                         bool *ret_known, struct error *err);
 /* What is there already stays. */
