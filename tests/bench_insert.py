@@ -1,9 +1,9 @@
 """The benchmark's cases of what a daemon costs the application's single-row inserts, and of what publishing costs."""
 import datetime
+import multiprocessing
 import os
 import re
 import subprocess
-import threading
 import time
 
 from bench_measure import cpu_by_thread, cpu_of, cpu_of_tree, percentile
@@ -66,30 +66,41 @@ def beside(bench, clients, seconds, rounds):
             for case, runs in found.items()}
 
 
-class Reader(threading.Thread):
-    """Reads what comes to a topic: `found` has each message's key, its header "timestamp", and when it came, in seconds."""
+def read(bootstrap, topic, watermarks, found, count, ended):
+    """Puts into `found` each message's key, its header "timestamp", and when it came, in seconds; and then None."""
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": topic})
+    consumer.assign([TopicPartition(topic, p, high) for p, (_, high) in watermarks.items()])
+    while not ended.is_set():
+        message = consumer.poll(0.2)
+        if message and not message.error():
+            came = time.time()
+            written = dict(message.headers())["timestamp"].decode().replace("Z", "+00:00")
+            found.put((int(message.key()), datetime.datetime.fromisoformat(written).timestamp(), came))
+            count.value += 1
+    consumer.close()
+    found.put(None)
+
+
+class Reader:
+    """Reads what comes to a topic from now on, in a process of its own, so that what writes meanwhile does not wait for it."""
 
     def __init__(self, bench, topic):
-        super().__init__()
-        self.found, self._ended = [], threading.Event()
-        self._consumer = Consumer({"bootstrap.servers": bench.kafka.bootstrap, "group.id": topic, "fetch.wait.max.ms": 5})
-        self._consumer.assign([TopicPartition(topic, p, high) for p, (_, high) in bench.kafka.watermarks(topic).items()])
-        self.start()
+        spawn = multiprocessing.get_context("spawn")
+        self._queue, self._count, self._ended = spawn.Queue(), spawn.Value("i", 0), spawn.Event()
+        self._process = spawn.Process(target=read, args=(bench.kafka.bootstrap, topic, bench.kafka.watermarks(topic),
+                                                         self._queue, self._count, self._ended), daemon=True)
+        self._process.start()
 
-    def run(self):
-        while not self._ended.is_set():
-            message = self._consumer.poll(0.2)
-            if message and not message.error():
-                came = time.time()
-                written = dict(message.headers())["timestamp"].decode().replace("Z", "+00:00")
-                self.found.append((int(message.key()), datetime.datetime.fromisoformat(written).timestamp(), came))
+    def wait(self, count, seconds):
+        """Until it has so many."""
+        wait_for(lambda: self._count.value >= count, seconds, f"{count} messages")
 
-    def end(self, count, seconds):
-        """When it has so many."""
-        wait_for(lambda: len(self.found) >= count, 10 * seconds + 60, "all messages")
+    def end(self):
+        """What it has read."""
         self._ended.set()
-        self.join()
-        self._consumer.close()
+        found = list(iter(self._queue.get, None))
+        self._process.join()
+        return found
 
 
 def publish(bench, per_second, seconds):
@@ -104,7 +115,7 @@ def publish(bench, per_second, seconds):
                         "and datname = current_database()")
     reader = Reader(bench, topic)
     app.subscription(integration)
-    wait_for(lambda: reader.found, 60, "the consumer")  # of ours, to be there
+    reader.wait(1, 60)
     before = cpu_of(backend), cpu_by_thread(daemon.pid), cpu_of_tree(bench.kafka.child.pid)
     saves = "select n_tup_upd from pg_stat_user_tables where relname = 'relay_state'"
     batches = app.value(saves)
@@ -115,14 +126,15 @@ def publish(bench, per_second, seconds):
             time.sleep(max(0, start + n / per_second - time.monotonic()))
             cursor.execute("insert into anubis.subscriptions (integration_id) values (%s)", (integration,))
     connection.close()
-    reader.end(per_second * seconds + 1, seconds)
+    reader.wait(per_second * seconds + 1, 10 * seconds + 60)
+    found = reader.end()
     events = app.value("select count(*) from {s}.subscription_events")
     after = cpu_of(backend), cpu_by_thread(daemon.pid), cpu_of_tree(bench.kafka.child.pid)
     thread = sum(v - before[1].get(k, 0) for k, v in after[1].items() if k.startswith("relay/"))
     wait_for(lambda: app.value(saves) > batches, 10, "the statistics")
     batches = app.value(saves) - batches
     bench.end(daemon)
-    delays = [(came - written) * 1000 for _, written, came in reader.found]
+    delays = [(came - written) * 1000 for _, written, came in found]
     delays = delays[1 + per_second:]  # nothing wakes the relay for the first ones of a paused integration
     return {"inserts/s": per_second, "events": events, "batches": batches, "p50 ms": round(percentile(delays, 50), 1),
             "p99 ms": round(percentile(delays, 99), 1),
@@ -145,7 +157,7 @@ def latency(bench, per_second, seconds):
     wait_for(lambda: bench.kafka.count(topic) == 1, 60, "the first one's event")
     reader = Reader(bench, topic)
     app.subscription(integration)
-    wait_for(lambda: reader.found, 60, "the consumer")
+    reader.wait(1, 60)
     counting.reset_counts()
     connection = app.database.connect()
     due, inserts, late = {}, [], []
@@ -160,10 +172,11 @@ def latency(bench, per_second, seconds):
             late.append((begun - start - n / per_second) * 1000)
             due[cursor.fetchone()[0]] = start + n / per_second
     connection.close()
-    reader.end(len(due) + 1, seconds)
+    reader.wait(len(due) + 1, 10 * seconds + 60)
+    found = reader.end()
     received = sorted(k.first_usec / 1e6 for k in counting.keys().values())
     delays = [(r - d) * 1000 for r, d in zip(received, due.values())]
-    events = [(came - due[key]) * 1000 for key, _, came in reader.found if key in due]
+    events = [(came - due[key]) * 1000 for key, _, came in found if key in due]
     bench.end(daemon)
     counting.close()
     return {"inserts/s": per_second, "requests": len(delays),

@@ -5,6 +5,7 @@ import time
 
 import pytest
 from harness.processes import wait_for
+from harness.toxic import Proxy
 
 # Longer than any test: only the bell wakes.
 BY_BELL = {"delivery": {"poll_interval": "5m", "timeout": "60s", "lease": "120s"}}
@@ -174,6 +175,25 @@ def test_a_busy_daemon_is_not_rung(app, bell, institutions, make_daemon):
     bell.wait_held()
     app.subscription(integration)
     app.wait_states(sent=3601, deadline=20)
+
+
+def test_the_way_to_the_database_is_no_reason_to_look_seldom(database, app, bell, institutions, make_daemon):
+    """Where each statement takes long, whatever it has to look through, a ring leads to a claim all the same."""
+    with Proxy(("127.0.0.1", database.server.port), delay=0.01) as proxy:
+        make_daemon(BY_BELL, database=database.conninfo(tcp=True, port=proxy.port)).start()
+        integration = app.integration(institutions.url("/good"))
+        bell.wait_held()
+        app.subscription(integration)
+        app.wait_states(sent=1)
+        deaf = 0
+        for n in range(30):
+            bell.wait_held()
+            time.sleep(n % 5 / 100)  # anywhere between two looks
+            row = app.subscription(integration)
+            seen = wait_for(lambda: [v for v in [(bell.holders(), app.row(row)["status"])] if v != (1, "pending")],  # noqa: B023
+                            30, "the claim", interval=0.005)
+            deaf += seen[0] == (0, "pending")
+    assert deaf < 10, "of 30 the bell was given back instead"
 
 
 def test_a_long_transaction_that_inserted_keeps_the_bell_for_seconds_only(app, bell, institutions, make_daemon):

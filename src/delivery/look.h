@@ -17,9 +17,13 @@ uint64_t look_pause(struct look *l, uint64_t took);
 
 /* Looks at all integrations: from the start of each, or nearby, from a little before the last claims there.
  * Between them claims go on where integrations are known to have more, and the rows of others wait. The pause
- * after one from the start is twice as long: nearby ones find what is new, it finds what was put back. */
+ * after one from the start is twice as long: nearby ones find what is new, it finds what was put back.
+ * What each takes that has nothing to pass over (to start, to cross the network) is no reason for a pause:
+ * else a database that is slow or far away would find single rows late. */
 struct looks {
     struct look everywhere, nearby;
+    uint64_t
+        quickest[2]; /* of either kind; [1]: that found rows, by the database's clock; 0 = none was yet */
     uint64_t everywhere_at; /* the next one from the start */
     uint64_t next;          /* the next one of either kind, although integrations have more */
 };

@@ -2,10 +2,12 @@
 
 One thread of this process; not meant for heavy loads.
 """
+import collections
 import selectors
 import socket
 import struct
 import threading
+import time
 
 CHUNK = 262144
 
@@ -16,6 +18,7 @@ class _Pipe:
     def __init__(self, client, server):
         self.ends = {client: server, server: client}
         self.pending = {client: b"", server: b""}  # what is still to be sent to it
+        self.underway = {client: 0, server: 0}  # pieces that will be
         self.closing = set()  # has no more to read; close its peer's sending side when all is sent
 
 
@@ -24,9 +27,10 @@ class Proxy:
 
     cut(): resets all connections, new ones are let through.  down()/up(): refuses new ones as well, on the same port.
     stall()/resume(): nothing is forwarded, connections stay open and new ones are accepted.
-    cut_after(n): resets each connection once n more bytes went towards the target."""
+    cut_after(n): resets each connection once n more bytes went towards the target.
+    delay: seconds that each piece is under way, in either direction."""
 
-    def __init__(self, target, port=0):
+    def __init__(self, target, port=0, delay=0):
         if isinstance(target, str):
             host, _, number = target.rpartition(":")
             target = (host, int(number))
@@ -36,6 +40,7 @@ class Proxy:
         self._pipes = set()
         self._stalled = self._ending = False
         self._budget = None
+        self._delay, self._late = delay, collections.deque()
         self.connections = 0  # so far
         self.bytes_up = self.bytes_down = 0
         self._listener = None
@@ -188,7 +193,20 @@ class Proxy:
                     data = data[:self._budget]
         else:
             self.bytes_down += len(data)
-        pipe.pending[pipe.ends[end]] += data
+        peer = pipe.ends[end]
+        if self._delay:
+            pipe.underway[peer] += 1
+            self._late.append((time.monotonic() + self._delay, pipe, peer, data))
+        else:
+            pipe.pending[peer] += data
+
+    def _arrive(self):
+        while self._late and self._late[0][0] <= time.monotonic():
+            _, pipe, end, data = self._late.popleft()
+            pipe.underway[end] -= 1
+            pipe.pending[end] += data
+            if pipe in self._pipes and not self._stalled:
+                self._guarded_step(pipe, end, 0)
 
     def _write(self, pipe, end):
         if pipe.pending[end]:
@@ -208,17 +226,24 @@ class Proxy:
             self._reset(pipe)
             return
         for e in pipe.ends:
-            if pipe.ends[e] in pipe.closing and not pipe.pending[e]:
+            if pipe.ends[e] in pipe.closing and not pipe.pending[e] and not pipe.underway[e]:
                 e.shutdown(socket.SHUT_WR)
-        if len(pipe.closing) == 2 and not any(pipe.pending.values()):
+        if len(pipe.closing) == 2 and not any(pipe.pending.values()) and not any(pipe.underway.values()):
             self._drop(pipe)
             return
         for e in pipe.ends:
             self._watch(pipe, e)
 
+    def _guarded_step(self, pipe, end, events):
+        try:
+            self._step(pipe, end, events)
+        except OSError:
+            if pipe in self._pipes:
+                self._reset(pipe)
+
     def _run(self):
         while not self._ending:
-            ready = self._selector.select(1)
+            ready = self._selector.select(min(max(self._late[0][0] - time.monotonic(), 0), 1) if self._late else 1)
             with self._lock:
                 for key, events in ready:
                     if key.fileobj is self._wake_out:
@@ -226,8 +251,5 @@ class Proxy:
                     elif key.fileobj is self._listener:
                         self._accept()
                     elif key.data in self._pipes and not self._stalled:
-                        try:
-                            self._step(key.data, key.fileobj, events)
-                        except OSError:
-                            if key.data in self._pipes:
-                                self._reset(key.data)
+                        self._guarded_step(key.data, key.fileobj, events)
+                self._arrive()
