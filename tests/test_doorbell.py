@@ -244,6 +244,18 @@ def test_rows_are_found_without_the_bell(app, institutions, make_daemon):
         app.wait_states(sent=26, deadline=20)
 
 
+def test_a_daemon_without_the_seat_looks_each_second(app, institutions, make_daemon):
+    """The one that has it may be busy, so that nobody is rung, and may not claim for the other's institution."""
+    with contextlib.closing(app.database.connect()) as other, other.cursor() as cursor:
+        cursor.execute("select pg_advisory_lock(anubis.lock_key('seat'))")
+        make_daemon(BY_BELL).start()
+        integration = app.integration(institutions.url("/good"))
+        for n in range(1, 4):
+            app.subscription(integration)
+            app.wait_states(sent=n, deadline=20)
+            wait_for(lambda: app.value("select now() - max(sent_at) > '3 s' from {s}.subscriptions"), 30, "its looks to be over")
+
+
 def test_two_daemons_of_which_one_has_the_seat(app, bell, institutions, make_daemon):
     daemons = [make_daemon({**BY_BELL, "instance": f"daemon{n}"}).start() for n in range(2)]
     integration = app.integration(institutions.url("/good"), max_in_flight=500)

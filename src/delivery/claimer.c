@@ -13,14 +13,16 @@
 #define BUSY_RUNG_USEC (5 * USEC_PER_MSEC)
 #define SINGLES 4
 /* Between claims that find nothing, until the doorbell is asked for again. */
-#define SHORT_PAUSE_USEC (2 * USEC_PER_MSEC)
+#define SHORT_PAUSE_USEC 2500
 /* Slots that get free are given out again together: a claim costs the database a millisecond, however few
  * rows it takes. */
-#define REFILL_PAUSE_USEC (2 * USEC_PER_MSEC)
+#define REFILL_PAUSE_USEC 2500
 /* A look at everything that takes less walks over no entries of claimed rows to speak of. */
 #define QUICK_USEC USEC_PER_MSEC
 /* While rings are not wanted, rows of other integrations are found by polling. */
 #define DEAF_POLL_USEC (100 * USEC_PER_MSEC)
+/* While another daemon has the bell, it is not rung for what only this one may claim, and is busy. */
+#define NO_SEAT_POLL_USEC USEC_PER_SEC
 #define ERROR_PAUSE_USEC USEC_PER_SEC
 /* While somebody else has an integration's row locked: counting does, for some milliseconds. */
 #define LOCKED_OUT ((struct backoff){.base_usec = 5 * USEC_PER_MSEC, .max_usec = USEC_PER_SEC})
@@ -93,6 +95,8 @@ static void sleep_or_poll(struct claimer *c)
         claimer_soon(c, SHORT_PAUSE_USEC);
     } else {
         doorbell_ask(c->parts.doorbell);
+        if (!doorbell_has_seat(c->parts.doorbell))
+            poll_usec = MIN(poll_usec, NO_SEAT_POLL_USEC);
         claimer_soon(c, MIN(poll_usec, wait_usec(c)));
     }
 }
@@ -309,7 +313,8 @@ int claimer_new(struct claimer **ret, sd_event *event, struct config *config,
     c->probes = PROBES_INIT;
     c->locked_out = LOCKED_OUT;
     c->process = (int64_t) (random_u64() >> 1);
-    int r = sd_event_add_time(event, &c->timer, CLOCK_MONOTONIC, 0, 500, on_timer, c);
+    /* sd-event waits for as long as the accuracy allows, and a ring has been waited for. */
+    int r = sd_event_add_time(event, &c->timer, CLOCK_MONOTONIC, 0, 1, on_timer, c);
     if (r >= 0)
         r = sd_event_source_set_enabled(c->timer, SD_EVENT_OFF);
     if (r < 0) {

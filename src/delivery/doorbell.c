@@ -181,6 +181,11 @@ void doorbell_release(struct doorbell *d)
     step(d);
 }
 
+bool doorbell_has_seat(const struct doorbell *d)
+{
+    return d->seated;
+}
+
 bool doorbell_is_held(const struct doorbell *d)
 {
     return d->held && d->wanted && d->listening;

@@ -33,5 +33,7 @@ void doorbell_reopen(struct doorbell *d);
 void doorbell_ask(struct doorbell *d);
 /* Busy from now on: no notifications wanted. */
 void doorbell_release(struct doorbell *d);
+/* False: another daemon has the bell, or may have it, and gives it back without a word to this one. */
+bool doorbell_has_seat(const struct doorbell *d);
 /* Inserts notify, and this process hears it. */
 bool doorbell_is_held(const struct doorbell *d);

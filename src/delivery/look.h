@@ -22,8 +22,7 @@ uint64_t look_pause(struct look *l, uint64_t took);
  * else a database that is slow or far away would find single rows late. */
 struct looks {
     struct look everywhere, nearby;
-    uint64_t
-        quickest[2]; /* of either kind; [1]: that found rows, by the database's clock; 0 = none was yet */
+    uint64_t quickest[2];   /* [1]: of those that found rows, by the database's clock; 0 = none yet */
     uint64_t everywhere_at; /* the next one from the start */
     uint64_t next;          /* the next one of either kind, although integrations have more */
 };
