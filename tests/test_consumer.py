@@ -1199,3 +1199,14 @@ def test_a_broker_that_lost_most_of_a_log_while_nobody_read_it(real_scene, make_
     daemon.start()
     daemon.wait_log(r"was read up to offset 22000, but has new events from offset \d\d?\d? on|from offset 1000 on", 60)
     wait_for(lambda: real_scene.counters() == real_scene.expected, 60, "the new events to be counted")
+
+
+def test_a_group_starts_with_few_round_trips(app, make_daemon):
+    """Kafka is far away, and the topics have many partitions: it is asked for all of them together."""
+    kinds = ("created", "updated", "sent", "failed", "retried")
+    with EmbeddedBroker(prefix="near.", topics={f"far.subscriptions.{kind}": 64 for kind in kinds}) as broker:
+        broker.rtt(100)
+        daemon = make_daemon(merged(SETTINGS, {"kafka": {"topic_prefix": "far."}}), kafka=broker).start()
+        taken = int(daemon.wait_log(r"has taken over (\d+) partitions", deadline=60).group(1))
+        assert taken > 200
+        wait_for(lambda: app.value("select count(*) from {s}.consumer_offsets") == taken, 40, "a place of each")

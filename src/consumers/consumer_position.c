@@ -220,19 +220,56 @@ static void say_gap(const struct consumer *c, const struct consumer_partition *p
 
 enum { PLACED = 1, NOT_YET };
 
-/* What the group has committed, -1 = nothing, though it was told. 0 or -EIO. */
-static int ask_committed(struct consumer *c, struct consumer_partition *p, int64_t *ret, struct error *err)
+/* What Kafka has committed for the group, -1 = nothing, though it was told. */
+static int64_t take_committed(struct consumer_partition *p, int64_t offset)
+{
+    bool untold = offset < 0 && p->read && !p->committed;
+
+    p->committed = offset >= 0;
+    p->told = false;
+    return untold ? p->next : offset;
+}
+
+/* What Kafka says of one. 0 or -EIO. */
+static int ask_alone(struct consumer *c, struct consumer_partition *p, struct offset_facts *facts,
+                     struct error *err)
 {
     struct kafka_partition at = {.topic = p->topic, .partition = p->number};
-    int r = kafka_consumer_committed(c->kafka.client, &at, 1, ASK_MS, err);
+    int r =
+        kafka_consumer_range(c->kafka.client, p->topic, p->number, ASK_MS, &facts->first, &facts->end, err);
 
-    if (r < 0)
-        return r;
-    bool untold = at.offset < 0 && p->read && !p->committed;
-    *ret = untold ? p->next : at.offset;
-    p->committed = at.offset >= 0;
-    p->told = false;
-    return 0;
+    if (r == 0)
+        r = kafka_consumer_committed(c->kafka.client, &at, 1, ASK_MS, err);
+    if (r == 0)
+        facts->committed = take_committed(p, at.offset);
+    return r;
+}
+
+/* What Kafka says of all, in three round trips: three for each take minutes where Kafka is far away. Where
+ * `first` is -1 then, it has not said all that is asked for, as when a broker is away. */
+static struct offset_facts *ask_all(struct consumer *c, struct consumer_partition **parked, size_t count)
+{
+    struct offset_facts *facts = xcalloc(count + 1, sizeof(*facts));
+    CLEANUP(freep) struct kafka_partition *firsts = xcalloc(3 * count + 1, sizeof(*firsts));
+    struct kafka_partition *ends = firsts + count, *committed = ends + count;
+    struct error err;
+
+    for (size_t i = 0; i < count; i++) {
+        firsts[i] = ends[i] = committed[i] =
+            (struct kafka_partition){.topic = parked[i]->topic, .partition = parked[i]->number};
+        facts[i].first = -1;
+    }
+    if (count < 2 || kafka_consumer_ranges(c->kafka.client, firsts, ends, count, ASK_MS, &err) < 0)
+        return facts;
+    heartbeat_beat(c->worker.heartbeat);
+    if (kafka_consumer_committed(c->kafka.client, committed, count, ASK_MS, &err) < 0)
+        return facts;
+    for (size_t i = 0; i < count; i++)
+        if (firsts[i].offset >= 0 && ends[i].offset >= 0)
+            facts[i] = (struct offset_facts){.first = firsts[i].offset,
+                                             .end = ends[i].offset,
+                                             .committed = take_committed(parked[i], committed[i].offset)};
+    return facts;
 }
 
 static int place(struct consumer *c, const struct store_offset *at, struct error *err)
@@ -254,15 +291,13 @@ static bool has_lost(const struct consumer_partition *p, const struct offset_fac
 /* Compares the database's offset with the log. 0 = start there; PLACED = the row was made or moved, read it
  * again; NOT_YET; or an error of the database. */
 static int reconcile_offset(struct consumer *c, struct consumer_partition *p, struct store_offset *at,
-                            struct error *err)
+                            struct offset_facts facts, struct error *err)
 {
-    struct offset_facts facts = {.next = at->next};
     uint64_t now = now_monotonic_usec();
 
-    if (kafka_consumer_range(c->kafka.client, p->topic, p->number, ASK_MS, &facts.first, &facts.end, err) <
-            0 ||
-        ask_committed(c, p, &facts.committed, err) < 0)
+    if (facts.first < 0 && ask_alone(c, p, &facts, err) < 0)
         return NOT_YET;
+    facts.next = at->next;
     facts.patient = !p->beyond_since || now < p->beyond_since + BEYOND_USEC;
     facts.doubted = p->doubted;
     enum offset_decision decision = decide_offset(&facts);
@@ -332,12 +367,13 @@ static int start_ready(struct consumer *c, struct consumer_partition **parked, s
                        size_t count, bool last, struct error *err)
 {
     CLEANUP(freep) struct kafka_partition *at = xcalloc(count + 1, sizeof(*at));
+    CLEANUP(freep) struct offset_facts *facts = ask_all(c, parked, count);
     size_t n = 0;
     int worst = 0;
 
     for (size_t i = 0; i < count; i++) {
         uint64_t asked_at = now_monotonic_usec();
-        int r = reconcile_offset(c, parked[i], &offsets[i], err);
+        int r = reconcile_offset(c, parked[i], &offsets[i], facts[i], err);
         heartbeat_beat(c->worker.heartbeat);
         if (r < 0)
             return r;
