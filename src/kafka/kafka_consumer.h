@@ -98,8 +98,7 @@ bool kafka_consumer_may_commit(struct kafka_consumer *k, const struct kafka_part
  * with *err. */
 int kafka_consumer_range(struct kafka_consumer *k, const char *topic, int32_t partition, int timeout_ms,
                          int64_t *ret_first, int64_t *ret_end, struct error *err);
-/* The same of many, with one request to each broker for the first ones and one for the ends: fills in
- * `firsts` and `ends`, of the same partitions; -1 = that one is to be asked for alone. */
+/* The same of many, with few round trips: see kafka_ends_ask_all(). */
 int kafka_consumer_ranges(struct kafka_consumer *k, struct kafka_partition *firsts,
                           struct kafka_partition *ends, size_t count, int timeout_ms, struct error *err);
 /* The end of a partition that is read, open transactions included, as the broker's last answer told it; does

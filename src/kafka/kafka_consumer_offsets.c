@@ -88,28 +88,15 @@ int kafka_consumer_range(struct kafka_consumer *k, const char *topic, int32_t pa
     return code ? refused(code, "offsets", topic, partition, err) : 0;
 }
 
-static int ask_ends(struct kafka_consumer *k, struct kafka_partition *partitions, size_t count, int64_t which,
-                    int timeout_ms, struct error *err)
+int kafka_consumer_ranges(struct kafka_consumer *k, struct kafka_partition *firsts,
+                          struct kafka_partition *ends, size_t count, int timeout_ms, struct error *err)
 {
-    for (size_t i = 0; i < count; i++)
-        partitions[i].offset = which;
-    rd_kafka_topic_partition_list_t *list = list_of(partitions, count);
-    rd_kafka_resp_err_t code = rd_kafka_offsets_for_times(k->rk, list, timeout_ms);
-    for (size_t i = 0; !code && i < count; i++)
-        partitions[i].offset = list->elems[i].err ? -1 : list->elems[i].offset;
-    rd_kafka_topic_partition_list_destroy(list);
+    int code = kafka_ends_ask_all(k->rk, firsts, ends, count, timeout_ms);
+
     if (!code)
         return 0;
     error_set(err, "could not read the offsets of %zu partitions: %s", count, rd_kafka_err2str(code));
     return -EIO;
-}
-
-int kafka_consumer_ranges(struct kafka_consumer *k, struct kafka_partition *firsts,
-                          struct kafka_partition *ends, size_t count, int timeout_ms, struct error *err)
-{
-    int r = ask_ends(k, firsts, count, RD_KAFKA_OFFSET_BEGINNING, timeout_ms, err);
-
-    return r < 0 ? r : ask_ends(k, ends, count, RD_KAFKA_OFFSET_END, timeout_ms, err);
 }
 
 int64_t kafka_consumer_seen_end(struct kafka_consumer *k, const char *topic, int32_t partition)
