@@ -297,6 +297,18 @@ def test_what_is_beside_a_place_is_found(claims):
         assert [integration for integration, _ in claims.ids(places=places, after=chosen % 11)] == list(range(1, 10))
 
 
+def test_the_greatest_ids_have_their_turn(claims):
+    """Wherever the round begins, with places and without, each is found once."""
+    ids = [1, 5, 2**63 - 2, 2**63 - 1]
+    claims.write("insert into {s}.integrations (id, name, endpoint_url) "
+                 "select g, 'x', 'http://127.0.0.1:1/' from unnest(%s::bigint[]) g;"
+                 "insert into {s}.subscriptions (integration_id) select g from unnest(%s::bigint[]) g", (ids[1:], ids[1:]))
+    for after in (0, *ids):
+        for chosen in range(16):
+            places = [(id, 0, "-infinity", NEVER) for n, id in enumerate(ids) if chosen >> n & 1]
+            assert [integration for integration, _ in claims.ids(places=places, after=after)] == ids, (after, places)
+
+
 def test_the_times_of_a_rate_are_one_process_s_at_a_time(claims, app):
     """Ten a second: the times of 0.4 s. Those of another process are free half a second after the last one."""
     claims.execute("update anubis.integrations set rate_limit = 10; insert into anubis.subscriptions (integration_id) "

@@ -16,7 +16,8 @@ with recursive stuck as materialized (
   select array_agg(id::bigint order by id) as ids from integrations
    where enabled and paused_until <= now()
 ), look (at, lap, integration_id, known) as (
-  select $6 + 1, 0, null::bigint, null::integer
+  select coalesce(nullif($6, 9223372036854775807) + 1, -9223372036854775807), ($6 = 9223372036854775807)::integer, null::bigint,
+         null::integer
   union all
   select coalesce(n.at, -9223372036854775807), l.lap + (n.at is null)::integer,
          case when (k.is_known or w.is_due) and (l.lap = 0 or o.id <= $6) then o.id end,
@@ -36,10 +37,10 @@ with recursive stuck as materialized (
             s.integration_id = o.id and subscription_due(s.next_attempt_at, s.scheduled_to) <= now() as is_due
        from subscriptions s
       where s.status in ('pending', 'retry') and s.held_at is null and not k.is_known
-        and s.integration_id >= o.id and s.integration_id < coalesce(k.after, 9223372036854775807)
+        and s.integration_id >= o.id and s.integration_id <= coalesce(k.after - 1, 9223372036854775807)
       order by s.integration_id, subscription_due(s.next_attempt_at, s.scheduled_to), s.id limit 1) w on true
    cross join lateral (
-     select case when k.is_known or w.id = o.id then o.id + 1 else coalesce(w.id, k.after) end as at offset 0) n
+     select case when k.is_known or w.id = o.id then nullif(o.id, 9223372036854775807) + 1 else coalesce(w.id, k.after) end as at offset 0) n
    where l.lap = 0 or (l.lap = 1 and l.at <= $6)
 ), place as (
   select integration_id, coalesce($17[known], 0) as fresh_id, coalesce($18[known], '-infinity') as due,
