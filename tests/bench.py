@@ -173,7 +173,7 @@ CASES = {"throughput": lambda b, a: bench_throughput.throughput(b, a.rows, a.tur
                                  **bench_insert.beside(b, 16, 3, 2)},
          "claims": lambda b, a: bench_claims.claims(b, a.waiting),
          "retries": lambda b, a: bench_claims.retries(b, a.waiting, a.turns),
-         "snapshot": lambda b, a: bench_claims.snapshot(b, a.rows),
+         "snapshot": lambda b, a: bench_claims.snapshot(b, a.rows, a.turns),
          "compare": lambda b, a: bench_claims.compare(b, a.rows, a.turns),
          "consumers": lambda b, a: bench_consumers.consumers(b, a.rows, a.turns),
          "audit": lambda b, a: bench_audit.audit(b, a.rows, a.turns),

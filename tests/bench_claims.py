@@ -170,23 +170,24 @@ def compare(bench, rows, turns):
                                    *found.values(), goals=[("first", COMPARE_GOAL)])]}
 
 
-def snapshot(bench, rows):
+def snapshot(bench, rows, turns):
     """After so many rows were delivered, and after as many more beside a snapshot that somebody holds."""
     app, ids = bench.fresh()
     daemon = bench.daemon(app).start()
     bench.fill(app, rows)
     wait_for(lambda: sent(app) == rows, 600, "the rows to be sent")
     costs(app, ids)  # warm
-    before = costs(app, ids)
+    before = [costs(app, ids) for _ in range(turns)]
     holder = app.database.connect(autocommit=False)
     holder.cursor().execute("set transaction isolation level repeatable read; select count(*) from anubis.subscriptions")
     total = sent(app) + rows
     bench.fill(app, rows)
     wait_for(lambda: sent(app) == total, 600, "the rows to be sent")
-    after = costs(app, ids)
+    after = [costs(app, ids) for _ in range(turns)]
     holder.close()
     bench.end(daemon)
     app.database.drop()
-    return {"rows beside the snapshot": rows,
-            "table": [Row(f"µs of {what}, alone → beside a snapshot held for {rows:,} rows", before[i], after[i],
-                          goals=[("ratio", SNAPSHOT_GOAL)]) for i, what in enumerate(("an insert", "claims a row"))]}
+    return {"rows beside the snapshot": rows, "turns": turns,
+            "table": [Row.of_turns(f"µs of {what}, alone → beside a snapshot held for {rows:,} rows", [t[i] for t in before],
+                                   [t[i] for t in after], goals=[("ratio", SNAPSHOT_GOAL)])
+                      for i, what in enumerate(("an insert", "claims a row"))]}
