@@ -977,7 +977,15 @@ declare
     host text := substring(authority from '^([[][^]]*[]]|[^:]*)');
     port text := substring(authority from length(host) + 1);
     name text := regexp_replace(host, '[.]$', '');
+    again text := case tg_op when 'INSERT' then anubis.integration_drawn_again(new.id::bigint) end;
 begin
+    if again is not null then
+        raise exception using errcode = 'unique_violation',
+            message = format('cannot give a new integration the id %s: subscriptions or counts of a former one have it', new.id),
+            hint = format('The sequence was set back, as by a restore of this table alone: run "%s", and insert again. The former one comes '
+                          'back by an insert that names its id.', again),
+            table = 'integrations', constraint = 'integrations_id_is_new';
+    end if;
     -- No event could name it.
     if new.id <= 0 and new.id is distinct from old.id then
         raise exception using errcode = 'check_violation', message = format('cannot give an integration the id %s', new.id),
@@ -1042,6 +1050,31 @@ begin
     end if;
     return new;
 end $_$;
+CREATE FUNCTION anubis.integration_drawn_again(id bigint) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    sequence constant text := pg_get_serial_sequence('anubis.integrations', 'id');
+begin
+    if sequence is null or anubis.cleaning_allowed() or currval(sequence::regclass) <> id then
+        return null;
+    end if;
+    if exists (select from anubis.subscriptions s
+                where s.integration_id = integration_drawn_again.id and s.status in ('pending', 'retry') and s.held_at is null)
+       or exists (select from anubis.subscriptions s where s.integration_id = integration_drawn_again.id and s.held_at is not null)
+       or exists (select from anubis.integration_moves m where m.integration_id = integration_drawn_again.id)
+       or exists (select from anubis.integration_stats_months m where m.integration_id = integration_drawn_again.id) then
+        return format('select setval(%L, %s)', sequence,
+            greatest(id, (select max(i.id) from anubis.integrations i), (select max(m.integration_id) from anubis.integration_moves m),
+                     (select max(s.integration_id) from anubis.subscriptions s where s.status in ('pending', 'retry') and s.held_at is null),
+                     (select max(s.integration_id) from anubis.subscriptions s where s.held_at is not null),
+                     (select max(m.integration_id) from anubis.integration_stats_months m)));
+    end if;
+    return null;
+exception when object_not_in_prerequisite_state then -- nothing was drawn in this session
+    return null;
+end $$;
 CREATE FUNCTION anubis.integration_filter_check() RETURNS trigger
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'

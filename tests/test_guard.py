@@ -1,9 +1,11 @@
 """What administrators do to the tables: the daemon stops before it delivers without a trail, and says what brings it back."""
+import contextlib
 import re
 
 import pytest
 from harness.anubis import Ctl, Daemon
 from harness.application import Application
+from harness.postgres import refused
 from harness.processes import wait_for
 
 SWAP = ("create table {s}.other (like {s}.subscriptions including all)", "insert into {s}.other select * from {s}.subscriptions",
@@ -475,3 +477,35 @@ def test_it_stops_where_others_drop_rows(app, institutions, make_daemon, changes
     app.subscriptions(integration, 5)
     app.wait_states(sent=10)
     assert daemon.term() == 0
+
+
+def test_no_new_integration_gets_what_waits_for_one_that_is_gone(app, institutions, make_daemon):
+    """Last night's integrations were restored alone, and their sequence with them. Those that lack are made again."""
+    old = app.integration(institutions.url("/good/old"))
+    lost = {name: app.integration(institutions.url(f"/good/{name}"), enabled=False) for name in "ab"}
+    sent = app.integration(institutions.url("/good/sent"))
+    app.subscription(sent)
+    with make_daemon().start() as daemon:
+        app.wait_states(sent=1)
+        wait_for(lambda: app.value("select exists (select from {s}.integration_stats_months)"), 60, "it to be counted")
+        for integration in lost.values():
+            app.subscriptions(integration, 5)
+        app.query("set session_replication_role = replica; delete from {s}.integrations where id > %s; "
+                  "select setval(pg_get_serial_sequence('{s}.integrations', 'id'), %s)", (old, old))
+        for _ in range(len(lost) + 1):
+            code, said = refused(app.integration, institutions.url("/good/new"))
+            assert code == "23505" and "subscriptions or counts of a former one have it" in said
+        with contextlib.closing(app.database.connect()) as session, session.cursor() as cursor:
+            def insert(name, id="default"):
+                cursor.execute(f"insert into anubis.integrations (id, name, endpoint_url) values ({id}, 'x', %s) returning id",
+                               (institutions.url(f"/good/{name}"),))
+                return cursor.fetchone()[0]
+            cursor.execute("select setval(pg_get_serial_sequence('anubis.integrations', 'id'), %s)", (old,))
+            said = refused(insert, "new")[1]
+            cursor.execute(re.search('run "(.*?)"', said)[1])
+            new = insert("new")
+            assert new > sent and [insert(name, id) for name, id in lost.items()] == list(lost.values())
+        app.subscription(new)
+        app.wait_states(sent=12)
+        assert [len(institutions.keys(f"/good/{name}")) for name in ("a", "b", "new", "sent")] == [5, 5, 1, 1]
+        assert daemon.term() == 0

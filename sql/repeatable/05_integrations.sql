@@ -115,6 +115,33 @@ begin
 end $$;
 revoke execute on function @extschema@.integration_mended() from public;
 
+-- Where integrations alone were restored, their sequence is set back, and the next one would get the id of one that is gone: with what waits
+-- for that one, which another institution would receive, and its counts. Returns the statement that carries the sequence past such ids; NULL =
+-- the id is new, or the insert names it: who does knows whose it is. The session has drawn what the sequence told it last.
+create or replace function @extschema@.integration_drawn_again(id bigint) returns text language plpgsql stable security definer
+    set search_path = pg_catalog, pg_temp as $$
+declare
+    sequence constant text := pg_get_serial_sequence('@extschema@.integrations', 'id');
+begin
+    if sequence is null or @extschema@.cleaning_allowed() or currval(sequence::regclass) <> id then
+        return null;
+    end if;
+    if exists (select from @extschema@.subscriptions s
+                where s.integration_id = integration_drawn_again.id and s.status in ('pending', 'retry') and s.held_at is null)
+       or exists (select from @extschema@.subscriptions s where s.integration_id = integration_drawn_again.id and s.held_at is not null)
+       or exists (select from @extschema@.integration_moves m where m.integration_id = integration_drawn_again.id)
+       or exists (select from @extschema@.integration_stats_months m where m.integration_id = integration_drawn_again.id) then
+        return format('select setval(%L, %s)', sequence,
+            greatest(id, (select max(i.id) from @extschema@.integrations i), (select max(m.integration_id) from @extschema@.integration_moves m),
+                     (select max(s.integration_id) from @extschema@.subscriptions s where s.status in ('pending', 'retry') and s.held_at is null),
+                     (select max(s.integration_id) from @extschema@.subscriptions s where s.held_at is not null),
+                     (select max(m.integration_id) from @extschema@.integration_stats_months m)));
+    end if;
+    return null;
+exception when object_not_in_prerequisite_state then -- nothing was drawn in this session
+    return null;
+end $$;
+
 -- An integration that no request can reach is refused when it is written, not when a subscription waits for it. The daemon refuses
 -- the same URLs (src/http/http_route.c), for those that were written before. What is not changed is not judged.
 create or replace function @extschema@.integration_check() returns trigger language plpgsql as $$
@@ -125,7 +152,15 @@ declare
     host text := substring(authority from '^([[][^]]*[]]|[^:]*)');
     port text := substring(authority from length(host) + 1);
     name text := regexp_replace(host, '[.]$', '');
+    again text := case tg_op when 'INSERT' then @extschema@.integration_drawn_again(new.id::bigint) end;
 begin
+    if again is not null then
+        raise exception using errcode = 'unique_violation',
+            message = format('cannot give a new integration the id %s: subscriptions or counts of a former one have it', new.id),
+            hint = format('The sequence was set back, as by a restore of this table alone: run "%s", and insert again. The former one comes '
+                          'back by an insert that names its id.', again),
+            table = 'integrations', constraint = 'integrations_id_is_new';
+    end if;
     -- No event could name it.
     if new.id <= 0 and new.id is distinct from old.id then
         raise exception using errcode = 'check_violation', message = format('cannot give an integration the id %s', new.id),
