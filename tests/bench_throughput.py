@@ -77,10 +77,10 @@ class Warm:
 
 
 def cpu_by_session(app):
-    """{application_name: seconds} of the sessions that live."""
+    """{application_name, without the prefix of a turn: seconds} of the sessions that live."""
     found = {}
-    for name, pid in app.database.query("select split_part(application_name, ' (', 1), pid from pg_stat_activity "
-                                        "where datname = current_database() and pid <> pg_backend_pid()"):
+    for name, pid in app.database.query("select regexp_replace(application_name, 'bench\\d+\\.| \\(.*', '', 'g'), pid "
+                                        "from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"):
         try:
             found[name] = found.get(name, 0) + cpu_of_thread(pid, pid)
         except OSError:  # it has just ended
