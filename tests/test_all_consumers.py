@@ -60,6 +60,107 @@ def kept(app):
                              f"(select {columns} from {{s}}.{table} t) k") for table, columns in KEPT.items()}
 
 
+NEW_PREFIX = merged(SETTINGS, {"kafka": {"topic_prefix": "new."}})
+
+
+def make_new_topics(broker):
+    """With another number of partitions, so events come by others than those in which they are marked."""
+    for kind in ("created", "updated", "sent", "failed", "retried"):
+        broker.create_topic(f"new.subscriptions.{kind}", 5)
+    for topic in ("alerts", "dead_letters", "metrics", "confirmations", "audit"):
+        broker.create_topic(f"new.{topic}")
+
+
+def publish_again(app):
+    """As anubisctl(8) says, for consumers that have just begun to read the new topics."""
+    wait_for(lambda: app.value("select high >= (select max(id) from {s}.subscription_events) from {s}.relay_state"), 60,
+             "what is new to be published")
+    app.query("update {s}.relay_state set epoch = epoch + 1, high = 0, gap_first = '{}', gap_last = '{}', gap_horizon = '{}'")
+
+
+def held(app, table):
+    """Nobody writes to it until this is closed."""
+    holder = app.database.connect(autocommit=False)
+    holder.cursor().execute(f"lock table {app.schema}.{table} in exclusive mode")
+    return holder
+
+
+def waiting(app, session="%-integration-group"):
+    return app.value("select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock' "
+                     "and application_name like %s", (session,))
+
+
+def test_a_daemon_of_the_former_prefix_that_lags_counts_nothing_twice(app, institutions, broker, make_daemon):
+    """It is frozen in the middle of a batch, with another one before it; a daemon with the new prefix gets the same events."""
+    former = make_daemon(merged(SETTINGS, {"consumers": {"session_timeout": "45s"}})).start()
+    integration = app.integration(institutions.url("/good"))
+    app.subscriptions(integration, 20)
+    app.wait_states(sent=20)
+    Ctl(SETTINGS, database=app.database, kafka=broker)("verify", "--wait").expect(0)
+    holder = held(app, "integration_stats_spans")
+    app.subscriptions(integration, 5)
+    wait_for(lambda: waiting(app), 4, "its consumer to be in the middle of a batch")
+    app.subscriptions(integration, 15)
+    app.wait_states(sent=40)
+    events = app.value("select count(*) from {s}.subscription_events")
+    published = "select high >= (select max(id) from {s}.subscription_events) from {s}.relay_state"
+    wait_for(lambda: app.value(published), 4, "the next events to be there")
+    former.stop()
+    assert waiting(app)
+    holder.close()
+    app.query("select pg_terminate_backend(pid) from {s}.lock_holder('relay')")
+    make_new_topics(broker)
+    settings = merged(NEW_PREFIX, {"consumers": {"group_prefix": "next"}})
+    make_daemon(settings, name="next").start()
+    wait_for(lambda: app.value("select count(*) from {s}.relay_topics where topic like 'new.%'") >= 5, 60, "it to lead")
+    publish_again(app)
+    topics = {kind: [f"new.{topic}" for topic in TOPICS[kind]] for kind in ("integration", "monitoring")}
+    wait_for(lambda: sum(map(broker.count, topics["monitoring"])) >= events, 60, "all to be published again")
+    read = "select coalesce(sum(next_offset), 0) from {s}.consumer_offsets where topic = any (%s) and read_model = %s"
+    count = sum(map(broker.count, topics["integration"]))
+    wait_for(lambda: waiting(app) or app.value(read, (topics["integration"], "integration")) >= count, 60, "its consumers")
+    former.cont()
+    proof = Ctl(settings, database=app.database, kafka=broker)
+    for group, names in topics.items():
+        wait_for(lambda g=group, n=names: app.value(read, (n, g)) == sum(map(broker.count, n)), 90, "all to be read")
+    assert counters(app) == {(integration, "sent"): 40}
+    proof("verify", "--wait", deadline=120).expect(0)
+    proof("verify", "--audit", "--full").expect(0)
+    assert found(app) == model(app, None, [])
+
+
+def test_a_letter_of_the_former_prefix_and_its_event_under_the_new_one_count_once(app, institutions, broker, make_daemon):
+    """At the same moment: neither sees what the other has not committed."""
+    former = make_daemon(merged(SETTINGS, {"consumers": {"integration": False}})).start()
+    integration = app.integration(institutions.url("/good"))
+    # One whose event has another place in the new topic: what one place says twice waits by itself.
+    app.query("select setval(pg_get_serial_sequence('{s}.subscriptions', 'id'), n, false) from generate_series(1, 100) n "
+              "where {s}.key_partition(n, 3) <> {s}.key_partition(n, 5) limit 1")
+    app.subscriptions(integration, 1)
+    app.wait_states(sent=1)
+    wait_for(lambda: broker.count("anubis.subscriptions.sent") == 1, 60, "the event")
+    former.term()
+    app.query("insert into {s}.dead_letters (consumer_group, read_model, topic, partition, \"offset\", key, value, headers, "
+              "error) select 'g', 'integration', 'anubis.subscriptions.sent', 0, 900 + m.id, convert_to(m.key, 'UTF8'), "
+              "convert_to(m.value::text, 'UTF8'), m.headers, 'x' from {s}.subscription_event_messages m "
+              "where m.topic = 'subscriptions.sent'")
+    make_new_topics(broker)
+    holder = held(app, "integration_runtime")
+    make_daemon(NEW_PREFIX).start()
+    wait_for(lambda: app.value("select count(*) from {s}.relay_topics where topic like 'new.%'") >= 5, 60, "it to lead")
+    publish_again(app)
+    wait_for(lambda: waiting(app), 60, "its consumer to wait in the middle of a batch")
+    answers, proof = [], Ctl(NEW_PREFIX, database=app.database, kafka=broker)
+    replaying = threading.Thread(target=lambda: answers.append(proof("dead-letters", "replay", "--all", "--json")))
+    replaying.start()
+    wait_for(lambda: waiting(app, "anubisctl %"), 60, "the replay to wait, too")
+    holder.close()
+    replaying.join()
+    assert answers[0].expect(0).json["handled"] + answers[0].json["handled_before"] == 1
+    proof("verify", "--wait", deadline=120).expect(0)
+    assert counters(app) == {(integration, "sent"): 1}
+
+
 def test_what_is_published_again_under_another_prefix_counts_once(app, institutions, broker, make_daemon, ctl):
     """The new topics have another number of partitions, so events come by others than those in which they are marked."""
     daemon = make_daemon(SETTINGS).start()
@@ -68,22 +169,17 @@ def test_what_is_published_again_under_another_prefix_counts_once(app, instituti
     app.wait_states(sent=40)
     ctl("verify", "--wait").expect(0)
     daemon.term()
-    for kind in ("created", "updated", "sent", "failed", "retried"):
-        broker.create_topic(f"new.subscriptions.{kind}", 5)
-    for topic in ("alerts", "dead_letters", "metrics", "confirmations", "audit"):
-        broker.create_topic(f"new.{topic}")
-    settings = merged(SETTINGS, {"kafka": {"topic_prefix": "new."}})
-    make_daemon(settings).start()
+    make_new_topics(broker)
+    make_daemon(NEW_PREFIX).start()
     app.subscriptions(integration, 10)
     app.wait_states(sent=50)
-    # As anubisctl(8) says, for consumers that have just begun to read the new topics.
-    app.query("update {s}.relay_state set epoch = epoch + 1, high = 0, gap_first = '{}', gap_last = '{}', gap_horizon = '{}'")
+    publish_again(app)
     topics = [f"new.{topic}" for topic in TOPICS["monitoring"]]
     wait_for(lambda: sum(map(broker.count, topics)) >= app.value("select count(*) from {s}.subscription_events") + 20, 60,
              "the events to be published again")
     read = "select sum(next_offset) from {s}.consumer_offsets where topic = any (%s) and read_model = 'monitoring'"
     wait_for(lambda: app.value(read, (topics,)) == sum(map(broker.count, topics)), 60, "all to be read")
-    proof = Ctl(settings, database=app.database, kafka=broker)
+    proof = Ctl(NEW_PREFIX, database=app.database, kafka=broker)
     proof("verify", "--wait", deadline=120).expect(0)
     proof("verify", "--audit", "--full").expect(0)
     assert counters(app) == {(integration, "sent"): 50}

@@ -72,13 +72,24 @@ select $1, $2, $3, $5, $6, nullif($7::bigint, -1), p.below, p.gaps
 -- $5 bigint[]: to these
 -- $6 bigint[]: foreign messages between them
 -- $7 text: the group's read model; when it is stopped, no row is changed
+-- $8 boolean: no other transaction is to set marks of the read model beside this one, see lock_marks
+with beside as materialized (
+  select case when $8 then pg_advisory_xact_lock(k) else pg_advisory_xact_lock_shared(k) end
+    from hashtextextended($7, lock_key('replay')) as k
+)
 update consumer_offsets o
    set next_offset = a.next, foreign_messages = o.foreign_messages + a.foreign_messages, updated_at = now()
   from unnest($2::text[], $3::int[], $4::bigint[], $5::bigint[], $6::bigint[])
-       as a (topic, partition, expected, next, foreign_messages)
+       as a (topic, partition, expected, next, foreign_messages), beside
  where o.consumer_group = $1 and o.topic = a.topic and o.partition = a.partition and o.next_offset = a.expected
    and o.unread_until is distinct from 9223372036854775807
    and not exists (select from consumer_stops s where s.read_model = $7 and s.passes_until is null)
+
+-- name: lock_marks
+-- No other transaction sets marks of the read model until this one ends. Whoever looks for an event among the marks of all partitions needs
+-- that: the version of a chunk guards the marks of one.
+-- $1 text: read model
+select pg_advisory_xact_lock(hashtextextended($1, lock_key('replay')))
 
 -- name: find_rival
 -- Another consumer group that handles the same read model now, which is another daemon's with another prefix; no row: there is none.
@@ -151,7 +162,7 @@ with a as materialized (
 select (select count(*) from made) + (select count(*) from changed)
 
 -- name: count_known
--- How many events the ledger has as they are. The rows between the ends of each run are read at once, whether they are asked for or
+-- How many events the ledger has as they are; and how many rows relay_topics has, for whoever knows them. The rows between the ends of each run are read at once, whether they are asked for or
 -- not, and compared with what stands at their place in the arrays: no row is looked up, and no table made of the arrays.
 -- $1 bigint[]: first ledger ids of the runs
 -- $2 bigint[]: last ones
@@ -164,7 +175,7 @@ select (select count(*) from made) + (select count(*) from changed)
 -- $9 bigint[]: integrations, 0 = none
 -- $10 timestamptz[]: times of the events
 -- $11 bytea: at each place the 16 bytes of the event_id
-select count(*)
+select count(*), (select count(*) from relay_topics)
   from unnest($1::bigint[], $2::bigint[], $3::bigint[]) as r (first, last, place)
  cross join lateral (
    select (e.id - r.first + r.place)::int as place, e.event_type, e.subscription_id, e.integration_id, as_instant(e.created_at) as created_at,

@@ -113,6 +113,7 @@ void consumer_batch_drop(struct consumer *c)
 enum {
     WINDOW_REJECTED = APPLY_CAREFUL + 1, /* handlers have named events that they cannot handle: see faults */
     WINDOW_REFUSED,                      /* the database refuses the data of one event or more */
+    WINDOW_BESIDE,                       /* once more, alone with the marks */
 };
 
 struct window {
@@ -167,12 +168,6 @@ static void window_free(struct window *w)
 
 /* --- one transaction -------------------------------------------------------------------------- */
 
-/* Not when the partition was read to here before. */
-static bool is_counted(const struct consumer_item *item)
-{
-    return item->offset >= item->partition->known_until;
-}
-
 /* The offsets move first: this row lock and comparison is what keeps a former owner out. */
 static int advance(struct consumer *c, const struct window *w, struct error *err)
 {
@@ -187,7 +182,7 @@ static int advance(struct consumer *c, const struct window *w, struct error *err
     for (size_t i = 0; i < w->count; i++) {
         w->items[i].partition->window_next = w->items[i].offset + 1;
         w->items[i].partition->window_foreign +=
-            w->items[i].foreign && !w->items[i].unknown && is_counted(&w->items[i]);
+            w->items[i].foreign && !w->items[i].unknown && consumer_is_counted(&w->items[i]);
     }
     for (size_t i = 0; i < c->partition_count; i++) {
         const struct consumer_partition *p = c->partitions[i];
@@ -198,7 +193,8 @@ static int advance(struct consumer *c, const struct window *w, struct error *err
                                                      .next = p->window_next,
                                                      .foreign = p->window_foreign};
     }
-    int r = store_advance(c->session.pg, c->group_id, c->group->model, offsets, count, &fenced, err);
+    int r = store_advance(c->session.pg, c->group_id, c->group->model, offsets, count, c->session.marks.alone,
+                          &fenced, err);
     return r == PG_DONE && fenced ? APPLY_FENCED : r;
 }
 
@@ -241,22 +237,6 @@ static void mark_known(struct window *w, const bool *unknown)
     w->fresh_count = count;
 }
 
-static int count_unknown(struct consumer *c, const struct window *w, struct error *err)
-{
-    CLEANUP(freep) struct store_offset *offsets = xcalloc(c->partition_count, sizeof(*offsets));
-    size_t count = 0;
-
-    for (size_t i = 0; i < w->count; i++)
-        w->items[i].partition->window_unknown += w->items[i].unknown && is_counted(&w->items[i]);
-    for (size_t i = 0; i < c->partition_count; i++) {
-        const struct consumer_partition *p = c->partitions[i];
-        if (p->window_unknown > 0)
-            offsets[count++] = (struct store_offset){
-                .topic = p->topic, .partition = p->number, .unknown = p->window_unknown};
-    }
-    return count > 0 ? store_count_unknown(c->session.pg, c->group_id, offsets, count, err) : PG_DONE;
-}
-
 /* Only what the ledger has is handled: after the database was set back, Kafka has events that never happened;
  * and whoever may write to the topics could invent some. */
 static int find_fresh(struct consumer *c, struct window *w, struct error *err)
@@ -270,13 +250,14 @@ static int find_fresh(struct consumer *c, struct window *w, struct error *err)
         return r;
     find_unhandled(w);
     if (w->fresh_count > 0)
-        r = store_find_unknown(c->session.pg, w->fresh, w->fresh_count, unknown, err);
+        r = store_find_unknown(c->session.pg, w->fresh, w->fresh_count, unknown, &c->session.marks.topics,
+                               err);
     if (r == PG_DONE)
         r = consumer_find_strays(c, w->items, w->fresh_at, w->fresh_count, unknown, err);
     if (r != PG_DONE)
-        return r;
+        return r == STRAYS_BESIDE ? WINDOW_BESIDE : r;
     mark_known(w, unknown);
-    return count_unknown(c, w, err);
+    return consumer_count_unknown(c, w->items, w->count, err);
 }
 
 static struct store_chunk *dirty_chunks(const struct consumer *c, size_t *ret_count)
@@ -466,6 +447,8 @@ static int go_through(struct consumer *c, size_t *done, enum pass pass, struct e
                 settle(c, w);
             *done += w->count;
             width = MIN(width * 2, b->count);
+        } else if (r == WINDOW_BESIDE) {
+            r = APPLY_DONE;
         } else if (r == WINDOW_REJECTED) {
             r = set_aside_rejected(w);
         } else if (r == WINDOW_REFUSED && pass != PASS_WHOLE) {

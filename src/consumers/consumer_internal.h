@@ -104,6 +104,10 @@ struct consumer_session {
     struct backoff backoff;
     uint64_t retry_at;
     uint64_t compare_at; /* the next look at offsets, see consumer_find_moved() */
+    struct {
+        int64_t topics; /* rows of relay_topics, by the transaction under way; -1 = it has not looked */
+        bool alone;     /* events may be marked under another prefix: transactions are alone with the marks */
+    } marks;            /* see homes.c */
 };
 
 /* The look for partitions that no member reads, see consumer_find_unassigned(). */
@@ -289,8 +293,9 @@ int consumer_ask_stopped(struct consumer *c, struct error *err);
 
 /* --- homes.c ---------------------------------------------------------------------------------- */
 
+enum { STRAYS_BESIDE = 1 }; /* roll back, and ask again: from now on marks.alone is set */
 /* Which of the items at these places are not in the partition where they belong; and notes those that are
- * repeated. As pg_query(). */
+ * repeated. The above, or as pg_query(). */
 int consumer_find_strays(struct consumer *c, struct consumer_item *items, const size_t *at, size_t count,
                          bool *strays, struct error *err);
 
@@ -314,6 +319,11 @@ void consumer_find_rival(struct consumer *c);
 void consumer_say_fenced(struct consumer *c);
 /* A foreign message was read: says once when another installation's events are in our topics. */
 void consumer_say_shared(struct consumer *c, const struct kafka_message *message);
+/* Does it count among those that are passed over? Not when the partition was read to here before. */
+bool consumer_is_counted(const struct consumer_item *item);
+/* Counts unknown events, in the transaction under way. As pg_query(). */
+int consumer_count_unknown(struct consumer *c, const struct consumer_item *items, size_t item_count,
+                           struct error *err);
 /* Unknown events were passed over for good: says so, at most once a minute. */
 void consumer_say_unknown(struct consumer *c, const struct consumer_item *items, size_t item_count);
 /* Says how many there were since. */

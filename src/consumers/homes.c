@@ -36,6 +36,7 @@ static int load(struct consumer *c, struct consumer_partition *p, struct error *
 {
     homes_free(&p->homes);
     p->homes.asked = true;
+    p->homes.topics = c->session.marks.topics;
     return store_read_homes(c->session.pg, p->topic, &p->homes, err);
 }
 
@@ -75,6 +76,16 @@ static int find_repeated(struct consumer *c, const struct consumer_partition *p,
     return r;
 }
 
+/* The topics of another prefix may have their consumers at this moment, and an event that was published in
+ * both is marked in two chunks, whose versions guard nothing together. */
+static bool is_beside(const struct consumer *c)
+{
+    for (size_t i = 0; i < c->partition_count && !c->session.marks.alone; i++)
+        if (c->partitions[i]->homes.moved)
+            return true;
+    return false;
+}
+
 int consumer_find_strays(struct consumer *c, struct consumer_item *items, const size_t *at, size_t count,
                          bool *strays, struct error *err)
 {
@@ -83,12 +94,17 @@ int consumer_find_strays(struct consumer *c, struct consumer_item *items, const 
     for (size_t i = 0; i < count; i++) {
         struct consumer_partition *p = items[at[i]].partition;
         const struct message_event *e = &items[at[i]].event;
-        if (!p->homes.asked && (p->homes.len == 0 || !is_at_home(p, e))) {
+        bool is_news = p->homes.len == 0 || p->homes.topics != c->session.marks.topics;
+        if (!p->homes.asked && (is_news || !is_at_home(p, e))) {
             int r = load(c, p, err);
             if (r != PG_DONE)
                 return r;
         }
         strays[i] |= !is_at_home(p, e);
+    }
+    if (is_beside(c)) {
+        c->session.marks.alone = true;
+        return STRAYS_BESIDE;
     }
     int r = PG_DONE;
     for (size_t i = 0; r == PG_DONE && i < c->partition_count; i++)

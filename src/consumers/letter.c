@@ -123,6 +123,7 @@ int letter_handle(struct pg *pg, const struct consumer_group *group, const char 
     struct message_event event = {0};
     const struct message_event *e = &event;
     bool unknown = false;
+    int64_t topics;
 
     if (is_inbox(group->inbox, message->topic)) {
         *ret_fault = NULL;
@@ -133,7 +134,9 @@ int letter_handle(struct pg *pg, const struct consumer_group *group, const char 
         return LETTER_FAILED;
     CLEANUP(sha256_freep) struct sha256 *sha256 = sha256_new();
     sha256_digest(sha256, &message->value, 1, event.value_hash);
-    int r = store_find_unknown(pg, &e, 1, &unknown, err);
+    int r = store_lock_marks(pg, group->model, err);
+    if (r == PG_DONE)
+        r = store_find_unknown(pg, &e, 1, &unknown, &topics, err);
     if (r != PG_DONE)
         return r;
     if (unknown) {

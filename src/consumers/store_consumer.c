@@ -79,8 +79,16 @@ int store_place_offset(struct pg *pg, const char *group, const char *model, cons
     return pg_query(pg, &sql_place_offset, &args, NULL, err);
 }
 
+int store_lock_marks(struct pg *pg, const char *model, struct error *err)
+{
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+
+    pg_arg_text(&args, model);
+    return pg_query(pg, &sql_lock_marks, &args, NULL, err);
+}
+
 int store_advance(struct pg *pg, const char *group, const char *model, const struct store_offset *items,
-                  size_t count, bool *ret_fenced, struct error *err)
+                  size_t count, bool alone, bool *ret_fenced, struct error *err)
 {
     CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
     CLEANUP(pg_result_freep) struct pg_result *result = NULL;
@@ -92,6 +100,7 @@ int store_advance(struct pg *pg, const char *group, const char *model, const str
     pg_arg_i64s(&args, &items->next, sizeof(*items), count);
     pg_arg_i64s(&args, &items->foreign, sizeof(*items), count);
     pg_arg_text(&args, model);
+    pg_arg_bool(&args, alone);
     int r = pg_query(pg, &sql_advance, &args, &result, err);
     if (r == PG_DONE)
         *ret_fenced = pg_affected(result) != (int64_t) count;
@@ -294,8 +303,9 @@ static void add_said(struct pg_args *args, const struct message_event *const *ev
 
 /* How many of the events the ledger has as they are; 0 also when one of them comes twice. */
 static int count_known(struct pg *pg, const struct message_event *const *events, size_t count, int64_t *ret,
-                       struct error *err)
+                       int64_t *ret_topics, struct error *err)
 {
+    CLEANUP(pg_result_freep) struct pg_result *result = NULL;
     CLEANUP(id_runs_free) struct id_runs runs = {0};
     CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
     CLEANUP(freep) int64_t *ids = xcalloc(count, sizeof(*ids));
@@ -304,11 +314,17 @@ static int count_known(struct pg *pg, const struct message_event *const *events,
         ids[i] = events[i]->sequence;
     id_runs_make(&runs, ids, sizeof(*ids), count);
     *ret = 0;
+    *ret_topics = -1;
     if (runs.twice)
         return PG_DONE;
     id_runs_args(&runs, &args);
     add_said(&args, events, count, &runs);
-    return pg_query_i64(pg, &sql_count_known, &args, ret, err);
+    int r = pg_query(pg, &sql_count_known, &args, &result, err);
+    if (r != PG_DONE)
+        return r;
+    *ret = pg_get_i64(result, 0, 0);
+    *ret_topics = pg_get_i64(result, 0, 1);
+    return PG_DONE;
 }
 
 static void add_events(struct pg_args *args, const struct message_event *const *events, size_t count)
@@ -370,10 +386,10 @@ static int find_unknown(struct pg *pg, const struct message_event *const *events
 
 /* Nearly always the ledger has them all, which costs a third of finding out which. */
 int store_find_unknown(struct pg *pg, const struct message_event *const *events, size_t count,
-                       bool *ret_unknown, struct error *err)
+                       bool *ret_unknown, int64_t *ret_topics, struct error *err)
 {
     int64_t known;
-    int r = count_known(pg, events, count, &known, err);
+    int r = count_known(pg, events, count, &known, ret_topics, err);
 
     if (r != PG_DONE || known == (int64_t) count)
         return r;

@@ -43,7 +43,10 @@ int store_place_offset(struct pg *pg, const char *group, const char *model, cons
 /* Moves each row from `expected` to `next`. *ret_fenced: one of them was elsewhere, so somebody else owns the
  * partition (or an operator moved it), or the group is stopped; the transaction must be rolled back. */
 int store_advance(struct pg *pg, const char *group, const char *model, const struct store_offset *items,
-                  size_t count, bool *ret_fenced, struct error *err);
+                  size_t count, bool alone, bool *ret_fenced, struct error *err);
+/* Waits until no other transaction that has advanced, or has this, sets marks of the read model; `alone`
+ * above does so, too. */
+int store_lock_marks(struct pg *pg, const char *model, struct error *err);
 
 /* Why a group has stopped. */
 struct store_stop {
@@ -65,8 +68,9 @@ struct homes {
         int32_t count;
     } * counts;
     size_t len;
-    bool moved; /* events came by the topic of another prefix, which had another number of partitions */
-    bool asked; /* in this transaction */
+    int64_t topics; /* rows of relay_topics when they were read, as store_find_unknown() tells */
+    bool moved;     /* events came by the topic of another prefix, which had another number of partitions */
+    bool asked;     /* in this transaction */
 };
 
 /* The partition in which the relay publishes the event; -1 = no relay has led yet. See homes.c. */
@@ -100,9 +104,9 @@ int store_write_chunks(struct pg *pg, const char *model, const struct store_chun
                        bool *ret_fenced, struct error *err);
 
 /* Which of the events (at least one) the ledger does not have as they are: sets their places in ret_unknown,
- * which is zeroed. */
+ * which is zeroed. *ret_topics: how many rows relay_topics has, -1 = not looked at. */
 int store_find_unknown(struct pg *pg, const struct message_event *const *events, size_t count,
-                       bool *ret_unknown, struct error *err);
+                       bool *ret_unknown, int64_t *ret_topics, struct error *err);
 /* Adds items[].unknown to unknown_events. */
 int store_count_unknown(struct pg *pg, const char *group, const struct store_offset *items, size_t count,
                         struct error *err);

@@ -32,6 +32,28 @@ void consumer_say_shared(struct consumer *c, const struct kafka_message *message
         c->name, message->topic, other, c->session.installation);
 }
 
+bool consumer_is_counted(const struct consumer_item *item)
+{
+    return item->offset >= item->partition->known_until;
+}
+
+int consumer_count_unknown(struct consumer *c, const struct consumer_item *items, size_t item_count,
+                           struct error *err)
+{
+    CLEANUP(freep) struct store_offset *offsets = xcalloc(c->partition_count, sizeof(*offsets));
+    size_t count = 0;
+
+    for (size_t i = 0; i < item_count; i++)
+        items[i].partition->window_unknown += items[i].unknown && consumer_is_counted(&items[i]);
+    for (size_t i = 0; i < c->partition_count; i++) {
+        const struct consumer_partition *p = c->partitions[i];
+        if (p->window_unknown > 0)
+            offsets[count++] = (struct store_offset){
+                .topic = p->topic, .partition = p->number, .unknown = p->window_unknown};
+    }
+    return count > 0 ? store_count_unknown(c->session.pg, c->group_id, offsets, count, err) : PG_DONE;
+}
+
 void consumer_recall_unknown(struct consumer *c)
 {
     if (c->unknown.count == 0 || now_monotonic_usec() < c->unknown.quiet_until)
