@@ -289,6 +289,27 @@ def check_forms(ctl, one):
         ctl("replay", *wrong).expect(64)
 
 
+FORMULAS = ("=1+1", "+1", "-1", "@SUM(A1)", "\uff1d1+1", "\uff0b1", "\uff0d1", "\uff20SUM(A1)", "\t=1", "\r=1", "\n=1", " =1",
+            "  \uff1d1")
+HARMLESS = ("Uni = 1", "\uff21", "\uff1c", "'=1", " Uni", 'the "one", or\r\nanother')
+
+
+@pytest.mark.parametrize("what", [(), ("--reconciliation",)])
+def test_a_name_is_no_formula_in_a_spreadsheet(app, ctl, what):
+    names = {app.integration("https://a.example/x", name=name): name for name in (*FORMULAS, *HARMLESS)}
+    app.query("insert into {s}.integration_stats_spans (integration_id, span, bucket, created, sent, failed, retried, attempts, "
+              "delivery_index, delivery_count, http_index, http_count) "
+              "select id, span, date_trunc(span, now() at time zone 'UTC') at time zone 'UTC', 1, 0, 0, 0, 0, '{}', '{}', '{}', "
+              "'{}' "
+              "from {s}.integrations, unnest('{hour,day,month}'::text[]) span")
+    app.query("insert into {s}.confirmations (subscription_id, integration_id, expected_by) "
+              "select id, id, now() from {s}.integrations")
+    found = csv.reader(io.StringIO(ctl("report", *what, "--format", "csv").expect(0).stdout, newline=""))
+    # What the harness reads has the line ends of Python's texts.
+    assert {int(row[0]): row[1] for row in list(found)[1:]} == {
+        i: ("'" * (name in FORMULAS) + name).replace("\r\n", "\n").replace("\r", "\n") for i, name in names.items()}
+
+
 def test_a_delivery_is_counted_and_proven(app, institutions, make_daemon, ctl):
     good = app.integration(institutions.url("/good"))
     refusing = app.integration(institutions.url("/reject/422"))

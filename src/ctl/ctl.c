@@ -337,10 +337,25 @@ int ctl_show(const struct ctl *c, const struct sheet *sheet, int code)
     return code;
 }
 
+/* To a spreadsheet, also in full width, and behind white space that some of them pass over. */
+static bool begins_a_formula(const char *text)
+{
+    static const char *const signs[] = {
+        "=", "+", "-", "@", "\xEF\xBC\x9D", "\xEF\xBC\x8B", "\xEF\xBC\x8D", "\xEF\xBC\xA0"};
+
+    if (*text && strchr("\t\r\n", *text))
+        return true;
+    text += strspn(text, " ");
+    for (size_t i = 0; i < ARRAY_SIZE(signs); i++)
+        if (strncmp(text, signs[i], strlen(signs[i])) == 0)
+            return true;
+    return false;
+}
+
 void ctl_print_csv(const char *text)
 {
     putchar('"');
-    if (strchr("=+-@\t\r", *text) && *text)
+    if (begins_a_formula(text))
         putchar('\'');
     for (const char *p = text; *p; p++) {
         if (*p == '"')
