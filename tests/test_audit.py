@@ -369,6 +369,31 @@ def prove_what_cannot_be_proven(app, ctl, event, proof):
     ctl("audit", "head").expect(0)
 
 
+def test_why_an_event_has_no_proof(audited, institutions, ctl):
+    """Its message was put aside, or that was discarded, or its leaf is gone."""
+    app, daemon = audited
+    last = app.value("select max(id) from {s}.subscriptions")
+    app.query(f"alter table {{s}}.audit_log add constraint rule check (subscription_id <> {last + 1})")
+    app.subscriptions(1, 1)
+    wait_for(lambda: app.value("select count(*) from {s}.dead_letters where read_model = 'monitoring'") == 3, 60, "dead letters")
+    letters = app.query("select l.event, l.letter from {s}.dead_letters d, {s}.ledger_letters(0, 9223372036854775807) l "
+                        "where l.letter = d.id and d.read_model = 'monitoring' order by 1")
+    (event, letter), (other, discarded), _ = letters
+    answer = ctl("audit", "prove", event, "--json").expect(2).json
+    assert answer["verdict"] == "not yet" and f"its message is dead letter {letter};" in answer["why"]
+    ctl("dead-letters", "discard", discarded, "--reason", "a test").expect(0)
+    answer = ctl("audit", "prove", other, "--json").expect(1).json
+    assert answer["verdict"] == "discarded" and f"its message is dead letter {discarded}, which was discarded" in answer["why"]
+    app.query("alter table {s}.audit_log drop constraint rule")
+    ctl("dead-letters", "replay", letter).expect(0)
+    assert ctl("audit", "prove", event, "--json").json["verdict"] in ("not yet", "proven")
+    wait_for(lambda: ctl("audit", "prove", event).code == 0, 90, "a checkpoint with its leaf")
+    assert daemon.term() == 0
+    app.query("delete from {s}.audit_log where sequence = %s", (event,))
+    answer = ctl("audit", "prove", event, "--json").expect(1).json
+    assert answer["verdict"] == "wrong" and "its leaf is gone" in answer["why"]
+
+
 SET = "update {s}.audit_log set "
 SEVENTH = " where tree = (" + SENT + ") and leaf = 7"
 TAMPERINGS = {

@@ -223,3 +223,16 @@ select exists (select from subscription_events where id = $1 and event_type is n
   left join audit_log l on l.sequence = $1 and ($2 is null or l.event_id = $2::uuid)
   left join audit_salts s on s.chunk = l.subscription_id >> 5
  order by l.tree, l.leaf limit 1
+
+-- name: audit_find_reason :once
+-- Why an event that the ledger has is no leaf: whether it is of before the adoption, whether the group has handled it; and the dead letter
+-- that its message is, NULL = it is none, and whether that is open.
+-- $1 bigint: the event's number in the ledger
+select $1 <= coalesce((select last_id from ledger_partitions where name = 'subscription_events_adopted'), 0),
+       exists (select from subscription_events e
+                 join consumer_bitmaps b on b.read_model = 'monitoring' and b.event_type = e.event_type::text and b.chunk = e.id / 8192
+                where e.id = $1 and get_bit(b.bits, ($1 % 8192)::int) = 1),
+       l.letter, l.is_open
+  from (values (1)) as one
+  left join ledger_letters($1, $1) l on l.read_model = 'monitoring' and not l.is_replayed
+ order by l.is_open desc, l.letter limit 1

@@ -263,6 +263,44 @@ static int prove_leaf(struct inquiry *q, struct pg_row *row)
     return r;
 }
 
+/* Of an event that the ledger has, and the log has not. */
+static int show_reason(struct inquiry *q)
+{
+    CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
+    CLEANUP(pg_result_freep) struct pg_result *rows = NULL;
+
+    pg_arg_i64(&args, q->event);
+    int r = pg_query(q->audit.pg, &sql_audit_find_reason, &args, &rows, &q->audit.err);
+    if (r != PG_DONE)
+        return r;
+    struct pg_row row = {rows, 0, 0};
+    bool is_adopted = pg_next_bool(&row), is_handled = pg_next_bool(&row),
+         is_put_aside = !pg_next_is_null(&row);
+    int64_t letter = pg_next_i64(&row);
+    if (is_adopted)
+        say_verdict(q, "unknown", CTL_DIFFERENT,
+                    "unknown: the event is of before the adoption, and such events are not published");
+    else if (is_handled)
+        say_verdict(q, "wrong", CTL_DIFFERENT,
+                    "WRONG: the event was in the log, and its leaf is gone; run \"anubisctl verify --audit "
+                    "--full\", which names what was changed");
+    else if (is_put_aside && pg_next_bool(&row))
+        say_verdict(q, "not yet", CTL_BEHIND,
+                    "not yet: its message is dead letter %" PRId64 "; \"anubisctl dead-letters show %" PRId64
+                    "\" says why, and \"anubisctl dead-letters replay %" PRId64 "\" has it come into the log",
+                    letter, letter, letter);
+    else if (is_put_aside)
+        say_verdict(q, "discarded", CTL_DIFFERENT,
+                    "discarded: its message is dead letter %" PRId64
+                    ", which was discarded, so the log does not have it",
+                    letter);
+    else
+        say_verdict(q, "not yet", CTL_BEHIND,
+                    "not yet: the event has not come back from Kafka; \"anubisctl status\" shows how far the "
+                    "group monitoring is");
+    return PG_DONE;
+}
+
 static int show_proof(struct inquiry *q)
 {
     CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
@@ -279,12 +317,9 @@ static int show_proof(struct inquiry *q)
     if (!pg_next_is_null(&row))
         return prove_leaf(q, &row);
     if (known)
-        say_verdict(q, "not yet", CTL_BEHIND,
-                    "not yet: the event has not come back from Kafka; \"anubisctl status\" shows how far the "
-                    "group monitoring is");
-    else
-        say_verdict(q, "unknown", CTL_DIFFERENT,
-                    "unknown: neither the ledger nor the audit log has such an event");
+        return show_reason(q);
+    say_verdict(q, "unknown", CTL_DIFFERENT,
+                "unknown: neither the ledger nor the audit log has such an event");
     return PG_DONE;
 }
 
