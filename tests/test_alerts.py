@@ -367,6 +367,23 @@ def test_an_alert_that_fires_tells_how_it_is_now(app, institutions, make_daemon,
     assert re.search(r"00:00:(0[6-9]|[1-5]\d)", told("backlog")[-1]["message"])
 
 
+def test_an_alert_that_fires_tells_the_threshold_in_force(app, institutions, make_daemon):
+    """Also when that was changed by a reload: the alert stays, and its numbers fit together."""
+    refusing = app.integration(institutions.url("/reject/422"))
+    slow = app.integration(institutions.url("/silent"), max_in_flight=1)
+    daemon = make_daemon({**SETTINGS, "alerts": {"backlog_age": "1s", "failure_rate": 0.5}}).start()
+    app.subscriptions(refusing, 12)
+    app.subscriptions(slow, 3)
+    thresholds = "select kind, threshold, started_at from {s}.alerts where state = 'firing' order by 1"
+    wait_for(lambda: [row[:2] for row in app.query(thresholds)] == [("backlog", 1), ("failure_rate", 0.5)], 60,
+             lambda: app.query(thresholds))
+    before = [row[2] for row in app.query(thresholds)]
+    daemon.reload(alerts={"backlog_age": "2s", "failure_rate": 0.6, "resolve_rate": 0.3})
+    wait_for(lambda: [row[:2] for row in app.query(thresholds)] == [("backlog", 2), ("failure_rate", 0.6)], 30,
+             lambda: app.query(thresholds))
+    assert [row[2] for row in app.query(thresholds)] == before and len(alerts(app)) == 2
+
+
 @pytest.mark.parametrize("first, then, words", [
     ("insert into {s}.dead_letters (consumer_group, topic, partition, \"offset\", error) values ('x', 't', 0, 1, 'e')",
      "insert into {s}.consumer_stops (read_model, reason) values ('integration', '60 of 60 messages could not be handled')",

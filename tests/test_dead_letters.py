@@ -263,6 +263,25 @@ def test_a_letter_that_is_too_large_with_its_headers_goes_without_its_value(app,
     assert sizes == [16, None, 16]
 
 
+def test_a_letter_whose_key_or_headers_are_too_large_goes_by_its_place(app, real_kafka, topic_prefix, make_daemon):
+    """Whoever may write to a topic makes them as large as a message may be; the letters behind it are not held up."""
+    real_kafka.create_topic(topic_prefix + "dead_letters", 1, {"max.message.bytes": "2000"})
+    large = "(select string_agg(md5(n::text), '') from generate_series(1, 100) n)"
+    wanted = (("'x'", "'{}'"), (large, "'{}'"), ("'x'", f"jsonb_build_object('h', {large})"), ("'x'", "'{}'"))
+    for number, (key, headers) in enumerate(wanted):
+        app.query("insert into {s}.dead_letters (consumer_group, topic, partition, \"offset\", key, headers, value, error) "
+                  f"values ('x', 't', 0, %s, convert_to({key}, 'UTF8'), {headers}, 'v', 'e')", (number,))
+    make_daemon({"kafka": {"topic_prefix": topic_prefix}}, kafka=real_kafka).start()
+    waiting = "select count(*) from {s}.dead_letters where published_at is null"
+    wait_for(lambda: app.value(waiting) == 0, 60, "them to be published")
+    found = {}  # a letter behind one that was refused may come twice
+    for m in real_kafka.read_all(topic_prefix + "dead_letters"):
+        found[m.headers["dead_letter_offset"]] = (m.key, m.value and m.value.decode(), m.headers.get("h"),
+                                                  *(f"dead_letter_{what}" in m.headers for what in ("value", "headers")))
+    whole, place = ("x", "v", None, False, False), (None, None, None, True, True)
+    assert found == {"0": whole, "1": place, "2": place, "3": whole}
+
+
 def test_a_letter_keeps_its_bytes_whatever_the_databases_encoding(postgres_server, broker, make_daemon):
     """Its headers are text, and have a sign that this encoding does not know."""
     with encoded(postgres_server, "LATIN1") as database:

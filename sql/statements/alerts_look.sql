@@ -150,7 +150,7 @@ with own as materialized (
 ), changed as (
   -- Another cause of the same alert is told, too, also to who has acknowledged the one before. That messages were put aside, or a group
   -- goes on, is none beside the stop of a group; nor is that leaves lack a checkpoint beside a log that was changed.
-  select a.id, h.value, h.message,
+  select a.id, h.value, coalesce(h.threshold, a.threshold) as threshold, h.message,
          case when h.kind in ('authentication', 'paused') then split_part(h.message, ':', 1) <> split_part(a.message, ':', 1)
               when h.kind = 'relay' then h.message like 'the relay is stopped%'
                                          and split_part(h.message, ':', 1) <> split_part(a.message, ':', 1)
@@ -159,12 +159,13 @@ with own as materialized (
               else false end as is_new
     from held h join alerts a on a.state = 'firing' and a.kind = h.kind and a.integration_id is not distinct from h.integration_id
    where a.over_since is not null and h.fires
+      or h.threshold <> a.threshold
       or h.message <> a.message
          -- Numbers that grow are written now and then.
          and (translate(h.message, '0123456789', '') <> translate(a.message, '0123456789', '')
               or coalesce(abs(h.value - a.value) >= abs(a.value) / 10, true))
 ), renewed as (
-  update alerts a set value = n.value, message = n.message, over_since = null,
+  update alerts a set value = n.value, threshold = n.threshold, message = n.message, over_since = null,
                       last_notified_at = case when n.is_new and a.last_notified_at is not null then '-infinity' else a.last_notified_at end,
                       acknowledged_at = case when not n.is_new then a.acknowledged_at end,
                       acknowledged_by = case when not n.is_new then a.acknowledged_by end

@@ -15,8 +15,8 @@ select count(*) from cut
 
 -- name: evidence_read
 -- Integrations with outcomes within the window and without a cause: outcomes and failures within the window, the newest outcomes (1 =
--- failure, newest first), above_since, the time in microseconds since 1970, and the value of the alert that fires. What a consumer that is far
--- behind brings is old: it is looked at when the consumer has caught up.
+-- failure, newest first), above_since, the time in microseconds since 1970, and value and threshold of the alert that fires, in millionths. What a
+-- consumer that is far behind brings is old: it is looked at when the consumer has caught up.
 -- $1 bigint: the window, in ms
 with at as materialized (
   select (extract(epoch from clock_timestamp()) * 1000000)::bigint as usec
@@ -32,9 +32,9 @@ with at as materialized (
 )
 select f.id::bigint, b.total, b.failed,
        array(select x % 2 from unnest(f.recent) as x where x / 2 > greatest(f.cut, f.usec - 86400000000) order by x desc),
-       f.above_since, f.usec,
-       (select (a.value * 1000000)::bigint from alerts a where a.kind = 'failure_rate' and a.integration_id = f.id and a.state = 'firing')
+       f.above_since, f.usec, (a.value * 1000000)::bigint, (a.threshold * 1000000)::bigint
   from found f
+  left join alerts a on a.kind = 'failure_rate' and a.integration_id = f.id and a.state = 'firing'
  cross join lateral (
    select coalesce(sum(total), 0)::bigint as total, coalesce(sum(failed), 0)::bigint as failed from alert_buckets
     where integration_id = f.id and bucket > (f.usec - $1 * 1000) / 10000000 - 1 and bucket * 10000000 >= f.cut) b
@@ -57,7 +57,7 @@ update alert_evidence set above_since = $2 where integration_id = $1
 with fired as (
   insert into alerts as a (integration_id, kind, value, threshold, message) values ($1, 'failure_rate', $2 / 1000000.0, $3 / 1000000.0, $4)
       on conflict (kind, coalesce(integration_id, 0)) where state = 'firing' do update
-     set value = excluded.value, message = excluded.message,
+     set value = excluded.value, threshold = excluded.threshold, message = excluded.message,
          last_notified_at = case when $5 is not null and a.last_notified_at is not null then '-infinity' else a.last_notified_at end,
          acknowledged_at = case when $5 is null then a.acknowledged_at end, acknowledged_by = case when $5 is null then a.acknowledged_by end
   returning id

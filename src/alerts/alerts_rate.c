@@ -14,7 +14,7 @@ struct candidate {
     int64_t integration_id, now;
     struct alert_evidence evidence;
     struct alert_state state;
-    int64_t told; /* the share that the alert tells, in millionths */
+    int64_t told, told_threshold; /* by the alert, in millionths */
 };
 
 static void read_candidate(const struct pg_result *result, int number, struct candidate *c)
@@ -33,6 +33,12 @@ static void read_candidate(const struct pg_result *result, int number, struct ca
     c->now = pg_next_i64(&row);
     c->state.firing = !pg_next_is_null(&row);
     c->told = pg_next_i64(&row);
+    c->told_threshold = pg_next_i64(&row);
+}
+
+static int64_t threshold(const struct alerts *a)
+{
+    return (int64_t) (a->rules->alerts.failure_rate * MILLION + 0.5);
 }
 
 static int fire(struct alerts *a, struct candidate *c, double share, bool pauses, struct error *err)
@@ -52,7 +58,7 @@ static int fire(struct alerts *a, struct candidate *c, double share, bool pauses
     }
     pg_arg_i64(&args, c->integration_id);
     pg_arg_i64(&args, (int64_t) (share * MILLION + 0.5));
-    pg_arg_i64(&args, (int64_t) (a->rules->alerts.failure_rate * MILLION + 0.5));
+    pg_arg_i64(&args, threshold(a));
     pg_arg_text(&args, words);
     pg_arg_text(&args, reason);
     if (pauses)
@@ -110,7 +116,8 @@ static int judge(struct alerts *a, struct candidate *c, struct error *err)
         if (!c->state.firing)
             break;
         pauses = pauses && pauses_again(&rule, c, &share);
-        if (pauses || fabs(share - (double) c->told / MILLION) >= CHANGED)
+        if (pauses || fabs(share - (double) c->told / MILLION) >= CHANGED ||
+            c->told_threshold != threshold(a))
             r = fire(a, c, share, pauses, err);
         break;
     }

@@ -12,11 +12,13 @@
 #define AGAIN_USEC (30 * USEC_PER_SEC)
 #define HEADERS_MAX 80
 #define VALUE_LEFT_OUT "too large for this topic beside these headers; it stands in the table dead_letters"
+#define REST_LEFT_OUT "too large for this topic, with the key; they stand in the table dead_letters"
 
 struct letter_topic {
     struct topic_sender *sender;
     uint64_t due_at;    /* monotonic */
-    int64_t without_id; /* Kafka has refused it: the next time it goes without its value */
+    int64_t refused_id; /* Kafka has refused it: the next time less of it goes */
+    enum { WHOLE, WITHOUT_VALUE, PLACE_ONLY } extent; /* of that one */
 };
 
 struct letter_topic *letter_topic_new(void)
@@ -52,7 +54,7 @@ static int send(struct letter_topic *t, const struct pg_result *rows, int first)
     struct headers h = {.count = 0};
     struct pg_row row = {rows, first, 0};
     int64_t id = pg_next_i64(&row);
-    int next = first;
+    int next = first, extent = id == t->refused_id ? (int) t->extent : WHOLE;
 
     add_header(&h, "dead_letter_group", pg_next_text(&row));
     add_header(&h, "dead_letter_topic", pg_next_text(&row));
@@ -62,12 +64,16 @@ static int send(struct letter_topic *t, const struct pg_result *rows, int first)
     add_header(&h, "dead_letter_at", pg_next_text(&row));
     struct bytes key = pg_next_blob(&row), value = pg_next_blob(&row);
     for (; next < pg_rows(rows) && pg_get_i64(rows, next, 0) == id; next++)
-        if (!pg_is_null(rows, next, 9))
+        if (extent < PLACE_ONLY && !pg_is_null(rows, next, 9))
             add_header(&h, pg_get_text(rows, next, 9),
                        pg_is_null(rows, next, 10) ? NULL : pg_get_text(rows, next, 10));
-    if (id == t->without_id) {
+    if (extent >= WITHOUT_VALUE) {
         value = (struct bytes){0};
         add_header(&h, "dead_letter_value", VALUE_LEFT_OUT);
+    }
+    if (extent == PLACE_ONLY) {
+        key = (struct bytes){0};
+        add_header(&h, "dead_letter_headers", REST_LEFT_OUT);
     }
     topic_sender_add(t->sender, id, key, value, h.items, h.count);
     return next;
@@ -95,9 +101,10 @@ static int report(struct alerts *a, struct letter_topic *t, struct error *err)
         topic_sender_say(t->sender, true);
         return PG_DONE;
     }
-    /* Refused for its size, perhaps. If not, it is refused without its value, too. */
-    bool smaller = refused && t->without_id != ids[taken];
-    t->without_id = smaller ? ids[taken] : 0;
+    /* Refused for its size, perhaps. If not, what is left of it is refused, too. */
+    bool again = t->refused_id == ids[taken], smaller = refused && !(again && t->extent == PLACE_ONLY);
+    t->extent = again && smaller ? PLACE_ONLY : WITHOUT_VALUE;
+    t->refused_id = smaller ? ids[taken] : 0;
     t->due_at = smaller ? 0 : now_monotonic_usec() + AGAIN_USEC;
     if (!smaller)
         topic_sender_say(t->sender, false);
