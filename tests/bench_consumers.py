@@ -103,7 +103,7 @@ def send(bench, rows, groups):
     times = [at for at, in app.query("select extract(epoch from created_at)::float8 from {s}.subscription_events "
                                      "where event_type = 'sent' order by 1")]
     lags = [max(0.0, at - times[handled]) for at, handled in samples if rows // 5 <= handled < rows]
-    daemon.term()
+    bench.end(daemon, all_done=groups == GROUPS)
     app.database.drop()
     return {"sent/s": rows / seconds, "µs": spent / rows * 1e6, "lag": percentile(lags, 99), "usual lag": statistics.median(lags)}
 
@@ -124,7 +124,7 @@ def alert(bench):
         proven = app.value("select extract(epoch from max(created_at))::float8 from {s}.subscription_events "
                            "where integration_id = %s and event_type = 'failed'", (integration,))
         seconds.append(told - proven)
-    daemon.term()
+    bench.end(daemon)
     app.database.drop()
     return seconds
 

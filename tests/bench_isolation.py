@@ -38,6 +38,7 @@ def isolation_turn(bench):
     beside = neighbour.delays(for_seconds(SECONDS), healthy)
     tried = dict(app.query("select integration_id, sum(attempts)::int from {s}.subscriptions where integration_id = any (%s) "
                            "group by 1", (bad,)))
+    bench.prove(daemon, all_done=False)
     daemon.kill9()
     for part in (neighbour, untrusted):
         part.close()
@@ -78,6 +79,7 @@ def outage(bench, rows, seconds):
     took = time.monotonic() - first
     extra = server.counts(path)["requests"] - away - rows
     failed = app.value("select count(*) from {s}.subscriptions where status = 'failed'")
+    bench.end(daemons.pop())
     for daemon in daemons:
         daemon.term()
     server.close()

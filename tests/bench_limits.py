@@ -20,6 +20,7 @@ def used(bench, rate, rows, daemons):
     running = [bench.daemon(app, instance=f"limited{n}").start() for n in range(daemons)]
     app.wait_states(sent=rows, deadline=300)
     times = sorted(key.first_usec / 1e6 for key in server.keys("/good").values())
+    bench.end(running.pop())
     for daemon in running:
         daemon.term()
     server.close()
@@ -49,7 +50,7 @@ def routed(bench):
     wait_for(lambda: not app.value("select count(*) from {s}.subscriptions where integration_id is null"), 300,
              "all to be routed", interval=0.1)
     seconds = time.monotonic() - started
-    daemon.term()
+    bench.end(daemon, all_done=False)
     app.database.drop()
     return seconds
 

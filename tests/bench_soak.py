@@ -123,7 +123,7 @@ def soak(bench, requests):
     seconds = time.monotonic() - started
     causes = app.query("""select coalesce(regexp_replace(last_error, ':.*', ''), 'sent'), count(*) from {s}.subscriptions
         where attempts > 0 group by 1 order by 2 desc limit 20""")
-    daemon.term()
+    bench.end(daemon, all_done=False)
     peers.close()
     # What is held under load is what the requests under way want.
     rows = [Row(f"soak: {name}, {first} → {last}", found[first][name], found[last][name], goals)

@@ -88,7 +88,7 @@ def institutions_turn(bench, count):
     beside = neighbour.delays(lambda: sent() < count)
     seconds = time.monotonic() - started
     used = cpu_of(daemon.pid) - before - of_neighbour * seconds
-    daemon.term()
+    bench.end(daemon)
     neighbour.close()
     servers.close()
     app.database.drop()
@@ -126,7 +126,7 @@ def bad_turn(bench, threshold):
     beside = neighbour.delays(for_seconds(ALONE_SECONDS), healthy)
     tried = app.query("select sum(attempts)::int from {s}.subscriptions where integration_id = any (%s) "
                       "group by integration_id order by integration_id", (bad,))
-    daemon.term()
+    bench.end(daemon, all_done=False)
     for part in (neighbour, mute, untrusted):
         part.close()
     app.database.drop()
