@@ -1244,12 +1244,21 @@ begin
                               then format('its partition "%1$s" is unlogged, and empty after a crash; run "alter table anubis.%1$I set logged"', p.name)
                          when to_regclass('anubis.' || quote_ident(p.name)) is not null
                               then format('its partition "%s" is detached; run "anubisctl migrate", which attaches it', p.name)
+                         when p.named is not null
+                              then format('its partition "%1$s" is named %2$s now; run "alter table anubis.%2$I rename to %1$I"', p.name, p.named)
                          else format('its partition "%1$s" is missing; bring it back from a dump and run "anubisctl migrate", or give its events '
                                      'up by "delete from anubis.ledger_partitions where name = %1$L"', p.name) end, '; ' order by p.name, a.relname)
-                  from (select l.name from anubis.ledger_partitions l union all values ('subscription_events_default')) p (name)
+                  from (select l.name, case when to_regclass('anubis.' || quote_ident(l.name)) is null
+                                            then anubis.ledger_part_named(l.first_id, l.last_id) end as named
+                          from anubis.ledger_partitions l
+                        union all values ('subscription_events_default', null)) p
                   full join (select c.relname::text, c.relpersistence from pg_inherits i join pg_class c on c.oid = i.inhrelid
                               where i.inhparent = ledger) a on a.relname = p.name
-                 where p.name is null or a.relname is null or a.relpersistence <> 'p');
+                 where (p.name is null or a.relname is null or a.relpersistence <> 'p')
+                   and (p.name is not null or not exists (
+                            select from anubis.ledger_partitions l
+                             where to_regclass('anubis.' || quote_ident(l.name)) is null
+                               and anubis.ledger_part_named(l.first_id, l.last_id) = a.relname)));
     end if;
     elsewhere := anubis.table_elsewhere('subscription_events')::text;
     return case when elsewhere is null then 'it is not there; bring it back from a dump'
@@ -1501,6 +1510,14 @@ begin
     perform anubis.ledger_go_on();
     return nextval('anubis.ledger_id_seq'::regclass);
 end $$;
+CREATE FUNCTION anubis.ledger_part_named(first_id bigint, last_id bigint) RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select c.relname::text from pg_inherits i join pg_class c on c.oid = i.inhrelid
+     where i.inhparent = to_regclass('anubis.subscription_events')
+       and pg_get_expr(c.relpartbound, c.oid) ~ format('FROM [(](MINVALUE|''?%s''?)[)] TO [(]''?%s''?[)]', first_id, last_id + 1) limit 1
+$$;
 CREATE FUNCTION anubis.ledger_place() RETURNS bigint
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'

@@ -237,6 +237,8 @@ NEWEST = "(select name from {s}.ledger_partitions, {s}.ledger_id_seq where last_
      r'partition "subscription_events_\d+" is detached', "migrate"),
     (["delete from {s}.ledger_partitions where name = " + NEWEST],
      r'partition "subscription_events_\d+" is not in the table "ledger_partitions"', "migrate"),
+    (["alter table {s}.subscription_events_1 rename to events_of_before"],
+     'partition "subscription_events_1" is named events_of_before now; run "alter table anubis.events_of_before rename', "said"),
     (["alter table {s}.subscription_events_1 set unlogged"], r'partition "subscription_events_1" is unlogged', "said"),
     (["alter table {s}.subscriptions set unlogged"], 'table "subscriptions" is unlogged', "said"),
     (["alter table {s}.integration_filters set unlogged"], 'table "integration_filters" is unlogged', "said"),
@@ -273,7 +275,7 @@ NEWEST = "(select name from {s}.ledger_partitions, {s}.ledger_id_seq where last_
     (["alter table {s}.alert_silences rename until to ending"], 'table "alert_silences" has no column "until"', "said"),
     (["alter sequence {s}.ledger_id_seq cache 20"], "draws 20 ids at once.* sessions of the application reconnect", "said"),
     (["update {s}.installation set namespace = gen_random_uuid()"], "table installation names .* somebody has written", "said"),
-], ids=["detached", "not listed", "unlogged", "unlogged subscriptions", "unlogged filters", "look-alike",
+], ids=["detached", "not listed", "renamed partition", "unlogged", "unlogged subscriptions", "unlogged filters", "look-alike",
         "plain copy", "renamed", "moved ledger", "moved relay_state",
         "moved integrations", "renamed subscriptions", "view of integrations", "relay_state", "installation",
         "copy of relay_state", "copy of marks", "copy of dead letters", "unlogged offsets", "view", "column",
@@ -419,6 +421,18 @@ def test_it_stops_where_a_function_is_another_one(app, institutions, make_daemon
     app.wait_states(sent=10)
     assert app.value("select count(*) from {s}.subscription_events where event_type in ('created', 'sent')") == 20
     assert "up to date" in Ctl(database=app.database)("migrate").expect(0).stdout
+    assert daemon.term() == 0
+
+
+def test_a_column_that_stands_in_a_trigger_and_was_renamed_is_named(app, institutions, make_daemon, ctl):
+    """The trigger is another one with it, but what helps is to give the column back its name."""
+    integration, daemon = changed_under(app, institutions, make_daemon, ["alter table {s}.subscriptions rename payload to body"])
+    said = 'a migration of the application is in the way: table "subscriptions" has no column "payload"'
+    daemon.wait_log(f"error: {said}", 60)
+    assert said in ctl("status", "--json").expect(0).json["daemons_wait"] and "(changed)" not in daemon.log
+    app.query("alter table {s}.subscriptions rename body to payload")
+    app.subscriptions(integration, 5)
+    app.wait_states(sent=10)
     assert daemon.term() == 0
 
 

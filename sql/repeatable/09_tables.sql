@@ -24,6 +24,14 @@ create or replace function @extschema@.table_elsewhere(name text) returns regcla
      where f.own is distinct from to_regclass('@extschema@.' || quote_ident(name)) and f.own is not null limit 1
 $$;
 
+-- The partition of these ids, whatever its name; NULL = there is none.
+create or replace function @extschema@.ledger_part_named(first_id bigint, last_id bigint) returns text language sql stable
+    set search_path = pg_catalog, pg_temp as $$
+    select c.relname::text from pg_inherits i join pg_class c on c.oid = i.inhrelid
+     where i.inhparent = to_regclass('@extschema@.subscription_events')
+       and pg_get_expr(c.relpartbound, c.oid) ~ format('FROM [(](MINVALUE|''?%s''?)[)] TO [(]''?%s''?[)]', first_id, last_id + 1) limit 1
+$$;
+
 -- What is wrong with the ledger, and what would be right; NULL = nothing. The relay asks before it saves, because an id that is not found
 -- counts as one that was never used. Cheap, therefore.
 create or replace function @extschema@.ledger_amiss() returns text language plpgsql stable set search_path = pg_catalog, pg_temp as $$
@@ -40,12 +48,21 @@ begin
                               then format('its partition "%1$s" is unlogged, and empty after a crash; run "alter table @extschema@.%1$I set logged"', p.name)
                          when to_regclass('@extschema@.' || quote_ident(p.name)) is not null
                               then format('its partition "%s" is detached; run "anubisctl migrate", which attaches it', p.name)
+                         when p.named is not null
+                              then format('its partition "%1$s" is named %2$s now; run "alter table @extschema@.%2$I rename to %1$I"', p.name, p.named)
                          else format('its partition "%1$s" is missing; bring it back from a dump and run "anubisctl migrate", or give its events '
                                      'up by "delete from @extschema@.ledger_partitions where name = %1$L"', p.name) end, '; ' order by p.name, a.relname)
-                  from (select l.name from @extschema@.ledger_partitions l union all values ('subscription_events_default')) p (name)
+                  from (select l.name, case when to_regclass('@extschema@.' || quote_ident(l.name)) is null
+                                            then @extschema@.ledger_part_named(l.first_id, l.last_id) end as named
+                          from @extschema@.ledger_partitions l
+                        union all values ('subscription_events_default', null)) p
                   full join (select c.relname::text, c.relpersistence from pg_inherits i join pg_class c on c.oid = i.inhrelid
                               where i.inhparent = ledger) a on a.relname = p.name
-                 where p.name is null or a.relname is null or a.relpersistence <> 'p');
+                 where (p.name is null or a.relname is null or a.relpersistence <> 'p')
+                   and (p.name is not null or not exists (
+                            select from @extschema@.ledger_partitions l
+                             where to_regclass('@extschema@.' || quote_ident(l.name)) is null
+                               and @extschema@.ledger_part_named(l.first_id, l.last_id) = a.relname)));
     end if;
     elsewhere := @extschema@.table_elsewhere('subscription_events')::text;
     return case when elsewhere is null then 'it is not there; bring it back from a dump'
