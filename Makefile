@@ -10,6 +10,8 @@
 
 VERSION := $(shell sed -n 's/^\#define ANUBIS_VERSION "\(.*\)"/\1/p' src/base/version.h)
 BUILD   ?= build
+# One name for a folder, however it was written: dependency files keep it.
+override BUILD := $(patsubst $(CURDIR)/%,%,$(abspath $(BUILD)))
 PYTHON  ?= /usr/bin/python3
 
 PREFIX     ?= /usr

@@ -324,6 +324,15 @@ def test_missing_libraries_are_named_before_anything_is_compiled():
         assert run([*make, target], env=env).code == 0
 
 
+def test_a_build_folder_has_one_name():
+    """Or dependency files that were written under another one are not found, and what they name is not made again."""
+    elsewhere = scratch_folder()
+    for written, meant in (("build", "build"), (f"{ROOT}/build", "build"), ("./build/x/../", "build"), (elsewhere, elsewhere)):
+        done = run(["make", "-C", ROOT, "--no-print-directory", "--eval=say: ; @echo $(BUILD) $(ARCHIVE)", f"BUILD={written}", "say"],
+                   env={"MAKEFLAGS": None, "MAKELEVEL": None})
+        assert done.stdout.split() == [meant, f"{meant}/libanubis.a"]
+
+
 def test_missing_packages_of_several_groups_are_named_at_once():
     folder = scratch_folder()
     for name in ("sh", "cat", "sed", "sort", "tr"):
