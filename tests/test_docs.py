@@ -328,8 +328,8 @@ def test_a_build_folder_has_one_name():
     """Or dependency files that were written under another one are not found, and what they name is not made again."""
     elsewhere = scratch_folder()
     for written, meant in (("build", "build"), (f"{ROOT}/build", "build"), ("./build/x/../", "build"), (elsewhere, elsewhere)):
-        done = run(["make", "-C", ROOT, "--no-print-directory", "--eval=say: ; @echo $(BUILD) $(ARCHIVE)", f"BUILD={written}", "say"],
-                   env={"MAKEFLAGS": None, "MAKELEVEL": None})
+        done = run(["make", "-C", ROOT, "--no-print-directory", f"BUILD={written}", "--eval=say: ; @echo $(BUILD) $(ARCHIVE)",
+                    "say"], env={"MAKEFLAGS": None, "MAKELEVEL": None})
         assert done.stdout.split() == [meant, f"{meant}/libanubis.a"]
 
 
