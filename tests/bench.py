@@ -88,8 +88,9 @@ class Bench:
         verify = Ctl(daemon.settings)("verify", *["--wait"] * all_done, deadline=600)
         assert verify.code in ((0,) if all_done else (0, 2)), verify.stdout + verify.stderr
 
-    def end(self, daemon, all_done=True):
-        self.prove(daemon, all_done)
+    @staticmethod
+    def end(daemon, all_done=True):
+        Bench.prove(daemon, all_done)
         daemon.term()
 
     def memory(self, rows):

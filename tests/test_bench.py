@@ -97,7 +97,7 @@ def test_the_machine_is_named():
 def test_memory_is_that_of_as_few_rows_as_are_asked_for(app, make_daemon, institutions):
     some = types.SimpleNamespace(fresh=lambda: (app, [app.integration(institutions.url("/good"))]),
                                  fill=lambda app, rows: [app.subscription(1) for _ in range(rows)],
-                                 daemon=lambda app, **settings: make_daemon(settings))
+                                 daemon=lambda app, **settings: make_daemon(settings), end=bench.Bench.end)
     found = bench.Bench.memory(some, 50)
     assert found["rows waiting"] == 50 and 1 < found["peak RSS MiB"] < 1000
     assert app.states()["sent"] == 50
@@ -108,7 +108,7 @@ def test_broken_peers_leave_nothing_behind(app, make_daemon, monkeypatch):
     """Thousands of requests to institutions that break connections in every way, in clear text and over TLS."""
     certificates = Certificates()
     stand_in = types.SimpleNamespace(fresh=lambda integrations: (app, []), certificates=certificates,
-                                     daemon=lambda app, **settings: make_daemon(settings))
+                                     daemon=lambda app, **settings: make_daemon(settings), end=bench.Bench.end)
     monkeypatch.setattr(bench_soak, "STEADY", 20)  # memory is the long run's to judge
     found = bench_soak.soak(stand_in, 5000)
     early, late = (found[name] for name in bench_soak.QUIET.values())
