@@ -309,6 +309,8 @@ def test_a_subscription_is_expected_then_overdue_and_confirmed_late(app, institu
     third = app.subscription(other)
     wanted = {first: ("confirmed", None, 0), second: ("rejected", None, 0), third: ("overdue", None, 0)}
     wait_confirmations(app, wanted)
+    wait_for(lambda: app.query("select message from {s}.alerts where integration_id = %s", (other,)) == [
+        ("1 subscription that was sent was not confirmed in time",)], 60, "the alert of one")
     ctl("verify", "--wait").expect(0)
     check_report(ctl, {integration: (0, 0, 1, 1, 0, 1, 0), other: (0, 1, 0, 0, 0, 0, 0)},
                  [(second, "sent", "rejected"), (third, "sent", "overdue")])

@@ -117,8 +117,9 @@ with own as materialized (
     from letters l, stops s where l.count > 0 or s.count > 0
   union all
   select id, 'unconfirmed', true, count, 0,
-         format('%s subscription%s that were sent were not confirmed in time', case when count < 10000 then count::text else 'more than 9999' end,
-                case when count > 1 then 's' end) from unconfirmed
+         case count when 1 then '1 subscription that was sent was not confirmed in time'
+                    else format('%s subscriptions that were sent were not confirmed in time',
+                                case when count < 10000 then count::text else 'more than 9999' end) end from unconfirmed
   union all
   select null, 'network', true, count, 0,
          format('most institutions were lost at once, so the network of %s is to blame',
