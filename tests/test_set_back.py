@@ -402,9 +402,7 @@ def test_data_that_are_restored_under_a_running_daemon(world, institutions, brok
                         + "; ".join(f"insert into anubis.{n} overriding system value table saved.{n}" for n in filled)
                         + f"; select setval('anubis.ledger_id_seq', {drawn}), setval('anubis.subscriptions_id_seq', 50); commit")
         world.app.subscriptions(world.integration, 30)
-        # Or it waited for a lock meanwhile, and leads anew for that.
-        wait_for(lambda: {line for line in ("relay_state was written by another hand", "the relay can use the database again")
-                          if line in daemon.log}, 60, "the relay to begin anew")
+        daemon.wait_log("relay_state was written by another hand", 60)
         broker.cont()
         daemon.wait_log("Kafka has events of this installation up to ledger id", 60)
         world.wait(80)
