@@ -46,6 +46,18 @@ def test_configuration_is_checked_whole(tmp_path):
     assert anubisd("--check-config", "-c", path).expect(0).stdout == f"{path}: OK\n"
 
 
+@pytest.mark.parametrize("value, is_right", [
+    ("5000", True), ('"5000"', True), ("5000L", True), ("5000.0", False), ("4294972296L", False), ('"4294972296"', False), ("5000.7", False),
+    ('"5000ms"', False), ('"5000 "', False), ('"5s"', False)])
+def test_a_kafka_property_is_taken_as_it_is_written(tmp_path, value, is_right):
+    """Not as another number, of which the client library has made something that it has room for."""
+    path = tmp_path / "a.conf"
+    path.write_text(f"kafka: {{ properties: {{\n socket_timeout_ms = {value}; linger.ms = 0.123456789; compression_codec = \"zstd\";\n"
+                    ' client_rack = "007"; socket_keepalive_enable = true; }; };\n')
+    result = anubisd("--check-config", "-c", path).expect(0 if is_right else 78)
+    assert is_right or f'{path}:2: cannot set the Kafka property "socket.timeout.ms"' in result.stderr
+
+
 def test_larger_messages_than_an_answer_of_kafka_has(app, institutions, make_daemon):
     """Our own limit of an answer gives way; the client library would refuse it."""
     daemon = make_daemon({"kafka": {"properties": {"message_max_bytes": 4000000}}}).start()

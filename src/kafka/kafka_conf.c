@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <librdkafka/rdkafka.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -112,10 +113,35 @@ static int set(rd_kafka_conf_t *conf, const char *name, const char *value, struc
     return -EINVAL;
 }
 
+/* librdkafka takes the digits that a number begins with, and of those as many bits as it has room for: 5000
+ * for "5000ms" and for 4294972296. Fractions come back with six digits. */
+static int check_taken(const rd_kafka_conf_t *conf, const struct config_property *property, struct error *err)
+{
+    char taken[64], *end, *value_end;
+    size_t size = sizeof(taken);
+
+    if (rd_kafka_conf_get(conf, property->name, taken, &size) != RD_KAFKA_CONF_OK ||
+        strcmp(taken, property->value) == 0)
+        return 0;
+    double number = strtod(taken, &end), value = strtod(property->value, &value_end);
+    bool is_number = end != taken && *end == '\0';
+    bool is_same =
+        value_end != property->value && *value_end == '\0' && fabs(number - value) <= 1e-5 * fabs(value);
+    if (!is_number || is_same)
+        return 0;
+    error_set(
+        err,
+        "cannot set the Kafka property \"%s\": it is a number, of which librdkafka would take \"%s\" as %s",
+        property->name, property->value, taken);
+    return -EINVAL;
+}
+
 static int set_property(rd_kafka_conf_t *conf, const struct config_property *property, struct error *err)
 {
     int r = set(conf, property->name, property->value, err);
 
+    if (r == 0)
+        r = check_taken(conf, property, err);
     if (r < 0 && is_private(property))
         error_set(err, "cannot set the Kafka property \"%s\": librdkafka refuses its value", property->name);
     return r;
