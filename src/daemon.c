@@ -86,6 +86,13 @@ static void add_count(struct strbuf *out, int64_t count, const char *what)
                 MIN(count, (int64_t) MONITOR_COUNTED), what);
 }
 
+/* Nothing of none. */
+static void add_trouble(struct strbuf *out, int64_t count, const char *what, const char *more)
+{
+    if (count > 0)
+        strbuf_addf(out, ", %" PRId64 " %s%s%s", count, what, plural(count), more);
+}
+
 static void describe(struct daemon *d, const struct dispatcher_stats *s, uint64_t now, struct strbuf *out)
 {
     const struct monitor_stats *m = monitor_stats(d->monitor);
@@ -111,11 +118,10 @@ static void describe(struct daemon *d, const struct dispatcher_stats *s, uint64_
         add_count(out, m->waiting, "waiting");
     if (m->unrouted > 0)
         add_count(out, m->unrouted, "unrouted");
-    if (alerts_firing(d->alerts) > 0)
-        strbuf_addf(out, ", %" PRId64 " alert%s", alerts_firing(d->alerts), plural(alerts_firing(d->alerts)));
-    if (m->unpublished > 0)
-        strbuf_addf(out, ", %" PRId64 " event%s to be published", (int64_t) m->unpublished,
-                    plural(m->unpublished));
+    add_trouble(out, m->circuits_open, "circuit", " open");
+    add_trouble(out, alerts_firing(d->alerts), "alert", "");
+    add_trouble(out, m->unpublished, "event", " to be published");
+    add_trouble(out, consumers_behind(d->consumers), "message", " to be handled");
     strbuf_addf(out, "; since start: %" PRIu64 " sent, %" PRIu64 " failed, %" PRIu64 " retried", s->sent,
                 s->failed, s->retried);
     d->before = *s;

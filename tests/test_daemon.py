@@ -47,13 +47,14 @@ def test_configuration_is_checked_whole(tmp_path):
 
 
 @pytest.mark.parametrize("value, is_right", [
-    ("5000", True), ('"5000"', True), ("5000L", True), ("5000.0", False), ("4294972296L", False), ('"4294972296"', False), ("5000.7", False),
-    ('"5000ms"', False), ('"5000 "', False), ('"5s"', False)])
+    ("5000", True), ('"5000"', True), ("5000L", True), ("5000.0", False), ("4294972296L", False), ('"4294972296"', False),
+    ("5000.7", False), ('"5000ms"', False), ('"5000 "', False), ('"5s"', False)])
 def test_a_kafka_property_is_taken_as_it_is_written(tmp_path, value, is_right):
     """Not as another number, of which the client library has made something that it has room for."""
     path = tmp_path / "a.conf"
-    path.write_text(f"kafka: {{ properties: {{\n socket_timeout_ms = {value}; linger.ms = 0.123456789; compression_codec = \"zstd\";\n"
-                    ' client_rack = "007"; socket_keepalive_enable = true; }; };\n')
+    path.write_text(f"kafka: {{ properties: {{\n socket_timeout_ms = {value};\n"
+                    ' linger.ms = 0.123456789; compression_codec = "zstd"; client_rack = "007";\n'
+                    ' socket_keepalive_enable = true; }; };\n')
     result = anubisd("--check-config", "-c", path).expect(0 if is_right else 78)
     assert is_right or f'{path}:2: cannot set the Kafka property "socket.timeout.ms"' in result.stderr
 
@@ -422,3 +423,25 @@ def test_the_status_counts_what_could_be_sent(app, institutions, make_daemon):
     wait_for(lambda: ", 7 waiting" in (daemon.status() or ""), 30, lambda: f"the count in {daemon.status()}")
     app.query(rows, (later, 20000))
     wait_for(lambda: ", more than 10000 waiting" in (daemon.status() or ""), 30, lambda: f"the count in {daemon.status()}")
+
+
+def test_the_status_tells_of_open_circuits_and_of_what_groups_have_not_handled(app, institutions, make_daemon):
+    settings = {"circuit_breaker": {"failure_threshold": 1, "recovery_timeout": "1h", "max_recovery_timeout": "1h"}}
+    daemon = make_daemon(settings).start()
+    for _ in range(2):
+        app.subscription(app.integration(institutions.url("/reject/500")))
+    wait_for(lambda: ", 2 circuits open" in (daemon.status() or ""), 30, lambda: f"them in {daemon.status()}")
+    app.query("update {s}.integrations set enabled = false where id = 1")
+    app.query("update {s}.integration_runtime set circuit_state = 'closed' where integration_id = 1")
+    wait_for(lambda: ", 1 circuit open" in daemon.status(), 30, lambda: f"it in {daemon.status()}")
+    wait_for(lambda: "to be handled" not in daemon.status(), 30, lambda: f"nothing to be handled in {daemon.status()}")
+    holder = app.database.connect(autocommit=False)
+    holder.cursor().execute("lock table anubis.consumer_bitmaps in share mode")
+    good = app.integration(institutions.url("/good"))
+    app.subscriptions(good, 10)
+    # A group that counts has 10 created and 10 sent.
+    wait_for(lambda: re.search(r", [23]\d messages to be handled", daemon.status()), 60, lambda: f"the lag in {daemon.status()}")
+    holder.rollback()
+    holder.close()
+    wait_for(lambda: "to be handled" not in daemon.status(), 60, lambda: f"no lag in {daemon.status()}")
+    assert daemon.term() == 0

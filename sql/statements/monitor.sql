@@ -18,8 +18,8 @@ select ledger_extend()
 select ledger_index()
 
 -- name: backlog
--- Rows that wait for integrations which are enabled and not paused, unrouted rows, ids of the ledger not yet published,
--- what stops the relay (or NULL). Counts stop above 10,000: a backlog of a million is not counted to the end every few
+-- Rows that wait for integrations which are enabled and not paused, unrouted rows, circuits that are not closed, ids of the ledger not yet
+-- published, what stops the relay (or NULL). Counts of rows stop above 10,000: a backlog of a million is not counted to the end every few
 -- seconds.
 select (select count(*)
           from (select from integrations i cross join lateral (
@@ -29,6 +29,7 @@ select (select count(*)
                  where i.enabled and (i.paused_until is null or i.paused_until <= now()) limit 10001) w),
        (select count(*) from (select from subscriptions
          where status in ('pending', 'retry') and held_at is null and integration_id is null limit 10001) u),
+       (select count(*) from integration_runtime where circuit_state <> 'closed'),
        ledger_ids((select high + 1 from relay_state),
                   (select case when is_called then last_value else last_value - 1 end from ledger_id_seq)),
        (select stopped_reason from relay_state)

@@ -143,8 +143,20 @@ void consumers_join(struct consumers *cs)
 void consumers_describe(const struct consumers *cs, struct strbuf *out)
 {
     for (size_t i = 0; cs && i < cs->count; i++)
-        if (!cs->items[i]->has_database)
+        if (!cs->items[i]->told.has_database)
             strbuf_addf(out, "%s waits for the database; ", cs->items[i]->group_id);
         else if (cs->items[i]->stop.is_stopped)
             strbuf_addf(out, "%s has stopped (anubisctl status); ", cs->items[i]->group_id);
+}
+
+int64_t consumers_behind(const struct consumers *cs)
+{
+    int64_t most = 0, behind = 0;
+
+    for (size_t i = 0; cs && i < cs->count; i++) {
+        behind = cs->items[i]->told.behind +
+                 (i > 0 && cs->items[i - 1]->group == cs->items[i]->group ? behind : 0);
+        most = MAX(most, behind);
+    }
+    return most;
 }

@@ -36,3 +36,7 @@ void consumers_join(struct consumers *cs);
 
 /* Adds "GROUP waits for the database; " for each thread that does. NULL is legal. */
 void consumers_describe(const struct consumers *cs, struct strbuf *out);
+
+/* Messages that the group which is farthest behind has still to read, in this daemon's partitions, as of a
+ * second ago. NULL is legal. */
+int64_t consumers_behind(const struct consumers *cs);

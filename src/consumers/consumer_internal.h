@@ -160,7 +160,10 @@ struct consumer {
     char *name;                      /* for the journal: the group, and the thread where there are several */
     char **topics;                   /* NULL at the end; topic_types alike, EVENT_TYPES = the inbox */
     enum event_type topic_types[EVENT_TYPES + 1];
-    _Atomic bool has_database; /* and works with it; other threads read it */
+    struct {
+        _Atomic bool has_database; /* and works with it */
+        _Atomic int64_t behind;    /* messages of our partitions that are to be handled, a second ago */
+    } told;                        /* for other threads to read */
 
     struct consumer_session session;
     struct consumer_member kafka;
@@ -216,6 +219,7 @@ void consumer_drop_cache(struct consumer *c); /* the bitmaps are not what the da
 /* Commits to Kafka how far we are, for tools that show lag. False when it has forgotten the group's offset
  * since: the topic was made anew, so start over. */
 bool consumer_commit_offsets(struct consumer *c);
+void consumer_measure(struct consumer *c); /* sets `behind` */
 
 /* --- consumer_batch.c ------------------------------------------------------------------------- */
 

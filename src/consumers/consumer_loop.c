@@ -63,7 +63,7 @@ static void database_trouble(struct consumer *c, int r, bool applying, const str
         log_line(LOG_WARNING, MSG_DATABASE_LOST, "%s: could not write to the database: %s; trying again",
                  c->name, err->text);
     s->while_applying |= applying;
-    c->has_database = false;
+    c->told.has_database = false;
     pg_close(TAKE_PTR(s->pg));
     s->retry_at = now_monotonic_usec() + backoff_next_usec(&s->backoff);
 }
@@ -76,11 +76,11 @@ static void database_works(struct consumer *c, bool applying)
         return;
     if (trouble_ends(&s->trouble))
         log_line(LOG_NOTICE, MSG_DATABASE_BACK, "%s: the database takes it again", c->name);
-    else if (!c->has_database)
+    else if (!c->told.has_database)
         log_debug("%s: the database is back", c->name);
     s->while_applying = false;
     (void) trouble_ends(&s->alone);
-    c->has_database = true;
+    c->told.has_database = true;
     backoff_reset(&s->backoff);
 }
 
@@ -393,6 +393,7 @@ static void look(struct consumer *c)
     size_t missing;
 
     c->look_at = now_monotonic_usec() + LOOK_USEC;
+    consumer_measure(c);
     consumer_recall_unknown(c);
     look_for_moved(c);
     consumer_find_rival(c);

@@ -471,3 +471,16 @@ bool consumer_commit_offsets(struct consumer *c)
         kafka_consumer_commit(c->kafka.client, at, behind);
     return true;
 }
+
+void consumer_measure(struct consumer *c)
+{
+    int64_t behind = 0;
+
+    for (size_t i = 0; i < c->partition_count; i++) {
+        const struct consumer_partition *p = c->partitions[i];
+        /* It is parked while the database is away. */
+        if (p->started || p->read)
+            behind += MAX(kafka_consumer_seen_end(c->kafka.client, p->topic, p->number) - p->next, 0);
+    }
+    c->told.behind = behind;
+}

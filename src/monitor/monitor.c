@@ -146,6 +146,7 @@ static uint64_t read_backlog(struct monitor *m)
     struct pg_row row = {.result = result};
     m->stats.waiting = pg_next_i64(&row);
     m->stats.unrouted = pg_next_i64(&row);
+    m->stats.circuits_open = pg_next_i64(&row);
     m->stats.unpublished = pg_next_i64(&row);
     m->stats.relay_stopped = !pg_next_is_null(&row);
     /* It counts over the entries of claimed rows, which an old snapshot keeps. */

@@ -24,7 +24,7 @@ struct monitor_stats {
     /* Above MONITOR_COUNTED there are more than that; -1 = not known. `waiting` is for integrations that are
      * enabled and not paused. */
     _Atomic int64_t waiting, unrouted;
-    _Atomic int64_t unpublished;
+    _Atomic int64_t circuits_open, unpublished;
     _Atomic bool relay_stopped;
 };
 
