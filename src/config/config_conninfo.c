@@ -12,10 +12,10 @@
 /* ActiveRecord's own parameters: it removes them from the URL before it calls libpq. */
 static const char rails_parameters[] =
     "adapter advisory_locks checkout_timeout collation database_tasks encoding idle_timeout "
-    "insert_returning max_age max_connections migrations_paths min_connections min_messages pool "
-    "prepared_statements query_cache reaping_frequency reconnect replica schema_cache_path "
-    "schema_dump schema_search_path seeds statement_limit strict_loading template timeout url "
-    "use_metadata_table variables";
+    "insert_returning keepalive max_age max_connections max_threads migrations_paths min_connections "
+    "min_messages min_threads pool pool_jitter prepared_statements query_cache reaping_frequency reconnect "
+    "replica schema_cache_path schema_dump schema_format schema_search_path seeds statement_limit "
+    "strict_loading template timeout url use_metadata_table variables";
 
 static bool is_rails_parameter(const char *name, size_t len)
 {

@@ -482,6 +482,18 @@ static void test_the_environment_overrides_the_file(void **state)
         "environment DATABASE_URL: parameters that only Rails knows were left out: pool, encoding\n");
 }
 
+static void test_parameters_of_later_rails_are_left_out(void **state)
+{
+    const struct config *c;
+
+    setenv("DATABASE_URL",
+           "postgres://u@db/web?max_connections=5&min_connections=1&keepalive=600&max_age=900&pool_jitter=0.2"
+           "&min_threads=0&max_threads=5&query_cache=100&schema_format=sql&keepalives=1",
+           1);
+    c = fixture_load_good(*state, "");
+    assert_string_equal(c->database.conninfo, "postgres://u@db/web?keepalives=1");
+}
+
 static void test_an_empty_variable_counts_as_not_set(void **state)
 {
     const struct config *c;
@@ -849,6 +861,7 @@ int main(void)
         WITH_FIXTURE(test_a_fifo_does_not_block),
         WITH_FIXTURE(test_an_unreadable_file_says_who_must_read_it),
         WITH_FIXTURE(test_the_environment_overrides_the_file),
+        WITH_FIXTURE(test_parameters_of_later_rails_are_left_out),
         WITH_FIXTURE(test_an_empty_variable_counts_as_not_set),
         WITH_FIXTURE(test_mistakes_in_the_environment_name_the_variable),
         WITH_FIXTURE(test_references_are_resolved),
