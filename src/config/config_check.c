@@ -38,8 +38,10 @@ static bool is_host_port(const char *s, size_t len, bool needs_port)
     const char *colon = memchr(s, ':', len), *host_end = colon;
 
     if (len > 0 && *s == '[') {
+        size_t digits = strspn(s + 1, DIGITS "abcdefABCDEF:.");
         host_end = memchr(s, ']', len);
-        if (!host_end++)
+        /* A zone may follow: [fe80::1%eth0]. */
+        if (!host_end++ || !strchr("]%", s[1 + digits]) || !memchr(s, ':', 1 + digits))
             return false;
         colon = host_end < s + len ? host_end : NULL;
         if (colon && *colon != ':')
