@@ -1057,7 +1057,7 @@ def test_an_integration_is_paused_and_resumed(app, ctl):
     (["pause", "1", "--reason", "y" * 1001], 64, "1000 bytes"),
     (["resume", "7"], 1, "no integration 7"), (["resume", "1", "--reason", "y"], 64, "no --reason for"),
     (["retry"], 64, "needs a choice"), (["retry", "--rate", "5"], 64, "choice"), (["retry", "--ids", "1,x"], 64, '"x"'),
-    (["retry", "--ids", ","], 64, "--ids"), (["retry", "--since", "yesterday"], 64, "yesterday"),
+    (["retry", "--ids", ","], 64, "--ids"), (["retry", "--error", ""], 64, "--error"), (["retry", "--since", "yesterday"], 64, "yesterday"),
     (["retry", "--since", "2026-02-30"], 64, "2026-02-30"), (["retry", "--status", "0"], 64, "--status"),
     (["status", "--ids", "1"], 64, "--ids"), (["retry", "--until", "soon"], 64, "--until"),
     (["resend"], 64, "is missing"), (["resend", "x"], 64, '"x"'), (["resend", "1", "--rate", "0"], 64, "--rate"),

@@ -62,6 +62,11 @@ static int read_choice(struct retry *r)
         ctl_say("retry needs a choice: --integration, --since, --until, --error, --status or --ids");
         return EX_USAGE;
     }
+    /* It is in every error, and whoever wrote it meant a variable that is empty. */
+    if (c->choice.error && !*c->choice.error) {
+        ctl_say("--error takes a part of the text, and an empty one chooses nothing");
+        return EX_USAGE;
+    }
     int code = read_number(c->choice.integration, "--integration", INT64_MAX, &r->integration);
     if (!code)
         code = read_number(c->choice.status, "--status", 999, &r->status);
