@@ -386,6 +386,14 @@ def same_but(change):
     return ("do $do$ begin execute replace(pg_get_functiondef('{s}.subscription_inserted'::regproc), " + change + "); end $do$",)
 
 
+def test_it_stops_though_the_session_that_looks_is_lost_meanwhile(app, institutions, make_daemon):
+    """What was admitted before is to be judged again: deliveries keep their session."""
+    changed_under(app, institutions, make_daemon, [
+        "begin; " + NO_OP.replace("NAME", "subscription_updated") + "; commit; select pg_terminate_backend(pid) "
+        "from pg_stat_activity where application_name = 'anubisd monitor' and datname = current_database()"])[1].wait_log(
+            "error: changes may leave no trace: function subscription_updated", 60)
+
+
 @pytest.mark.parametrize("changes, named", [
     ([NO_OP.replace("NAME", "subscription_inserted")], "function subscription_inserted"),
     ([NO_OP.replace("NAME", "subscription_updated")], "function subscription_updated"),

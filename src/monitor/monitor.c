@@ -89,7 +89,14 @@ static void give_up_session(struct monitor *m)
     m->stats.waiting = m->stats.unrouted = -1;
 }
 
-/* The dispatcher says when the database is away. */
+/* Sessions that were admitted before are to be judged anew. */
+static void tell_misfit(struct monitor *m)
+{
+    schema_doubt();
+    m->params.schema_misfit(m->params.userdata);
+}
+
+/* The dispatcher says when the database is away. While its session lasts it does not look at the schema. */
 static void open_session(struct monitor *m)
 {
     struct error err;
@@ -97,7 +104,10 @@ static void open_session(struct monitor *m)
 
     params.lock_timeout_usec = USEC_PER_SEC;
     params.stop_fd = m->worker.stop_fd;
-    if (pg_open(&m->pg, &params, &err) != PG_DONE) {
+    int r = pg_open(&m->pg, &params, &err);
+    if (r != PG_DONE) {
+        if (r == PG_SCHEMA_MISFIT)
+            tell_misfit(m);
         give_up_session(m);
         return;
     }
@@ -128,7 +138,7 @@ static uint64_t check_schema(struct monitor *m)
 
     int r = schema_check_for_work(m->pg, &err);
     if (r == PG_SCHEMA_MISFIT) {
-        m->params.schema_misfit(m->params.userdata);
+        tell_misfit(m);
         give_up_session(m);
     } else if (r == PG_DONE) {
         warn_of_cleaning(m);

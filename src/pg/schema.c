@@ -181,6 +181,13 @@ static int look_once(struct pg *pg, int64_t server, struct error *err)
     return r;
 }
 
+void schema_doubt(void)
+{
+    pthread_mutex_lock(&look_lock);
+    found.server = 0;
+    pthread_mutex_unlock(&look_lock);
+}
+
 int schema_admit_daemon(struct pg *pg, const struct pg_params *params, int64_t server, struct error *err)
 {
     CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
