@@ -548,7 +548,8 @@ begin
                 '{"token_url": "plain", "client_id": "secret", "client_secret": "secret", "scope": "?plain"}');
             return coalesce(fault, case when value ->> 'token_url' !~ '^https?://[^[:space:][:cntrl:]/?#@]+([/?][^[:space:][:cntrl:]#]*)?$'
                                              or octet_length(value ->> 'token_url') > 8000
-                                        then 'has a "token_url" that must be a URL such as https://login.example/oauth2/token' end);
+                                        then 'has a "token_url" that must be a URL such as https://login.example/oauth2/token' end,
+                            'has a "token_url" that ' || anubis.delivery_settings_url_fault(value ->> 'token_url'));
         when 'mtls' then
             fault := anubis.delivery_settings_members_fault(value, 'type', '{"certificate": "pem", "key": "pem"}');
             return coalesce(fault,
@@ -661,12 +662,14 @@ CREATE FUNCTION anubis.delivery_settings_lookup(value jsonb) RETURNS text
     LANGUAGE sql IMMUTABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
-    select 'is {"url": "..."}, a URL that names {order_id}, {id} or {idempotency_key}'
-     where not case when jsonb_typeof(value) = 'object' and jsonb_typeof(value -> 'url') = 'string' and value - 'url' = '{}'
+    select case when not is_lookup then 'is {"url": "..."}, a URL that names {order_id}, {id} or {idempotency_key}'
+                else 'has a "url" that '
+                     || anubis.delivery_settings_url_fault(regexp_replace(value ->> 'url', '[{](order_id|id|idempotency_key)[}]', '1', 'g')) end
+      from (select case when jsonb_typeof(value) = 'object' and jsonb_typeof(value -> 'url') = 'string' and value - 'url' = '{}'
                     then value ->> 'url' ~ '^https?://[^[:space:][:cntrl:]]*$' and octet_length(value ->> 'url') <= 8000
                          and value ->> 'url' ~ '[{](order_id|id|idempotency_key)[}]'
                          and regexp_replace(value ->> 'url', '[{](order_id|id|idempotency_key)[}]', '', 'g') !~ '[{}]'
-                    else false end
+                    else false end as is_lookup) l
 $_$;
 CREATE FUNCTION anubis.delivery_settings_members_fault(value jsonb, skip text, kinds jsonb) RETURNS text
     LANGUAGE sql IMMUTABLE
@@ -804,6 +807,44 @@ CREATE FUNCTION anubis.delivery_settings_tls(value jsonb) RETURNS text
                 then 'has a "min_version" that must be the text 1.0, 1.1, 1.2 or 1.3'
                 when value ? 'legacy_renegotiation' and jsonb_typeof(value -> 'legacy_renegotiation') <> 'boolean'
                 then 'has a "legacy_renegotiation" that must be true or false' end $$;
+CREATE FUNCTION anubis.delivery_settings_url_fault(url text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+    authority text := substring(url from '^[Hh][Tt][Tt][Pp][Ss]?://([^/?#]*)');
+    host text := substring(authority from '^([[][^]]*[]]|[^:]*)');
+    port text := substring(authority from length(host) + 1);
+    name text := regexp_replace(host, '[.]$', '');
+begin
+    if octet_length(url) > 8000 then
+        return 'is longer than 8000 bytes';
+    elsif authority is null then
+        return 'is no http or https URL';
+    elsif url ~ '[[:space:][:cntrl:]]' then
+        return 'holds a space or a control character';
+    elsif authority ~ '@' then
+        return 'holds a user name or a password';
+    elsif host = '' then
+        return 'names no host';
+    elsif host ~ E'[^\x01-\x7f]' then
+        return format('names the host "%s", which is not in ASCII', host);
+    elsif host like '[%' then
+        if host !~ '^[[][0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*[]]$' then
+            return format('names the host "%s", which is no IPv6 address', host);
+        end if;
+    elsif host !~ '^[A-Za-z0-9_.-]+$' then
+        return format('names the host "%s", which holds a character that no host name has', host);
+    elsif name ~ '^[.]|[.][.]|[.]$|^$' or name ~ '[^.]{64}' then
+        return format('names the host "%s", of which a part is empty or longer than 63 characters', host);
+    elsif length(name) > 253 then
+        return 'names a host of more than 253 characters';
+    end if;
+    if port <> '' and (port !~ '^:[0-9]{1,5}$' or substr(port, 2)::integer not between 1 and 65535) then
+        return format('has "%s" behind its host; a port is a number from 1 to 65535', port);
+    end if;
+    return null;
+end $_$;
 CREATE FUNCTION anubis.doorbell_channel() RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$ select 'anubisd_…' $$;
@@ -971,12 +1012,7 @@ CREATE FUNCTION anubis.integration_check() RETURNS trigger
     LANGUAGE plpgsql
     AS $_$
 declare
-    problem text;
-    hint text := 'It looks like https://api.example.edu.br/enrolments; credentials go to auth_token or delivery_settings.';
-    authority text := substring(new.endpoint_url from '^[Hh][Tt][Tt][Pp][Ss]?://([^/?#]*)');
-    host text := substring(authority from '^([[][^]]*[]]|[^:]*)');
-    port text := substring(authority from length(host) + 1);
-    name text := regexp_replace(host, '[.]$', '');
+    problem text := anubis.delivery_settings_url_fault(new.endpoint_url);
     again text := case tg_op when 'INSERT' then anubis.integration_drawn_again(new.id::bigint) end;
 begin
     if again is not null then
@@ -991,37 +1027,10 @@ begin
         raise exception using errcode = 'check_violation', message = format('cannot give an integration the id %s', new.id),
             hint = 'Ids are positive.', table = 'integrations', constraint = 'integrations_id_is_positive';
     end if;
-    if new.endpoint_url is not null and new.endpoint_url is distinct from old.endpoint_url then
-        if octet_length(new.endpoint_url) > 8000 then
-            problem := 'is longer than 8000 bytes';
-        elsif authority is null then
-            problem := 'is no http or https URL';
-        elsif new.endpoint_url ~ '[[:space:][:cntrl:]]' then
-            problem := 'holds a space or a control character';
-        elsif authority ~ '@' then
-            problem := 'holds a user name or a password';
-        elsif host = '' then
-            problem := 'names no host';
-        elsif host ~ E'[^\x01-\x7f]' then
-            problem := format('names the host "%s", which is not in ASCII', host);
-            hint := 'Write it in its xn-- form (punycode), which "idn2" or any browser shows.';
-        elsif host like '[%' then
-            if host !~ '^[[][0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*[]]$' then
-                problem := format('names the host "%s", which is no IPv6 address', host);
-            end if;
-        elsif host !~ '^[A-Za-z0-9_.-]+$' then
-            problem := format('names the host "%s", which holds a character that no host name has', host);
-        elsif name ~ '^[.]|[.][.]|[.]$|^$' or name ~ '[^.]{64}' then
-            problem := format('names the host "%s", of which a part is empty or longer than 63 characters', host);
-        elsif length(name) > 253 then
-            problem := 'names a host of more than 253 characters';
-        end if;
-        if problem is null and port <> '' and (port !~ '^:[0-9]{1,5}$' or substr(port, 2)::integer not between 1 and 65535) then
-            problem := format('has "%s" behind its host; a port is a number from 1 to 65535', port);
-        end if;
-        if problem is not null then
-            raise exception using errcode = 'check_violation', message = 'endpoint_url ' || problem, hint = hint;
-        end if;
+    if new.endpoint_url is not null and new.endpoint_url is distinct from old.endpoint_url and problem is not null then
+        raise exception using errcode = 'check_violation', message = 'endpoint_url ' || problem,
+            hint = case when problem like '%not in ASCII' then 'Write it in its xn-- form (punycode), which "idn2" or any browser shows.'
+                        else 'It looks like https://api.example.edu.br/enrolments; credentials go to auth_token or delivery_settings.' end;
     end if;
     -- As the daemon judges it (take_token): what it could not send is refused when it is written. What an adopted row held before keeps
     -- nobody from changing something else.
@@ -1045,6 +1054,8 @@ begin
                 hint = 'Few servers accept headers of more than 8 to 64 KiB. Is it the token alone, and not the answer that it came in?';
         end if;
     end if;
+    -- NULL stands for what is not set, as in the other columns of settings.
+    new.delivery_settings := coalesce(new.delivery_settings, '{}');
     if new.delivery_settings <> '{}' and new.delivery_settings is distinct from old.delivery_settings then
         perform anubis.delivery_settings_check(new.delivery_settings, old.delivery_settings);
     end if;

@@ -259,6 +259,16 @@ NO_SETTINGS = [("on_ambiguous", "ask", 'is "retry" or "hold"'), ("on_ambiguous",
                    {"url": "https://x/{id}", "method": "GET"}))]
 
 
+@pytest.mark.parametrize("url, words", [
+    ("https://leaks:leaks@x.example/{id}", "holds a user name or a password"), ("https:///leaks/{id}", "names no host"),
+    ("https://x.example:99999/{id}", "a port is a number"), ("https://[::1/{id}", "no IPv6 address"),
+    ("https://é.example/{id}", "is not in ASCII"), ("https://x..example/{id}", "is empty")])
+def test_a_lookup_that_leads_nowhere_is_refused_when_it_is_written(app, url, words):
+    state, said = refused(app.integration, "https://x.example/", delivery_settings={"lookup": {"url": url}})
+    assert state == "23514" and said.startswith('delivery_settings.lookup has a "url" that ')
+    assert words in said and "leaks" not in said
+
+
 def test_settings_that_are_refused_and_never_sent_with(app, institution, make_daemon):
     reasons = {}
     for key, value, words in NO_SETTINGS:

@@ -742,6 +742,16 @@ def test_change_by_others_ends_the_claim(ledger):
     assert ledger.row(1)["lease_expires_at"] is not None
 
 
+def test_a_setting_that_is_null_is_not_set(app, institutions, make_daemon):
+    integration = app.integration(institutions.url("/good"), delivery_settings=None, timeout_ms=None, max_in_flight=None,
+                                  rate_limit=None, max_attempts=None, paused_until=None)
+    app.query("update {s}.integrations set delivery_settings = null")
+    assert app.value("select delivery_settings from {s}.integrations") == {}
+    app.subscription(integration)
+    make_daemon().start()
+    app.wait_states(sent=1)
+
+
 @pytest.mark.parametrize("url", ["", "ftp://x", "file:///etc/passwd", "https://", "https://u:p@x.example/", "https://a b/",
                                  "https://x.example/\n", "x", "https://x/" + "a" * 8000, "https://x:65536/", "https://x:0/",
                                  "https://x:/", "https://x:80:80/", "https://[::1/", "https://%00/"],

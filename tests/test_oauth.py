@@ -247,7 +247,8 @@ def test_a_daemon_that_stops_gives_back_what_waits_for_a_token(app, make_daemon,
 
 ODD = {"no token_url": {"token_url": None}, "no URL": {"token_url": "login.example"},
        "a user in it": {"token_url": "https://x:leaks@y/"}, "a blank in it": {"token_url": "https://x.example/ leaks"},
-       "another scheme": {"token_url": "ftp://leaks/"},
+       "another scheme": {"token_url": "ftp://leaks/"}, "no such port": {"token_url": "https://x.example:99999/leaks"},
+       "no address": {"token_url": "https://[::1/leaks"}, "a host that is not in ASCII": {"token_url": "https://é.example/leaks"},
        "a secret from a file": {"client_secret": "file:/leaks"}, "a number": {"client_id": 5}, "a list": {"scope": ["leaks"]},
        "an unknown key": {"leaks": "x"}, "a scope of two lines": {"scope": "a\nleaks"}, "an empty secret": {"client_secret": ""}}
 

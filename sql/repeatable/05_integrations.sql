@@ -142,16 +142,49 @@ exception when object_not_in_prerequisite_state then -- nothing was drawn in thi
     return null;
 end $$;
 
+-- What is wrong with a URL, of an endpoint or in delivery_settings, as words behind its name, or NULL. They quote its host and port alone.
+create or replace function @extschema@.delivery_settings_url_fault(url text) returns text language plpgsql immutable
+    set search_path = pg_catalog, pg_temp as $$
+declare
+    authority text := substring(url from '^[Hh][Tt][Tt][Pp][Ss]?://([^/?#]*)');
+    host text := substring(authority from '^([[][^]]*[]]|[^:]*)');
+    port text := substring(authority from length(host) + 1);
+    name text := regexp_replace(host, '[.]$', '');
+begin
+    if octet_length(url) > 8000 then
+        return 'is longer than 8000 bytes';
+    elsif authority is null then
+        return 'is no http or https URL';
+    elsif url ~ '[[:space:][:cntrl:]]' then
+        return 'holds a space or a control character';
+    elsif authority ~ '@' then
+        return 'holds a user name or a password';
+    elsif host = '' then
+        return 'names no host';
+    elsif host ~ E'[^\x01-\x7f]' then
+        return format('names the host "%s", which is not in ASCII', host);
+    elsif host like '[%' then
+        if host !~ '^[[][0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*[]]$' then
+            return format('names the host "%s", which is no IPv6 address', host);
+        end if;
+    elsif host !~ '^[A-Za-z0-9_.-]+$' then
+        return format('names the host "%s", which holds a character that no host name has', host);
+    elsif name ~ '^[.]|[.][.]|[.]$|^$' or name ~ '[^.]{64}' then
+        return format('names the host "%s", of which a part is empty or longer than 63 characters', host);
+    elsif length(name) > 253 then
+        return 'names a host of more than 253 characters';
+    end if;
+    if port <> '' and (port !~ '^:[0-9]{1,5}$' or substr(port, 2)::integer not between 1 and 65535) then
+        return format('has "%s" behind its host; a port is a number from 1 to 65535', port);
+    end if;
+    return null;
+end $$;
+
 -- An integration that no request can reach is refused when it is written, not when a subscription waits for it. The daemon refuses
 -- the same URLs (src/http/http_route.c), for those that were written before. What is not changed is not judged.
 create or replace function @extschema@.integration_check() returns trigger language plpgsql as $$
 declare
-    problem text;
-    hint text := 'It looks like https://api.example.edu.br/enrolments; credentials go to auth_token or delivery_settings.';
-    authority text := substring(new.endpoint_url from '^[Hh][Tt][Tt][Pp][Ss]?://([^/?#]*)');
-    host text := substring(authority from '^([[][^]]*[]]|[^:]*)');
-    port text := substring(authority from length(host) + 1);
-    name text := regexp_replace(host, '[.]$', '');
+    problem text := @extschema@.delivery_settings_url_fault(new.endpoint_url);
     again text := case tg_op when 'INSERT' then @extschema@.integration_drawn_again(new.id::bigint) end;
 begin
     if again is not null then
@@ -166,37 +199,10 @@ begin
         raise exception using errcode = 'check_violation', message = format('cannot give an integration the id %s', new.id),
             hint = 'Ids are positive.', table = 'integrations', constraint = 'integrations_id_is_positive';
     end if;
-    if new.endpoint_url is not null and new.endpoint_url is distinct from old.endpoint_url then
-        if octet_length(new.endpoint_url) > 8000 then
-            problem := 'is longer than 8000 bytes';
-        elsif authority is null then
-            problem := 'is no http or https URL';
-        elsif new.endpoint_url ~ '[[:space:][:cntrl:]]' then
-            problem := 'holds a space or a control character';
-        elsif authority ~ '@' then
-            problem := 'holds a user name or a password';
-        elsif host = '' then
-            problem := 'names no host';
-        elsif host ~ E'[^\x01-\x7f]' then
-            problem := format('names the host "%s", which is not in ASCII', host);
-            hint := 'Write it in its xn-- form (punycode), which "idn2" or any browser shows.';
-        elsif host like '[%' then
-            if host !~ '^[[][0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*[]]$' then
-                problem := format('names the host "%s", which is no IPv6 address', host);
-            end if;
-        elsif host !~ '^[A-Za-z0-9_.-]+$' then
-            problem := format('names the host "%s", which holds a character that no host name has', host);
-        elsif name ~ '^[.]|[.][.]|[.]$|^$' or name ~ '[^.]{64}' then
-            problem := format('names the host "%s", of which a part is empty or longer than 63 characters', host);
-        elsif length(name) > 253 then
-            problem := 'names a host of more than 253 characters';
-        end if;
-        if problem is null and port <> '' and (port !~ '^:[0-9]{1,5}$' or substr(port, 2)::integer not between 1 and 65535) then
-            problem := format('has "%s" behind its host; a port is a number from 1 to 65535', port);
-        end if;
-        if problem is not null then
-            raise exception using errcode = 'check_violation', message = 'endpoint_url ' || problem, hint = hint;
-        end if;
+    if new.endpoint_url is not null and new.endpoint_url is distinct from old.endpoint_url and problem is not null then
+        raise exception using errcode = 'check_violation', message = 'endpoint_url ' || problem,
+            hint = case when problem like '%not in ASCII' then 'Write it in its xn-- form (punycode), which "idn2" or any browser shows.'
+                        else 'It looks like https://api.example.edu.br/enrolments; credentials go to auth_token or delivery_settings.' end;
     end if;
     -- As the daemon judges it (take_token): what it could not send is refused when it is written. What an adopted row held before keeps
     -- nobody from changing something else.
@@ -220,6 +226,8 @@ begin
                 hint = 'Few servers accept headers of more than 8 to 64 KiB. Is it the token alone, and not the answer that it came in?';
         end if;
     end if;
+    -- NULL stands for what is not set, as in the other columns of settings.
+    new.delivery_settings := coalesce(new.delivery_settings, '{}');
     if new.delivery_settings <> '{}' and new.delivery_settings is distinct from old.delivery_settings then
         perform @extschema@.delivery_settings_check(new.delivery_settings, old.delivery_settings);
     end if;

@@ -99,7 +99,8 @@ begin
                 '{"token_url": "plain", "client_id": "secret", "client_secret": "secret", "scope": "?plain"}');
             return coalesce(fault, case when value ->> 'token_url' !~ '^https?://[^[:space:][:cntrl:]/?#@]+([/?][^[:space:][:cntrl:]#]*)?$'
                                              or octet_length(value ->> 'token_url') > 8000
-                                        then 'has a "token_url" that must be a URL such as https://login.example/oauth2/token' end);
+                                        then 'has a "token_url" that must be a URL such as https://login.example/oauth2/token' end,
+                            'has a "token_url" that ' || @extschema@.delivery_settings_url_fault(value ->> 'token_url'));
         when 'mtls' then
             fault := @extschema@.delivery_settings_members_fault(value, 'type', '{"certificate": "pem", "key": "pem"}');
             return coalesce(fault,
@@ -163,12 +164,14 @@ end $$;
 
 create or replace function @extschema@.delivery_settings_lookup(value jsonb) returns text language sql immutable
     set search_path = pg_catalog, pg_temp as $$
-    select 'is {"url": "..."}, a URL that names {order_id}, {id} or {idempotency_key}'
-     where not case when jsonb_typeof(value) = 'object' and jsonb_typeof(value -> 'url') = 'string' and value - 'url' = '{}'
+    select case when not is_lookup then 'is {"url": "..."}, a URL that names {order_id}, {id} or {idempotency_key}'
+                else 'has a "url" that '
+                     || @extschema@.delivery_settings_url_fault(regexp_replace(value ->> 'url', '[{](order_id|id|idempotency_key)[}]', '1', 'g')) end
+      from (select case when jsonb_typeof(value) = 'object' and jsonb_typeof(value -> 'url') = 'string' and value - 'url' = '{}'
                     then value ->> 'url' ~ '^https?://[^[:space:][:cntrl:]]*$' and octet_length(value ->> 'url') <= 8000
                          and value ->> 'url' ~ '[{](order_id|id|idempotency_key)[}]'
                          and regexp_replace(value ->> 'url', '[{](order_id|id|idempotency_key)[}]', '', 'g') !~ '[{}]'
-                    else false end
+                    else false end as is_lookup) l
 $$;
 
 create or replace function @extschema@.delivery_settings_on_ambiguous(value jsonb) returns text language sql immutable
