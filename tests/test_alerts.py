@@ -381,7 +381,9 @@ def test_an_alert_that_fires_tells_the_threshold_in_force(app, institutions, mak
     daemon.reload(alerts={"backlog_age": "2s", "failure_rate": 0.6, "resolve_rate": 0.3})
     wait_for(lambda: [row[:2] for row in app.query(thresholds)] == [("backlog", 2), ("failure_rate", 0.6)], 30,
              lambda: app.query(thresholds))
-    assert [row[2] for row in app.query(thresholds)] == before and len(alerts(app)) == 2
+    assert [row[2] for row in app.query(thresholds)] == before
+    # Kafka may have been slower than a second to begin with.
+    assert len([kind for kind, *_ in alerts(app) if kind != "relay"]) == 2
 
 
 @pytest.mark.parametrize("first, then, words", [
