@@ -161,6 +161,27 @@ def test_what_comes_again_in_fewer_partitions_counts_once(world, make_daemon):
 
 
 @pytest.mark.real_kafka
+@pytest.mark.parametrize("after", [5, 60], ids=["a short log", "a longer one"])
+def test_topics_that_are_made_anew_before_all_was_read(world, make_daemon, after):
+    """Kafka drops the group's offsets with a topic. What stands at these offsets afterwards may be something else."""
+    kinds = ("created", "updated", "sent")
+    daemon = make_daemon(world.settings, kafka=world.kafka).start()
+    world.send(30, 30)
+    wait_for(lambda: world.ctl("verify").code == 0, 60, lambda: f"the proof:\n{world.ctl('verify')}", interval=0.3)
+    daemon.term()
+    daemon = make_daemon(world.away, kafka=world.kafka).start()
+    world.send(20, 50)
+    daemon.term()
+    for kind in kinds:
+        world.kafka.replace_topic(world.topic(kind), 3)
+    daemon = make_daemon(world.away, kafka=world.kafka).start()
+    world.send(after, 50 + after)
+    daemon.term()
+    make_daemon(world.settings, kafka=world.kafka).start()
+    world.check(50 + after, {kind: 20 - 50 for kind in kinds})
+
+
+@pytest.mark.real_kafka
 def test_a_group_reads_again_from_a_time(world, make_daemon):
     """Each partition from its first message of then; where there is none, or nobody can say, nothing is changed."""
     app, ctl = world.app, world.ctl

@@ -42,6 +42,7 @@ struct consumer_partition {
         int64_t from, to;  /* what is read once more because the log is in doubt */
         bool whole;        /* from its beginning */
         bool farther;      /* it begins with new events */
+        bool remade;       /* its topic was made anew */
         bool said;         /* that it has new ones */
     } again;               /* see late.c */
     uint64_t beyond_since; /* since when the log has ended before next_offset, 0 = it does not */

@@ -177,8 +177,10 @@ void consumer_read_farther(struct consumer *c)
 void consumer_park_topic(struct consumer *c, const char *topic)
 {
     for (size_t i = 0; i < c->partition_count; i++)
-        if (strcmp(c->partitions[i]->topic, topic) == 0)
+        if (strcmp(c->partitions[i]->topic, topic) == 0) {
+            c->partitions[i]->again.remade = true;
             consumer_park_one(c, topic, c->partitions[i]->number);
+        }
 }
 
 /* --- starting --------------------------------------------------------------------------------- */
@@ -197,14 +199,14 @@ static void say_gap(const struct consumer *c, const struct consumer_partition *p
             "%s: Kafka was away: reads \"%s\", partition %d, again from some messages before offset %" PRId64,
             c->name, p->topic, (int) p->number, from);
     else if (why == OFFSET_FORGOTTEN)
-        log_about(
-            LOG_WARNING, MSG_CONSUMER_GAP, &about,
-            "%s: partition %d of \"%s\" was read up to offset %" PRId64
-            ", but Kafka has no offset of this group: perhaps it was made anew; reads it from its "
-            "beginning, offset %" PRId64
-            ", and passes over what was handled. What it held before may be gone unread: when \"anubisctl "
-            "verify\" goes on naming events that are not handled, run \"anubisctl replay --group %s\"",
-            c->name, (int) p->number, p->topic, from, to, c->group->model);
+        log_about(LOG_WARNING, MSG_CONSUMER_GAP, &about,
+                  "%s: partition %d of \"%s\" was read up to offset %" PRId64
+                  ", but Kafka has no offset of this group: perhaps it was made anew; reads it from its "
+                  "beginning, offset %" PRId64
+                  ", and passes over what was handled. What it held before may be gone unread%s",
+                  c->name, (int) p->number, p->topic, from, to,
+                  p->type < EVENT_TYPES ? ": such events are published again"
+                                        : ": only who wrote it can write it again");
     else if (why == OFFSET_GONE)
         log_about(LOG_WARNING, MSG_CONSUMER_GAP, &about,
                   "%s: %" PRId64
@@ -279,13 +281,15 @@ static int place(struct consumer *c, const struct store_offset *at, struct error
     return r == PG_DONE ? PLACED : r;
 }
 
-/* Is it known that a part of this log was gone before the group had read it? What is merely possible, as
- * where Kafka has forgotten the group, publishes nothing again. */
-static bool has_lost(const struct consumer_partition *p, const struct offset_facts *facts,
-                     enum offset_decision decision)
+/* May a part of this log be gone before the group had read it? Then the events are looked for that are not
+ * handled once all of it was read; what is in it is not published again. A new group reads all there is. */
+static bool may_have_lost(const struct consumer_partition *p, const struct offset_facts *facts,
+                          enum offset_decision decision)
 {
-    return p->type < EVENT_TYPES && (decision == OFFSET_GONE || decision == OFFSET_BEYOND ||
-                                     (decision == OFFSET_FIRST && facts->first > 0));
+    return p->type < EVENT_TYPES &&
+           (decision == OFFSET_GONE || decision == OFFSET_BEYOND || decision == OFFSET_FORGOTTEN ||
+            (decision == OFFSET_DOUBTED && p->again.remade) ||
+            (decision == OFFSET_FIRST && facts->first > 0));
 }
 
 /* Compares the database's offset with the log. 0 = start there; PLACED = the row was made or moved, read it
@@ -317,10 +321,10 @@ static int reconcile_offset(struct consumer *c, struct consumer_partition *p, st
         return place(c, at, err);
     }
     say_gap(c, p, &facts, decision);
-    at->unread_until = at->unread_until >= 0 || has_lost(p, &facts, decision) ? UNREAD_ASKED : -1;
+    at->unread_until = at->unread_until >= 0 || may_have_lost(p, &facts, decision) ? UNREAD_ASKED : -1;
     at->next =
         decision == OFFSET_DOUBTED ? consumer_read_again_from(p, facts.first, facts.next) : facts.first;
-    p->doubted = false;
+    p->doubted = p->again.remade = false;
     p->known_until = MAX(p->known_until, facts.next);
     p->again.said = decision != OFFSET_DOUBTED; /* it is said already */
     return place(c, at, err);
