@@ -96,17 +96,20 @@ static void tell_misfit(struct monitor *m)
     m->params.schema_misfit(m->params.userdata);
 }
 
-/* The dispatcher says when the database is away. While its session lasts it does not look at the schema. */
+/* The dispatcher says when the database is away. While its session lasts it does not look at the schema: what
+ * is amiss where it works is told. That this session alone came elsewhere is nothing to it. */
 static void open_session(struct monitor *m)
 {
     struct error err;
+    bool is_here = false;
     struct pg_params params = pg_session_params(m->config, "anubisd monitor", 10 * USEC_PER_SEC);
 
     params.lock_timeout_usec = USEC_PER_SEC;
     params.stop_fd = m->worker.stop_fd;
+    params.ret_is_here = &is_here;
     int r = pg_open(&m->pg, &params, &err);
     if (r != PG_DONE) {
-        if (r == PG_SCHEMA_MISFIT)
+        if (r == PG_SCHEMA_MISFIT && is_here)
             tell_misfit(m);
         give_up_session(m);
         return;

@@ -347,6 +347,8 @@ int pg_open(struct pg **ret, const struct pg_params *params, struct error *err)
         r = set_up_session(pg, params, err);
     if (r == PG_DONE)
         r = judge_server(pg, params, &server, err);
+    if (r == PG_DONE && params->ret_is_here)
+        *params->ret_is_here = !pg_is_elsewhere(server, err);
     if (r == PG_DONE && params->admit)
         r = params->admit(pg, params, server, err);
     if (r == PG_DONE && !pg_come_to_server(server, err))

@@ -36,6 +36,9 @@ struct pg_params {
     /* Called each second while a statement is under way; NULL = not wanted. */
     void (*under_way)(void *userdata);
     void *userdata; /* of both */
+    /* Gets whether the session came to the server that this process works on, also where it is not admitted;
+     * NULL = of no interest. */
+    bool *ret_is_here;
 };
 
 /* Outcomes of pg_open() and pg_query(). */
