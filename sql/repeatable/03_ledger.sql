@@ -132,9 +132,7 @@ begin
             perform setval('@extschema@.ledger_place_seq', here);
         end if;
     end loop;
-    -- And up to which id subscriptions had one: see subscription_next().
-    perform set_config(@extschema@.doorbell_channel() || '.place',
-                       coalesce((select subscriptions_up_to from @extschema@.installation), 0)::text, false);
+    perform set_config(@extschema@.doorbell_channel() || '.place', 'known', false);
 end $$;
 
 -- How many ids were given out from the one to the other, both included.
