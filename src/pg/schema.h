@@ -32,7 +32,8 @@ int schema_check_for_work(struct pg *pg, struct error *err);
 /* For pg_params.admit, with the same outcomes. A daemon's sessions also show others that it is there; those
  * that open within a second, on the same server, share one look. A migration's only ask whether the schema
  * has the name that its functions know. */
-void schema_doubt(void); /* what a look has found holds no longer; any thread */
 int schema_admit_daemon(struct pg *pg, const struct pg_params *params, int64_t server, struct error *err);
 int schema_admit_ctl(struct pg *pg, const struct pg_params *params, int64_t server, struct error *err);
 int schema_admit_migration(struct pg *pg, const struct pg_params *params, int64_t server, struct error *err);
+/* What a look has found holds no longer: the next session looks for itself. On any thread. */
+void schema_doubt(void);
