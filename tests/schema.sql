@@ -1012,7 +1012,8 @@ CREATE FUNCTION anubis.integration_check() RETURNS trigger
     LANGUAGE plpgsql
     AS $_$
 declare
-    problem text := anubis.delivery_settings_url_fault(new.endpoint_url);
+    problem text := case when new.endpoint_url is not null and new.endpoint_url is distinct from old.endpoint_url
+                         then anubis.delivery_settings_url_fault(new.endpoint_url) end;
     again text := case tg_op when 'INSERT' then anubis.integration_drawn_again(new.id::bigint) end;
 begin
     if again is not null then
@@ -1027,7 +1028,7 @@ begin
         raise exception using errcode = 'check_violation', message = format('cannot give an integration the id %s', new.id),
             hint = 'Ids are positive.', table = 'integrations', constraint = 'integrations_id_is_positive';
     end if;
-    if new.endpoint_url is not null and new.endpoint_url is distinct from old.endpoint_url and problem is not null then
+    if problem is not null then
         raise exception using errcode = 'check_violation', message = 'endpoint_url ' || problem,
             hint = case when problem like '%not in ASCII' then 'Write it in its xn-- form (punycode), which "idn2" or any browser shows.'
                         else 'It looks like https://api.example.edu.br/enrolments; credentials go to auth_token or delivery_settings.' end;

@@ -184,7 +184,8 @@ end $$;
 -- the same URLs (src/http/http_route.c), for those that were written before. What is not changed is not judged.
 create or replace function @extschema@.integration_check() returns trigger language plpgsql as $$
 declare
-    problem text := @extschema@.delivery_settings_url_fault(new.endpoint_url);
+    problem text := case when new.endpoint_url is not null and new.endpoint_url is distinct from old.endpoint_url
+                         then @extschema@.delivery_settings_url_fault(new.endpoint_url) end;
     again text := case tg_op when 'INSERT' then @extschema@.integration_drawn_again(new.id::bigint) end;
 begin
     if again is not null then
@@ -199,7 +200,7 @@ begin
         raise exception using errcode = 'check_violation', message = format('cannot give an integration the id %s', new.id),
             hint = 'Ids are positive.', table = 'integrations', constraint = 'integrations_id_is_positive';
     end if;
-    if new.endpoint_url is not null and new.endpoint_url is distinct from old.endpoint_url and problem is not null then
+    if problem is not null then
         raise exception using errcode = 'check_violation', message = 'endpoint_url ' || problem,
             hint = case when problem like '%not in ASCII' then 'Write it in its xn-- form (punycode), which "idn2" or any browser shows.'
                         else 'It looks like https://api.example.edu.br/enrolments; credentials go to auth_token or delivery_settings.' end;
