@@ -85,7 +85,7 @@ static int parse_options(int argc, char **argv, struct options *ret)
         case OPT_RELOAD:
             ret->mode = MODE_RELOAD;
             if (parse_i64(optarg, 1, INT32_MAX, &ret->daemon) < 0)
-                return usage_error("--reload wants the id of the daemon's process");
+                return usage_error("--reload wants the process id of a daemon: 1 to 2147483647");
             break;
         case OPT_VERSION:
             puts("anubisd " ANUBIS_VERSION);

@@ -1,12 +1,14 @@
 """The process: options, exit codes, starting in any order, reloading; and the whole way while everything dies."""
+import ctypes
 import os
 import random
 import re
+import signal
 import subprocess
 
 import pytest
 from conftest import migrate
-from harness.anubis import Ctl, anubisd, libconfig
+from harness.anubis import Ctl, anubisd, libconfig, program, run
 from harness.application import Application
 from harness.processes import wait_for
 
@@ -225,6 +227,14 @@ def test_schema_from_the_future_is_waited_for(database, app, institutions, make_
 
 # --- reload ---
 
+def parent_of(pid):
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8") as f:
+            return int(f.read().rpartition(")")[2].split()[1])
+    except FileNotFoundError:
+        return None
+
+
 def test_reload_takes_over_what_it_can(app, institutions, make_daemon):
     daemon = make_daemon({"retry": {"base_delay": "1h", "max_delay": "1h"}}).start()
     integration = app.integration(institutions.url("/dead"))
@@ -246,6 +256,63 @@ def test_reload_of_a_wrong_file_changes_nothing(app, institutions, make_daemon):
     assert f"{daemon.path}:1: " in daemon.log
     app.subscription(app.integration(institutions.url("/good")))
     app.wait_states(sent=1)
+
+
+@pytest.mark.parametrize("pid", ["0", "-1", "", "1x", "99999999999", "2147483648", "18446744073709551615"])
+def test_a_reload_of_what_is_no_process_id(pid):
+    assert "--reload wants the process id of a daemon" in anubisd("--reload", pid).expect(64).stderr
+
+
+def test_a_reload_is_asked_of_daemons_alone(make_daemon, tmp_path):
+    """SIGHUP ends whoever does not expect it."""
+    daemon = make_daemon().start()
+    anubisd("--reload", daemon.pid).expect(0)
+    daemon.write_text("delivery: { timeout = 5; };\n")
+    assert "goes on with the configuration that it has" in anubisd("--reload", daemon.pid).expect(1).stderr
+    for task in set(os.listdir(f"/proc/{daemon.pid}/task")) - {str(daemon.pid)}:
+        assert f"{task} is a thread of process {daemon.pid}" in anubisd("--reload", task).expect(64).stderr
+    daemon.stop()
+    os.symlink("/bin/sleep", tmp_path / "anubisd")
+    programs = (["sleep", "60"], 'is no anubisd, but "sleep"'), ([tmp_path / "anubisd", "60"], "is an anubisd, but no daemon")
+    for argv, said in programs:
+        with subprocess.Popen(argv) as other:
+            wait_for(lambda argv=argv, other=other: open(f"/proc/{other.pid}/comm", encoding="ascii").read().strip()
+                     == os.path.basename(argv[0]), 10, "it to run")
+            assert f"process {other.pid} {said}" in anubisd("--reload", other.pid).expect(64).stderr
+            assert other.poll() is None
+            other.kill()
+            os.waitid(os.P_PID, other.pid, os.WEXITED | os.WNOWAIT)
+            assert f"there is no process {other.pid}" in anubisd("--reload", other.pid).expect(64).stderr  # not collected yet
+        assert f"there is no process {other.pid}" in anubisd("--reload", other.pid).expect(64).stderr
+    assert "process 1 is no anubisd" in anubisd("--reload", "1").expect(64).stderr
+    assert "there is no process 2147483647" in anubisd("--reload", "2147483647").expect(64).stderr
+    daemon.cont()
+    assert daemon.term() == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs another user")
+def test_a_reload_of_another_users_daemon(make_daemon):
+    daemon = make_daemon().start()
+    nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all"]
+    told = run([*nobody, "/bin/sh", "-c", f"exec 3<{program('anubisd')}; exec /proc/self/fd/3 --reload {daemon.pid}"])
+    assert "Operation not permitted" in told.expect(77).stderr
+    assert "configuration read again" not in daemon.log
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs namespaces")
+def test_a_reload_into_and_out_of_a_container(make_daemon):
+    """The sender of a signal has no process id there: an answer would go to all of the daemon's own process group."""
+    daemon = make_daemon(wrapper=["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"])
+    daemon.start()
+    inner, = (int(p) for p in os.listdir("/proc") if p.isdigit() and parent_of(p) == daemon.pid)
+    said = anubisd("--reload", inner).expect(64).stderr
+    assert re.search(r'runs in a container, from which no answer comes here; run "anubisd --reload 1" in there', said), said
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.sigqueue(inner, int(signal.SIGHUP), ctypes.c_void_p(0x616e7562)) == 0
+    daemon.wait_log("configuration read again")
+    assert daemon.is_running()
+    os.kill(inner, signal.SIGTERM)
+    assert daemon.child.wait(60) == 0
 
 
 def test_two_daemons_of_one_name_are_noticed(database, app, institutions, make_daemon):
