@@ -14,6 +14,7 @@
 
 struct topic_sender {
     const char *topic, *rows;
+    char *name; /* of the topic, with its prefix, as the last round had it */
     struct kafka_producer *producer;
     int64_t ids[TOPIC_SENDER_MAX];
     enum { WAITING, TAKEN, REFUSED, LOST } fates[TOPIC_SENDER_MAX];
@@ -37,6 +38,7 @@ void topic_sender_free(struct topic_sender *t)
     if (!t)
         return;
     kafka_producer_free(t->producer);
+    free(t->name);
     free(t);
 }
 
@@ -59,8 +61,9 @@ static void on_report(size_t number, enum kafka_fate fate, const char *reason, v
 
 void topic_sender_begin(struct topic_sender *t, const struct config *config)
 {
-    CLEANUP(freep) char *name = xasprintf("%s%s", config->kafka.topic_prefix, t->topic);
-    const char *const names[] = {name};
+    free(t->name);
+    t->name = xasprintf("%s%s", config->kafka.topic_prefix, t->topic);
+    const char *const names[] = {t->name};
 
     t->count = t->reported = 0;
     t->used_at = now_monotonic_usec();
@@ -135,7 +138,7 @@ void topic_sender_say(struct topic_sender *t, bool took_all)
     if (took_all && trouble_ends(&t->away))
         log_notice("Kafka takes %s again", t->rows);
     else if (!took_all && trouble_begins(&t->away))
-        log_warning("Kafka does not take %s: %s; trying again", t->rows, t->why.text);
+        log_warning("Kafka does not take %s (topic \"%s\"): %s; trying again", t->rows, t->name, t->why.text);
 }
 
 void topic_sender_rest(struct topic_sender *t)

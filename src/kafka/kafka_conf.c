@@ -12,6 +12,7 @@
 
 #include "base/log.h"
 #include "base/timeutil.h"
+#include "kafka/kafka_fault.h"
 
 struct setting {
     const char *name, *value;
@@ -233,7 +234,8 @@ static bool is_noise(const char *facility, const char *text)
 {
     return strcmp(facility, "FAIL") == 0 || strcmp(facility, "ERROR") == 0 ||
            strcmp(facility, "GETPID") == 0 || strcmp(facility, "FATAL") == 0 ||
-           strcmp(facility, "COMMITFAIL") == 0 || strstr(text, "enable.gapless.guarantee is experimental") ||
+           strcmp(facility, "COMMITFAIL") == 0 || strcmp(facility, "SSLCERTVRFY") == 0 ||
+           strstr(text, "enable.gapless.guarantee is experimental") ||
            /* The broker is an imitation. */
            strstr(text, "allow.auto.create.topics=false not supported by broker");
 }
@@ -307,12 +309,22 @@ int kafka_client_new(rd_kafka_t **ret, const struct config *config, enum kafka_r
 
     if (r < 0)
         return r;
+    struct kafka_fault *fault = kafka_fault_watch(conf);
     *ret = rd_kafka_new(roles[role].type, conf, reason, sizeof(reason));
     if (*ret)
         return 0;
+    free(fault);
     error_set(err, "could not start the Kafka client: %s", reason);
     rd_kafka_conf_destroy(conf);
     return -EINVAL;
+}
+
+void kafka_client_free(rd_kafka_t *rk, int flags)
+{
+    void *fault = rd_kafka_opaque(rk);
+
+    rd_kafka_destroy_flags(rk, flags);
+    free(fault);
 }
 
 int kafka_client_check(const struct config *config, enum kafka_role role, struct error *err)

@@ -14,10 +14,12 @@ struct kafka_setting {
 };
 
 /* A client with the settings of the configuration, those of its role, and `own` (a name of NULL ends it),
- * which override the others. Its log goes to our journal. The caller destroys it. 0, or -EINVAL with *err,
- * which names the property that librdkafka refuses. */
+ * which override the others. Its log goes to our journal. kafka_client_free() ends it. 0, or -EINVAL with
+ * *err, which names the property that librdkafka refuses. */
 int kafka_client_new(struct rd_kafka_s **ret, const struct config *config, enum kafka_role role,
                      const struct kafka_setting *own, struct error *err);
+/* `flags` as of rd_kafka_destroy_flags(). */
+void kafka_client_free(struct rd_kafka_s *rk, int flags);
 /* The same check of the settings, without a client. */
 int kafka_client_check(const struct config *config, enum kafka_role role, struct error *err);
 

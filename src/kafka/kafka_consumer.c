@@ -12,6 +12,7 @@
 #include "base/worker.h"
 #include "kafka/kafka_conf.h"
 #include "kafka/kafka_consumer_internal.h"
+#include "kafka/kafka_fault.h"
 
 #define CLOSE_USEC (5 * USEC_PER_SEC)
 #define DESTROY_SEC 2
@@ -130,7 +131,7 @@ static void *destroy(void *userdata)
 {
     struct ending *e = userdata;
 
-    rd_kafka_destroy_flags(e->rk, e->flags);
+    kafka_client_free(e->rk, e->flags);
     free(e);
     return NULL;
 }
@@ -276,7 +277,7 @@ static bool is_offset_error(rd_kafka_resp_err_t code)
 static bool is_about_one_connection(rd_kafka_resp_err_t code)
 {
     return code == RD_KAFKA_RESP_ERR__TRANSPORT || code == RD_KAFKA_RESP_ERR__RESOLVE ||
-           code == RD_KAFKA_RESP_ERR__TIMED_OUT;
+           code == RD_KAFKA_RESP_ERR__TIMED_OUT || code == RD_KAFKA_RESP_ERR__SSL;
 }
 
 /* An error about one partition names the partition; *ret gets it. */
@@ -341,12 +342,12 @@ static enum kafka_poll_result take_error(struct kafka_consumer *k, rd_kafka_resp
         return KAFKA_FATAL;
     }
     if (is_about_one_connection(code)) {
-        error_set(&k->refusal, "%s", words);
+        kafka_fault_words(k->rk, words, &k->refusal);
         return KAFKA_NOTHING;
     }
     if (code == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN) {
         /* librdkafka's words count its bootstrap entries as brokers. */
-        error_set(&ret->error, "%s", *k->refusal.text ? k->refusal.text : "no broker can be reached");
+        error_set(&ret->error, "%s", *k->refusal.text ? k->refusal.text : kafka_fault_unknown(k->rk));
         return KAFKA_AWAY;
     }
     error_set(&ret->error, "%s%s", words && *words ? words : rd_kafka_err2str(code), advice(code));

@@ -9,6 +9,7 @@
 
 #include "base/timeutil.h"
 #include "kafka/kafka_conf.h"
+#include "kafka/kafka_fault.h"
 #include "kafka/kafka_retention.h"
 
 #define PURGE_USEC (2 * USEC_PER_SEC)
@@ -82,7 +83,7 @@ void kafka_producer_free(struct kafka_producer *p)
         free(p->topics[i].reached);
     }
     rd_kafka_queue_destroy(p->queue);
-    rd_kafka_destroy(p->rk);
+    kafka_client_free(p->rk, 0);
     free(p->topics);
     free(p);
 }
@@ -116,7 +117,9 @@ static int ask(struct kafka_producer *p, size_t topic, int timeout_ms, const str
     /* The library's queue holds the reason why a connection was not made. */
     kafka_producer_poll(p, 0, NULL, NULL, NULL);
     error_set(err, "could not reach Kafka: %s",
-              *p->connection.text ? p->connection.text : rd_kafka_err2str(code));
+              *p->connection.text                    ? p->connection.text
+              : code == RD_KAFKA_RESP_ERR__TRANSPORT ? kafka_fault_unknown(p->rk)
+                                                     : rd_kafka_err2str(code));
     return -EIO;
 }
 
@@ -313,7 +316,11 @@ int kafka_producer_send(struct kafka_producer *p, const struct kafka_outgoing *m
     rd_kafka_headers_destroy(headers);
     rd_kafka_resp_err_t code = rd_kafka_error_code(error);
     *ret_fate = fate_of(code);
-    error_set(err, "%s", rd_kafka_error_string(error));
+    error_set(
+        err, "%s",
+        code == RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE
+            ? "it is larger than this client sends: raise message_max_bytes in kafka.producer_properties"
+            : rd_kafka_error_string(error));
     rd_kafka_error_destroy(error);
     return code == RD_KAFKA_RESP_ERR__QUEUE_FULL ? KAFKA_FULL : KAFKA_NOT_SENT;
 }
@@ -333,6 +340,12 @@ static const char *words_of(rd_kafka_resp_err_t code)
         return "the topic takes no message of this time, which is that of this machine's clock: compare it with "
                "the broker's, and see the topic's message.timestamp.before.max.ms and "
                "message.timestamp.after.max.ms";
+    if (code == RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE)
+        return "it is larger than the topic takes: raise the topic's max.message.bytes, or the brokers' "
+               "message.max.bytes";
+    if (code == RD_KAFKA_RESP_ERR_RECORD_LIST_TOO_LARGE)
+        return "it is larger than a segment of the topic: raise the topic's segment.bytes, or the brokers' "
+               "log.segment.bytes";
     return code ? rd_kafka_err2str(code) : NULL;
 }
 
@@ -399,10 +412,10 @@ static int classify_error(struct kafka_producer *p, rd_kafka_event_t *event, str
     }
     if (code == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN) {
         error_set(err, "could not reach Kafka: %s",
-                  *p->connection.text ? p->connection.text : "no broker can be reached");
+                  *p->connection.text ? p->connection.text : kafka_fault_unknown(p->rk));
         return KAFKA_NO_BROKER;
     }
-    error_set(&p->connection, "%s", rd_kafka_event_error_string(event));
+    kafka_fault_words(p->rk, rd_kafka_event_error_string(event), &p->connection);
     return KAFKA_QUIET;
 }
 

@@ -7,6 +7,7 @@
 
 #include "base/timeutil.h"
 #include "kafka/kafka_conf.h"
+#include "kafka/kafka_fault.h"
 
 /* Brokers look every few minutes what is to go (log.retention.check.interval.ms, file.delete.delay.ms). */
 #define SWEEP_USEC (10 * 60 * USEC_PER_SEC)
@@ -120,6 +121,8 @@ int kafka_retention_ask(const struct config *config, const char *const *topics, 
     if (r < 0)
         return r;
     r = kafka_retention_look(rk, topics, count, timeout_ms, ret, err);
-    rd_kafka_destroy(rk);
+    if (r < 0)
+        (void) kafka_fault_read(rk, err);
+    kafka_client_free(rk, 0);
     return r;
 }

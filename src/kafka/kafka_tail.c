@@ -8,6 +8,7 @@
 
 #include "base/timeutil.h"
 #include "kafka/kafka_conf.h"
+#include "kafka/kafka_fault.h"
 #include "kafka/kafka_times.h"
 
 #define MESSAGES 100 /* of each partition at first */
@@ -123,7 +124,7 @@ void kafka_tail_free(struct kafka_tail *t)
         rd_kafka_topic_destroy(t->topics[i].handle);
     rd_kafka_queue_destroy(t->queue);
     rd_kafka_queue_destroy(t->events);
-    rd_kafka_destroy(t->rk);
+    kafka_client_free(t->rk, 0);
     free(t->parts);
     free(t->topics);
     free(t);
@@ -230,7 +231,7 @@ static enum kafka_tail_result read_events(struct kafka_tail *t, enum kafka_tail_
 
     while ((event = rd_kafka_queue_poll(t->events, 0))) {
         if (rd_kafka_event_type(event) == RD_KAFKA_EVENT_ERROR) {
-            error_set(err, "%s", rd_kafka_event_error_string(event));
+            kafka_fault_words(t->rk, rd_kafka_event_error_string(event), err);
             if (result != KAFKA_TAIL_NO_BROKER)
                 result = rd_kafka_event_error(event) == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN
                              ? KAFKA_TAIL_NO_BROKER

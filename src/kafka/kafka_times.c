@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <librdkafka/rdkafka.h>
 
+#include "kafka/kafka_fault.h"
+
 /* What the broker tells of each: the offset of the first message that is not older than `which` (Unix time in
  * milliseconds), or, as the protocol has it, of an end of the log. The call that is meant for the ends,
  * rd_kafka_query_watermark_offsets(), waits for brokers that do not answer, whatever its timeout is. */
@@ -93,10 +95,10 @@ int kafka_times_ask(const struct config *config, int64_t at_ms, struct kafka_par
         return r;
     rd_kafka_resp_err_t code;
     rd_kafka_topic_partition_list_t *list = ask(rk, partitions, count, at_ms, timeout_ms, &code);
-    if (code)
+    if (code && !kafka_fault_read(rk, err))
         error_set(err, "%s", rd_kafka_err2str(code));
     r = code ? -EIO : take_answer(list, partitions, err);
     rd_kafka_topic_partition_list_destroy(list);
-    rd_kafka_destroy(rk);
+    kafka_client_free(rk, 0);
     return r;
 }

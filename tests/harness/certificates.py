@@ -1,5 +1,6 @@
 """Certificates for servers on loopback, as institutions have them: an authority, one below it, the server's own."""
 import os
+import re
 import secrets
 import subprocess
 
@@ -22,14 +23,10 @@ class Certificates:
         self.folder = scratch_folder()
         self._name = secrets.token_hex(4)  # libssl finds an authority by its name, and takes the first one that has it
         self._serial = 0
-        self.root, self.chain, self.key = self._path("root.crt"), self._path("chain.crt"), self._path("server.key")
+        self.root = self._path("root.crt")
         self._make("root", AUTHORITY)
         self._make("middle", AUTHORITY, "root")
-        self._make("server", SERVER, "middle")
-        with open(self.chain, "w", encoding="ascii") as chain:
-            for name in ("server.crt", "middle.crt"):
-                with open(self._path(name), encoding="ascii") as f:
-                    chain.write(f.read())
+        self.chain, self.key = self.server("server")
 
     def client(self, name):
         """(certificate, key) of a client by that name, both in PEM; the certificate ends with the one that signed it."""
@@ -40,10 +37,21 @@ class Certificates:
                 texts.append(f.read())
         return texts[0] + texts[1], texts[2]
 
+    def server(self, name, names=None, days=2):
+        """(chain, key) of another server, whose certificate is for these names alone, or has expired (days = -1)."""
+        extensions = SERVER if names is None else re.sub("subjectAltName=.*", f"subjectAltName={names}", SERVER)
+        self._make(name, extensions, "middle", days=days)
+        chain = self._path(f"{name}.chain.crt")
+        with open(chain, "w", encoding="ascii") as f:
+            for part in (f"{name}.crt", "middle.crt"):
+                with open(self._path(part), encoding="ascii") as certificate:
+                    f.write(certificate.read())
+        return chain, self._path(f"{name}.key")
+
     def _path(self, name):
         return os.path.join(self.folder, name)
 
-    def _make(self, name, extensions, issuer=None, subject=None):
+    def _make(self, name, extensions, issuer=None, subject=None, days=2):
         key, request, made = (self._path(f"{name}.{kind}") for kind in ("key", "csr", "crt"))
         with open(self._path("extensions"), "w", encoding="ascii") as f:
             f.write(extensions)
@@ -51,5 +59,5 @@ class Certificates:
         _openssl("req", "-new", "-key", key, "-subj", subject or f"/CN=anubisd test {self._name} {name}", "-out", request)
         signer = ["-CA", self._path(issuer + ".crt"), "-CAkey", self._path(issuer + ".key")] if issuer else ["-signkey", key]
         self._serial += 1
-        _openssl("x509", "-req", "-in", request, *signer, "-set_serial", str(self._serial), "-days", "2",
+        _openssl("x509", "-req", "-in", request, *signer, "-set_serial", str(self._serial), "-days", str(days),
                  "-extfile", self._path("extensions"), "-out", made)
