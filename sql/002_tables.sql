@@ -287,7 +287,10 @@ create table @extschema@.installation (
     database oid,
     tables oid,
     -- Up to this ledger id there may be events of the installation of which this is a copy, or a schema dump.
-    copied_up_to bigint not null default 0
+    copied_up_to bigint not null default 0,
+    -- The greatest id that the sequence of subscriptions had given to one, and the last id of the ledger then: see subscriptions_note().
+    subscriptions_up_to bigint not null default 0,
+    noted_at bigint not null default 0
 );
 
 -- How far the ledger has been published: every id up to high, but those within the gaps. gap_horizon holds the transaction id that

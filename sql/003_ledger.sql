@@ -23,6 +23,7 @@ do $$
 begin
     execute format('alter sequence @extschema@.ledger_id_seq minvalue %1$s start with %1$s', (select high + 1 from @extschema@.relay_state));
 end $$;
+update @extschema@.installation set noted_at = high from @extschema@.relay_state;
 insert into @extschema@.ledger_partitions (name, first_id, last_id)
     select 'subscription_events_adopted', 0, high from @extschema@.relay_state
      where to_regclass('@extschema@.subscription_events_adopted') is not null;

@@ -89,7 +89,7 @@ begin
     execute format('grant select, insert on anubis.audit_log, anubis.audit_tiles, anubis.audit_salts to %I', role);
     execute format('grant select, insert, update, delete on anubis.audit_trees, anubis.audit_checkpoints, anubis.audit_checks to %I', role);
     execute format('grant execute on function anubis.ledger_extend(bigint), anubis.ledger_index(), anubis.ledger_retire(interval, text[], bigint, bigint),
-                     anubis.ledger_renumber(bigint, bigint, timestamptz),
+                     anubis.ledger_renumber(bigint, bigint, timestamptz), anubis.subscriptions_note(),
                      anubis.subscriptions_route(bigint[]),
                      anubis.subscriptions_resend(bigint[], text, bigint, bigint),
                      anubis.subscriptions_erase(bigint[], text[], text) to %I', role);
@@ -426,7 +426,8 @@ CREATE FUNCTION anubis.columns_ours(OUT relation text, OUT name text) RETURNS SE
     select unnest(t.relations::text[]), c.name from (values
         ('{anubis_migrations}', '{applied_at,applied_by,checksum,made,name,oldest_daemon,version}'),
         ('{anubis_repeatables}', '{applied_at,applied_by,checksum,name}'),
-        ('{installation}', '{allows_cleaning,copied_up_to,created_at,database,namespace,one,server,tables}'),
+        ('{installation}', '{allows_cleaning,copied_up_to,created_at,database,namespace,noted_at,one,server,subscriptions_up_to,
+            tables}'),
         ('{relay_state}', '{compared_at,epoch,gap_first,gap_horizon,gap_last,high,leader,one,stopped_on,stopped_reason,system_identifier,
             timeline,topic_prefix,updated_at}'),
         ('{relay_saved}', '{gap_first,gap_horizon,gap_last,high,one,saved_at}'),
@@ -1393,7 +1394,9 @@ begin
             perform setval('anubis.ledger_place_seq', here);
         end if;
     end loop;
-    perform set_config(anubis.doorbell_channel() || '.place', 'known', false);
+    -- And up to which id subscriptions had one: see subscription_next().
+    perform set_config(anubis.doorbell_channel() || '.place',
+                       coalesce((select subscriptions_up_to from anubis.installation), 0)::text, false);
 end $$;
 CREATE FUNCTION anubis.ledger_ids(first_id bigint, last_id bigint) RETURNS bigint
     LANGUAGE sql STABLE
@@ -1947,6 +1950,15 @@ begin
     end loop;
     return n;
 end $$;
+CREATE FUNCTION anubis.schemas_swapped() RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    raise exception using errcode = 'object_not_in_prerequisite_state',
+        message = 'cannot write subscriptions: their schema was renamed, and "anubis" is that of another installation now',
+        hint = 'Give both schemas their names back by "alter schema ... rename to ...".';
+end $$;
 CREATE FUNCTION anubis.sequences_behind() RETURNS text
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1961,7 +1973,7 @@ CREATE FUNCTION anubis.sequences_behind() RETURNS text
         from anubis.ledger_id_seq s
     ), others as (
       select n.place, 'anubis.' || n.name as target, pg_get_serial_sequence('anubis.' || n.name, 'id') as sequence,
-             n.newest
+             n.newest, case n.place when 1 then anubis.subscriptions_drawn() end as drawn
         from (values (1, 'subscriptions', null), (2, 'integrations', null), (3, 'integration_filters', null),
                      (4, 'alerts', (select max(id) from anubis.alerts)),
                      (5, 'alert_outbox', (select max(id) from anubis.alert_outbox)),
@@ -1976,10 +1988,12 @@ CREATE FUNCTION anubis.sequences_behind() RETURNS text
                                       'anubis.ledger_id_seq', 'anubis.subscription_events', r.high) as statement
               from ledger, relay r where is_behind
             union all
-            select o.place, format('select setval(%L, (select coalesce(max(id), 1) from %s));', o.sequence, o.target)
+            select o.place, case when o.drawn is null
+                                 then format('select setval(%L, (select coalesce(max(id), 1) from %s));', o.sequence, o.target)
+                                 else format('select setval(%L, %s);', o.sequence, o.drawn) end
               from others o, ledger l
              where o.sequence is not null
-               and case when o.newest is null then o.place < 4 and l.is_behind
+               and case when o.newest is null then o.place < 4 and l.is_behind or o.drawn is not null
                         else o.newest > coalesce(pg_sequence_last_value(o.sequence::regclass), 0) end) x
 $$;
 CREATE FUNCTION anubis.states_refused(subscriptions regclass) RETURNS SETOF text
@@ -2039,7 +2053,7 @@ begin
     if found then
         update anubis.installation
            set (server, database, tables) = (select h.server, h.database, h.tables from anubis.installation_here() h),
-               copied_up_to = (select coalesce(max(id), 0) from anubis.subscription_events);
+               (copied_up_to, noted_at) = (select coalesce(max(id), 0), coalesce(max(id), 0) from anubis.subscription_events);
         perform anubis.ledger_name_events();
     end if;
     if exists (select from anubis.relay_state) then
@@ -2210,10 +2224,13 @@ begin
             to_status, order_id, origin, cpf, sent_at, scheduled_to, next_attempt_at, subscription_created_at, subscription_updated_at, traceparent, decided_by)
         -- A column of the application's was renamed? See "Migrations of the application" in anubisctl(8).
         select anubis.ledger_event_id(e.ledger_id), e.* from (
-        select case when pg_catalog.current_setting(pg_catalog.textcat(anubis.doorbell_channel(), '.place'), true)
-                         operator(pg_catalog.=) 'known'
+        select case when pg_catalog.current_setting(pg_catalog.textcat(anubis.doorbell_channel(), '.place'), true) operator(pg_catalog.<>) ''
+                     and n.id operator(pg_catalog.>) pg_catalog.current_setting(
+                             pg_catalog.textcat(anubis.doorbell_channel(), '.place'), true)::pg_catalog.int8
+                     and anubis.lock_base() operator(pg_catalog.=) '…'::bigint
                     then pg_catalog.nextval('anubis.ledger_id_seq'::pg_catalog.regclass)
-                    else anubis.ledger_next_id() end as ledger_id, 'created', n.id,
+                    else anubis.subscription_next(n.id, anubis.lock_base() operator(pg_catalog.=) '…'::bigint) end as ledger_id,
+               'created', n.id,
                coalesce(n.integration_id, anubis.subscription_integration(n.id)), 'create', n.attempts,
                n.status::pg_catalog.text, n.order_id, n.origin, n.cpf, anubis.as_instant(n.sent_at), anubis.as_instant(n.scheduled_to),
                n.next_attempt_at, anubis.as_instant(n.created_at), anubis.as_instant(n.updated_at), n.traceparent, n.last_decided_by
@@ -2340,6 +2357,35 @@ begin
     end if;
     return null;
 end $$;
+CREATE FUNCTION anubis.subscription_next(id bigint, is_here boolean) RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    sequence constant text := pg_get_serial_sequence('anubis.subscriptions', 'id');
+    up_to bigint;
+begin
+    if not is_here then
+        perform anubis.schemas_swapped();
+    end if;
+    begin
+        if pg_sequence_last_value(sequence::regclass) < (select i.subscriptions_up_to from anubis.installation i)
+           and currval(sequence::regclass) >= id then
+            up_to := anubis.subscriptions_drawn();
+        end if;
+    exception when object_not_in_prerequisite_state then -- nothing was drawn in this session
+        null;
+    end;
+    if up_to is not null then
+        perform setval(sequence::regclass, up_to);
+        raise exception using errcode = 'unique_violation',
+            message = format('cannot give a new subscription the id %s: the ledger has it for another one', id),
+            hint = format('The sequence was set back, as by a restore of this table alone; it goes on behind %s now: insert again. A former '
+                          'subscription comes back by an insert that names its id.', up_to),
+            table = 'subscriptions', constraint = 'subscriptions_id_is_new';
+    end if;
+    return anubis.ledger_next_id();
+end $$;
 CREATE FUNCTION anubis.subscription_now(of_type timestamp without time zone) RETURNS timestamp without time zone
     LANGUAGE sql
     AS $$ select clock_timestamp() at time zone 'UTC' $$;
@@ -2400,11 +2446,15 @@ CREATE FUNCTION anubis.subscription_updated() RETURNS trigger
 declare
     judgement text;
 begin
+    -- Also for a statement that finds no row: a result whose claim is in the other table is not over.
+    if not anubis.lock_base() operator(pg_catalog.=) '…'::bigint then
+        perform anubis.schemas_swapped();
+    end if;
     insert into anubis.subscription_events (event_id, id, event_type, subscription_id, integration_id, status, operation_name,
         attempt, http_status, duration_ms, request, response, error_message, from_status, to_status, order_id, origin, cpf, sent_at,
         scheduled_to, next_attempt_at, subscription_created_at, subscription_updated_at, ambiguous, response_truncated, traceparent, decided_by)
     select anubis.ledger_event_id(e.ledger_id), e.* from (
-    select case when current_setting(anubis.doorbell_channel() || '.place', true) = 'known'
+    select case when current_setting(anubis.doorbell_channel() || '.place', true) <> ''
                 then nextval('anubis.ledger_id_seq'::regclass) else anubis.ledger_next_id() end as ledger_id,
            case n.status when 'sent' then 'sent' when 'failed' then 'failed' when 'retry' then 'retried' else 'updated' end,
            n.id, n.integration_id,
@@ -2479,6 +2529,25 @@ begin
      having count(*) > 0;
     return null;
 end $$;
+CREATE FUNCTION anubis.subscriptions_drawn() RETURNS bigint
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    noted record;
+    drawn bigint := pg_sequence_last_value(pg_get_serial_sequence('anubis.subscriptions', 'id')::regclass);
+    later bigint;
+    lost boolean;
+begin
+    select i.subscriptions_up_to as up_to, i.noted_at into noted from anubis.installation i where not i.allows_cleaning;
+    if not found or pg_get_serial_sequence('anubis.subscriptions', 'id') is null then
+        return null;
+    end if;
+    select max(e.subscription_id), bool_or(not exists (select from anubis.subscriptions s where s.id = e.subscription_id))
+      into later, lost from anubis.subscription_events e
+     where e.id > noted.noted_at and e.subscription_id > coalesce(drawn, 0);
+    return case when lost or noted.up_to > coalesce(drawn, 0) then greatest(later, noted.up_to) end;
+end $$;
 CREATE FUNCTION anubis.subscriptions_erase(ids bigint[], cpfs text[], words text, OUT in_flight bigint[], OUT erased bigint, OUT failed bigint, OUT events bigint, OUT salts bigint, OUT confirmations bigint, OUT letters bigint[], OUT unpublished bigint) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2544,6 +2613,20 @@ begin
         update anubis.relay_state set epoch = epoch + 1;
     end if;
 end $_$;
+CREATE FUNCTION anubis.subscriptions_note() RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    last_id constant bigint := (select last_value from anubis.ledger_id_seq);
+    drawn constant bigint := pg_sequence_last_value(pg_get_serial_sequence('anubis.subscriptions', 'id')::regclass);
+begin
+    update anubis.installation i
+       set subscriptions_up_to = n.up_to, noted_at = last_id
+      from (select o.one, greatest(o.subscriptions_up_to, (select max(s.id) from anubis.subscriptions s where s.id <= drawn)) as up_to
+              from anubis.installation o for update skip locked) n
+     where i.one = n.one and drawn >= n.up_to and (n.up_to > i.subscriptions_up_to or last_id > i.noted_at + 1000);
+end $$;
 CREATE FUNCTION anubis.subscriptions_resend(ids bigint[], words text, rate bigint, before bigint) RETURNS TABLE(id bigint, copy bigint)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2866,8 +2949,8 @@ begin
         return;
     end if;
     if not exists (select from anubis.installation) then
-        insert into anubis.installation (namespace, server, database, tables, copied_up_to)
-        select anubis.installation_name(), h.server, h.database, h.tables, l.last_value
+        insert into anubis.installation (namespace, server, database, tables, copied_up_to, noted_at)
+        select anubis.installation_name(), h.server, h.database, h.tables, l.last_value, l.last_value
           from anubis.installation_here() h, anubis.ledger_id_seq l;
         return next 'the row of the table "installation"';
     end if;
@@ -3397,6 +3480,8 @@ CREATE TABLE anubis.installation (
     database oid,
     tables oid,
     copied_up_to bigint DEFAULT 0 NOT NULL,
+    subscriptions_up_to bigint DEFAULT 0 NOT NULL,
+    noted_at bigint DEFAULT 0 NOT NULL,
     CONSTRAINT installation_one_check CHECK (one)
 );
 ALTER TABLE anubis.integration_filters ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY (
@@ -4007,6 +4092,7 @@ REVOKE ALL ON FUNCTION anubis.subscription_integration(id bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.subscription_moved() FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.subscription_updated() FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.subscriptions_erase(ids bigint[], cpfs text[], words text, OUT in_flight bigint[], OUT erased bigint, OUT failed bigint, OUT events bigint, OUT salts bigint, OUT confirmations bigint, OUT letters bigint[], OUT unpublished bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION anubis.subscriptions_note() FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.subscriptions_resend(ids bigint[], words text, rate bigint, before bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.subscriptions_route(ids bigint[], OUT routed bigint, OUT left_out bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.table_put_back(name text, key text[]) FROM PUBLIC;

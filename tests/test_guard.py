@@ -1,7 +1,9 @@
 """What administrators do to the tables: the daemon stops before it delivers without a trail, and says what brings it back."""
 import contextlib
 import re
+import threading
 
+import psycopg2
 import pytest
 from harness.anubis import Ctl, Daemon
 from harness.application import Application
@@ -363,6 +365,57 @@ def test_a_schema_that_was_renamed(app, institutions, make_daemon):
     assert daemon.term() == 0
 
 
+SWAP = "alter schema anubis rename to held; alter schema filial rename to anubis; alter schema held rename to filial"
+
+
+def enrol(database, schema, integration, stop, refusals):
+    """One row after the other, in one session, whatever the schema of that name is."""
+    with contextlib.closing(database.connect()) as session, session.cursor() as cursor:
+        session.autocommit = True
+        while not stop.wait(0.01):
+            try:
+                cursor.execute(f"insert into {schema}.subscriptions (integration_id) values (%s)", (integration,))
+            except psycopg2.Error as error:
+                refusals.append((error.pgcode, str(error)))
+
+
+def test_schemas_of_two_installations_that_change_their_names(app, broker, institutions, make_daemon):
+    """Under running daemons and open sessions. Nothing of one comes into the other's ledger or topics, and results are kept."""
+    database, filial = app.database, {"database": {"schema": "filial"}, "kafka": {"topic_prefix": "filial."},
+                                      "consumers": {"group_prefix": "filial"}}
+    Ctl(filial, database=database).migrate()
+    database.query("select setval('filial.ledger_id_seq', 500000), setval('filial.subscriptions_id_seq', 500000)")
+    apps = {"anubis": app, "filial": Application(database, "filial", seed=2)}
+    settings = {"anubis": {}, "filial": filial}
+    stop, refusals, daemons, threads = threading.Event(), [], [], []
+    for schema, one in apps.items():
+        integration = one.integration(institutions.url(f"/slow/200/{schema}"))
+        daemons.append(make_daemon(settings[schema]).start())
+        threads.append(threading.Thread(target=enrol, args=(database, schema, integration, stop, refusals)))
+        threads[-1].start()
+    try:
+        wait_for(lambda: all(one.states()["sent"] > 50 for one in apps.values()), 60, "work")
+        database.query(SWAP)
+        said = [daemon.wait_log(r'was renamed to "\w+", and another one .*run "(alter schema .*?)"', 60)[1] for daemon in daemons]
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert {code for code, _ in refusals} == {"55000"} and all("their schema was renamed" in words for _, words in refusals)
+    # The first statement gives one of them its name back; then the other's is free.
+    assert said[0].endswith("alter schema anubis rename to filial") and said[1].endswith("alter schema filial rename to anubis")
+    database.query(said[0])
+    database.query(daemons[0].wait_log(r'was renamed to "filial_other", .*run "(alter schema .*?)"', 60)[1])
+    for schema, one in apps.items():
+        one.wait_settled(60)
+        Ctl(settings[schema], database=database, kafka=broker)("verify", "--wait").expect(0)
+        of_filial = schema == "filial"
+        assert one.value("select count(*) from {s}.subscription_events where (subscription_id > 500000) <> %s", (of_filial,)) == 0
+        keys = [int(m.key) for name in ("created", "updated", "sent") for m in broker.read_all(f"{schema}.subscriptions.{name}")]
+        assert len(keys) > 150 and {key > 500000 for key in keys} == {of_filial}
+        assert all(key.received == 1 for key in institutions.keys(f"/slow/200/{schema}").values())
+    assert [daemon.term() for daemon in daemons] == [0, 0]
+
 def test_the_tables_that_are_looked_at_are_all(database):
     """But for those that the application may own, and the partitions of the ledger."""
     theirs = "^(subscription_events.*|subscriptions|integrations|integration_filters)$"
@@ -530,4 +583,66 @@ def test_no_new_integration_gets_what_waits_for_one_that_is_gone(app, institutio
         app.subscription(new)
         app.wait_states(sent=12)
         assert [len(institutions.keys(f"/good/{name}")) for name in ("a", "b", "new", "sent")] == [5, 5, 1, 1]
+        assert daemon.term() == 0
+
+
+@pytest.mark.parametrize("seen", [True, False], ids=["seen", "daemon was off"])
+def test_no_new_subscription_gets_the_id_of_one_that_is_gone(app, institutions, make_daemon, ctl, seen):
+    """Last night's subscriptions were restored alone, and their sequence with them: the ledger has the others for others."""
+    integration = app.integration(institutions.url("/good"))
+    daemon = make_daemon().start()
+    app.subscriptions(integration, 20)
+    app.wait_states(sent=20)
+    noted = "select subscriptions_up_to from {s}.installation"
+    wait_for(lambda: app.value(noted) == 20, 60, "the greatest id to be noted")
+    assert daemon.term() == 0
+    pooled = [app.database.connect() for _ in range(2)]
+    insert = "insert into anubis.subscriptions (integration_id) values (%s) returning id"
+    for session in pooled:
+        session.autocommit = True
+        session.cursor().execute(insert, (integration,))
+    if not seen:
+        app.subscriptions(integration, 8)
+    last = app.value("select max(id) from {s}.subscriptions")
+    assert last == (22 if seen else 30) and app.value(noted) == 20
+    app.query("set session_replication_role = replica; delete from {s}.subscriptions where id > 15; "
+              "select setval(pg_get_serial_sequence('{s}.subscriptions', 'id'), 15)")
+    named = re.search("setval.*?, ([0-9]+)[)]", app.value("select {s}.sequences_behind()"))
+    assert int(named[1]) == last
+    # Who names the id knows whose it is.
+    app.query("insert into {s}.subscriptions (id, integration_id) values (17, %s)", (integration,))
+    with contextlib.closing(pooled[0]), contextlib.closing(pooled[1]), pooled[0].cursor() as cursor:
+        for table in ("a pooled session", "a new one"):
+            app.query("select setval(pg_get_serial_sequence('{s}.subscriptions', 'id'), 15)")
+            code, said = refused(cursor.execute, insert, (integration,)) if table == "a pooled session" else \
+                refused(app.subscription, integration)
+            # The first of a pooled session was inserted when 20 were noted: what came after that, it cannot know.
+            assert code == "23505" and "cannot give a new subscription the id 16" in said and f"behind {last} now" in said, said
+        assert app.subscription(integration) == last + 1
+        pooled[1].cursor().execute(insert, (integration,))
+    assert app.value("select {s}.sequences_behind()") is None
+    with daemon.start():
+        wait_for(lambda: app.value("select count(*) from {s}.subscriptions where status <> 'sent'") == 0, 60, "all to be sent")
+        app.query("select setval(pg_get_serial_sequence('{s}.subscriptions', 'id'), 5)")
+        said = daemon.wait_log(r'ids would be given out twice: sequences are behind their tables.*; run "(.*)"')
+        app.query(said[1])
+        assert app.subscription(integration) == last + 3
+        assert daemon.term() == 0
+    assert app.value("select max(n) from (select count(*) n from {s}.subscription_events where event_type = 'created' "
+                     "and subscription_id <> 17 group by subscription_id) x") == 1
+
+
+def test_an_application_takes_ids_elsewhere(app, institutions, make_daemon, ctl):
+    """Greater and smaller ones than its sequence tells. That is its matter."""
+    integration = app.integration(institutions.url("/good"))
+    with make_daemon().start() as daemon:
+        for id in (10**15, 5, 10**14, 3):
+            app.query("insert into {s}.subscriptions (id, integration_id) values (%s, %s)", (id, integration))
+        app.subscriptions(integration, 2)
+        app.wait_states(sent=6)
+        wait_for(lambda: app.value("select subscriptions_up_to from {s}.installation") == 2, 60, "the greatest id to be noted")
+        app.query("insert into {s}.subscriptions (id, integration_id) values (%s, %s)", (10**13, integration))
+        app.wait_states(sent=7)
+        ctl("verify", "--wait").expect(0)
+        assert app.value("select {s}.sequences_behind()") is None and "given out twice" not in daemon.log
         assert daemon.term() == 0

@@ -132,7 +132,9 @@ begin
             perform setval('@extschema@.ledger_place_seq', here);
         end if;
     end loop;
-    perform set_config(@extschema@.doorbell_channel() || '.place', 'known', false);
+    -- And up to which id subscriptions had one: see subscription_next().
+    perform set_config(@extschema@.doorbell_channel() || '.place',
+                       coalesce((select subscriptions_up_to from @extschema@.installation), 0)::text, false);
 end $$;
 
 -- How many ids were given out from the one to the other, both included.

@@ -101,6 +101,82 @@ create or replace function @extschema@.subscription_strays(id bigint, name text,
                format('insert or update on table "subscriptions" violates foreign key constraint "subscriptions_%s_fkey"', name),
                format('Subscription %s has it.', id), format('Key (%s)=(%s) is not present in table "%s".', name, value, target)) $$;
 
+-- The functions of the triggers name this schema. Where it and that of another installation have changed their names, they would write into
+-- the other one's ledger.
+create or replace function @extschema@.schemas_swapped() returns void language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+begin
+    raise exception using errcode = 'object_not_in_prerequisite_state',
+        message = 'cannot write subscriptions: their schema was renamed, and "@extschema@" is that of another installation now',
+        hint = 'Give both schemas their names back by "alter schema ... rename to ...".';
+end $$;
+
+-- Does the sequence of subscriptions stand before ids that it has given out, as after a restore of this table alone? So it is when it stands
+-- before one that was noted, or when events came later whose rows are gone. Up to which id; NULL = no: an application may take its ids
+-- elsewhere.
+create or replace function @extschema@.subscriptions_drawn() returns bigint language plpgsql stable security definer
+    set search_path = pg_catalog, pg_temp as $$
+declare
+    noted record;
+    drawn bigint := pg_sequence_last_value(pg_get_serial_sequence('@extschema@.subscriptions', 'id')::regclass);
+    later bigint;
+    lost boolean;
+begin
+    select i.subscriptions_up_to as up_to, i.noted_at into noted from @extschema@.installation i where not i.allows_cleaning;
+    if not found or pg_get_serial_sequence('@extschema@.subscriptions', 'id') is null then
+        return null;
+    end if;
+    select max(e.subscription_id), bool_or(not exists (select from @extschema@.subscriptions s where s.id = e.subscription_id))
+      into later, lost from @extschema@.subscription_events e
+     where e.id > noted.noted_at and e.subscription_id > coalesce(drawn, 0);
+    return case when lost or noted.up_to > coalesce(drawn, 0) then greatest(later, noted.up_to) end;
+end $$;
+
+-- Notes for the function above, and for sessions that begin: see ledger_go_on(). A daemon does it now and then.
+create or replace function @extschema@.subscriptions_note() returns void language plpgsql security definer
+    set search_path = pg_catalog, pg_temp as $$
+declare
+    last_id constant bigint := (select last_value from @extschema@.ledger_id_seq);
+    drawn constant bigint := pg_sequence_last_value(pg_get_serial_sequence('@extschema@.subscriptions', 'id')::regclass);
+begin
+    update @extschema@.installation i
+       set subscriptions_up_to = n.up_to, noted_at = last_id
+      from (select o.one, greatest(o.subscriptions_up_to, (select max(s.id) from @extschema@.subscriptions s where s.id <= drawn)) as up_to
+              from @extschema@.installation o for update skip locked) n
+     where i.one = n.one and drawn >= n.up_to and (n.up_to > i.subscriptions_up_to or last_id > i.noted_at + 1000);
+end $$;
+revoke execute on function @extschema@.subscriptions_note() from public;
+
+-- The id of the event of a new subscription: for the first one of a session, and for those with ids that were there before it began. Where
+-- the sequence was set back, the ledger has them for others, perhaps: then it goes on behind them, and this one insert is refused. Who
+-- names the id knows whose it is; the session has drawn what the sequence told it.
+create or replace function @extschema@.subscription_next(id bigint, is_here boolean) returns bigint language plpgsql
+    set search_path = pg_catalog, pg_temp as $$
+declare
+    sequence constant text := pg_get_serial_sequence('@extschema@.subscriptions', 'id');
+    up_to bigint;
+begin
+    if not is_here then
+        perform @extschema@.schemas_swapped();
+    end if;
+    begin
+        if pg_sequence_last_value(sequence::regclass) < (select i.subscriptions_up_to from @extschema@.installation i)
+           and currval(sequence::regclass) >= id then
+            up_to := @extschema@.subscriptions_drawn();
+        end if;
+    exception when object_not_in_prerequisite_state then -- nothing was drawn in this session
+        null;
+    end;
+    if up_to is not null then
+        perform setval(sequence::regclass, up_to);
+        raise exception using errcode = 'unique_violation',
+            message = format('cannot give a new subscription the id %s: the ledger has it for another one', id),
+            hint = format('The sequence was set back, as by a restore of this table alone; it goes on behind %s now: insert again. A former '
+                          'subscription comes back by an insert that names its id.', up_to),
+            table = 'subscriptions', constraint = 'subscriptions_id_is_new';
+    end if;
+    return @extschema@.ledger_next_id();
+end $$;
+
 -- Without "set search_path", for which the application's insert would pay: every name is qualified, operators, too, and lock_base()
 -- stands for lock_key('bell'). Whether a claim could take the rows is only asked while a daemon sleeps.
 --
@@ -119,10 +195,13 @@ begin
             to_status, order_id, origin, cpf, sent_at, scheduled_to, next_attempt_at, subscription_created_at, subscription_updated_at, traceparent, decided_by)
         -- A column of the application's was renamed? See "Migrations of the application" in anubisctl(8).
         select @extschema@.ledger_event_id(e.ledger_id), e.* from (
-        select case when pg_catalog.current_setting(pg_catalog.textcat(@extschema@.doorbell_channel(), '.place'), true)
-                         operator(pg_catalog.=) 'known'
+        select case when pg_catalog.current_setting(pg_catalog.textcat(@extschema@.doorbell_channel(), '.place'), true) operator(pg_catalog.<>) ''
+                     and n.id operator(pg_catalog.>) pg_catalog.current_setting(
+                             pg_catalog.textcat(@extschema@.doorbell_channel(), '.place'), true)::pg_catalog.int8
+                     and @extschema@.lock_base() operator(pg_catalog.=) '0'::bigint
                     then pg_catalog.nextval('@extschema@.ledger_id_seq'::pg_catalog.regclass)
-                    else @extschema@.ledger_next_id() end as ledger_id, 'created', n.id,
+                    else @extschema@.subscription_next(n.id, @extschema@.lock_base() operator(pg_catalog.=) '0'::bigint) end as ledger_id,
+               'created', n.id,
                coalesce(n.integration_id, @extschema@.subscription_integration(n.id)), 'create', n.attempts,
                n.status::pg_catalog.text, n.order_id, n.origin, n.cpf, @extschema@.as_instant(n.sent_at), @extschema@.as_instant(n.scheduled_to),
                n.next_attempt_at, @extschema@.as_instant(n.created_at), @extschema@.as_instant(n.updated_at), n.traceparent, n.last_decided_by
@@ -173,11 +252,15 @@ create or replace function @extschema@.subscription_updated() returns trigger
 declare
     judgement text;
 begin
+    -- Also for a statement that finds no row: a result whose claim is in the other table is not over.
+    if not @extschema@.lock_base() operator(pg_catalog.=) '0'::bigint then
+        perform @extschema@.schemas_swapped();
+    end if;
     insert into @extschema@.subscription_events (event_id, id, event_type, subscription_id, integration_id, status, operation_name,
         attempt, http_status, duration_ms, request, response, error_message, from_status, to_status, order_id, origin, cpf, sent_at,
         scheduled_to, next_attempt_at, subscription_created_at, subscription_updated_at, ambiguous, response_truncated, traceparent, decided_by)
     select @extschema@.ledger_event_id(e.ledger_id), e.* from (
-    select case when current_setting(@extschema@.doorbell_channel() || '.place', true) = 'known'
+    select case when current_setting(@extschema@.doorbell_channel() || '.place', true) <> ''
                 then nextval('@extschema@.ledger_id_seq'::regclass) else @extschema@.ledger_next_id() end as ledger_id,
            case n.status when 'sent' then 'sent' when 'failed' then 'failed' when 'retry' then 'retried' else 'updated' end,
            n.id, n.integration_id,
@@ -377,3 +460,14 @@ end $$;
 
 -- Who may make triggers with these (on a table of their own) could write whatever they like into the ledger. Firing needs no right.
 revoke execute on function @extschema@.subscription_inserted(), @extschema@.subscription_updated() from public;
+
+-- Whose functions they are: a constant, so that a session which has made its plans, and makes them anew when a schema is renamed, pays nothing.
+do $$
+declare
+    changed oid;
+begin
+    foreach changed in array array['@extschema@.subscription_inserted'::regproc, '@extschema@.subscription_updated'::regproc] loop
+        execute replace(pg_get_functiondef(changed), $q$operator(pg_catalog.=) '0'::bigint$q$,
+                        format('operator(pg_catalog.=) %L::bigint', @extschema@.lock_base()));
+    end loop;
+end $$;

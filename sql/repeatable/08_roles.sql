@@ -19,7 +19,7 @@ begin
     execute format('grant select, insert on @extschema@.audit_log, @extschema@.audit_tiles, @extschema@.audit_salts to %I', role);
     execute format('grant select, insert, update, delete on @extschema@.audit_trees, @extschema@.audit_checkpoints, @extschema@.audit_checks to %I', role);
     execute format('grant execute on function @extschema@.ledger_extend(bigint), @extschema@.ledger_index(), @extschema@.ledger_retire(interval, text[], bigint, bigint),
-                     @extschema@.ledger_renumber(bigint, bigint, timestamptz),
+                     @extschema@.ledger_renumber(bigint, bigint, timestamptz), @extschema@.subscriptions_note(),
                      @extschema@.subscriptions_route(bigint[]),
                      @extschema@.subscriptions_resend(bigint[], text, bigint, bigint),
                      @extschema@.subscriptions_erase(bigint[], text[], text) to %I', role);

@@ -48,7 +48,8 @@ create or replace function @extschema@.triggers_amiss() returns text language sq
 $$;
 
 -- Statements that bring sequences up to their tables; NULL = none of ours is behind. Those of the application's tables are the application's
--- matter, which may take its ids elsewhere; where the ledger's is behind, theirs are named, too.
+-- matter, which may take its ids elsewhere; where the ledger's is behind, theirs are named, too, and that of subscriptions where it would
+-- give out ids which the ledger has for others.
 -- Rows that come by logical replication draw no ids. Where the sequence was set back, events may have come since then with ids that the
 -- relay has behind it, because nobody had them: it finds them by itself, see relay_holes. With the owner's rights, who may read sequences.
 create or replace function @extschema@.sequences_behind() returns text
@@ -63,7 +64,7 @@ create or replace function @extschema@.sequences_behind() returns text
         from @extschema@.ledger_id_seq s
     ), others as (
       select n.place, '@extschema@.' || n.name as target, pg_get_serial_sequence('@extschema@.' || n.name, 'id') as sequence,
-             n.newest
+             n.newest, case n.place when 1 then @extschema@.subscriptions_drawn() end as drawn
         from (values (1, 'subscriptions', null), (2, 'integrations', null), (3, 'integration_filters', null),
                      (4, 'alerts', (select max(id) from @extschema@.alerts)),
                      (5, 'alert_outbox', (select max(id) from @extschema@.alert_outbox)),
@@ -78,10 +79,12 @@ create or replace function @extschema@.sequences_behind() returns text
                                       '@extschema@.ledger_id_seq', '@extschema@.subscription_events', r.high) as statement
               from ledger, relay r where is_behind
             union all
-            select o.place, format('select setval(%L, (select coalesce(max(id), 1) from %s));', o.sequence, o.target)
+            select o.place, case when o.drawn is null
+                                 then format('select setval(%L, (select coalesce(max(id), 1) from %s));', o.sequence, o.target)
+                                 else format('select setval(%L, %s);', o.sequence, o.drawn) end
               from others o, ledger l
              where o.sequence is not null
-               and case when o.newest is null then o.place < 4 and l.is_behind
+               and case when o.newest is null then o.place < 4 and l.is_behind or o.drawn is not null
                         else o.newest > coalesce(pg_sequence_last_value(o.sequence::regclass), 0) end) x
 $$;
 

@@ -96,7 +96,8 @@ create or replace function @extschema@.columns_ours(out relation text, out name 
     select unnest(t.relations::text[]), c.name from (values
         ('{anubis_migrations}', '{applied_at,applied_by,checksum,made,name,oldest_daemon,version}'),
         ('{anubis_repeatables}', '{applied_at,applied_by,checksum,name}'),
-        ('{installation}', '{allows_cleaning,copied_up_to,created_at,database,namespace,one,server,tables}'),
+        ('{installation}', '{allows_cleaning,copied_up_to,created_at,database,namespace,noted_at,one,server,subscriptions_up_to,
+            tables}'),
         ('{relay_state}', '{compared_at,epoch,gap_first,gap_horizon,gap_last,high,leader,one,stopped_on,stopped_reason,system_identifier,
             timeline,topic_prefix,updated_at}'),
         ('{relay_saved}', '{gap_first,gap_horizon,gap_last,high,one,saved_at}'),

@@ -31,7 +31,7 @@ begin
     if found then
         update @extschema@.installation
            set (server, database, tables) = (select h.server, h.database, h.tables from @extschema@.installation_here() h),
-               copied_up_to = (select coalesce(max(id), 0) from @extschema@.subscription_events);
+               (copied_up_to, noted_at) = (select coalesce(max(id), 0), coalesce(max(id), 0) from @extschema@.subscription_events);
         perform @extschema@.ledger_name_events();
     end if;
     if exists (select from @extschema@.relay_state) then
@@ -154,8 +154,8 @@ begin
         return;
     end if;
     if not exists (select from @extschema@.installation) then
-        insert into @extschema@.installation (namespace, server, database, tables, copied_up_to)
-        select @extschema@.installation_name(), h.server, h.database, h.tables, l.last_value
+        insert into @extschema@.installation (namespace, server, database, tables, copied_up_to, noted_at)
+        select @extschema@.installation_name(), h.server, h.database, h.tables, l.last_value, l.last_value
           from @extschema@.installation_here() h, @extschema@.ledger_id_seq l;
         return next 'the row of the table "installation"';
     end if;

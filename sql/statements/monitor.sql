@@ -9,6 +9,10 @@ select pg_try_advisory_lock(hashtextextended($1, lock_key('name')))
 -- Is it a test database, whose subscriptions and events may be deleted?
 select cleaning_allowed()
 
+-- name: note_subscriptions
+-- Notes up to which id the sequence of subscriptions has given them one.
+select subscriptions_note()
+
 -- name: extend_ledger
 -- How many partitions it made.
 select ledger_extend()

@@ -157,9 +157,12 @@ select first_id from relay_holes where unread order by first_id limit $1
 select ledger_wal_position() is not null
 
 -- name: relay_is_flushed
--- Is the WAL on disk up to this position? No also where relay_mark finds that events were missed.
+-- Is the WAL on disk up to this position? No also where relay_mark finds that we lead no more, or that events were missed.
 -- $1 bigint: the position
-select pg_current_wal_flush_lsn() - '0/0'::pg_lsn >= $1 and not
+-- $2 bigint: our epoch
+-- $3 bigint: who wrote the row last: we (see relay_leads)
+select pg_current_wal_flush_lsn() - '0/0'::pg_lsn >= $1
+   and exists (select from relay_state where epoch = $2 and xmin::text::bigint = $3) and not
 -- include: relay_missed.part.sql
 
 -- name: relay_mark

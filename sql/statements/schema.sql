@@ -3,9 +3,10 @@
 -- name: find_schema :once
 -- Read from the catalogs, so that nothing is refused (and written into the server's log) where the schema is not there
 -- yet: the schema's name, whether it exists, whether we may use it, whether the table exists, whether we may read it, our
--- role. And where it was renamed: what it is named now, and what its functions name it.
+-- role. And where it was renamed: what it is named now, what its functions name it, and whether another schema has that name now.
 select w.name::text, n.oid is not null, coalesce(has_schema_privilege(n.oid, 'usage'), false),
-       c.oid is not null, coalesce(has_table_privilege(c.oid, 'select'), false), current_user::text, r.is_named::text, r.was_named
+       c.oid is not null, coalesce(has_table_privilege(c.oid, 'select'), false), current_user::text, r.is_named::text, r.was_named,
+       exists (select from pg_namespace t where t.nspname = r.was_named)
   from (select (parse_ident(current_setting('search_path')))[1] as name) w
   left join pg_namespace n on n.nspname = w.name
   left join pg_class c on c.relnamespace = n.oid and c.relname = 'anubis_migrations'

@@ -145,6 +145,7 @@ static uint64_t check_schema(struct monitor *m)
         give_up_session(m);
     } else if (r == PG_DONE) {
         warn_of_cleaning(m);
+        (void) pg_query(m->pg, &sql_note_subscriptions, NULL, NULL, NULL);
     }
     return LOOK_USEC;
 }

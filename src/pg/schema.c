@@ -65,11 +65,20 @@ static int judge_name(const struct pg_result *r, struct error *err)
     if (pg_is_null(r, 0, 6))
         return 0;
     const char *is_named = pg_get_text(r, 0, 6), *was_named = pg_get_text(r, 0, 7);
-    error_set(
-        err,
-        "the schema \"%s\" was renamed to \"%s\", and its functions name it as before: run \"alter schema "
-        "%s rename to %s\"; database.schema is \"%s\" then",
-        was_named, is_named, is_named, was_named, was_named);
+    if (pg_get_bool(r, 0,
+                    8)) /* two have changed their names: the other's daemon tells how that one goes on */
+        error_set(
+            err,
+            "the schema \"%s\" was renamed to \"%s\", and another one is named \"%s\" now; nothing is sent "
+            "until their names are back: run \"alter schema %s rename to %s_other; alter schema %s "
+            "rename to %s\"",
+            was_named, is_named, was_named, was_named, was_named, is_named, was_named);
+    else
+        error_set(
+            err,
+            "the schema \"%s\" was renamed to \"%s\", and its functions name it as before: run \"alter schema "
+            "%s rename to %s\"; database.schema is \"%s\" then",
+            was_named, is_named, is_named, was_named, was_named);
     return PG_SCHEMA_MISFIT;
 }
 

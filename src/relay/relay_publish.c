@@ -158,7 +158,8 @@ uint64_t relay_ensure_flushed(struct relay *relay)
     int r = 0;
 
     if (!gaps_need_horizon(&relay->position.gaps))
-        r = store_relay_is_flushed(session->pg, relay->sending.batch.wal_position, &flushed, &err);
+        r = store_relay_is_flushed(session->pg, &session->lead, relay->sending.batch.wal_position, &flushed,
+                                   &err);
     if (r == 0 && !flushed)
         r = store_relay_mark(session->pg, &session->lead, &xid, &err);
     if (r != 0)

@@ -378,7 +378,8 @@ int store_relay_names(struct pg *pg, const int64_t *ids, size_t count, struct pg
 
 /* --- saving ----------------------------------------------------------------------------------- */
 
-int store_relay_is_flushed(struct pg *pg, int64_t wal_position, bool *ret, struct error *err)
+int store_relay_is_flushed(struct pg *pg, const struct store_relay_lead *lead, int64_t wal_position,
+                           bool *ret, struct error *err)
 {
     CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
 
@@ -387,6 +388,8 @@ int store_relay_is_flushed(struct pg *pg, int64_t wal_position, bool *ret, struc
         return 0;
     }
     pg_arg_i64(&args, wal_position);
+    pg_arg_i64(&args, lead->epoch);
+    pg_arg_i64(&args, lead->written_by);
     return pg_query_bool(pg, &sql_relay_is_flushed, &args, ret, err);
 }
 

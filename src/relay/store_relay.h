@@ -111,8 +111,9 @@ int store_relay_holes(struct pg *pg, int64_t below, int limit, struct pg_result 
 int store_relay_names(struct pg *pg, const int64_t *ids, size_t count, struct pg_result **ret,
                       struct error *err);
 
-/* Is the WAL on disk up to this position? Of 0, which is not known: false. */
-int store_relay_is_flushed(struct pg *pg, int64_t wal_position, bool *ret, struct error *err);
+/* Is the WAL on disk up to this position, and do we lead? Of 0, which is not known: false. */
+int store_relay_is_flushed(struct pg *pg, const struct store_relay_lead *lead, int64_t wal_position,
+                           bool *ret, struct error *err);
 
 /* An outcome of the calls with a lead, which they keep current. */
 enum {
