@@ -2623,7 +2623,8 @@ declare
 begin
     update anubis.installation i
        set subscriptions_up_to = n.up_to, noted_at = last_id
-      from (select o.one, greatest(o.subscriptions_up_to, (select max(s.id) from anubis.subscriptions s where s.id <= drawn)) as up_to
+      from (select o.one, greatest(o.subscriptions_up_to, (select max(s.id) from anubis.subscriptions s
+                                                                 where s.id > drawn - 1000 and s.id <= drawn)) as up_to
               from anubis.installation o for update skip locked) n
      where i.one = n.one and drawn >= n.up_to and (n.up_to > i.subscriptions_up_to or last_id > i.noted_at + 1000);
 end $$;

@@ -131,7 +131,8 @@ begin
     return case when lost or noted.up_to > coalesce(drawn, 0) then greatest(later, noted.up_to) end;
 end $$;
 
--- Notes for the function above, and for sessions that begin: see ledger_go_on(). A daemon does it now and then.
+-- Notes for the function above, and for sessions that begin: see ledger_go_on(). A daemon does it now and then. It looks no farther back than a
+-- thousand ids: those before may be of a large transaction that is open or was rolled back, and each look would walk over them.
 create or replace function @extschema@.subscriptions_note() returns void language plpgsql security definer
     set search_path = pg_catalog, pg_temp as $$
 declare
@@ -140,7 +141,8 @@ declare
 begin
     update @extschema@.installation i
        set subscriptions_up_to = n.up_to, noted_at = last_id
-      from (select o.one, greatest(o.subscriptions_up_to, (select max(s.id) from @extschema@.subscriptions s where s.id <= drawn)) as up_to
+      from (select o.one, greatest(o.subscriptions_up_to, (select max(s.id) from @extschema@.subscriptions s
+                                                                 where s.id > drawn - 1000 and s.id <= drawn)) as up_to
               from @extschema@.installation o for update skip locked) n
      where i.one = n.one and drawn >= n.up_to and (n.up_to > i.subscriptions_up_to or last_id > i.noted_at + 1000);
 end $$;
