@@ -2534,19 +2534,18 @@ CREATE FUNCTION anubis.subscriptions_drawn() RETURNS bigint
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
-    noted record;
-    drawn bigint := pg_sequence_last_value(pg_get_serial_sequence('anubis.subscriptions', 'id')::regclass);
-    later bigint;
-    lost boolean;
+    sequence constant text := pg_get_serial_sequence('anubis.subscriptions', 'id');
+    drawn bigint;
 begin
-    select i.subscriptions_up_to as up_to, i.noted_at into noted from anubis.installation i where not i.allows_cleaning;
-    if not found or pg_get_serial_sequence('anubis.subscriptions', 'id') is null then
+    if sequence is null then
         return null;
     end if;
-    select max(e.subscription_id), bool_or(not exists (select from anubis.subscriptions s where s.id = e.subscription_id))
-      into later, lost from anubis.subscription_events e
-     where e.id > noted.noted_at and e.subscription_id > coalesce(drawn, 0);
-    return case when lost or noted.up_to > coalesce(drawn, 0) then greatest(later, noted.up_to) end;
+    execute format('select last_value - 1 + is_called::integer from %s', sequence) into drawn;
+    return (select greatest(i.subscriptions_up_to,
+                            (select max(e.subscription_id) from anubis.subscription_events e
+                              where e.id > i.noted_at and e.subscription_id < i.subscriptions_up_to + 1000 + s.last_value - i.noted_at))
+              from anubis.installation i cross join anubis.ledger_id_seq s
+             where not i.allows_cleaning and i.subscriptions_up_to > drawn);
 end $$;
 CREATE FUNCTION anubis.subscriptions_erase(ids bigint[], cpfs text[], words text, OUT in_flight bigint[], OUT erased bigint, OUT failed bigint, OUT events bigint, OUT salts bigint, OUT confirmations bigint, OUT letters bigint[], OUT unpublished bigint) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER

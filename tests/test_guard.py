@@ -636,7 +636,7 @@ def test_an_application_takes_ids_elsewhere(app, institutions, make_daemon, ctl)
     """Greater and smaller ones than its sequence tells. That is its matter."""
     integration = app.integration(institutions.url("/good"))
     with make_daemon().start() as daemon:
-        for id in (10**15, 5, 10**14, 3):
+        for id in (10**15, 50, 10**14, 30):
             app.query("insert into {s}.subscriptions (id, integration_id) values (%s, %s)", (id, integration))
         app.subscriptions(integration, 2)
         app.wait_states(sent=6)
@@ -645,4 +645,17 @@ def test_an_application_takes_ids_elsewhere(app, institutions, make_daemon, ctl)
         app.wait_states(sent=7)
         ctl("verify", "--wait").expect(0)
         assert app.value("select {s}.sequences_behind()") is None and "given out twice" not in daemon.log
-        assert daemon.term() == 0
+        # Another sequence, and one that goes on elsewhere.
+        app.query("create sequence {s}.further start with 5000 owned by {s}.subscriptions.id; "
+                  "alter sequence {s}.further restart with 6000; "
+                  "alter table {s}.subscriptions alter id drop identity if exists; "
+                  "alter table {s}.subscriptions alter id set default nextval('{s}.further')")
+        assert app.value("select {s}.sequences_behind()") is None
+        app.query("alter sequence {s}.further restart with 2")
+        assert app.value("select {s}.sequences_behind()") == "select setval('anubis.further', 2);"
+        assert refused(app.subscription, integration)[0] == "23505" and app.subscription(integration) == 3
+        app.query("select setval('{s}.further', 7000, false)")
+        app.wait_states(sent=8)
+        assert app.subscription(integration) == 7000
+        app.wait_states(sent=9)
+        assert app.value("select {s}.sequences_behind()") is None and daemon.term() == 0

@@ -110,25 +110,23 @@ begin
         hint = 'Give both schemas their names back by "alter schema ... rename to ...".';
 end $$;
 
--- Does the sequence of subscriptions stand before ids that it has given out, as after a restore of this table alone? So it is when it stands
--- before one that was noted, or when events came later whose rows are gone. Up to which id; NULL = no: an application may take its ids
--- elsewhere.
+-- Does the sequence of subscriptions stand before an id that was noted as given out, as after a restore of this table alone? Up to which id it
+-- was, with those of later events that it may have given; NULL = no: an application may take its ids elsewhere.
 create or replace function @extschema@.subscriptions_drawn() returns bigint language plpgsql stable security definer
     set search_path = pg_catalog, pg_temp as $$
 declare
-    noted record;
-    drawn bigint := pg_sequence_last_value(pg_get_serial_sequence('@extschema@.subscriptions', 'id')::regclass);
-    later bigint;
-    lost boolean;
+    sequence constant text := pg_get_serial_sequence('@extschema@.subscriptions', 'id');
+    drawn bigint;
 begin
-    select i.subscriptions_up_to as up_to, i.noted_at into noted from @extschema@.installation i where not i.allows_cleaning;
-    if not found or pg_get_serial_sequence('@extschema@.subscriptions', 'id') is null then
+    if sequence is null then
         return null;
     end if;
-    select max(e.subscription_id), bool_or(not exists (select from @extschema@.subscriptions s where s.id = e.subscription_id))
-      into later, lost from @extschema@.subscription_events e
-     where e.id > noted.noted_at and e.subscription_id > coalesce(drawn, 0);
-    return case when lost or noted.up_to > coalesce(drawn, 0) then greatest(later, noted.up_to) end;
+    execute format('select last_value - 1 + is_called::integer from %s', sequence) into drawn;
+    return (select greatest(i.subscriptions_up_to,
+                            (select max(e.subscription_id) from @extschema@.subscription_events e
+                              where e.id > i.noted_at and e.subscription_id < i.subscriptions_up_to + 1000 + s.last_value - i.noted_at))
+              from @extschema@.installation i cross join @extschema@.ledger_id_seq s
+             where not i.allows_cleaning and i.subscriptions_up_to > drawn);
 end $$;
 
 -- Notes for the function above, and for sessions that begin: see ledger_go_on(). A daemon does it now and then. It looks no farther back than a
