@@ -40,7 +40,7 @@ create index integrations_paused on @extschema@.integrations (paused_until, id) 
 -- What changes often, beside the row that every insert of a subscription reads. A row is made when there is something to say: an
 -- integration without a row has a closed circuit. So adopted integrations need no rows, and inserts no trigger.
 create table @extschema@.integration_runtime (
-    integration_id bigint primary key references @extschema@.integrations (id) on delete cascade,
+    integration_id bigint primary key references @extschema@.integrations (id) on update cascade on delete cascade,
     -- See circuit_next(): since when it is open, or closed again; until when the next probe, or the answer of the one under way, is due.
     circuit_state text not null default 'closed' check (circuit_state in ('closed', 'open', 'half_open')),
     circuit_generation bigint not null default 0,

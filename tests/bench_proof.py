@@ -27,8 +27,9 @@ def count(app):
             assert last - first + 1 == events, (kind, first, last, events)
             cursor.executemany(MARKS, [(kind, *mark) for mark in marks(first, last)])
     connection.close()
-    app.query("insert into {s}.integration_runtime (integration_id, sent) select integration_id, count(*) from {s}.subscriptions "
-              "group by 1")
+    app.query("update {s}.integration_runtime r set sent = s.n "
+              "from (select integration_id, count(*) as n from {s}.subscriptions group by 1) s "
+              "where s.integration_id = r.integration_id")
     Ctl(database=app.database)("replay", "--group", "integration", "--from-ledger", deadline=1200).expect(0)
 
 

@@ -1001,6 +1001,14 @@ begin
     end if;
     return disabled;
 end $$;
+CREATE FUNCTION anubis.integration_begun() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    insert into anubis.integration_runtime (integration_id) values (new.id) on conflict do nothing;
+    return null;
+end $$;
 CREATE FUNCTION anubis.integration_changed() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1136,14 +1144,6 @@ begin
             hint = 'One that must get nothing any more is disabled: enabled = false.', table = 'integrations';
     end if;
     delete from anubis.ledger_baseline where integration_id = old.id and status = '';
-    return null;
-end $$;
-CREATE FUNCTION anubis.integration_limited() RETURNS trigger
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-begin
-    insert into anubis.integration_runtime (integration_id) values (new.id) on conflict do nothing;
     return null;
 end $$;
 CREATE FUNCTION anubis.integration_mended() RETURNS trigger
@@ -2859,7 +2859,7 @@ CREATE FUNCTION anubis.tables_bypassed() RETURNS text
                            anubis_4_change_refused on subscriptions,anubis_inserted on subscriptions,anubis_updated on subscriptions,anubis_moved on subscriptions,
                            anubis_no_delete on subscriptions,anubis_no_truncate on subscriptions,
                            anubis_confirmation_changed on integrations,anubis_confirmation_set on integrations,
-                           anubis_integration_check on integrations,anubis_reference_moved on integrations,anubis_reference_moved_id on integrations,anubis_integration_limited on integrations,
+                           anubis_integration_check on integrations,anubis_reference_moved on integrations,anubis_reference_moved_id on integrations,anubis_integration_begun on integrations,
                            anubis_integration_mended on integrations,anubis_integration_woken on integrations,
                            anubis_reference_id_kept on integrations,anubis_reference_kept on integrations,
                            anubis_reference_no_truncate on integrations,anubis_reference_id_kept on integration_filters,
@@ -3004,7 +3004,7 @@ CREATE FUNCTION anubis.triggers_amiss() RETURNS text
                    ('integrations', 'anubis_integration_woken'), ('integrations', 'anubis_integration_mended'),
                    ('integrations', 'anubis_integration_check'), ('integrations', 'anubis_reference_moved'),
                    ('integrations', 'anubis_reference_moved_id'), ('subscriptions', 'anubis_moved'),
-                   ('integrations', 'anubis_integration_limited'),
+                   ('integrations', 'anubis_integration_begun'),
                    ('integrations', 'anubis_confirmation_set'), ('integrations', 'anubis_confirmation_changed'), ('integration_runtime', 'anubis_circuit_changed'),
                    ('integration_filters', 'anubis_filter_check'),
                    ('subscription_events', 'ledger_append_only'), ('subscription_events', 'ledger_no_truncate')) as w (relation, name)
@@ -4030,8 +4030,8 @@ CREATE TRIGGER anubis_confirmation_changed AFTER UPDATE OF delivery_settings ON 
 CREATE TRIGGER anubis_confirmation_set AFTER INSERT ON anubis.integrations FOR EACH ROW WHEN ((new.delivery_settings ? 'confirmation'::text)) EXECUTE FUNCTION anubis.confirmation_changed();
 CREATE TRIGGER anubis_filter_check BEFORE INSERT OR UPDATE OF criteria ON anubis.integration_filters FOR EACH ROW EXECUTE FUNCTION anubis.integration_filter_check();
 CREATE TRIGGER anubis_inserted AFTER INSERT ON anubis.subscriptions REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION anubis.subscription_inserted();
+CREATE TRIGGER anubis_integration_begun AFTER INSERT OR UPDATE OF rate_limit, max_in_flight ON anubis.integrations FOR EACH ROW EXECUTE FUNCTION anubis.integration_begun();
 CREATE TRIGGER anubis_integration_check BEFORE INSERT OR UPDATE OF id, endpoint_url, auth_token, delivery_settings ON anubis.integrations FOR EACH ROW EXECUTE FUNCTION anubis.integration_check();
-CREATE TRIGGER anubis_integration_limited AFTER INSERT OR UPDATE OF rate_limit, max_in_flight ON anubis.integrations FOR EACH ROW WHEN (((new.rate_limit IS NOT NULL) OR (new.max_in_flight IS NOT NULL))) EXECUTE FUNCTION anubis.integration_limited();
 CREATE TRIGGER anubis_integration_mended AFTER UPDATE OF endpoint_url, auth_token, delivery_settings ON anubis.integrations FOR EACH ROW WHEN (((old.endpoint_url IS DISTINCT FROM new.endpoint_url) OR (old.auth_token IS DISTINCT FROM new.auth_token) OR (old.delivery_settings IS DISTINCT FROM new.delivery_settings))) EXECUTE FUNCTION anubis.integration_mended();
 CREATE TRIGGER anubis_integration_woken AFTER UPDATE OF enabled, paused_until, max_in_flight, rate_limit ON anubis.integrations FOR EACH ROW WHEN ((new.enabled AND ((NOT old.enabled) OR (old.paused_until IS DISTINCT FROM new.paused_until) OR (old.max_in_flight IS DISTINCT FROM new.max_in_flight) OR (old.rate_limit IS DISTINCT FROM new.rate_limit)))) EXECUTE FUNCTION anubis.integration_changed();
 CREATE TRIGGER anubis_moved AFTER UPDATE OF integration_id ON anubis.subscriptions FOR EACH ROW WHEN (((old.integration_id IS DISTINCT FROM new.integration_id) AND (old.integration_id IS NOT NULL))) EXECUTE FUNCTION anubis.subscription_moved();
@@ -4065,16 +4065,16 @@ ALTER TABLE ONLY anubis.confirmation_terms
 ALTER TABLE ONLY anubis.integration_filters
     ADD CONSTRAINT integration_filters_integration_id_fkey FOREIGN KEY (integration_id) REFERENCES anubis.integrations(id);
 ALTER TABLE ONLY anubis.integration_runtime
-    ADD CONSTRAINT integration_runtime_integration_id_fkey FOREIGN KEY (integration_id) REFERENCES anubis.integrations(id) ON DELETE CASCADE;
+    ADD CONSTRAINT integration_runtime_integration_id_fkey FOREIGN KEY (integration_id) REFERENCES anubis.integrations(id) ON UPDATE CASCADE ON DELETE CASCADE;
 REVOKE ALL ON FUNCTION anubis.anubis_alter(command text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.anubisd_grant(role name) FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.audit_tiles_make() FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.confirmation_changed() FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.installation_audit_kept() FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.installation_settle(is_copy boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION anubis.integration_begun() FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.integration_changed() FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.integration_gone() FROM PUBLIC;
-REVOKE ALL ON FUNCTION anubis.integration_limited() FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.integration_mended() FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.ledger_extend(width bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION anubis.ledger_fold(part text, beginning bigint, ending bigint) FROM PUBLIC;

@@ -34,8 +34,6 @@ class Look:
         """An integration, and what is known of it."""
         if name not in self.numbers:
             self.numbers[name] = self.app.integration("https://a.example/", name=name)
-            self.app.query("insert into {s}.integration_runtime (integration_id) values (%s) on conflict do nothing",
-                           (self.numbers[name],))
         for column, value in columns.items():
             table, key = (("integrations", "id") if column in ("enabled", "paused_until", "pause_reason") else
                           ("integration_runtime", "integration_id"))
@@ -130,7 +128,6 @@ class Flaps:
         self.app, self.cursor, self.daemon = app, session.cursor(), daemon.cursor()
         self.integration = app.integration("https://a.example/")
         self.cursor.execute("set search_path = anubis")
-        app.query("insert into {s}.integration_runtime (integration_id) values (%s) on conflict do nothing", (self.integration,))
         for name, types in (("alerts_look", "bigint, bigint, integer, bigint, text"), ("alerts_notify", "bigint, text[]")):
             self.cursor.execute(f"prepare {name} ({types}) as {STATEMENTS[name]}")
 

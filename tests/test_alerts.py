@@ -86,8 +86,8 @@ def test_backlog_counts_what_could_be_sent(app, institutions, make_daemon):
     later = app.integration(url)
     app.subscriptions(later, 3, scheduled_to="2099-01-01")
     broken = app.integration(url)
-    app.query("insert into {s}.integration_runtime (integration_id, circuit_state, circuit_until, circuit_reason) "
-              "values (%s, 'open', now() + interval '1 h', 'failures')", (broken,))
+    app.query("update {s}.integration_runtime set circuit_state = 'open', circuit_until = now() + interval '1 h', "
+              "circuit_reason = 'failures' where integration_id = %s", (broken,))
     app.subscriptions(broken, 3)
     app.subscriptions(slow, 3)
     daemon = make_daemon({**SETTINGS, "circuit_breaker": {"recovery_timeout": "1h", "max_recovery_timeout": "1h"}}).start()
@@ -207,8 +207,8 @@ def test_another_daemon_looks_when_the_one_that_did_is_frozen(app, make_daemon):
 def circuit_of_nobody(app):
     """An integration that gets nothing, whose circuit is open: its id."""
     dead = app.integration("https://x.example/", name="Dead")
-    app.query("insert into {s}.integration_runtime (integration_id, circuit_state, circuit_until, circuit_since, circuit_reason) "
-              "values (%s, 'open', now() + interval '1 h', now(), 'failures')", (dead,))
+    app.query("update {s}.integration_runtime set circuit_state = 'open', circuit_until = now() + interval '1 h', "
+              "circuit_since = now(), circuit_reason = 'failures' where integration_id = %s", (dead,))
     return dead
 
 

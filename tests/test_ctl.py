@@ -197,7 +197,7 @@ def populate(app):
               (paused,))
     disabled = app.integration("https://disabled.example/", enabled=False)
     open_circuit = app.integration("https://open.example/")
-    app.query("insert into {s}.integration_runtime (integration_id, circuit_state) values (%s, 'open')", (open_circuit,))
+    app.query("update {s}.integration_runtime set circuit_state = 'open' where integration_id = %s", (open_circuit,))
     bare = app.integration("https://bare.example/")
     app.query("update {s}.integrations set endpoint_url = null where id = %s", (bare,))
     ids = {"due": app.subscription(good), "paused": app.subscription(paused), "disabled": app.subscription(disabled),
@@ -457,8 +457,8 @@ def test_status_names_those_in_trouble_first(app, ctl):
 def test_an_open_circuit_says_why_and_when_it_is_tried(app, ctl, command):
     integration = app.integration("https://x.example/")
     app.subscription(integration)
-    app.query("insert into {s}.integration_runtime (integration_id, circuit_state, circuit_since, circuit_until, circuit_reason) "
-              "values (%s, 'open', now(), now() + interval '5 min', 'failures')", (integration,))
+    app.query("update {s}.integration_runtime set circuit_state = 'open', circuit_since = now(), "
+              "circuit_until = now() + interval '5 min', circuit_reason = 'failures' where integration_id = %s", (integration,))
 
     def said():
         return " ".join(ctl(command).expect(0).stdout.split())

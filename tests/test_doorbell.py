@@ -82,9 +82,9 @@ def test_rows_that_no_claim_could_take_ring_nobody(app, bell, institutions, make
     settings, columns, values = WAITING[why]
     integration = None if settings is None else app.integration(institutions.url("/good"), **settings)
     if why == "open circuit":
-        app.query("insert into {s}.integration_runtime (integration_id, circuit_state) values (%s, 'open')", (integration,))
+        app.query("update {s}.integration_runtime set circuit_state = 'open' where integration_id = %s", (integration,))
     if why == "backing off":
-        app.query("insert into {s}.integration_runtime (integration_id, backoff_until) values (%s, 'infinity')", (integration,))
+        app.query("update {s}.integration_runtime set backoff_until = 'infinity' where integration_id = %s", (integration,))
     make_daemon(BY_BELL).start()
     bell.wait_held()
     write(app, integration, columns=columns, values=values)
@@ -109,7 +109,7 @@ def test_what_ends_the_wait_rings(app, bell, institutions, make_daemon, how):
     settings, statement = WOKEN[how]
     integration = app.integration(institutions.url("/good"), **settings)
     if how.startswith("circuit"):
-        app.query("insert into {s}.integration_runtime (integration_id, circuit_state) values (%s, 'open')", (integration,))
+        app.query("update {s}.integration_runtime set circuit_state = 'open' where integration_id = %s", (integration,))
     make_daemon(BY_BELL).start()
     bell.wait_held()
     columns = {"rescheduled": {"scheduled_to": "2999-01-01"}, "released": {"status": "retry", "held_at": "now()"}}.get(how, {})
@@ -122,7 +122,6 @@ def test_what_ends_the_wait_rings(app, bell, institutions, make_daemon, how):
 
 def test_a_circuit_that_opens_rings_nobody(app, bell, institutions, make_daemon):
     integration = app.integration(institutions.url("/good"))
-    app.query("insert into {s}.integration_runtime (integration_id) values (%s)", (integration,))
     make_daemon(BY_BELL).start()
     bell.wait_held()
     app.query("update {s}.integration_runtime set circuit_state = 'open'")

@@ -84,7 +84,7 @@ def test_kinds_of_locks(database):
 def test_a_circuit_that_closes_rings(app):
     """A daemon that sleeps is woken, as by whatever else makes an integration due."""
     integration = app.integration("https://x.example/")
-    app.query("insert into {s}.integration_runtime (integration_id, circuit_state) values (%s, 'open')", (integration,))
+    app.query("update {s}.integration_runtime set circuit_state = 'open' where integration_id = %s", (integration,))
     sleeper = app.database.connect()
     cursor = sleeper.cursor()
     cursor.execute("select pg_advisory_lock(anubis.lock_key('bell')), anubis.doorbell_channel()")

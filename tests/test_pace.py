@@ -275,7 +275,6 @@ def test_a_lock_does_not_lose_what_was_asked_for(app, institutions, make_daemon)
     daemon = make_daemon({"log_level": "info", "retry": {"base_delay": "100ms", "max_delay": "1h"},
                           "delivery": {"max_in_flight_per_integration": 2}}).start()
     integration = app.integration(institutions.url("/reject/429?retry_after=600"))
-    app.query("insert into {s}.integration_runtime (integration_id) values (%s)", (integration,))
     connection = app.database.connect()
     connection.autocommit = False
     connection.cursor().execute("select from anubis.integration_runtime for update")
@@ -423,7 +422,7 @@ JUDGED = [
 @pytest.mark.parametrize("before, turn, same, answers, lately, found", JUDGED)
 def test_refusals_in_a_row_are_counted(app, before, turn, same, answers, lately, found):
     integration = app.integration("https://usp.example/")
-    app.query("insert into {s}.integration_runtime (integration_id, refused_in_row) values (%s, %s)", (integration, before))
+    app.query("update {s}.integration_runtime set refused_in_row = %s where integration_id = %s", (before, integration))
     judged = app.query("select j.* from {s}.integrations i, {s}.refusals_judged(i.id, {s}.integration_fingerprint("
                        "i.endpoint_url, i.auth_token, i.delivery_settings) + %s, %s, %s, %s, 'why') j",
                        (0 if same else 1, turn, [a == "+" for a in answers], lately))[0]
@@ -435,8 +434,8 @@ def test_refusals_in_a_row_are_counted(app, before, turn, same, answers, lately,
 def test_an_application_that_changes_settings_meets_no_deadlock(app):
     """It has the integration's row when refusals are counted that pause it; what it writes then needs the other row."""
     integration = app.integration("https://usp.example/")
-    app.query("insert into {s}.integration_runtime (integration_id, refused_in_row, circuit_state, circuit_until) "
-              "values (%s, 19, 'open', now() + interval '1 h')", (integration,))
+    app.query("update {s}.integration_runtime set refused_in_row = 19, circuit_state = 'open', "
+              "circuit_until = now() + interval '1 h' where integration_id = %s", (integration,))
     counted = []
     judge = threading.Thread(target=lambda: counted.append(app.query(
         "select j.may_fail from {s}.integrations i, {s}.refusals_judged(i.id, {s}.integration_fingerprint("

@@ -641,9 +641,8 @@ def test_a_clock_that_is_set_back_parks_nothing(app, institutions, make_daemon):
               f"lease_expires_at = {ahead} + interval '1 s', updated_at = {ahead} where id = %s", (rows[1],))
     app.query("update {s}.subscriptions set status = 'retry', attempts = 1, next_attempt_at = now() + interval '5 hours' "
               "where id = %s", (rows[2],))
-    app.query("insert into {s}.integration_runtime (integration_id, backoff_until, backoff_since, backoff_reason) "
-              f"values (%s, {ahead} + interval '1 s', {ahead}, 'HTTP 429') on conflict (integration_id) do update "
-              "set backoff_until = excluded.backoff_until, backoff_since = excluded.backoff_since", (integration,))
+    app.query(f"update {{s}}.integration_runtime set backoff_until = {ahead} + interval '1 s', backoff_since = {ahead}, "
+              "backoff_reason = 'HTTP 429' where integration_id = %s", (integration,))
     served = app.integration(institutions.url("/good"), max_in_flight=2)
     app.query("update {s}.integration_runtime set served_by = 'gone', served_since = " + ahead + ", "
               f"served_until = {ahead} + interval '1 s' where integration_id = %s", (served,))

@@ -355,11 +355,32 @@ def test_what_a_strict_transaction_has_missed_is_found(rules, ctl):
 
 def test_inserts_lock_no_integration(rules):
     """Nobody who edits an integration waits for them, and no multixact comes of them."""
+    last = "select xmax::text from {s}.integrations where id = 1"
+    before = rules.value(last)
     writers = [rules.database.connect(autocommit=False) for _ in range(3)]
     for writer in writers:
         writer.cursor().execute("insert into anubis.subscriptions (integration_id) values (1)")
-    assert rules.value("select xmax::text from {s}.integrations where id = 1") == "0"
+    assert rules.value(last) == before
     rules.query("select from {s}.integrations where id = 1 for update nowait")
     for writer in writers:
         writer.commit()
         writer.close()
+
+
+def runtime(app):
+    return app.query("select integration_id, circuit_state, sent, failed from {s}.integration_runtime order by 1")
+
+
+def test_each_integration_has_its_row_of_what_changes_often(app, make_daemon):
+    """From its insert to its end, also one that never got anything."""
+    app.integration("https://a.example/", enabled=False)
+    app.query("insert into {s}.integrations (name) select 'Many' from generate_series(1, 3)")
+    assert runtime(app) == [(number, "closed", 0, 0) for number in (1, 2, 3, 4)]
+    app.query("update {s}.integrations set id = 77 where id = 2; delete from {s}.integrations where id = 3; "
+              "insert into {s}.integrations (id, name) values (9223372036854775807, 'Last')")
+    assert [row[0] for row in runtime(app)] == [1, 4, 77, 2**63 - 1]
+    # A copy of the table alone, which no trigger sees, or a hand.
+    app.query("set session_replication_role = replica; insert into {s}.integrations (id, name) values (99, 'Copied'); "
+              "delete from {s}.integration_runtime where integration_id = 1")
+    make_daemon().start()
+    wait_for(lambda: [row[0] for row in runtime(app)] == [1, 4, 77, 99, 2**63 - 1], 60, "the rows that were missing")

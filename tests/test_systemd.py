@@ -213,8 +213,8 @@ def test_alerts_stand_in_the_journal_by_their_fields(running):
     machine.sql("insert into anubis.dead_letters (consumer_group, topic, partition, \"offset\", error) "
                 "values ('x', 't', 0, 0, 'e')")
     dead = integration(machine, "https://x.example/")
-    machine.sql("insert into anubis.integration_runtime (integration_id, circuit_state, circuit_until, circuit_since, "
-                f"circuit_reason) values ({dead}, 'open', now() + interval '1 h', now(), 'failures')")
+    machine.sql("update anubis.integration_runtime set circuit_state = 'open', circuit_until = now() + interval '1 h', "
+                f"circuit_since = now(), circuit_reason = 'failures' where integration_id = {dead}")
     fired = {e["MESSAGE"].split(": ")[1].split(",")[0]: e for e in machine.wait_message(MSG["MSG_ALERT"], since, 60, count=2)}
     assert {e["PRIORITY"] for e in fired.values()} == {"1"} and fired.keys() == {"dead_letters", "circuit_open"}
     assert (fired["circuit_open"]["INTEGRATION_ID"], fired["circuit_open"]["INTEGRATION_NAME"]) == (str(dead), "x")

@@ -15,14 +15,15 @@ begin
 end $$;
 revoke execute on function @extschema@.integration_changed() from public;
 
--- A claim of an integration with a limit takes its times or slots under the lock of this row: see rate_next() and may_serve().
-create or replace function @extschema@.integration_limited() returns trigger language plpgsql security definer
+-- Each integration has its row, for whoever reads it; and a claim of one with a limit takes its times or slots under the lock of this row:
+-- see rate_next() and may_serve().
+create or replace function @extschema@.integration_begun() returns trigger language plpgsql security definer
     set search_path = pg_catalog, pg_temp as $$
 begin
     insert into @extschema@.integration_runtime (integration_id) values (new.id) on conflict do nothing;
     return null;
 end $$;
-revoke execute on function @extschema@.integration_limited() from public;
+revoke execute on function @extschema@.integration_begun() from public;
 
 -- An integration or a filter that subscriptions refer to stays, with its id. Inserts look at their integration without a lock on its row,
 -- so before one goes, all writers of subscriptions are kept away: those that came before are seen, those that come later see that it is

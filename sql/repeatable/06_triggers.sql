@@ -78,11 +78,10 @@ create trigger anubis_integration_mended after update of endpoint_url, auth_toke
     for each row when (old.endpoint_url is distinct from new.endpoint_url or old.auth_token is distinct from new.auth_token
                        or old.delivery_settings is distinct from new.delivery_settings)
     execute function @extschema@.integration_mended();
-drop trigger if exists anubis_integration_limited on @extschema@.integrations;
-create trigger anubis_integration_limited after insert or update of rate_limit, max_in_flight on @extschema@.integrations
-    for each row when (new.rate_limit is not null or new.max_in_flight is not null) execute function @extschema@.integration_limited();
-insert into @extschema@.integration_runtime (integration_id)
-select id from @extschema@.integrations where rate_limit is not null or max_in_flight is not null on conflict do nothing;
+drop trigger if exists anubis_integration_begun on @extschema@.integrations;
+create trigger anubis_integration_begun after insert or update of rate_limit, max_in_flight on @extschema@.integrations
+    for each row execute function @extschema@.integration_begun();
+insert into @extschema@.integration_runtime (integration_id) select id from @extschema@.integrations on conflict do nothing;
 drop trigger if exists anubis_confirmation_set on @extschema@.integrations;
 create trigger anubis_confirmation_set after insert on @extschema@.integrations
     for each row when (new.delivery_settings ? 'confirmation') execute function @extschema@.confirmation_changed();

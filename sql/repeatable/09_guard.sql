@@ -38,7 +38,7 @@ create or replace function @extschema@.triggers_amiss() returns text language sq
                    ('integrations', 'anubis_integration_woken'), ('integrations', 'anubis_integration_mended'),
                    ('integrations', 'anubis_integration_check'), ('integrations', 'anubis_reference_moved'),
                    ('integrations', 'anubis_reference_moved_id'), ('subscriptions', 'anubis_moved'),
-                   ('integrations', 'anubis_integration_limited'),
+                   ('integrations', 'anubis_integration_begun'),
                    ('integrations', 'anubis_confirmation_set'), ('integrations', 'anubis_confirmation_changed'), ('integration_runtime', 'anubis_circuit_changed'),
                    ('integration_filters', 'anubis_filter_check'),
                    ('subscription_events', 'ledger_append_only'), ('subscription_events', 'ledger_no_truncate')) as w (relation, name)

@@ -162,7 +162,7 @@ create or replace function @extschema@.tables_bypassed() returns text language s
                            anubis_4_change_refused on subscriptions,anubis_inserted on subscriptions,anubis_updated on subscriptions,anubis_moved on subscriptions,
                            anubis_no_delete on subscriptions,anubis_no_truncate on subscriptions,
                            anubis_confirmation_changed on integrations,anubis_confirmation_set on integrations,
-                           anubis_integration_check on integrations,anubis_reference_moved on integrations,anubis_reference_moved_id on integrations,anubis_integration_limited on integrations,
+                           anubis_integration_check on integrations,anubis_reference_moved on integrations,anubis_reference_moved_id on integrations,anubis_integration_begun on integrations,
                            anubis_integration_mended on integrations,anubis_integration_woken on integrations,
                            anubis_reference_id_kept on integrations,anubis_reference_kept on integrations,
                            anubis_reference_no_truncate on integrations,anubis_reference_id_kept on integration_filters,

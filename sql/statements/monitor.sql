@@ -45,13 +45,12 @@ select coalesce((select xid::text::bigint from held order by age(xid) desc limit
 
 -- name: mend_times
 -- What was written in the future: the server's clock was ahead and has been set back. Retries, leases, waiting integrations and those that
--- one daemon alone serves wait as long as they were to, but from now on. How many subscriptions there were. And rows of integration_runtime that a hand deleted, without
--- which nothing is claimed of an integration with a limit.
-with limited as (
+-- one daemon alone serves wait as long as they were to, but from now on. How many subscriptions there were. And rows of integration_runtime that a hand deleted, or
+-- that a copy of integrations alone does not bring: nothing is claimed of an integration with a limit that has none.
+with begun as (
   insert into integration_runtime (integration_id)
   select i.id from integrations i
-   where (i.rate_limit is not null or i.max_in_flight is not null)
-     and not exists (select from integration_runtime r where r.integration_id = i.id)
+   where not exists (select from integration_runtime r where r.integration_id = i.id)
    on conflict do nothing
 ), waits as (
   update integration_runtime set backoff_until = now() + (backoff_until - backoff_since), backoff_since = now()
