@@ -1,7 +1,6 @@
 /* See ctl_batches.h. */
 #include "ctl/ctl_batches.h"
 
-#include <errno.h>
 #include <inttypes.h>
 #include <poll.h>
 
@@ -12,32 +11,37 @@ bool ctl_is_stopped(const struct ctl *c)
     return poll(&stop, 1, 0) != 0;
 }
 
-/* Where a row is to blame, halves find it. */
-static int work_on(struct pg *pg, const int64_t *ids, size_t count, ctl_batch_work work, void *userdata,
-                   struct sentences *refused)
-{
-    int r = work(ids, count, userdata);
+struct batches {
+    struct pg *pg;
+    pg_rows_work work;
+    void *userdata;
+    struct sentences *refused;
+};
 
-    if (r != -EBADMSG || !pg_usable(pg) || !pg_blames_row(pg_error_sqlstate(pg)))
-        return r;
-    if (count == 1) {
-        sentences_add(refused,
-                      "subscription %" PRId64
-                      ": a rule or a trigger of the application refuses the change (SQLSTATE %s)",
-                      *ids, pg_error_sqlstate(pg));
-        return PG_DONE;
-    }
-    size_t half = count / 2;
-    r = work_on(pg, ids, half, work, userdata, refused);
-    return r == PG_DONE ? work_on(pg, ids + half, count - half, work, userdata, refused) : r;
+static int work_on(const int64_t *ids, size_t count, void *userdata)
+{
+    struct batches *b = userdata;
+
+    return b->work(ids, count, b->userdata);
 }
 
-int ctl_in_batches(struct ctl *c, struct pg *pg, const int64_t *ids, size_t count, ctl_batch_work work,
+static void name_refused(int64_t id, void *userdata)
+{
+    struct batches *b = userdata;
+
+    sentences_add(b->refused,
+                  "subscription %" PRId64
+                  ": a rule or a trigger of the application refuses the change (SQLSTATE %s)",
+                  id, pg_error_sqlstate(b->pg));
+}
+
+int ctl_in_batches(struct ctl *c, struct pg *pg, const int64_t *ids, size_t count, pg_rows_work work,
                    void *userdata, struct sentences *refused)
 {
+    struct batches b = {.pg = pg, .work = work, .userdata = userdata, .refused = refused};
     int r = PG_DONE;
 
     for (size_t i = 0; r == PG_DONE && i < count && !ctl_is_stopped(c); i += CTL_BATCH)
-        r = work_on(pg, ids + i, MIN(count - i, (size_t) CTL_BATCH), work, userdata, refused);
+        r = pg_in_halves(pg, ids + i, MIN(count - i, (size_t) CTL_BATCH), work_on, name_refused, &b);
     return r;
 }

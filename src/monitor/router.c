@@ -8,6 +8,7 @@
 
 #include "base/log.h"
 #include "base/timeutil.h"
+#include "pg/pg_halves.h"
 #include "sql/statements.h"
 
 /* In one transaction: short enough that nobody waits for its locks. */
@@ -39,43 +40,46 @@ static void end_pass(struct router *r)
                  r->routed, plural(r->routed));
 }
 
-/* The server's words may quote the row, so its SQLSTATE stands for them. */
-static int route(struct router *r, struct pg *pg, const int64_t *ids, size_t count)
+struct routing {
+    struct router *router;
+    struct pg *pg;
+};
+
+static int route(const int64_t *ids, size_t count, void *userdata)
 {
+    struct routing *g = userdata;
     CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
     CLEANUP(pg_result_freep) struct pg_result *done = NULL;
 
     pg_arg_i64s(&args, ids, sizeof(*ids), count);
-    int res = pg_query(pg, &sql_routing_route, &args, &done, NULL);
-    if (res == PG_DONE) {
-        r->routed += pg_get_i64(done, 0, 0);
-        r->left_out += pg_get_i64(done, 0, 1);
-        return PG_DONE;
-    }
-    if (count == 1 && pg_usable(pg) && pg_blames_row(pg_error_sqlstate(pg)) && trouble_begins(&r->refused))
-        log_warning("a filter takes subscription %" PRId64
-                    ", but a rule or a trigger of the application refuses the change (SQLSTATE %s)",
-                    ids[0], pg_error_sqlstate(pg));
-    return res;
+    int res = pg_query(g->pg, &sql_routing_route, &args, &done, NULL);
+    if (res != PG_DONE)
+        return res;
+    g->router->routed += pg_get_i64(done, 0, 0);
+    g->router->left_out += pg_get_i64(done, 0, 1);
+    return PG_DONE;
 }
 
-/* One at a time where a row is to blame: the others shall not wait for it. */
+/* The server's words may quote the row, so its SQLSTATE stands for them. */
+static void note_refused(int64_t id, void *userdata)
+{
+    struct routing *g = userdata;
+
+    if (trouble_begins(&g->router->refused))
+        log_warning("a filter takes subscription %" PRId64
+                    ", but a rule or a trigger of the application refuses the change (SQLSTATE %s)",
+                    id, pg_error_sqlstate(g->pg));
+}
+
 static int route_rows(struct router *r, struct pg *pg, const struct pg_result *rows)
 {
     size_t count = (size_t) pg_rows(rows);
     CLEANUP(freep) int64_t *ids = xcalloc(count, sizeof(*ids));
+    struct routing routing = {.router = r, .pg = pg};
 
     for (size_t i = 0; i < count; i++)
         ids[i] = pg_get_i64(rows, (int) i, 0);
-    int res = route(r, pg, ids, count);
-    if (res == PG_DONE || !pg_usable(pg) || !pg_blames_row(pg_error_sqlstate(pg)))
-        return res;
-    for (size_t i = 0; i < count; i++) {
-        res = route(r, pg, &ids[i], 1);
-        if (res != PG_DONE && (!pg_usable(pg) || !pg_blames_row(pg_error_sqlstate(pg))))
-            return res;
-    }
-    return PG_DONE;
+    return pg_in_halves(pg, ids, count, route, note_refused, &routing);
 }
 
 static int route_batch(struct router *r, struct pg *pg)

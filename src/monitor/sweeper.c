@@ -5,6 +5,7 @@
 
 #include "base/log.h"
 #include "base/timeutil.h"
+#include "pg/pg_halves.h"
 #include "sql/statements.h"
 
 /* In one transaction. */
@@ -14,30 +15,34 @@
 /* Each refusal is a line in the server's log. */
 #define REFUSED_USEC (30 * USEC_PER_SEC)
 
-/* Where a row is to blame, halves find it. How many were settled, -1 = it could not. */
-static int64_t settle(struct sweeper *s, struct pg *pg, const int64_t *ids, size_t count)
+struct settling {
+    struct sweeper *sweeper;
+    struct pg *pg;
+    int64_t settled;
+};
+
+static int settle(const int64_t *ids, size_t count, void *userdata)
 {
+    struct settling *s = userdata;
     CLEANUP(pg_args_free) struct pg_args args = PG_ARGS_INIT;
     int64_t settled = 0;
 
     pg_arg_i64s(&args, ids, sizeof(*ids), count);
-    if (pg_query_i64(pg, &sql_confirmations_settle, &args, &settled, NULL) == PG_DONE)
-        return settled;
-    if (!pg_usable(pg) || !pg_blames_row(pg_error_sqlstate(pg)))
-        return -1;
-    if (count == 1) {
-        s->has_refused = true;
-        if (trouble_begins(&s->refused))
-            log_warning("an institution has said what became of subscription %" PRId64
-                        ", which is held, but a rule or a trigger of the application refuses the change "
-                        "(SQLSTATE %s); trying again",
-                        *ids, pg_error_sqlstate(pg));
-        return 0;
-    }
-    size_t half = count / 2;
-    settled = settle(s, pg, ids, half);
-    int64_t rest = settled < 0 ? -1 : settle(s, pg, ids + half, count - half);
-    return rest < 0 ? -1 : settled + rest;
+    int r = pg_query_i64(s->pg, &sql_confirmations_settle, &args, &settled, NULL);
+    s->settled += settled;
+    return r;
+}
+
+static void note_refused(int64_t id, void *userdata)
+{
+    struct settling *s = userdata;
+
+    s->sweeper->has_refused = true;
+    if (trouble_begins(&s->sweeper->refused))
+        log_warning("an institution has said what became of subscription %" PRId64
+                    ", which is held, but a rule or a trigger of the application refuses the change "
+                    "(SQLSTATE %s); trying again",
+                    id, pg_error_sqlstate(s->pg));
 }
 
 static void end_look(struct sweeper *s)
@@ -64,15 +69,18 @@ static bool settle_held(struct sweeper *s, struct pg *pg)
     CLEANUP(freep) int64_t *ids = xcalloc(count + 1, sizeof(*ids));
     for (size_t i = 0; i < count; i++)
         ids[i] = pg_get_i64(rows, (int) i, 0);
-    int64_t settled = count > 0 ? settle(s, pg, ids, count) : 0;
-    if (settled > 0)
-        log_notice("%" PRId64 " held subscription%s settled by what institutions had said before", settled,
-                   settled == 1 ? " was" : "s were");
-    if (settled >= 0 && count == BATCH)
+    struct settling settling = {.sweeper = s, .pg = pg};
+    int r = count > 0 ? pg_in_halves(pg, ids, count, settle, note_refused, &settling) : PG_DONE;
+    if (settling.settled > 0)
+        log_notice("%" PRId64 " held subscription%s settled by what institutions had said before",
+                   settling.settled, settling.settled == 1 ? " was" : "s were");
+    if (r != PG_DONE)
+        return false;
+    if (count == BATCH)
         s->id = ids[count - 1];
-    else if (settled >= 0)
+    else
         end_look(s);
-    return settled >= 0 && count == BATCH;
+    return count == BATCH;
 }
 
 /* Those to come stand in the order of time in an index: while none is late, looking costs nothing. */
