@@ -386,7 +386,8 @@ def test_refusals_that_cannot_be_counted_do_not_fail(app, institutions, make_dae
     others = {app.integration(institutions.url("/reject/422")): "failed", app.integration(institutions.url("/good")): "sent"}
     app.subscriptions(refusing, 10)
     app.wait_states(sent=10)
-    wait_for(lambda: app.value("select taken_at from {s}.integration_runtime"), 30, "it to be known")
+    wait_for(lambda: app.value("select taken_at from {s}.integration_runtime where integration_id = %s", (refusing,)), 30,
+             "it to be known")
     institutions.become("/good/refusing", "/reject/400")
     connection = app.database.connect(autocommit=False)
     connection.cursor().execute("select from anubis.integrations where id = %s for update", (refusing,))
