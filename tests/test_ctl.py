@@ -575,10 +575,11 @@ def test_explain(app, ctl):
                                           "from {s}.integrations where pause_reason = '410 Gone'")
     assert explained("disabled")["reasons"] == ["its integration is disabled"]
     assert explained("open")["reasons"][0].startswith("its integration's circuit is open (its requests fail); ")
-    app.query("update {s}.integration_runtime set circuit_until = now() + interval '5 min', circuit_reason = 'authentication'")
+    app.query("update {s}.integration_runtime set circuit_until = now() + interval '5 min', circuit_reason = 'authentication' "
+              "where circuit_state = 'open'")
     assert re.search(r"\(its credentials are refused or missing\); one subscription is tried at \S+ \S+Z \(in [45] min\), and at "
                      "once ", explained("open")["reasons"][0])
-    app.query("update {s}.integration_runtime set circuit_state = 'half_open'")
+    app.query("update {s}.integration_runtime set circuit_state = 'half_open' where circuit_state = 'open'")
     assert "one subscription is being tried" in explained("open")["reasons"][0]
     assert "has no endpoint_url" in explained("bare")["reasons"][0]
     scheduled = explained("scheduled")
