@@ -97,6 +97,22 @@ def test_gaps_of_then_are_left_out(app):
         1, 2, 6, 8, 10, 11, 13, 14, 15]
 
 
+def test_a_topic_with_fewer_partitions_is_looked_at_again(app):
+    """By the former ones a group's look had left out what was in those that are no more."""
+    app.query("update {s}.relay_state set high = 20")
+    app.query("insert into {s}.relay_topics (topic, from_sequence, partitions) values (%s, 0, 3)", (CREATED,))
+    app.query("insert into {s}.consumer_offsets (consumer_group, topic, partition, next_offset, read_model) "
+              "select 'g', %s, n, 5, 'integration' from generate_series(0, 3) n", (CREATED,))
+    asked = "select array_agg(partition order by partition) from {s}.consumer_offsets where unread_until = 9223372036854775807"
+    for partitions, expected in ((3, None), (5, None), (2, [0, 1])):
+        with contextlib.closing(app.database.connect()) as connection, connection.cursor() as cursor:
+            cursor.execute("set search_path = anubis")
+            cursor.execute(f"prepare note as {STATEMENTS['relay_add_partitions']}")
+            cursor.execute("execute note (%s, %s, %s)", (CREATED, 20 + partitions, partitions))
+        assert app.value(asked) == expected, partitions
+        app.query("update {s}.relay_topics set from_sequence = from_sequence - 100 where topic = %s", (CREATED,))
+
+
 @pytest.mark.real_kafka
 def test_two_groups_that_lack_the_same(world, make_daemon):
     """Of two read models: what one has not read and the other has not either comes again once."""
@@ -181,6 +197,34 @@ def test_topics_that_are_made_anew_before_all_was_read(world, make_daemon, after
     daemon.term()
     make_daemon(world.settings, kafka=world.kafka).start()
     world.check(50 + after, {kind: 20 - 50 for kind in kinds})
+
+
+@pytest.mark.real_kafka
+@pytest.mark.parametrize("away", [False, True], ids=["at once", "after a while"])
+def test_running_groups_find_their_topics_with_fewer_partitions(world, make_daemon, away):
+    """What was in them unread is published again, wherever it was, also when the relay learns of it later than the groups."""
+    kinds, kafka = ("created", "updated", "sent"), world.kafka
+    daemon = make_daemon(world.settings, kafka=kafka).start()
+    world.send(40, 40)
+    world.ctl("verify", "--wait").expect(0)
+    daemon.term()
+    daemon = make_daemon(merged(world.settings, {"kafka": {"create_topics": False}}), kafka=kafka).start()
+    world.send(20, 60)  # before the groups have their partitions
+    if away:
+        for kind in kinds:
+            kafka.delete_topic(world.topic(kind))
+        world.app.subscriptions(world.integration, 20)
+        daemon.wait_log("waits for 3 topics not there yet", 60)
+        for kind in kinds:
+            kafka.create_topic(world.topic(kind), 1)
+    else:
+        for kind in kinds:
+            kafka.replace_topic(world.topic(kind), 1)
+        world.app.subscriptions(world.integration, 20)
+    world.send(20, 100)
+    world.check(100, {})
+    assert daemon.term() == 0
+    assert "left behind" not in daemon.log
 
 
 @pytest.mark.real_kafka

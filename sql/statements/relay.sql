@@ -243,9 +243,19 @@ select from_sequence, partitions from relay_topics where topic = $1 order by fro
 select last_value + 1 from ledger_id_seq
 
 -- name: relay_add_partitions
+-- A topic that has fewer than before was made anew: what groups have not read of it is in question, see monitor_unread.sql. Groups may
+-- have found that before, and looked by the former partitions.
 -- $1 text: topic
 -- $2 bigint: the first ledger id that it holds for
 -- $3 integer: partitions
+with published as (
+-- include: consumer_published.part.sql
+), fewer as (
+  select from (select partitions from relay_topics where topic = $1 order by from_sequence desc limit 1) t where t.partitions > $3
+), noted as (
+  update consumer_offsets o set unread_until = 9223372036854775807, unread_below = p.below, unread_gaps = p.gaps
+    from published p cross join fewer where o.topic = $1 and o.partition < $3
+)
 insert into relay_topics (topic, from_sequence, partitions) values ($1, $2, $3)
  on conflict (topic, from_sequence) do update set partitions = excluded.partitions
 
