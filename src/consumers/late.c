@@ -24,14 +24,15 @@ int64_t consumer_read_again_from(struct consumer_partition *p, int64_t first, in
     return from;
 }
 
-/* What was lost of events the ledger has; of what others write, nobody here. */
+/* What was lost of events the ledger has, and the relay notices it where it publishes; of what others write,
+ * nobody here. */
 static void say(const struct consumer *c, const struct consumer_partition *p, int64_t offset)
 {
     bool events = p->type < EVENT_TYPES;
-    const char *lost = events
-                           ? "What was lost is not: when \"anubisctl verify\" goes on naming events that are "
-                             "not handled, run \"anubisctl replay --group "
-                           : "What was lost before it was read can only be written again by who wrote it";
+    const char *lost = events ? "What Kafka has lost before it was read is published again; should "
+                                "\"anubisctl verify\" go on naming events that are not handled, run "
+                                "\"anubisctl replay --group "
+                              : "What was lost before it was read can only be written again by who wrote it";
 
     log_about(
         LOG_WARNING, MSG_CONSUMER_GAP,
