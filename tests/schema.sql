@@ -955,13 +955,33 @@ $$;
 CREATE FUNCTION anubis.installation_name() RETURNS uuid
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$ select '…'::uuid $$;
+CREATE FUNCTION anubis.installation_of_ledger() RETURNS uuid
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select case when anubis.ledger_is_foreign() then (
+        select n.name
+          from (select i.namespace as name, i.copied_up_to from anubis.installation i
+                 union all
+                select split_part(c.note, E'\n', 2)::uuid, i.copied_up_to
+                  from (select note from anubis.audit_checkpoints order by id desc limit 1) c, anubis.installation i) n
+         cross join lateral (select replace(e.event_id::text, '-', '') as id from anubis.subscription_events e
+                              where e.id > n.copied_up_to order by e.id limit 1) e
+         where overlay(left(encode(uuid_send(n.name), 'hex'), 16) placing '8' from 13 for 1) = left(e.id, 16)
+         limit 1)
+      else anubis.installation_name() end
+$$;
 CREATE FUNCTION anubis.installation_settle(is_copy boolean) RETURNS bigint
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
     disabled bigint := 0;
+    given uuid := case when is_copy then gen_random_uuid() else anubis.installation_of_ledger() end;
 begin
+    if given is null then
+        raise exception using errcode = 'object_not_in_prerequisite_state', message = anubis.work_refused();
+    end if;
     -- Daemons at work know the name that it has, publish under it, and count what has it. Those that wait only look now and then.
     for n in 1..50 loop
         exit when not is_copy or anubis.installation_is_elsewhere()
@@ -977,13 +997,15 @@ begin
     end if;
     update anubis.installation
        set (server, database, tables) = (select h.server, h.database, h.tables from anubis.installation_here() h),
-           namespace = case when is_copy then gen_random_uuid() else namespace end,
+           namespace = given,
            copied_up_to = case when is_copy then (select last_value from anubis.ledger_id_seq) else copied_up_to end;
     perform setval('anubis.ledger_place_seq', anubis.ledger_place()) where anubis.ledger_port_differs();
     -- The next leader looks whether Kafka is ahead.
     update anubis.relay_state set timeline = -1 where timeline is not null;
-    if is_copy then
+    if given <> anubis.installation_name() then
         perform anubis.ledger_name_events();
+    end if;
+    if is_copy then
         update anubis.integrations set enabled = false where enabled;
         get diagnostics disabled = row_count;
         update anubis.relay_state r
@@ -3032,6 +3054,7 @@ declare
     replica text := anubis.replica_session();
     statements text;
     ending text;
+    owner uuid;
 begin
     if current_setting('server_encoding') = 'SQL_ASCII' then
         return 'the database''s encoding is SQL_ASCII, in which Postgres takes any bytes for text, and what anubisd sends is UTF-8; load a dump of it '
@@ -3064,15 +3087,21 @@ begin
     if ending is not null then
         return ending;
     end if;
+    if anubis.ledger_is_foreign() then
+        owner := anubis.installation_of_ledger();
+        if owner is null then
+            return format('the ledger has events of another installation, whose row of table installation was not loaded with them. If this is a '
+                          'copy, run "anubisctl installation --copy"; to go on as that installation, write its name from the dump: "update %s '
+                          'set namespace = ...", then run "anubisctl installation --same"', 'anubis.installation'::regclass);
+        end if;
+        return format('the ledger has events of another installation, %s, while this database names new ones by %s. If that one is in use '
+                      'no more, run "anubisctl installation --same"; if this is a copy of it, "anubisctl installation --copy"',
+                      owner, anubis.installation_name());
+    end if;
     if (select i.namespace from anubis.installation i) <> anubis.installation_name() then
         return format('table installation names %s, which somebody has written there, while events and keys are those of installation %s; '
-                      'run "update %s set namespace = %L"', (select namespace from anubis.installation), anubis.installation_name(),
-                      'anubis.installation'::regclass, anubis.installation_name());
-    end if;
-    if anubis.ledger_is_foreign() then
-        return format('the ledger has events of another installation, whose row of table installation was not loaded with them. If this is a '
-                      'copy, run "anubisctl installation --copy"; to go on as that installation, write its name from the dump: "update %s set '
-                      'namespace = ...; select %s()"', 'anubis.installation'::regclass, 'anubis.ledger_name_events'::regproc);
+                      'run "anubisctl installation --same", which writes that name there again',
+                      (select namespace from anubis.installation), anubis.installation_name());
     end if;
     if anubis.installation_is_elsewhere() then
         return format('this database was copied or moved: it belongs to installation %s, which was last used elsewhere. If that one is '

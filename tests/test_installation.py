@@ -125,11 +125,18 @@ def test_a_copy_that_was_called_the_same_beside_the_running_original(original, b
         assert app.states() == {"sent": 20} and daemon.term() == 0
 
 
-@pytest.mark.parametrize("told", ["--copy", "namespace"])
+@pytest.mark.parametrize("told", ["--copy", "--same", "namespace", "name"])
 def test_data_that_were_loaded_into_tables_that_have_a_name(original, broker, institutions, told):
     """Whose they are is seen by their events; nothing is sent until it is said what the database is."""
     server, app = original
     name = app.value("select namespace::text from {s}.installation")
+    if told == "--same":
+        app.query("update {s}.integrations set enabled = false")
+        with Daemon(QUICK, database=app.database, kafka=broker):
+            wait_for(lambda: app.value("select exists (select from {s}.audit_checkpoints)"), 60, "a checkpoint")
+        app.query("update {s}.integrations set enabled = true")
+    else:
+        app.query("truncate {s}.audit_checkpoints")
     copy = Application(server.create_database("copy"))
     Ctl(database=copy.database).migrate()
     dump = subprocess.run([os.path.join(server.bin, "pg_dump"), "--data-only", "--disable-triggers", app.database.conninfo()],
@@ -144,15 +151,40 @@ def test_data_that_were_loaded_into_tables_that_have_a_name(original, broker, in
         copy.subscription(1)
         assert "another installation" in Ctl(database=copy.database)("status", "--json").expect(0).json["daemons_wait"]
         assert institutions.counts()["total"]["requests"] == requests
+        ctl = Ctl(database=copy.database)
+        assert "DAEMONS WAIT: the ledger has events of another installation" in ctl("installation").expect(0).stdout
         if told == "--copy":
-            Ctl(database=copy.database)("installation", "--copy").expect(0)
+            ctl("installation", "--copy").expect(0)
             assert copy.value("select not bool_or(enabled) from {s}.integrations")
+        elif told in ("--same", "name"):
+            if told == "name":
+                copy.query("update {s}.installation set namespace = gen_random_uuid()")
+                assert "write its name from the dump" in ctl("installation", "--same").expect(69).stderr
+                copy.query("update {s}.installation set namespace = %s", (name,))
+            ctl("installation", "--same", "--dry-run").expect(0)
+            assert copy.value("select {s}.installation_name()::text <> %s", (name,))
+            said = re.sub(r"\s+", " ", ctl("installation", "--same").expect(0).stdout)
+            assert "Daemons go on here, under the name of the former database" in said and "DAEMONS WAIT" not in said
+            assert installation(copy.database)["installation"] == name
+            assert "nothing had to be said" in ctl("installation", "--same").expect(0).stdout
         else:
             copy.query("update {s}.installation set namespace = %s; select {s}.ledger_name_events()", (name,))
         copy.query("update {s}.integrations set enabled = true")
         copy.wait_states(sent=21)
+        wait_for(lambda: Ctl(database=copy.database, kafka=broker)("verify").code == 0, 60, "all to be published and handled")
         assert daemon.term() == 0
         assert daemon.start().term() == 0
+
+
+def test_another_name_that_a_hand_wrote_is_put_back(app, institutions, make_daemon, ctl):
+    name = app.value("select namespace::text from {s}.installation")
+    app.query("update {s}.installation set namespace = gen_random_uuid()")
+    app.subscription(app.integration(institutions.url("/good")))
+    daemon = make_daemon().start()
+    daemon.wait_log('table installation names .*run "anubisctl installation --same"')
+    assert "has the name again that events and keys have" in re.sub(r"\s+", " ", ctl("installation", "--same").expect(0).stdout)
+    assert installation(app.database)["installation"] == name
+    app.wait_states(sent=1)
 
 
 def test_a_physical_copy_under_another_port(own_postgres, broker, institutions):

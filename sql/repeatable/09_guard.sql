@@ -111,6 +111,22 @@ create or replace function @extschema@.ledger_is_foreign() returns boolean langu
              where e.id > (select i.copied_up_to from @extschema@.installation i) order by e.id limit 1) e
 $$;
 
+-- The installation whose events the ledger has: by its first event, one of those whose names stand in this database; NULL = none of these.
+-- Ids of events hold half of the name: see ledger_name_events().
+create or replace function @extschema@.installation_of_ledger() returns uuid language sql stable set search_path = pg_catalog, pg_temp as $$
+    select case when @extschema@.ledger_is_foreign() then (
+        select n.name
+          from (select i.namespace as name, i.copied_up_to from @extschema@.installation i
+                 union all
+                select split_part(c.note, E'\n', 2)::uuid, i.copied_up_to
+                  from (select note from @extschema@.audit_checkpoints order by id desc limit 1) c, @extschema@.installation i) n
+         cross join lateral (select replace(e.event_id::text, '-', '') as id from @extschema@.subscription_events e
+                              where e.id > n.copied_up_to order by e.id limit 1) e
+         where overlay(left(encode(uuid_send(n.name), 'hex'), 16) placing '8' from 13 for 1) = left(e.id, 16)
+         limit 1)
+      else @extschema@.installation_name() end
+$$;
+
 -- Why no daemon may work here, and what would be right; NULL = one may.
 create or replace function @extschema@.work_refused() returns text language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 declare
@@ -121,6 +137,7 @@ declare
     replica text := @extschema@.replica_session();
     statements text;
     ending text;
+    owner uuid;
 begin
     if current_setting('server_encoding') = 'SQL_ASCII' then
         return 'the database''s encoding is SQL_ASCII, in which Postgres takes any bytes for text, and what anubisd sends is UTF-8; load a dump of it '
@@ -153,15 +170,21 @@ begin
     if ending is not null then
         return ending;
     end if;
+    if @extschema@.ledger_is_foreign() then
+        owner := @extschema@.installation_of_ledger();
+        if owner is null then
+            return format('the ledger has events of another installation, whose row of table installation was not loaded with them. If this is a '
+                          'copy, run "anubisctl installation --copy"; to go on as that installation, write its name from the dump: "update %s '
+                          'set namespace = ...", then run "anubisctl installation --same"', '@extschema@.installation'::regclass);
+        end if;
+        return format('the ledger has events of another installation, %s, while this database names new ones by %s. If that one is in use '
+                      'no more, run "anubisctl installation --same"; if this is a copy of it, "anubisctl installation --copy"',
+                      owner, @extschema@.installation_name());
+    end if;
     if (select i.namespace from @extschema@.installation i) <> @extschema@.installation_name() then
         return format('table installation names %s, which somebody has written there, while events and keys are those of installation %s; '
-                      'run "update %s set namespace = %L"', (select namespace from @extschema@.installation), @extschema@.installation_name(),
-                      '@extschema@.installation'::regclass, @extschema@.installation_name());
-    end if;
-    if @extschema@.ledger_is_foreign() then
-        return format('the ledger has events of another installation, whose row of table installation was not loaded with them. If this is a '
-                      'copy, run "anubisctl installation --copy"; to go on as that installation, write its name from the dump: "update %s set '
-                      'namespace = ...; select %s()"', '@extschema@.installation'::regclass, '@extschema@.ledger_name_events'::regproc);
+                      'run "anubisctl installation --same", which writes that name there again',
+                      (select namespace from @extschema@.installation), @extschema@.installation_name());
     end if;
     if @extschema@.installation_is_elsewhere() then
         return format('this database was copied or moved: it belongs to installation %s, which was last used elsewhere. If that one is '
@@ -210,13 +233,18 @@ begin
 end $$;
 
 -- "anubisctl installation": the database is that of the installation (moved, upgraded, restored), or a copy of it with a name of its own.
+-- Whose events the ledger has is whose database it is.
 -- Returns how many integrations were disabled. A copy sends nothing until each integration is enabled again; what the original had
 -- published and not yet counted at the time of the copy is published again, as the copy's own.
 create or replace function @extschema@.installation_settle(is_copy boolean) returns bigint
     language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     disabled bigint := 0;
+    given uuid := case when is_copy then gen_random_uuid() else @extschema@.installation_of_ledger() end;
 begin
+    if given is null then
+        raise exception using errcode = 'object_not_in_prerequisite_state', message = @extschema@.work_refused();
+    end if;
     -- Daemons at work know the name that it has, publish under it, and count what has it. Those that wait only look now and then.
     for n in 1..50 loop
         exit when not is_copy or @extschema@.installation_is_elsewhere()
@@ -232,13 +260,15 @@ begin
     end if;
     update @extschema@.installation
        set (server, database, tables) = (select h.server, h.database, h.tables from @extschema@.installation_here() h),
-           namespace = case when is_copy then gen_random_uuid() else namespace end,
+           namespace = given,
            copied_up_to = case when is_copy then (select last_value from @extschema@.ledger_id_seq) else copied_up_to end;
     perform setval('@extschema@.ledger_place_seq', @extschema@.ledger_place()) where @extschema@.ledger_port_differs();
     -- The next leader looks whether Kafka is ahead.
     update @extschema@.relay_state set timeline = -1 where timeline is not null;
-    if is_copy then
+    if given <> @extschema@.installation_name() then
         perform @extschema@.ledger_name_events();
+    end if;
+    if is_copy then
         update @extschema@.integrations set enabled = false where enabled;
         get diagnostics disabled = row_count;
         update @extschema@.relay_state r

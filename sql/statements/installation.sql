@@ -6,8 +6,9 @@ select namespace::text, created_at, installation_is_elsewhere(), current_databas
        (select count(*) from integrations where enabled)
   from installation
 
--- name: installation_is_elsewhere :once
-select installation_is_elsewhere()
+-- name: installation_names :once
+-- One row: whether it was last used elsewhere, the name that events get, the name in the table.
+select installation_is_elsewhere(), installation_name()::text, namespace::text from installation
 
 -- name: installation_settle :once
 -- Here it is; how many integrations were disabled.
