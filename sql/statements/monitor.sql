@@ -5,6 +5,10 @@
 -- $1 text: the name
 select pg_try_advisory_lock(hashtextextended($1, lock_key('name')))
 
+-- name: server_clock
+-- The server's time.
+select clock_timestamp()
+
 -- name: cleaning_allowed
 -- Is it a test database, whose subscriptions and events may be deleted?
 select cleaning_allowed()

@@ -14,6 +14,15 @@ select status, coalesce(c.n, 0), false
               group by 1) c using (status)
  order by k.place, status
 
+-- name: clocks_differ :once
+-- Daemons whose machine's clock is far from the server's, as the names of their sessions tell: the daemon, and by how many seconds it is
+-- ahead.
+select coalesce(rtrim(r.parts[2], ')'), ''), r.parts[1]::bigint
+  from pg_stat_activity a
+ cross join lateral (select regexp_match(a.application_name, '^anubisd monitor [(]clock ([-+]\d{1,12}) s: (.*)$') as parts) r
+ where a.datname = current_database() and r.parts is not null
+ order by 1, 2
+
 -- name: results_refused :once
 -- Daemons that keep results which the database refuses, as the names of their sessions tell: the daemon, how many, the lowest subscription
 -- of them, its integration, that one's name, and the SQLSTATE of its last refusal.

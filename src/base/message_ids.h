@@ -29,6 +29,8 @@
 #define MSG_DATABASE_REFUSES "a9f987bc15274f06a6bb343d050fec47"
 /* Postgres answers again. */
 #define MSG_DATABASE_BACK "e3215bf2e394447b909d97230b882b41"
+/* The clocks of this machine and of the database server are far apart, or no more. */
+#define MSG_CLOCKS_DIFFER "6d78c4dbe24b40389a792a679970caee"
 /* No Kafka broker can be reached; deliveries go on, the ledger waits. */
 #define MSG_KAFKA_LOST "c5eb2a59b7d848f8b8ee36dd25ac43c2"
 /* Kafka answers again. */

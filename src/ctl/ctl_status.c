@@ -23,7 +23,7 @@ struct status {
     struct sheet *sheet;
     struct store_overview overview;
     int64_t limit; /* waiting subscriptions are counted up to this; 0 = all */
-    struct pg_result *refused, *states, *lags, *stops, *results;
+    struct pg_result *refused, *states, *lags, *stops, *results, *clocks;
     struct fleet fleet;
     int64_t unrouted, alerts;
     struct store_snapshot snapshot;
@@ -59,6 +59,8 @@ static int read_all(struct status *s)
         r = pg_query(s->pg, &sql_letters_stops, NULL, &s->stops, &s->err);
     if (r == PG_DONE)
         r = pg_query(s->pg, &sql_results_refused, NULL, &s->results, &s->err);
+    if (r == PG_DONE)
+        r = pg_query(s->pg, &sql_clocks_differ, NULL, &s->clocks, &s->err);
     return r;
 }
 
@@ -297,6 +299,25 @@ static void add_consumers(struct status *s)
     }
 }
 
+static void add_clocks(struct status *s)
+{
+    static const struct table_column columns[] = {{"daemon", "DAEMON", false},
+                                                  {"ahead_seconds", "CLOCK OF ITS MACHINE", false}};
+
+    if (pg_rows(s->clocks) == 0 && !s->ctl->json)
+        return;
+    struct table *t = sheet_table(s->sheet, "clocks_differ", "CLOCKS DIFFER from the database server's",
+                                  "none", columns, ARRAY_SIZE(columns));
+    for (int i = 0; i < pg_rows(s->clocks); i++) {
+        struct pg_row row = {s->clocks, i, 0};
+        table_add(t, value_text_or_null(pg_next_text(&row)));
+        int64_t ahead = pg_next_i64(&row);
+        CLEANUP(freep) char *far = duration_words(imaxabs(ahead) * (int64_t) USEC_PER_SEC);
+        table_add(t, value_words(value_i64(ahead), "%s %s", far, ahead < 0 ? "behind" : "ahead"));
+        table_remark(t, "set the one that is wrong; a time server keeps both right (timedatectl)");
+    }
+}
+
 static void fill(struct status *s)
 {
     add_head(s);
@@ -309,6 +330,7 @@ static void fill(struct status *s)
     sheet_empty_line(s->sheet);
     if (pg_rows(s->results) > 0 || s->ctl->json)
         results_add(s->sheet, s->results);
+    add_clocks(s);
     fleet_add(&s->fleet, s->sheet, s->ctl->json);
     sheet_empty_line(s->sheet);
     add_states(s);
@@ -334,6 +356,7 @@ int ctl_status(struct ctl *c)
     pg_result_free(s.lags);
     pg_result_free(s.stops);
     pg_result_free(s.results);
+    pg_result_free(s.clocks);
     pg_result_free(s.snapshot.result);
     fleet_free(&s.fleet);
     pg_result_free(s.states);

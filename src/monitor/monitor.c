@@ -14,6 +14,7 @@
 #include "base/worker.h"
 #include "monitor/auditor.h"
 #include "monitor/checkpoint.h"
+#include "monitor/clocks.h"
 #include "monitor/retention.h"
 #include "monitor/router.h"
 #include "monitor/sweeper.h"
@@ -44,7 +45,7 @@
 #define SPARE_USEC (60 * USEC_PER_SEC)
 
 /* Numbers of jobs: the last one is looked at again after a reload. */
-#define JOBS 14
+#define JOBS 15
 #define RETENTION (JOBS - 1)
 
 struct monitor;
@@ -74,6 +75,7 @@ struct monitor {
     struct {
         struct router router;
         struct sweeper sweeper;
+        struct clocks clocks;
         struct retention retention;
         struct unread unread;
         bool checkpoint_untold; /* one may have been written without the journal's knowledge */
@@ -380,11 +382,16 @@ static uint64_t let_go(struct monitor *m)
     return retention_run(&m->work.retention, m->pg, m->rules);
 }
 
+static uint64_t compare_clocks(struct monitor *m)
+{
+    return clocks_run(&m->work.clocks, m->pg, m->config->instance);
+}
+
 /* What is done by the clock: each returns when to run it again, in microseconds from now. */
 static uint64_t (*const jobs[JOBS])(struct monitor *m) = {
     check_schema, read_backlog,    take_name,        extend_ledger,  index_ledger,
     fold_counts,  mend_times,      write_checkpoint, route_unrouted, watch_confirmations,
-    wake_auditor, look_for_unread, give_back_memory, let_go,
+    wake_auditor, look_for_unread, give_back_memory, compare_clocks, let_go,
 };
 
 /* --- the thread ------------------------------------------------------------------------------- */
