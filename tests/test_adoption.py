@@ -426,8 +426,8 @@ def test_row_security_hides_nothing_silently(empty_database, broker):
         empty_database.query("select public.anubisd_grant(%s); alter table subscriptions enable row level security; "
                              "create policy p on subscriptions using (false)", (role["daemon"],))
         with Daemon(PUBLIC, database=empty_database.conninfo(user=role["daemon"]), kafka=broker) as daemon:
-            daemon.wait_log('row-level security policy for table "subscriptions"')
-            daemon.wait_log("BYPASSRLS")
+            daemon.wait_log(f'table "subscriptions" has row security, which hides rows from role "{role["daemon"]}"; '
+                            f'run "alter role {role["daemon"]} bypassrls"')
         empty_database.query(f"alter role {role['daemon']} bypassrls")
         Ctl(PUBLIC, database=empty_database.conninfo(user=role["daemon"]))("status").expect(0)
 

@@ -1,5 +1,7 @@
 """Routing: a subscription without an integration goes to that of the first filter which takes it."""
 import json
+import os
+import subprocess
 import time
 
 import psycopg2
@@ -281,3 +283,39 @@ def test_a_role_that_owns_nothing_routes(routed):
         assert route(routed, number) == (2, law)
     finally:
         routed.query("drop owned by router; drop role router")
+
+
+@pytest.mark.parametrize("way", ["cascade", "rename"])
+def test_filters_that_were_restored_alone(app, institutions, make_daemon, ctl, tmp_path, way):
+    """pg_restore -t brings back neither key nor what gives ids, which is named; and no filter gets the id of one that is gone."""
+    server = app.database.server
+    integration = app.integration(institutions.url("/good/alone"))
+
+    def insert(kind):
+        app.query("insert into {s}.subscriptions (payload) select %s from generate_series(1, 3)", (f'{{"{kind}": 1}}',))
+
+    def add_filter(kind):
+        return app.value("insert into {s}.integration_filters (integration_id, name, criteria) values (%s, %s, %s) "
+                         "returning id", (integration, kind, f'{{"{kind}": 1}}'))
+    daemon = make_daemon().start()
+    add_filter("a")
+    subprocess.run([os.path.join(server.bin, "pg_dump"), "-Fc", "-f", tmp_path / "dump", app.database.conninfo()], check=True)
+    late = add_filter("b")
+    insert("b")
+    app.wait_states(sent=3)
+    app.query("drop table {s}.integration_filters cascade" if way == "cascade"
+              else "alter table {s}.integration_filters rename to filters_before")
+    subprocess.run([os.path.join(server.bin, "pg_restore"), "-n", "anubis", "-t", "integration_filters", "-d",
+                    app.database.conninfo(), tmp_path / "dump"], check=True)
+    said = daemon.wait_log('table "integration_filters" has no unique index on "id", as after a restore of this table alone; '
+                           'run "(.*?)"')
+    insert("a")
+    insert("b")
+    app.query(said[1])
+    daemon.wait_log('trigger anubis_filter_check on integration_filters .missing.; run "anubisctl migrate"', 60)
+    ctl("migrate").expect(0)
+    app.wait_states(sent=6, pending=3)
+    assert add_filter("b") > late
+    app.wait_states(sent=9)
+    ctl("verify", "--wait").expect(0)
+    assert [k.received for k in institutions.keys("/good/alone").values()] == [1] * 9 and daemon.term() == 0

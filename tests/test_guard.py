@@ -325,6 +325,34 @@ LEDGER_IN_PARTS = [
 ]
 
 
+@pytest.mark.parametrize("table", ["subscriptions", "subscription_events", "integrations", "consumer_bitmaps"])
+def test_it_stops_where_row_security_hides_rows(own_postgres, institutions, broker, table):
+    """Forced, it holds for the daemon's role, too, which owns the tables."""
+    server = own_postgres()
+    server.query("create role anubisd login")
+    database = server.create_database("anubis")
+    server.query("alter database anubis owner to anubisd")
+    app, own = Application(database), {"database": {"conninfo": server.conninfo("anubis", user="anubisd")}}
+    ctl = Ctl(own, kafka=broker)
+    ctl.migrate()
+    integration = app.integration(institutions.url("/good"))
+    with Daemon(own, kafka=broker) as daemon:
+        app.subscriptions(integration, 5)
+        app.wait_states(sent=5)
+        app.query(f"alter table {{s}}.{table} enable row level security")
+        app.subscriptions(integration, 5)
+        app.wait_states(sent=10)
+        app.query(f"alter table {{s}}.{table} force row level security")
+        said = daemon.wait_log(f'error: the tables are not as anubisd made them: table "{table}" has row security, which hides '
+                               'rows from role "anubisd"; run "(.*?)"')
+        assert "has row security" in ctl("verify").expect(1).stdout
+        app.query(said[1])
+        app.subscriptions(integration, 5)
+        app.wait_states(sent=15)
+        ctl("verify", "--wait").expect(0)
+        assert daemon.term() == 0
+
+
 @pytest.mark.parametrize("change", LEDGER_IN_PARTS, ids=["detached", "moved", "renamed", "copy of marks"])
 def test_commands_tell_nothing_of_tables_that_are_not_whole(app, institutions, make_daemon, ctl, change):
     """What they would tell, erase or correct would be half of it."""
