@@ -16,6 +16,7 @@ from conftest import unavailable
 from harness.alertmanager import RealAlertmanager
 from harness.postgres import Unavailable
 from harness.processes import wait_for
+from harness.recording import RecordingServer
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SETTINGS = {"log_level": "info", "retry": {"base_delay": "100ms", "max_delay": "200ms"},
@@ -175,6 +176,21 @@ def test_what_is_too_large_for_a_topic_names_it_and_what_helps(app, institutions
         daemon.wait_log(rf'Kafka does not take {rows} \(topic "{topic_prefix}{topic}"\): it is larger than the topic takes: '
                         "raise the topic's max.message.bytes, or the brokers' message.max.bytes; trying again", 60)
     daemon.wait_log(rf'Kafka refuses event .* on topic "{topic_prefix}subscriptions.created": it is larger than the topic', 60)
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_receiver_that_asks_for_time_has_it(app, make_daemon, status):
+    """For all notices."""
+    def answer(_request):
+        return (status, {"Retry-After": "4"}, b"") if len(server.received) == 1 else (200, {}, b"")
+
+    with RecordingServer(answer) as server:
+        make_daemon({**SETTINGS, "alerts": {"webhook_url": server.url + "/hook"}}).start()
+        app.query("insert into {s}.consumer_stops (read_model, reason) values ('external', 'x'); insert into {s}.audit_checks "
+                  "(unsealed_since) values (now() - interval '1 h') on conflict (one) do update set differences = 1, words = 'x'")
+        wait_for(lambda: len(server.received) >= 3, 60, lambda: alerts(app))
+        # HTTP's clock counts in milliseconds, ours in microseconds.
+        assert server.received[1].at - server.received[0].at >= 3.9
 
 
 @pytest.mark.slow

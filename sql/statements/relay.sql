@@ -46,7 +46,8 @@ select k.partition, max(k.next_offset)
 
 -- name: relay_reached
 -- Writes up to which offsets the relay has published into a topic. A log into which it has published before that had lost its end: how many
--- did, and what groups have not read of them is in question, see monitor_unread.sql. One that begins at 0 was made anew: see has_lost().
+-- did, and what groups have not read of them is in question, see monitor_unread.sql. One that begins at 0 was made anew: groups find that
+-- themselves, see may_have_lost().
 -- $1 bigint: our epoch
 -- $2 text: the topic
 -- $3 bigint[]: of each partition, 0 = it has published nothing there since it began

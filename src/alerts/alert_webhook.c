@@ -12,6 +12,8 @@
 
 #define SINK "webhook"
 #define TIMEOUT_USEC (10 * USEC_PER_SEC)
+/* A receiver that asks for time gets no more of it: alerts are urgent. */
+#define REST_MAX_USEC (5 * 60 * USEC_PER_SEC)
 
 struct alert_webhook {
     struct alerts *alerts;
@@ -19,6 +21,7 @@ struct alert_webhook {
     int64_t taken, refused;
     int64_t said; /* the notice of which it was said that it alone is refused */
     int64_t attempts;
+    uint64_t rest_until; /* monotonic: it has asked for time (Retry-After) */
     char *url, *body;
     struct error why;
     struct trouble away;
@@ -53,6 +56,11 @@ static void on_answer(const struct http_result *result, void *userdata)
 {
     struct alert_webhook *w = userdata;
     bool good = alert_sink_took(result, &w->why);
+
+    if (!good && result->has_retry_after) {
+        uint64_t seconds = (uint64_t) result->retry_after_sec;
+        w->rest_until = now_monotonic_usec() + MIN(seconds * USEC_PER_SEC, REST_MAX_USEC);
+    }
 
     int64_t id = w->under_way;
 
@@ -160,7 +168,7 @@ int alert_webhook_turn(struct alerts *a, struct alert_webhook *w, struct error *
     if (w->under_way)
         return PG_DONE;
     int r = report(a, w, err);
-    if (r == PG_DONE && *a->rules->alerts.webhook_url)
+    if (r == PG_DONE && *a->rules->alerts.webhook_url && now_monotonic_usec() >= w->rest_until)
         r = alerts_outbox_read(a->pg, SINK, 1, &result, &notices, &count, err);
     if (r == PG_DONE && count > 0)
         post(a, w, &notices[0]);
