@@ -61,12 +61,21 @@ static int look_at(pid_t pid, struct process *ret)
     return *ret->name ? 0 : -ENOENT;
 }
 
+/* There is one, though we do not see it: so ProtectProc= of a unit hides a process of the same user in a user
+ * namespace of its own (PrivateUsers=). The service manager knows its PID. */
+static bool is_hidden(pid_t pid)
+{
+    return kill(pid, 0) == 0 || errno == EPERM;
+}
+
 /* Whoever else gets SIGHUP may be ended by it. 0, or the exit code after the reason is printed. */
 static int refuse_others(pid_t pid)
 {
     struct process p;
     int id = (int) pid, r = look_at(pid, &p);
 
+    if (r == -ENOENT && is_hidden(pid))
+        return 0;
     if (r < 0 && r != -ENOENT && r != -ESRCH)
         fprintf(stderr, "anubisd: could not look at process %d in /proc: %s\n", id, strerror(-r));
     else if (r < 0 || strchr("ZX", p.state))

@@ -439,13 +439,14 @@ def test_schemas_of_two_installations_that_change_their_names(app, broker, insti
     database.query(daemons[0].wait_log(r'was renamed to "filial_other", .*run "(alter schema .*?)"', 60)[1])
     for schema, one in apps.items():
         one.wait_settled(60)
-        Ctl(settings[schema], database=database, kafka=broker)("verify", "--wait").expect(0)
+        Ctl(settings[schema], database=database, kafka=broker)("verify", "--wait", deadline=180).expect(0)
         of_filial = schema == "filial"
         assert one.value("select count(*) from {s}.subscription_events where (subscription_id > 500000) <> %s", (of_filial,)) == 0
         keys = [int(m.key) for name in ("created", "updated", "sent") for m in broker.read_all(f"{schema}.subscriptions.{name}")]
         assert len(keys) > 150 and {key > 500000 for key in keys} == {of_filial}
         assert all(key.received == 1 for key in institutions.keys(f"/slow/200/{schema}").values())
     assert [daemon.term() for daemon in daemons] == [0, 0]
+
 
 def test_the_tables_that_are_looked_at_are_all(database):
     """But for those that the application may own, and the partitions of the ledger."""

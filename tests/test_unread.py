@@ -1,6 +1,7 @@
 """Events that Kafka let go before a group had read them come again, once: in question is what was published when it was noted."""
 import contextlib
 
+import confluent_kafka as ck
 import pytest
 from harness.anubis import Ctl, merged
 from harness.processes import wait_for
@@ -293,3 +294,31 @@ def test_the_end_of_a_log_that_a_broker_lost_unread(world, make_daemon):
     daemon = make_daemon(world.settings, kafka=world.kafka).start()
     world.check(total + 30, dict.fromkeys(kinds, 0))
     assert daemon.term() == 0
+
+
+@pytest.mark.real_kafka
+def test_an_offset_that_lies_within_a_topic_made_anew_by_chance(world, make_daemon):
+    """A group committed what it had read of the former topic while that was replaced: nothing tells it that it reads another one."""
+    app, kinds = world.app, ("created", "updated", "sent")
+    daemon = make_daemon(world.settings, kafka=world.kafka).start()
+    world.send(20, 20)
+    world.ctl("verify", "--wait", deadline=120).expect(0)
+    daemon.term()
+    for kind in kinds:
+        world.kafka.replace_topic(world.topic(kind), 1)
+    daemon = make_daemon(world.away, kafka=world.kafka).start()
+    world.send(60, 80)
+    daemon.term()
+    offsets = app.query("select consumer_group, topic, next_offset from {s}.consumer_offsets where partition = 0 and next_offset > 0 "
+                        "and topic = any (%s)", ([world.topic(kind) for kind in kinds],))
+    assert len(offsets) >= 3
+    for group in {row[0] for row in offsets}:
+        places = {(topic, 0): next_offset for one, topic, next_offset in offsets if one == group}
+
+        def done(group=group, places=places):
+            with contextlib.suppress(ck.KafkaException):  # until Kafka has missed the member that has left
+                world.kafka.set_group_offsets(group, places)
+                return True
+        wait_for(done, 60, "the group to be without members")
+    make_daemon(world.settings, kafka=world.kafka).start()
+    world.check(80, {})
