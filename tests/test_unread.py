@@ -298,7 +298,7 @@ def test_the_end_of_a_log_that_a_broker_lost_unread(world, make_daemon):
 
 @pytest.mark.real_kafka
 def test_an_offset_that_lies_within_a_topic_made_anew_by_chance(world, make_daemon):
-    """A group committed what it had read of the former topic while that was replaced: nothing tells it that it reads another one."""
+    """A group committed what it had read of the former topic while that was replaced: nothing tells it that this is another."""
     app, kinds = world.app, ("created", "updated", "sent")
     daemon = make_daemon(world.settings, kafka=world.kafka).start()
     world.send(20, 20)
@@ -309,8 +309,8 @@ def test_an_offset_that_lies_within_a_topic_made_anew_by_chance(world, make_daem
     daemon = make_daemon(world.away, kafka=world.kafka).start()
     world.send(60, 80)
     daemon.term()
-    offsets = app.query("select consumer_group, topic, next_offset from {s}.consumer_offsets where partition = 0 and next_offset > 0 "
-                        "and topic = any (%s)", ([world.topic(kind) for kind in kinds],))
+    offsets = app.query("select consumer_group, topic, next_offset from {s}.consumer_offsets "
+                        "where partition = 0 and next_offset > 0 and topic = any (%s)", ([world.topic(kind) for kind in kinds],))
     assert len(offsets) >= 3
     for group in {row[0] for row in offsets}:
         places = {(topic, 0): next_offset for one, topic, next_offset in offsets if one == group}
