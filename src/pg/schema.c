@@ -65,8 +65,8 @@ static int judge_name(const struct pg_result *r, struct error *err)
     if (pg_is_null(r, 0, 6))
         return 0;
     const char *is_named = pg_get_text(r, 0, 6), *was_named = pg_get_text(r, 0, 7);
-    if (pg_get_bool(r, 0,
-                    8)) /* two have changed their names: the other's daemon tells how that one goes on */
+    /* Where two have changed their names, the other's daemon tells how that one goes on. */
+    if (pg_get_bool(r, 0, 8))
         error_set(
             err,
             "the schema \"%s\" was renamed to \"%s\", and another one is named \"%s\" now; nothing is sent "
