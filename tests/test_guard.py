@@ -644,9 +644,9 @@ def test_no_new_subscription_gets_the_id_of_one_that_is_gone(app, institutions, 
     # Who names the id knows whose it is.
     app.query("insert into {s}.subscriptions (id, integration_id) values (17, %s)", (integration,))
     with contextlib.closing(pooled[0]), contextlib.closing(pooled[1]), pooled[0].cursor() as cursor:
-        for table in ("a pooled session", "a new one"):
+        for session in ("a pooled one", "a new one"):
             app.query("select setval(pg_get_serial_sequence('{s}.subscriptions', 'id'), 15)")
-            code, said = refused(cursor.execute, insert, (integration,)) if table == "a pooled session" else \
+            code, said = refused(cursor.execute, insert, (integration,)) if session == "a pooled one" else \
                 refused(app.subscription, integration)
             # The first of a pooled session was inserted when 20 were noted: what came after that, it cannot know.
             assert code == "23505" and "cannot give a new subscription the id 16" in said and f"behind {last} now" in said, said
