@@ -37,8 +37,8 @@ create table if not exists @extschema@.integrations (
 create index integrations_claimable on @extschema@.integrations (id) where enabled and paused_until is null;
 create index integrations_paused on @extschema@.integrations (paused_until, id) where enabled and paused_until is not null;
 
--- What changes often, beside the row that every insert of a subscription reads. A row is made when there is something to say: an
--- integration without a row has a closed circuit. So adopted integrations need no rows, and inserts no trigger.
+-- What changes often, beside the row that every insert of a subscription reads. Each integration has one from its insert on;
+-- where a hand deleted it, the circuit is closed and nothing counted, until a daemon makes it again.
 create table @extschema@.integration_runtime (
     integration_id bigint primary key references @extschema@.integrations (id) on update cascade on delete cascade,
     -- See circuit_next(): since when it is open, or closed again; until when the next probe, or the answer of the one under way, is due.

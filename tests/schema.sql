@@ -961,13 +961,12 @@ CREATE FUNCTION anubis.installation_of_ledger() RETURNS uuid
     AS $$
     select case when anubis.ledger_is_foreign() then (
         select n.name
-          from (select i.namespace as name, i.copied_up_to from anubis.installation i
+          from (select replace(e.event_id::text, '-', '') as id from anubis.subscription_events e
+                 where e.id > (select i.copied_up_to from anubis.installation i) order by e.id limit 1) first
+          join (select i.namespace as name from anubis.installation i
                  union all
-                select split_part(c.note, E'\n', 2)::uuid, i.copied_up_to
-                  from (select note from anubis.audit_checkpoints order by id desc limit 1) c, anubis.installation i) n
-         cross join lateral (select replace(e.event_id::text, '-', '') as id from anubis.subscription_events e
-                              where e.id > n.copied_up_to order by e.id limit 1) e
-         where overlay(left(encode(uuid_send(n.name), 'hex'), 16) placing '8' from 13 for 1) = left(e.id, 16)
+                (select split_part(c.note, E'\n', 2)::uuid from anubis.audit_checkpoints c order by c.id desc limit 1)) n
+            on anubis.ledger_ids_begin(n.name) = left(first.id, 16)
          limit 1)
       else anubis.installation_name() end
 $$;
@@ -1427,6 +1426,11 @@ CREATE FUNCTION anubis.ledger_ids(first_id bigint, last_id bigint) RETURNS bigin
     select greatest($2 - $1 + 1 - coalesce((select sum(least($2, l.last_id) - greatest($1, l.first_id) + 1) from anubis.ledger_leaps l
                                              where l.first_id <= $2 and l.last_id >= $1), 0), 0)::bigint
 $_$;
+CREATE FUNCTION anubis.ledger_ids_begin(name uuid) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select overlay(left(encode(uuid_send(name), 'hex'), 16) placing '8' from 13 for 1) $$;
 CREATE FUNCTION anubis.ledger_index() RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1504,7 +1508,7 @@ declare
     whole uuid;
     beginning text;
 begin
-    select n.namespace, overlay(left(encode(uuid_send(n.namespace), 'hex'), 16) placing '8' from 13 for 1) into strict whole, beginning
+    select n.namespace, anubis.ledger_ids_begin(n.namespace) into strict whole, beginning
       from anubis.installation n;
     execute format('create or replace function anubis.installation_name() returns uuid
         language sql immutable parallel safe as $$ select %L::uuid $$', whole);

@@ -144,6 +144,10 @@ create or replace function @extschema@.ledger_ids(first_id bigint, last_id bigin
                                              where l.first_id <= $2 and l.last_id >= $1), 0), 0)::bigint
 $$;
 
+-- The first half of the ids that ledger_event_id() gives to the events of the installation of this name, as 16 digits.
+create or replace function @extschema@.ledger_ids_begin(name uuid) returns text language sql immutable set search_path = pg_catalog, pg_temp as $$
+    select overlay(left(encode(uuid_send(name), 'hex'), 16) placing '8' from 13 for 1) $$;
+
 -- Makes ledger_event_id(), which gives the event with this ledger id its UUID: version 8 of RFC 9562, half of it the beginning of the
 -- installation's namespace, half of it the id (below 2^62), whose two highest bits become the variant. So no two events of the ledger
 -- have the same one, nor two of installations that are named apart. A constant, which costs the application's insert a fifth of a random
@@ -154,7 +158,7 @@ declare
     whole uuid;
     beginning text;
 begin
-    select n.namespace, overlay(left(encode(uuid_send(n.namespace), 'hex'), 16) placing '8' from 13 for 1) into strict whole, beginning
+    select n.namespace, @extschema@.ledger_ids_begin(n.namespace) into strict whole, beginning
       from @extschema@.installation n;
     execute format('create or replace function @extschema@.installation_name() returns uuid
         language sql immutable parallel safe as $$ select %L::uuid $$', whole);

@@ -112,17 +112,15 @@ create or replace function @extschema@.ledger_is_foreign() returns boolean langu
 $$;
 
 -- The installation whose events the ledger has: by its first event, one of those whose names stand in this database; NULL = none of these.
--- Ids of events hold half of the name: see ledger_name_events().
 create or replace function @extschema@.installation_of_ledger() returns uuid language sql stable set search_path = pg_catalog, pg_temp as $$
     select case when @extschema@.ledger_is_foreign() then (
         select n.name
-          from (select i.namespace as name, i.copied_up_to from @extschema@.installation i
+          from (select replace(e.event_id::text, '-', '') as id from @extschema@.subscription_events e
+                 where e.id > (select i.copied_up_to from @extschema@.installation i) order by e.id limit 1) first
+          join (select i.namespace as name from @extschema@.installation i
                  union all
-                select split_part(c.note, E'\n', 2)::uuid, i.copied_up_to
-                  from (select note from @extschema@.audit_checkpoints order by id desc limit 1) c, @extschema@.installation i) n
-         cross join lateral (select replace(e.event_id::text, '-', '') as id from @extschema@.subscription_events e
-                              where e.id > n.copied_up_to order by e.id limit 1) e
-         where overlay(left(encode(uuid_send(n.name), 'hex'), 16) placing '8' from 13 for 1) = left(e.id, 16)
+                (select split_part(c.note, E'\n', 2)::uuid from @extschema@.audit_checkpoints c order by c.id desc limit 1)) n
+            on @extschema@.ledger_ids_begin(n.name) = left(first.id, 16)
          limit 1)
       else @extschema@.installation_name() end
 $$;

@@ -40,7 +40,7 @@ static void say(const struct times *t)
 {
     CLEANUP(strbuf_free) struct strbuf far = STRBUF_INIT(64), here = STRBUF_INIT(64), there = STRBUF_INIT(64);
 
-    strbuf_add_duration_human(&far, (uint64_t) (t->ahead < 0 ? -t->ahead : t->ahead));
+    strbuf_add_duration_human(&far, (uint64_t) imaxabs(t->ahead));
     strbuf_add_timestamp_sec(&here, t->here);
     strbuf_add_timestamp_sec(&there, t->there);
     log_line(
@@ -65,10 +65,10 @@ uint64_t clocks_run(struct clocks *c, struct pg *pg, const char *instance)
 
     if (!compare(pg, &t))
         return LOOK_USEC;
-    if (t.ahead >= FAR_USEC || t.ahead <= -FAR_USEC) {
+    if (imaxabs(t.ahead) >= FAR_USEC) {
         if (trouble_begins(&c->differ))
             say(&t);
-    } else if (t.ahead < NEAR_USEC && t.ahead > -NEAR_USEC && trouble_ends(&c->differ)) {
+    } else if (imaxabs(t.ahead) < NEAR_USEC && trouble_ends(&c->differ)) {
         log_line(LOG_NOTICE, MSG_CLOCKS_DIFFER,
                  "the clocks of this machine and of the database server agree again");
         name_session(pg, "anubisd monitor");
